@@ -1,0 +1,68 @@
+"""What passes between stages: folders that are either whole or absent, and JSON with a schema version.
+
+A stage fills a fresh folder beside its final place and renames it when complete, so that a stage killed at any moment
+leaves nothing that a rerun would take for whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from act.errors import InputError
+
+ROOT = Path("artifacts")
+DEPLOY_ROOT = Path("deploy")
+SCHEMA_VERSION = 1
+
+
+def stage_folder(job: str, stage: str) -> Path:
+    """Where a stage of a job leaves its artefacts."""
+    return ROOT / job / stage
+
+
+@contextmanager
+def replace_folder(final: Path) -> Iterator[Path]:
+    """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in final.parent.glob(f".{final.name}.partial-*"):
+        shutil.rmtree(leftover)
+    partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, payload: dict[str, Any]) -> None:
+    """Write a result with its schema version; NaN and infinity are refused, because JSON has no word for them."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **payload}, indent=2, allow_nan=False, ensure_ascii=False)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.rename(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or has another schema version.
+    """
+    try:
+        payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}; remove it and run its stage again") from None
+    if not isinstance(payload, dict) or payload.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path}: not of schema version {SCHEMA_VERSION}; remove it and run its stage again")
+    return payload

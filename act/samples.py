@@ -1,0 +1,190 @@
+"""Samples: feed dictionaries for the model, with optional labels, on disk as plain NumPy arrays.
+
+Each feed is stored as one flat array and one table of shapes, so that samples of different lengths need no padding and
+an engine's process can map the file instead of receiving it. A sample has no batch axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from act.artifacts import read_json, write_json
+from act.errors import InputError
+
+Array = npt.NDArray[np.generic]
+LABEL = "label"
+
+
+class Ragged:
+    """A sequence of arrays of one dtype and rank whose shapes may differ.
+
+    Attributes:
+        flat: all values one after another, shape [total].
+        shapes: shape of each array, int64 [count, rank].
+    """
+
+    def __init__(self, flat: Array, shapes: npt.NDArray[np.int64]) -> None:
+        sizes = shapes.prod(axis=1, dtype=np.int64)
+        if int(sizes.sum()) != flat.size:
+            raise ValueError(f"{flat.size} values do not fill shapes that ask for {int(sizes.sum())}")
+        self.flat = flat
+        self.shapes = shapes
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+
+    @classmethod
+    def of(cls, arrays: Sequence[Array]) -> Ragged:
+        """Gather arrays of one dtype and rank."""
+        rank = arrays[0].ndim
+        if any(array.ndim != rank or array.dtype != arrays[0].dtype for array in arrays):
+            raise ValueError("arrays differ in rank or dtype")
+        shapes = np.array([array.shape for array in arrays], dtype=np.int64).reshape(len(arrays), rank)
+        return cls(np.concatenate([array.reshape(-1) for array in arrays]), shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> Array:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.flat[self._starts[index] : self._starts[index + 1]].reshape(self.shapes[index])
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        return self.flat.dtype
+
+    def head(self, count: int) -> Ragged:
+        """The first `count` arrays, sharing memory."""
+        return Ragged(self.flat[: self._starts[min(count, len(self))]], self.shapes[:count])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Feeds by name, all of one length, and labels when there are any.
+
+    Attributes:
+        feeds: for each input of the model its values, one array a sample, without the batch axis.
+        labels: the truth of each sample (a class number, or a sequence of them), or None.
+    """
+
+    feeds: Mapping[str, Ragged]
+    labels: Ragged | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values())))
+
+    def head(self, count: int) -> Samples:
+        """The first `count` samples."""
+        labels = self.labels.head(count) if self.labels is not None else None
+        return Samples({name: feed.head(count) for name, feed in self.feeds.items()}, labels)
+
+    def batches(self, size: int) -> Iterator[dict[str, Array]]:
+        """Consecutive samples of equal shapes stacked along a new first axis, at most `size` at a time."""
+        pending: list[int] = []
+        for index in range(len(self)):
+            if pending and (len(pending) == size or self._shape(index) != self._shape(pending[0])):
+                yield self._stack(pending)
+                pending = []
+            pending.append(index)
+        if pending:
+            yield self._stack(pending)
+
+    def _shape(self, index: int) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(feed.shapes[index]) for feed in self.feeds.values())
+
+    def _stack(self, indices: list[int]) -> dict[str, Array]:
+        return {name: np.stack([feed[index] for index in indices]) for name, feed in self.feeds.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write to a folder that does not exist yet."""
+        folder.mkdir(parents=True)
+        named = dict(self.feeds) if self.labels is None else {**self.feeds, LABEL: self.labels}
+        for position, ragged in enumerate(named.values()):
+            np.save(folder / f"{position}.values.npy", np.ascontiguousarray(ragged.flat), allow_pickle=False)
+            np.save(folder / f"{position}.shapes.npy", ragged.shapes, allow_pickle=False)
+        write_json(
+            folder / "samples.json",
+            {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None},
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Samples:
+        """Map samples that `save` wrote.
+
+        Raises:
+            InputError: a file is missing or does not fit the others.
+        """
+        meta = read_json(folder / "samples.json")
+        names = [*meta["feeds"], *([LABEL] if meta["labelled"] else [])]
+        try:
+            ragged = {
+                name: Ragged(
+                    np.load(folder / f"{position}.values.npy", mmap_mode="r", allow_pickle=False),
+                    np.load(folder / f"{position}.shapes.npy", allow_pickle=False),
+                )
+                for position, name in enumerate(names)
+            }
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: damaged samples: {error}; remove the folder and run `prepare` again") from None
+        labels = ragged.pop(LABEL) if meta["labelled"] else None
+        return cls(ragged, labels)
+
+
+@dataclass(frozen=True)
+class FeedSpec:
+    """What the model wants for one input: name, dtype, and shape with the batch axis first (-1: any length)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> None:
+    """Refuse samples that the model cannot take.
+
+    Raises:
+        InputError: no samples, a missing or unknown feed, a wrong dtype or shape, NaN or infinity; names the feed, the
+            sample and what the model wants.
+    """
+    if not samples.feeds or len(samples) == 0:
+        raise InputError(f"{origin}: no samples; at least one is needed")
+    wanted = {feed.name: feed for feed in feeds}
+    if set(samples.feeds) != set(wanted):
+        raise InputError(
+            f"{origin}: the samples feed {_names(samples.feeds)}, but the model's inputs are {_names(wanted)}"
+        )
+    for name, ragged in samples.feeds.items():
+        feed = wanted[name]
+        if len(ragged) != len(samples):
+            raise InputError(f"{origin}: the feeds have different numbers of samples: {len(ragged)} and {len(samples)}")
+        if ragged.dtype != np.dtype(feed.dtype):
+            raise InputError(f"{origin}: feed `{name}` has dtype {ragged.dtype}, but the model wants {feed.dtype}")
+        for index in range(len(ragged)):
+            _check_shape(tuple(ragged.shapes[index]), feed, f"{origin}: feed `{name}`, sample {index}")
+        if np.issubdtype(ragged.dtype, np.floating):
+            for index, array in enumerate(ragged):
+                if not np.isfinite(array).all():
+                    raise InputError(
+                        f"{origin}: feed `{name}`, sample {index} holds NaN or infinity; mend or leave out that sample"
+                    )
+    if samples.labels is not None and len(samples.labels) != len(samples):
+        raise InputError(f"{origin}: {len(samples.labels)} labels for {len(samples)} samples")
+
+
+def _check_shape(shape: tuple[int, ...], feed: FeedSpec, where: str) -> None:
+    wanted = feed.shape[1:]
+    fits = len(shape) == len(wanted) and all(want in (-1, have) for have, want in zip(shape, wanted))
+    if not fits or 0 in shape:
+        axes = ["any" if axis == -1 else str(axis) for axis in wanted]
+        raise InputError(f"{where} has shape {list(map(int, shape))}, but the model wants [{', '.join(axes)}]")
+
+
+def _names(names: Mapping[str, object]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
