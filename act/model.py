@@ -213,8 +213,9 @@ def check_files(program_file: Path, weights_file: Path) -> None:
             except (struct.error, ValueError, DecodeError):
                 raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
             dtype = _DTYPES.get(description.data_type)
-            wanted = variable.type.lod_tensor.tensor
-            if dtype is None or list(description.dims) != list(wanted.dims) or description.data_type != wanted.data_type:
+            # Paddle's own quantizer declares weights as float32 [n] and stores them as int8 or [1, n]: only sizes agree.
+            declared = variable.type.lod_tensor.tensor.dims
+            if dtype is None or np.prod(description.dims) != np.prod(declared):
                 raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
             values = int(np.prod(description.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
             if file.tell() + values > size:

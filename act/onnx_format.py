@@ -1,0 +1,150 @@
+"""A Paddle model as ONNX: fp32 by Paddle2ONNX, int8 by our own quantize/dequantize pairs.
+
+Paddle2ONNX drops most of the quantize/dequantize pairs of a quantized program and writes its int8 weights back as
+float, so that the file does not shrink. It is given the fp32 program instead, whose weights keep their names, and the
+pairs are put in here: weights as int8 initialisers behind `DequantizeLinear`, one scale a channel; activations
+through `QuantizeLinear` and `DequantizeLinear`, int8 and symmetric.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import paddle2onnx
+from onnx import helper, numpy_helper
+
+from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.quantization import LEVELS, Layer, Scheme, quantizable_layers, quantize_weight
+
+OPSET = 14  # the lowest with HardSwish, which all our engines fuse
+_INT8_OPS = ("Conv", "MatMul")
+
+
+def to_onnx(model: InferenceModel) -> onnx.ModelProto:
+    """The fp32 model as ONNX, with its weights as initialisers under their Paddle names.
+
+    Raises:
+        RuntimeError: Paddle2ONNX cannot convert it; the message has its reason.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save(folder)
+        target = folder / "model.onnx"
+        with _quiet(folder / "log.txt"):
+            try:
+                paddle2onnx.export(
+                    str(folder / PROGRAM_FILE), str(folder / WEIGHTS_FILE), str(target), opset_version=OPSET
+                )
+            except Exception as error:
+                raise RuntimeError(f"Paddle2ONNX cannot convert the model: {error}") from error
+        if not target.is_file():
+            lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
+            raise RuntimeError(f"Paddle2ONNX cannot convert the model: {lines[-1] if lines else 'no reason given'}")
+        converted = onnx.load(target)
+    _constants_to_initialisers(converted.graph)
+    return converted
+
+
+def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+    """The int8 ONNX model of a scheme.
+
+    Args:
+        fp32: what `to_onnx` made of `model`; not changed.
+        model: the fp32 Paddle model that the scheme is for.
+        scheme: which layers to quantize, and with which thresholds.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(fp32)
+    graph = result.graph
+    layers = {layer.weight: layer for layer in quantizable_layers(model, ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"))
+              if layer.name in scheme.layers}
+    initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    dequantized: dict[str, str] = {}
+    done: set[str] = set()
+    for node in graph.node:
+        layer = layers.get(node.input[1]) if node.op_type in _INT8_OPS and len(node.input) > 1 else None
+        if layer is not None:
+            if layer.weight not in dequantized:
+                nodes += _weight_nodes(graph, initialisers[layer.weight], model, layer, scheme)
+                dequantized[layer.weight] = f"{layer.weight}.dequantized"
+            activation = node.input[0]
+            if activation not in dequantized:
+                nodes += _activation_nodes(graph, activation, scheme.activations[layer.activation])
+                dequantized[activation] = f"{activation}.dequantized"
+            node.input[0], node.input[1] = dequantized[activation], dequantized[layer.weight]
+            done.add(layer.weight)
+        nodes.append(node)
+    left_out = sorted(set(layers) - done)
+    if left_out:
+        raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(left_out)}")
+    kept = [helper_node for helper_node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+    for weight in done:
+        graph.initializer.remove(initialisers[weight])
+    onnx.checker.check_model(result)
+    return result
+
+
+def _weight_nodes(
+    graph: onnx.GraphProto, initialiser: onnx.TensorProto, model: InferenceModel, layer: Layer, scheme: Scheme
+) -> list[onnx.NodeProto]:
+    weight = model.weight(layer.weight)
+    if not np.array_equal(numpy_helper.to_array(initialiser), weight):
+        raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
+    thresholds = scheme.weights[layer.weight]
+    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
+    names = [f"{layer.weight}.{part}" for part in ("quantized", "scale", "zero_point")]
+    values = (quantize_weight(weight, thresholds, layer.axis), scales, np.zeros(scales.shape, dtype=np.int8))
+    graph.initializer.extend(numpy_helper.from_array(value, name) for value, name in zip(values, names))
+    return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
+
+
+def _activation_nodes(graph: onnx.GraphProto, name: str, threshold: float) -> list[onnx.NodeProto]:
+    scale, zero_point = f"{name}.scale", f"{name}.zero_point"
+    graph.initializer.append(numpy_helper.from_array(np.array(np.float32(threshold) / np.float32(LEVELS)), scale))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int8), zero_point))
+    quantized, dequantized = f"{name}.quantized", f"{name}.dequantized"
+    return [
+        helper.make_node("QuantizeLinear", [name, scale, zero_point], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized]),
+    ]
+
+
+def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
+    """Paddle2ONNX writes weights as `Constant` nodes; engines and quantizers look for initialisers."""
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+@contextmanager
+def _quiet(log: Path) -> Iterator[None]:
+    """Send what native code prints to a file: Paddle2ONNX logs each step to the process's own stdout."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            for descriptor, original in zip((1, 2), saved):
+                os.dup2(original, descriptor)
+                os.close(original)
