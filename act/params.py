@@ -151,17 +151,20 @@ class Benchmark(Settings):
 
 
 class Job(Settings):
-    """One model on one target, with its data and budget."""
+    """One model on one target, with its data and budget.
+
+    Every section must stand in the file, if only as `{}`: DVC refuses to follow a key that is not there.
+    """
 
     model: ModelSource
     data: Data
-    metric: Metric = "similarity"
-    target: Target = Target()
-    budget: Budget = Budget()
-    strategy: list[StrategyName] | None = Field(default=None, description="fixes the strategy; left out: chosen")
-    ptq_search: PtqSearch = PtqSearch()
-    qat: Qat = Qat()
-    benchmark: Benchmark = Benchmark()
+    metric: Metric
+    target: Target
+    budget: Budget
+    strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
+    ptq_search: PtqSearch
+    qat: Qat
+    benchmark: Benchmark
 
     @model_validator(mode="after")
     def _metric_fits_the_data(self) -> Job:

@@ -1,0 +1,1 @@
+"""The deployable artefacts of every candidate, each checked against the simulated quantized model."""

@@ -1,0 +1,13 @@
+"""`calibration_table.txt`, as ACT wrote it: one line `tensor_name scale` for each quantized activation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from act.quantization import Scheme
+
+
+def write(scheme: Scheme, path: Path) -> None:
+    """Write the clipping thresholds in the order of the scheme; `repr` of a float loses nothing."""
+    lines = [f"{name} {threshold!r}\n" for name, threshold in scheme.activations.items()]
+    path.write_text("".join(lines), encoding="utf-8")
