@@ -1,0 +1,69 @@
+"""What every inference engine can do: say what it offers here, load one model, run it.
+
+An engine is used by one worker process for one model (`act/engines/worker.py`); it measures nothing itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from act.samples import Array
+
+# How a model runs, not how it is stored: `bf16` runs fp32 files in bfloat16, `int8+bf16` runs a quantized file with
+# bfloat16 for whatever is not quantized.
+RuntimePrecision = Literal["fp32", "bf16", "int8", "int8+bf16"]
+
+
+class Engine(ABC):
+    """One inference engine on one device.
+
+    Attributes:
+        name: as in the settings.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def version(self) -> str:
+        """The version of the engine's library."""
+
+    @abstractmethod
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        """What this engine can run on this machine, found out rather than assumed."""
+
+    @abstractmethod
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        """Make a model ready to run.
+
+        Args:
+            path: a `.onnx` file, or for Paddle Inference the folder with `model.pdmodel` and `model.pdiparams`.
+            precision: one of `precisions()`.
+            threads: how many threads one inference may use.
+        """
+
+    @abstractmethod
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """One inference; NumPy in, NumPy out, so that every engine pays for the same copies.
+
+        Args:
+            feeds: for each input a C-contiguous array with the batch axis first.
+
+        Returns:
+            The model's outputs in order, batch axis first, owned by the caller.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What the engine says it did with the loaded model: plain JSON values."""
+        return {}
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())

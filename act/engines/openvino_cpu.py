@@ -1,0 +1,77 @@
+"""OpenVINO on the CPU: reads ONNX, fuses quantize/dequantize pairs into int8 kernels, runs the rest in f32 or bf16.
+
+Its inference-precision hint decides what is not quantized: left alone it would choose bf16 by itself on CPUs that have
+it, so that "fp32" must be asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from act.engines.base import Engine, RuntimePrecision
+from act.samples import Array
+
+_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
+_NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
+
+
+class OpenVino(Engine):
+    """OpenVINO's CPU plugin, one stream, tuned for latency."""
+
+    name = "openvino"
+
+    def __init__(self) -> None:
+        self._core = openvino.Core()
+        self._compiled: Any = None
+        self._request: Any = None
+
+    def version(self) -> str:
+        return str(openvino.__version__).split("-")[0]
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        names: list[RuntimePrecision] = ["fp32"]
+        if "BF16" in capabilities:
+            names.append("bf16")
+        if "INT8" in capabilities:
+            names.append("int8")
+        if "BF16" in capabilities and "INT8" in capabilities:
+            names.append("int8+bf16")
+        return tuple(names)
+
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        self._compiled = self._core.compile_model(
+            str(path),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
+                "INFERENCE_NUM_THREADS": str(threads),
+                "NUM_STREAMS": "1",
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        results = self._request.infer(dict(feeds), share_inputs=True)
+        return [np.asarray(results[output]) for output in self._compiled.outputs]
+
+    def describe(self) -> dict[str, Any]:
+        """The settings in force, and how many executed layers run in each precision."""
+        layers: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            info = node.get_rt_info()
+            if info["layerType"].astype(str) not in _NOT_WORK:
+                layers[info["runtimePrecision"].astype(str)] += 1
+        return {
+            "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+            "threads": int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            "streams": int(self._compiled.get_property("NUM_STREAMS")),
+            "layers_by_precision": dict(layers.most_common()),
+        }

@@ -1,0 +1,72 @@
+"""Paddle Inference on the CPU with oneDNN: reads the Paddle model itself, no conversion between.
+
+A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_format`) runs in int8 only when
+`enable_mkldnn_int8` is set; without it every pair is executed one by one, which is slower than fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.engines.base import Engine, RuntimePrecision, cpu_flags
+from act.paddle_setup import paddle
+from act.samples import Array
+
+from paddle import inference  # isort: skip
+
+# oneDNN keeps compiled primitives for this many input shapes; models with dynamic axes would else compile again.
+_CACHED_SHAPES = 16
+
+
+class PaddleInference(Engine):
+    """Paddle's native predictor with oneDNN kernels."""
+
+    name = "paddle_inference"
+
+    def __init__(self) -> None:
+        self._predictor: Any = None
+        self._described: dict[str, Any] = {}
+
+    def version(self) -> str:
+        return str(paddle.__version__)
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        bf16 = {"avx512_bf16", "amx_bf16"} & cpu_flags()
+        return ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")
+
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.switch_ir_optim(True)
+        config.enable_memory_optim()
+        config.set_cpu_math_library_num_threads(threads)
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(_CACHED_SHAPES)
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+        if precision == "int8":
+            config.enable_mkldnn_int8()
+        self._predictor = inference.create_predictor(config)
+        self._described = {
+            "onednn": bool(config.mkldnn_enabled()),
+            "kernels": precision,
+            "threads": int(config.cpu_math_library_num_threads()),
+        }
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        for name in self._predictor.get_input_names():
+            self._predictor.get_input_handle(name).copy_from_cpu(feeds[name])
+        self._predictor.run()
+        return [
+            np.asarray(self._predictor.get_output_handle(name).copy_to_cpu())
+            for name in self._predictor.get_output_names()
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Which oneDNN kernels are switched on, and the number of threads."""
+        return self._described

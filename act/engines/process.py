@@ -1,0 +1,310 @@
+"""An inference engine in a process of its own, so that its crash or time-out is a result and not an end.
+
+The worker (`act/engines/worker.py`) reads commands from its stdin and answers on a pipe of its own, one JSON object a
+line; whatever native libraries print goes to a file, whose tail explains a crash. The worker leads a process group
+that is killed as a whole, and it ends by itself when its stdin closes, which is what happens when its parent dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal
+
+import act
+from act.engines.base import RuntimePrecision
+from act.engines.registry import ENGINES
+from act.params import Metric
+from act.quality import Quality
+from act.samples import Ragged, Samples
+
+# missing: the engine is not installed; unsupported: it lacks the precision here; error: it refused, with its message;
+# wrong_output: it answered with NaN or infinity; crash: its process died; timeout: it was killed at its time limit.
+FailureKind = Literal["missing", "unsupported", "error", "wrong_output", "crash", "timeout"]
+
+_POLL_SECONDS = 0.5
+_LONGEST_CAUSE = 300
+_STDERR_TAIL_BYTES = 8192
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class EngineFailure(Exception):
+    """An engine did not do what was asked.
+
+    Attributes:
+        kind: what sort of failure.
+        cause: one line for a table.
+    """
+
+    def __init__(self, kind: FailureKind, cause: str) -> None:
+        super().__init__(f"{kind}: {cause}")
+        self.kind: FailureKind = kind
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class LoadInfo:
+    """What is known of an engine once it has loaded a model.
+
+    Attributes:
+        version: of the engine's library.
+        precisions: what the engine offers on this machine.
+        load_seconds: from the files to ready, without importing the library.
+        peak_rss_bytes: largest resident memory of the worker so far.
+        description: what the engine says it did with the model.
+    """
+
+    version: str
+    precisions: list[str]
+    load_seconds: float
+    peak_rss_bytes: int
+    description: dict[str, Any]
+
+
+class EngineProcess:
+    """One engine with one model in a process of its own; a context manager.
+
+    Every method may raise `EngineFailure`; after a crash or a time-out the process is gone and every further call
+    raises the same failure.
+
+    Args:
+        engine: its name in `ENGINES`.
+        path: a `.onnx` file, or for Paddle Inference a folder with `model.pdmodel` and `model.pdiparams`.
+        precision: how to run it.
+        threads: threads that one inference may use.
+        time_limit_seconds: how long all calls together may take; waiting between calls is free.
+    """
+
+    def __init__(
+        self,
+        engine: str,
+        path: Path,
+        precision: RuntimePrecision,
+        threads: int = 1,
+        time_limit_seconds: float = 300.0,
+    ) -> None:
+        self.engine = engine
+        self.path = path
+        self.precision = precision
+        self.threads = threads
+        self.time_limit_seconds = time_limit_seconds
+        self._left_seconds = time_limit_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._replies: int | None = None
+        self._buffer = b""
+        self._log: IO[bytes] | None = None
+        self._failure: EngineFailure | None = None
+
+    def __enter__(self) -> EngineProcess:
+        environment = dict(os.environ)
+        environment.update({name: str(self.threads) for name in _THREAD_VARIABLES})
+        environment["GLOG_minloglevel"] = "2"
+        # The worker must find this very `act`, from whatever folder it is started.
+        root = str(Path(act.__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        self._log = tempfile.TemporaryFile()
+        self._replies, theirs = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "act.engines.worker", ENGINES[self.engine], str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=(theirs,),
+                env=environment,
+                start_new_session=True,
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(theirs)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and everything that it started; may be called twice."""
+        if self._process is not None:
+            self._kill()
+            if self._process.stdin is not None:
+                try:
+                    self._process.stdin.close()
+                except BrokenPipeError:
+                    pass
+        if self._replies is not None:
+            os.close(self._replies)
+            self._replies = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def load(self) -> LoadInfo:
+        """Import the engine and load the model."""
+        reply = self._call("load", path=str(self.path.resolve()), precision=self.precision, threads=self.threads)
+        return LoadInfo(**reply)
+
+    def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> int:
+        """Run until the latency is steady, at most about `seconds`.
+
+        Args:
+            samples: folder that `Samples.save` wrote.
+            batch: samples in each run.
+            seconds: when to give up waiting for steadiness.
+
+        Returns:
+            Number of runs made.
+        """
+        runs: int = self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds)["runs"]
+        return runs
+
+    def time(self, samples: Path, batch: int, runs: int, first: int = 0) -> list[float]:
+        """Time single inferences.
+
+        Args:
+            samples: folder that `Samples.save` wrote.
+            batch: samples in each run; a batch that has fewer of one shape is filled up by repetition.
+            runs: how many inferences, over consecutive batches.
+            first: the batch to begin with (counted round), so that variants can be timed on the same batches.
+
+        Returns:
+            Seconds of each run, from NumPy arrays to NumPy arrays.
+        """
+        seconds: list[float] = self._call("time", samples=str(samples.resolve()), batch=batch, runs=runs, first=first)[
+            "seconds"
+        ]
+        return seconds
+
+    def quality(
+        self, samples: Path, metric: Metric, reference: Path | None = None, count: int | None = None, batch: int = 1
+    ) -> Quality:
+        """Quality of the model on this engine; the outputs never leave the worker.
+
+        Args:
+            samples: folder that `Samples.save` wrote, with labels if the metric needs them.
+            metric: which metric.
+            reference: folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
+            count: only the first so many samples.
+            batch: at most so many samples in each run.
+        """
+        reply = self._call(
+            "quality",
+            samples=str(samples.resolve()),
+            metric=metric,
+            reference=str(reference.resolve()) if reference is not None else None,
+            count=count,
+            batch=batch,
+        )
+        return Quality(**reply)
+
+    def outputs(self, samples: Path, count: int | None = None, batch: int = 1) -> list[Ragged]:
+        """The model's outputs, one `Ragged` an output with one array a sample (no batch axis).
+
+        Args:
+            samples: folder that `Samples.save` wrote.
+            count: only the first so many samples.
+            batch: at most so many samples in each run.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "outputs"
+            self._call("outputs", samples=str(samples.resolve()), count=count, batch=batch, folder=str(folder))
+            return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
+
+    def peak_rss_bytes(self) -> int:
+        """Largest resident memory of the worker so far."""
+        peak: int = self._call("peak_rss")["bytes"]
+        return peak
+
+    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
+        if self._failure is not None:
+            raise self._failure
+        if self._process is None or self._process.stdin is None or self._replies is None:
+            raise RuntimeError("EngineProcess is used as a context manager: `with EngineProcess(...) as engine:`")
+        if self._left_seconds <= 0:
+            self._fail("timeout", self._timeout_cause())
+        started = time.monotonic()
+        line = json.dumps({"command": command, "seconds_left": self._left_seconds, **arguments}) + "\n"
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._fail("crash", self._crash_cause())
+        reply = self._read_reply(started + self._left_seconds)
+        self._left_seconds -= time.monotonic() - started
+        if "failure" in reply:
+            raise EngineFailure(reply["failure"]["kind"], one_line(reply["failure"]["cause"]))
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    def _read_reply(self, deadline: float) -> dict[str, Any]:
+        assert self._process is not None and self._replies is not None
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._fail("timeout", self._timeout_cause())
+            ready, _, _ = select.select([self._replies], [], [], min(left, _POLL_SECONDS))
+            if ready:
+                received = os.read(self._replies, 1 << 16)
+                if not received:
+                    self._fail("crash", self._crash_cause())
+                self._buffer += received
+            elif self._process.poll() is not None:
+                # A child of the dead worker may still hold the pipe, so that no end of file arrives.
+                self._fail("crash", self._crash_cause())
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def _fail(self, kind: FailureKind, cause: str) -> None:
+        self._kill()
+        self._failure = EngineFailure(kind, one_line(cause))
+        raise self._failure
+
+    def _timeout_cause(self) -> str:
+        return f"not done within its time limit of {self.time_limit_seconds:g} s"
+
+    def _crash_cause(self) -> str:
+        assert self._process is not None
+        try:
+            code = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "the process stopped answering"
+        if code == -signal.SIGALRM:
+            return self._timeout_cause()
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = self._last_words()
+        return f"{how}: {last}" if last else how
+
+    def _last_words(self) -> str:
+        """The last line with words in it that the worker printed."""
+        assert self._log is not None
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _STDERR_TAIL_BYTES))
+        lines = self._log.read().decode(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if any(c.isalpha() for c in line)), "")
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+
+
+def one_line(text: str) -> str:
+    """A message without line breaks, short enough for a table."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_CAUSE else line[: _LONGEST_CAUSE - 3] + "..."

@@ -1,0 +1,207 @@
+"""The process that an engine runs in: reads commands from stdin, answers on a pipe, one JSON object a line.
+
+Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_DESCRIPTOR`. It dies with its parent (stdin
+closes) and, should native code hang while nobody is left to kill it, by an alarm that the kernel delivers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.engines.base import Engine
+from act.engines.registry import create
+from act.errors import InputError
+from act.quality import scorer
+from act.samples import Array, Ragged, Samples
+
+# Latency is steady when the medians of two windows of runs in a row differ by less than this share.
+_STEADY = 0.03
+_WINDOW = 5
+_FEWEST_WARM_UP_RUNS = 2 * _WINDOW
+# Batches kept ready for timing; more would only push the model out of the CPU's caches.
+_TIMED_BATCHES = 16
+_ALARM_SLACK_SECONDS = 30
+
+
+class _Failure(Exception):
+    def __init__(self, kind: str, cause: str) -> None:
+        super().__init__(cause)
+        self.kind = kind
+
+
+class Worker:
+    """Carries out commands on one engine; each public method is a command and returns JSON values."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+        self._engine: Engine | None = None
+        self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
+
+    def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
+        try:
+            engine = create(self._location)
+        except ImportError as error:
+            raise _Failure("missing", f"the engine cannot be imported: {error}") from error
+        offered = engine.precisions()
+        wanted = next((name for name in offered if name == precision), None)
+        if wanted is None:
+            raise _Failure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
+        if not Path(path).exists():
+            raise _Failure("error", f"{path}: no such file or folder")
+        started = time.perf_counter()
+        engine.load(Path(path), wanted, threads)
+        seconds = time.perf_counter() - started
+        self._engine = engine
+        return {
+            "version": engine.version(),
+            "precisions": list(offered),
+            "load_seconds": seconds,
+            "peak_rss_bytes": _peak_rss_bytes(),
+            "description": engine.describe(),
+        }
+
+    def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
+        feeds = self._feeds(samples, batch)
+        for output in self._loaded.run(feeds[0]):
+            _check_finite(output, 0)
+        taken: list[float] = []
+        started = time.perf_counter()
+        while len(taken) < _FEWEST_WARM_UP_RUNS or time.perf_counter() - started < seconds:
+            taken.append(self._run_timed(feeds[len(taken) % len(feeds)]))
+            last, before = taken[-_WINDOW:], taken[-2 * _WINDOW : -_WINDOW]
+            if len(taken) >= _FEWEST_WARM_UP_RUNS and abs(np.median(last) / np.median(before) - 1) < _STEADY:
+                break
+        return {"runs": len(taken) + 1}
+
+    def time(self, samples: str, batch: int, runs: int, first: int) -> dict[str, Any]:
+        feeds = self._feeds(samples, batch)
+        # The first run after others had the machine meets cold caches, which is their doing.
+        self._run_timed(feeds[first % len(feeds)])
+        return {"seconds": [self._run_timed(feeds[(first + index) % len(feeds)]) for index in range(runs)]}
+
+    def quality(
+        self, samples: str, metric: Any, reference: str | None, count: int | None, batch: int
+    ) -> dict[str, Any]:
+        data = _load_samples(samples, count)
+        wanted = list(Samples.load(Path(reference)).feeds.values()) if reference is not None else None
+        scores = scorer(metric, data.labels, wanted)
+        for outputs in self._outputs(data, batch):
+            scores.add(outputs)
+        quality = scores.quality()
+        return {"value": quality.value, "scores": quality.scores, "beside": quality.beside}
+
+    def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> dict[str, Any]:
+        rows = [
+            [output.copy() for output in outputs] for outputs in self._outputs(_load_samples(samples, count), batch)
+        ]
+        Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
+        return {"count": len(rows)}
+
+    def peak_rss(self) -> dict[str, Any]:
+        return {"bytes": _peak_rss_bytes()}
+
+    @property
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise _Failure("error", "no model is loaded")
+        return self._engine
+
+    def _run_timed(self, feeds: Mapping[str, Array]) -> float:
+        engine = self._loaded
+        started = time.perf_counter()
+        engine.run(feeds)
+        return time.perf_counter() - started
+
+    def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
+        """The outputs of each sample in order, without the batch axis."""
+        index = 0
+        for feeds in samples.batches(batch):
+            size = len(next(iter(feeds.values())))
+            outputs = self._loaded.run(feeds)
+            for output in outputs:
+                if output.ndim == 0 or len(output) != size:
+                    raise _Failure("wrong_output", f"an output of shape {list(output.shape)} for a batch of {size}")
+                _check_finite(output, index)
+            for row in range(size):
+                yield [output[row] for output in outputs]
+            index += size
+
+    def _feeds(self, samples: str, batch: int) -> list[dict[str, Array]]:
+        key = (samples, batch)
+        if key not in self._timed:
+            batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
+            self._timed[key] = [
+                {name: np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:]))) for name, feed in feeds.items()}
+                for feeds in batches
+            ]
+            if not self._timed[key]:
+                raise _Failure("error", f"{samples}: no samples")
+        return self._timed[key]
+
+
+def _load_samples(folder: str, count: int | None) -> Samples:
+    samples = Samples.load(Path(folder))
+    return samples if count is None else samples.head(count)
+
+
+def _check_finite(output: Array, index: int) -> None:
+    if np.issubdtype(output.dtype, np.floating) and not np.isfinite(output).all():
+        raise _Failure("wrong_output", f"NaN or infinity in the output for sample {index}")
+
+
+def _peak_rss_bytes() -> int:
+    """From /proc: `getrusage` would count the parent's memory too, from before the worker replaced its image."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _read_commands(commands: queue.Queue[str]) -> None:
+    """Pass commands on; end the process at once when the parent closes the pipe or dies."""
+    for line in sys.stdin:
+        commands.put(line)
+    os._exit(0)
+
+
+def main() -> None:
+    """Answer commands until stdin closes."""
+    worker = Worker(sys.argv[1])
+    replies = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+    os.set_inheritable(replies.fileno(), False)
+    # Killed from outside, and not by the terminal's Ctrl-C: the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    commands: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    while True:
+        arguments = json.loads(commands.get())
+        signal.alarm(math.ceil(arguments.pop("seconds_left")) + _ALARM_SLACK_SECONDS)
+        method = getattr(worker, arguments.pop("command"))
+        try:
+            reply = {"result": method(**arguments)}
+        except _Failure as failure:
+            reply = {"failure": {"kind": failure.kind, "cause": str(failure)}}
+        except InputError as error:
+            reply = {"failure": {"kind": "error", "cause": str(error)}}
+        except Exception as error:
+            reply = {"failure": {"kind": "error", "cause": f"{type(error).__name__}: {error}"}}
+        signal.alarm(0)
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()
