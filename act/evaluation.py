@@ -1,0 +1,86 @@
+"""Writing a candidate the way an engine wants it, and measuring its quality there.
+
+The search, the training and the export all need both, and quality on the engine that will run the model is what
+counts: two engines may round the same int8 model differently.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from act.engines.process import EngineProcess
+from act.model import InferenceModel
+from act.onnx_format import quantize_onnx, to_onnx
+from act.params import EngineName, Metric
+from act.quality import Quality
+from act.quantization import Scheme, quantize
+
+ONNX_FILE = "model.onnx"
+_READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+
+
+def write_for_engine(
+    engine: EngineName,
+    model: InferenceModel,
+    scheme: Scheme | None,
+    folder: Path,
+    fp32_onnx: onnx.ModelProto | None = None,
+) -> Path:
+    """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder.
+
+    Args:
+        fp32_onnx: `to_onnx(model)`, when the caller has it already.
+
+    Returns:
+        The file or folder that the engine loads.
+    """
+    if engine not in _READS_ONNX:
+        (model if scheme is None else quantize(model, scheme)).save(folder)
+        return folder
+    converted = fp32_onnx or to_onnx(model)
+    if scheme is not None:
+        converted = quantize_onnx(converted, model, scheme)
+    onnx.save(converted, folder / ONNX_FILE)
+    return folder / ONNX_FILE
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How quality is measured in one job.
+
+    Attributes:
+        engine: where the model runs.
+        metric: what is measured.
+        samples: folder of the evaluation samples.
+        reference: folder of the fp32 outputs, for the metric `similarity`.
+        batch: samples at a time.
+        threads: threads of the engine.
+        time_limit_seconds: after which the engine counts as hung.
+    """
+
+    engine: EngineName
+    metric: Metric
+    samples: Path
+    reference: Path | None
+    batch: int = 1
+    threads: int = 1
+    time_limit_seconds: float = 600
+
+    def quality(
+        self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
+    ) -> Quality:
+        """The quality of the fp32 model (`scheme` is None) or of its int8 form.
+
+        Raises:
+            EngineFailure: the engine crashed, hung, or cannot run the model.
+        """
+        with tempfile.TemporaryDirectory() as name:
+            path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
+            precision = "fp32" if scheme is None else "int8"
+            with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
+                process.load()
+                return process.quality(self.samples, self.metric, self.reference, None, self.batch)

@@ -1,0 +1,60 @@
+"""`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
+
+Reads the model of `prepare`, the candidates of `ptq_search`, and the trained model of `qat` where there is one. Writes
+a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each candidate for each
+engine, their sizes, and how far each file's outputs lie from the simulated quantized model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, load_job
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.export", description="Write the artefacts of one job.")
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        load_job(arguments.job, arguments.params)
+        with replace_folder(stage_folder(arguments.job, "export")) as folder:
+            _export(arguments.job, folder)
+
+
+def _export(job: str, folder: Path) -> None:
+    from act.model import InferenceModel
+    from act.quantization import Scheme
+    from act.samples import Samples
+    from tasks.export.check import Checker
+    from tasks.export.write import write_fp32, write_int8
+
+    prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "ptq_search", "qat"))
+    model = InferenceModel.load(prepared / "model")
+    checker = Checker(Samples.load(prepared / "calibration"))
+    found = read_json(searched / "candidates.json")["candidates"]
+    candidates: list[dict[str, Any]] = [write_fp32(model, folder, checker)]
+    for candidate in found:
+        scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
+        candidates.append(write_int8(candidate["id"], model, scheme, folder, checker))
+    training = read_json(trained / "qat.json")
+    deploy = max(found, key=lambda c: c["quality"])["id"] if found else None
+    if training["candidate"] is not None:
+        scheme = Scheme.from_json(read_json(trained / training["scheme"]))
+        student = InferenceModel.load(trained / training["model"])
+        candidates.append(write_int8(training["candidate"], student, scheme, folder, checker))
+        deploy = training["candidate"]
+    write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
+    for candidate in candidates:
+        megabytes = {engine: f"{size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items()}
+        print(f"export: {candidate['name']}: {megabytes}, similarity {candidate['similarity']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""The files of one candidate: the Paddle model, its ONNX twin, and the calibration table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.onnx_format import quantize_onnx, to_onnx
+from act.quantization import Scheme, quantize
+from tasks.export import calibration_table
+from tasks.export.check import Checker
+
+FP32_ONNX = "model.onnx"
+INT8_ONNX = "quant_model.onnx"
+CALIBRATION_TABLE = "calibration_table.txt"
+
+
+def write_fp32(model: InferenceModel, folder: Path, checker: Checker) -> dict[str, Any]:
+    """Write the fp32 model to `folder/fp32` and return its entry in `candidates.json`."""
+    target = folder / "fp32"
+    target.mkdir()
+    model.save(target)
+    onnx.save(to_onnx(model), target / FP32_ONNX)
+    return _entry("fp32", "fp32", target, FP32_ONNX, checker.compare(model, target, target / FP32_ONNX, "fp32"))
+
+
+def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, checker: Checker) -> dict[str, Any]:
+    """Write an int8 candidate to `folder/name` and return its entry in `candidates.json`.
+
+    Raises:
+        RuntimeError: a file's outputs are not those of the simulated quantized model.
+    """
+    target = folder / name
+    target.mkdir()
+    simulated = quantize(model, scheme)
+    simulated.save(target)
+    onnx.save(quantize_onnx(to_onnx(model), model, scheme), target / INT8_ONNX)
+    calibration_table.write(scheme, target / CALIBRATION_TABLE)
+    return _entry(name, "int8", target, INT8_ONNX, checker.compare(simulated, target, target / INT8_ONNX, name))
+
+
+def _entry(name: str, precision: str, target: Path, onnx_file: str, similarity: dict[str, float]) -> dict[str, Any]:
+    onnx_path = f"{target.name}/{onnx_file}"
+    paddle_bytes = sum((target / file).stat().st_size for file in (PROGRAM_FILE, WEIGHTS_FILE))
+    onnx_bytes = (target / onnx_file).stat().st_size
+    return {
+        "name": name,
+        "precision": precision,
+        "files": {"paddle_inference": target.name, "openvino": onnx_path, "onnxruntime": onnx_path},
+        "bytes": {"paddle_inference": paddle_bytes, "openvino": onnx_bytes, "onnxruntime": onnx_bytes},
+        "weight_bytes": (target / WEIGHTS_FILE).stat().st_size,
+        "similarity": similarity,
+    }

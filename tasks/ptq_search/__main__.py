@@ -1,0 +1,149 @@
+"""`python -m tasks.ptq_search --job NAME`: search static post-training quantization, keep every trial.
+
+Reads the model and samples of `prepare` and the strategy of `select`. Writes
+
+- `trials.json`: every trial with its settings, quality and seconds, the sensitivity of each layer, the reference;
+- `candidates.json`: what later stages take on, without anything measured by a clock;
+- `schemes/ID.json`: the thresholds of each candidate.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import InputError, exit_on_input_error
+from act.params import DEFAULT_PATH, Job, load_job
+
+SENSITIVITY_SAMPLES = 8
+CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.ptq_search", description="Search PTQ settings for one job.")
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        strategy = read_json(stage_folder(arguments.job, "select") / "strategy.json")
+        with replace_folder(stage_folder(arguments.job, "ptq_search")) as folder:
+            if strategy["quantize"]:
+                _search(arguments.job, job, folder)
+            else:
+                _skip(folder, "the strategy does not quantize")
+
+
+def _skip(folder: Path, why: str) -> None:
+    print(f"ptq_search: nothing to do: {why}")
+    write_json(folder / "trials.json", {"why": why, "trials": [], "sensitivity": []})
+    write_json(folder / "candidates.json", {"why": why, "reference": None, "candidates": []})
+    (folder / "schemes").mkdir()
+
+
+def _search(name: str, job: Job, folder: Path) -> None:
+    # Paddle takes seconds to import, and a skipped stage needs none of it.
+    from act.evaluation import Evaluation
+    from act.model import InferenceModel
+    from act.onnx_format import to_onnx
+    from act.quantization import quantizable_layers
+    from act.samples import Samples
+    from tasks.ptq_search.search import Search
+    from tasks.ptq_search.sensitivity import measure
+    from tasks.ptq_search.statistics import collect
+
+    prepared = stage_folder(name, "prepare")
+    model = InferenceModel.load(prepared / "model")
+    samples = Samples.load(prepared / "calibration")
+    layers = quantizable_layers(model, job.ptq_search.quantizable_op_type)
+    if not layers:
+        _skip(folder, f"the model has no layer of the types {', '.join(job.ptq_search.quantizable_op_type)}")
+        return
+    try:
+        statistics = collect(
+            model,
+            (layer.activation for layer in layers),
+            samples.batches(job.ptq_search.batch_size),
+            -(-len(samples) // job.ptq_search.batch_size),
+        )
+    except FloatingPointError as error:
+        raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
+
+    evaluation = Evaluation(
+        job.target.engines[0],
+        job.metric,
+        prepared / "evaluation",
+        prepared / "reference" if job.metric == "similarity" else None,
+        threads=job.target.threads,
+    )
+    fp32_onnx = to_onnx(model)
+    reference = evaluation.quality(model, None, fp32_onnx)
+    search = Search(
+        model, layers, statistics, lambda scheme: evaluation.quality(model, scheme, fp32_onnx), job.ptq_search
+    )
+    with tqdm(total=search.planned(), desc="trials", unit="trial") as bar:
+        for trial in search.try_rules():
+            _show(bar, trial.settings.to_json(), trial.quality.value)
+        best = search.best().settings
+        sensitivities = measure(
+            model,
+            layers,
+            search.thresholds(best.algorithm, best.hist_percent),
+            next(samples.head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES)),
+        )
+        for trial in search.try_float_layers(sensitivities):
+            _show(bar, trial.settings.to_json(), trial.quality.value)
+
+    write_json(
+        folder / "trials.json",
+        {
+            "reference": {"engine": evaluation.engine, "quality": reference.value, "beside": reference.beside},
+            "trials": [
+                {
+                    "id": trial.number,
+                    "settings": trial.settings.to_json(),
+                    "quality": trial.quality.value,
+                    "beside": trial.quality.beside,
+                    "drop": reference.value - trial.quality.value,
+                    "seconds": round(trial.seconds, 3),
+                }
+                for trial in search.trials
+            ],
+            "sensitivity": [vars(entry) for entry in sensitivities],
+        },
+    )
+    (folder / "schemes").mkdir()
+    candidates: list[dict[str, Any]] = []
+    for identity, trial in zip(CANDIDATE_IDS, search.candidates()):
+        write_json(folder / "schemes" / f"{identity}.json", trial.scheme.to_json())
+        candidates.append(
+            {
+                "id": identity,
+                "scheme": f"schemes/{identity}.json",
+                "trial": trial.number,
+                "settings": trial.settings.to_json(),
+                "quality": trial.quality.value,
+                "drop": reference.value - trial.quality.value,
+                "float_layers": list(trial.settings.float_layers),
+            }
+        )
+    write_json(
+        folder / "candidates.json",
+        {"reference": {"engine": evaluation.engine, "quality": reference.value}, "candidates": candidates},
+    )
+    for candidate in candidates:
+        print(f"ptq_search: {candidate['id']}: quality {candidate['quality']:.4f}, fp32 {reference.value:.4f}")
+
+
+def _show(bar: Any, settings: dict[str, Any], quality: float) -> None:
+    bar.set_postfix_str(f"{settings['ptq_algo']}, {len(settings['float_layers'])} float layers: {quality:.4f}")
+    bar.update()
+
+
+if __name__ == "__main__":
+    main()

