@@ -21,7 +21,7 @@ import paddle2onnx
 from onnx import helper, numpy_helper
 
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.quantization import LEVELS, Layer, Scheme, quantizable_layers, quantize_weight
+from act.quantization import LEVELS, OPERATORS, Layer, Scheme, quantizable_layers, quantize_weight
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 _INT8_OPS = ("Conv", "MatMul")
@@ -63,8 +63,7 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     result = onnx.ModelProto()
     result.CopyFrom(fp32)
     graph = result.graph
-    layers = {layer.weight: layer for layer in quantizable_layers(model, ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"))
-              if layer.name in scheme.layers}
+    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
     initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     dequantized: dict[str, str] = {}
@@ -85,9 +84,8 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     left_out = sorted(set(layers) - done)
     if left_out:
         raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(left_out)}")
-    kept = [helper_node for helper_node in nodes]
     del graph.node[:]
-    graph.node.extend(kept)
+    graph.node.extend(nodes)
     for weight in done:
         graph.initializer.remove(initialisers[weight])
     onnx.checker.check_model(result)

@@ -31,6 +31,7 @@ _SLOTS = {
     "matmul_v2": ("X", "Y"),
     "mul": ("X", "Y"),
 }
+OPERATORS = tuple(_SLOTS)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     """
     result = model.copy()
     block = result.program.global_block()
-    chosen = {layer.name: layer for layer in quantizable_layers(model, _SLOTS) if layer.name in scheme.layers}
+    chosen = {layer.name: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
     missing = [name for name in scheme.layers if name not in chosen]
     if missing:
         raise InputError(f"the quantization scheme names layers that the model does not have: {', '.join(missing)}")

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, final
 
 import act
 from act.engines.base import RuntimePrecision
@@ -70,6 +70,7 @@ class LoadInfo:
     description: dict[str, Any]
 
 
+@final
 class EngineProcess:
     """One engine with one model in a process of its own; a context manager.
 

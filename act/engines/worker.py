@@ -196,7 +196,7 @@ def main() -> None:
             reply = {"failure": {"kind": failure.kind, "cause": str(failure)}}
         except InputError as error:
             reply = {"failure": {"kind": "error", "cause": str(error)}}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - engines raise what they like, and all of it is a row
             reply = {"failure": {"kind": "error", "cause": f"{type(error).__name__}: {error}"}}
         signal.alarm(0)
         replies.write(json.dumps(reply) + "\n")

@@ -14,11 +14,9 @@ from act.errors import InputError
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.quality import cosine
-from act.quantization import Layer, Scheme, make_scheme, quantizable_layers, quantize, quantize_weight
+from act.quantization import OPERATORS, Layer, Scheme, make_scheme, quantizable_layers, quantize, quantize_weight
 from act.samples import Array
 from tests.models import RECOGNISER, noise
-
-TYPES = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def layers(model: InferenceModel) -> list[Layer]:
-    return quantizable_layers(model, TYPES)
+    return quantizable_layers(model, OPERATORS)
 
 
 @pytest.fixture(scope="module")
