@@ -171,9 +171,11 @@ def _peak_rss_bytes() -> int:
 
 
 def _read_commands(commands: queue.Queue[str]) -> None:
-    """Pass commands on; end the process at once when the parent closes the pipe or dies."""
+    """Pass commands on; end the whole process group at once when the parent closes the pipe or dies."""
     for line in sys.stdin:
         commands.put(line)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 

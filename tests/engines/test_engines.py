@@ -1,0 +1,98 @@
+"""Each real engine, on the PP-OCR direction classifier: same outputs as Paddle, and refusals that name their reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from act.engines import ENGINES, EngineFailure, EngineProcess
+from act.engines.base import cpu_flags
+from act.model import InferenceModel
+from act.onnx_format import to_onnx
+from act.quality import cosine
+from act.samples import Array, Ragged, Samples
+from tests.models import CLASSIFIER, noise
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    loaded = InferenceModel.load(CLASSIFIER)
+    loaded.save(folder)
+    onnx.save(to_onnx(loaded), folder / "model.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("samples") / "noise"
+    Samples({"x": Ragged.of(list(noise(6)))}).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference() -> Array:
+    (outputs,) = InferenceModel.load(CLASSIFIER).run({"x": noise(6)})
+    return outputs
+
+
+def path_for(engine: str, model: Path) -> Path:
+    return model if engine == "paddle_inference" else model / "model.onnx"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_fp32_agrees_with_paddle(name: str, model: Path, samples: Path, reference: Array) -> None:
+    with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:
+        info = engine.load()
+        assert info.version and "fp32" in info.precisions and "int8" in info.precisions
+        assert info.description["threads"] == 1
+        (alone,) = engine.outputs(samples)
+        (together,) = engine.outputs(samples, batch=4)  # the batch axis is dynamic; 6 is no multiple of 4
+        assert len(engine.time(samples, 1, 3)) == 3
+    np.testing.assert_allclose(np.stack(list(alone)), reference, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(together)), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["openvino", "paddle_inference"])
+def test_bf16_runs_where_the_cpu_has_it_and_is_refused_elsewhere(
+    name: str, model: Path, samples: Path, reference: Array
+) -> None:
+    with EngineProcess(name, path_for(name, model), "bf16", 1, 60) as engine:
+        if not {"avx512_bf16", "amx_bf16"} & cpu_flags():
+            with pytest.raises(EngineFailure, match="unsupported"):
+                engine.load()
+            return
+        engine.load()
+        (outputs,) = engine.outputs(samples)
+    different = np.abs(np.stack(list(outputs)) - reference).max()
+    assert different > 0, "nothing ran in bf16"
+    assert cosine(np.stack(list(outputs)), reference) > 0.99
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_wrong_path_is_an_error(name: str, tmp_path: Path) -> None:
+    with EngineProcess(name, tmp_path / "nowhere", "fp32", 1, 60) as engine, pytest.raises(EngineFailure) as failure:
+        engine.load()
+    assert failure.value.kind == "error" and "nowhere" in failure.value.cause
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_damaged_model_is_a_failure_with_a_cause(name: str, model: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in model.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with EngineProcess(name, path_for(name, damaged), "fp32", 1, 60) as engine, pytest.raises(EngineFailure) as failure:
+        engine.load()
+    assert failure.value.kind in ("error", "crash") and failure.value.cause
+
+
+def test_onnxruntime_has_no_bf16(model: Path) -> None:
+    with (
+        EngineProcess("onnxruntime", model / "model.onnx", "bf16", 1, 60) as engine,
+        pytest.raises(EngineFailure, match="unsupported: no bf16 here"),
+    ):
+        engine.load()
