@@ -1,0 +1,109 @@
+"""`python -m tasks.benchmark --job NAME`: latency and quality of every variant, measured on its own engine.
+
+Reads the candidates of `export` and the samples of `prepare`. Writes
+
+- `measurements.json`: one row a variant, with spreads and confidence intervals, failures with their causes, the machine;
+- `latencies.csv`: every single run; `scores.csv`: the score of every sample, so that nothing need be taken on trust.
+
+The budget is not read here: changing it selects anew (`python -m tasks.benchmark.report`) and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from act import machine
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, Job, load_job
+from tasks.benchmark.measure import Data, Row, measure, steps, to_json
+from tasks.benchmark.variants import read_candidates
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.benchmark", description="Measure every candidate of one job on every engine of its target."
+    )
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        with replace_folder(stage_folder(arguments.job, "benchmark")) as folder:
+            _benchmark(arguments.job, job, folder)
+
+
+def _benchmark(name: str, job: Job, folder: Path) -> None:
+    prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
+    candidates = read_candidates(read_json(exported / "candidates.json"), exported)
+    data = Data(
+        prepared / "evaluation", job.metric, prepared / "reference" if job.metric == "similarity" else None
+    )
+    total = steps(len(job.target.engines), len(candidates), job.benchmark.rounds)
+    with tqdm(total=total, desc="benchmark", unit="step") as bar:
+
+        def progress(done: str) -> None:
+            bar.total = max(bar.total, bar.n + 1)
+            bar.set_postfix_str(done)
+            bar.update()
+
+        rows = measure(candidates, job.target, job.benchmark, data, progress)
+        bar.total = bar.n
+    payload = to_json(rows, job.benchmark.seed)
+    write_json(
+        folder / "measurements.json",
+        {
+            "job": name,
+            "metric": job.metric,
+            "target": job.target.model_dump(),
+            "benchmark": job.benchmark.model_dump(),
+            "machine": machine.describe(),
+            **payload,
+        },
+    )
+    _write_latencies(folder / "latencies.csv", rows)
+    _write_scores(folder / "scores.csv", rows)
+    for entry in payload["variants"]:
+        print(_line(entry))
+    if payload["noise"]["noisy"]:
+        print(
+            f"benchmark: the machine was noisy: fp32 latency moved by {payload['noise']['unsteadiness']:.0%} between "
+            "rounds; measure again on a quiet machine before trusting small differences"
+        )
+
+
+def _line(entry: dict) -> str:
+    start = f"benchmark: {entry['engine']:16} {entry['name']:20}"
+    if entry["failure"]:
+        return f"{start} {entry['failure']['kind']}: {entry['failure']['cause']}"
+    speedup = f"{entry['speedup']['value']:.2f} times fp32" if entry["speedup"] else "no fp32 to compare with"
+    return f"{start} {entry['latency']['median_ms']:8.3f} ms  quality {entry['quality']['value']:.4f}  {speedup}"
+
+
+def _write_latencies(path: Path, rows: Sequence[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["engine", "variant", "round", "run", "milliseconds"])
+        for row in rows:
+            for number, seconds in enumerate(row.rounds):
+                for run, second in enumerate(seconds):
+                    writer.writerow([row.variant.engine, row.variant.label, number, run, f"{1000 * second:.6f}"])
+
+
+def _write_scores(path: Path, rows: Sequence[Row]) -> None:
+    measured = [row for row in rows if row.failure is None and row.quality is not None]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["sample", *(f"{row.variant.engine}/{row.variant.label}" for row in measured)])
+        columns = [row.quality.scores for row in measured if row.quality is not None]
+        writer.writerows([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Medians, spreads and confidence intervals of what was measured.
+
+Intervals are percentile bootstraps (Efron, 1979). Latencies are resampled by round, because runs within a round share
+whatever else the machine was doing; a ratio takes the same rounds for both sides, and a quality difference the same
+samples, so that what is common to both cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+CONFIDENCE = 0.95
+_RESAMPLES = 2000
+# Resamples made at once: bounds the memory for many samples.
+_CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain numbers."""
+        return asdict(self)
+
+
+def summary(seconds: Floats) -> dict[str, float]:
+    """Latency in milliseconds.
+
+    Args:
+        seconds: of single runs, float [rounds, runs].
+
+    Returns:
+        `median_ms`, `p10_ms`, `p90_ms`, `mad_ms` (median absolute deviation from the median), `iqr_ms` (between the
+        quartiles), and `runs`.
+    """
+    milliseconds = 1000 * seconds.reshape(-1)
+    p10, q1, median, q3, p90 = np.percentile(milliseconds, [10, 25, 50, 75, 90])
+    return {
+        "median_ms": float(median),
+        "p10_ms": float(p10),
+        "p90_ms": float(p90),
+        "mad_ms": float(np.median(np.abs(milliseconds - median))),
+        "iqr_ms": float(q3 - q1),
+        "runs": int(milliseconds.size),
+    }
+
+
+def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
+    """How many times faster the candidate is: ratio of the medians.
+
+    Args:
+        reference: seconds, float [rounds, runs].
+        candidate: seconds of the same rounds, float [rounds, runs].
+        seed: of the resampling.
+    """
+    generator = np.random.default_rng(seed)
+    rounds = len(reference)
+    ratios = []
+    for _ in range(_RESAMPLES // _CHUNK):
+        chosen = generator.integers(rounds, size=(_CHUNK, rounds))
+        ratios.append(_medians(reference[chosen]) / _medians(candidate[chosen]))
+    return _interval(float(np.median(reference) / np.median(candidate)), np.concatenate(ratios))
+
+
+def _medians(resampled: Floats) -> Floats:
+    medians: Floats = np.median(resampled.reshape(len(resampled), -1), axis=1)
+    return medians
+
+
+def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
+    """Mean of `first - second` over paired samples.
+
+    Args:
+        first: one score a sample, float [samples].
+        second: scores of the same samples, float [samples].
+        seed: of the resampling.
+    """
+    differences = first - second
+    generator = np.random.default_rng(seed)
+    means = [
+        differences[generator.integers(len(differences), size=(_CHUNK, len(differences)))].mean(axis=1)
+        for _ in range(_RESAMPLES // _CHUNK)
+    ]
+    return _interval(float(differences.mean()), np.concatenate(means))
+
+
+def _interval(value: float, resampled: Floats) -> Interval:
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def unsteadiness(seconds: Floats) -> float:
+    """How far the rounds disagree: the span of the middle 80 % of their medians, as a share of the whole median.
+
+    Args:
+        seconds: of single runs, float [rounds, runs].
+    """
+    medians = np.median(seconds, axis=1)
+    p10, p90 = np.percentile(medians, [10, 90])
+    return float((p90 - p10) / np.median(seconds))
