@@ -19,7 +19,7 @@ from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError, exit_on_input_error
 from act.params import DEFAULT_PATH, Job, load_job
 
-SENSITIVITY_SAMPLES = 8
+SENSITIVITY_SAMPLES = 4
 CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
 
 

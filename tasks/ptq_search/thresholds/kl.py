@@ -2,7 +2,8 @@
 
 For each candidate the histogram is cut there, what lies beyond is added to the last bin, the rest is merged into 128
 levels and spread again over its non-empty bins; the cut with the least Kullback-Leibler divergence wins (Migacz,
-"8-bit inference with TensorRT", 2017).
+"8-bit inference with TensorRT", 2017). As in Paddle's `cal_kl_threshold`, at least half of the range is kept: swish-like
+activations heap up near zero, and a free search would cut all of their large values away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ STRIDE = 16
 
 
 def kl(statistics: TensorStatistics) -> float:
-    """The best cut among every sixteenth bin from 128 bins up to the largest value."""
+    """The best cut among every sixteenth bin from half of the range up to the largest value."""
     if statistics.width == 0:
         return statistics.largest
     counts = statistics.counts.astype(np.float64)
@@ -25,7 +26,7 @@ def kl(statistics: TensorStatistics) -> float:
     if counts.sum() == 0:
         return statistics.largest
     last = int(np.flatnonzero(counts)[-1]) + 1
-    cuts = [*range(LEVELS, last, STRIDE), max(last, LEVELS)]
+    cuts = [*range(max(last // 2, LEVELS), last, STRIDE), max(last, LEVELS)]
     best = min(cuts, key=lambda cut: _divergence(counts, cut))
     return min(best * statistics.width, statistics.largest)
 

@@ -1,0 +1,1 @@
+"""Any input format to one normalised fp32 model, and samples to calibrate and evaluate with."""

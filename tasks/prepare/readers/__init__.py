@@ -1,0 +1,24 @@
+"""Readers of samples: one file each, listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from act.errors import InputError
+from act.params import Arrays, Data, TextLines
+from act.samples import FeedSpec, Samples
+from tasks.prepare.readers import arrays, text_lines
+
+
+def read(data: Data, feeds: Sequence[FeedSpec]) -> tuple[Samples, Samples]:
+    """The calibration samples and the evaluation samples for a model with these inputs.
+
+    Raises:
+        InputError: the data cannot be read, or the reader cannot feed this model.
+    """
+    if isinstance(data, Arrays):
+        return arrays.read(data, [feed.name for feed in feeds])
+    assert isinstance(data, TextLines)
+    if len(feeds) != 1:
+        raise InputError(f"reader `text_lines` feeds one picture, but the model has {len(feeds)} inputs; use `arrays`")
+    return text_lines.read(data, feeds[0].name)
