@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
@@ -80,7 +81,7 @@ class Evaluation:
         """
         with tempfile.TemporaryDirectory() as name:
             path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
-            precision = "fp32" if scheme is None else "int8"
+            precision: RuntimePrecision = "fp32" if scheme is None else "int8"
             with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
                 process.load()
                 return process.quality(self.samples, self.metric, self.reference, None, self.batch)

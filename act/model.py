@@ -8,7 +8,7 @@ names, in Paddle's combined format (sorted by name; each a version, a level of d
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,7 @@ class InferenceModel:
     fetch_names: list[str]
 
     @classmethod
-    def load(
-        cls, path: Path, model_filename: str | None = None, params_filename: str | None = None
-    ) -> InferenceModel:
+    def load(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> InferenceModel:
         """Read a model from a folder, or by the path of its program file.
 
         Raises:
@@ -200,7 +198,9 @@ def check_files(program_file: Path, weights_file: Path) -> None:
     try:
         program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
     except (DecodeError, OSError) as error:
-        raise InputError(f"{program_file}: not a Paddle program, or damaged ({error}); export the model again") from None
+        raise InputError(
+            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
+        ) from None
     if not program.blocks or not program.blocks[0].ops:
         raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
     weights = _persistable(program)
@@ -213,7 +213,7 @@ def check_files(program_file: Path, weights_file: Path) -> None:
             except (struct.error, ValueError, DecodeError):
                 raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
             dtype = _DTYPES.get(description.data_type)
-            # Paddle's own quantizer declares weights as float32 [n] and stores them as int8 or [1, n]: only sizes agree.
+            # Paddle's own quantizer declares float32 [n] and stores int8 or [1, n]: only the sizes agree.
             declared = variable.type.lod_tensor.tensor.dims
             if dtype is None or np.prod(description.dims) != np.prod(declared):
                 raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
@@ -222,7 +222,9 @@ def check_files(program_file: Path, weights_file: Path) -> None:
                 raise InputError(f"{where} is cut off; copy or export the model again")
             file.seek(values, 1)
         if file.tell() != size:
-            raise InputError(f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together")
+            raise InputError(
+                f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together"
+            )
 
 
 def _read_tensor_header(file: Any, size: int) -> Any:

@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("FLAGS_cpu_deterministic", "1")
 
-import PIL.Image  # noqa: E402, F401
-import paddle  # noqa: E402
+import paddle
+import PIL.Image  # noqa: F401
 
 paddle.enable_static()
 

@@ -38,11 +38,13 @@ class ModelSource(Settings):
 
     path: str = Field(
         min_length=1,
-        description="a folder with an inference model, its `.pdmodel` file, or a `.yaml` file that names a model folder "
+        description="a folder with an inference model, its `.pdmodel` file, or a `.yaml` file that names a folder "
         "inside an installed package",
     )
     model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
-    params_filename: str | None = Field(default=None, description="name of the weights file, when it is not a usual one")
+    params_filename: str | None = Field(
+        default=None, description="name of the weights file, when it is not a usual one"
+    )
 
 
 class TextLines(Settings):
@@ -188,7 +190,7 @@ class Params(Settings):
         for name in jobs:
             if not JOB_NAME.fullmatch(name):
                 raise ValueError(
-                    f"the name `{name}` is not allowed: letters, digits, '-' and '_', at most 64, a letter or digit first"
+                    f"the name `{name}` is not allowed: at most 64 letters, digits, '-' and '_', a letter or digit first"
                 )
         return jobs
 

@@ -132,9 +132,7 @@ def edit_distance(first: Sequence[int], second: Sequence[int]) -> int:
     for row, left in enumerate(first, start=1):
         current = [row]
         for column, right in enumerate(second, start=1):
-            current.append(
-                min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right))
-            )
+            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (left != right)))
         previous = current
     return previous[-1]
 

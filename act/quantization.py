@@ -175,9 +175,7 @@ def _quantize_activation(model: InferenceModel, position: int, name: str, thresh
     return str(source.name)
 
 
-def _dequantize_weight(
-    model: InferenceModel, position: int, layer: Layer, thresholds: npt.NDArray[np.float32]
-) -> str:
+def _dequantize_weight(model: InferenceModel, position: int, layer: Layer, thresholds: npt.NDArray[np.float32]) -> str:
     block = model.program.global_block()
     values = quantize_weight(model.weight(layer.weight), thresholds, layer.axis)
     source = block.var(layer.weight)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from act.artifacts import read_json, write_json
 from act.errors import InputError
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 LABEL = "label"
 
 
@@ -57,7 +58,7 @@ class Ragged:
         return (self[index] for index in range(len(self)))
 
     @property
-    def dtype(self) -> np.dtype[np.generic]:
+    def dtype(self) -> np.dtype[Any]:
         return self.flat.dtype
 
     def head(self, count: int) -> Ragged:

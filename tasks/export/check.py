@@ -50,7 +50,7 @@ class Checker:
         for form, value in similarity.items():
             if value < LEAST_SIMILARITY[form]:
                 raise RuntimeError(
-                    f"the {form} file of `{name}` does not compute what the simulated model computes: cosine similarity "
+                    f"the {form} file of `{name}` does not compute what the simulated model does: cosine similarity "
                     f"{value:.4f}, at least {LEAST_SIMILARITY[form]} is needed"
                 )
         return {form: round(value, 6) for form, value in similarity.items()}

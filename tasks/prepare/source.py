@@ -48,7 +48,7 @@ def resolve(path: Path, what: Literal["folder", "alphabet"]) -> Path:
         package = distribution(reference.package)
     except PackageNotFoundError:
         raise InputError(
-            f"{path}: the package {reference.package} is not installed; install {reference.package}=={reference.version}"
+            f"{path}: {reference.package} is not installed; install {reference.package}=={reference.version}"
         ) from None
     if package.version != reference.version:
         raise InputError(

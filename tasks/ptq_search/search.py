@@ -107,9 +107,7 @@ class Search:
 
     def candidates(self) -> list[Trial]:
         """What is worth exporting: the best with all layers quantized, and the best of all where that is better."""
-        whole = min(
-            (t for t in self.trials if not t.settings.float_layers), key=lambda t: (-t.quality.value, t.number)
-        )
+        whole = min((t for t in self.trials if not t.settings.float_layers), key=lambda t: (-t.quality.value, t.number))
         best = self.best()
         return [whole] if best.number == whole.number else [whole, best]
 

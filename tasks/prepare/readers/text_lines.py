@@ -1,9 +1,9 @@
 """Lines of text drawn with real fonts and degraded like photographs, as PP-OCR's models want them.
 
-Each line has a random stream of its own, made from the seed, its role and its number, so a line does not depend on how
-many others are drawn. A text belongs to the calibration or to the evaluation samples by its checksum, so the two never
-share a text. Preprocessing follows PP-OCR: height fixed, ratio kept, (pixel / 255 - 0.5) / 0.5, blue first, zeros to the
-right.
+Each line has a random stream of its own, made from the seed, its role and its number, so that it does not depend on
+how many others are drawn. A text belongs to the calibration or to the evaluation samples by its checksum, so the two
+never share one. Preprocessing follows PP-OCR: height fixed, ratio kept, (pixel / 255 - 0.5) / 0.5, blue first, zeros
+to the right.
 """
 
 from __future__ import annotations

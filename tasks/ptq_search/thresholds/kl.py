@@ -2,8 +2,8 @@
 
 For each candidate the histogram is cut there, what lies beyond is added to the last bin, the rest is merged into 128
 levels and spread again over its non-empty bins; the cut with the least Kullback-Leibler divergence wins (Migacz,
-"8-bit inference with TensorRT", 2017). As in Paddle's `cal_kl_threshold`, at least half of the range is kept: swish-like
-activations heap up near zero, and a free search would cut all of their large values away.
+"8-bit inference with TensorRT", 2017). As in Paddle's `cal_kl_threshold`, at least half of the range is kept:
+swish-like activations heap up near zero, and a free search would cut all of their large values away.
 """
 
 from __future__ import annotations
