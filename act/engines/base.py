@@ -55,6 +55,15 @@ class Engine(ABC):
             The model's outputs in order, batch axis first, owned by the caller.
         """
 
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
+        """The time that each kernel of the loaded model takes, in the order in which they run.
+
+        Returns:
+            For each kernel `kind`, `precision`, `shape` of its output and `seconds` (median over the runs); empty
+            where the engine does not tell.
+        """
+        return []
+
     def describe(self) -> dict[str, Any]:
         """What the engine says it did with the loaded model: plain JSON values."""
         return {}

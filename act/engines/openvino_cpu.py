@@ -18,6 +18,7 @@ from act.engines.base import Engine, RuntimePrecision
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
+_KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder")
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -46,21 +47,45 @@ class OpenVino(Engine):
         return tuple(names)
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
-        self._compiled = self._core.compile_model(
-            str(path),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],
-                "INFERENCE_NUM_THREADS": str(threads),
-                "NUM_STREAMS": "1",
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        self._path = path
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._compiled = self._core.compile_model(str(path), "CPU", self._settings)
         self._request = self._compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         results = self._request.infer(dict(feeds), share_inputs=True)
         return [np.asarray(results[output]) for output in self._compiled.outputs]
+
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
+        # Counting costs time, so the model that is timed as a whole is compiled without it.
+        compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
+        request = compiled.create_infer_request()
+        seconds: dict[str, list[float]] = {}
+        for _ in range(runs + 1):
+            request.infer(dict(feeds))
+            for entry in request.get_profiling_info():
+                seconds.setdefault(entry.node_name, []).append(entry.real_time.total_seconds())
+        kernels = []
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            info = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _KERNEL_KEYS}
+            if info["layerType"] in _NOT_WORK or node.get_friendly_name() not in seconds:
+                continue
+            shape = node.get_output_partial_shape(0)
+            kernels.append(
+                {
+                    "kind": info["layerType"],
+                    "precision": info["runtimePrecision"],
+                    "shape": [] if shape.rank.is_dynamic else [d.get_length() if d.is_static else -1 for d in shape],
+                    "seconds": float(np.median(seconds[node.get_friendly_name()][1:])),
+                    "order": int(info["execOrder"]),
+                }
+            )
+        return sorted(kernels, key=lambda kernel: kernel.pop("order"))
 
     def describe(self) -> dict[str, Any]:
         """The settings in force, and how many executed layers run in each precision."""

@@ -223,6 +223,13 @@ class EngineProcess:
             self._call("outputs", samples=str(samples.resolve()), count=count, batch=batch, folder=str(folder))
             return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
 
+    def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
+        """The time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""
+        kernels: list[dict[str, Any]] = self._call("profile", samples=str(samples.resolve()), batch=batch, runs=runs)[
+            "kernels"
+        ]
+        return kernels
+
     def peak_rss_bytes(self) -> int:
         """Largest resident memory of the worker so far."""
         peak: int = self._call("peak_rss")["bytes"]

@@ -110,6 +110,9 @@ class Worker:
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
         return {"count": len(rows)}
 
+    def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
+        return {"kernels": self._loaded.profile(self._feeds(samples, batch)[0], runs)}
+
     def peak_rss(self) -> dict[str, Any]:
         return {"bytes": _peak_rss_bytes()}
 

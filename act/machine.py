@@ -1,0 +1,68 @@
+"""What machine this is: the CPU and its int8 and bf16 instructions, memory, and the versions that a result depends on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from act.engines.base import cpu_flags
+
+# Linux's names of the instruction sets that decide which precisions are fast.
+CAPABILITIES = {
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_int8": "AMX int8",
+    "amx_bf16": "AMX bf16",
+}
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+PACKAGES = (
+    "paddlepaddle",
+    "paddleslim",
+    "paddle2onnx",
+    "openvino",
+    "onnxruntime",
+    "onnx",
+    "numpy",
+    "scikit-learn",
+    "prefect",
+    "dvc",
+)
+
+
+def capabilities() -> list[str]:
+    """The flags of `CAPABILITIES` that this CPU has, in that order."""
+    flags = cpu_flags()
+    return [flag for flag in CAPABILITIES if flag in flags]
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "capabilities": capabilities(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

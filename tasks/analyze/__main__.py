@@ -1,0 +1,124 @@
+"""`python -m tasks.analyze --job NAME`: what the model is made of and what that costs on this machine.
+
+Writes `analysis.json`: inputs, outputs and dynamic axes; the table of operators; per engine what can be quantized and
+which precisions it has here; the kernels of the fp32 model by kind; the machine. Also `operators.csv`, the same table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, Job, load_job
+
+PROFILE_LIMIT_SECONDS = 120
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.analyze", description="Analyse one job's model.")
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        prepared = stage_folder(arguments.job, "prepare")
+        with replace_folder(stage_folder(arguments.job, "analyze")) as folder:
+            _analyze(job, prepared, folder)
+
+
+def _analyze(job: Job, prepared: Path, folder: Path) -> None:
+    from act import machine
+    from act.model import InferenceModel
+    from act.samples import Samples
+    from tasks.analyze.operators import assign_latency, list_operators
+    from tasks.analyze.rules import INT8_OPERATORS
+
+    model = InferenceModel.load(prepared / "model")
+    sample = next(Samples.load(prepared / "calibration").batches(1))
+    operators = list_operators(model, sample)
+    kernels, engines = _ask_engines(job, model, prepared / "calibration")
+    source = assign_latency(operators, kernels)
+    parameters = sum(operator.parameters for operator in operators)
+    multiply_adds = sum(operator.multiply_adds for operator in operators)
+    described = read_json(prepared / "prepare.json")
+    write_json(
+        folder / "analysis.json",
+        {
+            "inputs": described["inputs"],
+            "outputs": described["outputs"],
+            "dynamic_axes": {
+                feed["name"]: [axis for axis, size in enumerate(feed["shape"]) if size == -1]
+                for feed in described["inputs"]
+            },
+            "sample_shapes": {name: list(value.shape) for name, value in sample.items()},
+            "parameters": parameters,
+            "multiply_adds": multiply_adds,
+            "latency_source": source,
+            "operators": [asdict(operator) for operator in operators],
+            "kernels": _by_kind(kernels),
+            "engines": {
+                name: {
+                    **engines[name],
+                    "int8_layers": sum(o.quantizable and o.type in INT8_OPERATORS[name] for o in operators),
+                    "int8_multiply_adds": sum(
+                        o.multiply_adds for o in operators if o.quantizable and o.type in INT8_OPERATORS[name]
+                    ),
+                }
+                for name in job.target.engines
+            },
+            "machine": machine.describe(),
+        },
+    )
+    _write_table(folder / "operators.csv", [asdict(operator) for operator in operators])
+    print(f"analyze: {parameters / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M multiply-adds; latency {source}")
+
+
+def _ask_engines(job: Job, model: Any, samples: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The kernels of the fp32 model where an engine tells, and each engine's version and precisions or its failure."""
+    from act.engines.process import EngineFailure, EngineProcess
+    from act.evaluation import write_for_engine
+    from act.onnx_format import to_onnx
+
+    kernels: list[dict[str, Any]] = []
+    engines: dict[str, dict[str, Any]] = {}
+    fp32_onnx = to_onnx(model)
+    for name in job.target.engines:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = write_for_engine(name, model, None, Path(scratch), fp32_onnx)
+            try:
+                with EngineProcess(name, path, "fp32", job.target.threads, PROFILE_LIMIT_SECONDS) as process:
+                    info = process.load()
+                    engines[name] = {"version": info.version, "precisions": list(info.precisions)}
+                    kernels = kernels or process.profile(samples, batch=1)
+            except EngineFailure as failure:
+                engines[name] = {"version": None, "precisions": [], "failure": str(failure)}
+    return kernels, engines
+
+
+def _by_kind(kernels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Count and seconds of the kernels of each kind, slowest kind first."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for kernel in kernels:
+        groups[kernel["kind"]].append(kernel["seconds"])
+    rows = [{"kind": kind, "count": len(times), "seconds": sum(times)} for kind, times in groups.items()]
+    return sorted(rows, key=lambda row: -float(str(row["seconds"])))
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "shape": "x".join(map(str, row["shape"]))} for row in rows)
+
+
+if __name__ == "__main__":
+    main()

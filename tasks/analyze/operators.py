@@ -1,0 +1,123 @@
+"""The table of a model's operators: parameters, multiply-adds, and each one's share of the latency.
+
+Shapes are those of one real sample. Multiply-adds are counted for convolutions and matrix products, as is usual; other
+operators count as zero. The latency of each of these layers is measured by OpenVINO's kernel counters, whose kernels
+run in the program's order; where they cannot be told apart, the share of multiply-adds stands in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from act.model import InferenceModel
+from act.quantization import OPERATORS, quantizable_layers
+from act.samples import Array
+
+# OpenVINO's names of the kernels that run a layer with a weight.
+_LAYER_KERNELS = ("Convolution", "GroupConvolution", "FullyConnected")
+
+
+@dataclass
+class Operator:
+    """One operator of the program.
+
+    Attributes:
+        name: its first output.
+        type: Paddle's operator type.
+        shape: of that output for one sample, batch axis first.
+        parameters: number of values in its weights.
+        multiply_adds: for one sample.
+        quantizable: whether our quantizer can run it in int8.
+        latency_share: of the whole model's latency, in [0, 1]; None where it was not told apart.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+    quantizable: bool
+    latency_share: float | None = None
+
+
+def list_operators(model: InferenceModel, batch: Mapping[str, Array]) -> list[Operator]:
+    """The operators of the model in program order, with the shapes that they have for this batch of one sample."""
+    ops = [op for op in model.ops if op.output_arg_names]
+    outputs = [_main_output(op) for op in ops]
+    wanted = list(dict.fromkeys([*outputs, *(name for op in ops for name in _inputs(model, op))]))
+    shapes = {name: tuple(value.shape) for name, value in zip(wanted, model.run(batch, wanted))}
+    shapes |= {name: tuple(value.shape) for name, value in batch.items()}
+    quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    table = []
+    for op, output in zip(ops, outputs):
+        weights = {name: model.weight(name) for name in op.input_arg_names if model.is_weight(name)}
+        shapes |= {name: value.shape for name, value in weights.items()}
+        table.append(
+            Operator(
+                output,
+                op.type,
+                shapes[output],
+                sum(int(value.size) for value in weights.values()),
+                _multiply_adds(op, shapes),
+                output in quantizable,
+            )
+        )
+    return table
+
+
+def _main_output(op: Any) -> str:
+    """The output that carries the values; some operators have others, for training only."""
+    for slot in ("Out", "Output", "Y"):
+        if slot in op.output_names and op.output(slot):
+            return str(op.output(slot)[0])
+    return str(op.output_arg_names[0])
+
+
+def _inputs(model: InferenceModel, op: Any) -> list[str]:
+    """The activations whose shapes decide an operator's multiply-adds."""
+    if op.type not in ("matmul_v2", "mul"):
+        return []
+    return [name for name in (*op.input("X"), *op.input("Y")) if not model.is_weight(name)]
+
+
+def _multiply_adds(op: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    output = int(np.prod(shapes[_main_output(op)]))
+    if op.type in ("conv2d", "depthwise_conv2d"):
+        return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
+    if op.type == "conv2d_transpose":
+        image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
+        return int(np.prod(image)) * int(np.prod(weight[1:]))
+    if op.type == "matmul_v2":
+        left = shapes[op.input("X")[0]]
+        return output * int(left[-2] if op.attr("trans_x") else left[-1])
+    if op.type == "mul":
+        return output * int(shapes[op.input("Y")[0]][0])
+    return 0
+
+
+def assign_latency(operators: Sequence[Operator], kernels: Sequence[Mapping[str, Any]]) -> str:
+    """Fill in the latency shares, and say where they come from.
+
+    Args:
+        operators: changed in place.
+        kernels: of the fp32 model, as `EngineProcess.profile` gives them; may be empty.
+    """
+    layers = [o for o in operators if o.multiply_adds and o.parameters]
+    found = [kernel for kernel in kernels if kernel["kind"] in _LAYER_KERNELS]
+    total = sum(kernel["seconds"] for kernel in kernels)
+    if total > 0 and len(found) == len(layers) and all(_same(o, k) for o, k in zip(layers, found)):
+        for operator, kernel in zip(layers, found):
+            operator.latency_share = kernel["seconds"] / total
+        return "measured: OpenVINO kernel times; a layer's kernel includes what is fused into it"
+    everything = sum(operator.multiply_adds for operator in operators) or 1
+    for operator in operators:
+        operator.latency_share = operator.multiply_adds / everything
+    return "derived: share of multiply-adds, because the engine's kernels could not be matched to the layers"
+
+
+def _same(operator: Operator, kernel: Mapping[str, Any]) -> bool:
+    return int(np.prod(operator.shape)) == int(np.prod(kernel["shape"]))

@@ -1,0 +1,141 @@
+"""`python -m tasks.analyze.select --job NAME`: choose the strategy, in ACT's vocabulary, with a reason for each part.
+
+First version: rules from the operator table's static facts, from the precisions that the engines have on this CPU, and
+from the user's target, budget and strategy. Nothing measured decides, and no figure of the budget is written unless it
+changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
+
+`strategy.json`: `strategy` [{name, why}], `quantize` (search post-training quantization), `train` (train where that
+misses the budget), `precisions` {engine: [{name, why}]}, `why`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import InputError, exit_on_input_error
+from act.params import DEFAULT_PATH, Job, StrategyName, load_job
+
+# Below this share of the multiply-adds in layers that can run in int8, quantization cannot pay for its own conversions.
+LEAST_INT8_SHARE = 0.1
+
+
+@dataclass
+class Strategy:
+    """What will be done, and why.
+
+    Attributes:
+        parts: (name in ACT's vocabulary, reason), in order.
+        why: one sentence on the whole.
+    """
+
+    parts: list[tuple[StrategyName, str]] = field(default_factory=list)
+    why: str = ""
+
+    @property
+    def names(self) -> set[StrategyName]:
+        """The names of the parts."""
+        return {name for name, _ in self.parts}
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `strategy.json`."""
+        return {
+            "strategy": [{"name": name, "why": why} for name, why in self.parts],
+            "quantize": bool(self.names & {"QuantPost", "HyperParameterOptimization", "QuantAware"}),
+            "train": "QuantAware" in self.names,
+            "why": self.why,
+        }
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.analyze.select", description="Choose one job's strategy.")
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        analysis = read_json(stage_folder(arguments.job, "analyze") / "analysis.json")
+        strategy = _obey(job) if job.strategy != "auto" else choose(job, analysis)
+        with replace_folder(stage_folder(arguments.job, "select")) as folder:
+            write_json(
+                folder / "strategy.json", {**strategy.to_json(), "precisions": _precisions(job, analysis, strategy)}
+            )
+    names = " + ".join(name for name, _ in strategy.parts) or "no compression"
+    print(f"select: {names}: {strategy.why}")
+
+
+def _obey(job: Job) -> Strategy:
+    names = [name for name in job.strategy if name != "auto"]
+    if "Distillation" in names and "QuantAware" not in names:
+        raise InputError(
+            "params.yaml: `strategy` is ['Distillation'] without 'QuantAware': the fp32 model cannot teach itself; "
+            "add QuantAware"
+        )
+    parts: list[tuple[StrategyName, str]] = [(name, "asked for in params.yaml") for name in job.strategy]  # type: ignore[misc]
+    return Strategy(parts, "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression")
+
+
+def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
+    """The strategy for this model on this CPU.
+
+    Args:
+        analysis: the contents of `analysis.json`.
+    """
+    if "int8" not in job.target.precisions:
+        return Strategy(why="int8 is not among the target's precisions, so nothing is quantized")
+    able = [name for name in job.target.engines if "int8" in analysis["engines"][name]["precisions"]]
+    if not able:
+        return Strategy(why="none of the target's engines can run int8 here, so nothing is quantized")
+    total = analysis["multiply_adds"]
+    share = max(analysis["engines"][name]["int8_multiply_adds"] for name in able) / total if total else 0.0
+    if share < LEAST_INT8_SHARE:
+        return Strategy(
+            why=f"only {share:.0%} of the multiply-adds are in layers that can run in int8, so nothing is quantized"
+        )
+    fast = [flag for flag in analysis["machine"]["capabilities"] if flag in ("avx512_vnni", "avx_vnni", "amx_int8")]
+    speed = (
+        f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
+        if fast
+        else "this CPU has no int8 instructions, so int8 may be slower than fp32: the benchmark decides"
+    )
+    layers = max(analysis["engines"][name]["int8_layers"] for name in able)
+    return Strategy(
+        [
+            (
+                "HyperParameterOptimization",
+                "the best threshold rule differs from model to model, and a trial takes seconds",
+            ),
+            (
+                "QuantPost",
+                f"{layers} layers with {share:.0%} of the multiply-adds can run in int8 on {', '.join(able)}; {speed}",
+            ),
+            ("QuantAware", "only where post-training quantization misses the budget: training takes minutes"),
+            ("Distillation", "the samples have no labels for training, so the fp32 model's outputs are the target"),
+        ],
+        f"{share:.0%} of the multiply-adds can run in int8, and {speed}",
+    )
+
+
+def _precisions(job: Job, analysis: dict[str, Any], strategy: Strategy) -> dict[str, list[dict[str, str]]]:
+    """What is worth measuring on each engine."""
+    quantized = bool(strategy.to_json()["quantize"])
+    result = {}
+    for engine in job.target.engines:
+        here = analysis["engines"][engine]["precisions"]
+        rows = [{"name": "fp32", "why": "the reference"}]
+        if "bf16" in job.target.precisions and "bf16" in here:
+            rows.append(
+                {"name": "bf16", "why": "this engine and CPU run fp32 files in bfloat16, which needs no search"}
+            )
+        if quantized and "int8" in here:
+            rows.append({"name": "int8", "why": "the result of the search and of training"})
+        result[engine] = rows
+    return result
+
+
+if __name__ == "__main__":
+    main()
