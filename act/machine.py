@@ -1,4 +1,4 @@
-"""What machine this is: the CPU and its int8 and bf16 instructions, memory, and the versions that a result depends on."""
+"""What machine this is: the CPU with its int8 and bf16 instructions, memory, and the versions that matter."""
 
 from __future__ import annotations
 

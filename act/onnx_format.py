@@ -76,8 +76,8 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
                 dequantized[layer.weight] = f"{layer.weight}.dequantized"
             activation = node.input[0]
             if activation not in dequantized:
-                nodes += _activation_nodes(graph, activation, scheme.activations[layer.activation])
-                dequantized[activation] = f"{activation}.dequantized"
+                nodes += _activation_nodes(graph, activation, layer.activation, scheme.activations[layer.activation])
+                dequantized[activation] = f"{layer.activation}.dequantized"
             node.input[0], node.input[1] = dequantized[activation], dequantized[layer.weight]
             done.add(layer.weight)
         nodes.append(node)
@@ -106,13 +106,14 @@ def _weight_nodes(
     return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
 
 
-def _activation_nodes(graph: onnx.GraphProto, name: str, threshold: float) -> list[onnx.NodeProto]:
+def _activation_nodes(graph: onnx.GraphProto, source: str, name: str, threshold: float) -> list[onnx.NodeProto]:
+    """Quantize the ONNX tensor `source`; what comes out has the Paddle tensor's `name`, as in the Paddle program."""
     scale, zero_point = f"{name}.scale", f"{name}.zero_point"
     graph.initializer.append(numpy_helper.from_array(np.array(np.float32(threshold) / np.float32(LEVELS)), scale))
     graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int8), zero_point))
     quantized, dequantized = f"{name}.quantized", f"{name}.dequantized"
     return [
-        helper.make_node("QuantizeLinear", [name, scale, zero_point], [quantized]),
+        helper.make_node("QuantizeLinear", [source, scale, zero_point], [quantized]),
         helper.make_node("DequantizeLinear", [quantized, scale, zero_point], [dequantized]),
     ]
 

@@ -168,6 +168,13 @@ class Job(Settings):
     qat: Qat
     benchmark: Benchmark
 
+    @field_validator("strategy")
+    @classmethod
+    def _distillation_needs_training(cls, strategy: Any) -> Any:
+        if "Distillation" in strategy and "QuantAware" not in strategy:
+            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`")
+        return strategy
+
     @model_validator(mode="after")
     def _metric_fits_the_data(self) -> Job:
         if isinstance(self.data, TextLines):
@@ -190,7 +197,7 @@ class Params(Settings):
         for name in jobs:
             if not JOB_NAME.fullmatch(name):
                 raise ValueError(
-                    f"the name `{name}` is not allowed: at most 64 letters, digits, '-' and '_', a letter or digit first"
+                    f"the name `{name}` is not allowed: at most 64 letters, digits, '-' and '_', no sign first"
                 )
         return jobs
 

@@ -1,7 +1,7 @@
 """The process that an engine runs in: reads commands from stdin, answers on a pipe, one JSON object a line.
 
-Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_DESCRIPTOR`. It dies with its parent (stdin
-closes) and, should native code hang while nobody is left to kill it, by an alarm that the kernel delivers.
+Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_DESCRIPTOR`. It dies with its parent
+(stdin closes) and, should native code hang while nobody is left to kill it, by an alarm that the kernel delivers.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def main() -> None:
             reply = {"failure": {"kind": failure.kind, "cause": str(failure)}}
         except InputError as error:
             reply = {"failure": {"kind": "error", "cause": str(error)}}
-        except Exception as error:  # noqa: BLE001 - engines raise what they like, and all of it is a row
+        except Exception as error:  # engines raise what they like, and all of it is a row
             reply = {"failure": {"kind": "error", "cause": f"{type(error).__name__}: {error}"}}
         signal.alarm(0)
         replies.write(json.dumps(reply) + "\n")

@@ -4,8 +4,8 @@ First version: rules from the operator table's static facts, from the precisions
 from the user's target, budget and strategy. Nothing measured decides, and no figure of the budget is written unless it
 changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
 
-`strategy.json`: `strategy` [{name, why}], `quantize` (search post-training quantization), `train` (train where that
-misses the budget), `precisions` {engine: [{name, why}]}, `why`.
+`strategy.json`: `strategy` [{name, why}], `quantize`, `search` (try several settings of post-training quantization, not
+only the first), `train` (train where that misses the budget), `precisions` {engine: [{name, why}]}, `why`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import InputError, exit_on_input_error
+from act.errors import exit_on_input_error
 from act.params import DEFAULT_PATH, Job, StrategyName, load_job
 
 # Below this share of the multiply-adds in layers that can run in int8, quantization cannot pay for its own conversions.
@@ -45,6 +46,7 @@ class Strategy:
         return {
             "strategy": [{"name": name, "why": why} for name, why in self.parts],
             "quantize": bool(self.names & {"QuantPost", "HyperParameterOptimization", "QuantAware"}),
+            "search": "HyperParameterOptimization" in self.names,
             "train": "QuantAware" in self.names,
             "why": self.why,
         }
@@ -69,13 +71,9 @@ def main() -> None:
 
 
 def _obey(job: Job) -> Strategy:
-    names = [name for name in job.strategy if name != "auto"]
-    if "Distillation" in names and "QuantAware" not in names:
-        raise InputError(
-            "params.yaml: `strategy` is ['Distillation'] without 'QuantAware': the fp32 model cannot teach itself; "
-            "add QuantAware"
-        )
-    parts: list[tuple[StrategyName, str]] = [(name, "asked for in params.yaml") for name in job.strategy]  # type: ignore[misc]
+    parts: list[tuple[StrategyName, str]] = []
+    if job.strategy != "auto":
+        parts = [(name, "asked for in params.yaml") for name in job.strategy]
     return Strategy(parts, "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression")
 
 
@@ -96,7 +94,7 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
         return Strategy(
             why=f"only {share:.0%} of the multiply-adds are in layers that can run in int8, so nothing is quantized"
         )
-    fast = [flag for flag in analysis["machine"]["capabilities"] if flag in ("avx512_vnni", "avx_vnni", "amx_int8")]
+    fast = [machine.CAPABILITIES[f] for f in analysis["machine"]["capabilities"] if f in machine.INT8_FLAGS]
     speed = (
         f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
         if fast
@@ -123,7 +121,7 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
 def _precisions(job: Job, analysis: dict[str, Any], strategy: Strategy) -> dict[str, list[dict[str, str]]]:
     """What is worth measuring on each engine."""
     quantized = bool(strategy.to_json()["quantize"])
-    result = {}
+    result: dict[str, list[dict[str, str]]] = {}
     for engine in job.target.engines:
         here = analysis["engines"][engine]["precisions"]
         rows = [{"name": "fp32", "why": "the reference"}]

@@ -53,7 +53,7 @@ def _export(job: str, folder: Path) -> None:
     write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
     for candidate in candidates:
         megabytes = {engine: f"{size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items()}
-        print(f"export: {candidate['name']}: {megabytes}, similarity {candidate['similarity']}")
+        print(f"export: {candidate['name']}: {megabytes}, check {candidate['check']}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def write_fp32(model: InferenceModel, folder: Path, checker: Checker) -> dict[st
     target.mkdir()
     model.save(target)
     onnx.save(to_onnx(model), target / FP32_ONNX)
-    return _entry("fp32", "fp32", target, FP32_ONNX, checker.compare(model, target, target / FP32_ONNX, "fp32"))
+    return _entry("fp32", "fp32", target, FP32_ONNX, checker.fp32(model, target, target / FP32_ONNX))
 
 
 def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, checker: Checker) -> dict[str, Any]:
@@ -39,10 +39,11 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     simulated.save(target)
     onnx.save(quantize_onnx(to_onnx(model), model, scheme), target / INT8_ONNX)
     calibration_table.write(scheme, target / CALIBRATION_TABLE)
-    return _entry(name, "int8", target, INT8_ONNX, checker.compare(simulated, target, target / INT8_ONNX, name))
+    check = checker.int8(model, simulated, scheme, target, target / INT8_ONNX)
+    return _entry(name, "int8", target, INT8_ONNX, check)
 
 
-def _entry(name: str, precision: str, target: Path, onnx_file: str, similarity: dict[str, float]) -> dict[str, Any]:
+def _entry(name: str, precision: str, target: Path, onnx_file: str, check: dict[str, float]) -> dict[str, Any]:
     onnx_path = f"{target.name}/{onnx_file}"
     paddle_bytes = sum((target / file).stat().st_size for file in (PROGRAM_FILE, WEIGHTS_FILE))
     onnx_bytes = (target / onnx_file).stat().st_size
@@ -52,5 +53,5 @@ def _entry(name: str, precision: str, target: Path, onnx_file: str, similarity: 
         "files": {"paddle_inference": target.name, "openvino": onnx_path, "onnxruntime": onnx_path},
         "bytes": {"paddle_inference": paddle_bytes, "openvino": onnx_bytes, "onnxruntime": onnx_bytes},
         "weight_bytes": (target / WEIGHTS_FILE).stat().st_size,
-        "similarity": similarity,
+        "check": {name: round(value, 6) for name, value in check.items()},
     }

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.params import DEFAULT_PATH, Job, PtqSearch, load_job
 
 SENSITIVITY_SAMPLES = 4
 CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
@@ -34,7 +34,8 @@ def main() -> None:
         strategy = read_json(stage_folder(arguments.job, "select") / "strategy.json")
         with replace_folder(stage_folder(arguments.job, "ptq_search")) as folder:
             if strategy["quantize"]:
-                _search(arguments.job, job, folder)
+                settings = job.ptq_search if strategy["search"] else _first_only(job.ptq_search)
+                _search(arguments.job, job, settings, folder)
             else:
                 _skip(folder, "the strategy does not quantize")
 
@@ -46,7 +47,17 @@ def _skip(folder: Path, why: str) -> None:
     (folder / "schemes").mkdir()
 
 
-def _search(name: str, job: Job, folder: Path) -> None:
+def _first_only(settings: PtqSearch) -> PtqSearch:
+    """The one setting that is tried when the strategy names `QuantPost` without a search."""
+    update = {
+        "algorithms": settings.algorithms[:1],
+        "hist_percent": settings.hist_percent[:1],
+        "max_float_layers": 0,
+    }
+    return settings.model_copy(update=update)
+
+
+def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     # Paddle takes seconds to import, and a skipped stage needs none of it.
     from act.evaluation import Evaluation
     from act.model import InferenceModel
@@ -60,16 +71,16 @@ def _search(name: str, job: Job, folder: Path) -> None:
     prepared = stage_folder(name, "prepare")
     model = InferenceModel.load(prepared / "model")
     samples = Samples.load(prepared / "calibration")
-    layers = quantizable_layers(model, job.ptq_search.quantizable_op_type)
+    layers = quantizable_layers(model, settings.quantizable_op_type)
     if not layers:
-        _skip(folder, f"the model has no layer of the types {', '.join(job.ptq_search.quantizable_op_type)}")
+        _skip(folder, f"the model has no layer of the types {', '.join(settings.quantizable_op_type)}")
         return
     try:
         statistics = collect(
             model,
             (layer.activation for layer in layers),
-            samples.batches(job.ptq_search.batch_size),
-            -(-len(samples) // job.ptq_search.batch_size),
+            samples.batches(settings.batch_size),
+            -(-len(samples) // settings.batch_size),
         )
     except FloatingPointError as error:
         raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
@@ -83,9 +94,7 @@ def _search(name: str, job: Job, folder: Path) -> None:
     )
     fp32_onnx = to_onnx(model)
     reference = evaluation.quality(model, None, fp32_onnx)
-    search = Search(
-        model, layers, statistics, lambda scheme: evaluation.quality(model, scheme, fp32_onnx), job.ptq_search
-    )
+    search = Search(model, layers, statistics, lambda scheme: evaluation.quality(model, scheme, fp32_onnx), settings)
     with tqdm(total=search.planned(), desc="trials", unit="trial") as bar:
         for trial in search.try_rules():
             _show(bar, trial.settings.to_json(), trial.quality.value)
