@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -63,6 +65,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
             "metric": job.metric,
             "target": job.target.model_dump(),
             "benchmark": job.benchmark.model_dump(),
+            "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "evaluation_samples": max((len(row.quality.scores) for row in rows if row.quality), default=0),
             "machine": machine.describe(),
             **payload,
         },
@@ -78,7 +82,7 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         )
 
 
-def _line(entry: dict) -> str:
+def _line(entry: dict[str, Any]) -> str:
     start = f"benchmark: {entry['engine']:16} {entry['name']:20}"
     if entry["failure"]:
         return f"{start} {entry['failure']['kind']}: {entry['failure']['cause']}"

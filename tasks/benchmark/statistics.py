@@ -7,10 +7,10 @@ samples, so that what is common to both cancels.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
 import numpy as np
 import numpy.typing as npt
+
+from tasks.benchmark.rows import Interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -18,19 +18,6 @@ CONFIDENCE = 0.95
 _RESAMPLES = 2000
 # Resamples made at once: bounds the memory for many samples.
 _CHUNK = 100
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        """Plain numbers."""
-        return asdict(self)
 
 
 def summary(seconds: Floats) -> dict[str, float]:

@@ -1,0 +1,130 @@
+"""`python -m tasks.benchmark.report --job NAME`: pick the winner inside the budget, fill `deploy/NAME`, write the report.
+
+Reads what `benchmark` measured and what the other stages left; measures nothing. Writes the figures that DVC shows to
+`artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`), and the user's result to
+`deploy/NAME`: the models, `manifest.json` and `report.html`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import DEPLOY_ROOT, ROOT, read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, Job, load_job
+from tasks.benchmark.report import page, tables
+from tasks.benchmark.report.deploy import checksums, copy_models, how_to_load
+from tasks.benchmark.report.winner import Choice, choose, title
+from tasks.benchmark.rows import read_rows
+
+REPORT_FILE = "report.html"
+MANIFEST_FILE = "manifest.json"
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.benchmark.report", description="Pick the winner of one job and write its report."
+    )
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        _report(arguments.job, load_job(arguments.job, arguments.params))
+
+
+def _report(name: str, job: Job) -> None:
+    measurements = read_json(stage_folder(name, "benchmark") / "measurements.json")
+    exported = stage_folder(name, "export")
+    choice = choose(read_rows(measurements), job.budget)
+    trials = _optional(stage_folder(name, "ptq_search") / "trials.json").get("trials", [])
+    training = _optional(stage_folder(name, "qat") / "qat.json")
+
+    with replace_folder(stage_folder(name, "report")) as folder:
+        write_json(folder / "metrics.json", tables.metrics(choice))
+        tables.write_accuracy_latency(folder / "accuracy_latency.csv", choice)
+        tables.write_trials(folder / "trials.csv", trials)
+        tables.write_training(folder / "training.csv", training.get("history") or [])
+
+    with replace_folder(DEPLOY_ROOT / name) as folder:
+        deployed = copy_models(exported, read_json(exported / "candidates.json"), choice.winner, folder)
+        text = page.render(
+            page.Inputs(
+                name=name,
+                job=job,
+                choice=choice,
+                measurements=measurements,
+                deployed=deployed,
+                files=checksums(folder),
+                snippet=how_to_load(choice.winner, job.target.threads),
+                trials=trials,
+                training=training,
+                analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
+                strategy=_optional(stage_folder(name, "select") / "strategy.json"),
+                stages=_optional(ROOT / "flow" / f"{name}.json").get("stages", []),
+            )
+        )
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+        write_json(folder / MANIFEST_FILE, _manifest(name, job, choice, measurements, deployed, folder))
+    figures = choice.figures
+    print(
+        f"report: {title(choice.winner)} wins: {figures.median_ms:.3g} ms, quality {figures.quality:.4f}"
+        + (f", {figures.speedup.value:.2f} times as fast as fp32" if figures.speedup else "")
+    )
+    print(f"report: {choice.why}")
+    print(f"report: {DEPLOY_ROOT / name / REPORT_FILE}")
+
+
+def _manifest(
+    name: str, job: Job, choice: Choice, measurements: dict[str, Any], deployed: str, folder: Path
+) -> dict[str, Any]:
+    row, figures = choice.winner, choice.figures
+    verdicts = {verdict.row.key: verdict for verdict in choice.verdicts}
+    files = checksums(folder)
+    return {
+        "job": name,
+        "measured_at": measurements.get("measured_at"),
+        "winner": {
+            "engine": row.engine,
+            "engine_version": row.version,
+            "name": row.name,
+            "candidate": row.candidate,
+            "precision": row.precision,
+            "files": [file for file in files if file.startswith("winner/")],
+            "latency_ms": figures.median_ms,
+            "fp32_latency_ms": choice.fp32.median_ms,
+            "speedup": figures.speedup.to_json() if figures.speedup else None,
+            "quality": figures.quality,
+            "fp32_quality": choice.fp32.quality,
+            "drop": figures.drop.to_json() if figures.drop else None,
+            "how_to_load": how_to_load(row, job.target.threads),
+        },
+        "why": choice.why,
+        "compressed": row.precision != "fp32",
+        "budget": {
+            **job.budget.model_dump(),
+            "met": (figures.speedup.value if figures.speedup else 1.0) >= job.budget.min_speedup,
+        },
+        "deployed_candidate": deployed,
+        "metric": job.metric,
+        "settings": job.model_dump(mode="json"),
+        "machine": measurements["machine"],
+        "noise": measurements["noise"],
+        "files": files,
+        "variants": [
+            {**entry, "inside_budget": verdict.inside, "misses": list(verdict.misses)}
+            for entry in measurements["variants"]
+            if (verdict := verdicts[f"{entry['engine']}/{entry['name']}"])
+        ],
+    }
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    """The content of a file that another stage may not have left."""
+    return read_json(path) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,387 @@
+"""The report's content: every figure as the words that stand on the page. The layout is `page.html.j2`.
+
+The page is one file that asks for nothing from outside; the template escapes every text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from act.params import Budget, Job
+from tasks.benchmark.report import charts
+from tasks.benchmark.report.tables import plain
+from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
+from tasks.benchmark.rows import Interval
+
+METRIC_NAMES = {
+    "ctc_exact": "share of lines read exactly",
+    "top1": "top-1 accuracy",
+    "similarity": "cosine similarity to the fp32 outputs",
+}
+_FAILURES = {
+    "missing": "not installed",
+    "unsupported": "not offered",
+    "error": "refused",
+    "wrong_output": "wrong output",
+    "crash": "crashed",
+    "timeout": "timed out",
+}
+_WIDE, _NARROW = (1000, 430), (380, 380)
+_SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
+_SHOWN_OPERATORS = 15
+_SHOWN_COLUMNS = 7
+_SHARES = ("latency_share", "share_of_latency", "share", "time_share")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the page tells of. The optional parts are empty where a stage left nothing.
+
+    Attributes:
+        name: of the job.
+        job: its settings.
+        choice: the winner and all verdicts.
+        measurements: the content of `measurements.json`.
+        deployed: name of the candidate at the top of the deploy folder.
+        files: size and SHA-256 of each file there.
+        snippet: Python lines that run the winner.
+        trials: of the PTQ search.
+        training: the content of `qat.json`.
+        analysis: the content of `analysis.json`.
+        strategy: the content of `strategy.json`.
+        stages: name, outcome and seconds of each stage.
+    """
+
+    name: str
+    job: Job
+    choice: Choice
+    measurements: Mapping[str, Any]
+    deployed: str
+    files: Mapping[str, Mapping[str, Any]]
+    snippet: str
+    trials: Sequence[Mapping[str, Any]]
+    training: Mapping[str, Any]
+    analysis: Mapping[str, Any]
+    strategy: Mapping[str, Any]
+    stages: Sequence[Mapping[str, Any]]
+
+
+def render(inputs: Inputs) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    choice, job = inputs.choice, inputs.job
+    return environment.get_template("page.html.j2").render(
+        name=inputs.name,
+        measured_at=str(inputs.measurements.get("measured_at", "")).replace("T", " ").removesuffix("+00:00"),
+        headline=_headline(inputs),
+        won=choice.winner.precision != "fp32",
+        why=choice.why,
+        tiles=_tiles(choice, job.budget),
+        warnings=_warnings(inputs),
+        chart=_both(charts.accuracy_latency, choice, job.target.engines, job.budget.max_quality_drop),
+        engines=[
+            {"name": ENGINE_NAMES.get(engine, engine), "colour": f"e{index % 3}"}
+            for index, engine in enumerate(job.target.engines)
+        ],
+        groups=_groups(inputs),
+        metric=METRIC_NAMES[job.metric],
+        budget=job.budget,
+        target=job.target,
+        samples=int(inputs.measurements.get("evaluation_samples", 0)),
+        trials=_trials(inputs),
+        training=_training(inputs),
+        operators=_operators(inputs.analysis),
+        strategy=inputs.strategy,
+        stages=_stages(inputs.stages),
+        settings=yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        machine=list(_flatten(inputs.measurements["machine"])),
+        deployed=inputs.deployed,
+        files=[
+            {"name": name, "size": _size(entry["bytes"]), "sha256": entry["sha256"]}
+            for name, entry in inputs.files.items()
+        ],
+        snippet=inputs.snippet,
+    )
+
+
+def _headline(inputs: Inputs) -> dict[str, str]:
+    choice, batch = inputs.choice, inputs.job.target.batch
+    unit = "one inference" if batch == 1 else f"one inference of {batch} samples"
+    latency = _milliseconds(choice.figures.median_ms)
+    if choice.winner.precision == "fp32":
+        return {
+            "claim": "fp32 stays the fastest",
+            "sentence": f"{title(choice.winner)}: {unit} takes {latency} at a quality of {choice.figures.quality:.4f}.",
+        }
+    speedup, drop = choice.figures.speedup, choice.figures.drop
+    assert speedup is not None and drop is not None
+    if abs(drop.value) < 5e-5:
+        quality = f"quality stays at {choice.figures.quality:.4f}"
+    else:
+        verb = "falls" if drop.value > 0 else "rises"
+        quality = f"quality {verb} from {choice.fp32.quality:.4f} to {choice.figures.quality:.4f}"
+    return {
+        "claim": f"{speedup.value:.2f}× as fast",
+        "sentence": f"{title(choice.winner)}: {unit} takes {latency} instead of "
+        f"{_milliseconds(choice.fp32.median_ms)}, and {quality}.",
+    }
+
+
+def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
+    figures, fp32 = choice.figures, choice.fp32
+    reference = next(
+        v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.name == "fp32"
+    )
+    tiles = [
+        {
+            "name": "Latency",
+            "before": _milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
+            "value": _milliseconds(figures.median_ms),
+            "note": f"median; 80 % of runs {figures.p10_ms:.3g} to {figures.p90_ms:.3g} ms",
+        }
+    ]
+    if figures.speedup is not None and choice.winner.precision != "fp32":
+        tiles.append(
+            {
+                "name": "Speed-up",
+                "before": "",
+                "value": f"{figures.speedup.value:.2f}×",
+                "note": f"95 % interval {figures.speedup.low:.2f} to {figures.speedup.high:.2f}, "
+                "against fp32 on the same engine",
+            }
+        )
+    if figures.drop is not None:
+        moved = choice.winner.precision != "fp32"
+        tiles.append(
+            {
+                "name": "Quality",
+                "before": f"{fp32.quality:.4f}" if moved else "",
+                "value": f"{figures.quality:.4f}",
+                "note": f"{_loss(figures.drop.value)} lost, 95 % interval {_loss(figures.drop.low)} to "
+                f"{_loss(figures.drop.high)}; budget {budget.max_quality_drop:g}"
+                if moved
+                else "the reference",
+            }
+        )
+    tiles.append(
+        {
+            "name": "Files",
+            "before": _size(reference.bytes) if choice.winner.bytes != reference.bytes else "",
+            "value": _size(choice.winner.bytes),
+            "note": f"{_size(figures.peak_rss_bytes)} of memory at the peak",
+        }
+    )
+    return tiles
+
+
+def _warnings(inputs: Inputs) -> list[str]:
+    found = []
+    noise, drop = inputs.measurements["noise"], inputs.choice.figures.drop
+    if noise["noisy"]:
+        found.append(
+            f"The machine was noisy: the latency of fp32 moved by {noise['unsteadiness']:.0%} between rounds. "
+            "Measure again on a quiet machine before trusting small differences."
+        )
+    if drop is not None and drop.value <= inputs.job.budget.max_quality_drop < drop.high:
+        found.append(
+            f"The drop is inside the budget as measured, but its 95 % interval reaches {drop.high:.4f}, beyond the "
+            f"{inputs.job.budget.max_quality_drop:g} that is allowed. More evaluation samples would narrow it."
+        )
+    return found
+
+
+def _groups(inputs: Inputs) -> list[dict[str, Any]]:
+    """The table of variants, one group an engine."""
+    engines = list(inputs.job.target.engines)
+    slowest = max(v.row.figures.p90_ms for v in inputs.choice.verdicts if v.row.figures is not None)
+    groups = []
+    for index, engine in enumerate(engines):
+        verdicts = [verdict for verdict in inputs.choice.verdicts if verdict.row.engine == engine]
+        versions = [verdict.row.version for verdict in verdicts if verdict.row.version]
+        groups.append(
+            {
+                "name": ENGINE_NAMES.get(engine, engine),
+                "version": versions[0] if versions else "",
+                "colour": f"e{index % 3}",
+                "rows": [_line(verdict, inputs.choice, slowest, index) for verdict in verdicts],
+            }
+        )
+    return groups
+
+
+def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict[str, Any]:
+    row, figures = verdict.row, verdict.row.figures
+    line: dict[str, Any] = {"name": row.name, "precision": row.precision, "size": _size(row.bytes), "failure": None}
+    if figures is None or row.failure is not None:
+        kind = row.failure.kind if row.failure else "error"
+        cause = row.failure.cause if row.failure else "nothing was measured"
+        return {**line, "state": "failed", "failure": _FAILURES.get(kind, kind), "cause": cause}
+    layers = row.description.get("layers_by_precision")
+    return {
+        **line,
+        "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
+        "latency": f"{figures.median_ms:.3g}",
+        "spread": f"{figures.p10_ms:.3g}–{figures.p90_ms:.3g}",
+        "bar": charts.latency_bar(figures, slowest, engine),
+        "speedup": f"{figures.speedup.value:.2f}×" if figures.speedup else "–",
+        "speedup_interval": _between(figures.speedup, "{:.2f}") if row.precision != "fp32" else "",
+        "quality": f"{figures.quality:.4f}",
+        "beside": ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.beside.items()),
+        "drop": _loss(figures.drop.value) if figures.drop else "–",
+        "drop_interval": _between(figures.drop, "{:.4f}") if row.precision != "fp32" else "",
+        "memory": _size(figures.peak_rss_bytes),
+        "layers": ", ".join(f"{count} {name}" for name, count in layers.items()) if layers else "",
+        "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
+        "misses": list(verdict.misses),
+    }
+
+
+def _trials(inputs: Inputs) -> dict[str, Any] | None:
+    if not inputs.trials:
+        return None
+    names = list(dict.fromkeys(name for trial in inputs.trials for name in trial.get("settings", {})))
+    drops = [float(trial["drop"]) for trial in inputs.trials if trial.get("drop") is not None]
+    best = min(drops, default=None)
+    return {
+        "settings": [name.replace("_", " ") for name in names],
+        "rows": [
+            {
+                "id": trial.get("id"),
+                "settings": [plain(trial.get("settings", {}).get(name)) for name in names],
+                "quality": _number(trial.get("quality"), "{:.4f}"),
+                "drop": _loss(float(trial["drop"])) if trial.get("drop") is not None else "–",
+                "seconds": _number(trial.get("seconds"), "{:.1f}"),
+                "best": trial.get("drop") is not None and float(trial["drop"]) == best,
+                "inside": trial.get("drop") is not None
+                and float(trial["drop"]) <= inputs.job.budget.max_quality_drop + 1e-9,
+            }
+            for trial in inputs.trials
+        ],
+        "chart": _both(charts.trials, drops, inputs.job.budget.max_quality_drop, small=True) if drops else None,
+    }
+
+
+def _training(inputs: Inputs) -> dict[str, Any] | None:
+    training = inputs.training
+    if not training:
+        return None
+    history = training.get("history") or []
+    curves = []
+    for name in ("loss", "quality"):
+        points = [(float(e["step"]), float(e[name])) for e in history if e.get("step") is not None and e.get(name) is not None]
+        if len(points) > 1:
+            curves.append(_both(charts.curve, points, name, small=True))
+    return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
+
+
+def _operators(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The operators that cost most, with whatever columns the analysis has."""
+    operators = [entry for entry in analysis.get("operators", []) if isinstance(entry, dict)]
+    if not operators:
+        return None
+    columns = [name for name, value in operators[0].items() if isinstance(value, (str, int, float, type(None)))]
+    columns = columns[:_SHOWN_COLUMNS]
+    share = next((name for name in _SHARES if name in operators[0]), None)
+    if share is not None:
+        operators = sorted(operators, key=lambda entry: -float(entry.get(share) or 0))
+        columns = [*[name for name in columns if name != share], share]
+    return {
+        "columns": [name.replace("_", " ") for name in columns],
+        "rows": [
+            [
+                _with_bar(float(entry.get(name) or 0)) if name == share else _cell(entry.get(name))
+                for name in columns
+            ]
+            for entry in operators[:_SHOWN_OPERATORS]
+        ],
+        "shown": min(len(operators), _SHOWN_OPERATORS),
+        "total": len(operators),
+    }
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not stages:
+        return None
+    seconds = [float(stage.get("seconds") or 0) for stage in stages]
+    longest = max([*seconds, 1e-9])
+    return {
+        "rows": [
+            {
+                "name": str(stage.get("name", "")).split("@")[0],
+                "outcome": str(stage.get("outcome", "")),
+                "seconds": f"{taken:.1f}",
+                "bar": charts.share_bar(taken / longest),
+            }
+            for stage, taken in zip(stages, seconds)
+        ],
+        "total": f"{sum(seconds):.0f}",
+    }
+
+
+def _both(draw: Any, *arguments: Any, small: bool = False) -> dict[str, Markup]:
+    """A chart for wide pages and for narrow ones."""
+    wide, narrow = (_SMALL_WIDE, _SMALL_NARROW) if small else (_WIDE, _NARROW)
+    return {"wide": draw(*arguments, *wide), "narrow": draw(*arguments, *narrow)}
+
+
+def _flatten(entries: Mapping[str, Any], before: str = "") -> Any:
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{before}{name} · ")
+        elif isinstance(value, list):
+            yield f"{before}{name}".replace("_", " "), ", ".join(map(str, value))
+        else:
+            yield f"{before}{name}".replace("_", " "), str(value)
+
+
+def _with_bar(share: float) -> Markup:
+    return charts.share_bar(share) + Markup(" {:.1%}").format(share)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: Any, form: str) -> str:
+    return form.format(value) if isinstance(value, (int, float)) else "–"
+
+
+def _between(interval: Interval | None, form: str) -> str:
+    if interval is None:
+        return ""
+    return f"{form.format(interval.low)} to {form.format(interval.high)}".replace("-", "−")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}".replace("-", "−") if abs(value) >= 5e-5 else "0.0000"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "–"
+    if size < 1_000_000:
+        return f"{size / 1000:.0f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

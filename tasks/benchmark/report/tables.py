@@ -1,0 +1,95 @@
+"""The figures for machines: flat metrics for `dvc metrics show`, and tables for `dvc plots show`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.benchmark.report.winner import Choice
+
+
+def metrics(choice: Choice) -> dict[str, Any]:
+    """The winner's figures, then each variant's as `engine/name/figure`."""
+    figures, row = choice.figures, choice.winner
+    flat: dict[str, Any] = {
+        "winner": row.key,
+        "winner_engine": row.engine,
+        "winner_precision": row.precision,
+        "latency_ms": figures.median_ms,
+        "fp32_latency_ms": choice.fp32.median_ms,
+        "speedup": figures.speedup.value if figures.speedup else 1.0,
+        "quality": figures.quality,
+        "fp32_quality": choice.fp32.quality,
+        "drop": figures.drop.value if figures.drop else 0.0,
+        "bytes": row.bytes,
+    }
+    for verdict in choice.verdicts:
+        measured = verdict.row.figures
+        if measured is not None:
+            flat[f"{verdict.row.key}/latency_ms"] = measured.median_ms
+            flat[f"{verdict.row.key}/quality"] = measured.quality
+    return flat
+
+
+def write_accuracy_latency(path: Path, choice: Choice) -> None:
+    """One line a variant that ran."""
+    _write(
+        path,
+        ["engine", "variant", "precision", "latency_ms", "quality", "speedup", "drop", "inside_budget"],
+        (
+            [
+                verdict.row.engine,
+                verdict.row.name,
+                verdict.row.precision,
+                f"{figures.median_ms:.6f}",
+                f"{figures.quality:.6f}",
+                f"{figures.speedup.value:.6f}" if figures.speedup else "",
+                f"{figures.drop.value:.6f}" if figures.drop else "",
+                int(verdict.inside),
+            ]
+            for verdict in choice.verdicts
+            if (figures := verdict.row.figures) is not None
+        ),
+    )
+
+
+def write_trials(path: Path, trials: Sequence[Mapping[str, Any]]) -> None:
+    """One line a trial of the PTQ search; a setting that is a list is counted."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings", {})))
+    _write(
+        path,
+        ["id", *names, "quality", "drop", "seconds"],
+        (
+            [
+                trial.get("id"),
+                *(plain(trial.get("settings", {}).get(name)) for name in names),
+                *(trial.get(name) for name in ("quality", "drop", "seconds")),
+            ]
+            for trial in trials
+        ),
+    )
+
+
+def write_training(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """One line a step of the training; only a heading when there was none."""
+    _write(
+        path,
+        ["step", "loss", "quality"],
+        ([entry.get(name) for name in ("step", "loss", "quality")] for entry in history),
+    )
+
+
+def plain(value: Any) -> Any:
+    """A setting as one cell: a list as its length, nothing as an empty cell."""
+    if isinstance(value, list):
+        return len(value)
+    return "" if value is None else value
+
+
+def _write(path: Path, heading: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(heading)
+        writer.writerows(lines)
