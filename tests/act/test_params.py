@@ -46,7 +46,10 @@ def test_a_short_job_gets_the_defaults(tmp_path: Path) -> None:
     ("change", "fragments"),
     [
         ({"budget": {"max_quality_dorp": 1}}, ["jobs.mine.budget.max_quality_dorp", "max_quality_drop"]),
-        ({"budget": {"max_quality_drop": -0.5}}, ["jobs.mine.budget.max_quality_drop", "-0.5", "greater than or equal"]),
+        (
+            {"budget": {"max_quality_drop": -0.5}},
+            ["jobs.mine.budget.max_quality_drop", "-0.5", "greater than"],
+        ),
         ({"target": {"engines": ["tensorflow"]}}, ["jobs.mine.target.engines.0", "tensorflow", "openvino"]),
         ({"target": {"precisions": ["int8"]}}, ["jobs.mine.target.precisions", "fp32"]),
         ({"target": {"threads": "1"}}, ["jobs.mine.target.threads", "'1'", "integer"]),

@@ -261,10 +261,11 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
 
 def test_calibration_and_evaluation_share_no_text() -> None:
     from act.params import TextLines
-    from tasks.prepare.readers.text_lines import _Painter
+    from tasks.prepare.readers.text_lines import Role, _Painter
 
     settings = TextLines(reader="text_lines", path="words", task="direction", width=320)
     painter = _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
-    texts = {role: {painter.line(role, i, False)[1] for i in range(60)} for role in ("calibration", "evaluation")}
+    roles: tuple[Role, ...] = ("calibration", "evaluation")
+    texts = {role: {painter.line(role, number, False)[1] for number in range(60)} for role in roles}
     assert len(texts["calibration"]) > 40
     assert not texts["calibration"] & texts["evaluation"]
