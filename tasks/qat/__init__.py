@@ -1,0 +1,1 @@
+"""Quantization-aware training with distillation, only where post-training quantization misses the budget."""

@@ -1,0 +1,96 @@
+"""`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
+
+Reads the plan of `qat_plan`, the start of `ptq_search`, the model and samples of `prepare`. Writes `qat.json` (`needed`,
+`why`, `candidate`, `history`, qualities), `history.csv`, and when training made the candidate better `model/` (the fp32
+program with the trained weights) and `scheme.json` (what quantizes it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, Job, load_job
+
+CANDIDATE = "int8-qat"
+HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.qat", description="Train one job's quantized model.")
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        plan = read_json(stage_folder(arguments.job, "qat_plan") / "plan.json")
+        with replace_folder(stage_folder(arguments.job, "qat")) as folder:
+            if plan["train"]:
+                _train(arguments.job, job, plan["start"], folder)
+            else:
+                _finish(folder, [], {"needed": False, "why": "post-training quantization is enough, or all there is"})
+
+
+def _train(name: str, job: Job, start: str, folder: Path) -> None:
+    # Paddle takes seconds to import, and a job without training needs none of it.
+    from act.evaluation import Evaluation
+    from act.model import InferenceModel
+    from act.quantization import Scheme
+    from act.samples import Samples
+    from tasks.qat.train import train
+
+    prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "ptq_search")
+    candidates = read_json(searched / "candidates.json")["candidates"]
+    chosen = next(candidate for candidate in candidates if candidate["id"] == start)
+    evaluation = Evaluation(
+        job.target.engines[0],
+        job.metric,
+        prepared / "evaluation",
+        prepared / "reference" if job.metric == "similarity" else None,
+        threads=job.target.threads,
+    )
+    result = train(
+        InferenceModel.load(prepared / "model"),
+        Scheme.from_json(read_json(searched / chosen["scheme"])),
+        Samples.load(prepared / "calibration"),
+        job.qat,
+        lambda model, scheme: evaluation.quality(model, scheme).value,
+    )
+    better = result.model is not None and result.scheme is not None
+    if result.model is not None and result.scheme is not None:
+        (folder / "model").mkdir()
+        result.model.save(folder / "model")
+        write_json(folder / "scheme.json", result.scheme.to_json())
+    _finish(
+        folder,
+        result.history,
+        {
+            "needed": True,
+            "why": result.why,
+            "start": start,
+            "quality_before": result.quality_before,
+            "quality_after": result.quality_after,
+            "candidate": CANDIDATE if better else None,
+            "model": "model" if better else None,
+            "scheme": "scheme.json" if better else None,
+        },
+    )
+
+
+def _finish(folder: Path, history: Sequence[dict[str, Any]], payload: dict[str, Any]) -> None:
+    write_json(folder / "qat.json", {"candidate": None, **payload, "history": list(history)})
+    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=HISTORY_FIELDS)
+        writer.writeheader()
+        writer.writerows(history)
+    print(f"qat: {'trained' if payload['needed'] else 'not needed'}: {payload['why']}")
+
+
+if __name__ == "__main__":
+    main()

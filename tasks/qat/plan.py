@@ -1,0 +1,57 @@
+"""`python -m tasks.qat.plan --job NAME`: decide whether training is needed, and where it starts.
+
+A stage of its own, whose result holds no figure of the budget: when the budget changes, DVC repeats the training only
+if the decision changes. `plan.json`: `train`, and `start` (a candidate of `ptq_search`, or null).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.errors import exit_on_input_error
+from act.params import DEFAULT_PATH, load_job
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.qat.plan", description="Decide whether one job needs training."
+    )
+    parser.add_argument("--job", required=True, help="a job in params.yaml")
+    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        job = load_job(arguments.job, arguments.params)
+        strategy = read_json(stage_folder(arguments.job, "select") / "strategy.json")
+        found = read_json(stage_folder(arguments.job, "ptq_search") / "candidates.json")
+        plan, why = decide(strategy["train"], found["candidates"], job.budget.max_quality_drop)
+        with replace_folder(stage_folder(arguments.job, "qat_plan")) as folder:
+            write_json(folder / "plan.json", plan)
+    print(f"qat_plan: {why}")
+
+
+def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float) -> tuple[dict[str, Any], str]:
+    """The plan, and the sentence that explains it.
+
+    Args:
+        allowed: whether the strategy trains at all.
+        candidates: of `ptq_search`, with `id`, `quality` and `drop`.
+        max_quality_drop: of the budget, in units of the metric.
+    """
+    stay: dict[str, Any] = {"train": False, "start": None}
+    if not candidates:
+        return stay, "no training: there is no quantized candidate to train"
+    best = max(candidates, key=lambda candidate: float(candidate["quality"]))
+    if best["drop"] <= max_quality_drop:
+        return stay, f"no training: {best['id']} loses {best['drop']:.4f}, within the budget of {max_quality_drop:g}"
+    missed = f"{best['id']} loses {best['drop']:.4f}, more than the budget of {max_quality_drop:g}"
+    if not allowed:
+        return stay, f"no training: {missed}, but the strategy does not train"
+    return {"train": True, "start": best["id"]}, f"training starts from {best['id']}: {missed}"
+
+
+if __name__ == "__main__":
+    main()
