@@ -104,7 +104,7 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
         won = verdict.row == choice.winner
         name = verdict.row.name + (f" ↓ {figures.quality:.3f}" if figures.quality < y.low else "")
         colour = f"e{engines.index(verdict.row.engine) % 3}" if verdict.row.engine in engines else "e0"
-        tooltip = escape(f"{verdict.row.key}: {figures.median_ms:.3g} ms, quality {figures.quality:.4f}")
+        tooltip = escape(f"{verdict.row.key}: {three_digits(figures.median_ms)} ms, quality {figures.quality:.4f}")
         parts.append(
             f'<g class="{colour}{" won" if won else ""}"><title>{tooltip}</title>'
             f"{_mark(verdict.row.precision, across, down, won)}"
@@ -120,8 +120,8 @@ def trials(drops: Sequence[float], max_drop: float, width: int, height: int) -> 
     low = min([*drops, 0.0])
     margin = 0.12 * max(high - low, 0.002)
     y = _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)  # losses hang down from zero
-    x = _Scale(0, len(drops) + 1, _LEFT, width - _RIGHT)
-    parts = _axes(x, y, width, height, "trial", "quality lost", whole=True)
+    x = _Scale(-1, len(drops), _LEFT, width - _RIGHT)
+    parts = _axes(x, y, width, height, "trial", "quality lost", numbers=range(len(drops)))
     line = y(max_drop)
     parts.append(
         f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>'
@@ -131,9 +131,9 @@ def trials(drops: Sequence[float], max_drop: float, width: int, height: int) -> 
     for index, drop in enumerate(drops):
         down = min(y(drop), height - _BOTTOM - 4)
         parts.append(
-            f'<g class="{"e0 won" if index == best else "e0 faint"}"><title>trial {index + 1}: {drop:.4f} lost</title>'
-            f'<line class="stem" x1="{x(index + 1):.1f}" x2="{x(index + 1):.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
-            f'<circle class="mark" cx="{x(index + 1):.1f}" cy="{down:.1f}" r="{5.5 if index == best else 4}"/></g>'
+            f'<g class="{"e0 won" if index == best else "e0 faint"}"><title>trial {index}: {drop:.4f} lost</title>'
+            f'<line class="stem" x1="{x(index):.1f}" x2="{x(index):.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
+            f'<circle class="mark" cx="{x(index):.1f}" cy="{down:.1f}" r="{5.5 if index == best else 4}"/></g>'
         )
     return _svg(parts, width, height, "Quality lost in each trial")
 
@@ -166,7 +166,7 @@ def latency_bar(figures: Figures, slowest_ms: float, engine: int) -> Markup:
         ],
         int(width),
         int(height),
-        f"{figures.median_ms:.3g} ms",
+        f"{three_digits(figures.median_ms)} ms",
         "inline",
     )
 
@@ -178,14 +178,22 @@ def share_bar(share: float, engine: int = 0) -> Markup:
     return _svg([bar], 120, 14, f"{share:.0%}", "inline")
 
 
-def _axes(x: _Scale, y: _Scale, width: int, height: int, across: str, up: str, whole: bool = False) -> list[str]:
+def three_digits(value: float) -> str:
+    """A positive number with three significant digits and its trailing zeros: 4.30, 12.0, 0.414, 1234."""
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
+    return f"{value:.{max(0, digits)}f}"
+
+
+def _axes(
+    x: _Scale, y: _Scale, width: int, height: int, across: str, up: str, numbers: range | None = None
+) -> list[str]:
     parts = []
     ticks = y.ticks(5)
     for tick in ticks:
         down = y(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(_text(_LEFT - 8, down + 4, _tick(tick, ticks), "tick end"))
-    ticks = [tick for tick in x.ticks(max(3, width // 90)) if not whole or (tick == int(tick) and tick > 0)]
+    ticks = [tick for tick in x.ticks(max(3, width // 90)) if numbers is None or tick in numbers]
     for tick in ticks:
         parts.append(_text(x(tick), height - _BOTTOM + 18, _tick(tick, ticks), "tick middle"))
     bottom = height - _BOTTOM
@@ -233,11 +241,11 @@ def _label(name: str, across: float, down: float, placed: list[_Box], frame: _Bo
     """The name beside its mark, where it hides nothing; left out (the tooltip has it) where there is no room."""
     wide, gap = len(name) * _CHARACTER_PIXELS, 15 if won else 10
     for right, below in (
+        (gap - 2, -9),
         (gap, 4),
         (-gap - wide, 4),
         (-wide / 2, -gap - 1),
         (-wide / 2, gap + 9),
-        (gap - 2, -9),
         (gap - 2, 17),
         (-gap - wide + 2, -9),
         (-gap - wide + 2, 17),

@@ -35,6 +35,7 @@ _FAILURES = {
 }
 _WIDE, _NARROW = (1000, 430), (380, 380)
 _SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
+_HALF = (476, 240)
 _SHOWN_OPERATORS = 15
 _SHOWN_COLUMNS = 7
 _SHARES = ("latency_share", "share_of_latency", "share", "time_share")
@@ -150,7 +151,7 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
             "name": "Latency",
             "before": _milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
             "value": _milliseconds(figures.median_ms),
-            "note": f"median; 80 % of runs {figures.p10_ms:.3g} to {figures.p90_ms:.3g} ms",
+            "note": f"median; 80 % of runs {_milliseconds(figures.p10_ms)} to {_milliseconds(figures.p90_ms)}",
         }
     ]
     if figures.speedup is not None and choice.winner.precision != "fp32":
@@ -233,8 +234,8 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
     return {
         **line,
         "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
-        "latency": f"{figures.median_ms:.3g}",
-        "spread": f"{figures.p10_ms:.3g}–{figures.p90_ms:.3g}",
+        "latency": charts.three_digits(figures.median_ms),
+        "spread": f"{charts.three_digits(figures.p10_ms)}–{charts.three_digits(figures.p90_ms)}",
         "bar": charts.latency_bar(figures, slowest, engine),
         "speedup": f"{figures.speedup.value:.2f}×" if figures.speedup else "–",
         "speedup_interval": _between(figures.speedup, "{:.2f}") if row.precision != "fp32" else "",
@@ -283,7 +284,7 @@ def _training(inputs: Inputs) -> dict[str, Any] | None:
     for name in ("loss", "quality"):
         points = [(float(e["step"]), float(e[name])) for e in history if e.get("step") is not None and e.get(name) is not None]
         if len(points) > 1:
-            curves.append(_both(charts.curve, points, name, small=True))
+            curves.append(charts.curve(points, name, *_HALF))
     return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
 
 
@@ -376,7 +377,7 @@ def _loss(value: float) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+    return f"{charts.three_digits(value)} ms"
 
 
 def _size(size: int | None) -> str:

@@ -123,7 +123,7 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
         verdict, missed = min(faster, key=lambda entry: (entry[1].drop.value if entry[1].drop else 1.0))
         return (
             f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(verdict.row)} "
-            f"({missed.median_ms:.3g} ms) {' and '.join(verdict.misses)}."
+            f"({missed.median_ms:.4g} ms) {' and '.join(verdict.misses)}."
         )
     others = [
         (verdict.row, verdict.row.figures)
@@ -134,6 +134,6 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
         return "fp32 stays, because nothing else could be measured."
     row, nearest = min(others, key=lambda entry: _order(*entry))
     return (
-        f"fp32 stays, because nothing is faster. Nearest: {title(row)} with {nearest.median_ms:.3g} ms against "
-        f"{figures.median_ms:.3g} ms."
+        f"fp32 stays, because nothing is faster. Nearest: {title(row)} with {nearest.median_ms:.4g} ms against "
+        f"{figures.median_ms:.4g} ms."
     )
