@@ -2,7 +2,7 @@
 
 Reads the candidates of `export` and the samples of `prepare`. Writes
 
-- `measurements.json`: one row a variant, with spreads and confidence intervals, failures with their causes, the machine;
+- `measurements.json`: one row a variant, with spreads and confidence intervals, failures and causes, the machine;
 - `latencies.csv`: every single run; `scores.csv`: the score of every sample, so that nothing need be taken on trust.
 
 The budget is not read here: changing it selects anew (`python -m tasks.benchmark.report`) and measures nothing.
@@ -30,7 +30,8 @@ from tasks.benchmark.variants import read_candidates
 def main() -> None:
     """Parse the command line and run the stage."""
     parser = argparse.ArgumentParser(
-        prog="python -m tasks.benchmark", description="Measure every candidate of one job on every engine of its target."
+        prog="python -m tasks.benchmark",
+        description="Measure every candidate of one job on every engine of its target.",
     )
     parser.add_argument("--job", required=True, help="a job in params.yaml")
     parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
@@ -44,14 +45,12 @@ def main() -> None:
 def _benchmark(name: str, job: Job, folder: Path) -> None:
     prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
     candidates = read_candidates(read_json(exported / "candidates.json"), exported)
-    data = Data(
-        prepared / "evaluation", job.metric, prepared / "reference" if job.metric == "similarity" else None
-    )
+    data = Data(prepared / "evaluation", job.metric, prepared / "reference" if job.metric == "similarity" else None)
     total = steps(len(job.target.engines), len(candidates), job.benchmark.rounds)
     with tqdm(total=total, desc="benchmark", unit="step") as bar:
 
         def progress(done: str) -> None:
-            bar.total = max(bar.total, bar.n + 1)
+            bar.total = max(bar.total or 0, bar.n + 1)
             bar.set_postfix_str(done)
             bar.update()
 

@@ -75,7 +75,7 @@ def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
         for entry in payload["candidates"]
     ]
     if sum(candidate.precision == "fp32" for candidate in candidates) != 1:
-        raise InputError(f"{folder}/candidates.json: exactly one fp32 candidate is needed; run the stage `export` again")
+        raise InputError(f"{folder}/candidates.json: must name one fp32 candidate; run the stage `export` again")
     return candidates
 
 

@@ -1,4 +1,4 @@
-"""`python -m tasks.benchmark.report --job NAME`: pick the winner inside the budget, fill `deploy/NAME`, write the report.
+"""`python -m tasks.benchmark.report --job NAME`: pick the winner, fill `deploy/NAME`, write the report.
 
 Reads what `benchmark` measured and what the other stages left; measures nothing. Writes the figures that DVC shows to
 `artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`), and the user's result to
@@ -17,6 +17,7 @@ from act.params import DEFAULT_PATH, Job, load_job
 from tasks.benchmark.report import page, tables
 from tasks.benchmark.report.deploy import checksums, copy_models, how_to_load
 from tasks.benchmark.report.winner import Choice, choose, title
+from tasks.benchmark.report.wording import milliseconds
 from tasks.benchmark.rows import read_rows
 
 REPORT_FILE = "report.html"
@@ -70,7 +71,7 @@ def _report(name: str, job: Job) -> None:
         write_json(folder / MANIFEST_FILE, _manifest(name, job, choice, measurements, deployed, folder))
     figures = choice.figures
     print(
-        f"report: {title(choice.winner)} wins: {figures.median_ms:.3g} ms, quality {figures.quality:.4f}"
+        f"report: {title(choice.winner)} wins: {milliseconds(figures.median_ms)}, quality {figures.quality:.4f}"
         + (f", {figures.speedup.value:.2f} times as fast as fp32" if figures.speedup else "")
     )
     print(f"report: {choice.why}")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from tasks.benchmark.rows import Figures
 from tasks.benchmark.report.winner import Choice
+from tasks.benchmark.report.wording import minus, three_digits
+from tasks.benchmark.rows import Figures
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 18, 46
 _FONT_PIXELS = 12.5
@@ -161,8 +162,8 @@ def latency_bar(figures: Figures, slowest_ms: float, engine: int) -> Markup:
     low, high = scale(figures.p10_ms), min(scale(figures.p90_ms), width)
     return _svg(
         [
-            f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(figures.median_ms):.1f}" height="10" '
-            f'rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
+            f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(figures.median_ms):.1f}" '
+            f'height="10" rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
         ],
         int(width),
         int(height),
@@ -176,12 +177,6 @@ def share_bar(share: float, engine: int = 0) -> Markup:
     width = 120.0 * min(max(share, 0.0), 1.0)
     bar = f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{width:.1f}" height="10" rx="1.5"/></g>'
     return _svg([bar], 120, 14, f"{share:.0%}", "inline")
-
-
-def three_digits(value: float) -> str:
-    """A positive number with three significant digits and its trailing zeros: 4.30, 12.0, 0.414, 1234."""
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
-    return f"{value:.{max(0, digits)}f}"
 
 
 def _axes(
@@ -208,7 +203,7 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if round(step, digits) != round(step, digits + 1):  # a step of 2.5 needs one digit more than a step of 2
         digits += 1
-    return f"{value:.{digits}f}".replace("-", "−")
+    return minus(f"{value:.{digits}f}")
 
 
 def _front(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:
@@ -229,10 +224,11 @@ def _mark(precision: str, across: float, down: float, won: bool) -> str:
     ring = f'<circle class="ring" cx="{across:.1f}" cy="{down:.1f}" r="12"/>' if won else ""
     if precision == "fp32":
         return f'{ring}<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="5.5"/>'
-    corners = {
+    shapes: dict[str, list[tuple[float, float]]] = {
         "bf16": [(-5, -5), (5, -5), (5, 5), (-5, 5)],
         "int8": [(0, -6.5), (6.2, 5), (-6.2, 5)],
-    }.get(precision, [(0, -7), (7, 0), (0, 7), (-7, 0)])
+    }
+    corners = shapes.get(precision, [(0, -7), (7, 0), (0, 7), (-7, 0)])
     joined = " ".join(f"{across + right:.1f},{down + below:.1f}" for right, below in corners)
     return f'{ring}<polygon class="mark" points="{joined}"/>'
 
@@ -272,4 +268,3 @@ def _svg(parts: Sequence[str], width: int, height: int, name: str, kind: str = "
         f'<svg class="{kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(name)}" font-size="{_FONT_PIXELS}">{"".join(parts)}</svg>'
     )
-

@@ -74,21 +74,24 @@ def how_to_load(winner: MeasuredVariant, threads: int) -> str:
         hint = "bf16" if "bf16" in winner.precision else "f32"
         return (
             "import openvino\n\n"
-            f'model = openvino.Core().compile_model("{file}", "CPU", {{\n'
+            "core = openvino.Core()\n"
+            f'model = core.compile_model("{file}", "CPU", {{\n'
             f'    "INFERENCE_PRECISION_HINT": "{hint}",\n'
             f'    "INFERENCE_NUM_THREADS": "{threads}",\n'
             '    "NUM_STREAMS": "1",\n'
             '    "PERFORMANCE_HINT": "LATENCY",\n'
             "})\n"
-            "outputs = model(feeds)  # {input name: array with the batch axis first}"
+            "# feeds: {input name: array with the batch axis first}\n"
+            "outputs = model(feeds)"
         )
     if winner.engine == "onnxruntime":
         return (
             "import onnxruntime\n\n"
             "options = onnxruntime.SessionOptions()\n"
             f"options.intra_op_num_threads = {threads}\n"
-            f'session = onnxruntime.InferenceSession("{file}", options, providers=["CPUExecutionProvider"])\n'
-            "outputs = session.run(None, feeds)  # {input name: array with the batch axis first}"
+            f'session = onnxruntime.InferenceSession(\n    "{file}", options, providers=["CPUExecutionProvider"]\n)\n'
+            "# feeds: {input name: array with the batch axis first}\n"
+            "outputs = session.run(None, feeds)"
         )
     kernels = {"bf16": "config.enable_mkldnn_bfloat16()\n", "int8": "config.enable_mkldnn_int8()\n"}
     return (

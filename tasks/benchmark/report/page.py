@@ -5,12 +5,11 @@ The page is one file that asks for nothing from outside; the template escapes ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -18,7 +17,16 @@ from act.params import Budget, Job
 from tasks.benchmark.report import charts
 from tasks.benchmark.report.tables import plain
 from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
-from tasks.benchmark.rows import Interval
+from tasks.benchmark.report.wording import (
+    NOTHING,
+    TO,
+    between,
+    factor,
+    loss,
+    milliseconds,
+    size,
+    three_digits,
+)
 
 METRIC_NAMES = {
     "ctc_exact": "share of lines read exactly",
@@ -107,11 +115,11 @@ def render(inputs: Inputs) -> str:
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
         stages=_stages(inputs.stages),
-        settings=yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        settings="\n".join(_outline(job.model_dump(mode="json"))),
         machine=list(_flatten(inputs.measurements["machine"])),
         deployed=inputs.deployed,
         files=[
-            {"name": name, "size": _size(entry["bytes"]), "sha256": entry["sha256"]}
+            {"name": name, "size": size(entry["bytes"]), "sha256": entry["sha256"]}
             for name, entry in inputs.files.items()
         ],
         snippet=inputs.snippet,
@@ -121,7 +129,7 @@ def render(inputs: Inputs) -> str:
 def _headline(inputs: Inputs) -> dict[str, str]:
     choice, batch = inputs.choice, inputs.job.target.batch
     unit = "one inference" if batch == 1 else f"one inference of {batch} samples"
-    latency = _milliseconds(choice.figures.median_ms)
+    latency = milliseconds(choice.figures.median_ms)
     if choice.winner.precision == "fp32":
         return {
             "claim": "fp32 stays the fastest",
@@ -135,23 +143,21 @@ def _headline(inputs: Inputs) -> dict[str, str]:
         verb = "falls" if drop.value > 0 else "rises"
         quality = f"quality {verb} from {choice.fp32.quality:.4f} to {choice.figures.quality:.4f}"
     return {
-        "claim": f"{speedup.value:.2f}× as fast",
+        "claim": f"{factor(speedup.value)} as fast",
         "sentence": f"{title(choice.winner)}: {unit} takes {latency} instead of "
-        f"{_milliseconds(choice.fp32.median_ms)}, and {quality}.",
+        f"{milliseconds(choice.fp32.median_ms)}, and {quality}.",
     }
 
 
 def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
     figures, fp32 = choice.figures, choice.fp32
-    reference = next(
-        v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.name == "fp32"
-    )
+    reference = next(v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.name == "fp32")
     tiles = [
         {
             "name": "Latency",
-            "before": _milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
-            "value": _milliseconds(figures.median_ms),
-            "note": f"median; 80 % of runs {_milliseconds(figures.p10_ms)} to {_milliseconds(figures.p90_ms)}",
+            "before": milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
+            "value": milliseconds(figures.median_ms),
+            "note": f"median; 80 % of runs {milliseconds(figures.p10_ms)} to {milliseconds(figures.p90_ms)}",
         }
     ]
     if figures.speedup is not None and choice.winner.precision != "fp32":
@@ -159,9 +165,8 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
             {
                 "name": "Speed-up",
                 "before": "",
-                "value": f"{figures.speedup.value:.2f}×",
-                "note": f"95 % interval {figures.speedup.low:.2f} to {figures.speedup.high:.2f}, "
-                "against fp32 on the same engine",
+                "value": factor(figures.speedup.value),
+                "note": f"95 % interval {between(figures.speedup, 2)}, against fp32 on the same engine",
             }
         )
     if figures.drop is not None:
@@ -171,8 +176,8 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
                 "name": "Quality",
                 "before": f"{fp32.quality:.4f}" if moved else "",
                 "value": f"{figures.quality:.4f}",
-                "note": f"{_loss(figures.drop.value)} lost, 95 % interval {_loss(figures.drop.low)} to "
-                f"{_loss(figures.drop.high)}; budget {budget.max_quality_drop:g}"
+                "note": f"{loss(figures.drop.value)} lost, 95 % interval {between(figures.drop, 4)}; "
+                f"budget {budget.max_quality_drop:g}"
                 if moved
                 else "the reference",
             }
@@ -180,9 +185,9 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
     tiles.append(
         {
             "name": "Files",
-            "before": _size(reference.bytes) if choice.winner.bytes != reference.bytes else "",
-            "value": _size(choice.winner.bytes),
-            "note": f"{_size(figures.peak_rss_bytes)} of memory at the peak",
+            "before": size(reference.bytes) if choice.winner.bytes != reference.bytes else "",
+            "value": size(choice.winner.bytes),
+            "note": f"{size(figures.peak_rss_bytes)} of memory at the peak",
         }
     )
     return tiles
@@ -225,7 +230,7 @@ def _groups(inputs: Inputs) -> list[dict[str, Any]]:
 
 def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict[str, Any]:
     row, figures = verdict.row, verdict.row.figures
-    line: dict[str, Any] = {"name": row.name, "precision": row.precision, "size": _size(row.bytes), "failure": None}
+    line: dict[str, Any] = {"name": row.name, "precision": row.precision, "size": size(row.bytes), "failure": None}
     if figures is None or row.failure is not None:
         kind = row.failure.kind if row.failure else "error"
         cause = row.failure.cause if row.failure else "nothing was measured"
@@ -234,16 +239,16 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
     return {
         **line,
         "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
-        "latency": charts.three_digits(figures.median_ms),
-        "spread": f"{charts.three_digits(figures.p10_ms)}–{charts.three_digits(figures.p90_ms)}",
+        "latency": three_digits(figures.median_ms),
+        "spread": f"{three_digits(figures.p10_ms)}{TO}{three_digits(figures.p90_ms)}",
         "bar": charts.latency_bar(figures, slowest, engine),
-        "speedup": f"{figures.speedup.value:.2f}×" if figures.speedup else "–",
-        "speedup_interval": _between(figures.speedup, "{:.2f}") if row.precision != "fp32" else "",
+        "speedup": factor(figures.speedup.value) if figures.speedup else NOTHING,
+        "speedup_interval": between(figures.speedup, 2) if figures.speedup and row.precision != "fp32" else "",
         "quality": f"{figures.quality:.4f}",
         "beside": ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.beside.items()),
-        "drop": _loss(figures.drop.value) if figures.drop else "–",
-        "drop_interval": _between(figures.drop, "{:.4f}") if row.precision != "fp32" else "",
-        "memory": _size(figures.peak_rss_bytes),
+        "drop": loss(figures.drop.value) if figures.drop else NOTHING,
+        "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
+        "memory": size(figures.peak_rss_bytes),
         "layers": ", ".join(f"{count} {name}" for name, count in layers.items()) if layers else "",
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
         "misses": list(verdict.misses),
@@ -263,7 +268,7 @@ def _trials(inputs: Inputs) -> dict[str, Any] | None:
                 "id": trial.get("id"),
                 "settings": [plain(trial.get("settings", {}).get(name)) for name in names],
                 "quality": _number(trial.get("quality"), "{:.4f}"),
-                "drop": _loss(float(trial["drop"])) if trial.get("drop") is not None else "–",
+                "drop": loss(float(trial["drop"])) if trial.get("drop") is not None else NOTHING,
                 "seconds": _number(trial.get("seconds"), "{:.1f}"),
                 "best": trial.get("drop") is not None and float(trial["drop"]) == best,
                 "inside": trial.get("drop") is not None
@@ -282,7 +287,9 @@ def _training(inputs: Inputs) -> dict[str, Any] | None:
     history = training.get("history") or []
     curves = []
     for name in ("loss", "quality"):
-        points = [(float(e["step"]), float(e[name])) for e in history if e.get("step") is not None and e.get(name) is not None]
+        points = [
+            (float(e["step"]), float(e[name])) for e in history if e.get("step") is not None and e.get(name) is not None
+        ]
         if len(points) > 1:
             curves.append(charts.curve(points, name, *_HALF))
     return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
@@ -296,21 +303,27 @@ def _operators(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
     columns = [name for name, value in operators[0].items() if isinstance(value, (str, int, float, type(None)))]
     columns = columns[:_SHOWN_COLUMNS]
     share = next((name for name in _SHARES if name in operators[0]), None)
+    largest = 0.0
     if share is not None:
         operators = sorted(operators, key=lambda entry: -float(entry.get(share) or 0))
         columns = [*[name for name in columns if name != share], share]
+        largest = float(operators[0].get(share) or 0)
+    shown = operators[:_SHOWN_OPERATORS]
     return {
-        "columns": [name.replace("_", " ") for name in columns],
-        "rows": [
-            [
-                _with_bar(float(entry.get(name) or 0)) if name == share else _cell(entry.get(name))
-                for name in columns
-            ]
-            for entry in operators[:_SHOWN_OPERATORS]
+        "columns": [
+            {"name": name.replace("_", " "), "number": name != share and _is_number(shown, name)} for name in columns
         ],
-        "shown": min(len(operators), _SHOWN_OPERATORS),
+        "rows": [
+            [_with_bar(entry.get(name), largest) if name == share else _cell(entry.get(name)) for name in columns]
+            for entry in shown
+        ],
+        "shown": len(shown),
         "total": len(operators),
     }
+
+
+def _is_number(entries: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return all(isinstance(entry.get(name), (int, float)) and not isinstance(entry[name], bool) for entry in entries)
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -332,24 +345,41 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _both(draw: Any, *arguments: Any, small: bool = False) -> dict[str, Markup]:
+def _both(draw: Callable[..., Markup], *arguments: Any, small: bool = False) -> dict[str, Markup]:
     """A chart for wide pages and for narrow ones."""
     wide, narrow = (_SMALL_WIDE, _SMALL_NARROW) if small else (_WIDE, _NARROW)
     return {"wide": draw(*arguments, *wide), "narrow": draw(*arguments, *narrow)}
 
 
-def _flatten(entries: Mapping[str, Any], before: str = "") -> Any:
+def _outline(settings: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """The settings as in params.yaml, without those that are not set."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _outline(value, indent + "  ")
+        elif isinstance(value, list):
+            yield f"{indent}{name}: {', '.join(map(str, value))}"
+        elif value is not None:
+            yield f"{indent}{name}: {value}"
+
+
+def _flatten(entries: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values for a table; what is nested stands under its own name."""
     for name, value in entries.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{before}{name} · ")
+            yield from _flatten(value)
         elif isinstance(value, list):
-            yield f"{before}{name}".replace("_", " "), ", ".join(map(str, value))
+            yield name.replace("_", " "), ", ".join(map(str, value))
+        elif name.endswith("_bytes") and isinstance(value, int):
+            yield name.removesuffix("_bytes").replace("_", " "), size(value)
         else:
-            yield f"{before}{name}".replace("_", " "), str(value)
+            yield name.replace("_", " "), str(value)
 
 
-def _with_bar(share: float) -> Markup:
-    return charts.share_bar(share) + Markup(" {:.1%}").format(share)
+def _with_bar(share: float | None, largest: float) -> Markup | str:
+    if share is None or largest <= 0:
+        return NOTHING
+    return charts.share_bar(share / largest) + Markup(" {:.1%}").format(share)
 
 
 def _cell(value: Any) -> str:
@@ -363,26 +393,4 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: Any, form: str) -> str:
-    return form.format(value) if isinstance(value, (int, float)) else "–"
-
-
-def _between(interval: Interval | None, form: str) -> str:
-    if interval is None:
-        return ""
-    return f"{form.format(interval.low)} to {form.format(interval.high)}".replace("-", "−")
-
-
-def _loss(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−") if abs(value) >= 5e-5 else "0.0000"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{charts.three_digits(value)} ms"
-
-
-def _size(size: int | None) -> str:
-    if size is None:
-        return "–"
-    if size < 1_000_000:
-        return f"{size / 1000:.0f} kB"
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+    return form.format(value) if isinstance(value, (int, float)) else NOTHING

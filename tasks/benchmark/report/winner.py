@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from act.errors import InputError
 from act.params import Budget
+from tasks.benchmark.report.wording import factor, milliseconds
 from tasks.benchmark.rows import Figures, MeasuredVariant
 
 ENGINE_NAMES = {
@@ -102,9 +103,9 @@ def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
         misses.append(f"loses {drop.value:.4f} of quality where {budget.max_quality_drop:.4g} is allowed")
     if speedup.value < budget.min_speedup - _ROUNDING:
         misses.append(
-            f"is slower than fp32 ({speedup.value:.2f}×)"
+            f"is slower than fp32 ({factor(speedup.value)})"
             if speedup.value < 1
-            else f"is {speedup.value:.2f}× as fast as fp32 where {budget.min_speedup:.4g}× is asked for"
+            else f"is {factor(speedup.value)} as fast as fp32 where {factor(budget.min_speedup)} is asked for"
         )
     return tuple(misses)
 
@@ -120,10 +121,10 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
         verdict, _ = min(faster, key=lambda entry: entry[1].median_ms)
         return f"Only what lies outside the budget is faster: {title(verdict.row)} {' and '.join(verdict.misses)}."
     if faster:
-        verdict, missed = min(faster, key=lambda entry: (entry[1].drop.value if entry[1].drop else 1.0))
+        verdict, missed = min(faster, key=lambda entry: entry[1].drop.value if entry[1].drop else 1.0)
         return (
             f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(verdict.row)} "
-            f"({missed.median_ms:.4g} ms) {' and '.join(verdict.misses)}."
+            f"({milliseconds(missed.median_ms)}) {' and '.join(verdict.misses)}."
         )
     others = [
         (verdict.row, verdict.row.figures)
@@ -134,6 +135,6 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
         return "fp32 stays, because nothing else could be measured."
     row, nearest = min(others, key=lambda entry: _order(*entry))
     return (
-        f"fp32 stays, because nothing is faster. Nearest: {title(row)} with {nearest.median_ms:.4g} ms against "
-        f"{figures.median_ms:.4g} ms."
+        f"fp32 stays, because nothing is faster. Nearest: {title(row)} with {milliseconds(nearest.median_ms)} against "
+        f"{milliseconds(figures.median_ms)}."
     )
