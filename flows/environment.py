@@ -1,0 +1,35 @@
+"""Settings of Prefect and DVC that must stand in the environment before either is imported.
+
+No telemetry leaves the machine, Prefect keeps its database in the checkout, and without a server its own log stays
+silent: the stages' output is what the user wants to see.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path.cwd()
+
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_HOME": str(ROOT / ".prefect"),
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def prepare() -> None:
+    """Set what the user has not set."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if not has_server():
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+
+
+def has_server() -> bool:
+    """Whether the user named a Prefect server."""
+    return bool(os.environ.get("PREFECT_API_URL"))

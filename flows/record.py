@@ -1,0 +1,70 @@
+"""What happened to each stage of a job, in `artifacts/flow/JOB.json`, rewritten after every stage.
+
+The report stage reads it for the time that each stage took, and scripts read it for the outcomes. A cached stage keeps
+the seconds of the run that made its result.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from act.artifacts import ROOT, read_json, write_json
+from act.errors import InputError
+from flows.graph import Stage
+
+Outcome = Literal["waiting", "ran", "cached", "failed"]
+
+
+@dataclass
+class Row:
+    """One stage: its outcome, the seconds that its work took (None: unknown), and when it started (UTC)."""
+
+    name: str
+    outcome: Outcome = "waiting"
+    seconds: float | None = None
+    started: str | None = None
+
+
+class Record:
+    """The rows of one job, safe to update from several threads.
+
+    Args:
+        job: the job's name.
+        stages: of that job, in order.
+    """
+
+    def __init__(self, job: str, stages: Sequence[Stage]) -> None:
+        self.job = job
+        self.path = path_of(job)
+        self._lock = threading.Lock()
+        before = _read(self.path)
+        self.rows = {s.name: Row(s.name, "waiting", before.get(s.name)) for s in stages}
+        self._write()
+
+    def finish(self, name: str, outcome: Outcome, seconds: float | None, started: str) -> None:
+        """Note how a stage ended; `seconds` is None where no work was done."""
+        with self._lock:
+            row = self.rows[name]
+            row.outcome, row.started = outcome, started
+            row.seconds = seconds if seconds is not None else row.seconds
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, {"job": self.job, "stages": [asdict(row) for row in self.rows.values()]})
+
+
+def path_of(job: str) -> Path:
+    """Where the record of a job is."""
+    return ROOT / "flow" / f"{job}.json"
+
+
+def _read(path: Path) -> dict[str, float | None]:
+    try:
+        return {row["name"]: row["seconds"] for row in read_json(path)["stages"]}
+    except (InputError, KeyError, TypeError):
+        return {}
