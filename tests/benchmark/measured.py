@@ -1,0 +1,53 @@
+"""Rows of a made-up measurement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def entry(
+    engine: str,
+    name: str,
+    milliseconds: float,
+    quality: float,
+    fp32: tuple[float, float] | None = (10.0, 0.8),
+    size: int = 1000,
+) -> dict[str, Any]:
+    """A variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
+    precision = {"fp32": "fp32", "bf16": "bf16"}.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
+    speedup = drop = None
+    if fp32 is not None:
+        ratio, lost = fp32[0] / milliseconds, fp32[1] - quality
+        speedup = {"value": ratio, "low": 0.97 * ratio, "high": 1.03 * ratio}
+        drop = {"value": lost, "low": lost - 0.004, "high": lost + 0.004}
+    return {
+        "engine": engine,
+        "name": name,
+        "candidate": "fp32" if precision in ("fp32", "bf16") else name.removesuffix("+bf16"),
+        "precision": precision,
+        "bytes": size,
+        "path": "fp32/model.onnx",
+        "version": "1.2.3",
+        "description": {},
+        "load_seconds": 0.1,
+        "failure": None,
+        "latency": {
+            "median_ms": milliseconds,
+            "p10_ms": 0.9 * milliseconds,
+            "p90_ms": 1.2 * milliseconds,
+            "mad_ms": 0.02 * milliseconds,
+            "iqr_ms": 0.04 * milliseconds,
+            "runs": 120,
+        },
+        "peak_rss_bytes": 10**8,
+        "speedup": speedup,
+        "quality": {"value": quality},
+        "drop": drop,
+    }
+
+
+def failed(engine: str, name: str, kind: str, cause: str) -> dict[str, Any]:
+    """A variant that did not run."""
+    row = entry(engine, name, 1.0, 0.0)
+    nothing = dict.fromkeys(("latency", "quality", "speedup", "drop", "load_seconds", "peak_rss_bytes"))
+    return {**row, **nothing, "failure": {"kind": kind, "cause": cause}}

@@ -1,0 +1,233 @@
+"""The report stage on a made-up measurement: files, figures, and a page that is whole, escaped and self-contained."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import html.parser
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from act.artifacts import write_json
+from tests.benchmark.measured import entry, failed
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "<script>alert('&\"')</script>"
+MEASURED = [
+    entry("openvino", "fp32", 10, 0.8),
+    entry("openvino", "bf16", 4, 0.795),
+    entry("openvino", "int8-ptq", 3, 0.4),
+    entry("onnxruntime", "fp32", 12, 0.8),
+    failed("onnxruntime", "int8-ptq", "crash", f"ended by SIGSEGV: {HOSTILE}"),
+    failed("paddle_inference", "fp32", "missing", "no module named paddle"),
+]
+
+
+class Page(html.parser.HTMLParser):
+    """What a page loads, its elements, its text; complains about elements left open."""
+
+    VOID = ("meta", "br", "line", "rect", "circle", "polygon", "polyline", "path")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.elements: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class Workspace:
+    """A folder with the settings and artefacts of one job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        jobs = yaml.safe_load((ROOT / "params.yaml").read_text())["jobs"]
+        self.job: dict[str, Any] = jobs["recogniser"]
+        self.measure(MEASURED)
+        files = {"paddle_inference": "{}", "openvino": "{}/model.onnx", "onnxruntime": "{}/model.onnx"}
+        candidates = []
+        for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8")):
+            model = self.artifacts / "export" / name
+            model.mkdir(parents=True)
+            for file in ("model.pdmodel", "model.pdiparams", "model.onnx", "calibration_table.txt"):
+                (model / file).write_text(f"{name} {file}")
+            paths = {engine: path.format(name) for engine, path in files.items()}
+            candidates.append(
+                {"name": name, "precision": precision, "files": paths, "bytes": dict.fromkeys(files, 1000)}
+            )
+        write_json(self.artifacts / "export" / "candidates.json", {"candidates": candidates, "deploy": "int8-ptq"})
+
+    @property
+    def artifacts(self) -> Path:
+        return self.folder / "artifacts" / "demo"
+
+    @property
+    def deploy(self) -> Path:
+        return self.folder / "deploy" / "demo"
+
+    def measure(self, entries: list[dict[str, Any]], noisy: bool = False) -> None:
+        self.write(
+            "benchmark/measurements.json",
+            {
+                "variants": entries,
+                "noise": {"noisy": noisy, "unsteadiness": 0.25},
+                "machine": {"cpu": HOSTILE, "packages": {"openvino": "1"}},
+                "evaluation_samples": 512,
+            },
+        )
+
+    def write(self, name: str, payload: dict[str, Any]) -> None:
+        (self.artifacts / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.artifacts / name, payload)
+
+    def report(self, **budget: float) -> subprocess.CompletedProcess[str]:
+        job = {**self.job, "budget": {**self.job["budget"], **budget}}
+        (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"demo": job}}))
+        return subprocess.run(
+            [sys.executable, "-m", "tasks.benchmark.report", "--job", "demo"],
+            cwd=self.folder,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def manifest(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.deploy / "manifest.json").read_text())
+        return content
+
+    def page(self) -> str:
+        return (self.deploy / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_the_deployed_files_and_their_manifest(workspace: Workspace) -> None:
+    done = workspace.report(max_quality_drop=0.01)
+    assert done.returncode == 0, done.stderr
+    assert "bf16 on OpenVINO wins: 4.00 ms" in done.stdout
+    assert (workspace.deploy / "model.pdiparams").read_text() == "int8-ptq model.pdiparams"
+    assert (workspace.deploy / "quant_model.onnx").read_text() == "int8-ptq model.onnx"
+    assert (workspace.deploy / "winner" / "model.onnx").read_text() == "fp32 model.onnx"
+    manifest = workspace.manifest()
+    assert (manifest["schema_version"], manifest["job"], manifest["deployed_candidate"]) == (1, "demo", "int8-ptq")
+    assert (manifest["winner"]["engine"], manifest["winner"]["precision"]) == ("openvino", "bf16")
+    assert manifest["winner"]["files"] == ["winner/model.onnx"]
+    assert '"INFERENCE_PRECISION_HINT": "bf16"' in manifest["winner"]["how_to_load"]
+    assert manifest["compressed"] is True and manifest["budget"]["met"] is True
+    assert [variant["inside_budget"] for variant in manifest["variants"]] == [True, True, False, True, False, False]
+    on_disk = {path.relative_to(workspace.deploy).as_posix() for path in workspace.deploy.rglob("*") if path.is_file()}
+    assert set(manifest["files"]) == on_disk - {"manifest.json"}
+    for name, described in manifest["files"].items():
+        content = (workspace.deploy / name).read_bytes()
+        assert described == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_figures_for_dvc(workspace: Workspace) -> None:
+    assert workspace.report(max_quality_drop=0.01).returncode == 0
+    metrics = json.loads((workspace.artifacts / "report" / "metrics.json").read_text())
+    assert metrics["winner"] == "openvino/bf16"
+    assert (metrics["latency_ms"], metrics["speedup"], metrics["quality"]) == (4, 2.5, 0.795)
+    assert metrics["onnxruntime/fp32/latency_ms"] == 12
+    assert all(isinstance(value, (str, int, float)) for value in metrics.values())
+    with (workspace.artifacts / "report" / "accuracy_latency.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["inside_budget"] for row in rows] == ["1", "1", "0", "1"]
+    for name in ("trials.csv", "training.csv"):  # there, with a heading, though the stages left nothing
+        assert "quality" in (workspace.artifacts / "report" / name).read_text()
+
+
+def test_a_new_budget_selects_anew_and_replaces_all_of_the_old(workspace: Workspace) -> None:
+    assert workspace.report(max_quality_drop=0.01).returncode == 0
+    (workspace.deploy / "leftover").write_text("old")
+    assert workspace.report(max_quality_drop=0.5).returncode == 0
+    assert workspace.manifest()["winner"]["name"] == "int8-ptq"
+    assert not (workspace.deploy / "leftover").exists()
+    assert workspace.report(max_quality_drop=0.001, min_speedup=1.0).returncode == 0
+    manifest = workspace.manifest()
+    assert manifest["winner"]["name"] == "fp32" and manifest["compressed"] is False
+    assert "fp32 stays the fastest" in workspace.page()
+    assert [path.name for path in workspace.deploy.parent.iterdir()] == ["demo"]
+
+
+def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
+    settings = {"ptq_algo": HOSTILE, "hist_percent": None, "float_layers": ["a", "b"]}
+    trial = {"id": 0, "settings": settings, "quality": 0.79, "drop": 0.01, "seconds": 2.0}
+    workspace.write("ptq_search/trials.json", {"trials": [trial, {**trial, "id": 1, "drop": 0.3}]})
+    history = [{"step": step, "loss": 1 / (1 + step), "quality": None} for step in range(5)]
+    workspace.write("qat/qat.json", {"needed": True, "why": HOSTILE, "history": history})
+    operators = [{"name": HOSTILE, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}] * 20
+    workspace.write("analyze/analysis.json", {"operators": operators})
+    workspace.write("select/strategy.json", {"strategy": [{"name": "QuantPost", "why": HOSTILE}], "why": HOSTILE})
+    workspace.write("../flow/demo.json", {"stages": [{"name": "prepare@demo", "outcome": HOSTILE, "seconds": 2.5}]})
+    assert workspace.report(max_quality_drop=0.01).returncode == 0
+    page = Page(workspace.page())
+    assert page.loads == []
+    assert not re.search(r"url\(|@import|https?:", workspace.page())
+    assert "script" not in page.elements and "img" not in page.elements
+    # the failure, the CPU, two trials, the training, 15 operators, the strategy twice, the stage
+    assert page.text.count(HOSTILE) == 1 + 1 + 2 + 1 + 15 + 2 + 1
+    for text in ("2.50\N{MULTIPLICATION SIGN} as fast", "crashed", "not installed", "2 trials", "15 costliest of 20"):
+        assert text in page.text
+
+
+def test_the_page_says_when_the_machine_was_noisy_or_the_interval_leaves_the_budget(workspace: Workspace) -> None:
+    workspace.report(max_quality_drop=0.01)
+    assert "noisy" not in workspace.page() and "interval reaches" not in workspace.page()
+    workspace.measure(MEASURED, noisy=True)
+    workspace.report(max_quality_drop=0.006)
+    assert "moved by 25%" in workspace.page()
+    assert "interval reaches 0.0090" in workspace.page()
+
+
+def test_missing_inputs_end_with_one_line_and_change_nothing(workspace: Workspace) -> None:
+    assert workspace.report().returncode == 0
+    before = workspace.page()
+    (workspace.artifacts / "export" / "int8-ptq" / "model.pdiparams").unlink()
+    done = workspace.report()
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "model.pdiparams" in done.stderr
+    (workspace.artifacts / "benchmark" / "measurements.json").unlink()
+    done = workspace.report()
+    assert done.returncode == 2 and "measurements.json" in done.stderr
+    assert workspace.page() == before
+
+
+def test_it_imports_no_engine_and_starts_at_once(workspace: Workspace) -> None:
+    code = "import sys, tasks.benchmark.report.__main__; print([m for m in sys.modules if m in %r])"
+    heavy = ["paddle", "openvino", "onnxruntime", "onnx", "numpy"]
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code % heavy], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+    assert time.monotonic() - started < 30  # a hang, not a timing: the imports are what keeps it fast
