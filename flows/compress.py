@@ -10,39 +10,42 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from flows import environment
 
 environment.prepare()
 
 from prefect import Task, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from act.artifacts import DEPLOY_ROOT, read_json
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.params import DEFAULT_PATH, Params, load
-from flows.graph import Stage, jobs_of, read_stages
-from flows.record import Record, path_of
-from flows.run_stage import StageFailed, kill_all, run_stage
+from flows import result
+from flows.graph import Stage, needed_by, read_stages
+from flows.record import Outcome, Record, path_of
+from flows.run_stage import ProcessGroups, StageFailed, run_stage
+from flows.server import temporary_server
 from flows.turnstile import Turnstile
 
 RETRIES = 1
 RETRY_DELAY_SECONDS = 3
+# These start inference engines or train, and so depend on what else the machine does; the others only read and write.
+MAY_FAIL_IN_PASSING = ("analyze", "ptq_search", "qat", "export", "benchmark")
+DEFAULT_LIMIT = 2
 MOST_STAGES_OF_A_RUN = 256
 
 
@@ -55,29 +58,39 @@ class CompressionFailed(Exception):
 
     def __init__(self, failures: Sequence[StageFailed]) -> None:
         super().__init__("; ".join(str(failure) for failure in failures))
-        self.user_error = all(failure.user_error for failure in failures)
+        self.user_error = all(failure.cause == "input" for failure in failures)
 
 
 class _Run:
     """What the tasks of one flow run share."""
 
-    def __init__(self, stages: Sequence[Stage], limit: int) -> None:
+    def __init__(self, stages: Sequence[Stage], jobs: Sequence[str], limit: int, locks: Sequence[int]) -> None:
         self.stages = stages
         self.turnstile = Turnstile(limit)
-        self.records = {job: Record(job, [s for s in stages if s.job == job]) for job in jobs_of(stages)}
-        self.outcomes: dict[str, str] = {}
+        self.groups = ProcessGroups(locks)
+        self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
+        self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
         self.emit: Callable[[str], None] = _print
 
     def needs_work(self, stage: Stage) -> bool:
-        """Whether DVC must be asked: something before the stage ran, or its own inputs have changed."""
-        return stage.stale or any(self.outcomes.get(name) == "ran" for name in stage.needs)
+        """Whether DVC must be asked: the stage's own inputs have changed, or something before it gave a new result."""
+        return stage.stale or not self.touched.isdisjoint(stage.needs)
+
+    def finish(self, stage: Stage, outcome: Outcome, seconds: float | None, started: str) -> None:
+        """Note how a stage ended, for each job that needs it."""
+        for record in self.records.values():
+            if stage.name in record.rows:
+                record.finish(stage.name, outcome, seconds, started)
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether another try makes sense: never after a mistake of the user's."""
-    error = state.data if isinstance(state.data, BaseException) else state.result(raise_on_failure=False)
-    return not (isinstance(error, StageFailed) and error.user_error)
+    error = state.data
+    if not isinstance(error, StageFailed):
+        return False
+    kind = error.stage.partition("@")[0]
+    return error.cause == "outside" or (error.cause == "command" and kind in MAY_FAIL_IN_PASSING)
 
 
 @task(
@@ -90,33 +103,36 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 def _stage(stage: Stage, run: _Run) -> State[Any]:
     """Bring one stage up to date."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    record = run.records[stage.job]
     number = f"[{run.stages.index(stage) + 1}/{len(run.stages)}]"
     if not run.needs_work(stage):
         run.emit(f"{number} {stage.name}: cached")
-        run.outcomes[stage.name] = "cached"
-        record.finish(stage.name, "cached", None, started)
+        run.finish(stage, "cached", None, started)
         return Completed(name="Cached", message="DVC finds it unchanged")
     with run.turnstile.admit(stage.kind):
-        run.emit(f"{number} {stage.name} ...")
+        before = run.failures.pop(stage.name, None)
+        run.emit(f"{number} {stage.name} ..." + (f" once more, because {before.message}" if before else ""))
         try:
-            ran = run_stage(stage.name, Path.cwd(), lambda line: run.emit(f"  {stage.name} | {line}"))
+            ended = run_stage(stage.name, Path.cwd(), run.groups, lambda line: run.emit(f"  {stage.name} | {line}"))
         except StageFailed as failure:
             run.failures[stage.name] = failure
-            record.finish(stage.name, "failed", None, started)
+            run.finish(stage, "failed", None, started)
             raise
-    run.failures.pop(stage.name, None)
-    run.outcomes[stage.name] = ran.outcome
-    record.finish(stage.name, ran.outcome, ran.seconds if ran.outcome == "ran" else None, started)
-    run.emit(f"  {stage.name}: {'done' if ran.outcome == 'ran' else 'cached'} in {ran.seconds:.1f} s")
-    return Completed(name="Completed" if ran.outcome == "ran" else "Cached")
+    if ended.how != "unchanged":
+        run.touched.add(stage.name)
+    if ended.how == "ran":
+        run.finish(stage, "ran", ended.seconds, started)
+        run.emit(f"  {stage.name}: done in {ended.seconds:.1f} s")
+        return Completed()
+    run.finish(stage, "cached", None, started)
+    run.emit(f"  {stage.name}: cached")
+    return Completed(name="Cached", message=f"DVC finds it {ended.how}")
 
 
 _THREADS: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=MOST_STAGES_OF_A_RUN)  # type: ignore[assignment]
 
 
 @flow(name="compress", task_runner=_THREADS)
-def compress(jobs: list[str], limit: int = 2) -> dict[str, str]:
+def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     """Bring every stage of the jobs up to date.
 
     Args:
@@ -131,23 +147,30 @@ def compress(jobs: list[str], limit: int = 2) -> dict[str, str]:
         CompressionFailed: a stage failed.
     """
     check(load(), jobs)
+    jobs = list(dict.fromkeys(jobs))
     with ExitStack() as stack:
-        for job in sorted(set(jobs)):
-            stack.enter_context(_only_one(job))
-        run = _Run(read_stages(Path.cwd(), jobs), limit)
+        locks = [stack.enter_context(_only_one(job)) for job in sorted(jobs)]
+        run = _Run(read_stages(Path.cwd(), jobs), jobs, limit, locks)
         if environment.has_server():
             run.emit = get_run_logger().info
-        futures: dict[str, PrefectFuture[Any]] = {}
-        for stage in run.stages:
-            needed = [futures[name] for name in stage.needs]
-            futures[stage.name] = _stage.submit(stage, run, return_state=False, wait_for=needed)
-        for future in futures.values():
-            future.wait()
-        if environment.has_server():
-            _publish(run)
+        try:
+            futures: dict[str, PrefectFuture[Any]] = {}
+            for stage in run.stages:
+                needed = [futures[name] for name in stage.needs]
+                futures[stage.name] = _stage.submit(stage, run, return_state=False, wait_for=needed)
+            for future in futures.values():
+                future.wait()
+        finally:
+            # Nothing is left to kill unless the flow was cancelled or stopped by a signal.
+            run.groups.kill_all()
+        for job in jobs:
+            for line in result.lines(job, run.records[job]):
+                run.emit(line)
+            if environment.has_server():
+                result.publish(job, run.records[job])
         if run.failures:
             raise CompressionFailed(list(run.failures.values()))
-    return {job: str(DEPLOY_ROOT / job / "manifest.json") for job in jobs}
+    return {job: str(result.manifest_of(job)) for job in jobs}
 
 
 def check(params: Params, jobs: Sequence[str]) -> None:
@@ -172,8 +195,8 @@ def check(params: Params, jobs: Sequence[str]) -> None:
 
 
 @contextmanager
-def _only_one(job: str) -> Iterator[None]:
-    """Keep a second flow away from a job: DVC would fail in the middle of it.
+def _only_one(job: str) -> Iterator[int]:
+    """Keep a second flow away from a job, where DVC would fail in the middle of it; give the lock's descriptor.
 
     Raises:
         InputError: another flow is at work on the job.
@@ -184,75 +207,20 @@ def _only_one(job: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another flow is at work on job `{job}` in this checkout; wait for its end") from None
-        yield
-
-
-def _publish(run: _Run) -> None:
-    """Show the result as artifacts on the Prefect server."""
-    for job, record in run.records.items():
-        rows = "\n".join(
-            f"| {row.name} | {row.outcome} | {'' if row.seconds is None else f'{row.seconds:.1f}'} |"
-            for row in record.rows.values()
-        )
-        create_markdown_artifact(
-            key=f"compress-{job.lower().replace('_', '-')}",
-            markdown=f"# {job}\n\n{summary(job)}\n\n| stage | outcome | seconds |\n| --- | --- | --- |\n{rows}\n",
-            description="winner and stages",
-        )
-
-
-def summary(job: str) -> str:
-    """One sentence on the winner, or that there is none yet."""
-    try:
-        manifest = read_json(DEPLOY_ROOT / job / "manifest.json")
-        winner = manifest["winner"]
-        return (
-            f"{winner['name']} on {winner['engine']}: {winner['latency_ms']:.2f} ms, "
-            f"{winner['speedup']['value']:.2f} times as fast as fp32, quality {winner['quality']:.4f} "
-            f"(fp32 {winner['fp32_quality']:.4f})"
-        )
-    except (InputError, KeyError, TypeError):
-        return "no result yet"
+            raise InputError(
+                f"another flow is at work on job `{job}` in this checkout, or a stage that a killed flow left behind; "
+                "wait for its end"
+            ) from None
+        yield file.fileno()
 
 
 def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _show_table(job: str) -> None:
-    variants = read_json(DEPLOY_ROOT / job / "manifest.json")["variants"]
-    print(f"\n{job}\n  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget")
-    for variant in variants:
-        label = f"  {variant['engine']:17} {variant['name']:20}"
-        if variant["failure"] is not None:
-            print(f"{label} {variant['failure']['kind']}: {variant['failure']['cause']}")
-        else:
-            print(
-                f"{label} {variant['latency']['median_ms']:7.2f} ms {variant['speedup']['value']:8.2f}x "
-                f"{variant['quality']['value']:8.4f}  {'yes' if variant['inside_budget'] else 'no'}"
-            )
-
-
-def _make_database() -> None:
-    """A fresh database made by Prefect's own command is ready sooner than one that the first flow has to make."""
-    home = Path(os.environ["PREFECT_HOME"])
-    if environment.has_server() or (home / "prefect.db").exists():
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-
-
-def _end_at_once(number: int, _: object) -> None:
-    """Leave no stage running behind: its process group would live on."""
-    kill_all()
-    print(f"stopped by {signal.Signals(number).name}", file=sys.stderr, flush=True)
-    os._exit(128 + number)
+def _leave(number: int, _: object) -> NoReturn:
+    """Before and after the flow, where Prefect does not catch the signal itself: end by way of every `finally`."""
+    raise TerminationSignal(number)
 
 
 def main() -> int:
@@ -261,30 +229,36 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--job", action="append", help="a job in params.yaml; may be given several times")
     which.add_argument("--all", action="store_true", help="all jobs")
-    parser.add_argument("--limit", type=int, default=2, help="how many stages may run at the same time (default: 2)")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=DEFAULT_LIMIT,
+        help="how many stages may run at once (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, _leave)
     try:
         params = load()
         jobs = list(params.jobs) if arguments.all else arguments.job
         check(params, jobs)
         if arguments.limit < 1:
             raise InputError("--limit must be at least 1")
-        _make_database()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _end_at_once)
-        compress(jobs, limit=arguments.limit)
+        with ExitStack() as stack:
+            if not environment.has_server():
+                address = stack.enter_context(temporary_server(environment.prefect_home()))
+                stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
+            compress(jobs, limit=arguments.limit)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE
     except CompressionFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE if error.user_error else 1
-    for job in jobs:
-        _show_table(job)
-        print(f"winner: {summary(job)}")
-        print(f"manifest: {DEPLOY_ROOT / job / 'manifest.json'}")
-        print(f"report:   {DEPLOY_ROOT / job / 'report.html'}")
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        print(f"error: stopped by {number.name}", file=sys.stderr)
+        return 128 + number
     print(f"done in {time.monotonic() - began:.1f} s")
     return 0
 

@@ -1,6 +1,6 @@
 """Settings of Prefect and DVC that must stand in the environment before either is imported.
 
-No telemetry leaves the machine, Prefect keeps its database in the checkout, and without a server its own log stays
+No telemetry leaves the machine, Prefect keeps its files in the checkout, and without a server its own log stays
 silent: the stages' output is what the user wants to see.
 """
 
@@ -17,8 +17,8 @@ _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_HOME": str(ROOT / ".prefect"),
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
+_THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
 def prepare() -> None:
@@ -28,8 +28,17 @@ def prepare() -> None:
     if not has_server():
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
         os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
+    # A proxy of the user's knows nothing of a server on this machine.
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [host for host in os.environ.get(name, "").split(",") if host]
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, *_THIS_MACHINE]))
 
 
 def has_server() -> bool:
     """Whether the user named a Prefect server."""
     return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def prefect_home() -> Path:
+    """Where Prefect keeps its files."""
+    return Path(os.environ["PREFECT_HOME"])

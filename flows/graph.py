@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.repo.reproduce import get_active_graph, plan_repro
+from dvc.stage import Stage as DvcStage
 
 from act.errors import InputError
+
+# It warns of locks that a killed run has left and that it removes by itself: no news for the user.
+logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one job.
+    """One stage.
 
     Attributes:
-        name: as DVC names it, like `prepare@recogniser`.
+        name: as DVC names it, like `prepare@recogniser`, or `model.dvc` for a file that `dvc add` tracks.
         needs: names of the stages whose results it reads.
         stale: whether DVC would run it now, its inputs being as they are.
     """
@@ -32,22 +37,19 @@ class Stage:
         """The stage without its job."""
         return self.name.partition("@")[0]
 
-    @property
-    def job(self) -> str:
-        """The job without the stage."""
-        return self.name.partition("@")[2]
-
 
 def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
-    """All stages of these jobs, each after those that it needs.
+    """All stages of these jobs and what they need, each after those that it needs.
 
     Raises:
-        InputError: DVC cannot read the pipeline.
+        InputError: DVC cannot read the pipeline, or a file that it starts from does not exist.
     """
     try:
-        with Repo(str(root)) as repo:
-            graph = repo.index.graph
-            ordered = [stage for stage in networkx.dfs_postorder_nodes(graph) if _job(stage.addressing) in jobs]
+        # Waits for the lock: another DVC command holds it for moments only.
+        with Repo(str(root), _wait_for_lock=True) as repo:
+            graph = get_active_graph(repo.index.graph)
+            ordered = plan_repro(graph, [stage for stage in graph if job_of(stage.addressing) in jobs])
+            _refuse_missing_sources(ordered)
             stale = repo.status(targets=[stage.addressing for stage in ordered])
             return [
                 Stage(
@@ -61,10 +63,29 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}") from None
 
 
-def jobs_of(stages: Sequence[Stage]) -> list[str]:
-    """The jobs that the stages belong to, in order of appearance."""
-    return list(dict.fromkeys(stage.job for stage in stages))
+def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:
+    """The stages of a job and all that they need, in the order given."""
+    everything = {stage.name: stage for stage in stages}
+    found: set[str] = set()
+    ahead = [name for name in everything if job_of(name) == job]
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += everything[name].needs
+    return [stage for stage in everything.values() if stage.name in found]
 
 
-def _job(name: str) -> str:
+def job_of(name: str) -> str:
+    """The job in the name of a stage; empty where the stage belongs to none."""
     return name.partition("@")[2]
+
+
+def _refuse_missing_sources(stages: Collection[DvcStage]) -> None:
+    """DVC would tell only when it comes to the stage, which may be after hours of work."""
+    made = [Path(out.fs_path) for stage in stages for out in stage.outs]
+    for stage in stages:
+        for dep in stage.deps:
+            path = Path(dep.fs_path)
+            if not any(path.is_relative_to(out) or out.is_relative_to(path) for out in made) and not dep.exists:
+                raise InputError(f"dvc.yaml: {stage.addressing} needs {dep.def_path}, which does not exist")

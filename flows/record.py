@@ -1,7 +1,7 @@
 """What happened to each stage of a job, in `artifacts/flow/JOB.json`, rewritten after every stage.
 
 The report stage reads it for the time that each stage took, and scripts read it for the outcomes. A cached stage keeps
-the seconds of the run that made its result.
+the seconds and the start of the run that made its result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Outcome = Literal["waiting", "ran", "cached", "failed"]
 
 @dataclass
 class Row:
-    """One stage: its outcome, the seconds that its work took (None: unknown), and when it started (UTC)."""
+    """One stage: its outcome, and of its last real work the seconds (None: unknown) and the start (UTC)."""
 
     name: str
     outcome: Outcome = "waiting"
@@ -42,15 +42,16 @@ class Record:
         self.path = path_of(job)
         self._lock = threading.Lock()
         before = _read(self.path)
-        self.rows = {s.name: Row(s.name, "waiting", before.get(s.name)) for s in stages}
+        self.rows = {s.name: Row(s.name, "waiting", *before.get(s.name, (None, None))) for s in stages}
         self._write()
 
     def finish(self, name: str, outcome: Outcome, seconds: float | None, started: str) -> None:
         """Note how a stage ended; `seconds` is None where no work was done."""
         with self._lock:
             row = self.rows[name]
-            row.outcome, row.started = outcome, started
-            row.seconds = seconds if seconds is not None else row.seconds
+            row.outcome = outcome
+            if seconds is not None:
+                row.seconds, row.started = seconds, started
             self._write()
 
     def _write(self) -> None:
@@ -63,8 +64,8 @@ def path_of(job: str) -> Path:
     return ROOT / "flow" / f"{job}.json"
 
 
-def _read(path: Path) -> dict[str, float | None]:
+def _read(path: Path) -> dict[str, tuple[float | None, str | None]]:
     try:
-        return {row["name"]: row["seconds"] for row in read_json(path)["stages"]}
+        return {row["name"]: (row["seconds"], row["started"]) for row in read_json(path)["stages"]}
     except (InputError, KeyError, TypeError):
         return {}

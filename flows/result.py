@@ -1,0 +1,92 @@
+"""What a run shows at its end: lines for the terminal, and artifacts where the user has a Prefect server.
+
+Reads `deploy/JOB/manifest.json`, which the last stage writes; a job without one is shown as having no result yet.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from act.artifacts import DEPLOY_ROOT, read_json
+from act.errors import InputError
+from flows.record import Record
+
+
+def manifest_of(job: str) -> Path:
+    """Where a job's manifest is."""
+    return DEPLOY_ROOT / job / "manifest.json"
+
+
+def report_of(job: str) -> Path:
+    """Where a job's report is."""
+    return DEPLOY_ROOT / job / "report.html"
+
+
+def winner(job: str) -> str:
+    """One sentence on the winner, or that there is none yet."""
+    try:
+        chosen = read_json(manifest_of(job))["winner"]
+        speedup = "" if chosen["speedup"] is None else f"{chosen['speedup']['value']:.2f} times as fast as fp32, "
+        return (
+            f"{chosen['name']} on {chosen['engine']}: {chosen['latency_ms']:.2f} ms, {speedup}"
+            f"quality {chosen['quality']:.4f} (fp32 {chosen['fp32_quality']:.4f})"
+        )
+    except (InputError, KeyError, TypeError, ValueError):
+        return "no result yet"
+
+
+def lines(job: str, record: Record) -> list[str]:
+    """What the terminal shows of one job: its stages, what was measured, the winner, and where the files are."""
+    shown = ["", job, f"  {'stage':28} {'outcome':8} {'seconds':>8}"]
+    for row in record.rows.values():
+        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+        shown.append(f"  {row.name:28} {row.outcome:8} {seconds:>8}".rstrip())
+    shown += _variants(job)
+    if manifest_of(job).exists():
+        shown += ["", f"winner:   {winner(job)}", f"manifest: {manifest_of(job)}"]
+    if report_of(job).exists():
+        shown.append(f"report:   {report_of(job)}")
+    return shown
+
+
+def publish(job: str, record: Record) -> None:
+    """Show one job's result as artifacts on the Prefect server."""
+    rows = "\n".join(
+        f"| {row.name} | {row.outcome} | {'' if row.seconds is None else f'{row.seconds:.1f}'} |"
+        for row in record.rows.values()
+    )
+    key = job.lower().replace("_", "-")
+    create_markdown_artifact(
+        key=f"compress-{key}",
+        markdown=f"# {job}\n\n{winner(job)}\n\n| stage | outcome | seconds |\n| --- | --- | --- |\n{rows}\n",
+        description=f"the winner and the stages of the job {job}",
+    )
+    if report_of(job).exists():
+        create_link_artifact(
+            key=f"report-{key}",
+            link=report_of(job).resolve().as_uri(),
+            link_text=f"report of {job}",
+            description=f"the report of the job {job}, on the machine that ran the flow",
+        )
+
+
+def _variants(job: str) -> list[str]:
+    try:
+        variants = read_json(manifest_of(job))["variants"]
+        header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
+        return ["", header, *(_variant(variant) for variant in variants)]
+    except (InputError, KeyError, TypeError, ValueError):
+        return []
+
+
+def _variant(variant: dict[str, Any]) -> str:
+    label = f"  {variant['engine']:17} {variant['name']:20}"
+    if variant["failure"] is not None:
+        return f"{label} {variant['failure']['kind']}: {variant['failure']['cause']}"
+    speedup = "" if variant["speedup"] is None else f"{variant['speedup']['value']:.2f}x"
+    inside = "yes" if variant["inside_budget"] else "no"
+    latency, quality = variant["latency"]["median_ms"], variant["quality"]["value"]
+    return f"{label} {latency:7.2f} ms {speedup:>9} {quality:8.4f}  {inside}"

@@ -1,0 +1,87 @@
+"""A Prefect server for the length of one run, for users who have none.
+
+Prefect would start one by itself, but in the flow's own process group: Ctrl-C would end it before the flow has told it
+how it ended, and a flow that is killed would leave it behind for ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 120
+_STOP_SECONDS = 5
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+@contextmanager
+def temporary_server(home: Path) -> Iterator[str]:
+    """Give the address of a server that keeps its database and its log in the folder `home`.
+
+    Must be entered from the main thread: the server ends with the thread that started it.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    log = home / "server.log"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # The names that Prefect itself sets for a server without pages and schedules.
+    kind = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"],
+            env={**os.environ, **kind},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, and no thread runs yet
+        )
+    try:
+        address = f"http://127.0.0.1:{port}/api"
+        if not _is_healthy(address, process):
+            raise RuntimeError(f"Prefect's temporary server did not start; its log is {log}")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def is_reachable(address: str) -> bool:
+    """Whether a Prefect server answers there."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_healthy(address: str, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if is_reachable(address):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _end_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

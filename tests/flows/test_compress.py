@@ -1,0 +1,186 @@
+"""The flow on toy pipelines: order, caching, failures, signals, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.flows.conftest import GRAPH, Toy
+
+Maker = Callable[..., Toy]
+
+
+def test_first_run_rerun_and_change(toy: Maker) -> None:
+    made = toy("one")
+    made.tell({"select@one": {"seconds": 1}, "export@one": {"seconds": 1}})
+
+    done = made.run("--job", "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(made.outcomes("one").values()) == {"ran"}
+    spans = made.spans()
+    for stage, needs in GRAPH.items():
+        for need in needs:
+            assert spans[f"{need}@one"][1] <= spans[f"{stage}@one"][0]
+    select, export, analyze = (spans[f"{name}@one"] for name in ("select", "export", "analyze"))
+    assert min(select[1], export[1]) > max(select[0], export[0]), "independent stages run at the same time"
+    for other in (select, export):
+        assert analyze[1] <= other[0] or other[1] <= analyze[0], "timings are taken alone"
+    assert "select@one | select@one at work" in done.stdout
+    record = made.record("one")
+    assert record["schema_version"] == 1
+    seconds = {row["name"]: row["seconds"] for row in record["stages"]}
+    assert seconds["select@one"] > 1
+
+    began = time.monotonic()
+    done = made.run("--job", "one")
+    assert time.monotonic() - began < 10
+    assert done.returncode == 0
+    assert set(made.outcomes("one").values()) == {"cached"}
+    assert {row["name"]: row["seconds"] for row in made.record("one")["stages"]} == seconds
+    assert len(made.events()) == 2 * len(GRAPH), "no stage was started again"
+
+    # `prepare` gives a new result; what comes after it gives the old ones and so is not passed on.
+    (made.folder / "inputs" / "one.txt").write_text("second")
+    assert made.run("--job", "one").returncode == 0
+    assert made.outcomes("one") == {
+        "prepare@one": "ran",
+        "select@one": "ran",
+        "export@one": "ran",
+        "analyze@one": "ran",
+        "report@one": "cached",
+    }
+
+    # DVC restores what it knows, and the stages after it must see it.
+    (made.folder / "inputs" / "one.txt").write_text("first")
+    assert made.run("--job", "one").returncode == 0
+    assert set(made.outcomes("one").values()) == {"cached"}
+    assert (made.folder / "artifacts" / "one" / "prepare" / "result").read_text() == "first"
+    locked = yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
+    assert locked["select@one"]["deps"][0]["md5"] == locked["prepare@one"]["outs"][0]["md5"]
+
+    clean = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=made.folder, check=True, capture_output=True, text=True
+    )
+    assert "artifacts" not in clean.stdout and ".prefect" not in clean.stdout
+
+
+def test_two_jobs_and_a_mistake_in_one(toy: Maker) -> None:
+    made = toy("one", "two")
+    made.tell({"select@one": {"exit": 2, "say": "error: params.yaml: `jobs.one.budget` is a joke"}})
+    done = made.run("--all")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: select@one: params.yaml: `jobs.one.budget` is a joke"
+    assert set(made.outcomes("two").values()) == {"ran"}
+    outcomes = made.outcomes("one")
+    assert outcomes["select@one"] == "failed"
+    assert outcomes["report@one"] == "waiting"
+    assert outcomes["export@one"] == outcomes["analyze@one"] == "ran"
+    assert [event.stage for event in made.events()].count("select@one") == 2, "begin and end of one try only"
+
+
+def test_what_may_fail_in_passing_is_tried_again(toy: Maker) -> None:
+    made = toy("one")
+    made.tell({"export@one": {"kill_self_once": True}, "select@one": {"exit": 1, "say": "ValueError: no good"}})
+    done = made.run("--job", "one")
+    assert done.returncode == 1
+    assert "SIGKILL" in done.stdout
+    assert made.outcomes("one")["export@one"] == "ran"
+    assert done.stderr.strip() == "error: select@one: its command exited with 1: ValueError: no good"
+    stages = [event.stage for event in made.events() if event.what == "begin"]
+    assert stages.count("export@one") == 2
+    assert stages.count("select@one") == 1, "a pure function of its input fails the same way again"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing_running(toy: Maker, number: signal.Signals) -> None:
+    made = toy("one")
+    made.tell({"prepare@one": {"child": True, "seconds": 60}})
+    process = made.start("--job", "one")
+    child = _child_of_a_stage(made)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    # As a terminal does on Ctrl-C: the whole foreground group.
+    os.killpg(process.pid, number)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert err.strip() == f"error: stopped by {number.name}"
+    assert time.monotonic() - began < 8
+    gone, alive = psutil.wait_procs([*descendants, child], timeout=5)
+    assert len(gone) >= 3 and not alive
+
+
+def test_a_killed_flow_keeps_its_lock_until_its_stage_ends(toy: Maker) -> None:
+    made = toy("one")
+    made.tell({"prepare@one": {"child": True, "seconds": 60}})
+    process = made.start("--job", "one")
+    child = _child_of_a_stage(made)
+    descendants = psutil.Process(process.pid).children(recursive=True)
+    server = [one for one in descendants if "uvicorn" in one.cmdline()]
+    try:
+        done = made.run("--job", "one")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: another flow is at work on job `one`")
+        process.kill()
+        process.communicate(timeout=30)
+        assert server and not psutil.wait_procs(server, timeout=10)[1], "the temporary server ends with the flow"
+        assert made.run("--job", "one").returncode == 2
+    finally:
+        for one in (*descendants, child):
+            try:
+                one.kill()
+            except psutil.NoSuchProcess:
+                pass
+    made.tell({})
+    done = made.run("--job", "one")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(made.outcomes("one").values()) == {"ran"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--job", "three"], ["no job `three`", "one, two"]),
+        (["--job", "one", "--limit", "0"], ["--limit", "1"]),
+        (["--job", "two"], ["jobs.two.model.path", "no/such"]),
+    ],
+)
+def test_wrong_input_is_told_before_any_work(toy: Maker, arguments: list[str], words: list[str]) -> None:
+    made = toy("one", "two")
+    params = yaml.safe_load((made.folder / "params.yaml").read_text())
+    params["jobs"]["two"] = {**params["jobs"]["two"], "model": {"path": "no/such"}}
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    done = made.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert all(word in done.stderr for word in words)
+    assert not made.events() and not (made.folder / "artifacts").exists()
+
+
+def test_a_broken_pipeline_file_and_a_missing_source(toy: Maker) -> None:
+    made = toy("one")
+    (made.folder / "inputs" / "one.txt").unlink()
+    done = made.run("--job", "one")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: dvc.yaml: prepare@one needs inputs/one.txt, which does not exist"
+    text = (made.folder / "dvc.yaml").read_text()
+    (made.folder / "dvc.yaml").write_text(text.replace("foreach", "forech", 1))
+    done = made.run("--job", "one")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: dvc.yaml: ") and done.stderr.count("\n") == 1
+
+
+def _child_of_a_stage(made: Toy) -> psutil.Process:
+    deadline = time.monotonic() + 60
+    file: Path = made.folder / "child.pid"
+    while not file.exists() or not file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return psutil.Process(int(file.read_text()))
