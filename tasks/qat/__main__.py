@@ -1,8 +1,8 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
-Reads the plan of `qat_plan`, the start of `ptq_search`, the model and samples of `prepare`. Writes `qat.json` (`needed`,
-`why`, `candidate`, `history`, qualities), `history.csv`, and when training made the candidate better `model/` (the fp32
-program with the trained weights) and `scheme.json` (what quantizes it).
+Reads the plan of `qat_plan`, the start of `ptq_search`, the model and samples of `prepare`. Writes `qat.json`
+(`needed`, `why`, `candidate`, `history`, qualities), `history.csv`, and when training made the candidate better
+`model/` (the fp32 program with the trained weights) and `scheme.json` (what quantizes it).
 """
 
 from __future__ import annotations

@@ -1,0 +1,182 @@
+"""The training program: the quantized forward pass, the distance to the fp32 model's outputs, and the backward pass.
+
+PaddleSlim's `quant_aware` puts the quantize/dequantize pairs in and lets gradients pass them unchanged
+(straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's thresholds and stay
+there, so that training starts exactly at the candidate; the observers that it adds as well are taken out again, for
+they only cost time.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddleslim.quant.quanter as quanter
+from paddle.base.framework import Parameter
+
+from act.model import InferenceModel
+from act.paddle_setup import CPU, paddle
+from act.params import Qat
+from act.quantization import OPERATORS, Scheme, quantizable_layers
+from act.samples import Array
+
+# PaddleSlim logs its whole configuration at every call.
+logging.getLogger(quanter._logger.name).setLevel(logging.ERROR)
+
+_SKIP = "skip_quant"
+_OBSERVER = "moving_average_abs_max_scale"
+# Weights of these operators train along with the quantized ones: biases and normalisations.
+_TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass
+class TrainingProgram:
+    """What one step runs.
+
+    Attributes:
+        student: the model under training, with its weights in a scope of its own.
+        program: forward and backward pass and the optimiser.
+        targets: for each output of the model the feed that takes the fp32 model's values, in order.
+        loss: variable of the loss.
+        trained: names of the weights that change.
+        rate: the learning-rate schedule, to be stepped.
+    """
+
+    student: InferenceModel
+    program: Any
+    targets: list[str]
+    loss: str
+    trained: list[str]
+    rate: Any
+
+    def step(self, batch: dict[str, Array], targets: list[Array]) -> float:
+        """One step of the optimiser; gives the loss before it."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            (loss,) = paddle.static.Executor(CPU).run(self.program, feed=feed, fetch_list=[self.loss])
+        self.rate.step()
+        return float(loss)
+
+    def outputs(self, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
+        """The outputs of the quantized forward pass; the program still makes a step."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            found: list[Array] = paddle.static.Executor(CPU).run(
+                self.program, feed=feed, fetch_list=list(self.student.fetch_names)
+            )
+        return found
+
+    def weights(self) -> dict[str, Array]:
+        """Copies of the trained weights."""
+        return {name: self.student.weight(name) for name in self.trained}
+
+
+def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> TrainingProgram:
+    """The training program of a model and the scheme that quantizes it.
+
+    Args:
+        model: the fp32 model; not changed.
+        steps: in all, for the cosine decay of the learning rate.
+    """
+    paddle.seed(settings.seed)
+    student = model.copy()
+    block = student.program.global_block()
+    for position in reversed(range(len(block.ops))):
+        if block.ops[position].type in ("feed", "fetch"):
+            block._remove_op(position)
+    for op in student.ops:
+        if op.type in OPERATORS and op.output_arg_names[0] not in scheme.layers:
+            op._set_attr("op_namescope", f"/{_SKIP}/")
+    trained = _trained_weights(student, scheme)
+    begin = paddle.static.Program()
+    with (
+        paddle.static.scope_guard(student.scope),
+        paddle.static.program_guard(student.program, begin),
+        paddle.utils.unique_name.guard("training_"),
+    ):
+        parameters = [_make_parameter(block, name) for name in trained]
+        for op in student.ops:
+            for name in op.output_arg_names:
+                if block.has_var(name):
+                    block.var(name).stop_gradient = False
+        loss, targets = _distillation(student)
+        rate = paddle.optimizer.lr.CosineAnnealingDecay(settings.learning_rate, T_max=steps)
+        clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
+        paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss, parameters=parameters)
+        paddle.static.Executor(CPU).run(begin)
+        program = quanter.quant_aware(
+            student.program,
+            CPU,
+            {
+                "onnx_format": True,
+                "scale_trainable": False,
+                "quantize_op_types": list(OPERATORS),
+                "not_quant_pattern": [_SKIP],
+            },
+            scope=student.scope,
+            for_test=False,
+            return_program=True,
+        )
+    _remove_observers(program)
+    _set_scales(student, program, scheme)
+    return TrainingProgram(student, program, targets, loss.name, trained, rate)
+
+
+def _trained_weights(model: InferenceModel, scheme: Scheme) -> list[str]:
+    names = [layer.weight for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    for op in model.ops:
+        if op.type in _TRAINED_OPERATORS:
+            names += [name for name in op.input_arg_names if model.is_weight(name)]
+    return [name for name in dict.fromkeys(names) if model.weight(name).dtype == np.float32]
+
+
+def _make_parameter(block: Any, name: str) -> Any:
+    """A loaded program has plain variables; the optimiser wants parameters."""
+    variable = block.var(name)
+    parameter = Parameter(block, shape=variable.shape, dtype=variable.dtype, name=name, trainable=True)
+    parameter.stop_gradient = False
+    block.vars[name] = parameter
+    return parameter
+
+
+def _distillation(student: InferenceModel) -> tuple[Any, list[str]]:
+    """The loss, and its feeds: the fp32 model's outputs.
+
+    For an output that is a softmax, the cross entropy to the teacher's probabilities (soft labels; Hinton et al.,
+    2015); for any other, the mean squared error.
+    """
+    block = student.program.global_block()
+    makers = {op.output_arg_names[0]: op for op in student.ops}
+    losses, targets = [], []
+    for position, name in enumerate(student.fetch_names):
+        output = block.var(name)
+        target = paddle.static.data(f"teacher_{position}", [-1] * len(output.shape), "float32")
+        maker = makers[name]
+        if maker.type == "softmax" and maker.attr("axis") in (-1, len(output.shape) - 1):
+            logits = block.var(maker.input("X")[0])
+            losses.append(paddle.nn.functional.softmax_with_cross_entropy(logits, target, soft_label=True).mean())
+        else:
+            losses.append(paddle.nn.functional.mse_loss(output, target))
+        targets.append(target.name)
+    return paddle.add_n(losses), targets
+
+
+def _remove_observers(program: Any) -> None:
+    block = program.global_block()
+    for position in reversed(range(len(block.ops))):
+        if block.ops[position].type == _OBSERVER:
+            block._remove_op(position)
+
+
+def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
+    for op in program.global_block().ops:
+        if op.type not in ("quantize_linear", "dequantize_linear"):
+            continue
+        name = op.input("X")[0].removesuffix(".quantized")
+        values = scheme.weights.get(name)
+        if values is None:
+            values = np.array([scheme.activations[name]], dtype=np.float32)
+        student.set_weight(op.input("Scale")[0], values)

@@ -1,0 +1,143 @@
+"""Training starts exactly at the candidate, only improves, repeats itself, and does not run where it is not needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from act.artifacts import write_json
+from act.model import InferenceModel
+from act.params import Qat
+from act.quality import cosine
+from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.samples import Ragged, Samples
+from tasks.qat.plan import decide
+from tasks.qat.program import build
+from tasks.qat.train import train
+from tests.models import CLASSIFIER, noise
+from tests.prepare.test_prepare import JOB
+
+CHECKOUT = Path(__file__).parents[2]
+SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=96)))})
+BATCH = {"x": noise(4, width=96)}
+SETTINGS = Qat(epochs=2, batch_size=4, learning_rate=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    from tasks.prepare.normalise import normalise
+
+    return normalise(InferenceModel.load(CLASSIFIER))[0]
+
+
+@pytest.fixture(scope="module")
+def scheme(model: InferenceModel) -> Scheme:
+    """All layers but the first two, at half of their range, so that there is something to win back."""
+    layers = quantizable_layers(model, OPERATORS)[2:]
+    activations = model.run(BATCH, [layer.activation for layer in layers])
+    return make_scheme(
+        model, layers, {layer.activation: float(np.abs(a).max()) / 2 for layer, a in zip(layers, activations)}
+    )
+
+
+def closeness(model: InferenceModel) -> Any:
+    """A quality: how near the quantized outputs come to the fp32 model's."""
+    wanted = model.run(BATCH)[0]
+
+    def measure(state: InferenceModel, scheme: Scheme) -> float:
+        return -float(np.abs(quantize(state, scheme).run(BATCH)[0] - wanted).mean())
+
+    return measure
+
+
+def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme: Scheme) -> None:
+    training = build(model, scheme, SETTINGS, steps=1)
+    outputs = training.outputs(BATCH, model.run(BATCH))[0]
+    candidate = quantize(model, scheme).run(BATCH)[0]
+    assert cosine(outputs, candidate) > 0.9999
+    assert np.abs(outputs - candidate).max() < 0.1 * np.abs(model.run(BATCH)[0] - candidate).max()
+
+
+def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
+    training = build(model, scheme, SETTINGS, steps=1)
+    quantized = {op.input("X")[0] for op in training.program.global_block().ops if op.type == "quantize_linear"}
+    first = quantizable_layers(model, OPERATORS)[0]
+    assert first.weight not in quantized and first.activation not in quantized
+    assert set(scheme.weights) <= quantized
+
+
+def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    files = []
+    for name in ("first", "second"):
+        result = train(model, scheme, SAMPLES, SETTINGS, closeness(model))
+        assert result.model is not None and result.quality_after > result.quality_before
+        assert [row["epoch"] for row in result.history] == [0, 1, 2]
+        (tmp_path / name).mkdir()
+        result.model.save(tmp_path / name)
+        files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
+    assert files[0] == files[1]
+
+
+def test_the_start_is_kept_when_nothing_is_better(model: InferenceModel, scheme: Scheme) -> None:
+    qualities = iter([0.9, 0.5, 0.9])
+    result = train(model, scheme, SAMPLES, SETTINGS, lambda *_: next(qualities))
+    assert result.model is None and result.quality_after == 0.9
+    assert "nothing better" in result.why
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_cause(model: InferenceModel, scheme: Scheme) -> None:
+    wild = Qat(epochs=50, batch_size=4, learning_rate=1.0)
+    spoiled = model.copy()
+    name = next(iter(scheme.weights))
+    spoiled.set_weight(name, np.full_like(spoiled.weight(name), np.nan))
+    result = train(spoiled, scheme, SAMPLES, wild, lambda *_: 0.5)
+    assert "not finite" in result.why and "learning_rate" in result.why
+    assert result.model is None and len(result.history) == 1
+
+
+def test_a_time_limit_ends_training(model: InferenceModel, scheme: Scheme) -> None:
+    hurried = Qat(epochs=500, batch_size=4, time_limit_minutes=0.001)
+    result = train(model, scheme, SAMPLES, hurried, lambda *_: 0.5)
+    assert "time limit" in result.why and len(result.history) == 2
+
+
+CANDIDATES = [{"id": "a", "quality": 0.7, "drop": 0.1}, {"id": "b", "quality": 0.78, "drop": 0.02}]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "candidates", "budget", "start"),
+    [
+        (True, CANDIDATES, 0.01, "b"),
+        (True, CANDIDATES, 0.02, None),
+        (False, CANDIDATES, 0.01, None),
+        (True, [], 0.01, None),
+    ],
+)
+def test_the_plan(allowed: bool, candidates: list[dict[str, Any]], budget: float, start: str | None) -> None:
+    plan, why = decide(allowed, candidates, budget)
+    assert plan == {"train": start is not None, "start": start}
+    assert why
+
+
+def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps({"jobs": {"mine": JOB}}))
+    plan = tmp_path / "artifacts" / "mine" / "qat_plan"
+    plan.mkdir(parents=True)
+    write_json(plan / "plan.json", {"train": False, "start": None})
+    code = (
+        "import sys; sys.argv = ['qat', '--job', 'mine']\n"
+        "from tasks.qat.__main__ import main; main(); assert 'paddle' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "not needed" in done.stdout
+    result = json.loads((tmp_path / "artifacts" / "mine" / "qat" / "qat.json").read_text())
+    assert result["needed"] is False and result["candidate"] is None
