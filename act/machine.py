@@ -40,13 +40,18 @@ def capabilities() -> list[str]:
     return [flag for flag in CAPABILITIES if flag in flags]
 
 
+def memory_bytes() -> int:
+    """The machine's physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def describe() -> dict[str, Any]:
     """CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "capabilities": capabilities(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": memory_bytes(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},

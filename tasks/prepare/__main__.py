@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder, write_json
 from act.errors import InputError, exit_on_input_error
 from act.params import DEFAULT_PATH, Job, load_job
+
+if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
+    from act.model import InferenceModel
+    from act.samples import Array, FeedSpec, Ragged, Samples
 
 LARGEST_DEVIATION = 1e-4
 
@@ -31,25 +36,23 @@ def main() -> None:
 def _prepare(job: Job, final: Path) -> None:
     from act.model import InferenceModel, find_files
     from act.samples import check_samples
-    from tasks.prepare.normalise import normalise
+    from tasks.prepare.normalise import normalise, set_inference_mode
     from tasks.prepare.readers import read
     from tasks.prepare.source import resolve
 
     source = resolve(Path(job.model.path), "folder")
     files = find_files(source, job.model.model_filename, job.model.params_filename)
     original = InferenceModel.load(source, job.model.model_filename, job.model.params_filename)
-    feeds = original.feed_specs()
-    calibration, evaluation = read(job.data, feeds)
+    set_inference_mode(original)
+    feeds, fetches = original.feed_specs(), original.fetch_specs()
+    calibration, evaluation = read(job.data, feeds, _class_count(fetches))
     for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
         check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
-    if job.metric != "similarity" and evaluation.labels is None:
-        raise InputError(
-            f"{job.data.path}: metric `{job.metric}` needs labels, but the evaluation samples have none; "
-            "add an array `label`, or set `metric: similarity`"
-        )
+    if job.metric != "similarity":
+        _check_labels(job, evaluation.labels, _class_count(fetches))
     model, changes = normalise(original)
     deviation = _deviation(original, model, next(calibration.head(4).batches(4)))
-    if deviation > LARGEST_DEVIATION:
+    if not deviation <= LARGEST_DEVIATION:  # NaN too
         raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
 
     with replace_folder(final) as folder:
@@ -64,7 +67,7 @@ def _prepare(job: Job, final: Path) -> None:
             {
                 "source": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
                 "inputs": [vars(spec) for spec in feeds],
-                "outputs": [vars(spec) for spec in original.fetch_specs()],
+                "outputs": [vars(spec) for spec in fetches],
                 "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
                 "normalised": {**vars(changes), "largest_relative_deviation": deviation},
             },
@@ -75,15 +78,52 @@ def _prepare(job: Job, final: Path) -> None:
     )
 
 
-def _deviation(original: Any, model: Any, batch: Any) -> float:
-    """The largest difference of the outputs, as a share of the largest output."""
+def _class_count(fetches: Sequence[FeedSpec]) -> int:
+    """How many classes the first output tells apart; -1 when it does not say."""
+    return fetches[0].shape[-1] if fetches and fetches[0].shape else -1
+
+
+def _check_labels(job: Job, labels: Ragged | None, classes: int) -> None:
+    """Refuse labels that the metric cannot compare with the model's first output.
+
+    Args:
+        classes: how many the model tells apart; -1 when it does not say.
+    """
+    from act.quality import CTC_BLANK, PADDING
+
+    if labels is None:
+        raise InputError(
+            f"{job.data.path}: metric `{job.metric}` needs labels, but the evaluation samples have none; "
+            "add an array `label`, or set `metric: similarity`"
+        )
+    if job.metric == "top1" and any(int(shape.prod()) != 1 for shape in labels.shapes):
+        raise InputError(
+            f"{job.data.path}: metric `top1` needs one class number a sample, but the labels of a sample have shape "
+            f"{labels.shapes[0].tolist()}"
+        )
+    numbers = labels.flat if job.metric == "top1" else labels.flat[labels.flat != PADDING]
+    lowest = 0 if job.metric == "top1" else CTC_BLANK + 1
+    wrong = numbers[(numbers < lowest) | ((numbers >= classes) & (classes != -1))]
+    if len(wrong):
+        raise InputError(
+            f"{job.data.path}: there is a label {wrong[0]}, but the model's classes go from {lowest} to {classes - 1}"
+            if classes != -1
+            else f"{job.data.path}: there is a label {wrong[0]}, but classes are counted from {lowest}"
+        )
+
+
+def _deviation(original: InferenceModel, model: InferenceModel, batch: Mapping[str, Array]) -> float:
+    """The largest difference of the outputs, as a share of the largest output; NaN when one of them is NaN."""
     import numpy as np
 
-    pairs = zip(original.run(batch), model.run(batch))
-    return max(float(np.abs(a - b).max() / max(float(np.abs(a).max()), 1e-12)) for a, b in pairs)
+    shares = [0.0]
+    for before, after in zip(original.run(batch), model.run(batch)):
+        before, after = before.astype(np.float64), after.astype(np.float64)
+        shares.append(float(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12)))
+    return float(np.max(shares))
 
 
-def _reference(model: Any, samples: Any) -> Any:
+def _reference(model: InferenceModel, samples: Samples) -> Samples:
     """The fp32 outputs of every sample, as samples whose feeds are the outputs."""
     from act.samples import Ragged, Samples
 

@@ -1,7 +1,8 @@
-"""A simpler program that computes the same: batch norms folded into the weights before them, identities removed.
+"""A simpler program that computes the same: batch norms and reshaped biases folded into weights, identities removed.
 
-Quantization sees each convolution as the engines will run it (folding as in Jacob et al., 2018, section 3.2). Programs
-with control flow are left as they are.
+Quantization sees each layer as the engines will run it (folding as in Jacob et al., 2018, section 3.2). What is not
+certain to compute the same stays as it is: programs with control flow, variables that are written twice, layers with
+channels last, weights that something else reads too.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ import numpy as np
 
 from act.model import InferenceModel
 
-# Where the weight of an operator stands, and the axis of its output channels.
-_FOLDABLE = {"conv2d": ("Filter", 0), "depthwise_conv2d": ("Filter", 0)}
+# Where an operator has its weight and its result.
+_FOLDABLE = {
+    "conv2d": ("Filter", "Output"),
+    "depthwise_conv2d": ("Filter", "Output"),
+    "matmul_v2": ("Y", "Out"),
+    "mul": ("Y", "Out"),
+}
+_CHANNELS_FIRST = ("NCHW", "AnyLayout")
 
 
 @dataclass
@@ -23,16 +30,28 @@ class Changes:
 
     folded_batch_norms: int = 0
     removed_identities: int = 0
+    folded_reshapes: int = 0
+
+
+def set_inference_mode(model: InferenceModel) -> None:
+    """Let batch norms and dropouts behave as at inference, as the engines do whatever the program says."""
+    for block in model.program.blocks:
+        for op in block.ops:
+            if op.has_attr("is_test"):
+                op._set_attr("is_test", True)
 
 
 def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
-    """A normalised copy, with the same inputs and outputs, and what was changed."""
+    """A normalised copy of a model in inference mode, with the same inputs and outputs, and what was changed."""
     result, changes = model.copy(), Changes()
     if result.program.num_blocks > 1:
         return result, changes
     for op in list(result.ops):
         if _is_identity(op) and _bypass(result, op):
             changes.removed_identities += 1
+    for op in list(result.ops):
+        if op.type == "reshape2" and _store_reshaped(result, op):
+            changes.folded_reshapes += 1
     for op in list(result.ops):
         if op.type == "batch_norm" and _fold(result, op):
             changes.folded_batch_norms += 1
@@ -41,6 +60,7 @@ def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
 
 def _is_identity(op: Any) -> bool:
     if op.type == "dropout":
+        # `downgrade_in_infer` multiplies by 1 - dropout_prob at inference.
         return op.attr("dropout_implementation") == "upscale_in_train" or op.attr("dropout_prob") == 0
     if op.type == "scale":
         return op.attr("scale") == 1 and op.attr("bias") == 0 and not op.input("ScaleTensor")
@@ -48,9 +68,9 @@ def _is_identity(op: Any) -> bool:
 
 
 def _bypass(model: InferenceModel, op: Any) -> bool:
-    """Let the readers of an identity's output read its input; False when the output is the model's own."""
+    """Let the readers of an identity's output read its input; False where that could change an output."""
     source, target = op.input("X")[0], op.output("Out")[0]
-    if target in model.fetch_names:
+    if target in model.fetch_names or _writers(model, source) > 1 or _writers(model, target) > 1:
         return False
     for reader in model.ops:
         reader._rename_input(target, source)
@@ -58,24 +78,39 @@ def _bypass(model: InferenceModel, op: Any) -> bool:
     return True
 
 
+def _store_reshaped(model: InferenceModel, op: Any) -> bool:
+    """Store a reshaped weight as a weight: Paddle reshapes the bias of a convolution at every inference."""
+    source, target = op.input("X")[0], op.output("Out")[0]
+    asked_at_runtime = any(slot in op.input_names and op.input(slot) for slot in ("Shape", "ShapeTensor"))
+    known = model.is_weight(source) and -1 not in _shape(model, target)
+    if asked_at_runtime or not known or target in model.fetch_names or _writers(model, target) > 1:
+        return False
+    model.set_weight(target, model.weight(source).reshape(_shape(model, target)))
+    variable = model.program.global_block().var(target)
+    variable.persistable, variable.stop_gradient = True, True
+    _remove(model, op)
+    return True
+
+
+def _writers(model: InferenceModel, name: str) -> int:
+    return sum(name in op.output_arg_names for op in model.ops)
+
+
 def _fold(model: InferenceModel, norm: Any) -> bool:
-    """Fold a batch norm into the convolution whose output only it reads, perhaps through the addition of a bias."""
+    """Fold a batch norm into the layer whose output only it reads, perhaps through the addition of a bias."""
     block = model.program.global_block()
-    name = norm.input("X")[0]
-    maker = _only_maker(model, name)
-    addition = None
-    if maker is not None and maker.type == "elementwise_add" and _is_channel_bias(model, maker):
-        addition, maker = maker, _only_maker(model, maker.input("X")[0])
-    if maker is None or maker.type not in _FOLDABLE:
+    layer, addition = _only_maker(model, norm.input("X")[0]), None
+    if layer is not None and layer.type == "elementwise_add" and _is_channel_bias(model, layer):
+        layer, addition = _only_maker(model, layer.input("X")[0]), layer
+    axis = None if layer is None else _channel_axis(model, layer)
+    if layer is None or axis is None or norm.attr("data_layout") not in _CHANNELS_FIRST:
         return False
-    slot, axis = _FOLDABLE[maker.type]
-    weight_name = maker.input(slot)[0]
-    if not model.is_weight(weight_name) or sum(weight_name in op.input_arg_names for op in model.ops) != 1:
-        return False
+    weight_slot, output_slot = _FOLDABLE[layer.type]
     gamma, beta, mean, variance = (
         model.weight(norm.input(part)[0]).astype(np.float64) for part in ("Scale", "Bias", "Mean", "Variance")
     )
     factor = gamma / np.sqrt(variance + norm.attr("epsilon"))
+    weight_name = layer.input(weight_slot)[0]
     weight = model.weight(weight_name)
     shape = [1] * weight.ndim
     shape[axis] = -1
@@ -90,17 +125,38 @@ def _fold(model: InferenceModel, norm: Any) -> bool:
     model.set_weight(variable.name, bias)
     position = _position(model, norm)
     _remove(model, norm)
-    made = maker.output("Output")[0]
     block._insert_op_without_sync(
         position,
         type="elementwise_add",
-        inputs={"X": [block.var(made)], "Y": [variable]},
+        inputs={"X": [block.var(layer.output(output_slot)[0])], "Y": [variable]},
         outputs={"Out": [block.var(output)]},
         attrs={"axis": 1},
     )
     if addition is not None:
         _remove(model, addition)
     return True
+
+
+def _channel_axis(model: InferenceModel, layer: Any) -> int | None:
+    """The weight's axis of output channels; None where a batch norm after this operator cannot be folded into it."""
+    if layer.type not in _FOLDABLE:
+        return None
+    slot = _FOLDABLE[layer.type][0]
+    name = layer.input(slot)[0]
+    alone = model.is_weight(name) and sum(name in op.input_arg_names for op in model.ops) == 1
+    if not alone or model.weight(name).dtype != np.float32:
+        return None
+    if slot == "Filter":
+        biased = "Bias" in layer.input_names and layer.input("Bias")
+        return 0 if layer.attr("data_format") in _CHANNELS_FIRST and not biased else None
+    # A batch norm's channels are axis 1, which is the matrix product's last axis only for a table of rows.
+    if model.weight(name).ndim != 2 or len(_shape(model, layer.output("Out")[0])) != 2:
+        return None
+    return 0 if layer.type == "matmul_v2" and layer.attr("trans_y") else 1
+
+
+def _shape(model: InferenceModel, name: str) -> tuple[int, ...]:
+    return tuple(model.program.global_block().var(name).shape)
 
 
 def _only_maker(model: InferenceModel, name: str) -> Any | None:
@@ -111,11 +167,14 @@ def _only_maker(model: InferenceModel, name: str) -> Any | None:
     return makers[0] if alone else None
 
 
-def _is_channel_bias(model: InferenceModel, op: Any) -> bool:
-    if not model.is_weight(op.input("Y")[0]):
+def _is_channel_bias(model: InferenceModel, addition: Any) -> bool:
+    if not model.is_weight(addition.input("Y")[0]):
         return False
-    shape = model.weight(op.input("Y")[0]).shape
-    return (len(shape) == 1 and op.attr("axis") == 1) or (len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1)
+    shape = model.weight(addition.input("Y")[0]).shape
+    if len(shape) == 1:
+        channels_last = addition.attr("axis") == -1 and len(_shape(model, addition.input("X")[0])) == 2
+        return addition.attr("axis") == 1 or channels_last
+    return len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1
 
 
 def _position(model: InferenceModel, op: Any) -> int:

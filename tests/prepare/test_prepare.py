@@ -248,7 +248,7 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
         )
     )
     model = InferenceModel.load(RECOGNISER)
-    calibration, evaluation = read(data, model.feed_specs())
+    calibration, evaluation = read(data, model.feed_specs(), model.fetch_specs()[0].shape[-1])
     assert calibration.labels is None
     metric = scorer("ctc_exact", evaluation.labels)
     for batch in evaluation.batches(8):

@@ -10,8 +10,11 @@ from act.samples import FeedSpec, Samples
 from tasks.prepare.readers import arrays, text_lines
 
 
-def read(data: Data, feeds: Sequence[FeedSpec]) -> tuple[Samples, Samples]:
+def read(data: Data, feeds: Sequence[FeedSpec], class_count: int) -> tuple[Samples, Samples]:
     """The calibration samples and the evaluation samples for a model with these inputs.
+
+    Args:
+        class_count: how many classes the model's first output tells apart; -1 when it does not say.
 
     Raises:
         InputError: the data cannot be read, or the reader cannot feed this model.
@@ -21,4 +24,4 @@ def read(data: Data, feeds: Sequence[FeedSpec]) -> tuple[Samples, Samples]:
     assert isinstance(data, TextLines)
     if len(feeds) != 1:
         raise InputError(f"reader `text_lines` feeds one picture, but the model has {len(feeds)} inputs; use `arrays`")
-    return text_lines.read(data, feeds[0].name)
+    return text_lines.read(data, feeds[0].name, class_count)

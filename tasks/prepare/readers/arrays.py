@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from act.errors import InputError
+from act.machine import memory_bytes
 from act.params import Arrays
-from act.samples import LABEL, Ragged, Samples
+from act.samples import LABEL, Array, Ragged, Samples
+
+LARGEST_MEMORY_SHARE = 0.25
 
 
 def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
@@ -27,24 +30,40 @@ def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
 
 
 def _read(path: Path, feeds: Collection[str], labelled: bool) -> Samples:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the reader `arrays` needs it") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise InputError(f"{path}: not a NumPy .npz file of plain numbers: {error}") from None
-    except AttributeError:
-        raise InputError(f"{path}: holds one bare array; save it with numpy.savez(path, FEED=array)") from None
+    arrays = _load(path)
     for name, array in arrays.items():
         if array.ndim == 0:
             raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
     label = arrays.pop(LABEL, None) if LABEL not in feeds else None
     ragged = {name: _rows(array) for name, array in arrays.items()}
-    labels = _rows(label.reshape(len(label), -1).astype(np.int64)) if labelled and label is not None else None
-    return Samples(ragged, labels)
+    if label is None or not labelled:
+        return Samples(ragged)
+    if label.dtype.kind not in "iub":
+        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; class numbers are whole numbers")
+    each = max(int(np.prod(label.shape[1:])), 1)
+    return Samples(ragged, _rows(label.reshape(len(label), each).astype(np.int64)))
 
 
-def _rows(array: np.ndarray) -> Ragged:
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        # What cannot be held must not be unpacked: a small file can promise any size.
+        if size > memory_bytes() * LARGEST_MEMORY_SHARE:
+            raise InputError(f"{path}: unpacks to {size / 1e9:.1f} GB, too much for this machine; give fewer samples")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; the reader `arrays` needs it") from None
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: not a NumPy .npz file of plain numbers: {reason}; save it with numpy.savez(path, FEED=array)"
+        ) from None
+
+
+def _rows(array: Array) -> Ragged:
     shapes = np.tile(np.array(array.shape[1:], dtype=np.int64), (len(array), 1))
     return Ragged(np.ascontiguousarray(array).reshape(-1), shapes)

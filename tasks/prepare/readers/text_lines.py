@@ -37,18 +37,26 @@ _MOST_WORDS = 3
 _MOST_TRIES = 1000
 
 
-def read(settings: TextLines, feed: str) -> tuple[Samples, Samples]:
+def read(settings: TextLines, feed: str, class_count: int) -> tuple[Samples, Samples]:
     """Draw the calibration samples (no labels) and the evaluation samples (labels) for the input named `feed`.
+
+    Args:
+        class_count: how many classes the model tells apart; -1 when it does not say.
 
     Feeds are float32 [3, height, width] in [-1, 1]. Labels of `recognition` are int64 class numbers filled up with
     `PADDING`; labels of `direction` are int64 [1]: 1 when the line is upside down.
 
     Raises:
-        InputError: the list of words or the alphabet is missing or unusable.
+        InputError: the list of words or the alphabet is missing or unusable, or belongs to another model.
     """
     words = _read_words(Path(settings.path))
     classes = _read_alphabet(settings) if settings.task == "recognition" else {}
     if classes:
+        if class_count not in (-1, len(classes) + 1):
+            raise InputError(
+                f"{settings.alphabet}: {len(classes)} characters with the space and one blank make {len(classes) + 1} "
+                f"classes, but the model has {class_count}; name the alphabet that the model was trained with"
+            )
         words = [word for word in words if all(case(c) in classes for c in word for case in _CASES)]
         if not words:
             raise InputError(f"{settings.path}: no word of it can be written with the alphabet {settings.alphabet}")
@@ -66,7 +74,7 @@ def read(settings: TextLines, feed: str) -> tuple[Samples, Samples]:
 
 def _draw(painter: _Painter, settings: TextLines, role: Role, count: int) -> list[tuple[Picture, str, bool]]:
     lines = []
-    for number in tqdm(range(count), desc=f"drawing {role}", unit="line", leave=False):
+    for number in tqdm(range(count), desc=f"drawing {role}", unit="line", leave=False, delay=2):
         turned = settings.task == "direction" and number % 2 == 1
         picture, text = painter.line(role, number, turned)
         lines.append((picture, text, turned))

@@ -1,0 +1,39 @@
+"""Small inference models made on the spot, for what the real models do not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from act.model import InferenceModel
+from act.paddle_setup import CPU, paddle
+
+
+def build(network: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0) -> InferenceModel:
+    """The inference model of `network`, a function from the input `x` (float32, batch axis first) to the output.
+
+    All weights are random, and those of batch norms far from the identity, so that a wrong sum shows.
+    """
+    program, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    with (
+        paddle.static.scope_guard(scope),
+        paddle.utils.unique_name.guard(),
+        paddle.static.program_guard(program, startup),
+    ):
+        x = paddle.static.data("x", [-1, *shape[1:]], "float32")
+        output = network(x)
+        paddle.static.Executor(CPU).run(startup)
+        program = paddle.static.normalize_program(program, [x], [output])
+    rng = np.random.default_rng(seed)
+    fetches = [op.input("X")[0] for op in program.global_block().ops if op.type == "fetch"]
+    model = InferenceModel(program, scope, ["x"], fetches)
+    for name in model.weight_names():
+        model.set_weight(name, rng.uniform(0.5, 1.5, model.weight(name).shape).astype(np.float32))
+    return model
+
+
+def batch(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Random values for the input `x`."""
+    return {"x": np.random.default_rng(1).normal(size=shape).astype(np.float32)}
