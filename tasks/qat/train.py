@@ -68,7 +68,7 @@ def train(model: InferenceModel, scheme: Scheme, samples: Samples, settings: Qat
         for epoch in range(1, settings.epochs + 1):
             losses = []
             for index in rng.permutation(len(batches)):
-                losses.append(training.step(batches[index], model.run(batches[index])))
+                losses.append(training.step(batches[index], model.run(batches[index], training.teacher_names)))
                 bar.set_postfix_str(f"loss {losses[-1]:.4f}, best quality {result.quality_after:.4f}")
                 bar.update()
                 if not math.isfinite(losses[-1]):

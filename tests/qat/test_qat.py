@@ -59,7 +59,7 @@ def closeness(model: InferenceModel) -> Any:
 
 def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme: Scheme) -> None:
     training = build(model, scheme, SETTINGS, steps=1)
-    outputs = training.outputs(BATCH, model.run(BATCH))[0]
+    outputs = training.outputs(BATCH, model.run(BATCH, training.teacher_names))[0]
     candidate = quantize(model, scheme).run(BATCH)[0]
     assert cosine(outputs, candidate) > 0.9999
     assert np.abs(outputs - candidate).max() < 0.1 * np.abs(model.run(BATCH)[0] - candidate).max()
