@@ -54,7 +54,8 @@ class TextLines(Settings):
     path: str = Field(min_length=1, description="text file with one word a line")
     task: Literal["recognition", "direction"] = "recognition"
     alphabet: str | None = Field(
-        default=None, description="file with one character a line, or `package.yaml:key`; needed for `recognition`"
+        default=None,
+        description="file with one character a line, or a model's reference file; needed for `recognition`",
     )
     calibration: int = Field(default=128, ge=1, le=100_000)
     evaluation: int = Field(default=512, ge=1, le=100_000)
@@ -174,6 +175,15 @@ class Job(Settings):
         if "Distillation" in strategy and "QuantAware" not in strategy:
             raise ValueError("`Distillation` alone trains nothing: add `QuantAware`")
         return strategy
+
+    @model_validator(mode="after")
+    def _strategy_fits_the_target(self) -> Job:
+        if self.strategy not in ("auto", []) and "int8" not in self.target.precisions:
+            raise ValueError(
+                f"strategy {', '.join(self.strategy)} makes int8 models, but `target.precisions` lacks int8: add it, "
+                "or set `strategy: []`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _metric_fits_the_data(self) -> Job:

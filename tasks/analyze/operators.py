@@ -29,7 +29,8 @@ class Operator:
         name: its first output.
         type: Paddle's operator type.
         shape: of that output for one sample, batch axis first.
-        parameters: number of values in its weights.
+        weights: the shape of each of its weights.
+        parameters: number of values in its weights; a weight that several operators share counts for each of them.
         multiply_adds: for one sample.
         quantizable: whether our quantizer can run it in int8.
         latency_share: of the whole model's latency, in [0, 1]; None where it was not told apart.
@@ -38,6 +39,7 @@ class Operator:
     name: str
     type: str
     shape: tuple[int, ...]
+    weights: tuple[tuple[int, ...], ...]
     parameters: int
     multiply_adds: int
     quantizable: bool
@@ -61,6 +63,7 @@ def list_operators(model: InferenceModel, batch: Mapping[str, Array]) -> list[Op
                 output,
                 op.type,
                 shapes[output],
+                tuple(tuple(value.shape) for value in weights.values()),
                 sum(int(value.size) for value in weights.values()),
                 _multiply_adds(op, shapes),
                 output in quantizable,
@@ -79,7 +82,9 @@ def _main_output(op: Any) -> str:
 
 def _inputs(model: InferenceModel, op: Any) -> list[str]:
     """The activations whose shapes decide an operator's multiply-adds."""
-    if op.type not in ("matmul_v2", "mul"):
+    if op.type == "conv2d_transpose":
+        return list(op.input("Input"))
+    if op.type not in ("matmul", "matmul_v2", "mul"):
         return []
     return [name for name in (*op.input("X"), *op.input("Y")) if not model.is_weight(name)]
 
@@ -91,11 +96,12 @@ def _multiply_adds(op: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     if op.type == "conv2d_transpose":
         image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
         return int(np.prod(image)) * int(np.prod(weight[1:]))
-    if op.type == "matmul_v2":
+    if op.type in ("matmul", "matmul_v2"):
         left = shapes[op.input("X")[0]]
-        return output * int(left[-2] if op.attr("trans_x") else left[-1])
+        turned = op.attr("trans_x" if op.type == "matmul_v2" else "transpose_X") and len(left) > 1
+        return output * int(left[-2] if turned else left[-1])
     if op.type == "mul":
-        return output * int(shapes[op.input("Y")[0]][0])
+        return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
     return 0
 
 

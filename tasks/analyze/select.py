@@ -11,16 +11,18 @@ only the first), `train` (train where that misses the budget), `precisions` {eng
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, Job, StrategyName, load_job
+from act.errors import InputError, exit_on_input_error
+from act.params import DEFAULT_PATH, EngineName, Job, StrategyName, load_job
 
-# Below this share of the multiply-adds in layers that can run in int8, quantization cannot pay for its own conversions.
+# Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
+# neither faster, for its conversions cost more than it saves, nor smaller.
 LEAST_INT8_SHARE = 0.1
 
 
@@ -61,6 +63,12 @@ def main() -> None:
     with exit_on_input_error():
         job = load_job(arguments.job, arguments.params)
         analysis = read_json(stage_folder(arguments.job, "analyze") / "analysis.json")
+        missing = [name for name in job.target.engines if name not in analysis["engines"]]
+        if missing:
+            raise InputError(
+                f"the analysis of {arguments.job} knows nothing of {', '.join(missing)}: the target has changed since; "
+                f"run `python -m tasks.analyze --job {arguments.job}`, or `dvc repro`"
+            )
         strategy = _obey(job) if job.strategy != "auto" else choose(job, analysis)
         with replace_folder(stage_folder(arguments.job, "select")) as folder:
             write_json(
@@ -88,11 +96,12 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
     able = [name for name in job.target.engines if "int8" in analysis["engines"][name]["precisions"]]
     if not able:
         return Strategy(why="none of the target's engines can run int8 here, so nothing is quantized")
-    total = analysis["multiply_adds"]
-    share = max(analysis["engines"][name]["int8_multiply_adds"] for name in able) / total if total else 0.0
-    if share < LEAST_INT8_SHARE:
+    share = _largest_share(analysis, able, "multiply_adds")
+    weights = _largest_share(analysis, able, "parameters")
+    if share < LEAST_INT8_SHARE and weights < LEAST_INT8_SHARE:
         return Strategy(
-            why=f"only {share:.0%} of the multiply-adds are in layers that can run in int8, so nothing is quantized"
+            why=f"only {share:.0%} of the multiply-adds and {weights:.0%} of the parameters are in layers that can run "
+            "in int8, so nothing is quantized"
         )
     fast = [machine.CAPABILITIES[f] for f in analysis["machine"]["capabilities"] if f in machine.INT8_FLAGS]
     speed = (
@@ -116,6 +125,12 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
         ],
         f"{share:.0%} of the multiply-adds can run in int8, and {speed}",
     )
+
+
+def _largest_share(analysis: dict[str, Any], engines: Sequence[EngineName], cost: str) -> float:
+    """The share of a cost that layers carry which can run in int8, on the engine where it is largest."""
+    total = analysis[cost]
+    return max(analysis["engines"][name][f"int8_{cost}"] for name in engines) / total if total else 0.0
 
 
 def _precisions(job: Job, analysis: dict[str, Any], strategy: Strategy) -> dict[str, list[dict[str, str]]]:
