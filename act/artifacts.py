@@ -1,7 +1,7 @@
 """What passes between stages: folders that are either whole or absent, and JSON with a schema version.
 
-A stage fills a fresh folder beside its final place and renames it when complete, so that a stage killed at any moment
-leaves nothing that a rerun would take for whole.
+A stage fills a fresh folder beside its final place and renames it when complete; an older one is renamed away before.
+So a stage that is killed at any moment leaves nothing that a rerun would take for whole.
 """
 
 from __future__ import annotations
@@ -30,17 +30,20 @@ def stage_folder(job: str, stage: str) -> Path:
 def replace_folder(final: Path) -> Iterator[Path]:
     """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in final.parent.glob(f".{final.name}.partial-*"):
-        shutil.rmtree(leftover)
+    for kind in ("partial", "old"):
+        for leftover in final.parent.glob(f".{final.name}.{kind}-*"):
+            shutil.rmtree(leftover)
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    old = final.with_name(f".{final.name}.old-{os.getpid()}")
     partial.mkdir()
     try:
         yield partial
         if final.exists():
-            shutil.rmtree(final)
+            final.rename(old)
         partial.rename(final)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, payload: dict[str, Any]) -> None:

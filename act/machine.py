@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from act.engines.base import cpu_flags
-
 # Linux's names of the instruction sets that decide which precisions are fast.
 CAPABILITIES = {
     "avx512_vnni": "AVX512-VNNI",
@@ -32,6 +30,15 @@ PACKAGES = (
     "prefect",
     "dvc",
 )
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())
 
 
 def capabilities() -> list[str]:

@@ -67,12 +67,3 @@ class Engine(ABC):
     def describe(self) -> dict[str, Any]:
         """What the engine says it did with the loaded model: plain JSON values."""
         return {}
-
-
-def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, RuntimePrecision, cpu_flags
+from act.engines.base import Engine, RuntimePrecision
+from act.machine import BF16_FLAGS, cpu_flags
 from act.paddle_setup import paddle
 from act.samples import Array
 
@@ -35,7 +36,7 @@ class PaddleInference(Engine):
         return str(paddle.__version__)
 
     def precisions(self) -> tuple[RuntimePrecision, ...]:
-        bf16 = {"avx512_bf16", "amx_bf16"} & cpu_flags()
+        bf16 = cpu_flags().intersection(BF16_FLAGS)
         return ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from act.artifacts import write_json
 from act.engines import ENGINES
-from act.engines.base import cpu_flags
 from act.errors import InputError
+from act.machine import cpu_flags
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import Benchmark, Target

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from act.engines import ENGINES, EngineFailure, EngineProcess
-from act.engines.base import cpu_flags
+from act.machine import cpu_flags
 from act.model import InferenceModel
 from act.onnx_format import to_onnx
 from act.quality import cosine

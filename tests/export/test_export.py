@@ -1,0 +1,82 @@
+"""Exported files compute what the simulated model computes, and a file that does not is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from act.model import InferenceModel
+from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.samples import Ragged, Samples
+from tasks.export import calibration_table
+from tasks.export.check import Checker
+from tasks.export.write import write_fp32, write_int8
+from tests.models import RECOGNISER, noise
+
+SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    return InferenceModel.load(RECOGNISER)
+
+
+@pytest.fixture(scope="module")
+def scheme(model: InferenceModel) -> Scheme:
+    layers = quantizable_layers(model, OPERATORS)
+    activations = model.run({"x": noise(2)}, [layer.activation for layer in layers])
+    return make_scheme(model, layers, {la.activation: float(np.abs(a).max()) for la, a in zip(layers, activations)})
+
+
+def test_every_form_is_written_and_shrinks_to_about_a_quarter(
+    model: InferenceModel, scheme: Scheme, tmp_path: Path
+) -> None:
+    checker = Checker(SAMPLES)
+    fp32 = write_fp32(model, tmp_path, checker)
+    int8 = write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    for entry in (fp32, int8):
+        for path in entry["files"].values():
+            assert (tmp_path / path).exists()
+    assert int8["weight_bytes"] < 0.3 * fp32["weight_bytes"]
+    assert int8["bytes"]["openvino"] < 0.3 * fp32["bytes"]["openvino"]
+    assert int8["check"]["onnx_steps"] < 0.5 * int8["check"]["fp32_steps"]
+    stored = {i.name: i.data_type for i in onnx.load(tmp_path / int8["files"]["openvino"]).graph.initializer}
+    assert sum(kind == onnx.TensorProto.INT8 for name, kind in stored.items() if name.endswith(".quantized")) == 47
+
+
+def test_the_calibration_table_has_a_line_a_tensor(scheme: Scheme, tmp_path: Path) -> None:
+    calibration_table.write(scheme, tmp_path / "table.txt")
+    lines = [line.split(" ") for line in (tmp_path / "table.txt").read_text().splitlines()]
+    assert {name: float(scale) for name, scale in lines} == dict(scheme.activations)
+
+
+def spoil(path: Path, suffix: str, change: float) -> None:
+    twin = onnx.load(path)
+    for initialiser in twin.graph.initializer:
+        if initialiser.name.endswith(suffix) and initialiser.data_type == onnx.TensorProto.FLOAT:
+            changed = np.asarray(numpy_helper.to_array(initialiser) * change, dtype=np.float32)
+            initialiser.CopyFrom(numpy_helper.from_array(changed, initialiser.name))
+    onnx.save(twin, path)
+
+
+def test_a_file_with_wrong_scales_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    checker = Checker(SAMPLES)
+    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    folder = tmp_path / "int8-ptq"
+    spoil(folder / "quant_model.onnx", "_0.scale", 1.2)
+    with pytest.raises(RuntimeError, match="does not compute what the simulated model does"):
+        checker.int8(model, quantize(model, scheme), scheme, folder, folder / "quant_model.onnx")
+
+
+def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    checker = Checker(SAMPLES)
+    write_fp32(model, tmp_path, checker)
+    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    with pytest.raises(RuntimeError, match="does not compute"):
+        checker.int8(
+            model, quantize(model, scheme), scheme, tmp_path / "fp32", tmp_path / "int8-ptq" / "quant_model.onnx"
+        )
