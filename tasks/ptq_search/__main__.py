@@ -10,14 +10,18 @@ Reads the model and samples of `prepare` and the strategy of `select`. Writes
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError, exit_on_input_error
 from act.params import DEFAULT_PATH, Job, PtqSearch, load_job
+
+if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
+    from tasks.ptq_search.search import Search, Settings
 
 SENSITIVITY_SAMPLES = 4
 CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
@@ -58,7 +62,6 @@ def _first_only(settings: PtqSearch) -> PtqSearch:
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
-    # Paddle takes seconds to import, and a skipped stage needs none of it.
     from act.evaluation import Evaluation
     from act.model import InferenceModel
     from act.onnx_format import to_onnx
@@ -95,18 +98,15 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     fp32_onnx = to_onnx(model)
     reference = evaluation.quality(model, None, fp32_onnx)
     search = Search(model, layers, statistics, lambda scheme: evaluation.quality(model, scheme, fp32_onnx), settings)
-    with tqdm(total=search.planned(), desc="trials", unit="trial") as bar:
-        for trial in search.try_rules():
-            _show(bar, trial.settings.to_json(), trial.quality.value)
-        best = search.best().settings
-        sensitivities = measure(
-            model,
-            layers,
-            search.thresholds(best.algorithm, best.hist_percent),
-            next(samples.head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES)),
-        )
-        for trial in search.try_float_layers(sensitivities):
-            _show(bar, trial.settings.to_json(), trial.quality.value)
+    _try_all(search, search.rules(), "threshold rules")
+    best = search.best().settings
+    sensitivities = measure(
+        model,
+        layers,
+        search.thresholds(best.algorithm, best.hist_percent),
+        next(samples.head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES)),
+    )
+    _try_all(search, search.float_layers(sensitivities), "float layers")
 
     write_json(
         folder / "trials.json",
@@ -149,9 +149,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         print(f"ptq_search: {candidate['id']}: quality {candidate['quality']:.4f}, fp32 {reference.value:.4f}")
 
 
-def _show(bar: Any, settings: dict[str, Any], quality: float) -> None:
-    bar.set_postfix_str(f"{settings['ptq_algo']}, {len(settings['float_layers'])} float layers: {quality:.4f}")
-    bar.update()
+def _try_all(search: Search, trials: Sequence[Settings], what: str) -> None:
+    with tqdm(trials, desc=what, unit="trial") as bar:
+        for settings in bar:
+            trial = search.run(settings)
+            bar.set_postfix_str(f"{settings.algorithm}, quality {trial.quality.value:.4f}")
 
 
 if __name__ == "__main__":

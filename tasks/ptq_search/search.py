@@ -8,7 +8,7 @@ Nothing here depends on a clock, so that the same samples give the same candidat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,25 +81,33 @@ class Search:
         apply = rule(algorithm, hist_percent)
         return {name: apply(statistics) for name, statistics in self.statistics.items()}
 
-    def try_rules(self) -> Iterator[Trial]:
-        """Try each threshold rule with all layers quantized."""
-        for algorithm in self.settings.algorithms:
-            for share in self.settings.hist_percent if algorithm == "hist" else [None]:
-                yield self._try(Settings(algorithm, share))
+    def rules(self) -> list[Settings]:
+        """Each threshold rule with all layers quantized."""
+        shares = self.settings.hist_percent
+        return [
+            Settings(rule, share)
+            for rule in self.settings.algorithms
+            for share in (shares if rule == "hist" else [None])
+        ]
 
-    def try_float_layers(self, sensitivities: Sequence[LayerSensitivity]) -> Iterator[Trial]:
-        """Under the best rule so far, leave the most sensitive layers in floating point, ever more of them."""
-        best = self.best().settings
-        count = 1
-        while count <= min(self.settings.max_float_layers, len(self.layers) - 1):
-            left = tuple(entry.layer for entry in sensitivities[:count])
-            yield self._try(Settings(best.algorithm, best.hist_percent, left))
-            count *= 2
+    def float_layers(self, sensitivities: Sequence[LayerSensitivity]) -> list[Settings]:
+        """The best settings so far with the most sensitive layers left in floating point: one, two, four, ..."""
+        best, most = self.best().settings, min(self.settings.max_float_layers, len(self.layers) - 1)
+        counts = [2**power for power in range(most.bit_length())]
+        return [
+            Settings(best.algorithm, best.hist_percent, tuple(entry.layer for entry in sensitivities[:count]))
+            for count in counts
+        ]
 
-    def planned(self) -> int:
-        """How many trials the two steps make at most."""
-        rules = sum(len(self.settings.hist_percent) if a == "hist" else 1 for a in self.settings.algorithms)
-        return rules + min(self.settings.max_float_layers, len(self.layers) - 1).bit_length()
+    def run(self, settings: Settings) -> Trial:
+        """Make one trial and keep it."""
+        started = time.perf_counter()
+        chosen = [layer for layer in self.layers if layer.name not in settings.float_layers]
+        scheme = make_scheme(self.model, chosen, self.thresholds(settings.algorithm, settings.hist_percent))
+        quality = self.evaluate(scheme)
+        trial = Trial(len(self.trials), settings, scheme, quality, time.perf_counter() - started)
+        self.trials.append(trial)
+        return trial
 
     def best(self) -> Trial:
         """The trial of highest quality; of equal ones the one with fewer float layers, then the earlier one."""
@@ -110,12 +118,3 @@ class Search:
         whole = min((t for t in self.trials if not t.settings.float_layers), key=lambda t: (-t.quality.value, t.number))
         best = self.best()
         return [whole] if best.number == whole.number else [whole, best]
-
-    def _try(self, settings: Settings) -> Trial:
-        started = time.perf_counter()
-        chosen = [layer for layer in self.layers if layer.name not in settings.float_layers]
-        scheme = make_scheme(self.model, chosen, self.thresholds(settings.algorithm, settings.hist_percent))
-        quality = self.evaluate(scheme)
-        trial = Trial(len(self.trials), settings, scheme, quality, time.perf_counter() - started)
-        self.trials.append(trial)
-        return trial

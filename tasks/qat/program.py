@@ -8,6 +8,8 @@ they only cost time.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -111,19 +113,21 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
         clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
         paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
-        program = quanter.quant_aware(
-            student.program,
-            CPU,
-            {
-                "onnx_format": True,
-                "scale_trainable": False,
-                "quantize_op_types": list(OPERATORS),
-                "not_quant_pattern": [_SKIP],
-            },
-            scope=student.scope,
-            for_test=False,
-            return_program=True,
-        )
+        # Its progress bars would stand between ours.
+        with contextlib.redirect_stderr(io.StringIO()):
+            program = quanter.quant_aware(
+                student.program,
+                CPU,
+                {
+                    "onnx_format": True,
+                    "scale_trainable": False,
+                    "quantize_op_types": list(OPERATORS),
+                    "not_quant_pattern": [_SKIP],
+                },
+                scope=student.scope,
+                for_test=False,
+                return_program=True,
+            )
     _remove_observers(program)
     _set_scales(student, program, scheme)
     return TrainingProgram(student, program, teacher_names, targets, loss.name, trained, rate)
