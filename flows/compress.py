@@ -255,6 +255,10 @@ def main() -> int:
     except CompressionFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR_EXIT_CODE if error.user_error else 1
+    except OSError as error:
+        # The disk is full, a file may not be written, the temporary server did not start.
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except (KeyboardInterrupt, TerminationSignal) as stop:
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         print(f"error: stopped by {number.name}", file=sys.stderr)

@@ -60,7 +60,7 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
                 for stage in ordered
             ]
     except DvcException as error:
-        raise InputError(f"dvc.yaml: {' '.join(str(error).split())}") from None
+        raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc stage list` tells more") from None
 
 
 def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:

@@ -31,7 +31,7 @@ def temporary_server(home: Path) -> Iterator[str]:
     Must be entered from the main thread: the server ends with the thread that started it.
 
     Raises:
-        RuntimeError: it did not start.
+        OSError: it did not start.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
@@ -54,7 +54,7 @@ def temporary_server(home: Path) -> Iterator[str]:
     try:
         address = f"http://127.0.0.1:{port}/api"
         if not _is_healthy(address, process):
-            raise RuntimeError(f"Prefect's temporary server did not start; its log is {log}")
+            raise OSError(f"Prefect's temporary server did not start; its log is {log}")
         yield address
     finally:
         process.terminate()
