@@ -137,11 +137,11 @@ class PtqSearch(Settings):
 class Qat(Settings):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
-    epochs: int = Field(default=6, ge=1, le=1000)
+    epochs: int = Field(default=3, ge=1, le=1000)
     batch_size: int = Field(default=8, ge=1, le=1024)
-    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    learning_rate: float = Field(default=1e-5, gt=0, le=1)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    time_limit_minutes: float = Field(default=4.0, gt=0, le=60 * 24 * 7)
+    time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
 
 
 class Benchmark(Settings):
