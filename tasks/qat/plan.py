@@ -46,7 +46,8 @@ def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: fl
         return stay, "no training: there is no quantized candidate to train"
     best = max(candidates, key=lambda candidate: float(candidate["quality"]))
     if best["drop"] <= max_quality_drop:
-        return stay, f"no training: {best['id']} loses {best['drop']:.4f}, within the budget of {max_quality_drop:g}"
+        lost = f"loses {best['drop']:.4f}" if best["drop"] > 0 else "loses nothing"
+        return stay, f"no training: {best['id']} {lost}, within the budget of {max_quality_drop:g}"
     missed = f"{best['id']} loses {best['drop']:.4f}, more than the budget of {max_quality_drop:g}"
     if not allowed:
         return stay, f"no training: {missed}, but the strategy does not train"

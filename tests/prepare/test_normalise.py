@@ -100,7 +100,9 @@ def test_folding_keeps_the_outputs(network: Callable[[Any], Any], shape: tuple[i
     result, changes = normalise(model)
     assert not [op for op in result.ops if op.type == "reshape2" and model.is_weight(op.input("X")[0])]
     assert changes.folded_batch_norms == folded
-    assert sum(op.type == "batch_norm" for op in model.ops) - sum(op.type == "batch_norm" for op in result.ops) == folded
+    assert (
+        sum(op.type == "batch_norm" for op in model.ops) - sum(op.type == "batch_norm" for op in result.ops) == folded
+    )
     assert result.feed_names == model.feed_names and result.fetch_names == model.fetch_names
     np.testing.assert_allclose(result.run(batch(shape))[0], model.run(batch(shape))[0], rtol=1e-4, atol=1e-4)
 
