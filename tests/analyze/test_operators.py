@@ -1,0 +1,101 @@
+"""The table of operators: its counts are worked out by hand here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from act.paddle_setup import paddle
+from tasks.analyze.operators import Operator, assign_latency, list_operators
+from tests.prepare.networks import batch, build
+
+PICTURE = (1, 4, 8, 8)
+ROWS = (1, 6)
+
+
+def parameter(*shape: int) -> Any:
+    return paddle.create_parameter(list(shape), "float32")
+
+
+def conv(x: Any) -> Any:
+    return paddle.nn.Conv2D(4, 6, 3, stride=2, padding=1, groups=2, bias_attr=False)(x)
+
+
+def transposed_conv(x: Any) -> Any:
+    return paddle.nn.Conv2DTranspose(4, 5, 2, stride=2, bias_attr=False)(x)
+
+
+def matmul(x: Any) -> Any:
+    return paddle.matmul(x, parameter(6, 5))
+
+
+def matmul_by_transposed(x: Any) -> Any:
+    return paddle.matmul(x, parameter(5, 6), transpose_y=True)
+
+
+def attention(x: Any) -> Any:
+    """Two activations: [1, 4, 64] times its own transpose."""
+    rows = paddle.reshape(x, [-1, 4, 64])
+    return paddle.matmul(rows, rows, transpose_y=True)
+
+
+def turned_attention(x: Any) -> Any:
+    rows = paddle.reshape(x, [-1, 4, 64])
+    return paddle.matmul(rows, rows, transpose_x=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "kind", "parameters", "multiply_adds", "output"),
+    [
+        (conv, PICTURE, "conv2d", 6 * 2 * 3 * 3, (6 * 4 * 4) * (2 * 3 * 3), (1, 6, 4, 4)),
+        (transposed_conv, PICTURE, "conv2d_transpose", 4 * 5 * 2 * 2, (4 * 8 * 8) * (5 * 2 * 2), (1, 5, 16, 16)),
+        (matmul, ROWS, "matmul_v2", 6 * 5, 5 * 6, (1, 5)),
+        (matmul_by_transposed, ROWS, "matmul_v2", 5 * 6, 5 * 6, (1, 5)),
+        (attention, PICTURE, "matmul_v2", 0, 4 * 4 * 64, (1, 4, 4)),
+        (turned_attention, PICTURE, "matmul_v2", 0, 64 * 64 * 4, (1, 64, 64)),
+    ],
+)
+def test_counts(
+    network: Callable[[Any], Any],
+    shape: tuple[int, ...],
+    kind: str,
+    parameters: int,
+    multiply_adds: int,
+    output: tuple[int, ...],
+) -> None:
+    (found,) = [o for o in list_operators(build(network, shape), batch(shape)) if o.type == kind]
+    assert (found.parameters, found.multiply_adds, found.shape) == (parameters, multiply_adds, output)
+
+
+def test_a_shared_weight_counts_for_each_reader_and_products_of_activations_are_not_quantized() -> None:
+    def network(x: Any) -> Any:
+        layer = paddle.nn.Conv2D(4, 4, 3, padding=1, bias_attr=False)
+        rows = paddle.reshape(layer(layer(x)), [-1, 4, 64])
+        return paddle.matmul(rows, rows, transpose_y=True)
+
+    operators = list_operators(build(network, PICTURE), batch(PICTURE))
+    assert [(o.type, o.parameters, o.quantizable) for o in operators if o.multiply_adds] == [
+        ("conv2d", 144, True),
+        ("conv2d", 144, True),
+        ("matmul_v2", 0, False),
+    ]
+
+
+def operator(name: str, multiply_adds: int, size: int) -> Operator:
+    return Operator(name, "conv2d", (1, size), ((size,),), size, multiply_adds, True)
+
+
+def test_latency_is_measured_where_kernels_match_and_derived_where_not() -> None:
+    kernels = [
+        {"kind": "Convolution", "seconds": 3.0, "shape": [1, 2]},
+        {"kind": "Reorder", "seconds": 1.0, "shape": [1, 2]},
+        {"kind": "Convolution", "seconds": 4.0, "shape": [1, 5]},
+    ]
+    both = [operator("a", 100, 2), operator("b", 300, 5)]
+    assert assign_latency(both, kernels).startswith("measured")
+    assert [o.latency_share for o in both] == [3 / 8, 4 / 8]
+    for useless in (kernels[:2], [{**kernels[0], "shape": [1, 3]}, kernels[2]], []):
+        assert assign_latency(both, useless).startswith("derived")
+        assert [o.latency_share for o in both] == [0.25, 0.75]

@@ -1,0 +1,85 @@
+"""The choice of strategy, as a function of made-up analyses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from act.params import Job
+from tasks.analyze.select import _obey, _precisions, choose
+from tests.place import JOB
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job.model_validate({**JOB, "target": {"engines": ["openvino", "onnxruntime"]}})
+
+
+def analysis(int8_share: float = 0.9, flags: tuple[str, ...] = ("avx512_vnni",), **engines: Any) -> dict[str, Any]:
+    engine = {
+        "precisions": ["fp32", "bf16", "int8"],
+        "int8_layers": 7,
+        "int8_parameters": 1000 * int8_share,
+        "int8_multiply_adds": 5000 * int8_share,
+    }
+    return {
+        "parameters": 1000,
+        "multiply_adds": 5000,
+        "machine": {"capabilities": list(flags)},
+        "engines": {name: {**engine, **engines.get(name, {})} for name in ("openvino", "onnxruntime")},
+    }
+
+
+def test_layers_that_can_run_in_int8_are_quantized(job: Job) -> None:
+    strategy = choose(job, analysis())
+    assert strategy.names == {"HyperParameterOptimization", "QuantPost", "QuantAware", "Distillation"}
+    reasons = dict(strategy.parts)
+    assert "7 layers with 90%" in reasons["QuantPost"] and "AVX512-VNNI" in reasons["QuantPost"]
+
+
+def test_without_int8_instructions_the_reason_warns(job: Job) -> None:
+    assert "may be slower" in choose(job, analysis(flags=())).why
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        (
+            analysis(openvino={"precisions": ["fp32"]}, onnxruntime={"precisions": ["fp32"]}),
+            "none of the target's engines",
+        ),
+        (analysis(int8_share=0.05), "only 5% of the multiply-adds"),
+    ],
+)
+def test_what_cannot_gain_is_not_quantized(job: Job, made: dict[str, Any], reason: str) -> None:
+    strategy = choose(job, made)
+    assert not strategy.parts and reason in strategy.why
+
+
+def test_many_parameters_are_worth_it_though_they_multiply_little(job: Job) -> None:
+    small = {"int8_multiply_adds": 50, "int8_parameters": 900}
+    assert choose(job, analysis(openvino=small, onnxruntime=small)).parts
+
+
+def test_a_target_without_int8_is_not_quantized(job: Job) -> None:
+    target = job.target.model_copy(update={"precisions": ["fp32", "bf16"]})
+    assert not choose(job.model_copy(update={"target": target}), analysis()).parts
+
+
+def test_a_fixed_strategy_is_obeyed(job: Job) -> None:
+    asked = _obey(job.model_copy(update={"strategy": ["QuantPost"]}))
+    assert asked.names == {"QuantPost"}
+    assert asked.to_json()["quantize"] and not asked.to_json()["search"] and not asked.to_json()["train"]
+    assert not _obey(job.model_copy(update={"strategy": []})).to_json()["quantize"]
+
+
+def test_each_engine_gets_the_precisions_it_has(job: Job) -> None:
+    made = analysis(onnxruntime={"precisions": ["fp32", "int8"]})
+    found = _precisions(job, made, choose(job, made))
+    assert {engine: [row["name"] for row in rows] for engine, rows in found.items()} == {
+        "openvino": ["fp32", "bf16", "int8"],
+        "onnxruntime": ["fp32", "int8"],
+    }
+    without = _precisions(job, made, _obey(job.model_copy(update={"strategy": []})))
+    assert [row["name"] for row in without["openvino"]] == ["fp32", "bf16"]
