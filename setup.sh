@@ -26,8 +26,8 @@ for candidate in ${PYTHON:-python3.12 python3.11 python3.10 python3 python}; do
     fi
 done
 if [ -z "$python" ]; then
-    found=$(python3 --version 2>&1) || found="no python3"
-    fail "needs CPython 3.10, 3.11 or 3.12, found ${PYTHON:-$found}; install one, or name it: make PYTHON=/path/to/python"
+    found=$("${PYTHON:-python3}" --version 2>/dev/null) || found="no ${PYTHON:-python3} that runs"
+    fail "needs CPython 3.10, 3.11 or 3.12, found $found; install one, or name it: make PYTHON=/path/to/python"
 fi
 "$python" -c 'import venv, ensurepip' 2>/dev/null || fail "$python lacks the modules venv and ensurepip (on Debian: the package python3-venv)"
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
