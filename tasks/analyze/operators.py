@@ -18,7 +18,10 @@ from act.quantization import OPERATORS, quantizable_layers
 from act.samples import Array
 
 # OpenVINO's names of the kernels that run a layer with a weight.
-_LAYER_KERNELS = ("Convolution", "GroupConvolution", "FullyConnected")
+_LAYER_KERNELS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected")
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
+_TRANSPOSED_CONVOLUTIONS = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
+_MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 
 @dataclass
@@ -51,7 +54,9 @@ def list_operators(model: InferenceModel, batch: Mapping[str, Array]) -> list[Op
     ops = [op for op in model.ops if op.output_arg_names]
     outputs = [_main_output(op) for op in ops]
     wanted = list(dict.fromkeys([*outputs, *(name for op in ops for name in _inputs(model, op))]))
-    shapes = {name: tuple(value.shape) for name, value in zip(wanted, model.run(batch, wanted))}
+    # A branch that this sample does not take gives no value.
+    values = zip(wanted, model.run(batch, wanted))
+    shapes: dict[str, tuple[int, ...]] = {name: () if value is None else tuple(value.shape) for name, value in values}
     shapes |= {name: tuple(value.shape) for name, value in batch.items()}
     quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
     table = []
@@ -82,26 +87,27 @@ def _main_output(op: Any) -> str:
 
 def _inputs(model: InferenceModel, op: Any) -> list[str]:
     """The activations whose shapes decide an operator's multiply-adds."""
-    if op.type == "conv2d_transpose":
+    if op.type in _TRANSPOSED_CONVOLUTIONS:
         return list(op.input("Input"))
-    if op.type not in ("matmul", "matmul_v2", "mul"):
+    if op.type not in _MATRIX_PRODUCTS:
         return []
     return [name for name in (*op.input("X"), *op.input("Y")) if not model.is_weight(name)]
 
 
 def _multiply_adds(op: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
     output = int(np.prod(shapes[_main_output(op)]))
-    if op.type in ("conv2d", "depthwise_conv2d"):
+    if op.type in _CONVOLUTIONS:
         return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
-    if op.type == "conv2d_transpose":
+    if op.type in _TRANSPOSED_CONVOLUTIONS:
         image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
         return int(np.prod(image)) * int(np.prod(weight[1:]))
-    if op.type in ("matmul", "matmul_v2"):
-        left = shapes[op.input("X")[0]]
-        turned = op.attr("trans_x" if op.type == "matmul_v2" else "transpose_X") and len(left) > 1
-        return output * int(left[-2] if turned else left[-1])
     if op.type == "mul":
         return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
+    if op.type in _MATRIX_PRODUCTS:
+        left = shapes[op.input("X")[0]]
+        flag = {"matmul_v2": "trans_x", "matmul": "transpose_X"}.get(op.type)
+        turned = flag is not None and op.attr(flag) and len(left) > 1
+        return output * int(left[-2] if turned else left[-1])
     return 0
 
 

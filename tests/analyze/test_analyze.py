@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from act.engines.registry import ENGINES
 from act.model import InferenceModel
-from tests.place import Place
+from act.params import Job
+from tasks.analyze.__main__ import _ask_engines
+from tests.place import JOB, Place
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +36,77 @@ def test_what_the_model_costs(analysed: Place) -> None:
     analysis = result(analysed, "analyze/analysis.json")
     model = InferenceModel.load(analysed.folder / "artifacts/mine/prepare/model")
     assert analysis["parameters"] == sum(model.weight(name).size for name in model.weight_names())
-    assert analysis["dynamic_axes"]["x"][0] == 0
+    file = analysed.folder / "artifacts/mine/prepare/model/model.pdiparams"
+    headers = file.stat().st_size - 4 * analysis["parameters"]
+    assert 0 < headers < 64 * len(model.weight_names())
+    assert analysis["dynamic_axes"] == {"x": [0, 2, 3]}
     assert analysis["sample_shapes"] == {"x": [1, 3, 48, 192]}
     assert analysis["multiply_adds"] == sum(o["multiply_adds"] for o in analysis["operators"])
     assert analysis["latency_source"].startswith("measured")
     shares = [o["latency_share"] for o in analysis["operators"] if o["latency_share"] is not None]
-    assert len(shares) > 40 and 0.3 < sum(shares) <= 1
-    assert sum(kernel["seconds"] for kernel in analysis["kernels"]) > 0
+    assert len(shares) == sum(o["multiply_adds"] > 0 for o in analysis["operators"]) == 54
+    seconds = {kernel["kind"]: kernel["seconds"] for kernel in analysis["kernels"]}
+    layers = seconds["Convolution"] + seconds["FullyConnected"]
+    assert sum(shares) == pytest.approx(layers / sum(seconds.values()))
+    assert [kernel["count"] for kernel in analysis["kernels"] if kernel["kind"] == "Convolution"] == [53]
+
+
+def test_shapes_are_for_one_sample(analysed: Place) -> None:
+    operators = result(analysed, "analyze/analysis.json")["operators"]
+    assert {o["shape"][0] for o in operators if o["multiply_adds"]} == {1}
+    first = next(o for o in operators if o["type"] == "conv2d")
+    assert first["shape"] == [1, 8, 24, 96] and first["weights"] == [[8, 3, 3, 3]]
+    assert first["multiply_adds"] == (8 * 24 * 96) * (3 * 3 * 3)
+    last = [o for o in operators if o["multiply_adds"]][-1]
+    assert (last["type"], last["shape"], last["multiply_adds"]) == ("matmul_v2", [1, 2], 200 * 2)
 
 
 def test_what_each_engine_can_do(analysed: Place) -> None:
-    engines = result(analysed, "analyze/analysis.json")["engines"]
-    assert set(engines) == {"openvino", "onnxruntime", "paddle_inference"}
+    analysis = result(analysed, "analyze/analysis.json")
+    engines = analysis["engines"]
+    packages = {"openvino": "openvino", "onnxruntime": "onnxruntime", "paddle_inference": "paddlepaddle"}
+    assert {name: engine["version"] for name, engine in engines.items()} == {
+        name: version(package) for name, package in packages.items()
+    }
     for engine in engines.values():
-        assert engine["version"] and {"fp32", "int8"} <= set(engine["precisions"])
-        assert engine["int8_layers"] > 40
+        assert {"fp32", "int8"} <= set(engine["precisions"]) and "failure" not in engine
+        assert engine["int8_layers"] == 54 and engine["int8_multiply_adds"] == analysis["multiply_adds"]
+        assert 0 < engine["int8_parameters"] < analysis["parameters"]
+
+
+def test_bf16_is_offered_where_the_cpu_has_it(analysed: Place) -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    bf16 = "avx512_bf16" in flags or "amx_bf16" in flags
+    engines = result(analysed, "analyze/analysis.json")["engines"]
+    assert ("bf16" in engines["paddle_inference"]["precisions"]) == bf16
+    assert "bf16" in engines["openvino"]["precisions"] or not bf16
+    assert "bf16" not in engines["onnxruntime"]["precisions"]
+    for name, rows in result(analysed, "select/strategy.json")["precisions"].items():
+        assert {row["name"] for row in rows} == set(engines[name]["precisions"]) - {"int8+bf16"}
+        assert all(row["why"] for row in rows)
+
+
+def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "openvino", "tests.engines.not_installed:Engine")
+    prepared = analysed.folder / "artifacts/mine/prepare"
+    job = Job.model_validate({**JOB, "target": {"engines": ["openvino", "onnxruntime"]}})
+    kernels, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
+    assert kernels == []
+    assert engines["openvino"]["precisions"] == [] and engines["openvino"]["failure"].startswith("missing")
+    assert engines["onnxruntime"]["precisions"] == ["fp32", "int8"]
 
 
 def test_the_table_has_a_line_an_operator(analysed: Place) -> None:
     with (analysed.folder / "artifacts/mine/analyze/operators.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     operators = result(analysed, "analyze/analysis.json")["operators"]
+    model = InferenceModel.load(analysed.folder / "artifacts/mine/prepare/model")
+    assert [row["type"] for row in rows] == [op.type for op in model.ops]
     assert [(row["name"], int(row["multiply_adds"])) for row in rows] == [
         (operator["name"], operator["multiply_adds"]) for operator in operators
     ]
+    assert rows[0]["shape"] == "1x8x24x96" and rows[0]["weights"] == "8x3x3x3"
+    assert {row["latency_share"] for row in rows if row["multiply_adds"] == "0"} == {""}
 
 
 def test_the_strategy_says_why(analysed: Place) -> None:
@@ -75,6 +128,49 @@ def test_a_stage_without_its_input_ends_in_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.startswith("error: artifacts/mine/") and done.stderr.count("\n") == 1
     assert not (tmp_path / "artifacts").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda prepare: cut(prepare / "prepare.json"), "prepare.json: cannot be read as JSON"),
+        (lambda prepare: cut(prepare / "model/model.pdiparams"), "is cut off"),
+        (lambda prepare: cut(prepare / "calibration/0.values.npy"), "damaged samples"),
+        (lambda prepare: shutil.rmtree(prepare / "model"), "no such folder"),
+    ],
+)
+def test_a_damaged_input_ends_in_one_line(
+    analysed: Place, tmp_path: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    place = Place(tmp_path)
+    prepare = tmp_path / "artifacts/mine/prepare"
+    shutil.copytree(analysed.folder / "artifacts/mine/prepare", prepare)
+    spoil(prepare)
+    done = place.run("analyze")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: artifacts/mine/prepare") and words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in prepare.parent.iterdir()] == ["prepare"]
+
+
+def test_the_strategy_depends_on_nothing_that_was_measured(analysed: Place, tmp_path: Path) -> None:
+    analysis = result(analysed, "analyze/analysis.json")
+    for kernel in analysis["kernels"]:
+        kernel["seconds"] *= 7
+    for operator in analysis["operators"]:
+        operator["latency_share"] = None
+    folder = tmp_path / "artifacts/mine/analyze"
+    folder.mkdir(parents=True)
+    (folder / "analysis.json").write_text(json.dumps(analysis))
+    done = Place(tmp_path).run("analyze.select")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("select: HyperParameterOptimization + QuantPost + QuantAware + Distillation: ")
+    written = "artifacts/mine/select/strategy.json"
+    assert (tmp_path / written).read_bytes() == (analysed.folder / written).read_bytes()
 
 
 def test_a_target_that_was_not_analysed_is_told(analysed: Place, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.qat.plan import decide
 from tasks.qat.program import build
 from tasks.qat.train import train
 from tests.models import CLASSIFIER, noise
-from tests.prepare.test_prepare import JOB
+from tests.place import JOB
 
 CHECKOUT = Path(__file__).parents[2]
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=96)))})
