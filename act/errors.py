@@ -6,6 +6,7 @@ prints that line and ends the process with exit code 2, so that a caller can tel
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,14 @@ class InputError(Exception):
 
 @contextmanager
 def exit_on_input_error() -> Iterator[None]:
-    """Turn an `InputError` into one line on stderr and exit code 2."""
+    """Turn an `InputError` into one line on stderr and exit code 2, a full disk into one line and exit code 1."""
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR_EXIT_CODE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk is full: {error}; make room and run again", file=sys.stderr, flush=True)
+        sys.exit(1)

@@ -9,7 +9,6 @@ int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the
 
 from __future__ import annotations
 
-import argparse
 import csv
 import tempfile
 from collections import defaultdict
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.params import Job
+from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
     from act.model import InferenceModel
@@ -31,13 +30,8 @@ PROFILE_LIMIT_SECONDS = 120
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.analyze", description="Analyse one job's model.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        _analyze(job, stage_folder(arguments.job, "prepare"), stage_folder(arguments.job, "analyze"))
+    with job_from_command_line("tasks.analyze", "Analyse one job's model.") as (name, job):
+        _analyze(job, stage_folder(name, "prepare"), stage_folder(name, "analyze"))
 
 
 def _analyze(job: Job, prepared: Path, final: Path) -> None:

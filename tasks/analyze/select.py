@@ -10,16 +10,15 @@ only the first), `train` (train where that misses the budget), `precisions` {eng
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, EngineName, Job, StrategyName, load_job
+from act.errors import InputError
+from act.params import EngineName, Job, StrategyName
+from act.stage import job_from_command_line
 
 # Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
 # neither faster, for its conversions cost more than it saves, nor smaller.
@@ -56,21 +55,16 @@ class Strategy:
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.analyze.select", description="Choose one job's strategy.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        analysis = read_json(stage_folder(arguments.job, "analyze") / "analysis.json")
+    with job_from_command_line("tasks.analyze.select", "Choose one job's strategy.") as (name, job):
+        analysis = read_json(stage_folder(name, "analyze") / "analysis.json")
         missing = [name for name in job.target.engines if name not in analysis["engines"]]
         if missing:
             raise InputError(
-                f"the analysis of {arguments.job} knows nothing of {', '.join(missing)}: the target has changed since; "
-                f"run `python -m tasks.analyze --job {arguments.job}`, or `dvc repro`"
+                f"the analysis of {name} knows nothing of {', '.join(missing)}: the target has changed since; "
+                f"run `python -m tasks.analyze --job {name}`, or `dvc repro`"
             )
         strategy = _obey(job) if job.strategy != "auto" else choose(job, analysis)
-        with replace_folder(stage_folder(arguments.job, "select")) as folder:
+        with replace_folder(stage_folder(name, "select")) as folder:
             write_json(
                 folder / "strategy.json", {**strategy.to_json(), "precisions": _precisions(job, analysis, strategy)}
             )

@@ -10,7 +10,6 @@ The budget is not read here: changing it selects anew (`python -m tasks.benchmar
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -21,25 +20,19 @@ from tqdm import tqdm
 
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.params import Job
+from act.stage import job_from_command_line
 from tasks.benchmark.measure import Data, Row, measure, steps, to_json
 from tasks.benchmark.variants import read_candidates
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.benchmark",
-        description="Measure every candidate of one job on every engine of its target.",
-    )
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        with replace_folder(stage_folder(arguments.job, "benchmark")) as folder:
-            _benchmark(arguments.job, job, folder)
+    with (
+        job_from_command_line("tasks.benchmark", "Measure one job's candidates on its engines.") as (name, job),
+        replace_folder(stage_folder(name, "benchmark")) as folder,
+    ):
+        _benchmark(name, job, folder)
 
 
 def _benchmark(name: str, job: Job, folder: Path) -> None:

@@ -7,25 +7,20 @@ engine, their sizes, and how far each file's outputs lie from the simulated quan
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, load_job
+from act.stage import job_from_command_line
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.export", description="Write the artefacts of one job.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        load_job(arguments.job, arguments.params)
-        with replace_folder(stage_folder(arguments.job, "export")) as folder:
-            _export(arguments.job, folder)
+    with (
+        job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, _),
+        replace_folder(stage_folder(name, "export")) as folder,
+    ):
+        _export(name, folder)
 
 
 def _export(job: str, folder: Path) -> None:

@@ -6,15 +6,15 @@ Writes `model/` (the normalised fp32 model), `calibration/`, `evaluation/`, for 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder, write_json
-from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.errors import InputError
+from act.params import Job
+from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
     from act.model import InferenceModel
@@ -25,12 +25,8 @@ LARGEST_DEVIATION = 1e-4
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.prepare", description="Normalise one job's model and data.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        _prepare(load_job(arguments.job, arguments.params), stage_folder(arguments.job, "prepare"))
+    with job_from_command_line("tasks.prepare", "Normalise one job's model and data.") as (name, job):
+        _prepare(job, stage_folder(name, "prepare"))
 
 
 def _prepare(job: Job, final: Path) -> None:

@@ -9,7 +9,6 @@ Reads the model and samples of `prepare` and the strategy of `select`. Writes
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, Job, PtqSearch, load_job
+from act.errors import InputError
+from act.params import Job, PtqSearch
+from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
     from tasks.ptq_search.search import Search, Settings
@@ -29,17 +29,12 @@ CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.ptq_search", description="Search PTQ settings for one job.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        strategy = read_json(stage_folder(arguments.job, "select") / "strategy.json")
-        with replace_folder(stage_folder(arguments.job, "ptq_search")) as folder:
+    with job_from_command_line("tasks.ptq_search", "Search PTQ settings for one job.") as (name, job):
+        strategy = read_json(stage_folder(name, "select") / "strategy.json")
+        with replace_folder(stage_folder(name, "ptq_search")) as folder:
             if strategy["quantize"]:
                 settings = job.ptq_search if strategy["search"] else _first_only(job.ptq_search)
-                _search(arguments.job, job, settings, folder)
+                _search(name, job, settings, folder)
             else:
                 _skip(folder, "the strategy does not quantize")
 

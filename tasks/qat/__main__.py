@@ -7,15 +7,14 @@ Reads the plan of `qat_plan`, the start of `ptq_search`, the model and samples o
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.params import Job
+from act.stage import job_from_command_line
 
 CANDIDATE = "int8-qat"
 HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
@@ -23,16 +22,11 @@ HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.qat", description="Train one job's quantized model.")
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        plan = read_json(stage_folder(arguments.job, "qat_plan") / "plan.json")
-        with replace_folder(stage_folder(arguments.job, "qat")) as folder:
+    with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
+        plan = read_json(stage_folder(name, "qat_plan") / "plan.json")
+        with replace_folder(stage_folder(name, "qat")) as folder:
             if plan["train"]:
-                _train(arguments.job, job, plan["start"], folder)
+                _train(name, job, plan["start"], folder)
             else:
                 _finish(folder, [], {"needed": False, "why": "post-training quantization is enough, or all there is"})
 

@@ -6,29 +6,19 @@ if the decision changes. `plan.json`: `train`, and `start` (a candidate of `ptq_
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, load_job
+from act.stage import job_from_command_line
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.qat.plan", description="Decide whether one job needs training."
-    )
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        strategy = read_json(stage_folder(arguments.job, "select") / "strategy.json")
-        found = read_json(stage_folder(arguments.job, "ptq_search") / "candidates.json")
+    with job_from_command_line("tasks.qat.plan", "Decide whether one job needs training.") as (name, job):
+        strategy = read_json(stage_folder(name, "select") / "strategy.json")
+        found = read_json(stage_folder(name, "ptq_search") / "candidates.json")
         plan, why = decide(strategy["train"], found["candidates"], job.budget.max_quality_drop)
-        with replace_folder(stage_folder(arguments.job, "qat_plan")) as folder:
+        with replace_folder(stage_folder(name, "qat_plan")) as folder:
             write_json(folder / "plan.json", plan)
     print(f"qat_plan: {why}")
 

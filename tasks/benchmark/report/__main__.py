@@ -7,13 +7,12 @@ Reads what `benchmark` measured and what the other stages left; measures nothing
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from act.artifacts import DEPLOY_ROOT, ROOT, read_json, replace_folder, stage_folder, write_json
-from act.errors import exit_on_input_error
-from act.params import DEFAULT_PATH, Job, load_job
+from act.params import Job
+from act.stage import job_from_command_line
 from tasks.benchmark.report import page, tables
 from tasks.benchmark.report.deploy import checksums, copy_models, how_to_load
 from tasks.benchmark.report.winner import Choice, choose, title
@@ -26,14 +25,8 @@ MANIFEST_FILE = "manifest.json"
 
 def main() -> None:
     """Parse the command line and run the stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.benchmark.report", description="Pick the winner of one job and write its report."
-    )
-    parser.add_argument("--job", required=True, help="a job in params.yaml")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH)
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        _report(arguments.job, load_job(arguments.job, arguments.params))
+    with job_from_command_line("tasks.benchmark.report", "Pick one job's winner, write its report.") as (name, job):
+        _report(name, job)
 
 
 def _report(name: str, job: Job) -> None:
