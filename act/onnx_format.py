@@ -8,22 +8,30 @@ through `QuantizeLinear` and `DequantizeLinear`, int8 and symmetric.
 
 from __future__ import annotations
 
-import os
+import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
-import paddle2onnx
 from onnx import helper, numpy_helper
 
+from act.errors import InputError
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.quantization import LEVELS, OPERATORS, Layer, Scheme, quantizable_layers, quantize_weight
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
+TIME_LIMIT_SECONDS = 600
+# In a process of its own, because Paddle2ONNX ends the process when it meets an operator that it cannot convert.
+_CONVERT = """
+import sys
+import paddle2onnx
+program, weights, target, opset = sys.argv[1:]
+paddle2onnx.export(program, weights, target, opset_version=int(opset))
+"""
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _INT8_OPS = ("Conv", "MatMul")
 
 
@@ -31,25 +39,46 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
     """The fp32 model as ONNX, with its weights as initialisers under their Paddle names.
 
     Raises:
-        RuntimeError: Paddle2ONNX cannot convert it; the message has its reason.
+        InputError: Paddle2ONNX cannot convert it; the message has its reason.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder)
         target = folder / "model.onnx"
-        with _quiet(folder / "log.txt"):
-            try:
-                paddle2onnx.export(
-                    str(folder / PROGRAM_FILE), str(folder / WEIGHTS_FILE), str(target), opset_version=OPSET
-                )
-            except Exception as error:
-                raise RuntimeError(f"Paddle2ONNX cannot convert the model: {error}") from error
-        if not target.is_file():
-            lines = (folder / "log.txt").read_text(errors="replace").strip().splitlines()
-            raise RuntimeError(f"Paddle2ONNX cannot convert the model: {lines[-1] if lines else 'no reason given'}")
+        arguments = [str(folder / PROGRAM_FILE), str(folder / WEIGHTS_FILE), str(target), str(OPSET)]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _CONVERT, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=TIME_LIMIT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise _not_convertible(f"no end after {TIME_LIMIT_SECONDS} s") from None
+        if done.returncode != 0 or not target.is_file():
+            raise _not_convertible(_reason(done.stdout))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
     return converted
+
+
+def _reason(log: str) -> str:
+    """The line of Paddle2ONNX's log that tells most: the operators that it lacks, its last error, or its last line."""
+    lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
+    for sign in ("not supported", "rror"):
+        for line in lines:
+            if sign in line:
+                return line.removeprefix("[Paddle2ONNX] ").rstrip(",")
+    return lines[-1] if lines else "it gives no reason"
+
+
+def _not_convertible(reason: str) -> InputError:
+    return InputError(
+        f"Paddle2ONNX cannot convert the model: {' '.join(reason.split())}; every job exports an ONNX file, so the "
+        "model must be built of operators that ONNX has"
+    )
 
 
 def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
@@ -130,20 +159,3 @@ def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
             kept.append(node)
     del graph.node[:]
     graph.node.extend(kept)
-
-
-@contextmanager
-def _quiet(log: Path) -> Iterator[None]:
-    """Send what native code prints to a file: Paddle2ONNX logs each step to the process's own stdout."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    with log.open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            for descriptor, original in zip((1, 2), saved):
-                os.dup2(original, descriptor)
-                os.close(original)

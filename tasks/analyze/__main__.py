@@ -99,13 +99,19 @@ def _ask_engines(
     for name in job.target.engines:
         with tempfile.TemporaryDirectory() as scratch:
             path = write_for_engine(name, model, None, Path(scratch), fp32_onnx)
-            try:
-                with EngineProcess(name, path, "fp32", job.target.threads, PROFILE_LIMIT_SECONDS) as process:
-                    info = process.load()
-                    engines[name] = {"version": info.version, "precisions": list(info.precisions)}
-                    kernels = kernels or process.profile(samples, batch=1)
-            except EngineFailure as failure:
-                engines[name] = {"version": None, "precisions": [], "failure": str(failure)}
+            # DVC keeps the answer, so what may fail in passing is asked twice.
+            for last in (False, True):
+                try:
+                    with EngineProcess(name, path, "fp32", job.target.threads, PROFILE_LIMIT_SECONDS) as process:
+                        info = process.load()
+                        engines[name] = {"version": info.version, "precisions": list(info.precisions)}
+                        kernels = kernels or process.profile(samples, batch=1)
+                    break
+                except EngineFailure as failure:
+                    engines[name] = {"version": None, "precisions": [], "failure": str(failure)}
+                    if last or failure.kind in ("missing", "unsupported"):
+                        print(f"analyze: {name} cannot be used here: {failure}")
+                        break
     return kernels, engines
 
 

@@ -13,10 +13,12 @@ import pytest
 from act.errors import InputError
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
+from act.paddle_setup import paddle
 from act.quality import cosine
 from act.quantization import OPERATORS, Layer, Scheme, make_scheme, quantizable_layers, quantize, quantize_weight
 from act.samples import Array
 from tests.models import RECOGNISER, noise
+from tests.prepare.networks import build
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +130,8 @@ def test_a_scheme_survives_json(scheme: Scheme) -> None:
 def test_a_foreign_scheme_is_refused(model: InferenceModel) -> None:
     with pytest.raises(InputError, match="no_such_layer"):
         quantize(model, Scheme(("no_such_layer",), {}, {}))
+
+
+def test_a_model_that_onnx_has_no_operators_for_is_the_users_matter() -> None:
+    with pytest.raises(InputError, match="Paddle2ONNX cannot convert the model: .*lgamma"):
+        to_onnx(build(paddle.lgamma, (1, 4)))

@@ -64,12 +64,13 @@ def test_shapes_are_for_one_sample(analysed: Place) -> None:
 def test_what_each_engine_can_do(analysed: Place) -> None:
     analysis = result(analysed, "analyze/analysis.json")
     engines = analysis["engines"]
+    assert {name: engine["failure"] for name, engine in engines.items() if "failure" in engine} == {}
     packages = {"openvino": "openvino", "onnxruntime": "onnxruntime", "paddle_inference": "paddlepaddle"}
     assert {name: engine["version"] for name, engine in engines.items()} == {
         name: version(package) for name, package in packages.items()
     }
     for engine in engines.values():
-        assert {"fp32", "int8"} <= set(engine["precisions"]) and "failure" not in engine
+        assert {"fp32", "int8"} <= set(engine["precisions"])
         assert engine["int8_layers"] == 54 and engine["int8_multiply_adds"] == analysis["multiply_adds"]
         assert 0 < engine["int8_parameters"] < analysis["parameters"]
 
@@ -94,6 +95,18 @@ def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: p
     assert kernels == []
     assert engines["openvino"]["precisions"] == [] and engines["openvino"]["failure"].startswith("missing")
     assert engines["onnxruntime"]["precisions"] == ["fp32", "int8"]
+
+
+def test_an_engine_that_fails_in_passing_is_asked_again(
+    analysed: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepared = analysed.folder / "artifacts/mine/prepare"
+    job = Job.model_validate({**JOB, "target": {"engines": ["openvino"]}})
+    monkeypatch.setenv("FAKE_ENGINE_TRIED", str(tmp_path / "tried"))
+    for engine, precisions in (("AbortsOnce", ["fp32"]), ("Aborts", [])):
+        monkeypatch.setitem(ENGINES, "openvino", f"tests.engines.fakes:{engine}")
+        _, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
+        assert engines["openvino"]["precisions"] == precisions
 
 
 def test_the_table_has_a_line_an_operator(analysed: Place) -> None:

@@ -46,6 +46,16 @@ class Aborts(Doubles):
         os.abort()
 
 
+class AbortsOnce(Doubles):
+    """Crashes at the first try only, as for want of memory."""
+
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        tried = Path(os.environ["FAKE_ENGINE_TRIED"])
+        if not tried.exists():
+            tried.touch()
+            os.abort()
+
+
 class Exits(Doubles):
     """A library that ends the process when it is displeased."""
 

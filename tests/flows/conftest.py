@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -114,6 +115,8 @@ class Toy:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # What was started in the background ignores SIGINT, and its children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
