@@ -47,8 +47,9 @@ def _export(job: str, folder: Path) -> None:
         deploy = training["candidate"]
     write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
     for candidate in candidates:
-        megabytes = {engine: f"{size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items()}
-        print(f"export: {candidate['name']}: {megabytes}, check {candidate['check']}")
+        sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())
+        checks = ", ".join(f"{name} {value:.4f}" for name, value in candidate["check"].items())
+        print(f"export: {candidate['name']}: {sizes}; check: {checks}")
 
 
 if __name__ == "__main__":
