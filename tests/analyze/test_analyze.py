@@ -103,7 +103,7 @@ def test_an_engine_that_fails_in_passing_is_asked_again(
     prepared = analysed.folder / "artifacts/mine/prepare"
     job = Job.model_validate({**JOB, "target": {"engines": ["openvino"]}})
     monkeypatch.setenv("FAKE_ENGINE_TRIED", str(tmp_path / "tried"))
-    for engine, precisions in (("AbortsOnce", ["fp32"]), ("Aborts", [])):
+    for engine, precisions in (("AbortsOnce", ["fp32"]), ("Exits", [])):
         monkeypatch.setitem(ENGINES, "openvino", f"tests.engines.fakes:{engine}")
         _, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
         assert engines["openvino"]["precisions"] == precisions
