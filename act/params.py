@@ -7,6 +7,7 @@ The default and the range of a setting stand here and nowhere else; `dvc.yaml` n
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -226,7 +227,7 @@ def load(path: Path = DEFAULT_PATH) -> Params:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must hold a mapping with the key `jobs`, found {type(raw).__name__}")
@@ -264,8 +265,10 @@ def _explain(path: Path, error: ValidationError) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    # Not `repr`: a few lines of YAML with references can stand for more values than any memory holds.
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)
 
 
 def _nearest(location: tuple[int | str, ...]) -> str:

@@ -105,3 +105,11 @@ def test_an_unknown_job_names_the_known(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load(tmp_path / "params.yaml")
+
+
+def test_references_that_stand_for_billions_of_values_are_told_in_short(tmp_path: Path) -> None:
+    levels = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    (tmp_path / "params.yaml").write_text(f"l0: &l0 [x]\n{levels}jobs: *l29\n")
+    with pytest.raises(InputError, match="`jobs` is ") as error:
+        load(tmp_path / "params.yaml")
+    assert len(str(error.value)) < 5000
