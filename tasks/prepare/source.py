@@ -67,10 +67,10 @@ def _read(path: Path) -> PackageReference:
         return PackageReference.model_validate(raw)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name a model folder, a .pdmodel file or a reference file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         problems = "; ".join(f"`{'.'.join(map(str, e['loc'])) or 'the file'}`: {e['msg']}" for e in error.errors())
         raise InputError(
             f"{path}: {problems}; a reference file has the keys package, version, folder and optionally alphabet"
         ) from None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
