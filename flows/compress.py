@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import os
 import signal
 import sys
 import time
@@ -38,7 +39,7 @@ from flows import result
 from flows.graph import Stage, needed_by, read_stages
 from flows.record import Outcome, Record, path_of
 from flows.run_stage import ProcessGroups, StageFailed, run_stage
-from flows.server import temporary_server
+from flows.server import refuse_unreachable, temporary_server
 from flows.turnstile import Turnstile
 
 RETRIES = 1
@@ -245,7 +246,9 @@ def main() -> int:
         if arguments.limit < 1:
             raise InputError("--limit must be at least 1")
         with ExitStack() as stack:
-            if not environment.has_server():
+            if environment.has_server():
+                refuse_unreachable(os.environ["PREFECT_API_URL"])
+            else:
                 address = stack.enter_context(temporary_server(environment.prefect_home()))
                 stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
             compress(jobs, limit=arguments.limit)

@@ -1,7 +1,8 @@
 """Runs the flow of `flows.compress` on a schedule: `python -m flows.serve --cron '0 3 * * *'`.
 
-It registers a deployment with the user's Prefect server and stays, to start each run when it is due; Ctrl-C pauses the
-schedule and ends it. A run that falls due while the last one is still at work is cancelled.
+It registers a deployment with the user's Prefect server and stays, to start each run when it is due; Ctrl-C or
+SIGTERM pauses the schedule and ends it, with the run that is at work. A run that falls due while the last one is still
+at work is cancelled.
 """
 
 # Prefect and DVC read their settings when they are imported.
@@ -9,8 +10,12 @@ schedule and ends it. A run that falls due while the last one is still at work i
 from __future__ import annotations
 
 import argparse
+import asyncio
+import multiprocessing
 import os
+import signal
 from collections.abc import Sequence
+from typing import Any
 
 from flows import environment
 
@@ -18,16 +23,28 @@ environment.prepare()
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.runner import Runner
 from prefect.schedules import Cron
 from pydantic import ValidationError
 
 from act.errors import InputError, exit_on_input_error
 from act.params import load
 from flows.compress import DEFAULT_LIMIT, check, compress
-from flows.server import is_reachable
+from flows.server import refuse_unreachable
 
 DEPLOYMENT = "scheduled"
 EXAMPLE_ADDRESS = "http://127.0.0.1:4200/api"
+
+
+class _Runner(Runner):
+    """Ends on SIGTERM as it does on Ctrl-C: what Prefect does there itself leaves the schedule active."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """Interrupt the flow runs, as a terminal would, and this process."""
+        for run in multiprocessing.active_children():
+            if run.pid is not None:
+                os.kill(run.pid, signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def serve(cron: str, timezone: str, jobs: Sequence[str], limit: int) -> None:
@@ -56,13 +73,20 @@ def serve(cron: str, timezone: str, jobs: Sequence[str], limit: int) -> None:
     jobs = list(jobs) or list(params.jobs)
     check(params, jobs)
     print(f"serving compress/{DEPLOYMENT} of {', '.join(jobs)} at {cron!r} ({timezone}) against {address}", flush=True)
-    compress.serve(
+    # A shell that starts it in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    runner = _Runner(name=DEPLOYMENT)
+    runner.add_flow(
+        compress,
         name=DEPLOYMENT,
         schedule=Cron(cron, timezone=timezone),
         parameters={"jobs": jobs, "limit": limit},
-        global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
-        print_starting_message=False,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
     )
+    try:
+        asyncio.run(runner.start())
+    except KeyboardInterrupt:
+        print("stopped; the schedule is paused", flush=True)
 
 
 def _server() -> str:
@@ -72,10 +96,7 @@ def _server() -> str:
             "PREFECT_API_URL is not set, and a schedule needs a Prefect server: run `prefect server start`, "
             f"and here `export PREFECT_API_URL={EXAMPLE_ADDRESS}`"
         )
-    if not is_reachable(address):
-        raise InputError(
-            f"PREFECT_API_URL is {address!r}, where no Prefect server answers: start it with `prefect server start`"
-        )
+    refuse_unreachable(address)
     return address
 
 

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from act.errors import InputError
+
 START_SECONDS = 120
 _STOP_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
@@ -72,6 +74,18 @@ def is_reachable(address: str) -> bool:
             return bool(answer.status == 200)
     except (OSError, ValueError):
         return False
+
+
+def refuse_unreachable(address: str) -> None:
+    """Refuse an address of the user's where nothing answers.
+
+    Raises:
+        InputError: no Prefect server answers there.
+    """
+    if not is_reachable(address):
+        raise InputError(
+            f"PREFECT_API_URL is {address!r}, where no Prefect server answers: start it with `prefect server start`"
+        )
 
 
 def _is_healthy(address: str, process: subprocess.Popen[bytes]) -> bool:
