@@ -50,6 +50,9 @@ if "child" in told:
     child = subprocess.Popen(["sleep", "60"])
     Path("child.pid").write_text(str(child.pid))
 time.sleep(told.get("seconds", 0))
+deadline = time.time() + 60
+while "meets" in told and f"begin {told['meets']}" not in open("log.txt").read() and time.time() < deadline:
+    time.sleep(0.05)
 log("end")
 if told.get("kill_self_once") and not Path("killed").exists():
     Path("killed").touch()
@@ -102,7 +105,7 @@ class Toy:
         }
 
     def tell(self, orders: Mapping[str, Mapping[str, Any]]) -> None:
-        """Say how stages behave: `seconds`, `exit`, `say`, `child`, `kill_self_once`."""
+        """Say how stages behave: `seconds`, `meets` (a stage to wait for), `exit`, `say`, `child`, `kill_self_once`."""
         (self.folder / "told.json").write_text(json.dumps(orders))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -22,7 +22,9 @@ Maker = Callable[..., Toy]
 
 def test_first_run_rerun_and_change(toy: Maker) -> None:
     made = toy("one")
-    made.tell({"select@one": {"seconds": 1}, "export@one": {"seconds": 1}})
+    made.tell(
+        {"select@one": {"seconds": 1, "meets": "export@one"}, "export@one": {"seconds": 1, "meets": "select@one"}}
+    )
 
     done = made.run("--job", "one")
     assert done.returncode == 0, done.stdout + done.stderr
