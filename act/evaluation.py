@@ -81,7 +81,14 @@ class Evaluation:
         """
         with tempfile.TemporaryDirectory() as name:
             path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
-            precision: RuntimePrecision = "fp32" if scheme is None else "int8"
-            with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
-                process.load()
-                return process.quality(self.samples, self.metric, self.reference, None, self.batch)
+            return self.quality_of(path, "fp32" if scheme is None else "int8")
+
+    def quality_of(self, path: Path, precision: RuntimePrecision, count: int | None = None) -> Quality:
+        """The quality of a model that was written before, on the first `count` samples or on all.
+
+        Raises:
+            EngineFailure: as `quality`.
+        """
+        with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
+            process.load()
+            return process.quality(self.samples, self.metric, self.reference, count, self.batch)

@@ -3,7 +3,7 @@
 Paddle2ONNX drops most of the quantize/dequantize pairs of a quantized program and writes its int8 weights back as
 float, so that the file does not shrink. It is given the fp32 program instead, whose weights keep their names, and the
 pairs are put in here: weights as int8 initialisers behind `DequantizeLinear`, one scale a channel; activations
-through `QuantizeLinear` and `DequantizeLinear`, int8 and symmetric.
+through `QuantizeLinear` and `DequantizeLinear`, int8 where symmetric and uint8 with a zero point elsewhere.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.quantization import LEVELS, OPERATORS, Layer, Scheme, quantizable_layers, quantize_weight
+from act.quantization import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers, quantize_weight
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600
@@ -117,8 +119,23 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     graph.node.extend(nodes)
     for weight in done:
         graph.initializer.remove(initialisers[weight])
+    for bias, values in scheme.biases.items():
+        _replace_bias(initialisers, bias, model.weight(bias), values)
     onnx.checker.check_model(result)
     return result
+
+
+def activation_tensors(fp32: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:
+    """The ONNX tensor that each layer reads, by the Paddle name of its activation.
+
+    Raises:
+        RuntimeError: the ONNX model has no Conv or MatMul for a layer.
+    """
+    inputs = {node.input[1]: node.input[0] for node in fp32.graph.node if node.op_type in _INT8_OPS}
+    missing = [layer.weight for layer in layers if layer.weight not in inputs]
+    if missing:
+        raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(missing)}")
+    return {layer.activation: inputs[layer.weight] for layer in layers}
 
 
 def _weight_nodes(
@@ -135,11 +152,25 @@ def _weight_nodes(
     return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
 
 
-def _activation_nodes(graph: onnx.GraphProto, source: str, name: str, threshold: float) -> list[onnx.NodeProto]:
+def _replace_bias(
+    initialisers: dict[str, onnx.TensorProto],
+    name: str,
+    before: npt.NDArray[np.float32],
+    after: npt.NDArray[np.float32],
+) -> None:
+    found = initialisers.get(name)
+    if found is None or not np.array_equal(numpy_helper.to_array(found).reshape(-1), before.reshape(-1)):
+        raise RuntimeError(f"the ONNX model does not hold the bias `{name}` as it is")
+    found.CopyFrom(numpy_helper.from_array(after.reshape(tuple(found.dims)), name))
+
+
+def _activation_nodes(graph: onnx.GraphProto, source: str, name: str, span: Range) -> list[onnx.NodeProto]:
     """Quantize the ONNX tensor `source`; what comes out has the Paddle tensor's `name`, as in the Paddle program."""
     scale, zero_point = f"{name}.scale", f"{name}.zero_point"
-    graph.initializer.append(numpy_helper.from_array(np.array(np.float32(threshold) / np.float32(LEVELS)), scale))
-    graph.initializer.append(numpy_helper.from_array(np.array(0, dtype=np.int8), zero_point))
+    # Engines fuse signed integers without a zero point, and unsigned ones with any.
+    zero = np.int8(0) if span.symmetric else np.uint8(span.zero_point + LEVELS + 1)
+    graph.initializer.append(numpy_helper.from_array(np.array(span.scale, dtype=np.float32), scale))
+    graph.initializer.append(numpy_helper.from_array(np.array(zero), zero_point))
     quantized, dequantized = f"{name}.quantized", f"{name}.dequantized"
     return [
         helper.make_node("QuantizeLinear", [source, scale, zero_point], [quantized]),

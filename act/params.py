@@ -18,11 +18,12 @@ from act.errors import InputError
 
 DEFAULT_PATH = Path("params.yaml")
 
-ThresholdAlgorithm = Literal["abs_max", "avg", "hist", "mse", "KL"]
+ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", "KL"]
 EngineName = Literal["openvino", "onnxruntime", "paddle_inference"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
+WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "matmul_v2", "mul"]
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -114,18 +115,51 @@ class Budget(Settings):
     )
 
 
-class PtqSearch(Settings):
-    """Post-training quantization: which thresholds are tried."""
+class Calibration(Settings):
+    """The one pass over the calibration samples that every threshold rule reads its statistics from."""
 
-    algorithms: list[ThresholdAlgorithm] = Field(default=["abs_max", "avg", "hist", "mse", "KL"], min_length=1)
-    hist_percent: list[float] = Field(default=[0.9999, 0.99999], min_length=1)
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    batch_num: list[int] = Field(
+        default=[4, 16],
+        min_length=1,
+        max_length=8,
+        description="numbers of batches after which the statistics are kept, for the search to choose from",
+    )
+
+    @field_validator("batch_num")
+    @classmethod
+    def _whole_batches(cls, numbers: list[int]) -> list[int]:
+        if any(not 1 <= number <= 1_000_000 for number in numbers):
+            raise ValueError("each must lie between 1 and 1000000")
+        return numbers
+
+
+class PtqSearch(Settings):
+    """The search over post-training quantization settings: its space (ACT's names of the parameters) and its limits."""
+
+    ptq_algo: list[ThresholdAlgorithm] = Field(default=list(get_args(ThresholdAlgorithm)), min_length=1)
+    hist_percent: list[float] = Field(
+        default=[0.999, 0.9999, 0.99999], min_length=1, description="for `hist`: the share of values that is covered"
+    )
+    batch_num: list[int] | None = Field(
+        default=None, min_length=1, description="some of `calibration.batch_num`; all of them when left out"
+    )
+    weight_quantize_type: list[WeightQuantization] = Field(
+        default=["channel_wise_abs_max", "channel_wise_mse"], min_length=1
+    )
+    bias_correct: list[bool] = Field(default=[True, False], min_length=1)
+    activation_symmetric: list[bool] = Field(
+        default=[True, False], min_length=1, description="whether activations have no zero point"
+    )
     quantizable_op_type: list[QuantizableOperator] = Field(
         default=["conv2d", "depthwise_conv2d", "matmul_v2", "mul"], min_length=1
     )
     max_float_layers: int = Field(
         default=8, ge=0, le=1000, description="how many of the most sensitive layers may stay in floating point"
     )
-    batch_size: int = Field(default=8, ge=1, le=1024)
+    max_quant_count: int = Field(default=30, ge=1, le=10_000, description="trials")
+    time_limit_minutes: float = Field(default=30.0, gt=0, le=60 * 24 * 7)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @field_validator("hist_percent")
     @classmethod
@@ -133,6 +167,13 @@ class PtqSearch(Settings):
         if any(not 0.5 <= share <= 1 for share in shares):
             raise ValueError("each must lie between 0.5 and 1")
         return shares
+
+    @field_validator("*")
+    @classmethod
+    def _no_repeats(cls, value: Any) -> Any:
+        if isinstance(value, list) and len(set(value)) != len(value):
+            raise ValueError("a value stands twice")
+        return value
 
 
 class Qat(Settings):
@@ -166,6 +207,7 @@ class Job(Settings):
     target: Target
     budget: Budget
     strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
+    calibration: Calibration
     ptq_search: PtqSearch
     qat: Qat
     benchmark: Benchmark
@@ -183,6 +225,16 @@ class Job(Settings):
             raise ValueError(
                 f"strategy {', '.join(self.strategy)} makes int8 models, but `target.precisions` lacks int8: add it, "
                 "or set `strategy: []`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _batch_numbers_are_kept(self) -> Job:
+        missing = [n for n in self.ptq_search.batch_num or [] if n not in self.calibration.batch_num]
+        if missing:
+            raise ValueError(
+                f"`ptq_search.batch_num` has {missing}, for which `calibration.batch_num` keeps no statistics: add them"
+                " there"
             )
         return self
 

@@ -1,16 +1,18 @@
 """Static int8 quantization of a Paddle program: which layers can be quantized, and writing the quantized program.
 
-A layer is an operator with one activation and one weight. Its activation is quantized symmetrically with one clipping
-threshold, its weight with one threshold a channel: q = clip(round(127 x / threshold), -128, 127), which is what
-Paddle's `quantize_linear` computes (Jacob et al., 2018, without a zero point). The program gets the operators that
-Paddle's own quantizer writes with `onnx_format=True`, so that Paddle Inference and Paddle2ONNX understand it; weights
-are stored as int8 and declared as such.
+A layer is an operator with one activation and one weight. Its activation is quantized over one clipping range, its
+weight symmetrically with one threshold a channel: q = clip(round(x / scale) + zero_point, -128, 127) (Jacob et al.,
+2018). The program gets the operators that Paddle's own quantizer writes with `onnx_format=True`, so that Paddle
+Inference and Paddle2ONNX understand it; weights are stored as int8 and declared as such. Paddle's `quantize_linear`
+takes no zero point, so an asymmetric activation is shifted by it before and shifted back after, which is the same.
+
+Biases that follow a layer may be replaced, which is how the mean error of a quantized weight is corrected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,32 +56,88 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Range:
+    """The values that an activation may take once quantized; zero is always one of them.
+
+    Attributes:
+        low: the least, at most 0.
+        high: the largest, at least 0. With `low == -high` the range is symmetric and needs no zero point.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high):
+            raise ValueError(f"a range must be finite and hold zero: {self.low} to {self.high}")
+
+    @classmethod
+    def around_zero(cls, threshold: float) -> Range:
+        """The symmetric range of a clipping threshold."""
+        return cls(-threshold, threshold)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether it needs no zero point."""
+        return self.low == -self.high
+
+    @property
+    def threshold(self) -> float:
+        """The largest absolute value, > 0: what a symmetric quantizer would clip at."""
+        return max(-self.low, self.high, SMALLEST_THRESHOLD)
+
+    @property
+    def scale(self) -> float:
+        """The width of one step, > 0: 127 of them reach a symmetric range's end, 255 span any other."""
+        width = self.threshold / LEVELS if self.symmetric else (self.high - self.low) / (2 * LEVELS + 1)
+        return float(np.float32(max(width, SMALLEST_THRESHOLD / LEVELS)))
+
+    @property
+    def zero_point(self) -> int:
+        """The integer, from -128 to 127, that stands for zero."""
+        return 0 if self.symmetric else int(np.clip(np.round(-LEVELS - 1 - self.low / self.scale), -LEVELS - 1, LEVELS))
+
+    def quantize(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The integers, as float32, that stand for these values."""
+        rounded = np.round(values / np.float32(self.scale)) + np.float32(self.zero_point)
+        clipped: npt.NDArray[np.float32] = np.clip(rounded, -LEVELS - 1, LEVELS)
+        return clipped
+
+
+@dataclass(frozen=True)
 class Scheme:
-    """Which layers are quantized, and with which thresholds.
+    """Which layers are quantized, and how.
 
     Attributes:
         layers: names of the quantized layers, in program order.
-        activations: clipping threshold of each quantized activation, > 0.
+        activations: clipping range of each quantized activation.
         weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
+        biases: new values of biases, float32 in their own shapes.
     """
 
     layers: tuple[str, ...]
-    activations: Mapping[str, float]
+    activations: Mapping[str, Range]
     weights: Mapping[str, npt.NDArray[np.float32]]
+    biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32."""
         return {
             "layers": list(self.layers),
-            "activations": {name: float(value) for name, value in self.activations.items()},
-            "weights": {name: [float(value) for value in values] for name, values in self.weights.items()},
+            "activations": {name: [span.low, span.high] for name, span in self.activations.items()},
+            "weights": {name: values.tolist() for name, values in self.weights.items()},
+            "biases": {name: values.tolist() for name, values in self.biases.items()},
         }
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> Scheme:
         """The inverse of `to_json`."""
-        weights = {name: np.array(values, dtype=np.float32) for name, values in payload["weights"].items()}
-        return cls(tuple(payload["layers"]), dict(payload["activations"]), weights)
+        weights, biases = (
+            {name: np.array(values, dtype=np.float32) for name, values in payload[kind].items()}
+            for kind in ("weights", "biases")
+        )
+        spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases)
 
 
 def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list[Layer]:
@@ -118,13 +176,39 @@ def weight_thresholds(model: InferenceModel, layer: Layer) -> npt.NDArray[np.flo
     return np.maximum(largest, np.float32(SMALLEST_THRESHOLD))
 
 
-def make_scheme(model: InferenceModel, layers: Collection[Layer], thresholds: Mapping[str, float]) -> Scheme:
-    """The scheme that quantizes these layers with these activation thresholds and absolute-maximum weights."""
+def make_scheme(model: InferenceModel, layers: Collection[Layer], ranges: Mapping[str, Range]) -> Scheme:
+    """The scheme that quantizes these layers over these activation ranges and with absolute-maximum weights."""
     return Scheme(
         tuple(layer.name for layer in layers),
-        {layer.activation: max(float(thresholds[layer.activation]), SMALLEST_THRESHOLD) for layer in layers},
+        {layer.activation: ranges[layer.activation] for layer in layers},
         {layer.weight: weight_thresholds(model, layer) for layer in layers},
     )
+
+
+def bias_of(model: InferenceModel, layer: Layer) -> str | None:
+    """The bias that is added to a layer's output, one value a channel; None where there is none of its own."""
+    readers = [op for op in model.ops if layer.name in op.input_arg_names]
+    if len(readers) != 1 or readers[0].type != "elementwise_add":
+        return None
+    name = str(readers[0].input("Y")[0])
+    used_once = sum(name in op.input_arg_names for op in model.ops) == 1
+    if not used_once or not model.is_weight(name) or readers[0].input("X")[0] != layer.name:
+        return None
+    return name if model.weight(name).size == model.weight(layer.weight).shape[layer.axis] else None
+
+
+def set_biases(model: InferenceModel, scheme: Scheme) -> InferenceModel:
+    """A copy of the model with the scheme's biases.
+
+    Raises:
+        InputError: the scheme has a bias that the model does not have in that shape.
+    """
+    result = model.copy()
+    for name, values in scheme.biases.items():
+        if not result.is_weight(name) or result.weight(name).shape != values.shape:
+            raise InputError(f"the quantization scheme has a bias that the model does not have: {name}")
+        result.set_weight(name, values)
+    return result
 
 
 def quantize_weight(
@@ -143,7 +227,7 @@ def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     Raises:
         InputError: the scheme names a layer that the model does not have.
     """
-    result = model.copy()
+    result = set_biases(model, scheme)
     block = result.program.global_block()
     chosen = {layer.name: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
     missing = [name for name in scheme.layers if name not in chosen]
@@ -163,14 +247,25 @@ def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     return result
 
 
-def _quantize_activation(model: InferenceModel, position: int, name: str, threshold: float) -> str:
+def _quantize_activation(model: InferenceModel, position: int, name: str, span: Range) -> str:
     block = model.program.global_block()
-    scale = _constant(model, f"{name}@scale", np.array([threshold], dtype=np.float32))
+    # Paddle divides by 127 itself.
+    scale = _constant(model, f"{name}@scale", np.array([span.scale * LEVELS], dtype=np.float32))
+    shift = span.scale * span.zero_point
     source = block.var(name)
-    for suffix, op_type in ((".quantized", "quantize_linear"), (".dequantized", "dequantize_linear")):
-        zero_point = _constant(model, f"{source.name}{suffix}@zero_point", np.zeros(1, dtype=np.int32))
-        result = block.create_var(name=source.name + suffix, shape=source.shape, dtype=source.dtype)
-        _insert(block, position, op_type, source, scale, zero_point, result, axis=-1)
+    steps = [("quantized", "quantize_linear"), ("dequantized", "dequantize_linear")]
+    if span.zero_point != 0:
+        steps = [("shifted", "scale"), *steps, ("shifted_back", "scale")]
+    for suffix, op_type in steps:
+        result = block.create_var(name=f"{name}.{suffix}", shape=source.shape, dtype=source.dtype)
+        if op_type == "scale":
+            bias = shift if suffix == "shifted" else -shift
+            block._insert_op_without_sync(
+                position, type="scale", inputs={"X": [source]}, outputs={"Out": [result]}, attrs={"bias": bias}
+            )
+        else:
+            zero_point = _constant(model, f"{result.name}@zero_point", np.zeros(1, dtype=np.int32))
+            _insert(block, position, op_type, source, scale, zero_point, result, axis=-1)
         source, position = result, position + 1
     return str(source.name)
 

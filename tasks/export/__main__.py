@@ -1,8 +1,8 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
-Reads the model of `prepare`, the candidates of `ptq_search`, and the trained model of `qat` where there is one. Writes
-a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each candidate for each
-engine, their sizes, and how far each file's outputs lie from the simulated quantized model's.
+Reads the model of `prepare`, the candidates of `ptq_search` that `qat_plan` keeps, and the trained model of `qat` where
+there is one. Writes a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each
+candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def _export(job: str, folder: Path) -> None:
     prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "ptq_search", "qat"))
     model = InferenceModel.load(prepared / "model")
     checker = Checker(Samples.load(prepared / "calibration"))
-    found = read_json(searched / "candidates.json")["candidates"]
+    keep = read_json(stage_folder(job, "qat_plan") / "plan.json")["keep"]
+    found = [entry for entry in read_json(searched / "candidates.json")["candidates"] if entry["id"] in keep]
     candidates: list[dict[str, Any]] = [write_fp32(model, folder, checker)]
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))

@@ -8,6 +8,9 @@ from act.quantization import Scheme
 
 
 def write(scheme: Scheme, path: Path) -> None:
-    """Write the clipping thresholds in the order of the scheme; `repr` of a float loses nothing."""
-    lines = [f"{name} {threshold!r}\n" for name, threshold in scheme.activations.items()]
+    """Write the clipping thresholds in the order of the scheme; `repr` of a float loses nothing.
+
+    The table knows symmetric quantization only: an asymmetric range stands there with its largest absolute value.
+    """
+    lines = [f"{name} {span.threshold!r}\n" for name, span in scheme.activations.items()]
     path.write_text("".join(lines), encoding="utf-8")

@@ -73,15 +73,13 @@ class Checker:
         outputs = model.fetch_names
         simulation = simulated.run(self._batch, [*outputs, *integers])
         twin = onnx.load(onnx_file)
-        for name in integers:
-            twin.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, None))
-        found = _run_literally(twin, self._batch)
+        for name, span in zip(integers, scheme.activations.values()):
+            kind = onnx.TensorProto.INT8 if span.symmetric else onnx.TensorProto.UINT8
+            twin.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        found = [_signed(values) for values in _run_literally(twin, self._batch)]
         count = len(outputs)
         plain = model.run(self._batch, list(scheme.activations))
-        rounded = [
-            np.clip(np.round(values / threshold * LEVELS), -LEVELS - 1, LEVELS)
-            for values, threshold in zip(plain, scheme.activations.values())
-        ]
+        rounded = [span.quantize(values) for values, span in zip(plain, scheme.activations.values())]
         result = {
             "paddle": _similarity(InferenceModel.load(paddle_folder).run(self._batch), simulation[:count]),
             "onnx": _similarity(found[:count], simulation[:count]),
@@ -101,6 +99,11 @@ def _run_literally(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[A
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     outputs: list[Array] = session.run(None, dict(batch))
     return outputs
+
+
+def _signed(values: Array) -> Array:
+    """Unsigned integers as the signed ones that the simulated model has; anything else as it is."""
+    return values.astype(np.float32) - (LEVELS + 1) if values.dtype == np.uint8 else values
 
 
 def _similarity(found: list[Array], wanted: list[Array]) -> float:

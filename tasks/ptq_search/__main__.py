@@ -1,30 +1,46 @@
 """`python -m tasks.ptq_search --job NAME`: search static post-training quantization, keep every trial.
 
-Reads the model and samples of `prepare` and the strategy of `select`. Writes
+Reads the model and samples of `prepare`, the operators of `analyze`, the strategy of `select` and the statistics of
+`calibrate`. Writes
 
-- `trials.json`: every trial with its settings, quality and seconds, the sensitivity of each layer, the reference;
-- `candidates.json`: what later stages take on, without anything measured by a clock;
-- `schemes/ID.json`: the thresholds of each candidate.
+- `trials.json`: every trial with its settings, quality, expected cost and seconds; the Pareto front; the sensitivity of
+  each layer; the importance of each parameter; the fp32 reference;
+- `candidates.json`: the Pareto front for later stages, without anything measured by a clock;
+- `schemes/ID.json`: the quantization scheme of each candidate.
+
+Trials are also kept in a journal beside the artefacts until the search has ended, so that a killed one goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+import act
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.errors import InputError
 from act.params import Job, PtqSearch
 from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
-    from tasks.ptq_search.search import Search, Settings
+    from act.evaluation import Evaluation
+    from act.quality import Quality
+    from act.quantization import Scheme
+    from tasks.ptq_search.schemes import SchemeMaker
+    from tasks.ptq_search.search import Measure, Search, Trial
+    from tasks.ptq_search.sensitivity import LayerSensitivity
+    from tasks.ptq_search.space import Space
 
-SENSITIVITY_SAMPLES = 4
-CANDIDATE_IDS = ("int8-ptq", "int8-ptq-mixed")
+SENSITIVITY_SAMPLES = 8
 
 
 def main() -> None:
@@ -41,19 +57,19 @@ def main() -> None:
 
 def _skip(folder: Path, why: str) -> None:
     print(f"ptq_search: nothing to do: {why}")
-    write_json(folder / "trials.json", {"why": why, "trials": [], "sensitivity": []})
+    write_json(
+        folder / "trials.json",
+        {"why": why, "reference": None, "trials": [], "front": [], "sensitivity": [], "importance": {}},
+    )
     write_json(folder / "candidates.json", {"why": why, "reference": None, "candidates": []})
     (folder / "schemes").mkdir()
 
 
 def _first_only(settings: PtqSearch) -> PtqSearch:
-    """The one setting that is tried when the strategy names `QuantPost` without a search."""
-    update = {
-        "algorithms": settings.algorithms[:1],
-        "hist_percent": settings.hist_percent[:1],
-        "max_float_layers": 0,
-    }
-    return settings.model_copy(update=update)
+    """The one setting that is tried when the strategy names `QuantPost` without a search: the first of every list."""
+    lists = ("ptq_algo", "hist_percent", "weight_quantize_type", "bias_correct", "activation_symmetric")
+    update: dict[str, Any] = {key: getattr(settings, key)[:1] for key in lists}
+    return settings.model_copy(update={**update, "max_float_layers": 0, "max_quant_count": 1})
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
@@ -62,26 +78,28 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.onnx_format import to_onnx
     from act.quantization import quantizable_layers
     from act.samples import Samples
-    from tasks.ptq_search.search import Search
+    from tasks.ptq_search.calibrate import STATISTICS_FILE
+    from tasks.ptq_search.sampler import ForestSampler, importance
+    from tasks.ptq_search.schemes import SchemeMaker
+    from tasks.ptq_search.search import Journal, Search
     from tasks.ptq_search.sensitivity import measure
-    from tasks.ptq_search.statistics import collect
+    from tasks.ptq_search.statistics import load
 
-    prepared = stage_folder(name, "prepare")
+    prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
     model = InferenceModel.load(prepared / "model")
-    samples = Samples.load(prepared / "calibration")
     layers = quantizable_layers(model, settings.quantizable_op_type)
     if not layers:
         _skip(folder, f"the model has no layer of the types {', '.join(settings.quantizable_op_type)}")
         return
-    try:
-        statistics = collect(
-            model,
-            (layer.activation for layer in layers),
-            samples.batches(settings.batch_size),
-            -(-len(samples) // settings.batch_size),
-        )
-    except FloatingPointError as error:
-        raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
+    operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
+    statistics = load(calibrated / STATISTICS_FILE)
+    maker = SchemeMaker(model, layers, statistics, {entry["name"]: entry["multiply_adds"] for entry in operators})
+    space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])
+    fp32_onnx = to_onnx(model)
+    batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
+    start = space.first()[0]
+    sensitivities = measure(model, fp32_onnx, layers, lambda layer: maker.make_for([layer], start), batch)
+    maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation(
         job.target.engines[0],
@@ -90,65 +108,143 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         prepared / "reference" if job.metric == "similarity" else None,
         threads=job.target.threads,
     )
-    fp32_onnx = to_onnx(model)
     reference = evaluation.quality(model, None, fp32_onnx)
-    search = Search(model, layers, statistics, lambda scheme: evaluation.quality(model, scheme, fp32_onnx), settings)
-    _try_all(search, search.rules(), "threshold rules")
-    best = search.best().settings
-    sensitivities = measure(
-        model,
-        layers,
-        search.thresholds(best.algorithm, best.hist_percent),
-        next(samples.head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES)),
-    )
-    _try_all(search, search.float_layers(sensitivities), "float layers")
+    journal = _journal(name, job, settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        search = Search(
+            ForestSampler(space, settings.seed),
+            maker.make,
+            maker.cost,
+            _writer(evaluation, model, fp32_onnx, Path(scratch)),
+            reference,
+            Journal(journal),
+            workers=len(os.sched_getaffinity(0)) // job.target.threads,
+        )
+        _run(search, settings, space.size)
+    candidates = search.candidates()
+    if not candidates:
+        causes = "; ".join(dict.fromkeys(t.result.failure or "too much quality is lost" for t in search.trials))
+        print(f"ptq_search: no trial gave a candidate: {causes}")
+    _write(folder, search, maker, sensitivities, importance(space, search.history()), (evaluation, reference))
+    journal.unlink(missing_ok=True)
 
+
+def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
+    from tasks.ptq_search.space import Space
+
+    present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
+    # Depthwise convolutions hold few of the multiply-adds and lose most in int8; matrix products are the next to go.
+    subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
+    subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d")))
+    most = min(settings.max_float_layers, len(op_types) - 1)
+    wanted = settings.batch_num or batch_nums
+    kept = [number for number in batch_nums if number in wanted] or [batch_nums[-1]]
+    return Space(
+        algorithms=tuple(settings.ptq_algo),
+        hist_percents=tuple(settings.hist_percent),
+        batch_nums=tuple(kept),
+        symmetric=tuple(settings.activation_symmetric),
+        weight_quantize_types=tuple(settings.weight_quantize_type),
+        bias_correct=tuple(settings.bias_correct),
+        op_types=tuple(dict.fromkeys(subset for subset in subsets if subset)),
+        float_layers=(0, *(2**power for power in range(most.bit_length()))),
+    )
+
+
+def _writer(evaluation: Evaluation, model: Any, fp32_onnx: Any, scratch: Path) -> Any:
+    """A function that writes the model of a scheme to a folder of its own; only the last few are kept."""
+    from act.evaluation import write_for_engine
+    from tasks.ptq_search.search import SIDE_BY_SIDE
+
+    numbers = count()
+
+    def write(scheme: Scheme) -> Measure:
+        number = next(numbers)
+        shutil.rmtree(scratch / str(number - SIDE_BY_SIDE), ignore_errors=True)
+        (scratch / str(number)).mkdir()
+        path = write_for_engine(evaluation.engine, model, scheme, scratch / str(number), fp32_onnx)
+        return lambda samples: evaluation.quality_of(path, "int8", samples)
+
+    return write
+
+
+def _run(search: Search, settings: PtqSearch, size: int) -> None:
+    best = float("-inf")
+    with tqdm(total=min(settings.max_quant_count, size), desc="search", unit="trial") as bar:
+
+        def progress(trial: Trial) -> None:
+            nonlocal best
+            best = max(best, trial.result.quality) if trial.whole else best
+            bar.set_postfix_str(f"{trial.setting.algorithm} {trial.result.quality:.4f}, best {best:.4f}")
+            bar.update()
+
+        search.run(settings, progress)
+
+
+def _journal(name: str, job: Job, settings: PtqSearch) -> Path:
+    """Where the trials of exactly this search are kept while it lasts: the name stands for its inputs and its code."""
+    digest = hashlib.sha256()
+    parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
+    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    code = Path(act.__file__).parents[1]
+    inputs = [stage_folder(name, "prepare"), stage_folder(name, "calibrate"), stage_folder(name, "analyze")]
+    files = [path for folder in inputs for path in sorted(folder.rglob("*")) if path.is_file()]
+    files += [path for room in ("act", "tasks/ptq_search") for path in sorted((code / room).rglob("*.py"))]
+    for path in files:
+        digest.update(str(path.name).encode() + hashlib.sha256(path.read_bytes()).digest())
+    folder = stage_folder(name, "ptq_search").parent / ".ptq_search_journal"
+    wanted = folder / f"{digest.hexdigest()[:32]}.jsonl"
+    for other in folder.glob("*.jsonl"):
+        if other != wanted:
+            other.unlink()
+    return wanted
+
+
+def _write(
+    folder: Path,
+    search: Search,
+    maker: SchemeMaker,
+    sensitivities: Sequence[LayerSensitivity],
+    importance: dict[str, float],
+    measured: tuple[Evaluation, Quality],
+) -> None:
+    evaluation, quality = measured
+    reference = {"engine": evaluation.engine, "quality": quality.value}
+    front = search.candidates()
     write_json(
         folder / "trials.json",
         {
-            "reference": {"engine": evaluation.engine, "quality": reference.value, "beside": reference.beside},
-            "trials": [
-                {
-                    "id": trial.number,
-                    "settings": trial.settings.to_json(),
-                    "quality": trial.quality.value,
-                    "beside": trial.quality.beside,
-                    "drop": reference.value - trial.quality.value,
-                    "seconds": round(trial.seconds, 3),
-                }
-                for trial in search.trials
-            ],
-            "sensitivity": [vars(entry) for entry in sensitivities],
+            "reference": {**reference, "beside": quality.beside},
+            "trials": [trial.to_json(quality.value) for trial in search.trials],
+            "front": [trial.number for trial in front],
+            "sensitivity": [asdict(entry) for entry in sensitivities],
+            "importance": importance,
         },
     )
     (folder / "schemes").mkdir()
     candidates: list[dict[str, Any]] = []
-    for identity, trial in zip(CANDIDATE_IDS, search.candidates()):
-        write_json(folder / "schemes" / f"{identity}.json", trial.scheme.to_json())
+    for trial in front:
+        identity = f"int8-ptq-{trial.number}"
+        scheme = maker.make(trial.setting)
+        write_json(folder / "schemes" / f"{identity}.json", scheme.to_json())
         candidates.append(
             {
                 "id": identity,
                 "scheme": f"schemes/{identity}.json",
                 "trial": trial.number,
-                "settings": trial.settings.to_json(),
-                "quality": trial.quality.value,
-                "drop": reference.value - trial.quality.value,
-                "float_layers": list(trial.settings.float_layers),
+                "settings": trial.setting.to_json(),
+                "quality": trial.result.quality,
+                "drop": quality.value - trial.result.quality,
+                "cost": trial.cost,
+                "layers": len(scheme.layers),
             }
         )
-    write_json(
-        folder / "candidates.json",
-        {"reference": {"engine": evaluation.engine, "quality": reference.value}, "candidates": candidates},
-    )
+    write_json(folder / "candidates.json", {"reference": reference, "candidates": candidates})
     for candidate in candidates:
-        print(f"ptq_search: {candidate['id']}: quality {candidate['quality']:.4f}, fp32 {reference.value:.4f}")
-
-
-def _try_all(search: Search, trials: Sequence[Settings], what: str) -> None:
-    with tqdm(trials, desc=what, unit="trial") as bar:
-        for settings in bar:
-            trial = search.run(settings)
-            bar.set_postfix_str(f"{settings.algorithm}, quality {trial.quality.value:.4f}")
+        print(
+            f"ptq_search: {candidate['id']}: quality {candidate['quality']:.4f} (fp32 {quality.value:.4f}), "
+            f"expected cost {candidate['cost']:.2f} of fp32"
+        )
 
 
 if __name__ == "__main__":

@@ -1,120 +1,214 @@
-"""The search over quantization settings: which threshold rule, and which layers stay in floating point.
+"""The search over quantization settings: trials that a sampler suggests, each measured on a real engine.
 
-First every threshold rule is tried with all layers quantized. Then, under the best rule, the most sensitive layers
-are given back to floating point, one, two, four, ... of them. Every trial's quality is measured on a real engine.
-Nothing here depends on a clock, so that the same samples give the same candidates.
+Trials are suggested in rounds of two, whatever the number of cores, so that the same seed gives the same search
+everywhere; where cores allow, the trials of a round run side by side. Every trial is written to a journal as it ends. A
+search that was killed goes through the same rounds again and takes from the journal what it holds, so that it ends
+exactly as it would have ended at once.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from act.model import InferenceModel
-from act.params import PtqSearch, ThresholdAlgorithm
-from act.quality import Quality
-from act.quantization import Layer, Scheme, make_scheme
-from tasks.ptq_search.sensitivity import LayerSensitivity
-from tasks.ptq_search.statistics import TensorStatistics
-from tasks.ptq_search.thresholds import rule
+import numpy as np
 
-Evaluate = Callable[[Scheme], Quality]
+from act.engines.process import EngineFailure
+from act.params import PtqSearch
+from act.quality import Quality
+from act.quantization import Scheme
+from tasks.ptq_search.pareto import front
+from tasks.ptq_search.sampler import Observation, Sampler
+from tasks.ptq_search.space import Setting
+
+SIDE_BY_SIDE = 2
+# A trial is given up after its first samples when it is all but certain to lose this share of fp32's quality.
+HOPELESS_SHARE = 0.1
+FIRST_SHARE = 0.25
+FEWEST_FIRST_SAMPLES = 64
+_CERTAINTY = 2.58  # standard errors: 99 %
+
+# Gives the quality on the first so many samples, or on all (None).
+Measure = Callable[[int | None], Quality]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What one trial tries.
+class Result:
+    """What a trial gave.
 
     Attributes:
-        algorithm: the threshold rule.
-        hist_percent: the share of values that `hist` covers; None for other rules.
-        float_layers: the layers that stay in floating point.
+        quality: on the samples that were run; of a trial that was given up, an estimate for all of them.
+        beside: further figures on the same samples.
+        samples: how many were run.
+        failure: why there is no quality, or None.
+        seconds: making and measuring.
     """
 
-    algorithm: ThresholdAlgorithm
-    hist_percent: float | None = None
-    float_layers: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings with ACT's keys."""
-        return {
-            "ptq_algo": self.algorithm,
-            "hist_percent": self.hist_percent,
-            "float_layers": list(self.float_layers),
-        }
+    quality: float
+    beside: Mapping[str, float]
+    samples: int
+    failure: str | None
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One quantized model and how good it is; `seconds` is the time that making and measuring it took."""
+    """One setting and its result; `cost` is what the model is expected to cost, 1 being fp32."""
 
     number: int
-    settings: Settings
-    scheme: Scheme
-    quality: Quality
-    seconds: float
+    setting: Setting
+    cost: float
+    result: Result
+    whole: bool
+
+    def to_json(self, reference: float) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "id": self.number,
+            "settings": self.setting.to_json(),
+            "quality": None if self.result.failure else self.result.quality,
+            "beside": dict(self.result.beside),
+            "drop": None if self.result.failure else reference - self.result.quality,
+            "cost": self.cost,
+            "samples": self.result.samples,
+            "failure": self.result.failure,
+            "seconds": round(self.result.seconds, 3),
+        }
 
 
-@dataclass
+class Journal:
+    """Results by setting, in a file that only grows; the last line may be cut off by a kill, and is then left out.
+
+    Args:
+        path: of the file, made when the first result is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._results: dict[str, Result] = {}
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._results[entry["setting"]] = Result(**entry["result"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def get(self, setting: Setting) -> Result | None:
+        """The result of a setting that was tried before."""
+        return self._results.get(self._key(setting))
+
+    def add(self, setting: Setting, result: Result) -> None:
+        """Keep a result."""
+        self._results[self._key(setting)] = result
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"setting": self._key(setting), "result": vars(result)}) + "\n")
+
+    @staticmethod
+    def _key(setting: Setting) -> str:
+        return json.dumps(setting.to_json(), sort_keys=True)
+
+
 class Search:
     """Runs trials and keeps them all.
 
-    Attributes:
-        model: the fp32 model.
-        layers: the layers that may be quantized.
-        statistics: of every activation that they read.
-        evaluate: gives the quality of the model that a scheme makes.
-        settings: the user's limits of the search.
+    Args:
+        sampler: suggests settings.
+        make: gives the scheme of a setting.
+        cost: what a setting is expected to cost.
+        write: puts the model of a scheme where `Measure` finds it; called in one thread.
+        reference: the fp32 model's quality on all samples.
+        journal: results of an earlier, unfinished run of the same search.
+        workers: how many trials may run side by side.
     """
 
-    model: InferenceModel
-    layers: Sequence[Layer]
-    statistics: Mapping[str, TensorStatistics]
-    evaluate: Evaluate
-    settings: PtqSearch
-    trials: list[Trial] = field(default_factory=list)
+    def __init__(
+        self,
+        sampler: Sampler,
+        make: Callable[[Setting], Scheme],
+        cost: Callable[[Setting], float],
+        write: Callable[[Scheme], Measure],
+        reference: Quality,
+        journal: Journal,
+        workers: int = 1,
+    ) -> None:
+        self._sampler = sampler
+        self._make = make
+        self._cost = cost
+        self._write = write
+        self._reference = reference
+        self._journal = journal
+        self._workers = max(1, min(workers, SIDE_BY_SIDE))
+        self.trials: list[Trial] = []
 
-    def thresholds(self, algorithm: ThresholdAlgorithm, hist_percent: float | None) -> dict[str, float]:
-        """The threshold of every activation under one rule."""
-        apply = rule(algorithm, hist_percent)
-        return {name: apply(statistics) for name, statistics in self.statistics.items()}
+    def run(self, settings: PtqSearch, progress: Callable[[Trial], None]) -> None:
+        """Run trials until their number, the time or the space is used up.
 
-    def rules(self) -> list[Settings]:
-        """Each threshold rule with all layers quantized."""
-        shares = self.settings.hist_percent
-        return [
-            Settings(rule, share)
-            for rule in self.settings.algorithms
-            for share in (shares if rule == "hist" else [None])
-        ]
+        Args:
+            settings: `max_quant_count` and `time_limit_minutes` count here.
+            progress: told of each trial.
+        """
+        deadline = time.monotonic() + 60 * settings.time_limit_minutes
+        with ThreadPoolExecutor(self._workers) as pool:
+            while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
+                suggested = self._sampler.suggest(self.history(), SIDE_BY_SIDE)
+                suggested = suggested[: settings.max_quant_count - len(self.trials)]
+                if not suggested:
+                    break
+                for setting, result in zip(suggested, self._results(suggested, pool)):
+                    whole = result.failure is None and result.samples == len(self._reference.scores)
+                    self.trials.append(Trial(len(self.trials), setting, self._cost(setting), result, whole))
+                    progress(self.trials[-1])
 
-    def float_layers(self, sensitivities: Sequence[LayerSensitivity]) -> list[Settings]:
-        """The best settings so far with the most sensitive layers left in floating point: one, two, four, ..."""
-        best, most = self.best().settings, min(self.settings.max_float_layers, len(self.layers) - 1)
-        counts = [2**power for power in range(most.bit_length())]
-        return [
-            Settings(best.algorithm, best.hist_percent, tuple(entry.layer for entry in sensitivities[:count]))
-            for count in counts
-        ]
-
-    def run(self, settings: Settings) -> Trial:
-        """Make one trial and keep it."""
-        started = time.perf_counter()
-        chosen = [layer for layer in self.layers if layer.name not in settings.float_layers]
-        scheme = make_scheme(self.model, chosen, self.thresholds(settings.algorithm, settings.hist_percent))
-        quality = self.evaluate(scheme)
-        trial = Trial(len(self.trials), settings, scheme, quality, time.perf_counter() - started)
-        self.trials.append(trial)
-        return trial
-
-    def best(self) -> Trial:
-        """The trial of highest quality; of equal ones the one with fewer float layers, then the earlier one."""
-        return min(self.trials, key=lambda t: (-t.quality.value, len(t.settings.float_layers), t.number))
+    def history(self) -> list[Observation]:
+        """What the sampler learns from: a trial that failed counts as one of no quality."""
+        return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
 
     def candidates(self) -> list[Trial]:
-        """What is worth exporting: the best with all layers quantized, and the best of all where that is better."""
-        whole = min((t for t in self.trials if not t.settings.float_layers), key=lambda t: (-t.quality.value, t.number))
-        best = self.best()
-        return [whole] if best.number == whole.number else [whole, best]
+        """The Pareto front of quality and cost among the trials measured on all samples, best quality first."""
+        whole = [trial for trial in self.trials if trial.whole]
+        return [whole[index] for index in front([(trial.result.quality, trial.cost) for trial in whole])]
+
+    def _results(self, settings: Sequence[Setting], pool: ThreadPoolExecutor) -> list[Result]:
+        known = {setting: result for setting in settings if (result := self._journal.get(setting)) is not None}
+        started = time.perf_counter()
+        measures = {setting: self._write(self._make(setting)) for setting in settings if setting not in known}
+        made = (time.perf_counter() - started) / max(1, len(measures))
+        waiting = {setting: pool.submit(self._measure, measure, made) for setting, measure in measures.items()}
+        for setting, future in waiting.items():
+            known[setting] = future.result()
+            self._journal.add(setting, known[setting])
+        return [known[setting] for setting in settings]
+
+    def _measure(self, measure: Measure, made: float) -> Result:
+        started = time.perf_counter()
+        total = len(self._reference.scores)
+        first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
+        try:
+            if 2 * first <= total:
+                quality = measure(first)
+                losses = np.array(self._reference.scores[:first]) - np.array(quality.scores)
+                if is_hopeless(losses, self._reference.value):
+                    estimate = self._reference.value - float(losses.mean())
+                    return Result(estimate, quality.beside, first, None, made + time.perf_counter() - started)
+            quality = measure(None)
+            return Result(quality.value, quality.beside, total, None, made + time.perf_counter() - started)
+        except EngineFailure as failure:
+            return Result(0.0, {}, 0, str(failure), made + time.perf_counter() - started)
+
+
+def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
+    """Whether these losses of single samples make it all but certain that too much is lost over all.
+
+    Args:
+        losses: of the first samples, float64 [samples], in units of the metric.
+        reference: quality of the fp32 model.
+    """
+    error = float(losses.std(ddof=1)) / len(losses) ** 0.5
+    return float(losses.mean()) - _CERTAINTY * error > HOPELESS_SHARE * reference

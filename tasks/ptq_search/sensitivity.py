@@ -6,15 +6,19 @@ compared with the fp32 model's (the analysis that NNCF and PaddleSlim call sensi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from tqdm import tqdm
 
 from act.model import InferenceModel
+from act.onnx_format import quantize_onnx
 from act.quality import cosine
-from act.quantization import Layer, make_scheme, quantize
+from act.quantization import Layer, Scheme
 from act.samples import Array
 
 
@@ -34,13 +38,35 @@ class LayerSensitivity:
 
 
 def measure(
-    model: InferenceModel, layers: Sequence[Layer], thresholds: Mapping[str, float], batch: Mapping[str, Array]
+    model: InferenceModel,
+    fp32: onnx.ModelProto,
+    layers: Sequence[Layer],
+    make: Callable[[Layer], Scheme],
+    batch: Mapping[str, Array],
 ) -> list[LayerSensitivity]:
-    """The sensitivity of every layer, most sensitive first; equal ones in program order."""
-    wanted = model.run(batch)
+    """The sensitivity of every layer, most sensitive first; equal ones in program order.
+
+    Args:
+        model: the fp32 model.
+        fp32: the same as ONNX.
+        layers: to be measured.
+        make: gives the scheme that quantizes one layer alone.
+        batch: the samples to run.
+    """
+    wanted = _run(fp32, batch)
     result = []
     for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
-        outputs = quantize(model, make_scheme(model, [layer], thresholds)).run(batch)
+        outputs = _run(quantize_onnx(fp32, model, make(layer)), batch)
         similarity = [cosine(a, b) for output, want in zip(outputs, wanted) for a, b in zip(output, want)]
         result.append(LayerSensitivity(layer.name, layer.op_type, 1 - float(np.mean(similarity))))
     return sorted(result, key=lambda entry: -entry.error)
+
+
+def _run(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # The pairs must be computed as they stand, and not be fused into something that rounds differently.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs: list[Array] = session.run(None, dict(batch))
+    return outputs

@@ -1,7 +1,8 @@
-"""`python -m tasks.qat.plan --job NAME`: decide whether training is needed, and where it starts.
+"""`python -m tasks.qat.plan --job NAME`: decide which candidates go on, and whether and where training starts.
 
-A stage of its own, whose result holds no figure of the budget: when the budget changes, DVC repeats the training only
-if the decision changes. `plan.json`: `train`, and `start` (a candidate of `ptq_search`, or null).
+A stage of its own, whose result holds no figure of the budget: when the budget changes, DVC repeats training, export
+and benchmark only if a decision changes. `plan.json`: `keep` (candidates of `ptq_search` that are worth exporting),
+`train`, and `start` (one of them, or null).
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import Any
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.stage import job_from_command_line
 
+MOST_CHEAP = 2
+# A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
+ROUNDING = 1e-9
+
 
 def main() -> None:
     """Parse the command line and run the stage."""
@@ -18,9 +23,23 @@ def main() -> None:
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
         found = read_json(stage_folder(name, "ptq_search") / "candidates.json")
         plan, why = decide(strategy["train"], found["candidates"], job.budget.max_quality_drop)
+        kept = keep(found["candidates"], job.budget.max_quality_drop)
         with replace_folder(stage_folder(name, "qat_plan")) as folder:
-            write_json(folder / "plan.json", plan)
-    print(f"qat_plan: {why}")
+            write_json(folder / "plan.json", {"keep": kept, **plan})
+    print(f"qat_plan: {why}; to be measured: {', '.join(kept) or 'none'}")
+
+
+def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]:
+    """The candidates that could win: the cheapest inside the budget, and the best, which has most to spare.
+
+    Args:
+        candidates: of `ptq_search`, with `id`, `drop` and `cost`.
+        max_quality_drop: of the budget, in units of the metric.
+    """
+    ranked = sorted(candidates, key=lambda candidate: float(candidate["drop"]))
+    inside = [candidate for candidate in ranked if candidate["drop"] <= max_quality_drop + ROUNDING]
+    cheapest = sorted(inside, key=lambda candidate: float(candidate["cost"]))[:MOST_CHEAP]
+    return list(dict.fromkeys(str(candidate["id"]) for candidate in [*cheapest, *ranked[:1]]))
 
 
 def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float) -> tuple[dict[str, Any], str]:
@@ -35,7 +54,7 @@ def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: fl
     if not candidates:
         return stay, "no training: there is no quantized candidate to train"
     best = max(candidates, key=lambda candidate: float(candidate["quality"]))
-    if best["drop"] <= max_quality_drop:
+    if best["drop"] <= max_quality_drop + ROUNDING:
         lost = f"loses {best['drop']:.4f}" if best["drop"] > 0 else "loses nothing"
         return stay, f"no training: {best['id']} {lost}, within the budget of {max_quality_drop:g}"
     missed = f"{best['id']} loses {best['drop']:.4f}, more than the budget of {max_quality_drop:g}"

@@ -1,9 +1,9 @@
 """The training program: the quantized forward pass, the distance to the fp32 model's outputs, and the backward pass.
 
 PaddleSlim's `quant_aware` puts the quantize/dequantize pairs in and lets gradients pass them unchanged
-(straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's thresholds and stay
-there, so that training starts exactly at the candidate; the observers that it adds as well are taken out again, for
-they only cost time.
+(straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's and stay there, and
+asymmetric activations get their zero points, so that training starts exactly at the candidate; the observers that
+PaddleSlim adds as well are taken out again, for they only cost time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paddle.base.framework import Parameter
 from act.model import InferenceModel
 from act.paddle_setup import CPU, paddle
 from act.params import Qat
-from act.quantization import OPERATORS, Scheme, quantizable_layers
+from act.quantization import LEVELS, OPERATORS, Scheme, quantizable_layers, set_biases
 from act.samples import Array
 
 # PaddleSlim logs its whole configuration at every call.
@@ -84,11 +84,11 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
     """The training program of a model and the scheme that quantizes it.
 
     Args:
-        model: the fp32 model; not changed.
+        model: the fp32 model with the weights to start from; not changed.
         steps: in all, for the cosine decay of the learning rate.
     """
     paddle.seed(settings.seed)
-    student = model.copy()
+    student = set_biases(model, scheme)
     block = student.program.global_block()
     for position in reversed(range(len(block.ops))):
         if block.ops[position].type in ("feed", "fetch"):
@@ -130,6 +130,7 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
             )
     _remove_observers(program)
     _set_scales(student, program, scheme)
+    _shift_asymmetric(program, scheme)
     return TrainingProgram(student, program, teacher_names, targets, loss.name, trained, rate)
 
 
@@ -189,5 +190,37 @@ def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
         name = op.input("X")[0].removesuffix(".quantized")
         values = scheme.weights.get(name)
         if values is None:
-            values = np.array([scheme.activations[name]], dtype=np.float32)
+            values = np.array([scheme.activations[name].scale * LEVELS], dtype=np.float32)
         student.set_weight(op.input("Scale")[0], values)
+
+
+def _shift_asymmetric(program: Any, scheme: Scheme) -> None:
+    """Shift by the zero point before each pair and back after it; a shift has no part in the gradient."""
+    block = program.global_block()
+    for quantizer in [op for op in block.ops if op.type == "quantize_linear"]:
+        name, between = quantizer.input("X")[0], quantizer.output("Y")[0]
+        span = scheme.activations.get(name)
+        if span is None or span.zero_point == 0:
+            continue
+        dequantizer = next(op for op in block.ops if op.type == "dequantize_linear" and op.input("X")[0] == between)
+        restored = dequantizer.output("Y")[0]
+        shift = span.scale * span.zero_point
+        _add(block, _position(block, quantizer), block.var(name), f"{name}.shifted", shift)
+        quantizer._rename_input(name, f"{name}.shifted")
+        source = block.create_var(
+            name=f"{restored}.shifted", shape=block.var(restored).shape, dtype=block.var(restored).dtype
+        )
+        dequantizer._rename_output(restored, source.name)
+        _add(block, _position(block, dequantizer) + 1, source, restored, -shift)
+
+
+def _add(block: Any, position: int, source: Any, name: str, number: float) -> None:
+    if not block.has_var(name):
+        block.create_var(name=name, shape=source.shape, dtype=source.dtype)
+    block._insert_op_without_sync(
+        position, type="scale", inputs={"X": [source]}, outputs={"Out": [block.var(name)]}, attrs={"bias": number}
+    )
+
+
+def _position(block: Any, op: Any) -> int:
+    return next(index for index, other in enumerate(block.ops) if other.desc == op.desc)

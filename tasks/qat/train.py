@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from act.model import InferenceModel
 from act.params import Qat
-from act.quantization import Scheme
+from act.quantization import Scheme, set_biases
 from act.samples import Samples
 from tasks.qat.program import build
 
@@ -51,14 +51,16 @@ def train(model: InferenceModel, scheme: Scheme, samples: Samples, settings: Qat
 
     Args:
         model: the fp32 model: the start and the teacher; not changed.
-        scheme: what quantizes it; its thresholds stay as they are.
+        scheme: what quantizes it; its ranges and thresholds stay as they are.
         samples: unlabelled.
         evaluate: gives the quality of a model under a scheme, higher is better.
     """
     batches = list(samples.batches(settings.batch_size))
     steps = settings.epochs * len(batches)
-    training = build(model, scheme, settings, steps)
-    start = evaluate(model, scheme)
+    # Corrected biases are where the student starts, and train on from there.
+    student, scheme = set_biases(model, scheme), replace(scheme, biases={})
+    training = build(student, scheme, settings, steps)
+    start = evaluate(student, scheme)
     result = Result("", start, start, [{"epoch": 0, "step": 0, "loss": None, "quality": start}])
     best: InferenceModel | None = None
     rng = np.random.default_rng(settings.seed)
@@ -79,7 +81,7 @@ def train(model: InferenceModel, scheme: Scheme, samples: Samples, settings: Qat
                     break
             if not math.isfinite(losses[-1]):
                 break
-            state = _with_weights(model, training.weights())
+            state = _with_weights(student, training.weights())
             quality = evaluate(state, scheme)
             step = (epoch - 1) * len(batches) + len(losses)
             mean_loss = float(np.mean(losses))

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 from act.errors import InputError
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.paddle_setup import paddle
 from act.quality import cosine
-from act.quantization import OPERATORS, Layer, Scheme, make_scheme, quantizable_layers, quantize, quantize_weight
+from act.quantization import (
+    OPERATORS,
+    Layer,
+    Range,
+    Scheme,
+    bias_of,
+    make_scheme,
+    quantizable_layers,
+    quantize,
+    quantize_weight,
+)
 from act.samples import Array
-from tests.models import RECOGNISER, noise
+from tests.models import RECOGNISER, noise, seen
 from tests.prepare.networks import build
 
 
@@ -33,9 +45,12 @@ def layers(model: InferenceModel) -> list[Layer]:
 
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel, layers: list[Layer]) -> Scheme:
-    activations = model.run({"x": noise(2)}, [layer.activation for layer in layers])
-    thresholds = {layer.activation: float(np.abs(a).max()) for layer, a in zip(layers, activations)}
-    return make_scheme(model, layers, thresholds)
+    return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=True))
+
+
+@pytest.fixture(scope="module")
+def asymmetric(model: InferenceModel, layers: list[Layer]) -> Scheme:
+    return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
 
 
 def test_layers_have_one_weight_and_one_activation(model: InferenceModel, layers: list[Layer]) -> None:
@@ -87,13 +102,73 @@ def run_onnx(twin: onnx.ModelProto, batch: dict[str, Array]) -> Array:
     return outputs[0]
 
 
+@pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
 @pytest.mark.parametrize("position", [0, 1, 10, 30, -1])
 def test_onnx_computes_what_paddle_simulates(
-    model: InferenceModel, layers: list[Layer], scheme: Scheme, position: int
+    model: InferenceModel, layers: list[Layer], kind: str, position: int, request: pytest.FixtureRequest
 ) -> None:
-    alone = make_scheme(model, [layers[position]], scheme.activations)
+    alone = make_scheme(model, [layers[position]], request.getfixturevalue(kind).activations)
     twin, batch = quantize_onnx(to_onnx(model), model, alone), {"x": noise(2)}
     np.testing.assert_allclose(run_onnx(twin, batch), quantize(model, alone).run(batch)[0], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("span", "scale", "zero_point"),
+    [
+        (Range(-2.0, 2.0), 2 / 127, 0),
+        (Range(0.0, 2.55), 0.01, -128),
+        (Range(-2.55, 0.0), 0.01, 127),
+        (Range(-0.55, 2.0), 0.01, -73),
+        (Range(0.0, 0.0), 1e-8 / 127, 0),
+    ],
+)
+def test_a_range_gives_its_scale_and_zero_point(span: Range, scale: float, zero_point: int) -> None:
+    assert span.scale == pytest.approx(scale, rel=1e-6)
+    assert span.zero_point == zero_point
+    ends = np.array([span.low, 0.0, span.high], dtype=np.float32)
+    restored = (span.quantize(ends) - zero_point) * span.scale
+    assert restored[1] == 0, "zero is exact"
+    assert np.abs(restored - ends).max() <= span.scale * 0.51
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 1.0), (-1.0, -0.1), (float("nan"), 1.0), (0.0, float("inf"))])
+def test_a_range_without_zero_or_end_is_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="finite and hold zero"):
+        Range(low, high)
+
+
+def test_an_asymmetric_range_halves_the_steps_of_a_non_negative_tensor(
+    model: InferenceModel, scheme: Scheme, asymmetric: Scheme
+) -> None:
+    batch = {"x": noise(2)}
+    name = next(name for name, span in asymmetric.activations.items() if span.low == 0)
+    plain = model.run(batch, [name])[0]
+    errors = [
+        np.abs(quantize(model, candidate).run(batch, [name])[0] - plain).mean() for candidate in (scheme, asymmetric)
+    ]
+    steps = [candidate.activations[name].scale for candidate in (scheme, asymmetric)]
+    assert steps[1] == pytest.approx(steps[0] * 127 / 255, rel=1e-5)
+    assert errors[1] < errors[0]
+
+
+def test_a_bias_is_replaced_in_both_programs(model: InferenceModel, layers: list[Layer], scheme: Scheme) -> None:
+    bias = bias_of(model, layers[-1])
+    assert bias is not None
+    moved = replace(scheme, layers=(), activations={}, weights={}, biases={bias: model.weight(bias) + np.float32(1)})
+    batch, product = {"x": noise(2)}, layers[-1].name
+    before = model.weight(bias)
+    logits = next(op.output_arg_names[0] for op in model.ops if product in op.input_arg_names)
+    shifted = quantize(model, moved).run(batch, [logits])[0] - model.run(batch, [logits])[0]
+    np.testing.assert_allclose(shifted, 1, atol=1e-3)
+    np.testing.assert_array_equal(model.weight(bias), before, err_msg="the given model was changed")
+    twin = quantize_onnx(to_onnx(model), model, moved)
+    stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == bias)
+    np.testing.assert_array_equal(stored.reshape(-1), before.reshape(-1) + np.float32(1))
+
+
+def test_a_foreign_bias_is_refused(model: InferenceModel) -> None:
+    with pytest.raises(InputError, match="no_such_bias"):
+        quantize(model, Scheme((), {}, {}, {"no_such_bias": np.zeros(3, dtype=np.float32)}))
 
 
 def test_every_pair_is_in_the_onnx_file(model: InferenceModel, scheme: Scheme) -> None:

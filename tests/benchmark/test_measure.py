@@ -25,7 +25,7 @@ from act.quantization import OPERATORS, make_scheme, quantizable_layers, quantiz
 from act.samples import Ragged, Samples
 from tasks.benchmark.measure import Data, measure, to_json
 from tasks.benchmark.variants import Candidate, read_candidates, variants
-from tests.models import CLASSIFIER, noise
+from tests.models import CLASSIFIER, noise, seen
 
 ROOT = Path(__file__).parents[2]
 HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
@@ -45,9 +45,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = InferenceModel.load(CLASSIFIER)
     converted = to_onnx(model)
     layers = quantizable_layers(model, OPERATORS)
-    read = sorted({layer.activation for layer in layers})
-    values = model.run({"x": noise(4)}, read)
-    scheme = make_scheme(model, layers, {name: float(np.abs(value).max()) for name, value in zip(read, values)})
+    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(4)}, symmetric=True))
     for name, saved, twin in (
         ("fp32", model, converted),
         ("int8-ptq", quantize(model, scheme), quantize_onnx(converted, model, scheme)),

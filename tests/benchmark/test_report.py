@@ -180,9 +180,18 @@ def test_a_new_budget_selects_anew_and_replaces_all_of_the_old(workspace: Worksp
 
 
 def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
-    settings = {"ptq_algo": HOSTILE, "hist_percent": None, "float_layers": ["a", "b"]}
-    trial = {"id": 0, "settings": settings, "quality": 0.79, "drop": 0.01, "seconds": 2.0}
-    workspace.write("ptq_search/trials.json", {"trials": [trial, {**trial, "id": 1, "drop": 0.3}]})
+    settings = {"ptq_algo": HOSTILE, "hist_percent": None, "quantizable_op_type": ["a", "b"]}
+    trial = {"id": 0, "settings": settings, "quality": 0.79, "drop": 0.01, "cost": 0.3, "samples": 4, "seconds": 2.0}
+    failed_trial = {**trial, "id": 2, "quality": None, "drop": None, "failure": HOSTILE}
+    workspace.write(
+        "ptq_search/trials.json",
+        {
+            "trials": [trial, {**trial, "id": 1, "drop": 0.3, "cost": 0.25}, failed_trial],
+            "front": [0, 1],
+            "sensitivity": [{"layer": HOSTILE, "op_type": "conv2d", "error": 0.25}] * 20,
+            "importance": {"ptq_algo": 0.75, HOSTILE: 0.25, "bias_correct": 0.0},
+        },
+    )
     history = [{"step": step, "loss": 1 / (1 + step), "quality": None} for step in range(5)]
     workspace.write("qat/qat.json", {"needed": True, "why": HOSTILE, "history": history})
     operators = [{"name": HOSTILE, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}] * 20
@@ -191,12 +200,17 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     workspace.write("../flow/demo.json", {"stages": [{"name": "prepare@demo", "outcome": HOSTILE, "seconds": 2.5}]})
     assert workspace.report(max_quality_drop=0.01).returncode == 0
     page = Page(workspace.page())
+    with (workspace.artifacts / "report" / "trials.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["front"] for row in rows] == ["1", "1", "0"]
+    assert rows[0]["quantizable_op_type"] == "a b"
     assert page.loads == []
     assert not re.search(r"url\(|@import|https?:", workspace.page())
     assert "script" not in page.elements and "img" not in page.elements
-    # the failure, the CPU, two trials, the training, 15 operators, the strategy twice, the stage
-    assert page.text.count(HOSTILE) == 1 + 1 + 2 + 1 + 15 + 2 + 1
-    for text in ("2.50\N{MULTIPLICATION SIGN} as fast", "crashed", "not installed", "2 trials", "15 costliest of 20"):
+    # the failure, the CPU, three trials and a failure, a setting's importance, 12 layers, the training, 15 operators,
+    # the strategy twice, the stage
+    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 1 + 15 + 2 + 1
+    for text in ("2.50\N{MULTIPLICATION SIGN} as fast", "crashed", "not installed", "3 trials", "15 costliest of 20"):
         assert text in page.text
 
 

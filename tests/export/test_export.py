@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import pytest
 from onnx import numpy_helper
 
 from act.model import InferenceModel
-from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization import OPERATORS, Scheme, bias_of, make_scheme, quantizable_layers, quantize
 from act.samples import Ragged, Samples
 from tasks.export import calibration_table
 from tasks.export.check import Checker
 from tasks.export.write import write_fp32, write_int8
-from tests.models import RECOGNISER, noise
+from tests.models import RECOGNISER, noise, seen
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
 
@@ -28,16 +29,26 @@ def model() -> InferenceModel:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
     layers = quantizable_layers(model, OPERATORS)
-    activations = model.run({"x": noise(2)}, [layer.activation for layer in layers])
-    return make_scheme(model, layers, {la.activation: float(np.abs(a).max()) for la, a in zip(layers, activations)})
+    return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=True))
 
 
+@pytest.fixture(scope="module")
+def asymmetric(model: InferenceModel) -> Scheme:
+    """Zero points, and a bias that is not the model's."""
+    layers = quantizable_layers(model, OPERATORS)
+    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
+    bias = bias_of(model, layers[3])
+    assert bias is not None
+    return replace(scheme, biases={bias: model.weight(bias) * np.float32(1.1)})
+
+
+@pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
 def test_every_form_is_written_and_shrinks_to_about_a_quarter(
-    model: InferenceModel, scheme: Scheme, tmp_path: Path
+    model: InferenceModel, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     checker = Checker(SAMPLES)
     fp32 = write_fp32(model, tmp_path, checker)
-    int8 = write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    int8 = write_int8("int8-ptq", model, request.getfixturevalue(kind), tmp_path, checker)
     for entry in (fp32, int8):
         for path in entry["files"].values():
             assert (tmp_path / path).exists()
@@ -48,10 +59,12 @@ def test_every_form_is_written_and_shrinks_to_about_a_quarter(
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in stored.items() if name.endswith(".quantized")) == 47
 
 
-def test_the_calibration_table_has_a_line_a_tensor(scheme: Scheme, tmp_path: Path) -> None:
-    calibration_table.write(scheme, tmp_path / "table.txt")
+@pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
+def test_the_calibration_table_has_a_line_a_tensor(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    spans = request.getfixturevalue(kind).activations
+    calibration_table.write(request.getfixturevalue(kind), tmp_path / "table.txt")
     lines = [line.split(" ") for line in (tmp_path / "table.txt").read_text().splitlines()]
-    assert {name: float(scale) for name, scale in lines} == dict(scheme.activations)
+    assert {name: float(scale) for name, scale in lines} == {n: max(-s.low, s.high) for n, s in spans.items()}
 
 
 def spoil(path: Path, suffix: str, change: float) -> None:

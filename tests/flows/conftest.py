@@ -24,6 +24,7 @@ JOB = {
     "target": {},
     "budget": {"max_quality_drop": 0.01},
     "strategy": "auto",
+    "calibration": {},
     "ptq_search": {},
     "qat": {},
     "benchmark": {},

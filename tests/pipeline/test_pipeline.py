@@ -15,7 +15,18 @@ import pytest
 
 from tests.pipeline.conftest import JOB, Workspace, small_workspace
 
-STAGES = ["prepare", "analyze", "select", "ptq_search", "qat_plan", "qat", "export", "benchmark", "report"]
+STAGES = [
+    "prepare",
+    "analyze",
+    "select",
+    "calibrate",
+    "ptq_search",
+    "qat_plan",
+    "qat",
+    "export",
+    "benchmark",
+    "report",
+]
 
 
 def outcomes(workspace: Workspace) -> dict[str, str]:
@@ -45,10 +56,26 @@ def test_the_flow_leaves_the_documented_result(compressed: Workspace) -> None:
 
 def test_int8_files_are_about_a_quarter(compressed: Workspace) -> None:
     export = compressed.folder / "artifacts" / JOB / "export"
+    int8_folder = export / compressed.read(f"artifacts/{JOB}/export/candidates.json")["deploy"]
     for name in ("model.pdiparams", "onnx"):
         fp32 = export / "fp32" / ("model.onnx" if name == "onnx" else name)
-        int8 = export / "int8-ptq" / ("quant_model.onnx" if name == "onnx" else name)
+        int8 = int8_folder / ("quant_model.onnx" if name == "onnx" else name)
         assert int8.stat().st_size < 0.45 * fp32.stat().st_size  # half a MB: names and shapes weigh, too
+
+
+def test_every_trial_is_kept_and_the_best_go_on(compressed: Workspace) -> None:
+    found = compressed.read(f"artifacts/{JOB}/ptq_search/trials.json")
+    assert len(found["trials"]) == 6
+    assert sum(found["importance"].values()) == pytest.approx(1) or not any(found["importance"].values())
+    assert len(found["sensitivity"]) > 40
+    candidates = compressed.read(f"artifacts/{JOB}/ptq_search/candidates.json")["candidates"]
+    assert [candidate["trial"] for candidate in candidates] == found["front"]
+    best = max(trial["quality"] for trial in found["trials"] if trial["failure"] is None)
+    assert candidates[0]["quality"] == best
+    keep = compressed.read(f"artifacts/{JOB}/qat_plan/plan.json")["keep"]
+    exported = compressed.read(f"artifacts/{JOB}/export/candidates.json")["candidates"]
+    assert [entry["name"] for entry in exported if entry["precision"] == "int8"] == keep
+    assert not list((compressed.folder / "artifacts" / JOB / ".ptq_search_journal").glob("*"))
 
 
 def test_the_calibration_table_names_tensors_and_thresholds(compressed: Workspace) -> None:
@@ -89,16 +116,16 @@ def test_a_change_redoes_only_what_it_touches(compressed: Workspace) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         ran = {name for name, outcome in outcomes(compressed).items() if outcome == "ran"}
         assert {"select", "report"} <= ran
-        assert not ran & {"prepare", "analyze", "ptq_search", "export", "benchmark"}
+        assert not ran & {"prepare", "analyze", "calibrate", "ptq_search", "export", "benchmark"}
 
-        compressed.change(f"jobs.{JOB}.ptq_search.max_float_layers", 1)
+        compressed.change(f"jobs.{JOB}.ptq_search.max_quant_count", 5)
         done = compressed.run("-m", "dvc", "status")
         stale = {line.split("@")[0] for line in done.stdout.splitlines() if "@" in line and line[0].isalpha()}
         assert "ptq_search" in stale
-        assert not stale & {"prepare", "analyze", "select"}
+        assert not stale & {"prepare", "analyze", "select", "calibrate"}
     finally:
         compressed.change(f"jobs.{JOB}.budget.max_quality_drop", 0.01)
-        compressed.change(f"jobs.{JOB}.ptq_search.max_float_layers", 2)
+        compressed.change(f"jobs.{JOB}.ptq_search.max_quant_count", 6)
 
 
 def test_a_killed_run_is_finished_by_the_next_with_the_same_bytes(compressed: Workspace, tmp_path: Path) -> None:
@@ -139,7 +166,12 @@ artifacts.write_json = die
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
-MODULES = {"select": "tasks.analyze.select", "qat_plan": "tasks.qat.plan", "report": "tasks.benchmark.report"}
+MODULES = {
+    "select": "tasks.analyze.select",
+    "calibrate": "tasks.ptq_search.calibrate",
+    "qat_plan": "tasks.qat.plan",
+    "report": "tasks.benchmark.report",
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,16 @@ from act.model import InferenceModel
 from act.paddle_setup import CPU, paddle
 
 
-def build(network: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0) -> InferenceModel:
+def build(
+    network: Callable[..., Any],
+    shape: tuple[int, ...],
+    seed: int = 0,
+    others: Mapping[str, tuple[int, ...]] | None = None,
+) -> InferenceModel:
     """The inference model of `network`, a function from the input `x` (float32, batch axis first) to the output.
 
-    All weights are random, and those of batch norms far from the identity, so that a wrong sum shows.
+    `others` are further inputs of int64, by name, which the function takes after `x`. All weights are random, and those
+    of batch norms far from the identity, so that a wrong sum shows.
     """
     program, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     with (
@@ -23,12 +29,13 @@ def build(network: Callable[[Any], Any], shape: tuple[int, ...], seed: int = 0) 
         paddle.static.program_guard(program, startup),
     ):
         x = paddle.static.data("x", [-1, *shape[1:]], "float32")
-        output = network(x)
+        more = [paddle.static.data(name, list(axes), "int64") for name, axes in (others or {}).items()]
+        output = network(x, *more)
         paddle.static.Executor(CPU).run(startup)
-        program = paddle.static.normalize_program(program, [x], [output])
+        program = paddle.static.normalize_program(program, [x, *more], [output])
     rng = np.random.default_rng(seed)
     fetches = [op.input("X")[0] for op in program.global_block().ops if op.type == "fetch"]
-    model = InferenceModel(program, scope, ["x"], fetches)
+    model = InferenceModel(program, scope, ["x", *(others or {})], fetches)
     for name in model.weight_names():
         model.set_weight(name, rng.uniform(0.5, 1.5, model.weight(name).shape).astype(np.float32))
     return model

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from act.artifacts import write_json
 from act.model import InferenceModel
 from act.params import Qat
 from act.quality import cosine
-from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization import OPERATORS, Range, Scheme, bias_of, make_scheme, quantizable_layers, quantize
 from act.samples import Ragged, Samples
-from tasks.qat.plan import decide
+from tasks.qat.plan import decide, keep
 from tasks.qat.program import build
 from tasks.qat.train import train
 from tests.models import CLASSIFIER, noise
@@ -39,12 +40,20 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
-    """All layers but the first two, at half of their range, so that there is something to win back."""
+    """All layers but the first two, at half of their range, so that there is something to win back.
+
+    Every other activation is asymmetric, and one bias is not the model's.
+    """
     layers = quantizable_layers(model, OPERATORS)[2:]
-    activations = model.run(BATCH, [layer.activation for layer in layers])
-    return make_scheme(
-        model, layers, {layer.activation: float(np.abs(a).max()) / 2 for layer, a in zip(layers, activations)}
-    )
+    activations = dict(zip((la.activation for la in layers), model.run(BATCH, [la.activation for la in layers])))
+    ranges = {
+        name: Range.around_zero(float(np.abs(values).max()) / 2)
+        if index % 2
+        else Range(min(float(values.min()) / 2, 0), max(float(values.max()) / 2, 0))
+        for index, (name, values) in enumerate(activations.items())
+    }
+    bias = next(name for layer in layers if (name := bias_of(model, layer)) is not None)
+    return replace(make_scheme(model, layers, ranges), biases={bias: model.weight(bias) + np.float32(0.01)})
 
 
 def closeness(model: InferenceModel) -> Any:
@@ -124,6 +133,22 @@ def test_the_plan(allowed: bool, candidates: list[dict[str, Any]], budget: float
     plan, why = decide(allowed, candidates, budget)
     assert plan == {"train": start is not None, "start": start}
     assert why
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [(0.1, ["cheap", "fair"]), (0.015, ["fair", "good"]), (0.004, ["best"]), (0.0, ["best"])],
+)
+def test_what_could_win_goes_on(budget: float, kept: list[str]) -> None:
+    """The two cheapest inside the budget, and the best; none twice."""
+    found = [
+        {"id": "best", "drop": 0.002, "cost": 0.4},
+        {"id": "good", "drop": 0.005, "cost": 0.35},
+        {"id": "fair", "drop": 0.01, "cost": 0.3},
+        {"id": "cheap", "drop": 0.05, "cost": 0.25},
+    ]
+    assert keep(found, budget) == list(dict.fromkeys([*kept, "best"]))
+    assert keep([], budget) == []
 
 
 def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:

@@ -33,13 +33,14 @@ def _report(name: str, job: Job) -> None:
     measurements = read_json(stage_folder(name, "benchmark") / "measurements.json")
     exported = stage_folder(name, "export")
     choice = choose(read_rows(measurements), job.budget)
-    trials = _optional(stage_folder(name, "ptq_search") / "trials.json").get("trials", [])
+    search = _optional(stage_folder(name, "ptq_search") / "trials.json")
     training = _optional(stage_folder(name, "qat") / "qat.json")
 
     with replace_folder(stage_folder(name, "report")) as folder:
         write_json(folder / "metrics.json", tables.metrics(choice))
         tables.write_accuracy_latency(folder / "accuracy_latency.csv", choice)
-        tables.write_trials(folder / "trials.csv", trials)
+        tables.write_trials(folder / "trials.csv", search.get("trials", []), search.get("front", []))
+        tables.write_sensitivity(folder / "sensitivity.csv", search.get("sensitivity", []))
         tables.write_training(folder / "training.csv", training.get("history") or [])
 
     with replace_folder(DEPLOY_ROOT / name) as folder:
@@ -53,7 +54,7 @@ def _report(name: str, job: Job) -> None:
                 deployed=deployed,
                 files=checksums(folder),
                 snippet=how_to_load(choice.winner, job.target.threads),
-                trials=trials,
+                search=search,
                 training=training,
                 analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
                 strategy=_optional(stage_folder(name, "select") / "strategy.json"),

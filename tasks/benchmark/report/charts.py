@@ -114,29 +114,68 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     return _svg(parts, width, height, "Quality over latency of every variant")
 
 
-def trials(drops: Sequence[float], max_drop: float, width: int, height: int) -> Markup:
-    """The quality lost in each trial of the search, in order, with the line of the budget; the best is marked."""
-    shown = max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP)
-    high = min(max([*drops, max_drop]), shown)
-    low = min([*drops, 0.0])
-    margin = 0.12 * max(high - low, 0.002)
-    y = _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)  # losses hang down from zero
-    x = _Scale(-1, len(drops), _LEFT, width - _RIGHT)
-    parts = _axes(x, y, width, height, "trial", "quality lost", numbers=range(len(drops)))
-    line = y(max_drop)
-    parts.append(
-        f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>'
-        + _text(width - _RIGHT - 4, line + 15, "budget", "note end")
-    )
-    best = min(range(len(drops)), key=lambda index: drops[index])
-    for index, drop in enumerate(drops):
+def trials(drops: Sequence[tuple[int, float]], max_drop: float, width: int, height: int) -> Markup:
+    """The quality lost in each trial of the search, in order, with the line of the budget; the best is marked.
+
+    Args:
+        drops: number and loss of each trial that gave a model, at least one.
+    """
+    losses = [drop for _, drop in drops]
+    y = _downwards(losses, max_drop, height)
+    x = _Scale(-1, drops[-1][0] + 1, _LEFT, width - _RIGHT)
+    parts = _axes(x, y, width, height, "trial", "quality lost", numbers=range(drops[-1][0] + 1))
+    parts.append(_budget(y, max_drop, width))
+    best = min(drops, key=lambda entry: entry[1])[0]
+    for number, drop in drops:
         down = min(y(drop), height - _BOTTOM - 4)
         parts.append(
-            f'<g class="{"e0 won" if index == best else "e0 faint"}"><title>trial {index}: {drop:.4f} lost</title>'
-            f'<line class="stem" x1="{x(index):.1f}" x2="{x(index):.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
-            f'<circle class="mark" cx="{x(index):.1f}" cy="{down:.1f}" r="{5.5 if index == best else 4}"/></g>'
+            f'<g class="{"e0 won" if number == best else "e0 faint"}"><title>trial {number}: {drop:.4f} lost</title>'
+            f'<line class="stem" x1="{x(number):.1f}" x2="{x(number):.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
+            f'<circle class="mark" cx="{x(number):.1f}" cy="{down:.1f}" r="{5.5 if number == best else 4}"/></g>'
         )
     return _svg(parts, width, height, "Quality lost in each trial")
+
+
+def front_of_trials(
+    points: Sequence[tuple[float, float, str, bool]], max_drop: float, width: int, height: int
+) -> Markup:
+    """The quality lost over the expected cost of each trial; those on the Pareto front are filled and joined.
+
+    Args:
+        points: cost, loss, name, and whether it is on the front, of each trial; at least one.
+    """
+    costs = [cost for cost, *_ in points]
+    margin = 0.1 * (max(costs) - min(costs)) or 0.05
+    x = _Scale(min(costs) - margin, max(costs) + margin, _LEFT, width - _RIGHT)
+    y = _downwards([drop for _, drop, *_ in points], max_drop, height)
+    parts = _axes(x, y, width, height, "expected cost, fp32 = 1", "quality lost")
+    parts.append(_budget(y, max_drop, width))
+    floor = height - _BOTTOM - 4
+    joined = sorted((cost, drop) for cost, drop, _, on_front in points if on_front)
+    path = " ".join(f"{x(cost):.1f},{min(y(drop), floor):.1f}" for cost, drop in joined)
+    parts.append(f'<g class="e0"><polyline class="curve" points="{path}"/></g>')
+    for cost, drop, name, on_front in points:
+        parts.append(
+            f'<g class="{"e0 won" if on_front else "e0 faint"}"><title>{escape(name)}: {drop:.4f} lost, cost {cost:.2f}'
+            f'</title><circle class="mark" cx="{x(cost):.1f}" cy="{min(y(drop), floor):.1f}" '
+            f'r="{5.5 if on_front else 4}"/></g>'
+        )
+    return _svg(parts, width, height, "Quality lost over expected cost of each trial")
+
+
+def _downwards(losses: Sequence[float], max_drop: float, height: int) -> _Scale:
+    """Losses hang down from zero; what loses many budgets is not given room."""
+    high = min(max([*losses, max_drop]), max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP))
+    low = min([*losses, 0.0])
+    margin = 0.12 * max(high - low, 0.002)
+    return _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)
+
+
+def _budget(y: _Scale, max_drop: float, width: int) -> str:
+    line = y(max_drop)
+    return f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>' + _text(
+        width - _RIGHT - 4, line + 15, "budget", "note end"
+    )
 
 
 def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: int) -> Markup:

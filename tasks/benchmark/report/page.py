@@ -44,6 +44,7 @@ _FAILURES = {
 _WIDE, _NARROW = (1000, 430), (380, 380)
 _SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
 _HALF = (476, 240)
+_SHOWN_LAYERS = 12
 _SHOWN_OPERATORS = 15
 _SHOWN_COLUMNS = 7
 _SHARES = ("latency_share", "share_of_latency", "share", "time_share")
@@ -61,7 +62,7 @@ class Inputs:
         deployed: name of the candidate at the top of the deploy folder.
         files: size and SHA-256 of each file there.
         snippet: Python lines that run the winner.
-        trials: of the PTQ search.
+        search: the content of `trials.json` of the PTQ search.
         training: the content of `qat.json`.
         analysis: the content of `analysis.json`.
         strategy: the content of `strategy.json`.
@@ -75,7 +76,7 @@ class Inputs:
     deployed: str
     files: Mapping[str, Mapping[str, Any]]
     snippet: str
-    trials: Sequence[Mapping[str, Any]]
+    search: Mapping[str, Any]
     training: Mapping[str, Any]
     analysis: Mapping[str, Any]
     strategy: Mapping[str, Any]
@@ -111,6 +112,8 @@ def render(inputs: Inputs) -> str:
         target=job.target,
         samples=int(inputs.measurements.get("evaluation_samples", 0)),
         trials=_trials(inputs),
+        sensitivity=_sensitivity(inputs),
+        importance=_importance(inputs),
         training=_training(inputs),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
@@ -256,11 +259,17 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
 
 
 def _trials(inputs: Inputs) -> dict[str, Any] | None:
-    if not inputs.trials:
+    trials: Sequence[Mapping[str, Any]] = inputs.search.get("trials", [])
+    if not trials:
         return None
-    names = list(dict.fromkeys(name for trial in inputs.trials for name in trial.get("settings", {})))
-    drops = [float(trial["drop"]) for trial in inputs.trials if trial.get("drop") is not None]
-    best = min(drops, default=None)
+    budget, front = inputs.job.budget.max_quality_drop, inputs.search.get("front", [])
+    names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings", {})))
+    lost = [(int(trial["id"]), float(trial["drop"])) for trial in trials if trial.get("drop") is not None]
+    spread = [
+        (float(trial["cost"]), float(trial["drop"]), f"trial {trial['id']}", trial["id"] in front)
+        for trial in trials
+        if trial.get("drop") is not None and trial.get("cost") is not None
+    ]
     return {
         "settings": [name.replace("_", " ") for name in names],
         "rows": [
@@ -269,15 +278,43 @@ def _trials(inputs: Inputs) -> dict[str, Any] | None:
                 "settings": [plain(trial.get("settings", {}).get(name)) for name in names],
                 "quality": _number(trial.get("quality"), "{:.4f}"),
                 "drop": loss(float(trial["drop"])) if trial.get("drop") is not None else NOTHING,
+                "cost": _number(trial.get("cost"), "{:.2f}"),
+                "samples": trial.get("samples", ""),
                 "seconds": _number(trial.get("seconds"), "{:.1f}"),
-                "best": trial.get("drop") is not None and float(trial["drop"]) == best,
-                "inside": trial.get("drop") is not None
-                and float(trial["drop"]) <= inputs.job.budget.max_quality_drop + 1e-9,
+                "failure": trial.get("failure"),
+                "front": trial.get("id") in front,
             }
-            for trial in inputs.trials
+            for trial in trials
         ],
-        "chart": _both(charts.trials, drops, inputs.job.budget.max_quality_drop, small=True) if drops else None,
+        "chart": _both(charts.trials, lost, budget, small=True) if lost else None,
+        "front": _both(charts.front_of_trials, spread, budget, small=True) if spread else None,
     }
+
+
+def _sensitivity(inputs: Inputs) -> list[dict[str, Any]]:
+    """The most sensitive layers, with a bar as long as the error's share of the largest."""
+    entries: Sequence[Mapping[str, Any]] = inputs.search.get("sensitivity", [])
+    most = max((float(entry["error"]) for entry in entries), default=0.0)
+    return [
+        {
+            "layer": entry["layer"],
+            "kind": entry["op_type"],
+            "error": f"{float(entry['error']):.2g}",
+            "bar": charts.share_bar(float(entry["error"]) / most if most > 0 else 0.0),
+        }
+        for entry in entries[:_SHOWN_LAYERS]
+    ]
+
+
+def _importance(inputs: Inputs) -> list[dict[str, Any]]:
+    """What the search learned: the share of each parameter in the forest's predictions, largest first."""
+    shares: Mapping[str, float] = inputs.search.get("importance", {})
+    ranked = sorted(shares.items(), key=lambda item: -float(item[1]))
+    return [
+        {"name": name.replace("_", " "), "share": f"{float(share):.0%}", "bar": charts.share_bar(float(share))}
+        for name, share in ranked
+        if float(share) > 0
+    ]
 
 
 def _training(inputs: Inputs) -> dict[str, Any] | None:

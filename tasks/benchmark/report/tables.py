@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +55,28 @@ def write_accuracy_latency(path: Path, choice: Choice) -> None:
     )
 
 
-def write_trials(path: Path, trials: Sequence[Mapping[str, Any]]) -> None:
-    """One line a trial of the PTQ search; a setting that is a list is counted."""
+def write_trials(path: Path, trials: Sequence[Mapping[str, Any]], front: Collection[int]) -> None:
+    """One line a trial of the PTQ search; a setting that is a list is joined, `front` is 1 on the Pareto front."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings", {})))
     _write(
         path,
-        ["id", *names, "quality", "drop", "seconds"],
+        ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"],
         (
             [
                 trial.get("id"),
                 *(plain(trial.get("settings", {}).get(name)) for name in names),
-                *(trial.get(name) for name in ("quality", "drop", "seconds")),
+                *(trial.get(name) for name in ("quality", "drop", "cost", "samples", "seconds")),
+                int(trial.get("id") in front),
             ]
             for trial in trials
         ),
     )
+
+
+def write_sensitivity(path: Path, sensitivity: Sequence[Mapping[str, Any]]) -> None:
+    """One line a layer, most sensitive first."""
+    names = ("layer", "op_type", "error")
+    _write(path, names, ([entry.get(name) for name in names] for entry in sensitivity))
 
 
 def write_training(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -82,9 +89,11 @@ def write_training(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A setting as one cell: a list as its length, nothing as an empty cell."""
+    """A setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
     if isinstance(value, list):
-        return len(value)
+        return " ".join(str(part) for part in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else value
 
 

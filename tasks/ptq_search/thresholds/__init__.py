@@ -1,28 +1,49 @@
-"""Rules that turn the statistics of an activation into its clipping threshold: one file a rule, one line each here."""
+"""Rules that turn the statistics of an activation into its clipping range: one file a rule, one line each here.
+
+They are the methods of Paddle's `PostTrainingQuantization`, for symmetric and for asymmetric ranges. A symmetric range
+is a threshold around zero; an asymmetric one holds zero and stays within the values seen.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from act.params import ThresholdAlgorithm
+from act.quantization import Range
 from tasks.ptq_search.statistics import TensorStatistics
 from tasks.ptq_search.thresholds.abs_max import abs_max
 from tasks.ptq_search.thresholds.avg import avg
+from tasks.ptq_search.thresholds.emd import emd
 from tasks.ptq_search.thresholds.hist import hist
 from tasks.ptq_search.thresholds.kl import kl
+from tasks.ptq_search.thresholds.min_max import min_max
 from tasks.ptq_search.thresholds.mse import mse
 
-Rule = Callable[[TensorStatistics], float]
+Rule = Callable[[TensorStatistics, bool], Range]
 
 # `hist` takes a share as well; see `rule`.
-RULES: dict[ThresholdAlgorithm, Rule] = {"abs_max": abs_max, "avg": avg, "mse": mse, "KL": kl}
+RULES: dict[ThresholdAlgorithm, Rule] = {
+    "abs_max": abs_max,
+    "avg": avg,
+    "min_max": min_max,
+    "mse": mse,
+    "emd": emd,
+    "KL": kl,
+}
 
 
 def rule(algorithm: ThresholdAlgorithm, hist_percent: float | None = None) -> Rule:
-    """The rule of that name; `hist` needs the share of values that the threshold must cover."""
-    if algorithm == "hist":
-        if hist_percent is None:
-            raise ValueError("`hist` needs `hist_percent`")
-        share = hist_percent
-        return lambda statistics: hist(statistics, share)
-    return RULES[algorithm]
+    """The rule of that name, to be called with the statistics and whether the range is symmetric.
+
+    Args:
+        hist_percent: for `hist`, the share of values that the range must cover, above 0.5 and at most 1.
+
+    Raises:
+        ValueError: `hist` without a share.
+    """
+    if algorithm != "hist":
+        return RULES[algorithm]
+    if hist_percent is None:
+        raise ValueError("`hist` needs `hist_percent`")
+    return partial(hist, share=hist_percent)

@@ -1,10 +1,11 @@
-"""`abs_max`: nothing is clipped."""
+"""`abs_max`: nothing is clipped, as in Paddle's `PostTrainingQuantization`."""
 
 from __future__ import annotations
 
+from act.quantization import Range
 from tasks.ptq_search.statistics import TensorStatistics
 
 
-def abs_max(statistics: TensorStatistics) -> float:
-    """The largest absolute value seen."""
-    return statistics.largest
+def abs_max(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Up to the largest absolute value seen; asymmetric: from the least to the largest value."""
+    return statistics.clipped(statistics.largest, symmetric)

@@ -1,10 +1,18 @@
-"""`avg`: the mean over the batches of each batch's largest absolute value, as in PaddleSlim."""
+"""`avg`: the mean over the batches of each batch's extremes, as in Paddle's `PostTrainingQuantization`."""
 
 from __future__ import annotations
 
+from act.quantization import Range
 from tasks.ptq_search.statistics import TensorStatistics
 
 
-def avg(statistics: TensorStatistics) -> float:
-    """Mean of the batches' maxima: one outlier in one batch moves it little."""
-    return sum(statistics.batch_maxima) / len(statistics.batch_maxima)
+def avg(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Mean of the batches' largest absolute values, or of their minima and their maxima.
+
+    One outlier in one batch moves it little.
+    """
+    if symmetric:
+        return Range.around_zero(statistics.sum_of_absolute_maxima / statistics.batches)
+    low = statistics.sum_of_minima / statistics.batches
+    high = statistics.sum_of_maxima / statistics.batches
+    return Range(min(low, 0.0), max(high, 0.0))

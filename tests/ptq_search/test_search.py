@@ -1,0 +1,185 @@
+"""The search: what it tries, what it gives up, and that a killed one goes on to the same end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from act.engines.process import EngineFailure
+from act.params import PtqSearch
+from act.quality import Quality
+from act.quantization import Scheme
+from tasks.ptq_search.sampler import ForestSampler
+from tasks.ptq_search.search import SIDE_BY_SIDE, Journal, Measure, Search, Trial, is_hopeless
+from tasks.ptq_search.space import Setting, Space
+
+SPACE = Space(
+    algorithms=("hist", "avg", "mse"),
+    hist_percents=(0.999, 0.9999),
+    batch_nums=(4, 16),
+    symmetric=(True, False),
+    weight_quantize_types=("channel_wise_abs_max",),
+    bias_correct=(True, False),
+    op_types=(("conv2d",),),
+    float_layers=(0, 1, 2),
+)
+SAMPLES = 400
+REFERENCE = Quality(0.8, [0.8] * SAMPLES)
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a search."""
+
+
+class World:
+    """Made-up qualities by setting; counts what is measured."""
+
+    def __init__(self, stop_after: int | None = None, bad: Callable[[Setting], bool] = lambda _: False) -> None:
+        self.measured: list[tuple[Setting, int | None]] = []
+        self._stop_after = stop_after
+        self._bad = bad
+
+    def quality(self, setting: Setting) -> float:
+        lost = 0.02 * (setting.algorithm == "avg") + 0.01 * setting.symmetric + 0.005 * (not setting.bias_correct)
+        return 0.8 - lost - 0.001 * setting.batch_num / 16 + 0.002 * setting.float_layers
+
+    def search(self, journal: Path, seed: int = 0) -> Search:
+        made: dict[int, Setting] = {}
+
+        def make(setting: Setting) -> Scheme:
+            scheme = Scheme((f"{len(made)}",), {}, {})
+            made[len(made)] = setting
+            return scheme
+
+        def write(scheme: Scheme) -> Measure:
+            setting = made[int(scheme.layers[0])]
+
+            def measure(samples: int | None) -> Quality:
+                if self._stop_after is not None and len(self.measured) >= self._stop_after:
+                    raise Killed
+                self.measured.append((setting, samples))
+                if self._bad(setting):
+                    raise EngineFailure("crash", "ended by SIGSEGV")
+                value = self.quality(setting)
+                return Quality(value, [value] * (samples or SAMPLES))
+
+            return measure
+
+        return Search(
+            ForestSampler(SPACE, seed),
+            make,
+            lambda setting: 0.3 - 0.05 * setting.symmetric + 0.01 * setting.float_layers,
+            write,
+            REFERENCE,
+            Journal(journal),
+        )
+
+
+def run(search: Search, trials: int) -> list[Trial]:
+    search.run(PtqSearch(max_quant_count=trials), lambda _: None)
+    return search.trials
+
+
+def plain(trials: list[Trial]) -> list[tuple[Setting, float]]:
+    return [(trial.setting, trial.result.quality) for trial in trials]
+
+
+def test_the_number_of_trials_is_kept_and_no_setting_comes_twice(tmp_path: Path) -> None:
+    trials = run(World().search(tmp_path / "journal"), 13)
+    assert len(trials) == 13
+    assert len({trial.setting for trial in trials}) == 13
+    assert [trial.number for trial in trials] == list(range(13))
+
+
+def test_a_small_space_is_used_up(tmp_path: Path) -> None:
+    assert len(run(World().search(tmp_path / "journal"), 10_000)) == SPACE.size
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 6, 17])
+def test_a_killed_search_goes_on_to_the_same_end_and_measures_nothing_twice(tmp_path: Path, stop_after: int) -> None:
+    whole = World()
+    wanted = plain(run(whole.search(tmp_path / "other"), 16))
+    killed, resumed = World(stop_after=stop_after), World()
+    with pytest.raises(Killed):
+        run(killed.search(tmp_path / "journal"), 16)
+    assert plain(run(resumed.search(tmp_path / "journal"), 16)) == wanted
+    finished = {setting for setting, samples in killed.measured if samples is None}
+    again = finished & {setting for setting, _ in resumed.measured}
+    # What was at work beside the one that stopped it has not reached the journal.
+    assert len(again) < SIDE_BY_SIDE
+
+
+def test_a_cut_off_line_of_the_journal_is_left_out(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    wanted = plain(run(World().search(journal), 6))
+    journal.write_text(journal.read_text()[:-20])
+    world = World()
+    assert plain(run(world.search(journal), 6)) == wanted
+    assert len({setting for setting, _ in world.measured}) == 1
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    first, second, other = (
+        plain(run(World().search(tmp_path / f"{number}", seed), 20)) for number, seed in enumerate((0, 0, 1))
+    )
+    assert first == second
+    assert first != other
+
+
+def test_an_engine_that_fails_is_a_trial_and_no_candidate(tmp_path: Path) -> None:
+    world = World(bad=lambda setting: not setting.symmetric)
+    search = world.search(tmp_path / "journal")
+    trials = run(search, 12)
+    failed = [trial for trial in trials if trial.result.failure]
+    assert failed and all("SIGSEGV" in str(trial.result.failure) for trial in failed)
+    assert failed[0].to_json(0.8)["quality"] is None
+    assert search.candidates() and all(trial.setting.symmetric for trial in search.candidates())
+
+
+def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None:
+    search = World().search(tmp_path / "journal")
+    trials = run(search, 30)
+    chosen = search.candidates()
+    for trial in chosen:
+        better = [
+            other
+            for other in trials
+            if other.result.quality >= trial.result.quality
+            and other.cost <= trial.cost
+            and other.setting != trial.setting
+        ]
+        assert all((o.result.quality, o.cost) == (trial.result.quality, trial.cost) for o in better)
+    assert chosen[0].result.quality == max(trial.result.quality for trial in trials)
+    assert chosen[-1].cost == min(trial.cost for trial in trials)
+
+
+def test_a_hopeless_trial_costs_a_quarter(tmp_path: Path) -> None:
+    class Poor(World):
+        def quality(self, setting: Setting) -> float:
+            return 0.1 if setting.algorithm == "avg" else super().quality(setting)
+
+    world = Poor()
+    search = world.search(tmp_path / "journal")
+    trials = run(search, 20)
+    poor = [trial for trial in trials if trial.setting.algorithm == "avg"]
+    assert poor and all(trial.result.samples == SAMPLES // 4 and not trial.whole for trial in poor)
+    assert all(trial.result.samples == SAMPLES for trial in trials if trial.setting.algorithm != "avg")
+    assert not {trial.number for trial in poor} & {trial.number for trial in search.candidates()}
+    assert all(trial.result.quality == pytest.approx(0.1) for trial in poor)
+
+
+@pytest.mark.parametrize(
+    ("losses", "hopeless"),
+    [
+        ([0.0] * 64, False),
+        ([0.079] * 64, False),
+        ([0.081] * 64, True),
+        ([1.0] * 10 + [0.0] * 54, False),  # 0.16 lost, and far from certain
+        ([1.0] * 40 + [0.0] * 24, True),
+    ],
+)
+def test_hopeless_means_all_but_certain(losses: list[float], hopeless: bool) -> None:
+    assert is_hopeless(np.array(losses), 0.8) is hopeless
