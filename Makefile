@@ -1,18 +1,19 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test lint lock clean
+.PHONY: help setup demo test lint lock peers clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
 ENV = PATH="$$PWD/.venv/bin:$$PATH" DVC_NO_ANALYTICS=1 DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false \
 	PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY=false
-CODE = act tasks flows tests
+CODE = act tasks flows tests benchmarks
 
 help:
 	@echo "make demo   compress the demo model and print where the report is"
 	@echo "make test   run all tests"
 	@echo "make lint   ruff and mypy"
-	@echo "make lock   renew requirements.lock from pyproject.toml"
+	@echo "make lock   renew both locks from pyproject.toml"
+	@echo "make peers  install what benchmarks/ compares with"
 	@echo "make clean  remove the environment, the artefacts and DVC's cache"
 
 setup:
@@ -33,6 +34,13 @@ lint: setup
 lock: setup
 	@$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --no-python-downloads \
 		--upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+	@$(PY) -m uv pip compile --group peers --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
+		-o requirements-peers.lock
+
+peers: setup
+	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
+		-r requirements-peers.lock
 
 clean:
 	rm -rf .venv .prefect artifacts deploy .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

@@ -7,7 +7,7 @@ model runs on ONNX Runtime, which hands out activations several times faster tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
     import onnx
 
     from act.quantization import Layer
-    from act.samples import Array
+    from act.samples import Array, Samples
 
     Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
@@ -53,10 +53,10 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
         write_json(folder / "calibrate.json", {"batch_num": [], "activations": []})
         return
     samples = Samples.load(prepared / "calibration")
-    total = sum(1 for _ in samples.batches(settings.batch_size))
     # A number beyond the end of the samples means all of them.
+    total = sum(1 for _ in _batches(samples, settings.batch_size, max(settings.batch_num)))
     numbers = sorted({min(number, total) for number in settings.batch_num})
-    batches = (batch for _, batch in zip(range(numbers[-1]), samples.batches(settings.batch_size)))
+    batches = _batches(samples, settings.batch_size, numbers[-1])
     try:
         found = collect(reader(to_onnx(model), layers), batches, numbers[-1], numbers)
     except FloatingPointError as error:
@@ -65,6 +65,13 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     activations = [layer.activation for layer in layers]
     write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": list(dict.fromkeys(activations))})
     print(f"calibrate: {len(set(activations))} activations, {numbers[-1]} batches of {settings.batch_size}")
+
+
+def _batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array]]:
+    """The first batches of the samples, at any time only one of them in memory."""
+    for _, batch in zip(range(most), samples.batches(size)):
+        yield batch
+        samples.release()
 
 
 def reader(fp32: onnx.ModelProto, layers: list[Layer]) -> Reader:
