@@ -304,16 +304,19 @@ def _one_rule(
 def _paddle_thresholds(bench: Bench, algorithm: ThresholdAlgorithm) -> dict[str, float]:
     from paddle.static.quantization import PostTrainingQuantization
 
-    feed = bench.model.feed_names[0]
+    (spec,) = bench.model.feed_specs()
     scope = paddle.static.Scope()
-    with paddle.static.scope_guard(scope):
+    with paddle.static.scope_guard(scope), paddle.static.program_guard(paddle.static.Program()):
+        feed = paddle.static.data(spec.name, list(spec.shape), spec.dtype)
         quantizer = PostTrainingQuantization(
             executor=paddle.static.Executor(CPU),
             scope=scope,
             model_dir=str(bench.model_folder),
             model_filename=PROGRAM_FILE,
             params_filename=WEIGHTS_FILE,
-            batch_generator=lambda: ([batch[feed]] for batch in bench.lines.batches(BATCH)),
+            data_loader=paddle.io.DataLoader(
+                list(bench.lines.feeds[spec.name]), feed_list=[feed], places=CPU, batch_size=BATCH, return_list=False
+            ),
             batch_nums=CALIBRATION // BATCH,
             algo=algorithm,
             hist_percent=HIST_PERCENT,

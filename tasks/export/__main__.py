@@ -39,13 +39,16 @@ def _export(job: str, folder: Path) -> None:
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
         candidates.append(write_int8(candidate["id"], model, scheme, folder, checker))
+    rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
     training = read_json(trained / "qat.json")
-    deploy = max(found, key=lambda c: c["quality"])["id"] if found else None
     if training["candidate"] is not None:
         scheme = Scheme.from_json(read_json(trained / training["scheme"]))
         student = InferenceModel.load(trained / training["model"])
         candidates.append(write_int8(training["candidate"], student, scheme, folder, checker))
-        deploy = training["candidate"]
+        symmetric = all(span.symmetric for span in scheme.activations.values())
+        rank[training["candidate"]] = (symmetric, training["quality_after"])
+    # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
+    deploy = max(rank, key=lambda name: rank[name], default=None)
     write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
     for candidate in candidates:
         sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())

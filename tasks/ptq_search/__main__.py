@@ -5,7 +5,7 @@ Reads the model and samples of `prepare`, the operators of `analyze`, the strate
 
 - `trials.json`: every trial with its settings, quality, expected cost and seconds; the Pareto front; the sensitivity of
   each layer; the importance of each parameter; the fp32 reference;
-- `candidates.json`: the Pareto front for later stages, without anything measured by a clock;
+- `candidates.json`: what later stages may take on, without anything measured by a clock;
 - `schemes/ID.json`: the quantization scheme of each candidate.
 
 Trials are also kept in a journal beside the artefacts until the search has ended, so that a killed one goes on.
@@ -210,20 +210,19 @@ def _write(
 ) -> None:
     evaluation, quality = measured
     reference = {"engine": evaluation.engine, "quality": quality.value}
-    front = search.candidates()
     write_json(
         folder / "trials.json",
         {
             "reference": {**reference, "beside": quality.beside},
             "trials": [trial.to_json(quality.value) for trial in search.trials],
-            "front": [trial.number for trial in front],
+            "front": [trial.number for trial in search.front()],
             "sensitivity": [asdict(entry) for entry in sensitivities],
             "importance": importance,
         },
     )
     (folder / "schemes").mkdir()
     candidates: list[dict[str, Any]] = []
-    for trial in front:
+    for trial in search.candidates():
         identity = f"int8-ptq-{trial.number}"
         scheme = maker.make(trial.setting)
         write_json(folder / "schemes" / f"{identity}.json", scheme.to_json())
@@ -236,6 +235,7 @@ def _write(
                 "quality": trial.result.quality,
                 "drop": quality.value - trial.result.quality,
                 "cost": trial.cost,
+                "symmetric": trial.setting.symmetric,
                 "layers": len(scheme.layers),
             }
         )

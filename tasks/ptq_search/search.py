@@ -170,10 +170,21 @@ class Search:
         """What the sampler learns from: a trial that failed counts as one of no quality."""
         return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
 
-    def candidates(self) -> list[Trial]:
+    def front(self) -> list[Trial]:
         """The Pareto front of quality and cost among the trials measured on all samples, best quality first."""
         whole = [trial for trial in self.trials if trial.whole]
         return [whole[index] for index in front([(trial.result.quality, trial.cost) for trial in whole])]
+
+    def candidates(self) -> list[Trial]:
+        """The Pareto front, and the best symmetric trial where it has none, best quality first.
+
+        Paddle's int8 kernels and calibration tables know no zero point.
+        """
+        chosen = self.front()
+        symmetric = [trial for trial in self.trials if trial.whole and trial.setting.symmetric]
+        if symmetric and not any(trial.setting.symmetric for trial in chosen):
+            chosen.append(max(symmetric, key=lambda trial: trial.result.quality))
+        return sorted(chosen, key=lambda trial: -trial.result.quality)
 
     def _results(self, settings: Sequence[Setting], pool: ThreadPoolExecutor) -> list[Result]:
         known = {setting: result for setting in settings if (result := self._journal.get(setting)) is not None}

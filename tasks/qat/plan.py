@@ -30,16 +30,18 @@ def main() -> None:
 
 
 def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]:
-    """The candidates that could win: the cheapest inside the budget, and the best, which has most to spare.
+    """The candidates that could win: the cheapest inside the budget; the best, which has most to spare; and the best
+    symmetric one, for engines that know no zero point.
 
     Args:
-        candidates: of `ptq_search`, with `id`, `drop` and `cost`.
+        candidates: of `ptq_search`, with `id`, `drop`, `cost` and `symmetric`.
         max_quality_drop: of the budget, in units of the metric.
     """
     ranked = sorted(candidates, key=lambda candidate: float(candidate["drop"]))
     inside = [candidate for candidate in ranked if candidate["drop"] <= max_quality_drop + ROUNDING]
     cheapest = sorted(inside, key=lambda candidate: float(candidate["cost"]))[:MOST_CHEAP]
-    return list(dict.fromkeys(str(candidate["id"]) for candidate in [*cheapest, *ranked[:1]]))
+    symmetric = [candidate for candidate in ranked if candidate["symmetric"]]
+    return list(dict.fromkeys(str(candidate["id"]) for candidate in [*cheapest, *ranked[:1], *symmetric[:1]]))
 
 
 def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float) -> tuple[dict[str, Any], str]:

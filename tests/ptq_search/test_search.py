@@ -142,7 +142,7 @@ def test_an_engine_that_fails_is_a_trial_and_no_candidate(tmp_path: Path) -> Non
 def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None:
     search = World().search(tmp_path / "journal")
     trials = run(search, 30)
-    chosen = search.candidates()
+    chosen = search.front()
     for trial in chosen:
         better = [
             other
@@ -154,6 +154,23 @@ def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None
         assert all((o.result.quality, o.cost) == (trial.result.quality, trial.cost) for o in better)
     assert chosen[0].result.quality == max(trial.result.quality for trial in trials)
     assert chosen[-1].cost == min(trial.cost for trial in trials)
+    assert search.candidates() == chosen, "it has a symmetric one already"
+
+
+def test_the_best_symmetric_trial_goes_on_though_off_the_front(tmp_path: Path) -> None:
+    class Dear(World):
+        def search(self, journal: Path, seed: int = 0) -> Search:
+            search = super().search(journal, seed)
+            search._cost = lambda setting: 0.3 + 0.1 * setting.symmetric
+            return search
+
+    search = Dear().search(tmp_path / "journal")
+    trials = run(search, 30)
+    chosen = search.candidates()
+    symmetric = [trial for trial in chosen if trial.setting.symmetric]
+    assert len(symmetric) == 1 < len(chosen)
+    assert symmetric[0].result.quality == max(t.result.quality for t in trials if t.setting.symmetric)
+    assert [trial.result.quality for trial in chosen] == sorted((t.result.quality for t in chosen), reverse=True)
 
 
 def test_a_hopeless_trial_costs_a_quarter(tmp_path: Path) -> None:

@@ -140,14 +140,14 @@ def test_the_plan(allowed: bool, candidates: list[dict[str, Any]], budget: float
     [(0.1, ["cheap", "fair"]), (0.015, ["fair", "good"]), (0.004, ["best"]), (0.0, ["best"])],
 )
 def test_what_could_win_goes_on(budget: float, kept: list[str]) -> None:
-    """The two cheapest inside the budget, and the best; none twice."""
+    """The two cheapest inside the budget, the best, and the best that is symmetric; none twice."""
     found = [
-        {"id": "best", "drop": 0.002, "cost": 0.4},
-        {"id": "good", "drop": 0.005, "cost": 0.35},
-        {"id": "fair", "drop": 0.01, "cost": 0.3},
-        {"id": "cheap", "drop": 0.05, "cost": 0.25},
+        {"id": "best", "drop": 0.002, "cost": 0.4, "symmetric": False},
+        {"id": "good", "drop": 0.005, "cost": 0.35, "symmetric": False},
+        {"id": "fair", "drop": 0.01, "cost": 0.3, "symmetric": True},
+        {"id": "cheap", "drop": 0.05, "cost": 0.25, "symmetric": True},
     ]
-    assert keep(found, budget) == list(dict.fromkeys([*kept, "best"]))
+    assert keep(found, budget) == list(dict.fromkeys([*kept, "best", "fair"]))
     assert keep([], budget) == []
 
 
