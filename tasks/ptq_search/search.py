@@ -9,6 +9,7 @@ exactly as it would have ended at once.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,8 @@ class Result:
     """What a trial gave.
 
     Attributes:
-        quality: on the samples that were run; of a trial that was given up, an estimate for all of them.
+        quality: on the samples that were run; of a trial that was given up, an estimate for all of them; minus
+            infinity where the engine failed.
         beside: further figures on the same samples.
         samples: how many were run.
         failure: why there is no quality, or None.
@@ -167,7 +169,7 @@ class Search:
                     progress(self.trials[-1])
 
     def history(self) -> list[Observation]:
-        """What the sampler learns from: a trial that failed counts as one of no quality."""
+        """What the sampler learns from."""
         return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
 
     def front(self) -> list[Trial]:
@@ -211,7 +213,7 @@ class Search:
             quality = measure(None)
             return Result(quality.value, quality.beside, total, None, made + time.perf_counter() - started)
         except EngineFailure as failure:
-            return Result(0.0, {}, 0, str(failure), made + time.perf_counter() - started)
+            return Result(-math.inf, {}, 0, str(failure), made + time.perf_counter() - started)
 
 
 def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
