@@ -49,7 +49,7 @@ def main() -> None:
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "ptq_search")) as folder:
             if strategy["quantize"]:
-                settings = job.ptq_search if strategy["search"] else _first_only(job.ptq_search)
+                settings = job.ptq_search if strategy["search"] else _one_trial(job.ptq_search)
                 _search(name, job, settings, folder)
             else:
                 _skip(folder, "the strategy does not quantize")
@@ -65,11 +65,9 @@ def _skip(folder: Path, why: str) -> None:
     (folder / "schemes").mkdir()
 
 
-def _first_only(settings: PtqSearch) -> PtqSearch:
-    """The one setting that is tried when the strategy names `QuantPost` without a search: the first of every list."""
-    lists = ("ptq_algo", "hist_percent", "weight_quantize_type", "bias_correct", "activation_symmetric")
-    update: dict[str, Any] = {key: getattr(settings, key)[:1] for key in lists}
-    return settings.model_copy(update={**update, "max_float_layers": 0, "max_quant_count": 1})
+def _one_trial(settings: PtqSearch) -> PtqSearch:
+    """What is tried when the strategy names `QuantPost` without a search: the most promising setting of the space."""
+    return settings.model_copy(update={"max_quant_count": 1})
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
