@@ -7,6 +7,7 @@ names, in Paddle's combined format (sorted by name; each a version, a level of d
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ FILE_NAMES = [
     ("__model__", "__params__"),
     ("model", "params"),
 ]
+
+_CAUSE = re.compile(r"[A-Za-z]+Error: |\([A-Z][A-Za-z]+\) ")
 
 _Type = framework_pb2.VarType
 _DTYPES = {
@@ -81,8 +84,9 @@ class InferenceModel:
                     params_filename=weights_file.name,
                 )
             except Exception as error:
-                reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-                raise InputError(f"{program_file}: Paddle {paddle.__version__} cannot load it: {reason}") from None
+                raise InputError(
+                    f"{program_file}: Paddle {paddle.__version__} cannot load it: {reason(error)}"
+                ) from None
         return cls(program, scope, list(feeds), [fetch.name for fetch in fetches])
 
     def save(self, folder: Path) -> None:
@@ -158,6 +162,13 @@ class InferenceModel:
     def set_weight(self, name: str, value: Array) -> None:
         """Replace the values of a weight, or give a new one its values."""
         self.scope.var(name).get_tensor().set(np.ascontiguousarray(value), CPU)
+
+
+def reason(error: Exception) -> str:
+    """The cause that Paddle gives, in one line: it stands between a stack of calls and hints on Paddle's own source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if _CAUSE.match(line)]
+    return (causes or lines[-1:] or [type(error).__name__])[0]
 
 
 def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:

@@ -63,6 +63,10 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
             raise _not_convertible(_reason(done.stdout))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
+    try:
+        onnx.shape_inference.infer_shapes(converted, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise _not_convertible(f"what it writes is no valid model: {error}") from None
     return converted
 
 
@@ -97,13 +101,14 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
     initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
     nodes: list[onnx.NodeProto] = []
+    stored: list[onnx.NodeProto] = []
     dequantized: dict[str, str] = {}
     done: set[str] = set()
     for node in graph.node:
         layer = layers.get(node.input[1]) if node.op_type in _INT8_OPS and len(node.input) > 1 else None
         if layer is not None:
             if layer.weight not in dequantized:
-                nodes += _weight_nodes(graph, initialisers[layer.weight], model, layer, scheme)
+                stored += _weight_nodes(graph, initialisers[layer.weight], model, layer, scheme)
                 dequantized[layer.weight] = f"{layer.weight}.dequantized"
             activation = node.input[0]
             if activation not in dequantized:
@@ -115,8 +120,11 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     left_out = sorted(set(layers) - done)
     if left_out:
         raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(left_out)}")
+    # Paddle2ONNX may ask a weight's shape as well, ahead of the product.
+    for node in nodes:
+        node.input[:] = [f"{name}.dequantized" if name in done else name for name in node.input]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend([*stored, *nodes])
     for weight in done:
         graph.initializer.remove(initialisers[weight])
     for bias, values in scheme.biases.items():

@@ -34,6 +34,8 @@ _SLOTS = {
     "mul": ("X", "Y"),
 }
 OPERATORS = tuple(_SLOTS)
+# How many axes the weight has that each of them can be quantized with.
+_RANKS = {"conv2d": 4, "depthwise_conv2d": 4, "matmul_v2": 2, "mul": 2}
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,10 @@ class Scheme:
 def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list[Layer]:
     """The layers of these types, in program order.
 
-    Operators that multiply two activations are left out, and so are layers that share a weight with an operator that
-    cannot be quantized: the weight is stored once, as int8 or as float.
+    Operators that multiply two activations are left out, and so are layers that share their weight with another
+    operator: it is stored once, as int8 or as float, while layers are chosen one by one. What is turned on its way in
+    (channels last, a transposed factor that `prepare` could not turn for good) stays in float, too: the ONNX model
+    turns it in an operator of its own, and what is quantized there is not what is quantized here.
     """
     found: list[Layer] = []
     readers: dict[str, int] = {}
@@ -154,18 +158,24 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list
         if op.type not in op_types or op.type not in _SLOTS:
             continue
         activation, weight = (op.input(slot)[0] for slot in _SLOTS[op.type])
-        if model.is_weight(weight) and not model.is_weight(activation):
-            found.append(Layer(op.output_arg_names[0], op.type, activation, weight, _channel_axis(op)))
-    uses: dict[str, int] = {}
-    for layer in found:
-        uses[layer.weight] = uses.get(layer.weight, 0) + 1
-    return [layer for layer in found if uses[layer.weight] == readers[layer.weight]]
+        if _is_float_weight(model, weight, _RANKS[op.type]) and not model.is_weight(activation) and not _turns(op):
+            axis = 1 if op.type in ("matmul_v2", "mul") else 0
+            found.append(Layer(op.output_arg_names[0], op.type, activation, weight, axis))
+    return [layer for layer in found if readers[layer.weight] == 1]
 
 
-def _channel_axis(op: Any) -> int:
+def _is_float_weight(model: InferenceModel, name: str, rank: int) -> bool:
+    if not model.is_weight(name):
+        return False
+    variable = model.program.global_block().var(name)
+    return len(variable.shape) == rank and variable.desc.dtype() == paddle.framework.core.VarDesc.VarType.FP32
+
+
+def _turns(op: Any) -> bool:
+    """Whether an operator reads its activation or its weight with the axes in another order."""
     if op.type == "matmul_v2":
-        return 0 if op.attr("trans_y") else 1
-    return 1 if op.type == "mul" else 0
+        return bool(op.attr("trans_x") or op.attr("trans_y"))
+    return op.type != "mul" and op.attr("data_format") not in ("NCHW", "AnyLayout")
 
 
 def weight_thresholds(model: InferenceModel, layer: Layer) -> npt.NDArray[np.float32]:

@@ -41,23 +41,29 @@ def _prepare(job: Job, final: Path) -> None:
     original = InferenceModel.load(source, job.model.model_filename, job.model.params_filename)
     set_inference_mode(original)
     feeds, fetches = original.feed_specs(), original.fetch_specs()
+    _check_batch_axes(feeds, files[0])
     calibration, evaluation = read(job.data, feeds, _class_count(fetches))
     for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
         check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
     if job.metric != "similarity":
         _check_labels(job, evaluation.labels, _class_count(fetches))
     model, changes = normalise(original)
-    deviation = _deviation(original, model, next(calibration.head(4).batches(4)))
+    first = next(calibration.head(4).batches(4))
+    before = _outputs(original, first, f"{files[0]}: on the first calibration samples")
+    deviation = _deviation(before, model.run(first))
     if not deviation <= LARGEST_DEVIATION:  # NaN too
         raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
 
     with replace_folder(final) as folder:
+        constant: list[str] = []
         (folder / "model").mkdir()
         model.save(folder / "model")
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
         if job.metric == "similarity":
-            _reference(model, evaluation).save(folder / "reference")
+            reference = _reference(model, evaluation, files[0])
+            reference.save(folder / "reference")
+            constant = [name for name, values in reference.feeds.items() if _is_constant(values)]
         write_json(
             folder / "prepare.json",
             {
@@ -65,6 +71,7 @@ def _prepare(job: Job, final: Path) -> None:
                 "inputs": [vars(spec) for spec in feeds],
                 "outputs": [vars(spec) for spec in fetches],
                 "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
+                "constant_outputs": constant,
                 "normalised": {**vars(changes), "largest_relative_deviation": deviation},
             },
         )
@@ -72,6 +79,8 @@ def _prepare(job: Job, final: Path) -> None:
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
         f"{changes.folded_batch_norms} batch norms folded, {changes.removed_identities} identities removed"
     )
+    for name in constant:
+        print(f"prepare: output `{name}` is the same for every evaluation sample, so that similarity to it says little")
 
 
 def _class_count(fetches: Sequence[FeedSpec]) -> int:
@@ -108,23 +117,78 @@ def _check_labels(job: Job, labels: Ragged | None, classes: int) -> None:
         )
 
 
-def _deviation(original: InferenceModel, model: InferenceModel, batch: Mapping[str, Array]) -> float:
+def _check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:
+    """Refuse a model that takes only so many samples at a time: every stage runs several, and the target decides."""
+    fixed = next((feed for feed in feeds if not feed.shape or feed.shape[0] != -1), None)
+    if fixed is not None:
+        raise InputError(
+            f"{program}: input `{fixed.name}` has shape {list(fixed.shape)}; its first axis must be the batch, of any "
+            "length (-1): export the model again with `None` there"
+        )
+
+
+def _outputs(model: InferenceModel, batch: Mapping[str, Array], where: str) -> list[Array]:
+    """The outputs of a batch.
+
+    Args:
+        where: file and samples, for the message.
+
+    Raises:
+        InputError: the model cannot run it, an output has no batch axis, or holds NaN or infinity.
+    """
+    import numpy as np
+
+    from act.model import reason
+
+    size = len(next(iter(batch.values())))
+    try:
+        found = model.run(batch)
+    except Exception as error:  # Paddle raises a dozen kinds
+        raise InputError(
+            f"{where} Paddle cannot run the model: {reason(error)}; mend the samples or the model"
+        ) from None
+    for name, values in zip(model.fetch_names, found):
+        if values.ndim == 0 or len(values) != size:
+            raise InputError(
+                f"{where} output `{name}` has shape {list(values.shape)} for {size} samples; export the model so that "
+                "the first axis of every output is the batch"
+            )
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise InputError(f"{where} output `{name}` holds NaN or infinity; mend the model or leave out such samples")
+    return found
+
+
+def _deviation(first: Sequence[Array], second: Sequence[Array]) -> float:
     """The largest difference of the outputs, as a share of the largest output; NaN when one of them is NaN."""
     import numpy as np
 
     shares = [0.0]
-    for before, after in zip(original.run(batch), model.run(batch)):
+    for before, after in zip(first, second):
         before, after = before.astype(np.float64), after.astype(np.float64)
         shares.append(float(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12)))
     return float(np.max(shares))
 
 
-def _reference(model: InferenceModel, samples: Samples) -> Samples:
-    """The fp32 outputs of every sample, as samples whose feeds are the outputs."""
+def _reference(model: InferenceModel, samples: Samples, program: Path) -> Samples:
+    """The fp32 outputs of every sample, as samples whose feeds are the outputs.
+
+    Raises:
+        InputError: as `_outputs`.
+    """
     from act.samples import Ragged, Samples
 
-    rows = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]
+    rows = [
+        [output[0] for output in _outputs(model, batch, f"{program}: on evaluation sample {index}")]
+        for index, batch in enumerate(samples.batches(1))
+    ]
     return Samples({name: Ragged.of([row[i] for row in rows]) for i, name in enumerate(model.fetch_names)})
+
+
+def _is_constant(values: Ragged) -> bool:
+    """Whether several samples gave one and the same output."""
+    import numpy as np
+
+    return len(values) > 1 and all(np.array_equal(each, values[0]) for each in values)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A simpler program that computes the same: batch norms and reshaped biases folded into weights, identities removed.
+"""A simpler program that computes the same: batch norms, reshaped biases and transposes folded into weights, identities
+removed.
 
 Quantization sees each layer as the engines will run it (folding as in Jacob et al., 2018, section 3.2). What is not
 certain to compute the same stays as it is: programs with control flow, variables that are written twice, layers with
@@ -31,6 +32,7 @@ class Changes:
     folded_batch_norms: int = 0
     removed_identities: int = 0
     folded_reshapes: int = 0
+    turned_weights: int = 0
 
 
 def set_inference_mode(model: InferenceModel) -> None:
@@ -52,6 +54,9 @@ def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
     for op in list(result.ops):
         if op.type == "reshape2" and _store_reshaped(result, op):
             changes.folded_reshapes += 1
+    for op in list(result.ops):
+        if op.type == "matmul_v2" and op.attr("trans_y") and _store_turned(result, op):
+            changes.turned_weights += 1
     for op in list(result.ops):
         if op.type == "batch_norm" and _fold(result, op):
             changes.folded_batch_norms += 1
@@ -89,6 +94,19 @@ def _store_reshaped(model: InferenceModel, op: Any) -> bool:
     variable = model.program.global_block().var(target)
     variable.persistable, variable.stop_gradient = True, True
     _remove(model, op)
+    return True
+
+
+def _store_turned(model: InferenceModel, op: Any) -> bool:
+    """Store a transposed weight as it is multiplied: Paddle2ONNX would put a `Transpose` before the product."""
+    name = op.input("Y")[0]
+    alone = model.is_weight(name) and sum(name in other.input_arg_names for other in model.ops) == 1
+    if not alone or name in model.fetch_names or model.weight(name).ndim != 2:
+        return False
+    turned = model.weight(name).T
+    model.set_weight(name, turned)
+    model.program.global_block().var(name).desc.set_shape(list(turned.shape))
+    op._set_attr("trans_y", False)
     return True
 
 

@@ -71,6 +71,7 @@ def _one_trial(settings: PtqSearch) -> PtqSearch:
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
+    from act.engines.process import EngineFailure
     from act.evaluation import Evaluation
     from act.model import InferenceModel
     from act.onnx_format import to_onnx
@@ -106,7 +107,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         prepared / "reference" if job.metric == "similarity" else None,
         threads=job.target.threads,
     )
-    reference = evaluation.quality(model, None, fp32_onnx)
+    try:
+        reference = evaluation.quality(model, None, fp32_onnx)
+    except EngineFailure as failure:
+        _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
+        return
     journal = _journal(name, job, settings)
     with tempfile.TemporaryDirectory() as scratch:
         search = Search(

@@ -40,6 +40,11 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
     from tasks.qat.train import train
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "ptq_search")
+    model = InferenceModel.load(prepared / "model")
+    if all(spec.dtype != "float32" for spec in model.fetch_specs()):
+        why = "no output of the model is float32, and whole numbers say nothing of which way to go"
+        _finish(folder, [], {"needed": False, "why": why})
+        return
     candidates = read_json(searched / "candidates.json")["candidates"]
     chosen = next(candidate for candidate in candidates if candidate["id"] == start)
     evaluation = Evaluation(
@@ -50,7 +55,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
         threads=job.target.threads,
     )
     result = train(
-        InferenceModel.load(prepared / "model"),
+        model,
         Scheme.from_json(read_json(searched / chosen["scheme"])),
         Samples.load(prepared / "calibration"),
         job.qat,

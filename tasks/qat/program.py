@@ -43,7 +43,7 @@ class TrainingProgram:
         student: the model under training, with its weights in a scope of its own.
         program: forward and backward pass and the optimiser.
         teacher_names: variables of the fp32 model whose values a step compares with, in order: the logits of an output
-            that is a softmax, any other output itself.
+            that is a softmax, any other float32 output itself.
         targets: the feeds that take those values.
         loss: variable of the loss.
         trained: names of the weights that change.
@@ -86,6 +86,9 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
     Args:
         model: the fp32 model with the weights to start from; not changed.
         steps: in all, for the cosine decay of the learning rate.
+
+    Raises:
+        ValueError: no output is of real numbers.
     """
     paddle.seed(settings.seed)
     student = set_biases(model, scheme)
@@ -154,15 +157,18 @@ def _make_parameter(block: Any, name: str) -> Any:
 def _distillation(student: InferenceModel) -> tuple[Any, list[str], list[str]]:
     """The loss, the fp32 model's variables that it compares with, and the feeds that take their values.
 
-    Every output counts with the squared error, as a share of the teacher's mean square. For one that is a softmax this
-    is the error of its logits, and the cross entropy to the teacher's probabilities (soft labels; Hinton et al., 2015)
-    is added: alone it says next to nothing where the teacher is certain, which for CTC is almost everywhere.
+    Every output of real numbers counts with the squared error, as a share of the teacher's mean square. For one that is
+    a softmax this is the error of its logits, and the cross entropy to the teacher's probabilities (soft labels; Hinton
+    et al., 2015) is added: alone it says next to nothing where the teacher is certain, which for CTC is almost
+    everywhere.
     """
     block = student.program.global_block()
     makers = {op.output_arg_names[0]: op for op in student.ops}
     losses, teacher_names, targets = [], [], []
     for position, name in enumerate(student.fetch_names):
         maker, output = makers[name], block.var(name)
+        if output.dtype != paddle.float32:
+            continue
         from_softmax = maker.type == "softmax" and maker.attr("axis") in (-1, len(output.shape) - 1)
         compared = block.var(maker.input("X")[0]) if from_softmax else output
         target = paddle.static.data(f"teacher_{position}", [-1] * len(compared.shape), "float32")
@@ -173,6 +179,8 @@ def _distillation(student: InferenceModel) -> tuple[Any, list[str], list[str]]:
         losses.append(error)
         teacher_names.append(compared.name)
         targets.append(target.name)
+    if not losses:
+        raise ValueError("no output of the model is float32: there is nothing to learn from")
     return paddle.add_n(losses), teacher_names, targets
 
 

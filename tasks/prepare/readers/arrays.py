@@ -1,10 +1,12 @@
 """The user's own samples from `calibration.npz` and `evaluation.npz`: one array a feed, the first axis counts samples.
 
-An array named `label` that is not an input of the model holds the labels of the evaluation samples.
+An array named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of
+different shapes come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +19,7 @@ from act.params import Arrays
 from act.samples import LABEL, Array, Ragged, Samples
 
 LARGEST_MEMORY_SHARE = 0.25
+SHAPES = ".shapes"
 
 
 def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
@@ -31,11 +34,15 @@ def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
 
 def _read(path: Path, feeds: Collection[str], labelled: bool) -> Samples:
     arrays = _load(path)
+    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
     for name, array in arrays.items():
         if array.ndim == 0:
             raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
     label = arrays.pop(LABEL, None) if LABEL not in feeds else None
-    ragged = {name: _rows(array) for name, array in arrays.items()}
+    ragged = {
+        name: _shaped(path, name, array, shapes[name]) if name in shapes else _rows(array)
+        for name, array in arrays.items()
+    }
     if label is None or not labelled:
         return Samples(ragged)
     if label.dtype.kind not in "iub":
@@ -62,6 +69,22 @@ def _load(path: Path) -> dict[str, Array]:
         raise InputError(
             f"{path}: not a NumPy .npz file of plain numbers: {reason}; save it with numpy.savez(path, FEED=array)"
         ) from None
+
+
+def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
+    """Samples of different shapes, from their values one after another and a table of their shapes."""
+    key = f"{path}: `{name}{SHAPES}`"
+    if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
+        raise InputError(
+            f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; it must hold whole numbers, one row a sample with "
+            "the length of each axis"
+        )
+    if shapes.size and int(shapes.min()) < 1:
+        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least one value along each axis")
+    wanted = sum(math.prod(row) for row in shapes.tolist())
+    if wanted != values.size:
+        raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")
+    return Ragged(np.ascontiguousarray(values).reshape(-1), shapes.astype(np.int64))
 
 
 def _rows(array: Array) -> Ragged:
