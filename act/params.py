@@ -73,7 +73,10 @@ class TextLines(Settings):
 
 
 class Arrays(Settings):
-    """The user's own samples: `calibration.npz` and `evaluation.npz`, one array a feed, first axis = samples."""
+    """The user's own samples: `calibration.npz` and `evaluation.npz`, one array a feed, first axis = samples.
+
+    Samples of different shapes: all values one after another, and `NAME.shapes`, the shape of each sample.
+    """
 
     reader: Literal["arrays"]
     path: str = Field(min_length=1, description="folder with calibration.npz and evaluation.npz (optional key: label)")
