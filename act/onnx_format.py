@@ -22,7 +22,15 @@ from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.quantization import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers, quantize_weight
+from act.quantization import (
+    LEVELS,
+    OPERATORS,
+    Layer,
+    Range,
+    Scheme,
+    quantizable_layers,
+    quantize_weight,
+)
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600
@@ -155,7 +163,10 @@ def _weight_nodes(
     thresholds = scheme.weights[layer.weight]
     scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
     names = [f"{layer.weight}.{part}" for part in ("quantized", "scale", "zero_point")]
-    values = (quantize_weight(weight, thresholds, layer.axis), scales, np.zeros(scales.shape, dtype=np.int8))
+    integers = scheme.integers.get(layer.weight)
+    if integers is None:
+        integers = quantize_weight(weight, thresholds, layer.axis)
+    values = (integers, scales, np.zeros(scales.shape, dtype=np.int8))
     graph.initializer.extend(numpy_helper.from_array(value, name) for value, name in zip(values, names))
     return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
 

@@ -24,6 +24,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
+RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "matmul_v2", "mul"]
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -179,6 +180,22 @@ class PtqSearch(Settings):
         return value
 
 
+class Refine(Settings):
+    """Later refinements of the search's best candidates; one that measures no better is dropped."""
+
+    methods: list[RefineMethod] = Field(
+        default=["adaround", "layer_wise", "region_wise"], description="in this order, each from the best so far"
+    )
+    candidates: int = Field(default=2, ge=0, le=100, description="of those that lose quality, how many are refined")
+    samples: int = Field(default=64, ge=1, le=100_000, description="calibration samples, at most")
+    batch_size: int = Field(default=8, ge=1, le=1024)
+    steps: int = Field(default=48, ge=1, le=100_000, description="of training, for each reconstruction")
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
+    region_layers: int = Field(default=4, ge=1, le=1000, description="fewest quantized layers in a region")
+    time_limit_minutes: float = Field(default=5.0, gt=0, le=60 * 24 * 7)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
 class Qat(Settings):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
@@ -212,6 +229,7 @@ class Job(Settings):
     strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
     calibration: Calibration
     ptq_search: PtqSearch
+    refine: Refine
     qat: Qat
     benchmark: Benchmark
 

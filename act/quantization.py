@@ -6,11 +6,14 @@ weight symmetrically with one threshold a channel: q = clip(round(x / scale) + z
 Inference and Paddle2ONNX understand it; weights are stored as int8 and declared as such. Paddle's `quantize_linear`
 takes no zero point, so an asymmetric activation is shifted by it before and shifted back after, which is the same.
 
-Biases that follow a layer may be replaced, which is how the mean error of a quantized weight is corrected.
+Biases that follow a layer may be replaced, which is how the mean error of a quantized weight is corrected; and a weight
+may be rounded otherwise than to the nearest integers, which is how a layer's output is kept closer than its weight.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,31 +118,50 @@ class Scheme:
         activations: clipping range of each quantized activation.
         weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
         biases: new values of biases, float32 in their own shapes.
+        integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
     """
 
     layers: tuple[str, ...]
     activations: Mapping[str, Range]
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers, exact for float32."""
+        """Plain numbers, exact for float32; integers in base64, in C order."""
         return {
             "layers": list(self.layers),
             "activations": {name: [span.low, span.high] for name, span in self.activations.items()},
             "weights": {name: values.tolist() for name, values in self.weights.items()},
             "biases": {name: values.tolist() for name, values in self.biases.items()},
+            "integers": {
+                name: {"shape": list(values.shape), "base64": base64.b64encode(values.tobytes()).decode("ascii")}
+                for name, values in self.integers.items()
+            },
         }
 
     @classmethod
     def from_json(cls, payload: Mapping[str, Any]) -> Scheme:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: the integers of a weight are damaged.
+        """
         weights, biases = (
             {name: np.array(values, dtype=np.float32) for name, values in payload[kind].items()}
             for kind in ("weights", "biases")
         )
         spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases)
+        integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases, integers)
+
+
+def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:
+    try:
+        values = np.frombuffer(base64.b64decode(packed["base64"], validate=True), dtype=np.int8)
+        return values.reshape(packed["shape"]).copy()
+    except (binascii.Error, ValueError) as error:
+        raise InputError(f"the quantization scheme's integers of the weight {name} are damaged: {error}") from None
 
 
 def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list[Layer]:
@@ -207,17 +229,22 @@ def bias_of(model: InferenceModel, layer: Layer) -> str | None:
     return name if model.weight(name).size == model.weight(layer.weight).shape[layer.axis] else None
 
 
-def set_biases(model: InferenceModel, scheme: Scheme) -> InferenceModel:
-    """A copy of the model with the scheme's biases.
+def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
+    """A copy of the model with the scheme's biases, and with weights that round to the scheme's integers.
 
     Raises:
-        InputError: the scheme has a bias that the model does not have in that shape.
+        InputError: the scheme has a bias or a weight that the model does not have in that shape.
     """
     result = model.copy()
+    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS)} if scheme.integers else {}
+    shapes = {name: values.shape for given in (scheme.biases, scheme.integers) for name, values in given.items()}
+    for name, shape in shapes.items():
+        if not result.is_weight(name) or result.weight(name).shape != shape:
+            raise InputError(f"the quantization scheme has values of another model: {name}")
     for name, values in scheme.biases.items():
-        if not result.is_weight(name) or result.weight(name).shape != values.shape:
-            raise InputError(f"the quantization scheme has a bias that the model does not have: {name}")
         result.set_weight(name, values)
+    for name, integers in scheme.integers.items():
+        result.set_weight(name, dequantize_weight(integers, scheme.weights[name], layers[name].axis))
     return result
 
 
@@ -231,13 +258,22 @@ def quantize_weight(
     return np.clip(np.round(scaled), -LEVELS - 1, LEVELS).astype(np.int8)
 
 
+def dequantize_weight(
+    integers: npt.NDArray[np.int8], thresholds: npt.NDArray[np.float32], axis: int
+) -> npt.NDArray[np.float32]:
+    """What int8 values stand for; `quantize_weight` gives the same integers back."""
+    shape = [1] * integers.ndim
+    shape[axis] = -1
+    return (integers * (thresholds.astype(np.float64).reshape(shape) / LEVELS)).astype(np.float32)
+
+
 def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     """The quantized program; the given model is not changed.
 
     Raises:
         InputError: the scheme names a layer that the model does not have.
     """
-    result = set_biases(model, scheme)
+    result = with_values(model, scheme)
     block = result.program.global_block()
     chosen = {layer.name: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
     missing = [name for name in scheme.layers if name not in chosen]

@@ -27,6 +27,7 @@ import onnx
 import yaml
 
 from act import machine
+from act.activations import reader
 from act.engines.process import EngineProcess
 from act.evaluation import write_for_engine
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
@@ -37,7 +38,6 @@ from act.quality import Quality
 from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
 from act.samples import Samples
 from tasks.benchmark.statistics import mean_difference, speedup
-from tasks.ptq_search.calibrate import reader
 from tasks.ptq_search.schemes import SchemeMaker
 from tasks.ptq_search.space import Setting
 from tasks.ptq_search.statistics import TensorStatistics, collect

@@ -25,6 +25,7 @@ JOB: dict[str, Any] = {
     "strategy": "auto",
     "calibration": {},
     "ptq_search": {},
+    "refine": {},
     "qat": {},
     "benchmark": {},
 }

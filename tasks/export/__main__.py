@@ -1,6 +1,6 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
-Reads the model of `prepare`, the candidates of `ptq_search` that `qat_plan` keeps, and the trained model of `qat` where
+Reads the model of `prepare`, the candidates of `refine` that `qat_plan` keeps, and the trained model of `qat` where
 there is one. Writes a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each
 candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's.
 """
@@ -30,7 +30,7 @@ def _export(job: str, folder: Path) -> None:
     from tasks.export.check import Checker
     from tasks.export.write import write_fp32, write_int8
 
-    prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "ptq_search", "qat"))
+    prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))
     model = InferenceModel.load(prepared / "model")
     checker = Checker(Samples.load(prepared / "calibration"))
     keep = read_json(stage_folder(job, "qat_plan") / "plan.json")["keep"]

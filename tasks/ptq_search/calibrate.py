@@ -7,9 +7,9 @@ model runs on ONNX Runtime, which hands out activations several times faster tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError
@@ -17,12 +17,7 @@ from act.params import Calibration
 from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
-    import onnx
-
-    from act.quantization import Layer
     from act.samples import Array, Samples
-
-    Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 STATISTICS_FILE = "statistics.npz"
 
@@ -40,6 +35,7 @@ def main() -> None:
 
 
 def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
+    from act.activations import reader
     from act.model import InferenceModel
     from act.onnx_format import to_onnx
     from act.quantization import OPERATORS, quantizable_layers
@@ -72,38 +68,6 @@ def _batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array
     for _, batch in zip(range(most), samples.batches(size)):
         yield batch
         samples.release()
-
-
-def reader(fp32: onnx.ModelProto, layers: list[Layer]) -> Reader:
-    """A function that runs the fp32 model on a batch and gives every activation that the layers read, by Paddle name.
-
-    Args:
-        fp32: what `act.onnx_format.to_onnx` made of the model; not changed.
-    """
-    import onnx
-    import onnxruntime
-
-    from act.onnx_format import activation_tensors
-
-    tensors = activation_tensors(fp32, layers)
-    twin = onnx.ModelProto()
-    twin.CopyFrom(fp32)
-    given = {feed.name for feed in twin.graph.input}
-    inner = sorted(set(tensors.values()) - given)
-    if inner:
-        del twin.graph.output[:]
-    twin.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-    def read(batch: Mapping[str, Array]) -> dict[str, Array]:
-        # A model whose layers all read its inputs has nothing to run for, and ONNX Runtime refuses to.
-        found = session.run(inner, dict(batch)) if inner else []
-        values = {**batch, **dict(zip(inner, found))}
-        return {activation: values[tensor] for activation, tensor in tensors.items()}
-
-    return read
 
 
 if __name__ == "__main__":

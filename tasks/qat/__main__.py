@@ -1,6 +1,6 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
-Reads the plan of `qat_plan`, the start of `ptq_search`, the model and samples of `prepare`. Writes `qat.json`
+Reads the plan of `qat_plan`, the start of `refine`, the model and samples of `prepare`. Writes `qat.json`
 (`needed`, `why`, `candidate`, `history`, qualities), `history.csv`, and when training made the candidate better
 `model/` (the fp32 program with the trained weights) and `scheme.json` (what quantizes it).
 """
@@ -39,7 +39,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
     from act.samples import Samples
     from tasks.qat.train import train
 
-    prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "ptq_search")
+    prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
     model = InferenceModel.load(prepared / "model")
     if all(spec.dtype != "float32" for spec in model.fetch_specs()):
         why = "no output of the model is float32, and whole numbers say nothing of which way to go"

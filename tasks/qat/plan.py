@@ -1,7 +1,7 @@
 """`python -m tasks.qat.plan --job NAME`: decide which candidates go on, and whether and where training starts.
 
 A stage of its own, whose result holds no figure of the budget: when the budget changes, DVC repeats training, export
-and benchmark only if a decision changes. `plan.json`: `keep` (candidates of `ptq_search` that are worth exporting),
+and benchmark only if a decision changes. `plan.json`: `keep` (candidates of `refine` that are worth exporting),
 `train`, and `start` (one of them, or null).
 """
 
@@ -21,7 +21,7 @@ def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat.plan", "Decide whether one job needs training.") as (name, job):
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
-        found = read_json(stage_folder(name, "ptq_search") / "candidates.json")
+        found = read_json(stage_folder(name, "refine") / "candidates.json")
         plan, why = decide(strategy["train"], found["candidates"], job.budget.max_quality_drop)
         kept = keep(found["candidates"], job.budget.max_quality_drop)
         with replace_folder(stage_folder(name, "qat_plan")) as folder:
@@ -34,7 +34,7 @@ def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]
     symmetric one, for engines that know no zero point.
 
     Args:
-        candidates: of `ptq_search`, with `id`, `drop`, `cost` and `symmetric`.
+        candidates: of `refine`, with `id`, `drop`, `cost` and `symmetric`.
         max_quality_drop: of the budget, in units of the metric.
     """
     ranked = sorted(candidates, key=lambda candidate: float(candidate["drop"]))
@@ -49,7 +49,7 @@ def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: fl
 
     Args:
         allowed: whether the strategy trains at all.
-        candidates: of `ptq_search`, with `id`, `quality` and `drop`.
+        candidates: of `refine`, with `id`, `quality` and `drop`.
         max_quality_drop: of the budget, in units of the metric.
     """
     stay: dict[str, Any] = {"train": False, "start": None}

@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from act.model import InferenceModel
 from act.params import Qat
-from act.quantization import Scheme, set_biases
+from act.quantization import Scheme, with_values
 from act.samples import Samples
-from tasks.qat.program import build
+from act.training import build, distillation, trainable_weights
 
 Evaluate = Callable[[InferenceModel, Scheme], float]
 
@@ -57,9 +57,17 @@ def train(model: InferenceModel, scheme: Scheme, samples: Samples, settings: Qat
     """
     batches = list(samples.batches(settings.batch_size))
     steps = settings.epochs * len(batches)
-    # Corrected biases are where the student starts, and train on from there.
-    student, scheme = set_biases(model, scheme), replace(scheme, biases={})
-    training = build(student, scheme, settings, steps)
+    # Corrected biases and chosen integers are where the student starts, and train on from there.
+    student, scheme = with_values(model, scheme), replace(scheme, biases={}, integers={})
+    training = build(
+        student,
+        scheme,
+        distillation,
+        trainable_weights(student, scheme),
+        learning_rate=settings.learning_rate,
+        steps=steps,
+        seed=settings.seed,
+    )
     start = evaluate(student, scheme)
     result = Result("", start, start, [{"epoch": 0, "step": 0, "loss": None, "quality": start}])
     best: InferenceModel | None = None

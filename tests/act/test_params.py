@@ -20,6 +20,7 @@ GOOD: dict[str, Any] = {
     "strategy": "auto",
     "calibration": {},
     "ptq_search": {},
+    "refine": {},
     "qat": {},
     "benchmark": {},
 }

@@ -26,6 +26,7 @@ JOB = {
     "strategy": "auto",
     "calibration": {},
     "ptq_search": {},
+    "refine": {},
     "qat": {},
     "benchmark": {},
 }

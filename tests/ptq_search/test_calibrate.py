@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act.activations import reader
 from act.artifacts import write_json
 from act.model import InferenceModel
 from act.onnx_format import to_onnx
 from act.paddle_setup import paddle
 from act.quantization import OPERATORS, quantizable_layers
 from act.samples import Array, Ragged, Samples
-from tasks.ptq_search.calibrate import STATISTICS_FILE, reader
+from tasks.ptq_search.calibrate import STATISTICS_FILE
 from tasks.ptq_search.statistics import load
 from tests.models import RECOGNISER, noise
 from tests.place import Place

@@ -19,8 +19,8 @@ from act.params import Qat
 from act.quality import cosine
 from act.quantization import OPERATORS, Range, Scheme, bias_of, make_scheme, quantizable_layers, quantize
 from act.samples import Ragged, Samples
+from act.training import build, distillation, trainable_weights
 from tasks.qat.plan import decide, keep
-from tasks.qat.program import build
 from tasks.qat.train import train
 from tests.models import CLASSIFIER, noise
 from tests.place import JOB
@@ -67,7 +67,7 @@ def closeness(model: InferenceModel) -> Any:
 
 
 def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, SETTINGS, steps=1)
+    training = build(model, scheme, distillation, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
     outputs = training.outputs(BATCH, model.run(BATCH, training.teacher_names))[0]
     candidate = quantize(model, scheme).run(BATCH)[0]
     assert cosine(outputs, candidate) > 0.9999
@@ -75,7 +75,7 @@ def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme:
 
 
 def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, SETTINGS, steps=1)
+    training = build(model, scheme, distillation, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
     quantized = {op.input("X")[0] for op in training.program.global_block().ops if op.type == "quantize_linear"}
     first = quantizable_layers(model, OPERATORS)[0]
     assert first.weight not in quantized and first.activation not in quantized

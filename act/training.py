@@ -1,4 +1,6 @@
-"""The training program: the quantized forward pass, the distance to the fp32 model's outputs, and the backward pass.
+"""The training program: the quantized forward pass, the distance to the fp32 model, and the backward pass.
+
+Training with distillation compares the outputs (`distillation`), reconstruction compares the ends of regions.
 
 PaddleSlim's `quant_aware` puts the quantize/dequantize pairs in and lets gradients pass them unchanged
 (straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's and stay there, and
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +23,7 @@ from paddle.base.framework import Parameter
 
 from act.model import InferenceModel
 from act.paddle_setup import CPU, paddle
-from act.params import Qat
-from act.quantization import LEVELS, OPERATORS, Scheme, quantizable_layers, set_biases
+from act.quantization import LEVELS, OPERATORS, Scheme, quantizable_layers, with_values
 from act.samples import Array
 
 # PaddleSlim logs its whole configuration at every call.
@@ -33,6 +35,25 @@ _OBSERVER = "moving_average_abs_max_scale"
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
 _LARGEST_GRADIENT = 1.0
 _SMALLEST_MEAN_SQUARE = 1e-12
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a step makes smaller.
+
+    Attributes:
+        variable: the loss, in the student's program.
+        teacher_names: variables of the fp32 model whose values a step compares with, in order.
+        targets: the feeds that take those values.
+    """
+
+    variable: Any
+    teacher_names: list[str]
+    targets: list[str]
+
+
+# Adds the loss to the student's program.
+AddLoss = Callable[[InferenceModel], Loss]
 
 
 @dataclass
@@ -80,18 +101,32 @@ class TrainingProgram:
         return {name: self.student.weight(name) for name in self.trained}
 
 
-def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> TrainingProgram:
+def build(
+    model: InferenceModel,
+    scheme: Scheme,
+    add_loss: AddLoss,
+    trained: Collection[str],
+    *,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+) -> TrainingProgram:
     """The training program of a model and the scheme that quantizes it.
 
     Args:
         model: the fp32 model with the weights to start from; not changed.
-        steps: in all, for the cosine decay of the learning rate.
+        scheme: its biases and integers are where the student starts.
+        add_loss: for instance `distillation`.
+        trained: names of the float32 weights that change.
+        learning_rate: of Adam (Kingma and Ba, 2015), at the start of a cosine decay.
+        steps: in all, for the decay.
+        seed: of Paddle's random numbers.
 
     Raises:
         ValueError: no output is of real numbers.
     """
-    paddle.seed(settings.seed)
-    student = set_biases(model, scheme)
+    paddle.seed(seed)
+    student = with_values(model, scheme)
     block = student.program.global_block()
     for position in reversed(range(len(block.ops))):
         if block.ops[position].type in ("feed", "fetch"):
@@ -99,7 +134,6 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
     for op in student.ops:
         if op.type in OPERATORS and op.output_arg_names[0] not in scheme.layers:
             op._set_attr("op_namescope", f"/{_SKIP}/")
-    trained = _trained_weights(student, scheme)
     begin = paddle.static.Program()
     with (
         paddle.static.scope_guard(student.scope),
@@ -111,10 +145,10 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
             for name in op.output_arg_names:
                 if block.has_var(name):
                     block.var(name).stop_gradient = False
-        loss, teacher_names, targets = _distillation(student)
-        rate = paddle.optimizer.lr.CosineAnnealingDecay(settings.learning_rate, T_max=steps)
+        loss = add_loss(student)
+        rate = paddle.optimizer.lr.CosineAnnealingDecay(learning_rate, T_max=steps)
         clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
-        paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss, parameters=parameters)
+        paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
         # Its progress bars would stand between ours.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -134,10 +168,12 @@ def build(model: InferenceModel, scheme: Scheme, settings: Qat, steps: int) -> T
     _remove_observers(program)
     _set_scales(student, program, scheme)
     _shift_asymmetric(program, scheme)
-    return TrainingProgram(student, program, teacher_names, targets, loss.name, trained, rate)
+    name = loss.variable.name
+    return TrainingProgram(student, program, loss.teacher_names, loss.targets, name, list(trained), rate)
 
 
-def _trained_weights(model: InferenceModel, scheme: Scheme) -> list[str]:
+def trainable_weights(model: InferenceModel, scheme: Scheme) -> list[str]:
+    """All that training may change: weights of the quantized layers, biases and normalisations."""
     names = [layer.weight for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     for op in model.ops:
         if op.type in _TRAINED_OPERATORS:
@@ -154,25 +190,29 @@ def _make_parameter(block: Any, name: str) -> Any:
     return parameter
 
 
-def _distillation(student: InferenceModel) -> tuple[Any, list[str], list[str]]:
-    """The loss, the fp32 model's variables that it compares with, and the feeds that take their values.
+def distillation(student: InferenceModel) -> Loss:
+    """The distance of the outputs to the fp32 model's.
 
     Every output of real numbers counts with the squared error, as a share of the teacher's mean square. For one that is
     a softmax this is the error of its logits, and the cross entropy to the teacher's probabilities (soft labels; Hinton
     et al., 2015) is added: alone it says next to nothing where the teacher is certain, which for CTC is almost
     everywhere.
+
+    Raises:
+        ValueError: no output is of real numbers.
     """
     block = student.program.global_block()
     makers = {op.output_arg_names[0]: op for op in student.ops}
-    losses, teacher_names, targets = [], [], []
-    for position, name in enumerate(student.fetch_names):
+    losses: list[Any] = []
+    teacher_names: list[str] = []
+    targets: list[str] = []
+    for name in student.fetch_names:
         maker, output = makers[name], block.var(name)
         if output.dtype != paddle.float32:
             continue
         from_softmax = maker.type == "softmax" and maker.attr("axis") in (-1, len(output.shape) - 1)
         compared = block.var(maker.input("X")[0]) if from_softmax else output
-        target = paddle.static.data(f"teacher_{position}", [-1] * len(compared.shape), "float32")
-        error = ((compared - target) ** 2).mean() / ((target**2).mean() + _SMALLEST_MEAN_SQUARE)
+        error, target = _squared_error(compared, f"teacher_{len(targets)}")
         if from_softmax:
             wanted = paddle.nn.functional.softmax(target)
             error += paddle.nn.functional.softmax_with_cross_entropy(compared, wanted, soft_label=True).mean()
@@ -181,7 +221,50 @@ def _distillation(student: InferenceModel) -> tuple[Any, list[str], list[str]]:
         targets.append(target.name)
     if not losses:
         raise ValueError("no output of the model is float32: there is nothing to learn from")
-    return paddle.add_n(losses), teacher_names, targets
+    return Loss(paddle.add_n(losses), teacher_names, targets)
+
+
+def reconstruction(ends: Sequence[str]) -> AddLoss:
+    """The loss of regions that are trained side by side, each on what the quantized regions before it give.
+
+    The end of every region is compared with the fp32 model's, as a share of its mean square, and no gradient passes
+    from one region into the one before it.
+
+    Args:
+        ends: float32 variables, the last of each region.
+    """
+
+    def add_loss(student: InferenceModel) -> Loss:
+        losses: list[Any] = []
+        targets: list[str] = []
+        for name in ends:
+            error, target = _squared_error(_cut_gradient(student, name), f"teacher_{len(targets)}")
+            losses.append(error)
+            targets.append(target.name)
+        return Loss(paddle.add_n(losses), list(ends), targets)
+
+    return add_loss
+
+
+def _squared_error(compared: Any, name: str) -> tuple[Any, Any]:
+    """The error as a share of the target's mean square, and the feed that takes the target."""
+    target = paddle.static.data(name, [-1] * len(compared.shape), "float32")
+    return ((compared - target) ** 2).mean() / ((target**2).mean() + _SMALLEST_MEAN_SQUARE), target
+
+
+def _cut_gradient(student: InferenceModel, name: str) -> Any:
+    """Let a variable's readers see its value without its gradient; the variable that still has one."""
+    block = student.program.global_block()
+    maker = next(op for op in student.ops if name in op.output_arg_names)
+    source = block.var(name)
+    before = block.create_var(name=f"{name}.before_the_cut", shape=source.shape, dtype=source.dtype)
+    before.stop_gradient = False
+    maker._rename_output(name, before.name)
+    block._insert_op_without_sync(
+        _position(block, maker) + 1, type="assign", inputs={"X": [before]}, outputs={"Out": [source]}
+    )
+    source.stop_gradient = True
+    return before
 
 
 def _remove_observers(program: Any) -> None:

@@ -1,0 +1,1 @@
+"""Later refinements of the search's best candidates: rounding, and reconstruction by layers and by regions."""
