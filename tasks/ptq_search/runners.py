@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ NO_WORKER_SECONDS = 30
 _POLL_SECONDS = 0.1
 # What a worker needs beside the engine's own time: starting, importing, receiving the model.
 _SLACK_SECONDS = 120
+_DRAIN_SECONDS = 10
 _STOP_SECONDS = 30
 
 # Must stand in the environment before Prefect and Ray are imported: nothing calls out, and the console is the
@@ -46,6 +47,7 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
@@ -130,7 +132,8 @@ class PrefectRunner(Runner):
         # A result with its place, None at the start of the flow and at the end of a round, or what went wrong.
         self.news: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
         self.stopped = False
-        self._thread = threading.Thread(target=self._keep_flow, name="trials", daemon=True)
+        # In the caller's context, where settings of Prefect may have been changed for a while.
+        self._thread = threading.Thread(target=copy_context().run, args=(self._keep_flow,), name="trials", daemon=True)
 
     def __enter__(self) -> Runner:
         self._thread.start()
@@ -147,11 +150,18 @@ class PrefectRunner(Runner):
         self._stop()
 
     def run(self, jobs: Sequence[TrialJob], ended: Ended = lambda _index, _result: None) -> list[Result]:
+        if self.stopped:
+            raise TrialsLost("an earlier failure has stopped this runner")
         results: dict[int, Result] = {}
         self.rounds.put(jobs)
-        while (news := self._next()) is not None:
-            index, results[index] = news
-            ended(index, results[index])
+        try:
+            while (news := self._next()) is not None:
+                index, results[index] = news
+                ended(index, results[index])
+        except BaseException:
+            # What is still under way must not be taken for results of another round.
+            self.stopped = True
+            raise
         return [results[index] for index in range(len(jobs))]
 
     def _next(self) -> tuple[int, Result] | None:
@@ -170,7 +180,7 @@ class PrefectRunner(Runner):
             with ExitStack() as stack:
                 stack.enter_context(_environment())
                 task_runner = _task_runner(self)
-                stack.enter_context(_server(self.cluster))
+                stack.enter_context(server_for(self.cluster))
                 _RUNNER.set(self)
                 from prefect import flow
 
@@ -336,7 +346,7 @@ def _workers_left(runner: PrefectRunner, task_runner: Any) -> Callable[[], bool]
 
 
 @contextmanager
-def _server(cluster: Cluster) -> Iterator[None]:
+def server_for(cluster: Cluster) -> Iterator[None]:
     """The user's Prefect server, or one for as long as the runner is open.
 
     The workers report to it; left to itself, Prefect would start one more in each of them.
@@ -364,6 +374,10 @@ def _server(cluster: Cluster) -> Iterator[None]:
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield
     finally:
+        # What a process has yet to tell a server that is gone would hold up its end for minutes.
+        from prefect.events.worker import EventsWorker
+
+        EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
         server.stop()
 
 
