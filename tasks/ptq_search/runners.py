@@ -246,7 +246,11 @@ def _as_they_end(
         if are_workers_left():
             seen = now
         if now - seen > NO_WORKER_SECONDS or now > deadline:
-            why = "has no worker left" if now - seen > NO_WORKER_SECONDS else "did not end them in their time"
+            why = (
+                "has no worker left (see their logs)"
+                if now - seen > NO_WORKER_SECONDS
+                else "did not end them in their time"
+            )
             raise TrialsLost(f"{len(pending)} trials were lost: {runner.cluster} {why}; start workers and run again")
 
 
@@ -354,31 +358,30 @@ def server_for(cluster: Cluster) -> Iterator[None]:
     Raises:
         InputError: the cluster is elsewhere, where a server that only this machine reaches is of no use.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    address = PREFECT_API_URL.value()
-    if not _is_here(cluster.address) and (address is None or _is_here(address)):
-        raise InputError(
-            f"{TRIALS_ON} is {str(cluster)!r}, whose workers report to a Prefect server, but PREFECT_API_URL "
-            f"{'is not set' if address is None else f'is {address!r}'}: run `prefect server start --host 0.0.0.0` and "
-            "set it to an address that the workers reach"
-        )
-    if address is not None:
-        yield
-        return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    server.start(timeout=SERVER_SECONDS)
-    try:
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
-            yield
-    finally:
-        # What a process has yet to tell a server that is gone would hold up its end for minutes.
+    with _environment():
         from prefect.events.worker import EventsWorker
+        from prefect.server.api.server import SubprocessASGIServer
+        from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
-        server.stop()
+        address = PREFECT_API_URL.value()
+        if not _is_here(cluster.address) and (address is None or _is_here(address)):
+            raise InputError(
+                f"{TRIALS_ON} is {str(cluster)!r}, whose workers report to a Prefect server, but PREFECT_API_URL "
+                f"{'is not set' if address is None else f'is {address!r}'}: run `prefect server start --host 0.0.0.0` "
+                "and set it to an address that the workers reach"
+            )
+        if address is not None:
+            yield
+            return
+        server = SubprocessASGIServer()
+        server.start(timeout=SERVER_SECONDS)
+        try:
+            with temporary_settings({PREFECT_API_URL: server.api_url}):
+                yield
+        finally:
+            # What a process has yet to tell a server that is gone would hold up its end for minutes.
+            EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
+            server.stop()
 
 
 def _is_here(address: str | None) -> bool:
