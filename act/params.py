@@ -162,6 +162,13 @@ class PtqSearch(Settings):
         default=8, ge=0, le=1000, description="how many of the most sensitive layers may stay in floating point"
     )
     max_quant_count: int = Field(default=30, ge=1, le=10_000, description="trials")
+    side_by_side: int = Field(
+        default=2,
+        ge=1,
+        le=32,
+        description="trials that are suggested at a time, and so may run at the same time; part of what is searched, "
+        "wherever they run: the fewer, the more each learns from those before it",
+    )
     time_limit_minutes: float = Field(default=30.0, gt=0, le=60 * 24 * 7)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 

@@ -33,6 +33,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from act.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.params import DEFAULT_PATH, Params, load
 from flows import result
@@ -68,7 +69,9 @@ class _Run:
     def __init__(self, stages: Sequence[Stage], jobs: Sequence[str], limit: int, locks: Sequence[int]) -> None:
         self.stages = stages
         self.turnstile = Turnstile(limit)
-        self.groups = ProcessGroups(locks)
+        # A stage that uses Prefect itself must find the server of this very run.
+        server = PREFECT_API_URL.value()
+        self.groups = ProcessGroups(locks, {PREFECT_API_URL.name: server} if server else {})
         self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
@@ -215,6 +218,17 @@ def _only_one(job: str) -> Iterator[int]:
         yield file.fileno()
 
 
+def choose_cluster(trials_on: str | None) -> None:
+    """Have the trials of this process's stages run where `--trials-on` says, if it is given.
+
+    Raises:
+        InputError: it, or the environment variable that it stands for, is of no known form.
+    """
+    if trials_on is not None:
+        os.environ[TRIALS_ON] = str(Cluster.parse(trials_on, "--trials-on"))
+    Cluster.from_environment()
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -236,6 +250,7 @@ def main() -> int:
         default=DEFAULT_LIMIT,
         help="how many stages may run at once (default: %(default)s)",
     )
+    parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
     arguments = parser.parse_args()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _leave)
@@ -245,6 +260,7 @@ def main() -> int:
         check(params, jobs)
         if arguments.limit < 1:
             raise InputError("--limit must be at least 1")
+        choose_cluster(arguments.trials_on)
         with ExitStack() as stack:
             if environment.has_server():
                 refuse_unreachable(os.environ["PREFECT_API_URL"])

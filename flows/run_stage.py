@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,10 +73,12 @@ class ProcessGroups:
 
     Args:
         locks: file descriptors that DVC keeps open as long as it runs, and so longer than a flow that is killed.
+        environment: what the stages find in theirs beside this process's.
     """
 
-    def __init__(self, locks: Sequence[int] = ()) -> None:
+    def __init__(self, locks: Sequence[int] = (), environment: Mapping[str, str] | None = None) -> None:
         self._locks = locks
+        self._environment = environment or {}
         self._live: set[int] = set()
         self._lock = threading.Lock()
         self.stopped = False
@@ -97,7 +99,7 @@ class ProcessGroups:
             process = subprocess.Popen(
                 command,
                 cwd=root,
-                env={**os.environ, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **self._environment, "PATH": path, "SHELL": "/bin/sh", "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -27,9 +27,10 @@ from prefect.runner import Runner
 from prefect.schedules import Cron
 from pydantic import ValidationError
 
+from act.cluster import ALLOWED
 from act.errors import InputError, exit_on_input_error
 from act.params import load
-from flows.compress import DEFAULT_LIMIT, check, compress
+from flows.compress import DEFAULT_LIMIT, check, choose_cluster, compress
 from flows.server import refuse_unreachable
 
 DEPLOYMENT = "scheduled"
@@ -109,8 +110,11 @@ def main() -> None:
     parser.add_argument(
         "--limit", type=int, default=DEFAULT_LIMIT, help="stages at the same time (default: %(default)s)"
     )
+    parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
     arguments = parser.parse_args()
     with exit_on_input_error():
+        # The runs are child processes, and so find it in their environment.
+        choose_cluster(arguments.trials_on)
         serve(arguments.cron, arguments.timezone, arguments.job, arguments.limit)
 
 

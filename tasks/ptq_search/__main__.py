@@ -15,19 +15,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 import act
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.cluster import Cluster
 from act.params import Job, PtqSearch
 from act.stage import job_from_command_line
 
@@ -35,8 +31,9 @@ if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs n
     from act.evaluation import Evaluation
     from act.quality import Quality
     from act.quantization import Scheme
+    from tasks.ptq_search.measure import TrialJob
     from tasks.ptq_search.schemes import SchemeMaker
-    from tasks.ptq_search.search import Measure, Search, Trial
+    from tasks.ptq_search.search import Search
     from tasks.ptq_search.sensitivity import LayerSensitivity
     from tasks.ptq_search.space import Space
 
@@ -78,12 +75,14 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.quantization import quantizable_layers
     from act.samples import Samples
     from tasks.ptq_search.calibrate import STATISTICS_FILE
+    from tasks.ptq_search.runners import choose
     from tasks.ptq_search.sampler import ForestSampler, importance
     from tasks.ptq_search.schemes import SchemeMaker
     from tasks.ptq_search.search import Journal, Search
     from tasks.ptq_search.sensitivity import measure
     from tasks.ptq_search.statistics import load
 
+    cluster = Cluster.from_environment()
     prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
     model = InferenceModel.load(prepared / "model")
     layers = quantizable_layers(model, settings.quantizable_op_type)
@@ -113,17 +112,17 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
     journal = _journal(name, job, settings)
-    with tempfile.TemporaryDirectory() as scratch:
+    with choose(cluster, settings.side_by_side, job.target.threads) as runner:
         search = Search(
             ForestSampler(space, settings.seed),
             maker.make,
             maker.cost,
-            _writer(evaluation, model, fp32_onnx, Path(scratch)),
+            lambda scheme: _trial_job(evaluation, model, scheme, fp32_onnx, reference),
             reference,
             Journal(journal),
-            workers=len(os.sched_getaffinity(0)) // job.target.threads,
+            runner,
         )
-        _run(search, settings, space.size)
+        _run(search, settings, space.size, reference.value)
     candidates = search.candidates()
     if not candidates:
         causes = "; ".join(dict.fromkeys(t.result.failure or "too much quality is lost" for t in search.trials))
@@ -154,33 +153,34 @@ def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[st
     )
 
 
-def _writer(evaluation: Evaluation, model: Any, fp32_onnx: Any, scratch: Path) -> Any:
-    """A function that writes the model of a scheme to a folder of its own; only the last few are kept."""
+def _trial_job(evaluation: Evaluation, model: Any, scheme: Scheme, fp32_onnx: Any, reference: Quality) -> TrialJob:
+    """The measurement of a scheme's model, with the model in it."""
     from act.evaluation import write_for_engine
-    from tasks.ptq_search.search import SIDE_BY_SIDE
+    from tasks.ptq_search.measure import TrialJob
 
-    numbers = count()
+    with tempfile.TemporaryDirectory() as name:
+        entry = write_for_engine(evaluation.engine, model, scheme, Path(name), fp32_onnx)
+        files = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
+        return TrialJob(
+            engine=evaluation.engine,
+            files=files,
+            entry=str(entry.relative_to(name)),
+            precision="int8",
+            threads=evaluation.threads,
+            samples=evaluation.samples.resolve(),
+            metric=evaluation.metric,
+            reference=evaluation.reference.resolve() if evaluation.reference is not None else None,
+            fp32=reference,
+            batch=evaluation.batch,
+            time_limit_seconds=evaluation.time_limit_seconds,
+        )
 
-    def write(scheme: Scheme) -> Measure:
-        number = next(numbers)
-        shutil.rmtree(scratch / str(number - SIDE_BY_SIDE), ignore_errors=True)
-        (scratch / str(number)).mkdir()
-        path = write_for_engine(evaluation.engine, model, scheme, scratch / str(number), fp32_onnx)
-        return lambda samples: evaluation.quality_of(path, "int8", samples)
 
-    return write
+def _run(search: Search, settings: PtqSearch, size: int, fp32: float) -> None:
+    from tasks.ptq_search.progress import Progress
 
-
-def _run(search: Search, settings: PtqSearch, size: int) -> None:
-    best = float("-inf")
-    with tqdm(total=min(settings.max_quant_count, size), desc="search", unit="trial") as bar:
-
-        def progress(trial: Trial) -> None:
-            nonlocal best
-            best = max(best, trial.result.quality) if trial.whole else best
-            bar.set_postfix_str(f"{trial.setting.algorithm} {trial.result.quality:.4f}, best {best:.4f}")
-            bar.update()
-
+    total = min(settings.max_quant_count, size)
+    with Progress(total, fp32, 60 * settings.time_limit_minutes, settings.side_by_side) as progress:
         search.run(settings, progress)
 
 

@@ -1,61 +1,28 @@
 """The search over quantization settings: trials that a sampler suggests, each measured on a real engine.
 
-Trials are suggested in rounds of two, whatever the number of cores, so that the same seed gives the same search
-everywhere; where cores allow, the trials of a round run side by side. Every trial is written to a journal as it ends. A
-search that was killed goes through the same rounds again and takes from the journal what it holds, so that it ends
-exactly as it would have ended at once.
+Trials are suggested in rounds of `side_by_side`, whatever runs them, so that the same seed gives the same search
+everywhere; the trials of a round run at the same time where there is room (`tasks/ptq_search/runners.py`). Every trial
+is written to a journal as it ends. A search that was killed goes through the same rounds again and takes from the
+journal what it holds, so that it ends exactly as it would have ended at once.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from act.engines.process import EngineFailure
 from act.params import PtqSearch
 from act.quality import Quality
 from act.quantization import Scheme
+from tasks.ptq_search.measure import Result, TrialJob
 from tasks.ptq_search.pareto import front
+from tasks.ptq_search.runners import Runner
 from tasks.ptq_search.sampler import Observation, Sampler
 from tasks.ptq_search.space import Setting
-
-SIDE_BY_SIDE = 2
-# A trial is given up after its first samples when it is all but certain to lose this share of fp32's quality.
-HOPELESS_SHARE = 0.1
-FIRST_SHARE = 0.25
-FEWEST_FIRST_SAMPLES = 64
-_CERTAINTY = 2.58  # standard errors: 99 %
-
-# Gives the quality on the first so many samples, or on all (None).
-Measure = Callable[[int | None], Quality]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a trial gave.
-
-    Attributes:
-        quality: on the samples that were run; of a trial that was given up, an estimate for all of them; minus
-            infinity where the engine failed.
-        beside: further figures on the same samples.
-        samples: how many were run.
-        failure: why there is no quality, or None.
-        seconds: making and measuring.
-    """
-
-    quality: float
-    beside: Mapping[str, float]
-    samples: int
-    failure: str | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -124,10 +91,10 @@ class Search:
         sampler: suggests settings.
         make: gives the scheme of a setting.
         cost: what a setting is expected to cost.
-        write: puts the model of a scheme where `Measure` finds it; called in one thread.
+        job: the measurement of a scheme's model.
         reference: the fp32 model's quality on all samples.
         journal: results of an earlier, unfinished run of the same search.
-        workers: how many trials may run side by side.
+        runner: measures the trials of a round.
     """
 
     def __init__(
@@ -135,38 +102,34 @@ class Search:
         sampler: Sampler,
         make: Callable[[Setting], Scheme],
         cost: Callable[[Setting], float],
-        write: Callable[[Scheme], Measure],
+        job: Callable[[Scheme], TrialJob],
         reference: Quality,
         journal: Journal,
-        workers: int = 1,
+        runner: Runner,
     ) -> None:
         self._sampler = sampler
         self._make = make
         self._cost = cost
-        self._write = write
+        self._job = job
         self._reference = reference
         self._journal = journal
-        self._workers = max(1, min(workers, SIDE_BY_SIDE))
+        self._runner = runner
         self.trials: list[Trial] = []
 
     def run(self, settings: PtqSearch, progress: Callable[[Trial], None]) -> None:
         """Run trials until their number, the time or the space is used up.
 
         Args:
-            settings: `max_quant_count` and `time_limit_minutes` count here.
-            progress: told of each trial.
+            settings: `max_quant_count`, `side_by_side` and `time_limit_minutes` count here.
+            progress: told of each trial as it ends; those of a round may end in any order.
         """
         deadline = time.monotonic() + 60 * settings.time_limit_minutes
-        with ThreadPoolExecutor(self._workers) as pool:
-            while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
-                suggested = self._sampler.suggest(self.history(), SIDE_BY_SIDE)
-                suggested = suggested[: settings.max_quant_count - len(self.trials)]
-                if not suggested:
-                    break
-                for setting, result in zip(suggested, self._results(suggested, pool)):
-                    whole = result.failure is None and result.samples == len(self._reference.scores)
-                    self.trials.append(Trial(len(self.trials), setting, self._cost(setting), result, whole))
-                    progress(self.trials[-1])
+        while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
+            suggested = self._sampler.suggest(self.history(), settings.side_by_side)
+            suggested = suggested[: settings.max_quant_count - len(self.trials)]
+            if not suggested:
+                break
+            self.trials += self._round(suggested, progress)
 
     def history(self) -> list[Observation]:
         """What the sampler learns from."""
@@ -188,40 +151,32 @@ class Search:
             chosen.append(max(symmetric, key=lambda trial: trial.result.quality))
         return sorted(chosen, key=lambda trial: -trial.result.quality)
 
-    def _results(self, settings: Sequence[Setting], pool: ThreadPoolExecutor) -> list[Result]:
-        known = {setting: result for setting in settings if (result := self._journal.get(setting)) is not None}
-        started = time.perf_counter()
-        measures = {setting: self._write(self._make(setting)) for setting in settings if setting not in known}
-        made = (time.perf_counter() - started) / max(1, len(measures))
-        waiting = {setting: pool.submit(self._measure, measure, made) for setting, measure in measures.items()}
-        for setting, future in waiting.items():
-            known[setting] = future.result()
-            self._journal.add(setting, known[setting])
-        return [known[setting] for setting in settings]
+    def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], None]) -> list[Trial]:
+        """The trials of these settings, in order; each is in the journal before `progress` hears of it."""
+        trials: dict[int, Trial] = {}
+        unknown: list[int] = []
+        jobs: list[TrialJob] = []
+        made: list[float] = []
+        for place, setting in enumerate(settings):
+            if (known := self._journal.get(setting)) is not None:
+                trials[place] = self._trial(place, setting, known)
+                progress(trials[place])
+                continue
+            started = time.perf_counter()
+            jobs.append(self._job(self._make(setting)))
+            made.append(time.perf_counter() - started)
+            unknown.append(place)
 
-    def _measure(self, measure: Measure, made: float) -> Result:
-        started = time.perf_counter()
-        total = len(self._reference.scores)
-        first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
-        try:
-            if 2 * first <= total:
-                quality = measure(first)
-                losses = np.array(self._reference.scores[:first]) - np.array(quality.scores)
-                if is_hopeless(losses, self._reference.value):
-                    estimate = self._reference.value - float(losses.mean())
-                    return Result(estimate, quality.beside, first, None, made + time.perf_counter() - started)
-            quality = measure(None)
-            return Result(quality.value, quality.beside, total, None, made + time.perf_counter() - started)
-        except EngineFailure as failure:
-            return Result(-math.inf, {}, 0, str(failure), made + time.perf_counter() - started)
+        def ended(index: int, result: Result) -> None:
+            place = unknown[index]
+            result = replace(result, seconds=result.seconds + made[index])
+            self._journal.add(settings[place], result)
+            trials[place] = self._trial(place, settings[place], result)
+            progress(trials[place])
 
+        self._runner.run(jobs, ended)
+        return [trials[place] for place in range(len(settings))]
 
-def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
-    """Whether these losses of single samples make it all but certain that too much is lost over all.
-
-    Args:
-        losses: of the first samples, float64 [samples], in units of the metric.
-        reference: quality of the fp32 model.
-    """
-    error = float(losses.std(ddof=1)) / len(losses) ** 0.5
-    return float(losses.mean()) - _CERTAINTY * error > HOPELESS_SHARE * reference
+    def _trial(self, place: int, setting: Setting, result: Result) -> Trial:
+        whole = result.failure is None and result.samples == len(self._reference.scores)
+        return Trial(len(self.trials) + place, setting, self._cost(setting), result, whole)

@@ -155,12 +155,6 @@ class Toy:
         return {stage: (begin[stage], end[stage]) for stage in end}
 
 
-@pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests: a fresh one takes seconds to make."""
-    return tmp_path_factory.mktemp("prefect")
-
-
 @pytest.fixture
 def toy(tmp_path: Path, prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Toy]:
     """Makes a toy with the jobs named."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from act.engines.process import EngineFailure
 from act.params import PtqSearch
 from act.quality import Quality
 from act.quantization import Scheme
+from tasks.ptq_search.measure import Result, TrialJob, is_hopeless, judge
+from tasks.ptq_search.runners import LocalRunner
 from tasks.ptq_search.sampler import ForestSampler
-from tasks.ptq_search.search import SIDE_BY_SIDE, Journal, Measure, Search, Trial, is_hopeless
+from tasks.ptq_search.search import Journal, Search, Trial
 from tasks.ptq_search.space import Setting, Space
 
 SPACE = Space(
@@ -46,7 +48,7 @@ class World:
         lost = 0.02 * (setting.algorithm == "avg") + 0.01 * setting.symmetric + 0.005 * (not setting.bias_correct)
         return 0.8 - lost - 0.001 * setting.batch_num / 16 + 0.002 * setting.float_layers
 
-    def search(self, journal: Path, seed: int = 0) -> Search:
+    def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
         made: dict[int, Setting] = {}
 
         def make(setting: Setting) -> Scheme:
@@ -54,32 +56,38 @@ class World:
             made[len(made)] = setting
             return scheme
 
-        def write(scheme: Scheme) -> Measure:
-            setting = made[int(scheme.layers[0])]
+        def job(scheme: Scheme) -> TrialJob:
+            files = {"number": scheme.layers[0].encode()}
+            return TrialJob("openvino", files, ".", "int8", 1, Path(), "top1", None, REFERENCE, 1, 60)
 
-            def measure(samples: int | None) -> Quality:
+        def work(job: TrialJob) -> Result:
+            setting = made[int(job.files["number"])]
+
+            def quality_on(samples: int | None) -> Quality:
                 if self._stop_after is not None and len(self.measured) >= self._stop_after:
                     raise Killed
                 self.measured.append((setting, samples))
-                if self._bad(setting):
-                    raise EngineFailure("crash", "ended by SIGSEGV")
                 value = self.quality(setting)
                 return Quality(value, [value] * (samples or SAMPLES))
 
-            return measure
+            if self._bad(setting):
+                self.measured.append((setting, None))
+                return Result(-math.inf, {}, 0, "crash: ended by SIGSEGV", 0)
+            return judge(quality_on, job.fp32)
 
         return Search(
             ForestSampler(SPACE, seed),
             make,
             lambda setting: 0.3 - 0.05 * setting.symmetric + 0.01 * setting.float_layers,
-            write,
+            job,
             REFERENCE,
             Journal(journal),
+            LocalRunner(workers, work),
         )
 
 
-def run(search: Search, trials: int) -> list[Trial]:
-    search.run(PtqSearch(max_quant_count=trials), lambda _: None)
+def run(search: Search, trials: int, side_by_side: int = 2) -> list[Trial]:
+    search.run(PtqSearch(max_quant_count=trials, side_by_side=side_by_side), lambda _: None)
     return search.trials
 
 
@@ -109,7 +117,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_measures_nothing_twice(tmp_
     finished = {setting for setting, samples in killed.measured if samples is None}
     again = finished & {setting for setting, _ in resumed.measured}
     # What was at work beside the one that stopped it has not reached the journal.
-    assert len(again) < SIDE_BY_SIDE
+    assert len(again) < PtqSearch().side_by_side
 
 
 def test_a_cut_off_line_of_the_journal_is_left_out(tmp_path: Path) -> None:
@@ -127,6 +135,33 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     )
     assert first == second
     assert first != other
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_the_number_of_workers_does_not_decide(tmp_path: Path, workers: int) -> None:
+    alone = plain(run(World().search(tmp_path / "alone"), 20, side_by_side=7))
+    assert plain(run(World().search(tmp_path / "together", workers=workers), 20, side_by_side=7)) == alone
+
+
+def test_so_many_are_suggested_at_a_time(tmp_path: Path) -> None:
+    search = World().search(tmp_path / "journal")
+    asked: list[tuple[int, int]] = []
+    suggest = search._sampler.suggest
+    search._sampler.suggest = lambda history, count: asked.append((len(history), count)) or suggest(history, count)  # type: ignore[func-returns-value, method-assign]
+    run(search, 11, side_by_side=5)
+    assert asked == [(0, 5), (5, 5), (10, 5)]
+    assert len(search.trials) == 11
+
+
+def test_each_trial_is_told_of_and_kept_as_it_ends(tmp_path: Path) -> None:
+    world, kept = World(), []
+    search = world.search(tmp_path / "journal")
+    search.run(
+        PtqSearch(max_quant_count=8, side_by_side=4),
+        lambda trial: kept.append((trial.setting, len((tmp_path / "journal").read_text().splitlines()))),
+    )
+    assert [lines for _, lines in kept] == list(range(1, 9))
+    assert [setting for setting, _ in kept] == [trial.setting for trial in search.trials]
 
 
 def test_an_engine_that_fails_is_a_trial_and_no_candidate(tmp_path: Path) -> None:
@@ -159,8 +194,8 @@ def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None
 
 def test_the_best_symmetric_trial_goes_on_though_off_the_front(tmp_path: Path) -> None:
     class Dear(World):
-        def search(self, journal: Path, seed: int = 0) -> Search:
-            search = super().search(journal, seed)
+        def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
+            search = super().search(journal, seed, workers)
             search._cost = lambda setting: 0.3 + 0.1 * setting.symmetric
             return search
 
