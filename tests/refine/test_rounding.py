@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -14,7 +15,7 @@ from act.model import InferenceModel
 from act.onnx_format import to_onnx
 from act.quantization import OPERATORS, Layer, Range, Scheme, bias_of, make_scheme, quantizable_layers, quantize_weight
 from tasks.refine import moments
-from tasks.refine.moments import Moments, gather, patches
+from tasks.refine.moments import Floats, Moments, gather, patches
 from tasks.refine.rounding import adaround, metric_of, round_weight
 from tests.models import CLASSIFIER, noise
 
@@ -41,6 +42,11 @@ def scheme(model: InferenceModel, layers: list[Layer]) -> Scheme:
 
 def of(rows: npt.NDArray[np.float64]) -> Moments:
     return Moments(len(rows), rows.sum(axis=0)[None], (rows.T @ rows)[None])
+
+
+def squared_error(weight: Floats, step: float, metric: Floats, integers: Floats) -> float:
+    error = integers * step - weight
+    return float(error @ metric @ error)
 
 
 def test_patches_times_the_weight_are_the_layers_output(
@@ -86,16 +92,12 @@ def test_rounding_is_near_the_best_of_all_and_never_worse_than_the_nearest(centr
         chosen = round_weight(weight, thresholds, MATRIX, seen, centred)
         metric, steps = metric_of(seen, centred)[0], thresholds / 127
         assert np.abs(chosen * steps - weight).max() < steps.max() * (1 + 1e-6)
-
-        def loss(integers: npt.NDArray[np.float64], channel: int) -> float:
-            error = integers * steps[channel] - weight[:, channel]
-            return float(error @ metric @ error)
-
         for channel in range(3):
+            loss = partial(squared_error, weight[:, channel].astype(np.float64), steps[channel], metric)
             lower = np.floor(weight[:, channel].astype(np.float64) / steps[channel])
-            least = min(loss(lower + np.array(up), channel) for up in product((0, 1), repeat=8))
-            nearest = loss(quantize_weight(weight, thresholds, 1)[:, channel].astype(np.float64), channel)
-            found = loss(chosen[:, channel].astype(np.float64), channel)
+            least = min(loss(lower + np.array(up)) for up in product((0, 1), repeat=8))
+            nearest = loss(quantize_weight(weight, thresholds, 1)[:, channel].astype(np.float64))
+            found = loss(chosen[:, channel].astype(np.float64))
             assert least - 1e-9 <= found <= nearest + 1e-9
             assert found - least <= 0.5 * (nearest - least) + 1e-9
 
