@@ -41,23 +41,22 @@ def _prepare(job: Job, final: Path) -> None:
     original = InferenceModel.load(source, job.model.model_filename, job.model.params_filename)
     set_inference_mode(original)
     feeds, fetches = original.feed_specs(), original.fetch_specs()
-    calibration, evaluation = read(job.data, feeds, _class_count(fetches))
-    for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
-        check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
-    if job.metric != "similarity":
-        _check_labels(job, evaluation.labels, _class_count(fetches))
-    model, changes = normalise(original)
-    deviation = _deviation(original, model, next(calibration.head(4).batches(4)))
-    if not deviation <= LARGEST_DEVIATION:  # NaN too
-        raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
-
     with replace_folder(final) as folder:
+        calibration, evaluation = read(job.data, feeds, _class_count(fetches), folder)
+        for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
+            check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
+        if job.metric != "similarity":
+            _check_labels(job, evaluation.labels, _class_count(fetches))
+        model, changes = normalise(original)
+        deviation = _deviation(original, model, next(calibration.head(4).batches(4)))
+        if not deviation <= LARGEST_DEVIATION:  # NaN too
+            raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
         (folder / "model").mkdir()
         model.save(folder / "model")
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
         if job.metric == "similarity":
-            _reference(model, evaluation).save(folder / "reference")
+            _reference(model, evaluation, folder).save(folder / "reference")
         write_json(
             folder / "prepare.json",
             {
@@ -119,12 +118,16 @@ def _deviation(original: InferenceModel, model: InferenceModel, batch: Mapping[s
     return float(np.max(shares))
 
 
-def _reference(model: InferenceModel, samples: Samples) -> Samples:
+def _reference(model: InferenceModel, samples: Samples, scratch: Path) -> Samples:
     """The fp32 outputs of every sample, as samples whose feeds are the outputs."""
-    from act.samples import Ragged, Samples
+    from act.samples import Gathering, Samples
 
-    rows = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]
-    return Samples({name: Ragged.of([row[i] for row in rows]) for i, name in enumerate(model.fetch_names)})
+    gathered = [Gathering(scratch) for _ in model.fetch_names]
+    for batch in samples.batches(1):
+        for outputs, output in zip(gathered, model.run(batch)):
+            outputs.add(output[0])
+        samples.release()
+    return Samples({name: outputs.ragged() for name, outputs in zip(model.fetch_names, gathered)})
 
 
 if __name__ == "__main__":
