@@ -275,7 +275,7 @@ def test_calibration_and_evaluation_pages_share_no_text() -> None:
 
 def test_the_detector_finds_the_lines_of_a_page_and_little_else() -> None:
     """The drawn pages are what the model was trained for: where a line was drawn it finds one, elsewhere nothing."""
-    from scipy import ndimage
+    from scipy import ndimage  # type: ignore[import-untyped]
 
     model = InferenceModel.load(DETECTOR)
     drawn = found = covered = 0
