@@ -6,7 +6,9 @@ search nor any calibration sees.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import os
 import random
 import subprocess
@@ -180,7 +182,8 @@ class Bench:
         read = openvino.Core().read_model(source)
         samples = list(self.calibration.batches(1))
         started = time.perf_counter()
-        quantized = nncf.quantize(read, nncf.Dataset(samples), subset_size=CALIBRATION, **nncf_presets()[preset])
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars, between our tables
+            quantized = nncf.quantize(read, nncf.Dataset(samples), subset_size=CALIBRATION, **nncf_presets()[preset])
         seconds = time.perf_counter() - started
         path = self.folder / f"{preset}.xml"
         openvino.save_model(quantized, path, compress_to_fp16=False)
