@@ -14,7 +14,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make lock   renew both locks from pyproject.toml"
 	@echo "make peers  install what benchmarks/ compares with"
-	@echo "make clean  remove the environment, the artefacts and DVC's cache"
+	@echo "make clean  remove the environment, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
 	@PYTHON="$(PYTHON)" ./setup.sh
@@ -43,4 +43,4 @@ peers: setup
 		-r requirements-peers.lock
 
 clean:
-	rm -rf .venv .prefect artifacts deploy .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

@@ -27,6 +27,8 @@ WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_ms
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "matmul_v2", "mul"]
 
+PAGE_STEP = 32
+
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -51,18 +53,21 @@ class ModelSource(Settings):
 
 
 class TextLines(Settings):
-    """Lines of text drawn with real fonts and degraded like photographs, from a list of words and a seed."""
+    """Text drawn with real fonts and degraded like photographs, from a list of words and a seed.
+
+    For `recognition` and `direction` a sample is one line, for `detection` a page with several, unlabelled.
+    """
 
     reader: Literal["text_lines"]
     path: str = Field(min_length=1, description="text file with one word a line")
-    task: Literal["recognition", "direction"] = "recognition"
+    task: Literal["recognition", "direction", "detection"] = "recognition"
     alphabet: str | None = Field(
         default=None,
         description="file with one character a line, or a model's reference file; needed for `recognition`",
     )
     calibration: int = Field(default=128, ge=1, le=100_000)
     evaluation: int = Field(default=512, ge=1, le=100_000)
-    height: int = Field(default=48, ge=8, le=512)
+    height: int = Field(default=48, ge=8, le=4096)
     width: int = Field(default=320, ge=16, le=4096)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
@@ -70,6 +75,15 @@ class TextLines(Settings):
     def _recognition_needs_an_alphabet(self) -> TextLines:
         if self.task == "recognition" and self.alphabet is None:
             raise ValueError("`alphabet` is missing: the task `recognition` needs the model's alphabet file")
+        return self
+
+    @model_validator(mode="after")
+    def _pages_can_be_halved(self) -> TextLines:
+        if self.task == "detection" and (self.height % PAGE_STEP or self.width % PAGE_STEP):
+            raise ValueError(
+                f"`height` is {self.height} and `width` {self.width}: the task `detection` needs multiples of "
+                f"{PAGE_STEP}, because the network halves its pictures five times"
+            )
         return self
 
 
@@ -269,10 +283,12 @@ class Job(Settings):
     @model_validator(mode="after")
     def _metric_fits_the_data(self) -> Job:
         if isinstance(self.data, TextLines):
-            wanted = {"recognition": "ctc_exact", "direction": "top1"}[self.data.task]
-            if self.metric not in (wanted, "similarity"):
+            fitting = {"recognition": ["ctc_exact"], "direction": ["top1"], "detection": []}[self.data.task]
+            fitting.append("similarity")
+            if self.metric not in fitting:
                 raise ValueError(
-                    f"metric `{self.metric}` does not fit the task `{self.data.task}`: use `{wanted}` or `similarity`"
+                    f"metric `{self.metric}` does not fit the task `{self.data.task}`: use "
+                    + " or ".join(f"`{name}`" for name in fitting)
                 )
         return self
 

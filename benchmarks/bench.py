@@ -1,0 +1,221 @@
+"""The models that the comparisons are made on, and what every part of them needs: prepared files, quality, latency.
+
+All is made by the pipeline's own stages, run as a user runs them. Quality is measured on samples that neither the
+search nor any calibration sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import yaml
+
+from act.engines.process import EngineProcess
+from act.evaluation import write_for_engine
+from act.model import InferenceModel
+from act.onnx_format import to_onnx
+from act.quality import Quality
+from act.quantization import OPERATORS, Layer, Scheme, quantizable_layers
+from act.samples import Samples
+from benchmarks import mobilenet
+
+ROOT = Path(__file__).parents[1]
+CALIBRATION, BATCH = 64, 8
+TRIALS = 30
+ROUNDS, RUNS = 15, 20
+PAGE = 320  # pixels of a side
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to compare on.
+
+    Attributes:
+        evaluation: how many samples the search sees beside those for calibration.
+        held_out: how many others quality is measured on in the end.
+        score: what quality is, in a few words.
+        settings: gives the settings of the search's job and of the held-out samples' job.
+    """
+
+    evaluation: int
+    held_out: int
+    score: str
+    settings: Callable[[Subject], tuple[Settings, Settings]]
+
+
+def _shipped(name: str) -> Settings:
+    job: Settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["jobs"][name]
+    return job
+
+
+def _drawn(job: Settings, subject: Subject) -> tuple[Settings, Settings]:
+    """The samples of the second job are drawn from another seed."""
+    job["data"].update(calibration=CALIBRATION, evaluation=subject.evaluation)
+    other = copy.deepcopy(job)
+    other["data"].update(seed=job["data"]["seed"] + 1, evaluation=subject.held_out)
+    return job, other
+
+
+def _detector(subject: Subject) -> tuple[Settings, Settings]:
+    job = _shipped("classifier")
+    job["model"]["path"] = "examples/ppocr-detector.yaml"
+    job["data"].update(task="detection", width=PAGE, height=PAGE)
+    return _drawn({**job, "metric": "similarity"}, subject)
+
+
+def _mobilenet(_: Subject) -> tuple[Settings, Settings]:
+    folder = mobilenet.ensure()
+    job = {**_shipped("classifier"), "model": {"path": str(folder / "model")}, "metric": "top1"}
+    search, test = ({"reader": "arrays", "path": str(folder / name)} for name in ("search", "test"))
+    return {**job, "data": search}, {**copy.deepcopy(job), "data": test}
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    "recogniser": Subject(512, 1024, "lines read exactly", lambda it: _drawn(_shipped("recogniser"), it)),
+    "classifier": Subject(512, 2048, "lines told right", lambda it: _drawn(_shipped("classifier"), it)),
+    "detector": Subject(128, 200, "similarity to fp32's maps", _detector),
+    "mobilenet_v1": Subject(mobilenet.KEPT_FROM_TRAINING, 10_000, "test images told right", _mobilenet),
+}
+
+
+class Bench:
+    """One model with its samples, prepared in a scratch folder.
+
+    Args:
+        name: one of `SUBJECTS`.
+        folder: empty.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.subject = SUBJECTS[name]
+        self.folder = folder
+        (folder / "examples").symlink_to(ROOT / "examples")
+        jobs = dict(zip(("search", "held_out"), self.subject.settings(self.subject)))
+        for job in jobs.values():
+            job["target"]["engines"] = ["openvino"]
+            job["calibration"] = {"batch_size": BATCH, "batch_num": [2, CALIBRATION // BATCH]}
+            job["ptq_search"] = {"max_quant_count": TRIALS}
+        self.job = jobs["search"]
+        (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": jobs}), encoding="utf-8")
+        for job_name in jobs:
+            self.stage("prepare", job_name)
+        prepared = folder / "artifacts" / "search" / "prepare"
+        self.model_folder = prepared / "model"
+        self.model = InferenceModel.load(self.model_folder)
+        self.layers: list[Layer] = quantizable_layers(self.model, OPERATORS)
+        self.onnx = to_onnx(self.model)
+        self.calibration = Samples.load(prepared / "calibration")
+        self._held_out = folder / "artifacts" / "held_out" / "prepare"
+        self.fp32 = self.quality(self.write(None), "fp32")
+
+    def stage(self, module: str, job: str = "search") -> float:
+        """Run a stage as a user does; its seconds."""
+        started = time.perf_counter()
+        run_stage(module, job, self.folder)
+        return time.perf_counter() - started
+
+    def write(self, scheme: Scheme | None) -> Path:
+        """The model of a scheme as OpenVINO loads it."""
+        return write_for_engine("openvino", self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
+
+    def quality(self, path: Path, precision: Any = "int8") -> Quality:
+        """On the held-out samples."""
+        metric = self.job["metric"]
+        reference = self._held_out / "reference" if metric == "similarity" else None
+        with EngineProcess("openvino", path, precision, 1, 600) as process:
+            process.load()
+            return process.quality(self._held_out / "evaluation", metric, reference, None, 1)
+
+    def latencies(self, rows: Mapping[str, tuple[Path, Any]]) -> dict[str, npt.NDArray[np.float64]]:
+        """Seconds of each model, float64 [rounds, runs], in turns of random order.
+
+        Args:
+            rows: path and precision by name.
+        """
+        samples, order = self._held_out / "evaluation", random.Random(0)
+        processes = {name: EngineProcess("openvino", path, kind, 1, 600) for name, (path, kind) in rows.items()}
+        taken: dict[str, list[list[float]]] = {name: [] for name in rows}
+        try:
+            for process in processes.values():
+                process.__enter__()
+                process.load()
+                process.warm_up(samples, 1)
+            for number in range(ROUNDS):
+                for name in order.sample(list(rows), len(rows)):
+                    taken[name].append(processes[name].time(samples, 1, RUNS, number * RUNS))
+        finally:
+            for process in processes.values():
+                process.close()
+        return {name: np.array(rounds) for name, rounds in taken.items()}
+
+    @cached_property
+    def nncf(self) -> dict[str, Path]:
+        """NNCF's int8 models by preset, from the same calibration samples."""
+        return {name: self.quantize_with_nncf(name)[0] for name in nncf_presets()}
+
+    def quantize_with_nncf(self, preset: str) -> tuple[Path, float]:
+        """NNCF's int8 model, and the seconds that quantizing took."""
+        import nncf
+        import openvino
+
+        source = self.folder / "fp32.onnx"
+        onnx.save(self.onnx, source)
+        read = openvino.Core().read_model(source)
+        samples = list(self.calibration.batches(1))
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars, between our tables
+            quantized = nncf.quantize(read, nncf.Dataset(samples), subset_size=CALIBRATION, **nncf_presets()[preset])
+        seconds = time.perf_counter() - started
+        path = self.folder / f"{preset}.xml"
+        openvino.save_model(quantized, path, compress_to_fp16=False)
+        return path, seconds
+
+
+def nncf_presets() -> dict[str, dict[str, Any]]:
+    """What is passed to NNCF's `quantize`, by preset."""
+    import logging
+
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    return {
+        "performance": {"preset": nncf.QuantizationPreset.PERFORMANCE},
+        "transformer": {"model_type": nncf.ModelType.TRANSFORMER},
+    }
+
+
+def run_stage(module: str, job: str, folder: Path, code: str | None = None) -> str:
+    """What a stage, started in a folder as a user does, prints on stdout.
+
+    Args:
+        code: Python code that is run instead of the module, with the stage's arguments.
+
+    Raises:
+        RuntimeError: it failed; has its last words.
+    """
+    start = ["-m", f"tasks.{module}"] if code is None else ["-c", code]
+    command = [sys.executable, *start, "--job", job]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"tasks.{module} failed with code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout

@@ -1,0 +1,123 @@
+"""A search of 30 trials, and its best int8 candidate beside NNCF's better preset, on one model.
+
+Ours must lose at most half of what NNCF's better preset loses. Where that loses nothing measurable, because the 95 %
+interval of its loss reaches 0, half of it is nothing to aim at: then ours must not lose significantly more than NNCF,
+that is, the 95 % interval of the paired difference must reach 0. In either case ours may not be slower: the interval
+of the ratio of latencies must reach 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from act.quality import Quality
+from act.quantization import Scheme
+from benchmarks.bench import TRIALS, Bench
+from tasks.benchmark.rows import Interval
+from tasks.benchmark.statistics import Floats, mean_difference, speedup
+
+LONGEST_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Our loss of quality beside NNCF's.
+
+    Attributes:
+        rule: `half`, or `nothing` where NNCF loses nothing measurable.
+        excess: how much more ours loses than it may, over paired samples; below 0: less.
+        passed: whether ours loses no more than it may.
+    """
+
+    rule: str
+    excess: Interval
+    passed: bool
+
+
+def compare(fp32: Floats, ours: Floats, theirs: Floats) -> Loss:
+    """Whether ours loses no more than it may, by the rule of this module.
+
+    Args:
+        fp32: one score a sample, float64 [samples].
+        ours: scores of the same samples, float64 [samples].
+        theirs: NNCF's, float64 [samples].
+    """
+    if mean_difference(fp32, theirs, 0).low > 0:
+        excess = mean_difference(fp32 - ours, (fp32 - theirs) / 2, 0)
+        return Loss("half", excess, excess.value <= 0)
+    excess = mean_difference(theirs, ours, 0)
+    return Loss("nothing", excess, excess.low <= 0)
+
+
+def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
+    """Search, measure, print a table; what was found, and what was missed."""
+    for name in ("analyze", "analyze.select"):
+        bench.stage(name)
+    parts = {name: bench.stage(name) for name in ("ptq_search.calibrate", "ptq_search")}
+    seconds = sum(parts.values())
+    folder = bench.folder / "artifacts" / "search" / "ptq_search"
+    candidates = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))["candidates"]
+    print(f"\n{bench.name}: {TRIALS} trials in {seconds:.0f} s, calibration included")
+    results: dict[str, Any] = {"seconds": parts}
+    misses = [] if seconds <= LONGEST_SECONDS else [f"the search takes {seconds:.0f} s, {LONGEST_SECONDS} are allowed"]
+    if candidates:
+        results["settings"] = candidates[0]["settings"]
+        scheme = Scheme.from_json(json.loads((folder / candidates[0]["scheme"]).read_text(encoding="utf-8")))
+        beside, missed = _beside_nncf(bench, scheme)
+        results |= beside
+        misses += missed
+    else:
+        misses.append("the search gives no candidate")
+    return results, [f"{bench.name}: {miss}" for miss in misses]
+
+
+def _beside_nncf(bench: Bench, scheme: Scheme) -> tuple[dict[str, Any], list[str]]:
+    rows: dict[str, tuple[Any, Any]] = {"fp32": (bench.write(None), "fp32"), "ours": (bench.write(scheme), "int8")}
+    rows |= {f"NNCF {name}": (path, "int8") for name, path in bench.nncf.items()}
+    quality = {name: bench.quality(path, precision) for name, (path, precision) in rows.items()}
+    rounds = bench.latencies(rows)
+    results = _table(bench, quality, rounds)
+
+    peer = max((name for name in rows if name.startswith("NNCF")), key=lambda name: quality[name].value)
+    loss = compare(*(np.array(quality[name].scores) for name in ("fp32", "ours", peer)))
+    ratio = speedup(rounds[peer], rounds["ours"], 0)
+    excess = f"{loss.excess.value:+.5f} ({loss.excess.low:+.5f} to {loss.excess.high:+.5f})"
+    aim = "half of its loss" if loss.rule == "half" else "its loss, which is not measurable"
+    print(f"  beside {peer}: ours loses {excess} more than {aim}")
+    print(f"  beside {peer}: ours is {_interval(ratio, 3)} times as fast")
+    results |= {
+        "nncf_better": peer,
+        "rule": loss.rule,
+        "excess": loss.excess.to_json(),
+        "times_as_fast_as_nncf": ratio.to_json(),
+    }
+    misses = [] if loss.passed else [f"ours loses {excess} more than {aim} ({peer})"]
+    if ratio.high < 1:
+        misses.append(f"ours is {_interval(ratio, 3)} times as fast as {peer} on OpenVINO: slower")
+    return results, misses
+
+
+def _table(bench: Bench, quality: dict[str, Quality], rounds: dict[str, Floats]) -> dict[str, Any]:
+    print(f"  {bench.subject.held_out:,} held-out samples ({bench.subject.score}), OpenVINO, one thread, batch 1")
+    print("  model                quality   lost (95 % interval)              latency ms   times as fast as fp32")
+    results: dict[str, Any] = {}
+    fp32 = np.array(quality["fp32"].scores)
+    for name, found in quality.items():
+        lost = mean_difference(fp32, np.array(found.scores), 0)
+        fast, median = speedup(rounds["fp32"], rounds[name], 0), 1000 * float(np.median(rounds[name]))
+        print(f"  {name:18} {found.value:9.5f}   {_interval(lost, 5):30} {median:13.3f}   {_interval(fast, 2)}")
+        results[name] = {
+            "quality": found.value,
+            "lost": lost.to_json(),
+            "latency_ms": median,
+            "speedup": fast.to_json(),
+        }
+    return results
+
+
+def _interval(value: Interval, digits: int) -> str:
+    return f"{value.value:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
