@@ -3,13 +3,14 @@
 Ours must lose at most half of what NNCF's better preset loses. Where that loses nothing measurable, because the 95 %
 interval of its loss reaches 0, half of it is nothing to aim at: then ours must not lose significantly more than NNCF,
 that is, the 95 % interval of the paired difference must reach 0. In either case ours may not be slower: the interval
-of the ratio of latencies must reach 1.
+of the ratio of latencies must reach 1. What `refine` makes of the search's candidates stands beside it, with its time.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,20 @@ def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
         bench.stage(name)
     parts = {name: bench.stage(name) for name in ("ptq_search.calibrate", "ptq_search")}
     seconds = sum(parts.values())
-    folder = bench.folder / "artifacts" / "search" / "ptq_search"
-    candidates = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))["candidates"]
-    print(f"\n{bench.name}: {TRIALS} trials in {seconds:.0f} s, calibration included")
+    parts["refine"] = bench.stage("refine")
+    artifacts = bench.folder / "artifacts" / "search"
+    candidates, refined = (_candidates(artifacts / name) for name in ("ptq_search", "refine"))
+    print(
+        f"\n{bench.name}: {TRIALS} trials in {seconds:.0f} s, calibration included; {parts['refine']:.0f} s of refinement"
+    )
     results: dict[str, Any] = {"seconds": parts}
     misses = [] if seconds <= LONGEST_SECONDS else [f"the search takes {seconds:.0f} s, {LONGEST_SECONDS} are allowed"]
     if candidates:
-        results["settings"] = candidates[0]["settings"]
-        scheme = Scheme.from_json(json.loads((folder / candidates[0]["scheme"]).read_text(encoding="utf-8")))
-        beside, missed = _beside_nncf(bench, scheme)
+        results |= {"settings": candidates[0]["settings"], "refined": [c.get("refined", []) for c in refined]}
+        schemes = {"ours": _scheme(artifacts / "ptq_search", candidates[0])}
+        for position, candidate in enumerate(c for c in refined if "refined" in c):
+            schemes[f"ours, refined {position + 1}"] = _scheme(artifacts / "refine", candidate)
+        beside, missed = _beside_nncf(bench, schemes)
         results |= beside
         misses += missed
     else:
@@ -75,8 +81,18 @@ def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     return results, [f"{bench.name}: {miss}" for miss in misses]
 
 
-def _beside_nncf(bench: Bench, scheme: Scheme) -> tuple[dict[str, Any], list[str]]:
-    rows: dict[str, tuple[Any, Any]] = {"fp32": (bench.write(None), "fp32"), "ours": (bench.write(scheme), "int8")}
+def _candidates(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "candidates.json").read_text(encoding="utf-8"))["candidates"]
+    return found
+
+
+def _scheme(folder: Path, candidate: dict[str, Any]) -> Scheme:
+    return Scheme.from_json(json.loads((folder / candidate["scheme"]).read_text(encoding="utf-8")))
+
+
+def _beside_nncf(bench: Bench, schemes: dict[str, Scheme]) -> tuple[dict[str, Any], list[str]]:
+    rows: dict[str, tuple[Any, Any]] = {"fp32": (bench.write(None), "fp32")}
+    rows |= {name: (bench.write(scheme), "int8") for name, scheme in schemes.items()}
     rows |= {f"NNCF {name}": (path, "int8") for name, path in bench.nncf.items()}
     quality = {name: bench.quality(path, precision) for name, (path, precision) in rows.items()}
     rounds = bench.latencies(rows)
