@@ -3,7 +3,7 @@
 Ours must lose at most half of what NNCF's better preset loses. Where that loses nothing measurable, because the 95 %
 interval of its loss reaches 0, half of it is nothing to aim at: then ours must not lose significantly more than NNCF,
 that is, the 95 % interval of the paired difference must reach 0. In either case ours may not be slower: the interval
-of the ratio of latencies must reach 1. What `refine` makes of the search's candidates stands beside it, with its time.
+of the ratio of latencies must reach 1. What `refine` makes of the search's candidates stands beside it.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     parts["refine"] = bench.stage("refine")
     artifacts = bench.folder / "artifacts" / "search"
     candidates, refined = (_candidates(artifacts / name) for name in ("ptq_search", "refine"))
-    print(
-        f"\n{bench.name}: {TRIALS} trials in {seconds:.0f} s, calibration included; {parts['refine']:.0f} s of refinement"
-    )
+    print(f"\n{bench.name}: {TRIALS} trials in {seconds:.0f} s with calibration; {parts['refine']:.0f} s of refinement")
     results: dict[str, Any] = {"seconds": parts}
     misses = [] if seconds <= LONGEST_SECONDS else [f"the search takes {seconds:.0f} s, {LONGEST_SECONDS} are allowed"]
     if candidates:

@@ -1,9 +1,9 @@
 """Threshold rules one by one: their time beside NNCF's and Paddle's, their thresholds beside Paddle's.
 
 Paddle's thresholds are put into the program by our quantizer, so that only they differ. The recogniser's int8 quality
-jumps by several hundredths when thresholds move by a thousandth, so that a single pair of figures says little: both sets
-are also moved at random by up to 1 %, several times, and what is compared is the mean over all of them. Ours counts as
-worse when the 95 % interval of the paired difference lies below 0.
+jumps by several hundredths when thresholds move by a thousandth, so that a single pair of figures says little: both
+sets are also moved at random by up to 1 %, several times, and what is compared is the mean over all of them. Ours
+counts as worse when the 95 % interval of the paired difference lies below 0.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,27 @@ def test_a_bias_is_replaced_in_both_programs(model: InferenceModel, layers: list
     twin = quantize_onnx(to_onnx(model), model, moved)
     stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == bias)
     np.testing.assert_array_equal(stored.reshape(-1), before.reshape(-1) + np.float32(1))
+
+
+def test_chosen_integers_are_those_of_both_programs(
+    model: InferenceModel, layers: list[Layer], scheme: Scheme, tmp_path: Path
+) -> None:
+    weight = layers[0].weight
+    chosen = quantize_weight(model.weight(weight), scheme.weights[weight], layers[0].axis) // 2
+    moved = replace(scheme, integers={weight: chosen})
+    quantize(model, moved).save(tmp_path)
+    np.testing.assert_array_equal(InferenceModel.load(tmp_path).weight(weight), chosen)
+    twin = quantize_onnx(to_onnx(model), model, moved)
+    stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == f"{weight}.quantized")
+    np.testing.assert_array_equal(stored, chosen)
+    payload = json.loads(json.dumps(moved.to_json()))
+    np.testing.assert_array_equal(Scheme.from_json(payload).integers[weight], chosen)
+    for damage in ("?", payload["integers"][weight]["base64"][:-8]):
+        payload["integers"][weight]["base64"] = damage
+        with pytest.raises(InputError, match=f"integers of the weight {weight}"):
+            Scheme.from_json(payload)
+    with pytest.raises(InputError, match=weight):
+        quantize(model, replace(scheme, integers={weight: chosen[:1]}))
 
 
 def test_a_foreign_bias_is_refused(model: InferenceModel) -> None:

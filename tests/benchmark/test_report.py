@@ -192,6 +192,9 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
             "importance": {"ptq_algo": 0.75, HOSTILE: 0.25, "bias_correct": 0.0},
         },
     )
+    attempt = {"candidate": HOSTILE, "method": "layer_wise", "quality_before": 0.7, "quality": 0.75, "kept": True}
+    failed = {**attempt, "method": "region_wise", "quality": None, "kept": False, "failure": HOSTILE}
+    workspace.write("refine/refine.json", {"attempts": [{**attempt, "failure": None}, failed]})
     history = [{"step": step, "loss": 1 / (1 + step), "quality": None} for step in range(5)]
     workspace.write("qat/qat.json", {"needed": True, "why": HOSTILE, "history": history})
     operators = [{"name": HOSTILE, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}] * 20
@@ -207,9 +210,10 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     assert page.loads == []
     assert not re.search(r"url\(|@import|https?:", workspace.page())
     assert "script" not in page.elements and "img" not in page.elements
-    # the failure, the CPU, three trials and a failure, a setting's importance, 12 layers, the training, 15 operators,
-    # the strategy twice, the stage
-    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 1 + 15 + 2 + 1
+    # the failure, the CPU, three trials and a failure, a setting's importance, 12 layers, two refined, a failure,
+    # the training, 15 operators, the strategy twice, the stage
+    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 2 + 1 + 1 + 15 + 2 + 1
+    assert "layer-wise0.70000.7500kept" in page.text
     for text in ("2.50\N{MULTIPLICATION SIGN} as fast", "crashed", "not installed", "3 trials", "15 costliest of 20"):
         assert text in page.text
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from act.model import InferenceModel
-from act.quantization import OPERATORS, Scheme, bias_of, make_scheme, quantizable_layers, quantize
+from act.quantization import OPERATORS, Scheme, bias_of, make_scheme, quantizable_layers, quantize, quantize_weight
 from act.samples import Ragged, Samples
 from tasks.export import calibration_table
 from tasks.export.check import Checker
@@ -34,12 +34,16 @@ def scheme(model: InferenceModel) -> Scheme:
 
 @pytest.fixture(scope="module")
 def asymmetric(model: InferenceModel) -> Scheme:
-    """Zero points, and a bias that is not the model's."""
+    """Zero points, a bias that is not the model's, and weights that are not rounded to the nearest."""
     layers = quantizable_layers(model, OPERATORS)
     scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
     bias = bias_of(model, layers[3])
     assert bias is not None
-    return replace(scheme, biases={bias: model.weight(bias) * np.float32(1.1)})
+    integers = {
+        layer.weight: quantize_weight(model.weight(layer.weight), scheme.weights[layer.weight], layer.axis) // 2
+        for layer in layers[4:6]
+    }
+    return replace(scheme, biases={bias: model.weight(bias) * np.float32(1.1)}, integers=integers)
 
 
 @pytest.mark.parametrize("kind", ["scheme", "asymmetric"])

@@ -17,7 +17,16 @@ from act.artifacts import write_json
 from act.model import InferenceModel
 from act.params import Qat
 from act.quality import cosine
-from act.quantization import OPERATORS, Range, Scheme, bias_of, make_scheme, quantizable_layers, quantize
+from act.quantization import (
+    OPERATORS,
+    Range,
+    Scheme,
+    bias_of,
+    make_scheme,
+    quantizable_layers,
+    quantize,
+    quantize_weight,
+)
 from act.samples import Ragged, Samples
 from act.training import build, distillation, trainable_weights
 from tasks.qat.plan import decide, keep
@@ -42,7 +51,7 @@ def model() -> InferenceModel:
 def scheme(model: InferenceModel) -> Scheme:
     """All layers but the first two, at half of their range, so that there is something to win back.
 
-    Every other activation is asymmetric, and one bias is not the model's.
+    Every other activation is asymmetric, one bias is not the model's, and one weight is not rounded to the nearest.
     """
     layers = quantizable_layers(model, OPERATORS)[2:]
     activations = dict(zip((la.activation for la in layers), model.run(BATCH, [la.activation for la in layers])))
@@ -53,7 +62,10 @@ def scheme(model: InferenceModel) -> Scheme:
         for index, (name, values) in enumerate(activations.items())
     }
     bias = next(name for layer in layers if (name := bias_of(model, layer)) is not None)
-    return replace(make_scheme(model, layers, ranges), biases={bias: model.weight(bias) + np.float32(0.01)})
+    found = make_scheme(model, layers, ranges)
+    weight = layers[3].weight
+    lower = quantize_weight(model.weight(weight) * np.float32(0.9), found.weights[weight], layers[3].axis)
+    return replace(found, biases={bias: model.weight(bias) + np.float32(0.01)}, integers={weight: lower})
 
 
 def closeness(model: InferenceModel) -> Any:

@@ -34,6 +34,7 @@ def _report(name: str, job: Job) -> None:
     exported = stage_folder(name, "export")
     choice = choose(read_rows(measurements), job.budget)
     search = _optional(stage_folder(name, "ptq_search") / "trials.json")
+    refined = _optional(stage_folder(name, "refine") / "refine.json")
     training = _optional(stage_folder(name, "qat") / "qat.json")
 
     with replace_folder(stage_folder(name, "report")) as folder:
@@ -55,6 +56,7 @@ def _report(name: str, job: Job) -> None:
                 files=checksums(folder),
                 snippet=how_to_load(choice.winner, job.target.threads),
                 search=search,
+                refined=refined,
                 training=training,
                 analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
                 strategy=_optional(stage_folder(name, "select") / "strategy.json"),

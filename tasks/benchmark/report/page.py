@@ -63,6 +63,7 @@ class Inputs:
         files: size and SHA-256 of each file there.
         snippet: Python lines that run the winner.
         search: the content of `trials.json` of the PTQ search.
+        refined: the content of `refine.json`.
         training: the content of `qat.json`.
         analysis: the content of `analysis.json`.
         strategy: the content of `strategy.json`.
@@ -77,6 +78,7 @@ class Inputs:
     files: Mapping[str, Mapping[str, Any]]
     snippet: str
     search: Mapping[str, Any]
+    refined: Mapping[str, Any]
     training: Mapping[str, Any]
     analysis: Mapping[str, Any]
     strategy: Mapping[str, Any]
@@ -114,6 +116,7 @@ def render(inputs: Inputs) -> str:
         trials=_trials(inputs),
         sensitivity=_sensitivity(inputs),
         importance=_importance(inputs),
+        refinements=_refinements(inputs),
         training=_training(inputs),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
@@ -314,6 +317,20 @@ def _importance(inputs: Inputs) -> list[dict[str, Any]]:
         {"name": name.replace("_", " "), "share": f"{float(share):.0%}", "bar": charts.share_bar(float(share))}
         for name, share in ranked
         if float(share) > 0
+    ]
+
+
+def _refinements(inputs: Inputs) -> list[dict[str, Any]]:
+    """Every attempt to make a candidate of the search better."""
+    return [
+        {
+            "candidate": attempt["candidate"],
+            "method": attempt["method"].replace("_", "-"),
+            "before": f"{float(attempt['quality_before']):.4f}",
+            "after": attempt["failure"] or f"{float(attempt['quality']):.4f}",
+            "outcome": "kept" if attempt["kept"] else "dropped",
+        }
+        for attempt in inputs.refined.get("attempts", [])
     ]
 
 
