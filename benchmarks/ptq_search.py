@@ -36,13 +36,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ptq_search", description="PTQ search beside others.")
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS), help="(default: all)")
     parser.add_argument("--without-paddle", action="store_true", help="leave out Paddle's quantizer, which is slow")
+    parser.add_argument("--without-memory", action="store_true", help="leave out the passes over 10,000 samples")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     results: dict[str, Any] = {"machine": machine.describe(), "models": {}}
     misses: list[str] = []
     with exit_on_input_error():
         for model in dict.fromkeys(arguments.models):
-            results["models"][model], missed = _compare(model, not arguments.without_paddle)
+            results["models"][model], missed = _compare(
+                model, not arguments.without_paddle, not arguments.without_memory
+            )
             misses += missed
     results["misses"] = misses
     RESULT.parent.mkdir(exist_ok=True)
@@ -53,14 +56,14 @@ def main() -> int:
     return 1 if misses else 0
 
 
-def _compare(model: str, with_paddle: bool) -> tuple[dict[str, Any], list[str]]:
+def _compare(model: str, with_paddle: bool, with_memory: bool) -> tuple[dict[str, Any], list[str]]:
     """All parts for one model."""
     more = model == WITH_MORE_PARTS
     parts = [
         *([thresholds] if more else []),
         *([beside_paddle] if more and with_paddle else []),
         search,
-        *([memory] if more else []),
+        *([memory] if more and with_memory else []),
     ]
     results: dict[str, Any] = {}
     misses: list[str] = []
