@@ -129,7 +129,7 @@ def improve(
         quality, failure = None, None
         try:
             if refined is None:
-                failure = "the training did not succeed"
+                failure = "nothing to compare, no time left, or a loss that is not finite"
             else:
                 quality = evaluate(refined)
         except EngineFailure as error:

@@ -66,7 +66,8 @@ def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> li
 def reconstruct(
     model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
 ) -> Scheme | None:
-    """The scheme with trained weights and biases; None where training failed or no time was left for a single step.
+    """The scheme with trained weights and biases; None where there is no end to compare, no time for a single step, or
+    a loss that is not finite.
 
     Args:
         model: the fp32 model, which is the teacher as well.
@@ -75,7 +76,7 @@ def reconstruct(
         samples: unlabelled.
         deadline: on `time.monotonic`'s clock.
     """
-    if time.monotonic() > deadline:  # building the program takes seconds
+    if not ends or time.monotonic() > deadline:  # building the program takes seconds
         return None
     layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]

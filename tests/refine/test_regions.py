@@ -31,8 +31,8 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
-    """All layers but the first, with thresholds so wide that little is left of the weights, and zero points."""
-    layers = quantizable_layers(model, OPERATORS)[1:]
+    """The second to the eleventh layer, with thresholds so wide that little is left of the weights, and zero points."""
+    layers = quantizable_layers(model, OPERATORS)[1:11]
     found = make_scheme(model, layers, seen(model, layers, BATCH, symmetric=False))
     return Scheme(found.layers, found.activations, {name: values * 4 for name, values in found.weights.items()})
 
@@ -47,7 +47,7 @@ def error(model: InferenceModel, scheme: Scheme, ends: Sequence[str]) -> float:
 def test_regions_end_where_one_tensor_carries_all(model: InferenceModel, scheme: Scheme) -> None:
     ends = region_ends(model, scheme, fewest_layers=3)
     makers = {name: op for op in model.ops for name in op.output_arg_names}
-    assert len(ends) > 3 and len(set(ends)) == len(ends)
+    assert len(ends) >= 3 and len(set(ends)) == len(ends)
     # The logits stand for the softmax.
     assert makers[model.fetch_names[0]].type == "softmax"
     assert ends[-1] == makers[model.fetch_names[0]].input("X")[0]
