@@ -65,6 +65,10 @@ class InferenceModel:
     feed_names: list[str]
     fetch_names: list[str]
 
+    def __post_init__(self) -> None:
+        # One for all runs: each executor prepares a program anew, which takes longer than a run.
+        self._runner = _executor()
+
     @classmethod
     def load(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> InferenceModel:
         """Read a model from a folder, or by the path of its program file.
@@ -124,7 +128,7 @@ class InferenceModel:
             fetch: variables to return; the model's outputs when left out.
         """
         with paddle.static.scope_guard(self.scope):
-            values: list[Array] = _executor().run(
+            values: list[Array] = self._runner.run(
                 self.program, feed=dict(feeds), fetch_list=list(fetch or self.fetch_names)
             )
         return values

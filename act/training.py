@@ -79,11 +79,15 @@ class TrainingProgram:
     trained: list[str]
     rate: Any
 
+    def __post_init__(self) -> None:
+        # One for all steps: each executor prepares a program anew, which takes longer than a step.
+        self._executor = paddle.static.Executor(CPU)
+
     def step(self, batch: dict[str, Array], targets: list[Array]) -> float:
         """One step of the optimiser; gives the loss before it."""
         with paddle.static.scope_guard(self.student.scope):
             feed = {**batch, **dict(zip(self.targets, targets))}
-            (loss,) = paddle.static.Executor(CPU).run(self.program, feed=feed, fetch_list=[self.loss])
+            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.loss])
         self.rate.step()
         return float(loss)
 
@@ -91,7 +95,7 @@ class TrainingProgram:
         """The outputs of the quantized forward pass; the program still makes a step."""
         with paddle.static.scope_guard(self.student.scope):
             feed = {**batch, **dict(zip(self.targets, targets))}
-            found: list[Array] = paddle.static.Executor(CPU).run(
+            found: list[Array] = self._executor.run(
                 self.program, feed=feed, fetch_list=list(self.student.fetch_names)
             )
         return found

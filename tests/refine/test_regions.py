@@ -19,7 +19,7 @@ from tests.models import CLASSIFIER, noise, seen
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=64)))})
 BATCH = {"x": noise(4, width=64)}
-SETTINGS = Refine(steps=8, batch_size=4, learning_rate=3e-5)
+SETTINGS = Refine(steps=24, batch_size=4, learning_rate=1e-4)
 
 
 @pytest.fixture(scope="module")
