@@ -38,16 +38,33 @@ from tasks.ptq_search.statistics import load
 CACHE = ROOT / "benchmarks" / "cache" / "settings"
 ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")
 CONVOLUTIONS, PRODUCTS = ("conv2d", "depthwise_conv2d"), ("matmul_v2",)
-# Of each model: how many samples quality is measured on, and the operator types that a search would choose from.
-SUBSPACES: Mapping[str, tuple[int, tuple[tuple[str, ...], ...]]] = {
-    "recogniser": (256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS))),
-    "detector": (64, (CONVOLUTIONS, ("conv2d",))),
-    "mobilenet_v1": (2000, (CONVOLUTIONS, ("conv2d",))),
-}
+
 SIDE_BY_SIDE = 2
 SENSITIVITY_SAMPLES = 8
 # What changes no table: how settings are chosen, and how results are shown.
 NO_PART = ("sampler.py", "search.py", "pareto.py", "__main__.py")
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """What differs between the models' spaces.
+
+    Attributes:
+        samples: how many quality is measured on.
+        op_types: the choices of operator types.
+        float_layers: the choices of how many layers stay in float.
+    """
+
+    samples: int
+    op_types: tuple[tuple[str, ...], ...]
+    float_layers: tuple[int, ...]
+
+
+SUBSPACES: Mapping[str, Subspace] = {
+    "recogniser": Subspace(256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 2, 8)),
+    "detector": Subspace(64, (CONVOLUTIONS, ("conv2d",)), (0, 8)),
+    "mobilenet_v1": Subspace(2000, (CONVOLUTIONS, ("conv2d",)), (0, 2, 8)),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,7 @@ class Table:
 
 
 def space_of(model: str) -> Space:
-    """The declared space of one of `SUBSPACES`: 384 settings."""
+    """The declared space of one of `SUBSPACES`: 256 or 384 settings."""
     return Space(
         algorithms=ALGORITHMS,
         hist_percents=(0.999, 0.9999),
@@ -74,8 +91,8 @@ def space_of(model: str) -> Space:
         symmetric=(True, False),
         weight_quantize_types=("channel_wise_abs_max", "channel_wise_mse"),
         bias_correct=(True, False),
-        op_types=SUBSPACES[model][1],
-        float_layers=(0, 2, 8),
+        op_types=SUBSPACES[model].op_types,
+        float_layers=SUBSPACES[model].float_layers,
     )
 
 
@@ -101,17 +118,17 @@ def table(model: str) -> Table:
 
 def _job(model: str) -> dict[str, Any]:
     subject = SUBJECTS[model]
-    job = subject.settings(replace(subject, evaluation=SUBSPACES[model][0]))[0]
+    job = subject.settings(replace(subject, evaluation=SUBSPACES[model].samples))[0]
     job["target"]["engines"] = ["openvino"]
     job["calibration"] = {"batch_size": BATCH, "batch_num": [CALIBRATION // BATCH]}
     return job
 
 
 def _digest(model: str, space: Space, job: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(repr((SUBSPACES[model], space)).encode())
+    digest = hashlib.sha256(repr((SUBSPACES[model].samples, space)).encode())
     digest.update(json.dumps([job, machine.describe()], sort_keys=True, default=str).encode())
     files = [path for room in ("act", "tasks/prepare", "tasks/ptq_search") for path in (ROOT / room).rglob("*.py")]
-    for path in sorted(path for path in files if path.name not in NO_PART):
+    for path in [Path(__file__), *sorted(path for path in files if path.name not in NO_PART)]:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:32]
 
@@ -133,7 +150,7 @@ def _measured(
     """The rows that are not known yet, as they are measured; settings that make the same model are measured once."""
     maker, evaluation, write = _prepare(job, space, folder)
     if _key(None) not in known:
-        quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model][0]).value
+        quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model].samples).value
         yield {"key": _key(None), "quality": quality, "cost": 1.0}
     same: dict[str, list[Setting]] = {}
     for setting in space:
@@ -143,7 +160,7 @@ def _measured(
 
     def quality_of(setting: Setting, path: Path) -> float | None:
         try:
-            return evaluation.quality_of(path, "int8", SUBSPACES[model][0]).value
+            return evaluation.quality_of(path, "int8", SUBSPACES[model].samples).value
         except EngineFailure:
             return None
         finally:
