@@ -35,6 +35,7 @@ paddle2onnx.export(program, weights, target, opset_version=int(opset))
 """
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _INT8_OPS = ("Conv", "MatMul")
+_AS_GOOD_AS_NOTHING = 1e-30
 
 
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:
@@ -121,6 +122,7 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
         graph.initializer.remove(initialisers[weight])
     for bias, values in scheme.biases.items():
         _replace_bias(initialisers, bias, model.weight(bias), values)
+    _keep_pools_right(graph)
     onnx.checker.check_model(result)
     return result
 
@@ -150,6 +152,22 @@ def _weight_nodes(
     values = (quantize_weight(weight, thresholds, layer.axis), scales, np.zeros(scales.shape, dtype=np.int8))
     graph.initializer.extend(numpy_helper.from_array(value, name) for value, name in zip(values, names))
     return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
+
+
+def _keep_pools_right(graph: onnx.GraphProto) -> None:
+    """Give every int8 convolution without a bias that a global pool reads a bias too small to change a sum.
+
+    OpenVINO 2026.4 multiplies by the scales of such a convolution twice, in it and after the pool, when something else
+    reads it too, as in squeeze-and-excitation. With a bias it is right, but one of zeros it takes away first.
+    """
+    pooled = {node.input[0] for node in graph.node if node.op_type == "GlobalAveragePool"}
+    weights = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) == 2 and node.input[1] in weights and node.output[0] in pooled:
+            bias = np.full(initialisers[weights[node.input[1]]].dims[0], _AS_GOOD_AS_NOTHING, dtype=np.float32)
+            graph.initializer.append(numpy_helper.from_array(bias, f"{node.output[0]}.no_bias"))
+            node.input.append(f"{node.output[0]}.no_bias")
 
 
 def _replace_bias(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from act.engines.openvino_cpu import OpenVino
 from act.errors import InputError
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
@@ -30,6 +32,7 @@ from act.quantization import (
 )
 from act.samples import Array
 from tests.models import RECOGNISER, noise, seen
+from tests.prepare.networks import batch as pictures
 from tests.prepare.networks import build
 
 
@@ -210,3 +213,26 @@ def test_a_foreign_scheme_is_refused(model: InferenceModel) -> None:
 def test_a_model_that_onnx_has_no_operators_for_is_the_users_matter() -> None:
     with pytest.raises(InputError, match="Paddle2ONNX cannot convert the model: .*lgamma"):
         to_onnx(build(paddle.lgamma, (1, 4)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_openvino_and_onnx_runtime_agree_on_a_pool_after_an_int8_convolution(bias: bool, tmp_path: Path) -> None:
+    """Squeeze-and-excitation: OpenVINO alone would apply the scales of a convolution without a bias twice."""
+    nn = paddle.nn
+
+    def network(x: Any) -> Any:
+        y = nn.Conv2D(24, 16, 1, bias_attr=None if bias else False)(x)
+        gate = nn.functional.hardsigmoid(nn.Conv2D(16, 16, 1)(nn.functional.adaptive_avg_pool2d(y, 1)))
+        return y + y * gate
+
+    model = build(network, (1, 24, 8, 8))
+    for name in model.weight_names():
+        model.set_weight(name, model.weight(name) - 1)
+    feed = pictures((1, 24, 8, 8))
+    first = quantizable_layers(model, OPERATORS)[:1]
+    quantized = quantize_onnx(to_onnx(model), model, make_scheme(model, first, seen(model, first, feed, True)))
+    path = tmp_path / "model.onnx"
+    onnx.save(quantized, path)
+    engine = OpenVino()
+    engine.load(path, "int8", 1)
+    np.testing.assert_allclose(engine.run(feed)[0], run_onnx(quantized, feed), rtol=1e-3, atol=1e-3)
