@@ -27,6 +27,7 @@ from act.onnx_format import to_onnx
 from act.params import ThresholdAlgorithm
 from act.quantization import Scheme, quantizable_layers
 from act.samples import Samples
+from benchmarks import mobilenet
 from benchmarks.bench import BATCH, CALIBRATION, ROOT, SUBJECTS, run_stage
 from tasks.ptq_search.calibrate import STATISTICS_FILE
 from tasks.ptq_search.sampler import Observation
@@ -63,7 +64,7 @@ class Subspace:
 SUBSPACES: Mapping[str, Subspace] = {
     "recogniser": Subspace(256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 2, 8)),
     "detector": Subspace(64, (CONVOLUTIONS, ("conv2d",)), (0, 8)),
-    "mobilenet_v1": Subspace(2000, (CONVOLUTIONS, ("conv2d",)), (0, 2, 8)),
+    "mobilenet_v1": Subspace(2000, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
 }
 
 
@@ -128,7 +129,7 @@ def _digest(model: str, space: Space, job: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(repr((SUBSPACES[model].samples, space)).encode())
     digest.update(json.dumps([job, machine.describe()], sort_keys=True, default=str).encode())
     files = [path for room in ("act", "tasks/prepare", "tasks/ptq_search") for path in (ROOT / room).rglob("*.py")]
-    for path in [Path(__file__), *sorted(path for path in files if path.name not in NO_PART)]:
+    for path in [Path(__file__), Path(mobilenet.__file__), *sorted(path for path in files if path.name not in NO_PART)]:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:32]
 
