@@ -27,7 +27,6 @@ from act.onnx_format import to_onnx
 from act.params import ThresholdAlgorithm
 from act.quantization import Scheme, quantizable_layers
 from act.samples import Samples
-from benchmarks import mobilenet
 from benchmarks.bench import BATCH, CALIBRATION, ROOT, SUBJECTS, run_stage
 from tasks.ptq_search.calibrate import STATISTICS_FILE
 from tasks.ptq_search.sampler import Observation
@@ -42,8 +41,13 @@ CONVOLUTIONS, PRODUCTS = ("conv2d", "depthwise_conv2d"), ("matmul_v2",)
 
 SIDE_BY_SIDE = 2
 SENSITIVITY_SAMPLES = 8
-# What changes no table: how settings are chosen, and how results are shown.
-NO_PART = ("sampler.py", "search.py", "pareto.py", "__main__.py")
+# The code that decides what a setting gives; what chooses settings and shows results has no part in it.
+PARTS = (
+    *("benchmarks/table.py", "benchmarks/mobilenet.py", "tasks/prepare/**/*.py", "act/engines/*.py"),
+    *(f"act/{name}.py" for name in ("model", "onnx_format", "quantization", "quality", "samples", "evaluation")),
+    *(f"tasks/ptq_search/{name}.py" for name in ("bias_correction", "calibrate", "schemes", "sensitivity")),
+    *(f"tasks/ptq_search/{name}.py" for name in ("statistics", "weights", "thresholds/*")),
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Subspace:
 
 SUBSPACES: Mapping[str, Subspace] = {
     "recogniser": Subspace(256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 2, 8)),
+    "classifier": Subspace(512, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
     "detector": Subspace(64, (CONVOLUTIONS, ("conv2d",)), (0, 8)),
     "mobilenet_v1": Subspace(2000, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
 }
@@ -126,11 +131,11 @@ def _job(model: str) -> dict[str, Any]:
 
 
 def _digest(model: str, space: Space, job: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(repr((SUBSPACES[model].samples, space)).encode())
+    digest = hashlib.sha256(repr((SUBSPACES[model].samples, space, space.first()[0])).encode())
     digest.update(json.dumps([job, machine.describe()], sort_keys=True, default=str).encode())
-    files = [path for room in ("act", "tasks/prepare", "tasks/ptq_search") for path in (ROOT / room).rglob("*.py")]
-    for path in [Path(__file__), Path(mobilenet.__file__), *sorted(path for path in files if path.name not in NO_PART)]:
-        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    for part in PARTS:
+        for path in sorted(ROOT.glob(part)):
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:32]
 
 
