@@ -1,8 +1,9 @@
 """Chooses which quantization settings to try next, at random or guided by random forests.
 
 The forest is the surrogate of SMAC (Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General
-Algorithm Configuration, 2011) with expected improvement; quality and cost are made one by random augmented Chebyshev
-weights as in ParEGO (Knowles 2006), and trials side by side by the constant liar (Ginsbourger et al. 2010).
+Algorithm Configuration, 2011) with expected improvement, without its random suggestions in between, of which 30 trials
+have none to spare; quality and cost are made one by random augmented Chebyshev weights as in ParEGO (Knowles 2006), and
+trials side by side by the constant liar (Ginsbourger et al. 2010). `benchmarks.sampler` compares it with chance.
 Suggestions depend on the seed and the history alone, so that a search that was killed goes on as if it had not been.
 """
 
@@ -27,7 +28,7 @@ TREES = 30
 CANDIDATES = 500  # random ones among which the acquisition is maximised
 NEIGHBOURS = 20  # of each of the best settings so far
 MOST_CENTRES = 8
-RANDOM_EVERY = 5  # one in this many suggestions is random, so that no region is left out for good
+QUALITY_FIRST = (9, 1)  # of the beta distribution of quality's weight, whose mean is 0.9
 FEWEST = 4  # observations below which a forest says nothing
 AUGMENTATION = 0.05  # Knowles's rho
 DRAWS = 200  # in vain before the whole space is listed instead
@@ -105,7 +106,7 @@ class ForestSampler(Sampler):
             if setting not in tried:
                 return setting
         known = [observation for observation in history if observation.setting in self.space]
-        if len(known) < FEWEST or len(history) % RANDOM_EVERY == RANDOM_EVERY - 1:
+        if len(known) < FEWEST:
             return _draw(self.space, tried, rng)
         candidates = self._candidates(known, tried, rng)
         if not candidates:
@@ -130,7 +131,7 @@ class ForestSampler(Sampler):
         losses = (_ranks([-o.quality for o in known]), _ranks([o.cost for o in known]))
         asked = self.space.encode(candidates)
         quality, cost = (_predict(features, loss, asked, int(rng.integers(2**31))) for loss in losses)
-        weight = rng.beta(3, 1)  # above one half seven times out of eight: quality comes first
+        weight = rng.beta(*QUALITY_FIRST)
         scores = _chebyshev(quality, cost, weight)
         return _expected_improvement(scores.mean(0), scores.std(0), float(_chebyshev(*losses, weight).min()))
 

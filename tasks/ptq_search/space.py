@@ -155,15 +155,17 @@ class Space:
     def first(self) -> list[Setting]:
         """One to six settings to begin with, in the order of what we expect of them.
 
-        Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. The
-        other parameters have the choice that loses the least quality with every layer quantized.
+        Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
+        turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
+        makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
         """
         found = []
         for symmetric in sorted(self.symmetric):
             for family in FAMILIES:
                 algorithm = min((a for a in self.algorithms if a in family), key=family.index, default=None)
                 if algorithm is not None:
-                    found.append(self._promising(algorithm, symmetric))
+                    end = max if len(found) % 2 else min
+                    found.append(self._promising(algorithm, symmetric, end(self.float_layers)))
         return found[:MOST_FIRST]
 
     def sample(self, rng: np.random.Generator) -> Setting:
@@ -257,7 +259,7 @@ class Space:
             self.float_layers,
         )
 
-    def _promising(self, algorithm: ThresholdAlgorithm, symmetric: bool) -> Setting:
+    def _promising(self, algorithm: ThresholdAlgorithm, symmetric: bool, float_layers: int) -> Setting:
         share = min(self.hist_percents, key=lambda p: abs(p - GOOD_SHARE)) if algorithm == "hist" else None
         return Setting(
             algorithm,
@@ -267,7 +269,7 @@ class Space:
             min(self.weight_quantize_types, key=WEIGHTS_BY_MERIT.index),
             max(self.bias_correct),
             max(self.op_types, key=len),
-            min(self.float_layers),
+            float_layers,
         )
 
     def _alternatives(self, setting: Setting) -> dict[str, list[Any]]:

@@ -141,15 +141,6 @@ def test_the_forest_begins_with_the_first_settings() -> None:
     assert ForestSampler(SPACE, 0).suggest(history, 4) == first[2:6]
 
 
-def test_one_suggestion_in_five_is_the_random_one() -> None:
-    history = search(RandomSampler(SPACE, 8), plain, 40) + observe(SPACE.first(), plain)
-    for length in (34, 39, 44):
-        part = history[-6:] + history[: length - 6]
-        assert ForestSampler(SPACE, 7).suggest(part, 1) == RandomSampler(SPACE, 7).suggest(part, 1)
-    part = history[-6:] + history[:30]
-    assert ForestSampler(SPACE, 7).suggest(part, 1) != RandomSampler(SPACE, 7).suggest(part, 1)
-
-
 def test_expected_improvement_against_draws() -> None:
     mean, spread = np.array([0.2, 0.5, 0.9]), np.array([0.3, 0.1, 0.4])
     draws = np.random.default_rng(0).normal(mean, spread, size=(400_000, 3))

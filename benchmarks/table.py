@@ -1,0 +1,210 @@
+"""Every setting of a small search space, measured once on the real engine, so that samplers can be compared in seconds.
+
+A table is kept in `benchmarks/cache/`, under a name that stands for all that it depends on: the space, the job, the
+code that makes and measures a model, and the machine. It grows as settings are measured; a run that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from act import machine
+from act.engines.process import EngineFailure
+from act.evaluation import Evaluation, write_for_engine
+from act.model import InferenceModel
+from act.onnx_format import to_onnx
+from act.params import ThresholdAlgorithm
+from act.quantization import Scheme, quantizable_layers
+from act.samples import Samples
+from benchmarks.bench import BATCH, CALIBRATION, ROOT, SUBJECTS, run_stage
+from tasks.ptq_search.calibrate import STATISTICS_FILE
+from tasks.ptq_search.sampler import Observation
+from tasks.ptq_search.schemes import SchemeMaker
+from tasks.ptq_search.sensitivity import measure
+from tasks.ptq_search.space import Setting, Space
+from tasks.ptq_search.statistics import load
+
+CACHE = ROOT / "benchmarks" / "cache" / "settings"
+ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")
+CONVOLUTIONS, PRODUCTS = ("conv2d", "depthwise_conv2d"), ("matmul_v2",)
+
+SIDE_BY_SIDE = 2
+SENSITIVITY_SAMPLES = 8
+# The code that decides what a setting gives; what chooses settings and shows results has no part in it.
+PARTS = (
+    *("benchmarks/table.py", "benchmarks/mobilenet.py", "tasks/prepare/**/*.py", "act/engines/*.py"),
+    *(f"act/{name}.py" for name in ("model", "onnx_format", "quantization", "quality", "samples", "evaluation")),
+    *(f"tasks/ptq_search/{name}.py" for name in ("bias_correction", "calibrate", "schemes", "sensitivity")),
+    *(f"tasks/ptq_search/{name}.py" for name in ("statistics", "weights", "thresholds/*")),
+)
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """What differs between the models' spaces.
+
+    Attributes:
+        samples: how many quality is measured on.
+        op_types: the choices of operator types.
+        float_layers: the choices of how many layers stay in float.
+    """
+
+    samples: int
+    op_types: tuple[tuple[str, ...], ...]
+    float_layers: tuple[int, ...]
+
+
+SUBSPACES: Mapping[str, Subspace] = {
+    "recogniser": Subspace(256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 2, 8)),
+    "classifier": Subspace(512, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
+    "detector": Subspace(64, (CONVOLUTIONS, ("conv2d",)), (0, 8)),
+    "mobilenet_v1": Subspace(2000, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What every setting of a space gives.
+
+    Attributes:
+        space: the settings.
+        reference: the fp32 model's quality on the same samples.
+        results: quality and cost of each setting, as trials of a search have them.
+    """
+
+    space: Space
+    reference: float
+    results: Mapping[Setting, Observation]
+
+
+def space_of(model: str) -> Space:
+    """The declared space of one of `SUBSPACES`: 256 or 384 settings."""
+    return Space(
+        algorithms=ALGORITHMS,
+        hist_percents=(0.999, 0.9999),
+        batch_nums=(CALIBRATION // BATCH,),
+        symmetric=(True, False),
+        weight_quantize_types=("channel_wise_abs_max", "channel_wise_mse"),
+        bias_correct=(True, False),
+        op_types=SUBSPACES[model].op_types,
+        float_layers=SUBSPACES[model].float_layers,
+    )
+
+
+def table(model: str) -> Table:
+    """The table of a model, from the cache where that has it."""
+    space, job = space_of(model), _job(model)
+    path = CACHE / f"{model}-{_digest(model, space, job)}.jsonl"
+    rows = _read(path)
+    if len(rows) < 1 + space.size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name, path.open("a", encoding="utf-8") as file:
+            for row in _measured(model, job, space, rows, Path(name)):
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+        rows = _read(path)
+    results = {}
+    for setting in space:
+        row = rows[_key(setting)]
+        quality = -math.inf if row["quality"] is None else row["quality"]
+        results[setting] = Observation(setting, quality, row["cost"])
+    return Table(space, rows[_key(None)]["quality"], results)
+
+
+def _job(model: str) -> dict[str, Any]:
+    subject = SUBJECTS[model]
+    job = subject.settings(replace(subject, evaluation=SUBSPACES[model].samples))[0]
+    job["target"]["engines"] = ["openvino"]
+    job["calibration"] = {"batch_size": BATCH, "batch_num": [CALIBRATION // BATCH]}
+    return job
+
+
+def _digest(model: str, space: Space, job: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(repr((SUBSPACES[model].samples, space, space.first()[0])).encode())
+    digest.update(json.dumps([job, machine.describe()], sort_keys=True, default=str).encode())
+    for part in PARTS:
+        for path in sorted(ROOT.glob(part)):
+            digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by setting; the last line may be cut off by a kill, and is then left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return {row["key"]: row for row in map(json.loads, lines)}
+
+
+def _key(setting: Setting | None) -> str:
+    """Of a row; None is the fp32 model."""
+    return "fp32" if setting is None else json.dumps(setting.to_json(), sort_keys=True)
+
+
+def _measured(
+    model: str, job: dict[str, Any], space: Space, known: Mapping[str, Any], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The rows that are not known yet, as they are measured; settings that make the same model are measured once."""
+    maker, evaluation, write = _prepare(job, space, folder)
+    if _key(None) not in known:
+        quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model].samples).value
+        yield {"key": _key(None), "quality": quality, "cost": 1.0}
+    same: dict[str, list[Setting]] = {}
+    for setting in space:
+        if _key(setting) not in known:
+            content = json.dumps(maker.make(setting).to_json(), sort_keys=True)
+            same.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(setting)
+
+    def quality_of(setting: Setting, path: Path) -> float | None:
+        try:
+            return evaluation.quality_of(path, "int8", SUBSPACES[model].samples).value
+        except EngineFailure:
+            return None
+        finally:
+            path.unlink()
+
+    groups = list(same.values())
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool, tqdm(total=len(groups), desc=model, unit="model") as bar:
+        for start in range(0, len(groups), 2 * SIDE_BY_SIDE):
+            part = groups[start : start + 2 * SIDE_BY_SIDE]
+            waiting = {pool.submit(quality_of, group[0], write(maker.make(group[0]))): group for group in part}
+            for future in as_completed(waiting):
+                for setting in waiting[future]:
+                    yield {"key": _key(setting), "quality": future.result(), "cost": maker.cost(setting)}
+                bar.update()
+
+
+def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMaker, Evaluation, Any]:
+    """What the search stage has before its first trial, made by the stages before it."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"table": job}}), encoding="utf-8")
+    for stage in ("prepare", "analyze", "analyze.select", "ptq_search.calibrate"):
+        run_stage(stage, "table", folder)
+    artifacts = folder / "artifacts" / "table"
+    prepared = artifacts / "prepare"
+    network = InferenceModel.load(prepared / "model")
+    layers = quantizable_layers(network, max(space.op_types, key=len))
+    operators = json.loads((artifacts / "analyze" / "analysis.json").read_text(encoding="utf-8"))["operators"]
+    statistics = load(artifacts / "calibrate" / STATISTICS_FILE)
+    maker = SchemeMaker(network, layers, statistics, {entry["name"]: entry["multiply_adds"] for entry in operators})
+    fp32 = to_onnx(network)
+    batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
+    start = space.first()[0]
+    sensitivities = measure(network, fp32, layers, lambda layer: maker.make_for([layer], start), batch)
+    maker.order = [entry.layer for entry in sensitivities]
+    reference = prepared / "reference" if job["metric"] == "similarity" else None
+    evaluation = Evaluation("openvino", job["metric"], prepared / "evaluation", reference)
+
+    def write(scheme: Scheme | None) -> Path:
+        return write_for_engine("openvino", network, scheme, Path(tempfile.mkdtemp(dir=folder)), fp32)
+
+    return maker, evaluation, write
