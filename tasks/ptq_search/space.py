@@ -159,7 +159,7 @@ class Space:
         turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
         makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
         """
-        found = []
+        found: list[Setting] = []
         for symmetric in sorted(self.symmetric):
             for family in FAMILIES:
                 algorithm = min((a for a in self.algorithms if a in family), key=family.index, default=None)
