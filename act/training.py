@@ -95,9 +95,7 @@ class TrainingProgram:
         """The outputs of the quantized forward pass; the program still makes a step."""
         with paddle.static.scope_guard(self.student.scope):
             feed = {**batch, **dict(zip(self.targets, targets))}
-            found: list[Array] = self._executor.run(
-                self.program, feed=feed, fetch_list=list(self.student.fetch_names)
-            )
+            found: list[Array] = self._executor.run(self.program, feed=feed, fetch_list=list(self.student.fetch_names))
         return found
 
     def weights(self) -> dict[str, Array]:
