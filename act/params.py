@@ -213,7 +213,7 @@ class Refine(Settings):
     steps: int = Field(default=48, ge=1, le=100_000, description="of training, for each reconstruction")
     learning_rate: float = Field(default=3e-5, gt=0, le=1)
     region_layers: int = Field(default=4, ge=1, le=1000, description="fewest quantized layers in a region")
-    time_limit_minutes: float = Field(default=5.0, gt=0, le=60 * 24 * 7)
+    time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 
