@@ -33,6 +33,7 @@ _SKIP = "skip_quant"
 _OBSERVER = "moving_average_abs_max_scale"
 # Weights of these operators train along with the quantized ones: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
+_RESHAPING = ("reshape2", "transpose2", "squeeze2", "unsqueeze2", "flatten2", "flatten_contiguous_range")
 _LARGEST_GRADIENT = 1.0
 _SMALLEST_MEAN_SQUARE = 1e-12
 
@@ -133,6 +134,7 @@ def build(
     for position in reversed(range(len(block.ops))):
         if block.ops[position].type in ("feed", "fetch"):
             block._remove_op(position)
+    _add_shapes_for_gradients(student)
     for op in student.ops:
         if op.type in OPERATORS and op.output_arg_names[0] not in scheme.layers:
             op._set_attr("op_namescope", f"/{_SKIP}/")
@@ -172,6 +174,18 @@ def build(
     _shift_asymmetric(program, scheme)
     name = loss.variable.name
     return TrainingProgram(student, program, loss.teacher_names, loss.targets, name, list(trained), rate)
+
+
+def _add_shapes_for_gradients(student: InferenceModel) -> None:
+    """Give operators that only change the shape the output that their gradient reads; exported programs lack it."""
+    block = student.program.global_block()
+    for op in student.ops:
+        if op.type in _RESHAPING and not ("XShape" in op.desc.output_names() and op.desc.output("XShape")):
+            source = block.var(op.input("X")[0])
+            shape = block.create_var(
+                name=f"{op.output('Out')[0]}.xshape", shape=[0, *source.shape], dtype=source.dtype, stop_gradient=True
+            )
+            op.desc.set_output("XShape", [shape.name])
 
 
 def trainable_weights(model: InferenceModel, scheme: Scheme) -> list[str]:

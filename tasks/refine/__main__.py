@@ -118,22 +118,22 @@ def improve(
         evaluate: gives the quality of a scheme, higher is better.
         deadline: on `time.monotonic`'s clock; no method begins after it.
     """
-    from act.engines.process import EngineFailure
+    from act.engines.process import EngineFailure, one_line
 
     best, attempts = float(candidate["quality"]), []
     for method, run in methods.items():
         if time.monotonic() >= deadline:
             print(f"refine: {candidate['id']}: no time left for {method}")
             break
-        refined = run(scheme)
-        quality, failure = None, None
+        refined, quality, failure = None, None, None
         try:
+            refined = run(scheme)
             if refined is None:
                 failure = "nothing to compare, no time left, or a loss that is not finite"
             else:
                 quality = evaluate(refined)
-        except EngineFailure as error:
-            failure = str(error)
+        except (EngineFailure, RuntimeError) as error:  # Paddle has no gradient for some operators
+            failure = one_line(str(error).strip().splitlines()[0])
         kept = quality is not None and quality > best
         attempts.append(
             {

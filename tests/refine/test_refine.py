@@ -59,14 +59,22 @@ def test_failures_are_told_and_change_nothing(capsys: pytest.CaptureFixture[str]
     def crash(scheme: Scheme) -> float:
         raise EngineFailure("crash", "ended by SIGSEGV")
 
-    methods: Any = {"adaround": lambda scheme: named("x"), "layer_wise": lambda scheme: None}
+    def without_gradient(scheme: Scheme) -> Scheme:
+        raise RuntimeError("(NotFound) no gradient\nand much more")
+
+    methods: Any = {
+        "adaround": lambda scheme: named("x"),
+        "layer_wise": lambda scheme: None,
+        "region_wise": without_gradient,
+    }
     best, attempts = improve(candidate("a", 0.1), START, methods, crash, time.monotonic() + 60)
     assert best == START
     assert [attempt["failure"] for attempt in attempts] == [
         "crash: ended by SIGSEGV",
         "nothing to compare, no time left, or a loss that is not finite",
+        "(NotFound) no gradient",
     ]
-    assert [attempt["quality"] for attempt in attempts] == [None, None]
+    assert [attempt["quality"] for attempt in attempts] == [None, None, None]
     assert "ended by SIGSEGV" in capsys.readouterr().out
 
 

@@ -109,6 +109,19 @@ def test_reconstruction_brings_the_ends_closer_and_repeats_itself(
         np.testing.assert_array_equal(model.weight(name), value, err_msg="the given model was changed")
 
 
+def test_operators_that_an_export_left_without_their_shapes_have_a_gradient(
+    model: InferenceModel, scheme: Scheme
+) -> None:
+    bare = model.copy()
+    stripped = [op for op in bare.ops if "XShape" in op.desc.output_names()]
+    for op in stripped:
+        op.desc.remove_output("XShape")
+    assert stripped
+    one = SETTINGS.model_copy(update={"steps": 1})
+    ends = region_ends(bare, scheme, fewest_layers=1000)
+    assert reconstruct(bare, scheme, ends, SAMPLES, one, time.monotonic() + 300) is not None
+
+
 def test_without_time_there_is_no_result(model: InferenceModel, scheme: Scheme) -> None:
     ends = region_ends(model, scheme, fewest_layers=3)
     assert reconstruct(model, scheme, ends, SAMPLES, SETTINGS, time.monotonic() - 1) is None
