@@ -16,7 +16,7 @@ from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
-from act.params import EngineName, Metric
+from act.params import EngineName, Job, Metric
 from act.quality import Quality
 from act.quantization import Scheme, quantize
 
@@ -70,6 +70,17 @@ class Evaluation:
     batch: int = 1
     threads: int = 1
     time_limit_seconds: float = 600
+
+    @classmethod
+    def of(cls, job: Job, prepared: Path) -> Evaluation:
+        """How a job is measured: on the first engine of its target, which is the one that decides.
+
+        Args:
+            job: its settings.
+            prepared: the folder that `prepare` left.
+        """
+        reference = prepared / "reference" if job.metric == "similarity" else None
+        return cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
 
     def quality(
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None

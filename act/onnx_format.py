@@ -22,15 +22,7 @@ from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.quantization import (
-    LEVELS,
-    OPERATORS,
-    Layer,
-    Range,
-    Scheme,
-    quantizable_layers,
-    quantize_weight,
-)
+from act.quantization import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers, quantize_weight
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600

@@ -99,13 +99,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     sensitivities = measure(model, fp32_onnx, layers, lambda layer: maker.make_for([layer], start), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
-    evaluation = Evaluation(
-        job.target.engines[0],
-        job.metric,
-        prepared / "evaluation",
-        prepared / "reference" if job.metric == "similarity" else None,
-        threads=job.target.threads,
-    )
+    evaluation = Evaluation.of(job, prepared)
     try:
         reference = evaluation.quality(model, None, fp32_onnx)
     except EngineFailure as failure:

@@ -47,13 +47,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
         return
     candidates = read_json(searched / "candidates.json")["candidates"]
     chosen = next(candidate for candidate in candidates if candidate["id"] == start)
-    evaluation = Evaluation(
-        job.target.engines[0],
-        job.metric,
-        prepared / "evaluation",
-        prepared / "reference" if job.metric == "similarity" else None,
-        threads=job.target.threads,
-    )
+    evaluation = Evaluation.of(job, prepared)
     result = train(
         model,
         Scheme.from_json(read_json(searched / chosen["scheme"])),

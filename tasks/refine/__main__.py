@@ -73,13 +73,7 @@ def _refine(
     from act.quantization import Scheme
 
     prepared = stage_folder(name, "prepare")
-    evaluation = Evaluation(
-        job.target.engines[0],
-        job.metric,
-        prepared / "evaluation",
-        prepared / "reference" if job.metric == "similarity" else None,
-        threads=job.target.threads,
-    )
+    evaluation = Evaluation.of(job, prepared)
     model = InferenceModel.load(prepared / "model")
     fp32_onnx = to_onnx(model)
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
@@ -119,6 +113,7 @@ def improve(
         deadline: on `time.monotonic`'s clock; no method begins after it.
     """
     from act.engines.process import EngineFailure, one_line
+    from act.model import reason
 
     best, attempts = float(candidate["quality"]), []
     for method, run in methods.items():
@@ -133,7 +128,7 @@ def improve(
             else:
                 quality = evaluate(refined)
         except (EngineFailure, RuntimeError) as error:  # Paddle has no gradient for some operators
-            failure = one_line(str(error).strip().splitlines()[0])
+            failure = one_line(reason(error))
         kept = quality is not None and quality > best
         attempts.append(
             {
