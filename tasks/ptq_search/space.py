@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -78,18 +78,6 @@ class Setting:
         return {
             key: list(self.op_types) if name == "op_types" else getattr(self, name) for name, key in ACT_KEYS.items()
         }
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Setting:
-        """The inverse of `to_json`.
-
-        Raises:
-            ValueError: a key is missing or not known, or as the class.
-        """
-        if set(raw) != set(ACT_KEYS.values()):
-            raise ValueError(f"a setting has the keys {', '.join(ACT_KEYS.values())}; found {', '.join(raw)}")
-        values = {name: raw[key] for name, key in ACT_KEYS.items()}
-        return cls(**{**values, "op_types": tuple(values["op_types"])})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Each activation keeps its extremes, the sums of its batches' extremes, its channels' sums and a histogram of its values.
 The histogram spans a power of two and doubles when a value exceeds it (as PyTorch's `HistogramObserver` widens its
-own); its bins then merge in pairs, so that neither the order of the batches nor merging two passes changes a count.
+own); its bins then merge in pairs, so that the order of the batches does not change a count.
 """
 
 from __future__ import annotations
@@ -124,25 +124,11 @@ class TensorStatistics:
         self.counts += _histogram(values.reshape(-1), BINS / self.limit)
         sums = _channel_sums(values)
         self._add_channels(sums, 0 if sums is None else values.size // sums.size)
-        self._add_extremes(1, low, high, (low, high, largest))
-
-    def merge(self, other: TensorStatistics) -> None:
-        """Take over what another pass has seen, as if this one had seen it too; `other` stays as it is."""
-        self._widen(other.exponent)
-        counts = copy.copy(other)
-        counts._widen(self.exponent)
-        self.counts = self.counts + counts.counts
-        if other.batches:
-            self._add_channels(other.channel_sums, other.channel_values)
-        sums = (other.sum_of_minima, other.sum_of_maxima, other.sum_of_absolute_maxima)
-        self._add_extremes(other.batches, other.low, other.high, sums)
-
-    def _add_extremes(self, batches: int, low: float, high: float, sums: tuple[float, float, float]) -> None:
-        self.batches += batches
+        self.batches += 1
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.sum_of_minima += sums[0]
-        self.sum_of_maxima += sums[1]
-        self.sum_of_absolute_maxima += sums[2]
+        self.sum_of_minima += low
+        self.sum_of_maxima += high
+        self.sum_of_absolute_maxima += largest
 
     def _add_channels(self, sums: npt.NDArray[np.float64] | None, values: int) -> None:
         if self.batches == 0 and sums is not None:

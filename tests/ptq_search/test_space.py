@@ -218,9 +218,8 @@ def test_only_a_parameters_own_columns_change_with_it() -> None:
         assert set(owner[one != other]) - {"hist_percent"} == expected
 
 
-def test_json_round_trip() -> None:
-    for setting in SPACE:
-        assert Setting.from_json(json.loads(json.dumps(setting.to_json()))) == setting
+def test_different_settings_are_different_json() -> None:
+    assert len({json.dumps(setting.to_json()) for setting in SPACE}) == SPACE.size
 
 
 def test_json_by_hand() -> None:
@@ -241,12 +240,3 @@ def test_samples_are_json() -> None:
     sample = SPACE.sample(rng)
     for setting in (sample, *SPACE.neighbours(sample, rng, 10)):
         json.dumps(setting.to_json())
-
-
-def test_json_with_other_keys_is_refused() -> None:
-    raw = next(iter(SPACE)).to_json()
-    with pytest.raises(ValueError, match="has the keys"):
-        Setting.from_json({**raw, "moving_rate": 0.9})
-    del raw["batch_num"]
-    with pytest.raises(ValueError, match="has the keys"):
-        Setting.from_json(raw)

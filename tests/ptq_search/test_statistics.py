@@ -107,18 +107,6 @@ def test_the_order_of_the_batches_does_not_matter() -> None:
     assert_same(gather(*batches), gather(*batches[::-1]))
 
 
-@pytest.mark.parametrize("cut", [0, 1, 3, 5, 6])
-def test_merging_two_passes_equals_one(cut: int) -> None:
-    batches = growing()
-    first, second = gather(*batches[:cut]), gather(*batches[cut:])
-    kept = gather(*batches[cut:])
-    first.merge(second)
-    assert_same(first, gather(*batches))
-    assert_same(second, kept)
-    first.add(batches[0])
-    assert_same(second, kept)
-
-
 def test_memory_does_not_grow_with_the_number_of_batches() -> None:
     def size(batches: int) -> int:
         return sum(sys.getsizeof(value) for value in vars(gather(*[RNG.normal(size=(2, 8))] * batches)).values())
