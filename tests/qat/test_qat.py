@@ -31,7 +31,7 @@ from act.samples import Ragged, Samples
 from act.training import build, distillation, trainable_weights
 from tasks.qat.plan import decide, keep
 from tasks.qat.train import train
-from tests.models import CLASSIFIER, noise
+from tests.models import noise, normalised_classifier
 from tests.place import JOB
 
 CHECKOUT = Path(__file__).parents[2]
@@ -42,9 +42,7 @@ SETTINGS = Qat(epochs=2, batch_size=4, learning_rate=1e-4)
 
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    from tasks.prepare.normalise import normalise
-
-    return normalise(InferenceModel.load(CLASSIFIER))[0]
+    return normalised_classifier()
 
 
 @pytest.fixture(scope="module")

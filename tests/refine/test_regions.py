@@ -15,7 +15,7 @@ from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers,
 from act.samples import Ragged, Samples
 from act.training import build, reconstruction
 from tasks.refine.regions import layer_ends, reconstruct, region_ends
-from tests.models import CLASSIFIER, noise, seen
+from tests.models import noise, normalised_classifier, seen
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=64)))})
 BATCH = {"x": noise(4, width=64)}
@@ -24,9 +24,7 @@ SETTINGS = Refine(steps=24, batch_size=4, learning_rate=1e-4)
 
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    from tasks.prepare.normalise import normalise
-
-    return normalise(InferenceModel.load(CLASSIFIER))[0]
+    return normalised_classifier()
 
 
 @pytest.fixture(scope="module")

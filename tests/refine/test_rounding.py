@@ -17,7 +17,7 @@ from act.quantization import OPERATORS, Layer, Range, Scheme, bias_of, make_sche
 from tasks.refine import moments
 from tasks.refine.moments import Floats, Moments, gather, patches
 from tasks.refine.rounding import adaround, metric_of, round_weight
-from tests.models import CLASSIFIER, noise
+from tests.models import noise, normalised_classifier
 
 BATCH = {"x": noise(3, width=64)}
 MATRIX = Layer("out", "matmul_v2", "x", "w", 1)
@@ -25,9 +25,7 @@ MATRIX = Layer("out", "matmul_v2", "x", "w", 1)
 
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    from tasks.prepare.normalise import normalise
-
-    return normalise(InferenceModel.load(CLASSIFIER))[0]
+    return normalised_classifier()
 
 
 @pytest.fixture(scope="module")
