@@ -13,12 +13,13 @@ from pathlib import Path
 import onnx
 
 from act.engines.base import RuntimePrecision
+from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.process import EngineProcess
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName, Job, Metric
 from act.quality import Quality
-from act.quantization import Scheme, quantize
+from act.quantization import Scheme, quantize, without_others
 
 ONNX_FILE = "model.onnx"
 _READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
@@ -34,11 +35,14 @@ def write_for_engine(
     """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder.
 
     Args:
+        scheme: layers that the engine cannot run in int8 stay in float.
         fp32_onnx: `to_onnx(model)`, when the caller has it already.
 
     Returns:
         The file or folder that the engine loads.
     """
+    if scheme is not None:
+        scheme = without_others(model, scheme, INT8_OPERATORS[engine])
     if engine not in _READS_ONNX:
         (model if scheme is None else quantize(model, scheme)).save(folder)
         return folder

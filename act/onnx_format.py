@@ -34,7 +34,7 @@ program, weights, target, opset = sys.argv[1:]
 paddle2onnx.export(program, weights, target, opset_version=int(opset))
 """
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
-_INT8_OPS = ("Conv", "MatMul")
+_INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30
 
 
@@ -120,7 +120,7 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
         nodes.append(node)
     left_out = sorted(set(layers) - done)
     if left_out:
-        raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(left_out)}")
+        raise RuntimeError(f"the ONNX model has no Conv, ConvTranspose or MatMul for the weights {', '.join(left_out)}")
     # Paddle2ONNX may ask a weight's shape as well, ahead of the product.
     for node in nodes:
         node.input[:] = [f"{name}.dequantized" if name in done else name for name in node.input]
@@ -139,12 +139,12 @@ def activation_tensors(fp32: onnx.ModelProto, layers: Collection[Layer]) -> dict
     """The ONNX tensor that each layer reads, by the Paddle name of its activation.
 
     Raises:
-        RuntimeError: the ONNX model has no Conv or MatMul for a layer.
+        RuntimeError: the ONNX model has no Conv, ConvTranspose or MatMul for a layer.
     """
     inputs = {node.input[1]: node.input[0] for node in fp32.graph.node if node.op_type in _INT8_OPS}
     missing = [layer.weight for layer in layers if layer.weight not in inputs]
     if missing:
-        raise RuntimeError(f"the ONNX model has no Conv or MatMul for the weights {', '.join(missing)}")
+        raise RuntimeError(f"the ONNX model has no Conv, ConvTranspose or MatMul for the weights {', '.join(missing)}")
     return {layer.activation: inputs[layer.weight] for layer in layers}
 
 

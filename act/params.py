@@ -25,7 +25,7 @@ Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
-QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "matmul_v2", "mul"]
+QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
 
 PAGE_STEP = 32
 
@@ -170,7 +170,9 @@ class PtqSearch(Settings):
         default=[True, False], min_length=1, description="whether activations have no zero point"
     )
     quantizable_op_type: list[QuantizableOperator] = Field(
-        default=["conv2d", "depthwise_conv2d", "matmul_v2", "mul"], min_length=1
+        default=list(get_args(QuantizableOperator)),
+        min_length=1,
+        description="those that the target's first engine cannot run in int8 are left out",
     )
     max_float_layers: int = Field(
         default=8, ge=0, le=1000, description="how many of the most sensitive layers may stay in floating point"

@@ -33,12 +33,14 @@ SMALLEST_THRESHOLD = 1e-8
 _SLOTS = {
     "conv2d": ("Input", "Filter"),
     "depthwise_conv2d": ("Input", "Filter"),
+    "conv2d_transpose": ("Input", "Filter"),
     "matmul_v2": ("X", "Y"),
     "mul": ("X", "Y"),
 }
 OPERATORS = tuple(_SLOTS)
 # How many axes the weight has that each of them can be quantized with.
-_RANKS = {"conv2d": 4, "depthwise_conv2d": 4, "matmul_v2": 2, "mul": 2}
+_RANKS = {"conv2d": 4, "depthwise_conv2d": 4, "conv2d_transpose": 4, "matmul_v2": 2, "mul": 2}
+_OUTPUT_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "conv2d_transpose": 1, "matmul_v2": 1, "mul": 1}
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list
     Operators that multiply two activations are left out, and so are layers that share their weight with another
     operator: it is stored once, as int8 or as float, while layers are chosen one by one. What is turned on its way in
     (channels last, a transposed factor that `prepare` could not turn for good) stays in float, too: the ONNX model
-    turns it in an operator of its own, and what is quantized there is not what is quantized here.
+    turns it in an operator of its own, and what is quantized there is not what is quantized here. So does a transposed
+    convolution in groups, whose weight has no axis of all output channels.
     """
     found: list[Layer] = []
     readers: dict[str, int] = {}
@@ -180,9 +183,9 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list
         if op.type not in op_types or op.type not in _SLOTS:
             continue
         activation, weight = (op.input(slot)[0] for slot in _SLOTS[op.type])
-        if _is_float_weight(model, weight, _RANKS[op.type]) and not model.is_weight(activation) and not _turns(op):
-            axis = 1 if op.type in ("matmul_v2", "mul") else 0
-            found.append(Layer(op.output_arg_names[0], op.type, activation, weight, axis))
+        plain = not _turns(op) and not (op.type == "conv2d_transpose" and op.attr("groups") != 1)
+        if _is_float_weight(model, weight, _RANKS[op.type]) and not model.is_weight(activation) and plain:
+            found.append(Layer(op.output_arg_names[0], op.type, activation, weight, _OUTPUT_AXES[op.type]))
     return [layer for layer in found if readers[layer.weight] == 1]
 
 
@@ -227,6 +230,28 @@ def bias_of(model: InferenceModel, layer: Layer) -> str | None:
     if not used_once or not model.is_weight(name) or readers[0].input("X")[0] != layer.name:
         return None
     return name if model.weight(name).size == model.weight(layer.weight).shape[layer.axis] else None
+
+
+def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[str]) -> Scheme:
+    """The scheme without the layers of other types, for an engine that would have to run those in float.
+
+    Args:
+        model: the fp32 model that the scheme is for.
+        op_types: the operator types that stay.
+    """
+    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    kept = [layer for layer in layers if layer.op_type in op_types]
+    if len(kept) == len(layers):
+        return scheme
+    weights = {layer.weight for layer in kept}
+    dropped = {bias_of(model, layer) for layer in layers if layer not in kept}
+    return Scheme(
+        tuple(layer.name for layer in kept),
+        {name: span for name, span in scheme.activations.items() if name in {layer.activation for layer in kept}},
+        {name: values for name, values in scheme.weights.items() if name in weights},
+        {name: values for name, values in scheme.biases.items() if name not in dropped},
+        {name: values for name, values in scheme.integers.items() if name in weights},
+    )
 
 
 def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:

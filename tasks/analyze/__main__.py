@@ -36,10 +36,10 @@ def main() -> None:
 
 def _analyze(job: Job, prepared: Path, final: Path) -> None:
     from act import machine
+    from act.engines.int8_operators import INT8_OPERATORS
     from act.model import InferenceModel
     from act.samples import Samples
     from tasks.analyze.operators import assign_latency, list_operators
-    from tasks.analyze.rules import INT8_OPERATORS
 
     described = read_json(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")

@@ -36,9 +36,10 @@ def _export(job: str, folder: Path) -> None:
     keep = read_json(stage_folder(job, "qat_plan") / "plan.json")["keep"]
     found = [entry for entry in read_json(searched / "candidates.json")["candidates"] if entry["id"] in keep]
     candidates: list[dict[str, Any]] = [write_fp32(model, folder, checker)]
+    equalised = InferenceModel.load(stage_folder(job, "calibrate") / "model") if found else model
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
-        candidates.append(write_int8(candidate["id"], model, scheme, folder, checker))
+        candidates.append(write_int8(candidate["id"], equalised, scheme, folder, checker))
     rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
     training = read_json(trained / "qat.json")
     if training["candidate"] is not None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import onnx
 
+from act.engines.int8_operators import INT8_OPERATORS
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
-from act.quantization import Scheme, quantize
+from act.quantization import Scheme, quantize, without_others
 from tasks.export import calibration_table
 from tasks.export.check import Checker
 
@@ -36,10 +37,12 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     target = folder / name
     target.mkdir()
     simulated = quantize(model, scheme)
-    simulated.save(target)
+    for_paddle = quantize(model, without_others(model, scheme, INT8_OPERATORS["paddle_inference"]))
+    for_paddle.save(target)
     onnx.save(quantize_onnx(to_onnx(model), model, scheme), target / INT8_ONNX)
     calibration_table.write(scheme, target / CALIBRATION_TABLE)
-    check = checker.int8(model, simulated, scheme, target, target / INT8_ONNX)
+    check = checker.int8(model, simulated, scheme, target / INT8_ONNX)
+    check["paddle"] = checker.paddle(for_paddle, target)
     return _entry(name, "int8", target, INT8_ONNX, check)
 
 

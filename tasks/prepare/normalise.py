@@ -19,6 +19,7 @@ from act.model import InferenceModel
 _FOLDABLE = {
     "conv2d": ("Filter", "Output"),
     "depthwise_conv2d": ("Filter", "Output"),
+    "conv2d_transpose": ("Filter", "Output"),
     "matmul_v2": ("Y", "Out"),
     "mul": ("Y", "Out"),
 }
@@ -166,7 +167,11 @@ def _channel_axis(model: InferenceModel, layer: Any) -> int | None:
         return None
     if slot == "Filter":
         biased = "Bias" in layer.input_names and layer.input("Bias")
-        return 0 if layer.attr("data_format") in _CHANNELS_FIRST and not biased else None
+        if layer.attr("data_format") not in _CHANNELS_FIRST or biased:
+            return None
+        if layer.type == "conv2d_transpose":
+            return 1 if layer.attr("groups") == 1 else None
+        return 0
     # A batch norm's channels are axis 1, which is the matrix product's last axis only for a table of rows.
     if model.weight(name).ndim != 2 or len(_shape(model, layer.output("Out")[0])) != 2:
         return None

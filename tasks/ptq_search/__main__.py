@@ -1,7 +1,7 @@
 """`python -m tasks.ptq_search --job NAME`: search static post-training quantization, keep every trial.
 
-Reads the model and samples of `prepare`, the operators of `analyze`, the strategy of `select` and the statistics of
-`calibrate`. Writes
+Reads the samples of `prepare`, the operators of `analyze`, the strategy of `select`, and the model and the statistics
+of `calibrate`. Writes
 
 - `trials.json`: every trial with its settings, quality, expected cost and seconds; the Pareto front; the sensitivity of
   each layer; the importance of each parameter; the fp32 reference;
@@ -68,6 +68,7 @@ def _one_trial(settings: PtqSearch) -> PtqSearch:
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
+    from act.engines.int8_operators import INT8_OPERATORS
     from act.engines.process import EngineFailure
     from act.evaluation import Evaluation
     from act.model import InferenceModel
@@ -84,10 +85,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
 
     cluster = Cluster.from_environment()
     prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
-    model = InferenceModel.load(prepared / "model")
-    layers = quantizable_layers(model, settings.quantizable_op_type)
+    model = InferenceModel.load(calibrated / "model")
+    able = [kind for kind in settings.quantizable_op_type if kind in INT8_OPERATORS[job.target.engines[0]]]
+    layers = quantizable_layers(model, able)
     if not layers:
-        _skip(folder, f"the model has no layer of the types {', '.join(settings.quantizable_op_type)}")
+        _skip(folder, f"the model has no layer of the types {', '.join(able)}")
         return
     operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
     statistics = load(calibrated / STATISTICS_FILE)
@@ -131,7 +133,7 @@ def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[st
     present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
     # Depthwise convolutions hold few of the multiply-adds and lose most in int8; matrix products are the next to go.
     subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
-    subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d")))
+    subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
     most = min(settings.max_float_layers, len(op_types) - 1)
     wanted = settings.batch_num or batch_nums
     kept = [number for number in batch_nums if number in wanted] or [batch_nums[-1]]

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from act.model import InferenceModel
 from act.quantization import LEVELS, Layer, bias_of, quantize_weight
 
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
+
 Means = npt.NDArray[np.float64]
 
 
@@ -40,6 +42,7 @@ def corrected_biases(
             continue
         shift = mean_error(model.weight(layer.weight), thresholds[layer.weight], layer, mean)
         if shift is not None:
+            shift = shift / _positions_a_tap(model, layer)
             before = model.weight(bias)
             result[bias] = (before - shift.reshape(before.shape)).astype(np.float32)
     return result
@@ -48,13 +51,21 @@ def corrected_biases(
 def _is_stack_of_matrices(model: InferenceModel, layer: Layer) -> bool:
     """Whether a matrix product reads a tensor of rank 4, whose means are those of axis 1 and not of its last axis."""
     rank = len(model.program.global_block().var(layer.activation).shape)
-    return layer.op_type not in ("conv2d", "depthwise_conv2d") and rank == 4
+    return layer.op_type not in _CONVOLUTIONS and rank == 4
+
+
+def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
+    """One output position in how many is reached by a given tap of the kernel."""
+    if layer.op_type != "conv2d_transpose":
+        return 1
+    op = next(op for op in model.ops if layer.name in op.output_arg_names)
+    return int(np.prod(op.attr("strides")))
 
 
 def mean_error(
     weight: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], layer: Layer, means: Means
 ) -> Means | None:
-    """What quantizing a weight adds to the mean of each output channel, float64 [channels].
+    """What quantizing a weight adds to the mean of each output channel, float64 [channels], where each tap is used.
 
     Returns:
         None where the weight's input channels are not the activation's, so that nothing can be said.
@@ -64,7 +75,7 @@ def mean_error(
     steps = (thresholds.astype(np.float64) / LEVELS).reshape(shape)
     error: npt.NDArray[Any] = quantize_weight(weight, thresholds, layer.axis) * steps - weight
     rows = np.moveaxis(error, layer.axis, 0)
-    if layer.op_type in ("conv2d", "depthwise_conv2d"):
+    if layer.op_type in _CONVOLUTIONS:
         # [output channels, input channels of a group, ...]
         rows = rows.reshape(*rows.shape[:2], -1).sum(axis=2)
     if rows.ndim != 2 or len(means) % rows.shape[1]:

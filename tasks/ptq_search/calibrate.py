@@ -1,8 +1,9 @@
 """`python -m tasks.ptq_search.calibrate --job NAME`: one pass of the fp32 model over the calibration samples.
 
-Writes `statistics.npz`, what every threshold rule needs to know of every activation that a layer reads, after each of
-the numbers of batches that the search may choose from; and `calibrate.json`: those numbers and the activations. The
-model runs on ONNX Runtime, which hands out activations several times faster than Paddle's executor.
+Writes `model/`, the fp32 model with equalised channels, which everything int8 is made from; `statistics.npz`, what
+every threshold rule needs to know of every activation that a layer of it reads, after each of the numbers of batches
+that the search may choose from; and `calibrate.json`: those numbers, the activations, and the equalised ones. The model
+runs on ONNX Runtime, which hands out activations several times faster than Paddle's executor.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ from act.params import Calibration
 from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
+    import onnx
+
+    from act.model import InferenceModel
+    from act.quantization import Layer
     from act.samples import Array, Samples
 
 STATISTICS_FILE = "statistics.npz"
+# Batches that the ranges of the channels are taken from, before the one pass over all of them.
+CHANNEL_BATCHES = 4
+LEAST_SIMILARITY = 1 - 1e-5
 
 
 def main() -> None:
@@ -31,13 +39,16 @@ def main() -> None:
                 _calibrate(stage_folder(name, "prepare"), job.calibration, folder)
             else:
                 print("calibrate: nothing to do: the strategy does not quantize")
-                write_json(folder / "calibrate.json", {"batch_num": [], "activations": []})
+                _skip(folder)
+
+
+def _skip(folder: Path) -> None:
+    write_json(folder / "calibrate.json", {"batch_num": [], "activations": [], "equalised": []})
 
 
 def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     from act.activations import reader
     from act.model import InferenceModel
-    from act.onnx_format import to_onnx
     from act.quantization import OPERATORS, quantizable_layers
     from act.samples import Samples
     from tasks.ptq_search.statistics import collect, save
@@ -46,7 +57,9 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     layers = quantizable_layers(model, OPERATORS)
     if not layers:
         print("calibrate: nothing to do: the model has no layer that can be quantized")
-        write_json(folder / "calibrate.json", {"batch_num": [], "activations": []})
+        (folder / "model").mkdir()
+        model.save(folder / "model")
+        _skip(folder)
         return
     samples = Samples.load(prepared / "calibration")
     # A number beyond the end of the samples means all of them.
@@ -54,13 +67,45 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     numbers = sorted({min(number, total) for number in settings.batch_num})
     batches = _batches(samples, settings.batch_size, numbers[-1])
     try:
-        found = collect(reader(to_onnx(model), layers), batches, numbers[-1], numbers)
+        model, converted, equalised = _equalised(model, layers, samples, settings.batch_size)
+        found = collect(reader(converted, layers), batches, numbers[-1], numbers)
     except FloatingPointError as error:
         raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
+    (folder / "model").mkdir()
+    model.save(folder / "model")
     save(folder / STATISTICS_FILE, found)
-    activations = [layer.activation for layer in layers]
-    write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": list(dict.fromkeys(activations))})
-    print(f"calibrate: {len(set(activations))} activations, {numbers[-1]} batches of {settings.batch_size}")
+    activations = list(dict.fromkeys(layer.activation for layer in layers))
+    write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": activations, "equalised": equalised})
+    print(
+        f"calibrate: {len(activations)} activations, {len(equalised)} of them with equalised channels, "
+        f"{numbers[-1]} batches of {settings.batch_size}"
+    )
+
+
+def _equalised(
+    model: InferenceModel, layers: list[Layer], samples: Samples, batch_size: int
+) -> tuple[InferenceModel, onnx.ModelProto, list[str]]:
+    """The model with equalised channels, the same as ONNX, and the names of the activations that were equalised."""
+    from act.activations import reader
+    from act.onnx_format import to_onnx
+    from act.quality import cosine
+    from tasks.ptq_search.equalise import equalisable, equalise, largest_of_channels
+
+    converted = to_onnx(model)
+    names = equalisable(model, layers)
+    if not names:
+        return model, converted, []
+    read = reader(converted, [layer for layer in layers if layer.activation in names])
+    largest = largest_of_channels(read, names, _batches(samples, batch_size, CHANNEL_BATCHES))
+    if not largest:
+        return model, converted, []
+    result = equalise(model, layers, largest)
+    batch = next(samples.head(1).batches(1))
+    similarity = min(cosine(a, b) for a, b in zip(result.run(batch), model.run(batch)))
+    if not similarity >= LEAST_SIMILARITY:  # NaN as well
+        print(f"calibrate: equalised channels would change the outputs (similarity {similarity:.6f}), so they stay")
+        return model, converted, []
+    return result, to_onnx(result), list(largest)
 
 
 def _batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array]]:

@@ -22,7 +22,7 @@ from tasks.ptq_search.weights import weight_thresholds
 # What a multiply-add costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,
 # and a zero point is paid for on top. Coarse (it ranks OpenVINO's latencies of the demo model), but the same every
 # time; the benchmark measures whatever this lets through.
-INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "matmul_v2": 0.25, "mul": 0.25}
+INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, "matmul_v2": 0.25, "mul": 0.25}
 ZERO_POINT_COST = 0.02
 
 

@@ -40,7 +40,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
     from tasks.qat.train import train
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
-    model = InferenceModel.load(prepared / "model")
+    model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
     if all(spec.dtype != "float32" for spec in model.fetch_specs()):
         why = "no output of the model is float32, and whole numbers say nothing of which way to go"
         _finish(folder, [], {"needed": False, "why": why})

@@ -74,7 +74,7 @@ def _refine(
 
     prepared = stage_folder(name, "prepare")
     evaluation = Evaluation.of(job, prepared)
-    model = InferenceModel.load(prepared / "model")
+    model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
     fp32_onnx = to_onnx(model)
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
     methods = _methods(prepared, job.refine, model, fp32_onnx, deadline)

@@ -30,8 +30,10 @@ from act.quantization import (
     quantizable_layers,
     quantize,
     quantize_weight,
+    without_others,
 )
 from act.samples import Array
+from tasks.prepare.normalise import normalise
 from tests.models import RECOGNISER, noise, seen
 from tests.prepare.networks import batch as pictures
 from tests.prepare.networks import build
@@ -235,6 +237,41 @@ def test_a_foreign_scheme_is_refused(model: InferenceModel) -> None:
 def test_a_model_that_onnx_has_no_operators_for_is_the_users_matter() -> None:
     with pytest.raises(InputError, match="Paddle2ONNX cannot convert the model: .*lgamma"):
         to_onnx(build(paddle.lgamma, (1, 4)))
+
+
+def upsampled(x: Any) -> Any:
+    grown = paddle.nn.Conv2DTranspose(4, 6, 2, stride=2)(paddle.nn.functional.relu(paddle.nn.Conv2D(3, 4, 3)(x)))
+    return paddle.nn.functional.sigmoid(grown)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_transposed_convolution_is_quantized_along_its_output_channels(symmetric: bool, tmp_path: Path) -> None:
+    model, feed = normalise(build(upsampled, (1, 3, 8, 8)))[0], pictures((1, 3, 8, 8))
+    layers = quantizable_layers(model, OPERATORS)
+    assert [(la.op_type, la.axis) for la in layers] == [("conv2d", 0), ("conv2d_transpose", 1)]
+    scheme = make_scheme(model, layers, seen(model, layers, feed, symmetric))
+    assert scheme.weights[layers[1].weight].shape == (6,)
+    quantized = quantize_onnx(to_onnx(model), model, scheme)
+    onnx.save(quantized, tmp_path / "model.onnx")
+    engine = OpenVino()
+    engine.load(tmp_path / "model.onnx", "int8", 1)
+    wanted = quantize(model, scheme).run(feed)[0]
+    assert np.abs(wanted - model.run(feed)[0]).max() > 1e-4
+    np.testing.assert_allclose(run_onnx(quantized, feed), wanted, atol=1e-5)
+    assert cosine(engine.run(feed)[0], wanted) > 1 - 1e-4
+
+
+def test_a_scheme_without_other_types_is_that_of_the_rest() -> None:
+    model, feed = normalise(build(upsampled, (1, 3, 8, 8)))[0], pictures((1, 3, 8, 8))
+    layers = quantizable_layers(model, OPERATORS)
+    ranges = seen(model, layers, feed, True)
+    biases = {bias: model.weight(bias) for layer in layers if (bias := bias_of(model, layer)) is not None}
+    whole = replace(make_scheme(model, layers, ranges), biases=biases)
+    assert without_others(model, whole, OPERATORS) is whole
+    rest = without_others(model, whole, ("conv2d",))
+    first = make_scheme(model, layers[:1], ranges)
+    assert rest.layers == first.layers and rest.activations == first.activations
+    assert list(rest.weights) == list(first.weights) and list(rest.biases) == [bias_of(model, layers[0])]
 
 
 @pytest.mark.parametrize("bias", [True, False])

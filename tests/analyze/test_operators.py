@@ -127,12 +127,14 @@ def test_only_layers_of_one_weight_and_one_activation_are_quantizable() -> None:
 
     operators = list_operators(build(network, PICTURE), batch(PICTURE))
     assert [(o.type, o.quantizable) for o in operators if o.multiply_adds] == [
-        ("conv2d_transpose", False),
+        ("conv2d_transpose", True),
         ("conv2d", True),
         ("depthwise_conv2d", True),
         ("mul", True),
     ]
     assert not [o for o in operators if o.quantizable and not o.multiply_adds]
+    grouped = list_operators(build(grouped_transposed_conv, PICTURE), batch(PICTURE))
+    assert [o.quantizable for o in grouped if o.multiply_adds] == [False]
 
 
 def test_a_layer_that_shares_its_weight_with_a_sum_is_not_quantizable() -> None:

@@ -82,6 +82,8 @@ def dropout(mode: str) -> Callable[[Any], Any]:
         (lambda x: norm(conv(x, bias=True)), PICTURE, 1),
         (lambda x: norm(conv(x, groups=3)), PICTURE, 1),
         (lambda x: norm(conv(norm(conv(x)))), PICTURE, 2),
+        (lambda x: norm(paddle.nn.Conv2DTranspose(3, 6, 2, stride=2)(x)), PICTURE, 1),
+        (lambda x: norm(paddle.nn.Conv2DTranspose(3, 6, 2, groups=3)(x)), PICTURE, 0),
         (linear, ROWS, 1),
         (linear_without_bias, ROWS, 1),
         (transposed_weight, ROWS, 1),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from act.paddle_setup import paddle
 from act.params import WeightQuantization
 from act.quantization import (
     LEVELS,
@@ -18,9 +19,12 @@ from act.quantization import (
     quantizable_layers,
     quantize_weight,
 )
+from tasks.prepare.normalise import normalise
 from tasks.ptq_search.bias_correction import corrected_biases, mean_error
 from tasks.ptq_search.weights import weight_thresholds
 from tests.models import noise, normalised_classifier
+from tests.prepare.networks import batch as pictures
+from tests.prepare.networks import build
 
 KINDS: tuple[WeightQuantization, ...] = get_args(WeightQuantization)
 
@@ -83,6 +87,7 @@ def test_least_squared_error_beats_the_largest_value_and_comes_near_brute_force(
         ("conv2d", (6, 4, 3, 3), 0, 1),
         ("conv2d", (6, 2, 1, 1), 0, 2),
         ("depthwise_conv2d", (4, 1, 3, 3), 0, 4),
+        ("conv2d_transpose", (4, 6, 2, 2), 1, 1),
         ("matmul_v2", (4, 5), 1, 1),
         ("matmul_v2", (5, 4), 0, 1),
     ],
@@ -102,6 +107,25 @@ def test_the_mean_error_is_what_constant_channels_give(
     found = mean_error(weight, thresholds, Layer("out", op_type, "in", "w", axis), means)
     assert found is not None
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_mean_of_a_transposed_convolution_comes_back(stride: int) -> None:
+    """A kernel as wide as the stride: every position is reached by one tap, whichever it is."""
+    model = normalise(build(lambda x: paddle.nn.Conv2DTranspose(4, 6, stride, stride=stride)(x) * 2, (1, 4, 8, 8)))[0]
+    feed = pictures((1, 4, 8, 8))
+    (layer,) = quantizable_layers(model, OPERATORS)
+    wanted = model.run(feed, [layer.name])[0].mean(axis=(0, 2, 3))
+    coarse = weight_thresholds(model.weight(layer.weight), layer.axis, "abs_max") * np.float32(8)
+    means = feed["x"].astype(np.float64).mean(axis=(0, 2, 3))
+    bias = bias_of(model, layer)
+    assert bias is not None
+    corrected = corrected_biases(model, [layer], {layer.weight: coarse}, {layer.activation: means})[bias]
+    shift = (corrected - model.weight(bias)).reshape(-1)
+    model.set_weight(layer.weight, restored(model.weight(layer.weight), coarse, layer.axis).astype(np.float32))
+    found = model.run(feed, [layer.name])[0].mean(axis=(0, 2, 3))
+    assert np.abs(found - wanted).max() > 1e-3
+    np.testing.assert_allclose(found + shift, wanted, atol=1e-5)
 
 
 def test_channels_that_do_not_fit_are_left_alone() -> None:
