@@ -134,8 +134,16 @@ class Bench:
         return time.perf_counter() - started
 
     def write(self, scheme: Scheme | None) -> Path:
-        """The model of a scheme as OpenVINO loads it."""
+        """The fp32 model (`scheme` is None), or its int8 form, as OpenVINO loads it."""
         return write_for_engine("openvino", self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
+
+    def write_found(self, scheme: Scheme) -> Path:
+        """The model of a scheme that the search found, which is for the model of `calibrate`, as OpenVINO loads it."""
+        return write_for_engine("openvino", self._calibrated, scheme, Path(tempfile.mkdtemp(dir=self.folder)))
+
+    @cached_property
+    def _calibrated(self) -> InferenceModel:
+        return InferenceModel.load(self.folder / "artifacts" / "search" / "calibrate" / "model")
 
     def quality(self, path: Path, precision: Any = "int8") -> Quality:
         """On the held-out samples."""

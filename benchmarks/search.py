@@ -111,7 +111,7 @@ def _scheme(folder: Path, candidate: dict[str, Any]) -> Scheme:
 
 def _beside_nncf(bench: Bench, schemes: dict[str, Scheme]) -> tuple[dict[str, Any], list[str]]:
     rows: dict[str, tuple[Any, Any]] = {"fp32": (bench.write(None), "fp32")}
-    rows |= {name: (bench.write(scheme), "int8") for name, scheme in schemes.items()}
+    rows |= {name: (bench.write_found(scheme), "int8") for name, scheme in schemes.items()}
     rows |= {f"NNCF {name}": (path, "int8") for name, path in bench.nncf.items()}
     quality = {name: bench.quality(path, precision) for name, (path, precision) in rows.items()}
     rounds = bench.latencies(rows)

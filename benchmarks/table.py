@@ -37,7 +37,7 @@ from tasks.ptq_search.statistics import load
 
 CACHE = ROOT / "benchmarks" / "cache" / "settings"
 ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")
-CONVOLUTIONS, PRODUCTS = ("conv2d", "depthwise_conv2d"), ("matmul_v2",)
+CONVOLUTIONS, TRANSPOSED, PRODUCTS = ("conv2d", "depthwise_conv2d"), "conv2d_transpose", ("matmul_v2",)
 
 SIDE_BY_SIDE = 2
 SENSITIVITY_SAMPLES = 8
@@ -45,7 +45,7 @@ SENSITIVITY_SAMPLES = 8
 PARTS = (
     *("benchmarks/table.py", "benchmarks/mobilenet.py", "tasks/prepare/**/*.py", "act/engines/*.py"),
     *(f"act/{name}.py" for name in ("model", "onnx_format", "quantization", "quality", "samples", "evaluation")),
-    *(f"tasks/ptq_search/{name}.py" for name in ("bias_correction", "calibrate", "schemes", "sensitivity")),
+    *(f"tasks/ptq_search/{name}.py" for name in ("bias_correction", "calibrate", "equalise", "schemes", "sensitivity")),
     *(f"tasks/ptq_search/{name}.py" for name in ("statistics", "weights", "thresholds/*")),
 )
 
@@ -68,7 +68,7 @@ class Subspace:
 SUBSPACES: Mapping[str, Subspace] = {
     "recogniser": Subspace(256, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 2, 8)),
     "classifier": Subspace(512, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
-    "detector": Subspace(64, (CONVOLUTIONS, ("conv2d",)), (0, 8)),
+    "detector": Subspace(64, ((*CONVOLUTIONS, TRANSPOSED), ("conv2d", TRANSPOSED)), (0, 8)),
     "mobilenet_v1": Subspace(2000, ((*CONVOLUTIONS, *PRODUCTS), ("conv2d", *PRODUCTS)), (0, 8)),
 }
 
@@ -191,7 +191,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
         run_stage(stage, "table", folder)
     artifacts = folder / "artifacts" / "table"
     prepared = artifacts / "prepare"
-    network = InferenceModel.load(prepared / "model")
+    network = InferenceModel.load(artifacts / "calibrate" / "model")
     layers = quantizable_layers(network, max(space.op_types, key=len))
     operators = json.loads((artifacts / "analyze" / "analysis.json").read_text(encoding="utf-8"))["operators"]
     statistics = load(artifacts / "calibrate" / STATISTICS_FILE)
