@@ -48,7 +48,7 @@ def twice(x: Any) -> Any:
 
 def shared(x: Any) -> Any:
     factor = scalar(1.5)
-    return depthwise(factor * nn.functional.hardswish(conv(x))) * factor
+    return depthwise(factor * nn.functional.hardswish(conv(x))) / factor
 
 
 CAN: dict[str, Callable[[Any], Any]] = {
