@@ -6,12 +6,13 @@ It has no bfloat16 kernels on the CPU; a quantized model is fused as far as its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 
@@ -22,6 +23,8 @@ class OnnxRuntime(Engine):
 
     def __init__(self) -> None:
         self._session: Any = None
+        self._path = Path()
+        self._providers: list[Any] = []
         self._output_names: list[str] = []
         self._threads = 1
 
@@ -32,18 +35,34 @@ class OnnxRuntime(Engine):
         return ("fp32", "int8")
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._providers = self._choose_providers(precision)
+        self._session = self._open()
+        self._output_names = [output.name for output in self._session.get_outputs()]
+
+    def _open(self) -> Any:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._output_names = [output.name for output in self._session.get_outputs()]
-        self._threads = threads
+        return onnxruntime.InferenceSession(str(self._path), options, providers=self._providers)
+
+    def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
+        """What the library takes as `providers`: names, or a name with its options."""
+        return ["CPUExecutionProvider"]
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        outputs: list[Array] = self._session.run(self._output_names, dict(feeds))
+        return self._run_in(self._session, feeds)
+
+    def streams(self, count: int) -> list[Runner]:
+        # A session each: in one, all streams would share the threads of a single inference.
+        sessions = [self._open() for _ in range(count)]
+        return [partial(self._run_in, session) for session in sessions]
+
+    def _run_in(self, session: Any, feeds: Mapping[str, Array]) -> list[Array]:
+        outputs: list[Array] = session.run(self._output_names, dict(feeds))
         return outputs
 
     def describe(self) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
@@ -58,8 +59,17 @@ class OpenVino(Engine):
         self._request = self._compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        results = self._request.infer(dict(feeds), share_inputs=True)
-        return [np.asarray(results[output]) for output in self._compiled.outputs]
+        return _infer(self._request, feeds)
+
+    def streams(self, count: int) -> list[Runner]:
+        settings = {
+            **self._settings,
+            "NUM_STREAMS": str(count),
+            "INFERENCE_NUM_THREADS": str(count * int(self._settings["INFERENCE_NUM_THREADS"])),
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
+        compiled = self._core.compile_model(str(self._path), "CPU", settings)
+        return [partial(_infer, compiled.create_infer_request()) for _ in range(count)]
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
@@ -100,3 +110,8 @@ class OpenVino(Engine):
             "streams": int(self._compiled.get_property("NUM_STREAMS")),
             "layers_by_precision": dict(layers.most_common()),
         }
+
+
+def _infer(request: Any, feeds: Mapping[str, Array]) -> list[Array]:
+    results = request.infer(dict(feeds), share_inputs=True)
+    return [np.asarray(results[output]) for output in request.model_outputs]

@@ -139,8 +139,8 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     target = Target(precisions=["fp32", "int8"])
     told: list[str] = []
     data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
-    rows = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
-    payload = to_json(rows, seed=0)
+    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
+    payload = to_json(measurement, seed=0)
     failures = {(e["engine"], e["name"]): e["failure"] and e["failure"]["kind"] for e in payload["variants"]}
     assert failures == {
         ("openvino", "fp32"): None,

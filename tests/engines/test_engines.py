@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
 import pytest
 
 from act.engines import ENGINES, EngineFailure, EngineProcess
+from act.engines.paddle_inference_gpu import PaddleTensorRt
 from act.machine import cpu_flags
 from act.model import InferenceModel
 from act.onnx_format import to_onnx
@@ -96,3 +99,35 @@ def test_onnxruntime_has_no_bf16(model: Path) -> None:
         pytest.raises(EngineFailure, match="unsupported: no bf16 here"),
     ):
         engine.load()
+
+
+def test_paddles_own_kernels_agree_and_offer_fp32_only(model: Path, samples: Path, reference: Array) -> None:
+    with EngineProcess("paddle_native", model, "fp32", 1, 60) as engine:
+        info = engine.load()
+        assert info.precisions == ["fp32"] and info.description["onednn"] is False
+        (outputs,) = engine.outputs(samples)
+    np.testing.assert_allclose(np.stack(list(outputs)), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_several_streams_run_at_the_same_time(name: str, model: Path, samples: Path) -> None:
+    with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:
+        engine.load()
+        assert engine.throughput(samples, 2, 2, 0.05) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_tensorrt_is_asked_for_the_precision_that_is_wanted(precision: Any) -> None:
+    from paddle import inference
+
+    config = Mock()
+    PaddleTensorRt()._choose_kernels(config, precision)
+    config.enable_use_gpu.assert_called_once()
+    asked = config.enable_tensorrt_engine.call_args.kwargs
+    wanted = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[precision]
+    assert asked["precision_mode"] == getattr(inference.PrecisionType, wanted)
+    assert asked["use_calib_mode"] is False
+    # The real class knows all these arguments: a build without TensorRT gets as far as missing it.
+    if inference.get_trt_compile_version() == (0, 0, 0):
+        with pytest.raises(RuntimeError, match="compile with TENSORRT"):
+            inference.Config().enable_tensorrt_engine(**asked)

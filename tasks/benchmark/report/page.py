@@ -204,7 +204,7 @@ def _warnings(inputs: Inputs) -> list[str]:
     noise, drop = inputs.measurements["noise"], inputs.choice.figures.drop
     if noise["noisy"]:
         found.append(
-            f"The machine was noisy: the latency of fp32 moved by {noise['unsteadiness']:.0%} between rounds. "
+            f"The machine was noisy: {noise['cause']}. "
             "Measure again on a quiet machine before trusting small differences."
         )
     if drop is not None and drop.value <= inputs.job.budget.max_quality_drop < drop.high:
