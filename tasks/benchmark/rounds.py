@@ -45,6 +45,11 @@ class Workload:
     failure: EngineFailure | None = None
 
     @property
+    def label(self) -> str:
+        """The shapes in short, such as `1x3x48x320`."""
+        return " ".join("x".join(map(str, shape)) for shape in self.inputs.values())
+
+    @property
     def seconds(self) -> Floats:
         """Of single runs, float [rounds, runs]."""
         return np.array(self.rounds)

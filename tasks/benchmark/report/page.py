@@ -19,6 +19,7 @@ from tasks.benchmark.report.tables import plain
 from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
 from tasks.benchmark.report.wording import (
     NOTHING,
+    TIMES,
     TO,
     between,
     factor,
@@ -27,6 +28,7 @@ from tasks.benchmark.report.wording import (
     size,
     three_digits,
 )
+from tasks.benchmark.rows import Figures
 
 METRIC_NAMES = {
     "ctc_exact": "share of lines read exactly",
@@ -109,6 +111,8 @@ def render(inputs: Inputs) -> str:
             for index, engine in enumerate(job.target.engines)
         ],
         groups=_groups(inputs),
+        running=_running(inputs.choice),
+        shapes=_shapes(inputs.choice),
         metric=METRIC_NAMES[job.metric],
         budget=job.budget,
         target=job.target,
@@ -207,6 +211,9 @@ def _warnings(inputs: Inputs) -> list[str]:
             f"The machine was noisy: {noise['cause']}. "
             "Measure again on a quiet machine before trusting small differences."
         )
+    unsteady = [title(v.row) for v in inputs.choice.verdicts if v.row.figures is not None and not v.row.figures.steady]
+    if unsteady:
+        found.append(f"Still not steady when the warm-up's time was up, measured all the same: {', '.join(unsteady)}.")
     if drop is not None and drop.value <= inputs.job.budget.max_quality_drop < drop.high:
         found.append(
             f"The drop is inside the budget as measured, but its 95 % interval reaches {drop.high:.4f}, beyond the "
@@ -259,6 +266,68 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
         "misses": list(verdict.misses),
     }
+
+
+def _running(choice: Choice) -> dict[str, Any]:
+    """What each variant takes and gives beside the time of one inference, in the order of the table before."""
+    ran = [(verdict.row, verdict.row.figures) for verdict in choice.verdicts if verdict.row.figures is not None]
+    streams = next((figures.throughput.streams for _, figures in ran if figures.throughput is not None), 0)
+    most = max((_per_second(figures) or 0.0 for _, figures in ran), default=0.0)
+    rows = []
+    for row, figures in ran:
+        per_second = _per_second(figures)
+        rows.append(
+            {
+                "name": title(row),
+                "won": row == choice.winner,
+                "per_second": three_digits(per_second) if per_second is not None else NOTHING,
+                "bar": charts.share_bar(per_second / most) if per_second is not None else "",
+                "cause": figures.throughput.failure.cause if figures.throughput and figures.throughput.failure else "",
+                "p90": three_digits(figures.p90_ms),
+                "memory": size(figures.peak_rss_bytes),
+                "load": f"{figures.load_seconds:.2f}",
+                "first": three_digits(figures.first_ms),
+            }
+        )
+    return {"streams": streams, "rows": rows}
+
+
+def _per_second(figures: Figures) -> float | None:
+    return figures.throughput.per_second if figures.throughput is not None else None
+
+
+def _shapes(choice: Choice) -> dict[str, Any] | None:
+    """The latency of each variant on each shape of the inputs, where there are several."""
+    ran = [(verdict.row, verdict.row.figures) for verdict in choice.verdicts if verdict.row.figures is not None]
+    shapes = ran[0][1].shapes
+    if len(shapes) < 2:
+        return None
+    return {
+        "heading": [_shape(shape.inputs) for shape in shapes],
+        "rows": [
+            {
+                "name": title(row),
+                "won": row == choice.winner,
+                "cells": [
+                    {
+                        "latency": three_digits(shape.median_ms) if shape.median_ms is not None else NOTHING,
+                        "note": factor(shape.speedup.value) if shape.speedup is not None else "",
+                        "cause": shape.failure.cause if shape.failure is not None else "",
+                    }
+                    for shape in figures.shapes
+                ],
+            }
+            for row, figures in ran
+        ],
+    }
+
+
+def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
+    """The shape of the only input, or the names and shapes of all."""
+    words = {name: TIMES.join(map(str, axes)) for name, axes in inputs.items()}
+    return (
+        next(iter(words.values())) if len(words) == 1 else ", ".join(f"{name} {word}" for name, word in words.items())
+    )
 
 
 def _trials(inputs: Inputs) -> dict[str, Any] | None:
