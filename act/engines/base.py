@@ -80,6 +80,16 @@ class Engine(ABC):
         """
         return []
 
+    def operators(self) -> dict[str, dict[str, Any]]:
+        """What the engine executes after it has fused what it can; may load the model once more.
+
+        Returns:
+            `multiplying`: for each precision (`int8`, `bf16`, `fp16`, `fp32`) how many kernels of each kind multiply
+            matrices in it. `conversions`: how many kernels of each kind only quantize or dequantize. Empty where the
+            engine does not tell.
+        """
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What the engine says it did with the loaded model: plain JSON values."""
         return {}

@@ -20,6 +20,10 @@ from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
 _KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder")
+# Layer types that multiply matrices, those that only quantize, and the precisions in the words of the settings.
+_MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
+_CONVERSIONS = ("FakeQuantize",)
+_PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -96,6 +100,20 @@ class OpenVino(Engine):
                 }
             )
         return sorted(kernels, key=lambda kernel: kernel.pop("order"))
+
+    def operators(self) -> dict[str, dict[str, Any]]:
+        multiplying: dict[str, Counter[str]] = {}
+        conversions: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            kind, precision = (node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            if kind in _MULTIPLYING:
+                multiplying.setdefault(_PRECISIONS.get(precision, precision), Counter())[kind] += 1
+            elif kind in _CONVERSIONS:
+                conversions[kind] += 1
+        return {
+            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
+            "conversions": dict(conversions),
+        }
 
     def describe(self) -> dict[str, Any]:
         """The settings in force, and how many executed layers run in each precision."""

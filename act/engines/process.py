@@ -266,6 +266,11 @@ class EngineProcess:
         ]
         return kernels
 
+    def operators(self) -> dict[str, dict[str, Any]]:
+        """What the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
+        operators: dict[str, dict[str, Any]] = self._call("operators")
+        return operators
+
     def peak_rss_bytes(self) -> int:
         """Largest resident memory of the worker so far."""
         peak: int = self._call("peak_rss")["bytes"]

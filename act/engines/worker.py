@@ -114,6 +114,10 @@ class Worker:
             self._streams = self._loaded.streams(streams)
             if not self._streams:
                 raise _Failure("unsupported", "this engine cannot run several streams")
+            # One after the other: OpenVINO's Python binding deadlocks when its very first two inferences begin together
+            # (one waits for the interpreter's lock, with it the other for what the first is initialising).
+            for run in self._streams:
+                run(feeds[0])
             self._run_streams(feeds, batch, 0.0)
         return {"per_second": self._run_streams(feeds, batch, seconds)}
 
@@ -150,6 +154,9 @@ class Worker:
 
     def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
         return {"kernels": self._loaded.profile(self._feeds(samples, batch)[0], runs)}
+
+    def operators(self) -> dict[str, Any]:
+        return self._loaded.operators()
 
     def peak_rss(self) -> dict[str, Any]:
         return {"bytes": _peak_rss_bytes()}

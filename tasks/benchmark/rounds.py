@@ -66,6 +66,7 @@ class Measured:
         peak_rss_bytes: largest resident memory of its process, one inference at a time.
         streams: samples a second with several streams, of each turn.
         streams_failure: why there is no such figure.
+        operators: what the engine executes, as `Engine.operators` gives it; empty where it does not tell.
     """
 
     workloads: list[Workload]
@@ -74,6 +75,7 @@ class Measured:
     peak_rss_bytes: int = 0
     streams: list[float] = field(default_factory=list)
     streams_failure: EngineFailure | None = None
+    operators: dict[str, Any] = field(default_factory=dict)
 
     @property
     def main(self) -> Workload:
@@ -139,6 +141,10 @@ def time_in_rounds(
         except EngineFailure as failure:
             running.fail(failure)
     _time_streams(everything, batch, stream_count(settings, threads), order)
+    # Last of all, because engines may load the model again for it.
+    for running in everything:
+        if running.measured.failure is None:
+            running.measured.operators = _operators(running.process)
     return noise
 
 
@@ -206,7 +212,8 @@ def to_json(measured: Measured, reference: Measured | None, streams: int, seed: 
         "failure": _failure_to_json(failure) if failure else None,
     }
     if failure is not None:
-        return {**entry, **dict.fromkeys(("latency", "speedup", "warm_up", "peak_rss_bytes", "throughput", "shapes"))}
+        names = ("latency", "speedup", "warm_up", "peak_rss_bytes", "throughput", "shapes", "operators")
+        return {**entry, **dict.fromkeys(names)}
     others = reference.workloads if reference is not None else []
     shapes = [
         _workload_to_json(workload, others[place] if place < len(others) else None, seed)
@@ -227,6 +234,7 @@ def to_json(measured: Measured, reference: Measured | None, streams: int, seed: 
         "peak_rss_bytes": measured.peak_rss_bytes,
         "throughput": _throughput_to_json(measured, streams),
         "shapes": shapes,
+        "operators": measured.operators,
     }
 
 
@@ -254,6 +262,13 @@ def _throughput_to_json(measured: Measured, streams: int) -> dict[str, Any] | No
         "fastest": max(turns) if failure is None else None,
         "failure": _failure_to_json(failure) if failure else None,
     }
+
+
+def _operators(process: EngineProcess) -> dict[str, Any]:
+    try:
+        return process.operators()
+    except EngineFailure as failure:
+        return {"failure": _failure_to_json(failure)}
 
 
 def _failure_to_json(failure: EngineFailure) -> dict[str, str]:

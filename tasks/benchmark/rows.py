@@ -67,6 +67,7 @@ class Figures:
         peak_rss_bytes: largest resident memory.
         throughput: of several streams, None where none was asked for.
         shapes: every input shape that was measured, the one that `median_ms` is of first.
+        operators: what the engine executes, as `act.engines.Engine.operators` gives it.
     """
 
     median_ms: float
@@ -83,6 +84,7 @@ class Figures:
     peak_rss_bytes: int
     throughput: Throughput | None
     shapes: tuple[ShapeFigures, ...]
+    operators: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def _row(entry: Mapping[str, Any]) -> MeasuredVariant:
             peak_rss_bytes=entry["peak_rss_bytes"],
             throughput=_throughput(entry["throughput"]),
             shapes=tuple(_shape(shape) for shape in entry["shapes"]),
+            operators=entry["operators"],
         ),
         failure=None,
     )

@@ -48,6 +48,12 @@ def entry(
             "fastest": 1600 / milliseconds,
             "failure": None,
         },
+        "operators": {
+            "multiplying": {"int8": {"Conv": 30}, "fp32": {"MatMul": 2}}
+            if "int8" in precision
+            else {"fp32": {"Conv": 32}},
+            "conversions": {"QuantizeLinear": 4} if "int8" in precision else {},
+        },
         "shapes": [{"inputs": {"x": [1, 3, 48, 320]}, "latency": latency, "speedup": speedup, "failure": None}],
         "peak_rss_bytes": 10**8,
         "speedup": speedup,
@@ -59,6 +65,6 @@ def entry(
 def failed(engine: str, name: str, kind: str, cause: str) -> dict[str, Any]:
     """A variant that did not run."""
     row = entry(engine, name, 1.0, 0.0)
-    names = ("latency", "warm_up", "throughput", "shapes", "quality", "speedup", "drop", "load_seconds")
+    names = ("latency", "warm_up", "throughput", "shapes", "operators", "quality", "speedup", "drop", "load_seconds")
     nothing = dict.fromkeys((*names, "peak_rss_bytes"))
     return {**row, **nothing, "failure": {"kind": kind, "cause": cause}}

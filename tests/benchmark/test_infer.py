@@ -216,6 +216,8 @@ def test_models_side_by_side_in_a_table_and_as_json(folder: Path) -> None:
         )
         assert row["throughput"]["streams"] == 2 and row["throughput"]["per_second"] > 0
         assert row["peak_rss_bytes"] > 10**7 and row["load_seconds"] > 0 and row["warm_up"]["first_ms"] > 0
+    assert int8["operators"]["multiplying"] == {"fp32": {"Conv": 1}}  # its weights are float: nothing to run in int8
+    assert int8["operators"]["conversions"] == {"QuantizeLinear": 1, "DequantizeLinear": 1}
     refused = rows["fp32.onnx", "onnxruntime"]["failure"]
     assert refused["kind"] == "unsupported" and "no bf16 here" in refused["cause"]
     assert figures["noise"]["reference"]["runs"] > 0 and figures["noise"]["cores_used_by_others"] is not None
@@ -265,5 +267,9 @@ def test_the_table_shortens_names_and_says_what_disturbed(tmp_path: Path) -> Non
     assert lines[1].split()[:5] == ["1", "x/fp32/m.onnx", "openvino", "fp32", "1x3x48x320"]
     assert "2.50 (2.42 to 2.58)" in lines[2] and "375.0 (2 streams)" in lines[2]
     assert lines[3].endswith("crash, see below")
-    assert lines[4:6] == ["row 2: a note", "row 3: crash: ended by SIGSEGV"]
+    assert lines[4:7] == [
+        "row 2: a note",
+        "row 2: 30 of 32 layers in int8; 2 MatMul in fp32; not fused: 4 QuantizeLinear",
+        "row 3: crash: ended by SIGSEGV",
+    ]
     assert "other processes used 0.50" in lines[-1]

@@ -234,6 +234,7 @@ def test_the_page_tells_throughput_and_further_shapes_with_their_failures(worksp
     workspace.report(max_quality_drop=0.01)
     text = Page(workspace.page()).text
     assert "Throughput, memory and loading" in text and "2 streams" in text and "375" in text
+    assert "int8-ptq on OpenVINO30 of 32 layers in int82 MatMul in fp324 QuantizeLinear" in text
     assert "Latency by shape" not in text and "not steady" not in text
     measured = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "bf16", 4, 0.795)]
     refused = {"kind": "error", "cause": HOSTILE}

@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         if field.annotation is bool:
             options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
         elif get_origin(field.annotation) in (list, tuple):
-            options["nargs"] = "+"
+            options["nargs"] = "*"
         parser.add_argument(f"--{name}", **options)
     return parser
 

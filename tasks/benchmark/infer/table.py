@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from tasks.benchmark.report.wording import executed
+
 _HEADING = ("", "model", "engine", "runs in", "inputs", "median", "p10", "p90", "times as fast (95 %)")
 _MORE = ("samples/s", "memory", "load", "first run", "files")
 # From here on columns hold numbers and are aligned on the right.
@@ -87,6 +89,9 @@ def _notes(entry: Mapping[str, Any]) -> Iterator[str]:
         return
     if entry["note"]:
         yield entry["note"]
+    words = executed(entry["operators"])
+    if "int8" in entry["precision"] and words.share:
+        yield "; ".join(filter(None, [words.share, words.above, f"not fused: {words.conversions or 'nothing'}"]))
     if not entry["warm_up"]["steady"]:
         yield "its latency did not become steady in the warm-up"
     for shape in entry["shapes"]:

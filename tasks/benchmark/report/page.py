@@ -22,6 +22,7 @@ from tasks.benchmark.report.wording import (
     TIMES,
     TO,
     between,
+    executed,
     factor,
     loss,
     milliseconds,
@@ -113,6 +114,7 @@ def render(inputs: Inputs) -> str:
         groups=_groups(inputs),
         running=_running(inputs.choice),
         shapes=_shapes(inputs.choice),
+        executed=_executed(inputs.choice),
         metric=METRIC_NAMES[job.metric],
         budget=job.budget,
         target=job.target,
@@ -248,7 +250,6 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         kind = row.failure.kind if row.failure else "error"
         cause = row.failure.cause if row.failure else "nothing was measured"
         return {**line, "state": "failed", "failure": _FAILURES.get(kind, kind), "cause": cause}
-    layers = row.description.get("layers_by_precision")
     return {
         **line,
         "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
@@ -262,7 +263,7 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "drop": loss(figures.drop.value) if figures.drop else NOTHING,
         "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
         "memory": size(figures.peak_rss_bytes),
-        "layers": ", ".join(f"{count} {name}" for name, count in layers.items()) if layers else "",
+        "layers": executed(figures.operators).share,
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
         "misses": list(verdict.misses),
     }
@@ -320,6 +321,17 @@ def _shapes(choice: Choice) -> dict[str, Any] | None:
             for row, figures in ran
         ],
     }
+
+
+def _executed(choice: Choice) -> list[dict[str, Any]]:
+    """What the engines made of the int8 variants: those that tell."""
+    rows = []
+    for verdict in choice.verdicts:
+        row, figures = verdict.row, verdict.row.figures
+        words = executed(figures.operators) if figures is not None and "int8" in row.precision else None
+        if words is not None and words.share:
+            rows.append({"name": title(row), "won": row == choice.winner, **vars(words)})
+    return rows
 
 
 def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
