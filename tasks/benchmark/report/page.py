@@ -263,7 +263,7 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "drop": loss(figures.drop.value) if figures.drop else NOTHING,
         "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
         "memory": size(figures.peak_rss_bytes),
-        "layers": executed(figures.operators).share,
+        "layers": executed(figures.operators).share if row.precision != "fp32" else "",
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
         "misses": list(verdict.misses),
     }
