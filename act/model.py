@@ -204,21 +204,34 @@ def find_files(path: Path, model_filename: str | None = None, params_filename: s
     return program_file, weights_file
 
 
+def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
+    """The inputs of a program file in order, and the types of its operators; Paddle does not load it.
+
+    Raises:
+        InputError: the file does not parse, or an input is no tensor.
+    """
+    block = _parse(program_file).blocks[0]
+    variables = {variable.name: variable for variable in block.vars}
+    feeds: dict[int, FeedSpec] = {}
+    for op in block.ops:
+        if op.type == "feed":
+            column = next((attribute.i for attribute in op.attrs if attribute.name == "col"), len(feeds))
+            name = next((slot.arguments[0] for slot in op.outputs if slot.arguments), "")
+            tensor = variables[name].type.lod_tensor.tensor if name in variables else None
+            if tensor is None or tensor.data_type not in _DTYPES:
+                raise InputError(f"{program_file}: its input `{name}` is no tensor; export the model again")
+            feeds[column] = FeedSpec(name, _DTYPES[tensor.data_type], tuple(tensor.dims))
+    types = frozenset(op.type for op in block.ops)
+    return [feeds[column] for column in sorted(feeds)], types
+
+
 def check_files(program_file: Path, weights_file: Path) -> None:
     """Refuse damaged files before Paddle reads them.
 
     Raises:
         InputError: the program does not parse, or the weights file is cut off, too long, or made for another program.
     """
-    try:
-        program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
-    except (DecodeError, OSError) as error:
-        raise InputError(
-            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
-        ) from None
-    if not program.blocks or not program.blocks[0].ops:
-        raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
-    weights = _persistable(program)
+    weights = _persistable(_parse(program_file))
     size = weights_file.stat().st_size
     with weights_file.open("rb") as file:
         for variable in weights:
@@ -240,6 +253,18 @@ def check_files(program_file: Path, weights_file: Path) -> None:
             raise InputError(
                 f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together"
             )
+
+
+def _parse(program_file: Path) -> Any:
+    try:
+        program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
+    except (DecodeError, OSError) as error:
+        raise InputError(
+            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
+        ) from None
+    if not program.blocks or not program.blocks[0].ops:
+        raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
+    return program
 
 
 def _read_tensor_header(file: Any, size: int) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -28,6 +29,8 @@ RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
 
 PAGE_STEP = 32
+
+Checked = TypeVar("Checked", bound="Settings")
 
 JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -229,13 +232,31 @@ class Qat(Settings):
     time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
 
 
-class Benchmark(Settings):
-    """How latency is measured."""
+class Timing(Settings):
+    """How latency and throughput are measured."""
 
     rounds: int = Field(default=15, ge=3, le=10_000, description="turns that every candidate takes, in random order")
     runs_per_round: int = Field(default=8, ge=1, le=10_000)
     time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
+    streams: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="inferences at a time when throughput is measured; as many as there are cores for when left out, "
+        "1 measures none",
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+
+class Benchmark(Timing):
+    """How the candidates of a job are measured."""
+
+    shapes: list[dict[str, Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]]] = Field(
+        default=[],
+        max_length=16,
+        description="further shapes of the inputs to measure the latency of, for models with dynamic axes: for each "
+        "feed the shape of a sample, without the batch axis",
+    )
 
 
 class Job(Settings):
@@ -317,10 +338,24 @@ def load(path: Path = DEFAULT_PATH) -> Params:
     Raises:
         InputError: the file is missing, is not YAML, or a key or value is wrong. Every wrong key is named.
     """
+    raw = read_mapping(path, "run from the folder that holds params.yaml")
+    return validate(Params, raw, str(path))
+
+
+def read_mapping(path: Path, cure: str) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Args:
+        path: of the file.
+        cure: what to do when there is no such file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run from the folder that holds params.yaml") from None
+        raise InputError(f"{path}: no such file; {cure}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     try:
@@ -328,11 +363,25 @@ def load(path: Path = DEFAULT_PATH) -> Params:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{path}: must hold a mapping with the key `jobs`, found {type(raw).__name__}")
+        raise InputError(f"{path}: must hold a mapping (`key: value`), found {type(raw).__name__}")
+    return raw
+
+
+def validate(kind: type[Checked], raw: Mapping[str, Any], origin: str) -> Checked:
+    """Settings from what a file holds.
+
+    Args:
+        kind: which settings.
+        raw: keys and values.
+        origin: where they come from, for the message.
+
+    Raises:
+        InputError: a key or value is wrong. Every wrong key is named.
+    """
     try:
-        return Params.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise InputError(_explain(path, error)) from None
+        raise InputError(_explain(kind, origin, error)) from None
 
 
 def load_job(name: str, path: Path = DEFAULT_PATH) -> Job:
@@ -347,19 +396,19 @@ def load_job(name: str, path: Path = DEFAULT_PATH) -> Job:
     return jobs[name]
 
 
-def _explain(path: Path, error: ValidationError) -> str:
+def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
     """One line: for each wrong setting its key, the value found, and what is allowed."""
     parts = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"] if part not in ("text_lines", "arrays"))
         allowed = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            parts.append(f"`{key}` is not a known key{_nearest(problem['loc'])}")
+            parts.append(f"`{key}` is not a known key{_nearest(kind, problem['loc'])}")
         elif problem["type"] == "missing":
             parts.append(f"`{key}` is missing")
         else:
-            parts.append(f"`{key}` is {_short(problem['input'])}: {allowed}")
-    return f"{path}: " + "; ".join(parts)
+            parts.append(f"`{key}` is {_short(problem['input'])}: {allowed}" if key else allowed)
+    return f"{origin}: " + "; ".join(parts)
 
 
 def _short(value: Any) -> str:
@@ -369,9 +418,9 @@ def _short(value: Any) -> str:
     return short.repr(value)
 
 
-def _nearest(location: tuple[int | str, ...]) -> str:
+def _nearest(kind: type[Settings], location: tuple[int | str, ...]) -> str:
     """The keys that are known where an unknown one stands."""
-    model: Any = Params
+    model: Any = kind
     for part in location[:-1]:
         if model is Params and part == "jobs":
             continue

@@ -5,7 +5,16 @@ A new engine is one file with a subclass of `Engine` and one line in `registry.p
 """
 
 from act.engines.base import Engine, RuntimePrecision
-from act.engines.process import EngineFailure, EngineProcess, FailureKind, LoadInfo
+from act.engines.process import EngineFailure, EngineProcess, FailureKind, LoadInfo, WarmUp
 from act.engines.registry import ENGINES
 
-__all__ = ["ENGINES", "Engine", "EngineFailure", "EngineProcess", "FailureKind", "LoadInfo", "RuntimePrecision"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineFailure",
+    "EngineProcess",
+    "FailureKind",
+    "LoadInfo",
+    "RuntimePrecision",
+    "WarmUp",
+]

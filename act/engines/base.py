@@ -6,7 +6,7 @@ An engine is used by one worker process for one model (`act/engines/worker.py`);
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,9 @@ from act.samples import Array
 
 # How a model runs, not how it is stored: `bf16` runs fp32 files in bfloat16, `int8+bf16` runs a quantized file with
 # bfloat16 for whatever is not quantized.
-RuntimePrecision = Literal["fp32", "bf16", "int8", "int8+bf16"]
+RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16"]
+
+Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
 class Engine(ABC):
@@ -29,6 +31,10 @@ class Engine(ABC):
     @abstractmethod
     def version(self) -> str:
         """The version of the engine's library."""
+
+    def lacks(self) -> str | None:
+        """What this machine or the engine's build lacks to run at all, with the cure; None where nothing is lacking."""
+        return None
 
     @abstractmethod
     def precisions(self) -> tuple[RuntimePrecision, ...]:
@@ -55,6 +61,16 @@ class Engine(ABC):
             The model's outputs in order, batch axis first, owned by the caller.
         """
 
+    def streams(self, count: int) -> list[Runner]:
+        """Ways to run the loaded model at the same time, each from a thread of its own; they do what `run` does.
+
+        Each inference uses as many threads as `load` was told.
+
+        Returns:
+            `count` of them, or nothing where the engine cannot do this.
+        """
+        return []
+
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         """The time that each kernel of the loaded model takes, in the order in which they run.
 
@@ -63,6 +79,16 @@ class Engine(ABC):
             where the engine does not tell.
         """
         return []
+
+    def operators(self) -> dict[str, dict[str, Any]]:
+        """What the engine executes after it has fused what it can; may load the model once more.
+
+        Returns:
+            `multiplying`: for each precision (`int8`, `bf16`, `fp16`, `fp32`) how many kernels of each kind multiply
+            matrices in it. `conversions`: how many kernels of each kind only quantize or dequantize. Empty where the
+            engine does not tell.
+        """
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """What the engine says it did with the loaded model: plain JSON values."""

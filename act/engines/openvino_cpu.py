@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openvino
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
 _KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder")
+# Layer types that multiply matrices, those that only quantize, and the precisions in the words of the settings.
+_MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
+_CONVERSIONS = ("FakeQuantize",)
+_PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -53,13 +58,25 @@ class OpenVino(Engine):
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
+            # It alone among the engines would tie its threads to cores: with other work on one of those it took three
+            # times as long, while the others moved over.
+            "ENABLE_CPU_PINNING": "NO",
         }
         self._compiled = self._core.compile_model(str(path), "CPU", self._settings)
         self._request = self._compiled.create_infer_request()
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        results = self._request.infer(dict(feeds), share_inputs=True)
-        return [np.asarray(results[output]) for output in self._compiled.outputs]
+        return _infer(self._request, feeds)
+
+    def streams(self, count: int) -> list[Runner]:
+        settings = {
+            **self._settings,
+            "NUM_STREAMS": str(count),
+            "INFERENCE_NUM_THREADS": str(count * int(self._settings["INFERENCE_NUM_THREADS"])),
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
+        compiled = self._core.compile_model(str(self._path), "CPU", settings)
+        return [partial(_infer, compiled.create_infer_request()) for _ in range(count)]
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
@@ -87,6 +104,20 @@ class OpenVino(Engine):
             )
         return sorted(kernels, key=lambda kernel: kernel.pop("order"))
 
+    def operators(self) -> dict[str, dict[str, Any]]:
+        multiplying: dict[str, Counter[str]] = {}
+        conversions: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            kind, precision = (node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
+            if kind in _MULTIPLYING:
+                multiplying.setdefault(_PRECISIONS.get(precision, precision), Counter())[kind] += 1
+            elif kind in _CONVERSIONS:
+                conversions[kind] += 1
+        return {
+            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
+            "conversions": dict(conversions),
+        }
+
     def describe(self) -> dict[str, Any]:
         """The settings in force, and how many executed layers run in each precision."""
         layers: Counter[str] = Counter()
@@ -100,3 +131,8 @@ class OpenVino(Engine):
             "streams": int(self._compiled.get_property("NUM_STREAMS")),
             "layers_by_precision": dict(layers.most_common()),
         }
+
+
+def _infer(request: Any, feeds: Mapping[str, Array]) -> list[Array]:
+    results = request.infer(dict(feeds), share_inputs=True)
+    return [np.asarray(results[output]) for output in request.model_outputs]

@@ -2,17 +2,19 @@
 
 A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_format`) runs in int8 only when
 `enable_mkldnn_int8` is set; without it every pair is executed one by one, which is slower than fp32.
+`PaddleNative` is the same without oneDNN: Paddle's own kernels, in fp32 only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
 from act.machine import BF16_FLAGS, cpu_flags
 from act.paddle_setup import paddle
 from act.samples import Array
@@ -41,33 +43,57 @@ class PaddleInference(Engine):
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
         config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))
-        config.disable_gpu()
         config.disable_glog_info()
         config.switch_ir_optim(True)
         config.enable_memory_optim()
         config.set_cpu_math_library_num_threads(threads)
+        self._choose_kernels(config, precision)
+        self._predictor = inference.create_predictor(config)
+        self._described = {
+            **self._kernels_in_force(config),
+            "kernels": precision,
+            "threads": int(config.cpu_math_library_num_threads()),
+        }
+
+    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
+        config.disable_gpu()
         config.enable_mkldnn()
         config.set_mkldnn_cache_capacity(_CACHED_SHAPES)
         if precision == "bf16":
             config.enable_mkldnn_bfloat16()
         if precision == "int8":
             config.enable_mkldnn_int8()
-        self._predictor = inference.create_predictor(config)
-        self._described = {
-            "onednn": bool(config.mkldnn_enabled()),
-            "kernels": precision,
-            "threads": int(config.cpu_math_library_num_threads()),
-        }
+
+    def _kernels_in_force(self, config: Any) -> dict[str, Any]:
+        """What the library says it will use once it is ready."""
+        return {"onednn": bool(config.mkldnn_enabled())}
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        for name in self._predictor.get_input_names():
-            self._predictor.get_input_handle(name).copy_from_cpu(feeds[name])
-        self._predictor.run()
-        return [
-            np.asarray(self._predictor.get_output_handle(name).copy_to_cpu())
-            for name in self._predictor.get_output_names()
-        ]
+        return _predict(self._predictor, feeds)
+
+    def streams(self, count: int) -> list[Runner]:
+        return [partial(_predict, self._predictor.clone()) for _ in range(count)]
 
     def describe(self) -> dict[str, Any]:
-        """Which oneDNN kernels are switched on, and the number of threads."""
+        """Which kernels are switched on, and the number of threads."""
         return self._described
+
+
+class PaddleNative(PaddleInference):
+    """Paddle's predictor with its own CPU kernels."""
+
+    name = "paddle_native"
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        return ("fp32",)
+
+    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
+        config.disable_gpu()
+        config.disable_mkldnn()
+
+
+def _predict(predictor: Any, feeds: Mapping[str, Array]) -> list[Array]:
+    for name in predictor.get_input_names():
+        predictor.get_input_handle(name).copy_from_cpu(feeds[name])
+    predictor.run()
+    return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in predictor.get_output_names()]

@@ -22,7 +22,7 @@ from typing import IO, Any, Literal, final
 
 import act
 from act.engines.base import RuntimePrecision
-from act.engines.registry import ENGINES
+from act.engines.registry import location
 from act.params import Metric
 from act.quality import Quality
 from act.samples import Ragged, Samples
@@ -70,6 +70,23 @@ class LoadInfo:
     description: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """How a model came to a steady latency.
+
+    Attributes:
+        runs: inferences made.
+        seconds: time that they took.
+        first_seconds: time of the very first, in which engines compile or allocate what they put off until then.
+        steady: whether the latency became steady before the time was up.
+    """
+
+    runs: int
+    seconds: float
+    first_seconds: float
+    steady: bool
+
+
 @final
 class EngineProcess:
     """One engine with one model in a process of its own; a context manager.
@@ -78,7 +95,7 @@ class EngineProcess:
     raises the same failure.
 
     Args:
-        engine: its name in `ENGINES`.
+        engine: its name in `act/engines/registry.py`.
         path: a `.onnx` file, or for Paddle Inference a folder with `model.pdmodel` and `model.pdiparams`.
         precision: how to run it.
         threads: threads that one inference may use.
@@ -116,7 +133,7 @@ class EngineProcess:
         self._replies, theirs = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "act.engines.worker", ENGINES[self.engine], str(theirs)],
+                [sys.executable, "-m", "act.engines.worker", location(self.engine), str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,
@@ -135,6 +152,13 @@ class EngineProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process that runs the engine."""
+        if self._process is None:
+            raise RuntimeError("the process is not started yet")
+        return self._process.pid
 
     def close(self) -> None:
         """End the process and everything that it started; may be called twice."""
@@ -157,19 +181,15 @@ class EngineProcess:
         reply = self._call("load", path=str(self.path.resolve()), precision=self.precision, threads=self.threads)
         return LoadInfo(**reply)
 
-    def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> int:
+    def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> WarmUp:
         """Run until the latency is steady, at most about `seconds`.
 
         Args:
             samples: folder that `Samples.save` wrote.
             batch: samples in each run.
             seconds: when to give up waiting for steadiness.
-
-        Returns:
-            Number of runs made.
         """
-        runs: int = self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds)["runs"]
-        return runs
+        return WarmUp(**self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds))
 
     def time(self, samples: Path, batch: int, runs: int, first: int = 0) -> list[float]:
         """Time single inferences.
@@ -187,6 +207,22 @@ class EngineProcess:
             "seconds"
         ]
         return seconds
+
+    def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
+        """Samples a second that several streams together do, each an inference after the other.
+
+        The streams stay open afterwards, so that it can be asked again, and hold their memory.
+
+        Args:
+            samples: folder that `Samples.save` wrote.
+            batch: samples in each run.
+            streams: how many inferences at a time, each with the threads of this process' settings.
+            seconds: for how long.
+        """
+        per_second: float = self._call(
+            "throughput", samples=str(samples.resolve()), batch=batch, streams=streams, seconds=seconds
+        )["per_second"]
+        return per_second
 
     def quality(
         self, samples: Path, metric: Metric, reference: Path | None = None, count: int | None = None, batch: int = 1
@@ -229,6 +265,11 @@ class EngineProcess:
             "kernels"
         ]
         return kernels
+
+    def operators(self) -> dict[str, dict[str, Any]]:
+        """What the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
+        operators: dict[str, dict[str, Any]] = self._call("operators")
+        return operators
 
     def peak_rss_bytes(self) -> int:
         """Largest resident memory of the worker so far."""

@@ -15,6 +15,19 @@ ENGINES = {
     "onnxruntime": "act.engines.onnxruntime_cpu:OnnxRuntime",
     "paddle_inference": "act.engines.paddle_inference_cpu:PaddleInference",
 }
+# What only the stand-alone measurement offers (`tasks/benchmark/infer`): no job can have them as its target.
+STANDALONE_ENGINES = {
+    "paddle_native": "act.engines.paddle_inference_cpu:PaddleNative",
+    "paddle_gpu": "act.engines.paddle_inference_gpu:PaddleGpu",
+    "paddle_tensorrt": "act.engines.paddle_inference_gpu:PaddleTensorRt",
+    "onnxruntime_cuda": "act.engines.onnxruntime_gpu:OnnxRuntimeCuda",
+    "onnxruntime_tensorrt": "act.engines.onnxruntime_gpu:OnnxRuntimeTensorRt",
+}
+
+
+def location(engine: str) -> str:
+    """Where the class of a named engine is: `module:Class`."""
+    return {**STANDALONE_ENGINES, **ENGINES}[engine]
 
 
 def create(location: str) -> Engine:

@@ -15,22 +15,27 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine
+from act.engines.base import Engine, Runner
 from act.engines.registry import create
 from act.errors import InputError
 from act.quality import scorer
 from act.samples import Array, Ragged, Samples
 
-# Latency is steady when the medians of two windows of runs in a row differ by less than this share.
+# Latency is steady when the medians of two windows of runs in a row differ by less than this share. A window is a
+# quarter of all runs so far, so that models of microseconds are not called steady within microseconds.
 _STEADY = 0.03
-_WINDOW = 5
-_FEWEST_WARM_UP_RUNS = 2 * _WINDOW
+_FEWEST_IN_WINDOW = 5
+_FEWEST_WARM_UP_RUNS = 2 * _FEWEST_IN_WINDOW
+_SHORTEST_WARM_UP_SECONDS = 0.1
+# Runs of each stream before throughput is counted.
+_STREAM_WARM_UP_RUNS = 3
 # Batches kept ready for timing; more would only push the model out of the CPU's caches.
 _TIMED_BATCHES = 16
 _ALARM_SLACK_SECONDS = 30
@@ -49,12 +54,16 @@ class Worker:
         self._location = location
         self._engine: Engine | None = None
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
+        self._streams: list[Runner] = []
 
     def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
         try:
             engine = create(self._location)
         except ImportError as error:
             raise _Failure("missing", f"the engine cannot be imported: {error}") from error
+        lacking = engine.lacks()
+        if lacking is not None:
+            raise _Failure("missing", lacking)
         offered = engine.precisions()
         wanted = next((name for name in offered if name == precision), None)
         if wanted is None:
@@ -75,22 +84,55 @@ class Worker:
 
     def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)
-        for output in self._loaded.run(feeds[0]):
+        started = time.perf_counter()
+        outputs = self._loaded.run(feeds[0])
+        first = time.perf_counter() - started
+        for output in outputs:
             _check_finite(output, 0)
         taken: list[float] = []
-        started = time.perf_counter()
-        while len(taken) < _FEWEST_WARM_UP_RUNS or time.perf_counter() - started < seconds:
+        steady = False
+        while not steady and (len(taken) < _FEWEST_WARM_UP_RUNS or time.perf_counter() - started < seconds):
             taken.append(self._run_timed(feeds[len(taken) % len(feeds)]))
-            last, before = taken[-_WINDOW:], taken[-2 * _WINDOW : -_WINDOW]
-            if len(taken) >= _FEWEST_WARM_UP_RUNS and abs(np.median(last) / np.median(before) - 1) < _STEADY:
-                break
-        return {"runs": len(taken) + 1}
+            enough = len(taken) >= _FEWEST_WARM_UP_RUNS
+            steady = enough and sum(taken) >= min(seconds, _SHORTEST_WARM_UP_SECONDS) and _is_steady(taken)
+        return {
+            "runs": len(taken) + 1,
+            "seconds": time.perf_counter() - started,
+            "first_seconds": first,
+            "steady": steady,
+        }
 
     def time(self, samples: str, batch: int, runs: int, first: int) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
         self._run_timed(feeds[first % len(feeds)])
         return {"seconds": [self._run_timed(feeds[(first + index) % len(feeds)]) for index in range(runs)]}
+
+    def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
+        feeds = self._feeds(samples, batch)
+        if len(self._streams) != streams:
+            self._streams = self._loaded.streams(streams)
+            if not self._streams:
+                raise _Failure("unsupported", "this engine cannot run several streams")
+            # One after the other: OpenVINO's Python binding deadlocks when its very first two inferences begin together
+            # (one waits for the interpreter's lock, with it the other for what the first is initialising).
+            for run in self._streams:
+                run(feeds[0])
+            self._run_streams(feeds, batch, 0.0)
+        return {"per_second": self._run_streams(feeds, batch, seconds)}
+
+    def _run_streams(self, feeds: list[dict[str, Array]], batch: int, seconds: float) -> float:
+        """Samples a second that all streams together do, each at least a few runs."""
+
+        def keep_running(run: Runner, first: int) -> float:
+            runs, started = 0, time.perf_counter()
+            while runs < _STREAM_WARM_UP_RUNS or time.perf_counter() - started < seconds:
+                run(feeds[(first + runs) % len(feeds)])
+                runs += 1
+            return runs * batch / (time.perf_counter() - started)
+
+        with ThreadPoolExecutor(len(self._streams)) as pool:
+            return sum(pool.map(keep_running, self._streams, range(len(self._streams))))
 
     def quality(
         self, samples: str, metric: Any, reference: str | None, count: int | None, batch: int
@@ -112,6 +154,9 @@ class Worker:
 
     def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
         return {"kernels": self._loaded.profile(self._feeds(samples, batch)[0], runs)}
+
+    def operators(self) -> dict[str, Any]:
+        return self._loaded.operators()
 
     def peak_rss(self) -> dict[str, Any]:
         return {"bytes": _peak_rss_bytes()}
@@ -153,6 +198,12 @@ class Worker:
             if not self._timed[key]:
                 raise _Failure("error", f"{samples}: no samples")
         return self._timed[key]
+
+
+def _is_steady(taken: list[float]) -> bool:
+    window = max(_FEWEST_IN_WINDOW, len(taken) // 4)
+    last, before = taken[-window:], taken[-2 * window : -window]
+    return bool(abs(np.median(last) / np.median(before) - 1) < _STEADY)
 
 
 def _load_samples(folder: str, count: int | None) -> Samples:

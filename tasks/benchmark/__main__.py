@@ -47,9 +47,10 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
             bar.set_postfix_str(done)
             bar.update()
 
-        rows = measure(candidates, job.target, job.benchmark, data, progress)
+        measurement = measure(candidates, job.target, job.benchmark, data, progress)
         bar.total = bar.n
-    payload = to_json(rows, job.benchmark.seed)
+    rows = measurement.rows
+    payload = to_json(measurement, job.benchmark.seed)
     write_json(
         folder / "measurements.json",
         {
@@ -69,8 +70,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         print(_line(entry))
     if payload["noise"]["noisy"]:
         print(
-            f"benchmark: the machine was noisy: fp32 latency moved by {payload['noise']['unsteadiness']:.0%} between "
-            "rounds; measure again on a quiet machine before trusting small differences"
+            f"benchmark: the machine was noisy: {payload['noise']['cause']}; measure again on a quiet machine before "
+            "trusting small differences"
         )
 
 
@@ -85,15 +86,16 @@ def _line(entry: dict[str, Any]) -> str:
 def _write_latencies(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["engine", "variant", "round", "run", "milliseconds"])
+        writer.writerow(["engine", "variant", "inputs", "round", "run", "milliseconds"])
         for row in rows:
-            for number, seconds in enumerate(row.rounds):
-                for run, second in enumerate(seconds):
-                    writer.writerow([row.variant.engine, row.variant.label, number, run, f"{1000 * second:.6f}"])
+            for workload in row.measured.workloads:
+                start = [row.variant.engine, row.variant.label, workload.label]
+                for number, seconds in enumerate(workload.rounds):
+                    writer.writerows([*start, number, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
 
 
 def _write_scores(path: Path, rows: Sequence[Row]) -> None:
-    measured = [row for row in rows if row.failure is None and row.quality is not None]
+    measured = [row for row in rows if row.measured.failure is None and row.quality is not None]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["sample", *(f"{row.variant.engine}/{row.variant.label}" for row in measured)])

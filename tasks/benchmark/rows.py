@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,30 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Samples a second of several streams, or why there is no such figure."""
+
+    streams: int
+    per_second: float | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
+class ShapeFigures:
+    """Latency on inputs of one shape, or why there is none.
+
+    Attributes:
+        inputs: shape of each input, batch axis first.
+    """
+
+    inputs: Mapping[str, Sequence[int]]
+    median_ms: float | None
+    p90_ms: float | None
+    speedup: Interval | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True)
 class Figures:
     """What was measured of a variant that ran.
 
@@ -38,7 +62,12 @@ class Figures:
         speedup: against fp32 on the same engine, or None where that failed.
         drop: quality lost against fp32 on the same engine, or None where that failed.
         load_seconds: from files to ready.
+        first_ms: the very first inference.
+        steady: whether the latency became steady before it was measured.
         peak_rss_bytes: largest resident memory.
+        throughput: of several streams, None where none was asked for.
+        shapes: every input shape that was measured, the one that `median_ms` is of first.
+        operators: what the engine executes, as `act.engines.Engine.operators` gives it.
     """
 
     median_ms: float
@@ -50,7 +79,12 @@ class Figures:
     speedup: Interval | None
     drop: Interval | None
     load_seconds: float
+    first_ms: float
+    steady: bool
     peak_rss_bytes: int
+    throughput: Throughput | None
+    shapes: tuple[ShapeFigures, ...]
+    operators: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,10 +144,36 @@ def _row(entry: Mapping[str, Any]) -> MeasuredVariant:
             speedup=_interval(entry["speedup"]),
             drop=_interval(entry["drop"]),
             load_seconds=entry["load_seconds"],
+            first_ms=entry["warm_up"]["first_ms"],
+            steady=entry["warm_up"]["steady"],
             peak_rss_bytes=entry["peak_rss_bytes"],
+            throughput=_throughput(entry["throughput"]),
+            shapes=tuple(_shape(shape) for shape in entry["shapes"]),
+            operators=entry["operators"],
         ),
         failure=None,
     )
+
+
+def _throughput(entry: Mapping[str, Any] | None) -> Throughput | None:
+    if entry is None:
+        return None
+    return Throughput(entry["streams"], entry["per_second"], _failure(entry["failure"]))
+
+
+def _shape(entry: Mapping[str, Any]) -> ShapeFigures:
+    latency = entry["latency"] or {}
+    return ShapeFigures(
+        entry["inputs"],
+        latency.get("median_ms"),
+        latency.get("p90_ms"),
+        _interval(entry["speedup"]),
+        _failure(entry["failure"]),
+    )
+
+
+def _failure(entry: Mapping[str, str] | None) -> Failure | None:
+    return Failure(**entry) if entry is not None else None
 
 
 def _interval(entry: Mapping[str, float] | None) -> Interval | None:

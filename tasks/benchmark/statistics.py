@@ -7,6 +7,8 @@ samples, so that what is common to both cancels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -86,12 +88,11 @@ def _interval(value: float, resampled: Floats) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def unsteadiness(seconds: Floats) -> float:
-    """How far the rounds disagree: the span of the middle 80 % of their medians, as a share of the whole median.
+def unsteadiness(rounds: Sequence[Sequence[float]]) -> float:
+    """How far the rounds disagree: the span of the middle 80 % of their medians, as a share of the middle one.
 
     Args:
-        seconds: of single runs, float [rounds, runs].
+        rounds: seconds of the runs of each round.
     """
-    medians = np.median(seconds, axis=1)
-    p10, p90 = np.percentile(medians, [10, 90])
-    return float((p90 - p10) / np.median(seconds))
+    p10, middle, p90 = np.percentile([np.median(seconds) for seconds in rounds], [10, 50, 90])
+    return float((p90 - p10) / middle)

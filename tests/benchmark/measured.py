@@ -20,6 +20,14 @@ def entry(
         ratio, lost = fp32[0] / milliseconds, fp32[1] - quality
         speedup = {"value": ratio, "low": 0.97 * ratio, "high": 1.03 * ratio}
         drop = {"value": lost, "low": lost - 0.004, "high": lost + 0.004}
+    latency = {
+        "median_ms": milliseconds,
+        "p10_ms": 0.9 * milliseconds,
+        "p90_ms": 1.2 * milliseconds,
+        "mad_ms": 0.02 * milliseconds,
+        "iqr_ms": 0.04 * milliseconds,
+        "runs": 120,
+    }
     return {
         "engine": engine,
         "name": name,
@@ -31,14 +39,22 @@ def entry(
         "description": {},
         "load_seconds": 0.1,
         "failure": None,
-        "latency": {
-            "median_ms": milliseconds,
-            "p10_ms": 0.9 * milliseconds,
-            "p90_ms": 1.2 * milliseconds,
-            "mad_ms": 0.02 * milliseconds,
-            "iqr_ms": 0.04 * milliseconds,
-            "runs": 120,
+        "latency": latency,
+        "warm_up": {"runs": 20, "seconds": 0.2, "first_ms": 3 * milliseconds, "steady": True},
+        "throughput": {
+            "streams": 2,
+            "per_second": 1500 / milliseconds,
+            "slowest": 1400 / milliseconds,
+            "fastest": 1600 / milliseconds,
+            "failure": None,
         },
+        "operators": {
+            "multiplying": {"int8": {"Conv": 30}, "fp32": {"MatMul": 2}}
+            if "int8" in precision
+            else {"fp32": {"Conv": 32}},
+            "conversions": {"QuantizeLinear": 4} if "int8" in precision else {},
+        },
+        "shapes": [{"inputs": {"x": [1, 3, 48, 320]}, "latency": latency, "speedup": speedup, "failure": None}],
         "peak_rss_bytes": 10**8,
         "speedup": speedup,
         "quality": {"value": quality},
@@ -49,5 +65,6 @@ def entry(
 def failed(engine: str, name: str, kind: str, cause: str) -> dict[str, Any]:
     """A variant that did not run."""
     row = entry(engine, name, 1.0, 0.0)
-    nothing = dict.fromkeys(("latency", "quality", "speedup", "drop", "load_seconds", "peak_rss_bytes"))
+    names = ("latency", "warm_up", "throughput", "shapes", "operators", "quality", "speedup", "drop", "load_seconds")
+    nothing = dict.fromkeys((*names, "peak_rss_bytes"))
     return {**row, **nothing, "failure": {"kind": kind, "cause": cause}}

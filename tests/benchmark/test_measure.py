@@ -38,7 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `prepare` and `export` leave it, with settings."""
     folder = tmp_path_factory.mktemp("workspace")
     job = yaml.safe_load((ROOT / "params.yaml").read_text())["jobs"]["classifier"]
-    job["benchmark"] = {"rounds": 3, "runs_per_round": 2}
+    job["benchmark"] = {"rounds": 3, "runs_per_round": 2, "streams": 2, "shapes": [{"x": [3, 48, 96]}]}
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"demo": job}}))
 
     exported = folder / "artifacts" / "demo" / "export"
@@ -119,14 +119,28 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
         assert int8["latency"]["runs"] == 6 and int8["latency"]["median_ms"] > 0
         assert int8["speedup"]["low"] <= int8["speedup"]["value"] <= int8["speedup"]["high"]
         assert int8["drop"]["value"] == pytest.approx(fp32["quality"]["value"] - int8["quality"]["value"])
+        assert [shape["inputs"] for shape in int8["shapes"]] == [{"x": [1, 3, 48, 192]}, {"x": [1, 3, 48, 96]}]
+        assert int8["shapes"][0]["latency"] == int8["latency"] and int8["shapes"][1]["latency"]["median_ms"] > 0
+        assert int8["throughput"]["per_second"] > 0 and int8["warm_up"]["first_ms"] > 0
+    assert measured["noise"]["cores_used_by_others"] is not None
     assert rows["onnxruntime", "bf16"]["failure"]["kind"] == "unsupported"
     assert ("openvino", "int8-ptq+bf16") in rows if HAS_BF16 else rows["openvino", "bf16"]["failure"]
     ran = sum(entry["failure"] is None for entry in rows.values())
     with (folder / "latencies.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 6 * ran
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 6 * ran and {line["inputs"] for line in lines} == {"1x3x48x192", "1x3x48x96"}
     with (folder / "scores.csv").open() as file:
         scores = list(csv.DictReader(file))
     assert len(scores) == 12 and len(scores[0]) == ran + 1
+
+
+def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None:
+    exported = workspace / "artifacts" / "demo" / "export"
+    candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
+    data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
+    for shape in ({"x": [48, 96]}, {"y": [3, 48, 96]}):
+        with pytest.raises(InputError, match=r"`benchmark.shapes.0.[xy]` is .*feeds are `x` with 3 axes"):
+            measure(candidates, Target(), Benchmark(shapes=[shape]), data, print)
 
 
 def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +153,8 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     target = Target(precisions=["fp32", "int8"])
     told: list[str] = []
     data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
-    rows = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
-    payload = to_json(rows, seed=0)
+    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
+    payload = to_json(measurement, seed=0)
     failures = {(e["engine"], e["name"]): e["failure"] and e["failure"]["kind"] for e in payload["variants"]}
     assert failures == {
         ("openvino", "fp32"): None,

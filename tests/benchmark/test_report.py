@@ -96,7 +96,7 @@ class Workspace:
             "benchmark/measurements.json",
             {
                 "variants": entries,
-                "noise": {"noisy": noisy, "unsteadiness": 0.25},
+                "noise": {"noisy": noisy, "cause": "a fixed piece of work took 25% longer at times"},
                 "machine": {"cpu": HOSTILE, "packages": {"openvino": "1"}},
                 "evaluation_samples": 512,
             },
@@ -158,10 +158,13 @@ def test_figures_for_dvc(workspace: Workspace) -> None:
     assert metrics["winner"] == "openvino/bf16"
     assert (metrics["latency_ms"], metrics["speedup"], metrics["quality"]) == (4, 2.5, 0.795)
     assert metrics["onnxruntime/fp32/latency_ms"] == 12
+    assert (metrics["p90_ms"], metrics["samples_per_second"], metrics["peak_rss_bytes"]) == (4.8, 375, 10**8)
+    assert metrics["onnxruntime/fp32/samples_per_second"] == 125 and metrics["openvino/bf16/first_ms"] == 12
     assert all(isinstance(value, (str, int, float)) for value in metrics.values())
     with (workspace.artifacts / "report" / "accuracy_latency.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["inside_budget"] for row in rows] == ["1", "1", "0", "1"]
+    assert [row["samples_per_second"] for row in rows] == ["150.0", "375.0", "500.0", "125.0"]
     for name in ("trials.csv", "training.csv"):  # there, with a heading, though the stages left nothing
         assert "quality" in (workspace.artifacts / "report" / name).read_text()
 
@@ -223,8 +226,32 @@ def test_the_page_says_when_the_machine_was_noisy_or_the_interval_leaves_the_bud
     assert "noisy" not in workspace.page() and "interval reaches" not in workspace.page()
     workspace.measure(MEASURED, noisy=True)
     workspace.report(max_quality_drop=0.006)
-    assert "moved by 25%" in workspace.page()
+    assert "took 25% longer at times" in workspace.page()
     assert "interval reaches 0.0090" in workspace.page()
+
+
+def test_the_page_tells_throughput_and_further_shapes_with_their_failures(workspace: Workspace) -> None:
+    workspace.report(max_quality_drop=0.01)
+    text = Page(workspace.page()).text
+    assert "Throughput, memory and loading" in text and "2 streams" in text and "375" in text
+    assert "int8-ptq on OpenVINO30 of 32 layers in int82 MatMul in fp324 QuantizeLinear" in text
+    assert "Latency by shape" not in text and "not steady" not in text
+    measured = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "bf16", 4, 0.795)]
+    refused = {"kind": "error", "cause": HOSTILE}
+    for row in measured:
+        (first,) = row["shapes"]
+        row["shapes"] = [first, {**first, "inputs": {"x": [1, 3, 48, 640]}, "latency": {"median_ms": 77, "p90_ms": 80}}]
+    measured[1]["shapes"][1] |= {"latency": None, "speedup": None, "failure": refused}
+    measured[1]["throughput"] |= {"per_second": None, "slowest": None, "fastest": None, "failure": refused}
+    measured[1]["warm_up"]["steady"] = False
+    workspace.measure(measured)
+    done = workspace.report(max_quality_drop=0.01)
+    assert done.returncode == 0, done.stderr
+    text = Page(workspace.page()).text
+    assert "1\N{MULTIPLICATION SIGN}3\N{MULTIPLICATION SIGN}48\N{MULTIPLICATION SIGN}640" in text and "77.0" in text
+    assert "Still not steady when the warm-up's time was up, measured all the same: bf16 on OpenVINO." in text
+    assert text.count(HOSTILE) == 2 + 1  # two causes, the CPU
+    assert workspace.manifest()["winner"]["samples_per_second"] is None
 
 
 def test_missing_inputs_end_with_one_line_and_change_nothing(workspace: Workspace) -> None:

@@ -47,5 +47,5 @@ def test_a_noisy_ratio_has_a_wide_interval_around_its_value_and_the_seed_fixes_i
 
 def test_unsteadiness_is_about_rounds_and_not_about_runs() -> None:
     runs = np.array([[1.0, 2.0, 3.0]] * 10)
-    assert unsteadiness(runs) == 0
-    assert unsteadiness(runs * np.linspace(1, 2, 10)[:, None]) > 0.3
+    assert unsteadiness(runs.tolist()) == 0
+    assert unsteadiness((runs * np.linspace(1, 2, 10)[:, None]).tolist()) > 0.3

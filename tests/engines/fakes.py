@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 
@@ -33,6 +33,9 @@ class Doubles(Engine):
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         return [np.asarray(2 * feed) for feed in feeds.values()]
+
+    def streams(self, count: int) -> list[Runner]:
+        return [self.run] * count
 
     def describe(self) -> dict[str, Any]:
         return {"threads_variable": os.environ["OMP_NUM_THREADS"]}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
 import pytest
 
 from act.engines import ENGINES, EngineFailure, EngineProcess
+from act.engines.paddle_inference_gpu import PaddleTensorRt
 from act.machine import cpu_flags
 from act.model import InferenceModel
 from act.onnx_format import to_onnx
@@ -96,3 +99,79 @@ def test_onnxruntime_has_no_bf16(model: Path) -> None:
         pytest.raises(EngineFailure, match="unsupported: no bf16 here"),
     ):
         engine.load()
+
+
+def test_paddles_own_kernels_agree_and_offer_fp32_only(model: Path, samples: Path, reference: Array) -> None:
+    with EngineProcess("paddle_native", model, "fp32", 1, 60) as engine:
+        info = engine.load()
+        assert info.precisions == ["fp32"] and info.description["onednn"] is False
+        (outputs,) = engine.outputs(samples)
+    np.testing.assert_allclose(np.stack(list(outputs)), reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_several_streams_run_at_the_same_time(name: str, model: Path, samples: Path) -> None:
+    with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:
+        engine.load()
+        assert engine.throughput(samples, 2, 2, 0.05) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_tensorrt_is_asked_for_the_precision_that_is_wanted(precision: Any) -> None:
+    from paddle import inference
+
+    config = Mock()
+    PaddleTensorRt()._choose_kernels(config, precision)
+    config.enable_use_gpu.assert_called_once()
+    asked = config.enable_tensorrt_engine.call_args.kwargs
+    wanted = {"fp32": "Float32", "fp16": "Half", "int8": "Int8"}[precision]
+    assert asked["precision_mode"] == getattr(inference.PrecisionType, wanted)
+    assert asked["use_calib_mode"] is False
+    # The real class knows all these arguments: a build without TensorRT gets as far as missing it.
+    if inference.get_trt_compile_version() == (0, 0, 0):
+        with pytest.raises(RuntimeError, match="compile with TENSORRT"):
+            inference.Config().enable_tensorrt_engine(**asked)
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_engines_tell_which_layers_run_in_int8_and_what_they_did_not_fuse(name: str, tmp_path: Path) -> None:
+    quantized = quantized_pair(tmp_path / "pair.onnx")
+    with EngineProcess(name, quantized, "int8", 1, 60) as engine:
+        engine.load()
+        told = engine.operators()
+    counts = {precision: sum(kinds.values()) for precision, kinds in told["multiplying"].items()}
+    # The second convolution has float weights: it stays in float, and what it reads is dequantized before it.
+    assert counts == {"int8": 1, "fp32": 1}
+    assert sum(told["conversions"].values()) >= 1
+    assert list(tmp_path.iterdir()) == [quantized]
+
+
+def quantized_pair(path: Path) -> Path:
+    """Two convolutions, the first with everything quantized that an engine needs to run it in int8."""
+    weight = np.random.default_rng(0).integers(-127, 128, size=(16, 16, 3, 3)).astype(np.int8)
+    constants = {
+        "q": weight,
+        "w_scale": np.full(16, 0.01, dtype=np.float32),
+        "w_zero": np.zeros(16, dtype=np.int8),
+        "scale": np.array(0.05, dtype=np.float32),
+        "zero": np.array(128, dtype=np.uint8),
+        "w": weight.astype(np.float32) / 100,
+    }
+    pairs = []
+    for source in ("x", "y"):
+        pairs.append(onnx.helper.make_node("QuantizeLinear", [source, "scale", "zero"], [f"{source}q"]))
+        pairs.append(onnx.helper.make_node("DequantizeLinear", [f"{source}q", "scale", "zero"], [f"{source}d"]))
+    nodes = [
+        *pairs[:2],
+        onnx.helper.make_node("DequantizeLinear", ["q", "w_scale", "w_zero"], ["wd"], axis=0),
+        onnx.helper.make_node("Conv", ["xd", "wd"], ["y"]),
+        *pairs[2:],
+        onnx.helper.make_node("Conv", ["yd", "w"], ["z"]),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 16, "h", "w"]) for name in ("x", "z")
+    ]
+    initialisers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "pair", ends[:1], ends[1:], initialisers)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8), path)
+    return path

@@ -60,7 +60,9 @@ def test_a_well_behaved_engine(fake: Callable[..., EngineProcess], samples: Path
         assert (info.version, info.precisions) == ("1", ["fp32"])
         assert info.description == {"threads_variable": "1"}
         assert info.peak_rss_bytes > 1_000_000
-        assert engine.warm_up(samples, batch=1, seconds=0.1) > 10
+        warm = engine.warm_up(samples, batch=1, seconds=0.1)
+        assert warm.runs > 10 and 0 < warm.first_seconds < warm.seconds
+        assert engine.throughput(samples, batch=2, streams=2, seconds=0.01) > 0
         assert len(engine.time(samples, batch=2, runs=5, first=7)) == 5
         doubled, counts = engine.outputs(samples, batch=2)
         assert [list(row) for row in doubled] == [[0, 2, 4]] * 3 + [[0, 2]]

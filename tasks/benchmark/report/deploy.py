@@ -80,6 +80,7 @@ def how_to_load(winner: MeasuredVariant, threads: int) -> str:
             f'    "INFERENCE_NUM_THREADS": "{threads}",\n'
             '    "NUM_STREAMS": "1",\n'
             '    "PERFORMANCE_HINT": "LATENCY",\n'
+            '    "ENABLE_CPU_PINNING": "NO",\n'
             "})\n"
             "# feeds: {input name: array with the batch axis first}\n"
             "outputs = model(feeds)"

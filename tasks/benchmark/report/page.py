@@ -19,14 +19,17 @@ from tasks.benchmark.report.tables import plain
 from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
 from tasks.benchmark.report.wording import (
     NOTHING,
+    TIMES,
     TO,
     between,
+    executed,
     factor,
     loss,
     milliseconds,
     size,
     three_digits,
 )
+from tasks.benchmark.rows import Figures
 
 METRIC_NAMES = {
     "ctc_exact": "share of lines read exactly",
@@ -109,6 +112,9 @@ def render(inputs: Inputs) -> str:
             for index, engine in enumerate(job.target.engines)
         ],
         groups=_groups(inputs),
+        running=_running(inputs.choice),
+        shapes=_shapes(inputs.choice),
+        executed=_executed(inputs.choice),
         metric=METRIC_NAMES[job.metric],
         budget=job.budget,
         target=job.target,
@@ -204,9 +210,12 @@ def _warnings(inputs: Inputs) -> list[str]:
     noise, drop = inputs.measurements["noise"], inputs.choice.figures.drop
     if noise["noisy"]:
         found.append(
-            f"The machine was noisy: the latency of fp32 moved by {noise['unsteadiness']:.0%} between rounds. "
+            f"The machine was noisy: {noise['cause']}. "
             "Measure again on a quiet machine before trusting small differences."
         )
+    unsteady = [title(v.row) for v in inputs.choice.verdicts if v.row.figures is not None and not v.row.figures.steady]
+    if unsteady:
+        found.append(f"Still not steady when the warm-up's time was up, measured all the same: {', '.join(unsteady)}.")
     if drop is not None and drop.value <= inputs.job.budget.max_quality_drop < drop.high:
         found.append(
             f"The drop is inside the budget as measured, but its 95 % interval reaches {drop.high:.4f}, beyond the "
@@ -241,7 +250,6 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         kind = row.failure.kind if row.failure else "error"
         cause = row.failure.cause if row.failure else "nothing was measured"
         return {**line, "state": "failed", "failure": _FAILURES.get(kind, kind), "cause": cause}
-    layers = row.description.get("layers_by_precision")
     return {
         **line,
         "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
@@ -255,10 +263,83 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "drop": loss(figures.drop.value) if figures.drop else NOTHING,
         "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
         "memory": size(figures.peak_rss_bytes),
-        "layers": ", ".join(f"{count} {name}" for name, count in layers.items()) if layers else "",
+        "layers": executed(figures.operators).share if row.precision != "fp32" else "",
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
         "misses": list(verdict.misses),
     }
+
+
+def _running(choice: Choice) -> dict[str, Any]:
+    """What each variant takes and gives beside the time of one inference, in the order of the table before."""
+    ran = [(verdict.row, verdict.row.figures) for verdict in choice.verdicts if verdict.row.figures is not None]
+    streams = next((figures.throughput.streams for _, figures in ran if figures.throughput is not None), 0)
+    most = max((_per_second(figures) or 0.0 for _, figures in ran), default=0.0)
+    rows = []
+    for row, figures in ran:
+        per_second = _per_second(figures)
+        rows.append(
+            {
+                "name": title(row),
+                "won": row == choice.winner,
+                "per_second": three_digits(per_second) if per_second is not None else NOTHING,
+                "bar": charts.share_bar(per_second / most) if per_second is not None else "",
+                "cause": figures.throughput.failure.cause if figures.throughput and figures.throughput.failure else "",
+                "p90": three_digits(figures.p90_ms),
+                "memory": size(figures.peak_rss_bytes),
+                "load": f"{figures.load_seconds:.2f}",
+                "first": three_digits(figures.first_ms),
+            }
+        )
+    return {"streams": streams, "rows": rows}
+
+
+def _per_second(figures: Figures) -> float | None:
+    return figures.throughput.per_second if figures.throughput is not None else None
+
+
+def _shapes(choice: Choice) -> dict[str, Any] | None:
+    """The latency of each variant on each shape of the inputs, where there are several."""
+    ran = [(verdict.row, verdict.row.figures) for verdict in choice.verdicts if verdict.row.figures is not None]
+    shapes = ran[0][1].shapes
+    if len(shapes) < 2:
+        return None
+    return {
+        "heading": [_shape(shape.inputs) for shape in shapes],
+        "rows": [
+            {
+                "name": title(row),
+                "won": row == choice.winner,
+                "cells": [
+                    {
+                        "latency": three_digits(shape.median_ms) if shape.median_ms is not None else NOTHING,
+                        "note": factor(shape.speedup.value) if shape.speedup is not None else "",
+                        "cause": shape.failure.cause if shape.failure is not None else "",
+                    }
+                    for shape in figures.shapes
+                ],
+            }
+            for row, figures in ran
+        ],
+    }
+
+
+def _executed(choice: Choice) -> list[dict[str, Any]]:
+    """What the engines made of the int8 variants: those that tell."""
+    rows = []
+    for verdict in choice.verdicts:
+        row, figures = verdict.row, verdict.row.figures
+        words = executed(figures.operators) if figures is not None and "int8" in row.precision else None
+        if words is not None and words.share:
+            rows.append({"name": title(row), "won": row == choice.winner, **vars(words)})
+    return rows
+
+
+def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
+    """The shape of the only input, or the names and shapes of all."""
+    words = {name: TIMES.join(map(str, axes)) for name, axes in inputs.items()}
+    return (
+        next(iter(words.values())) if len(words) == 1 else ", ".join(f"{name} {word}" for name, word in words.items())
+    )
 
 
 def _trials(inputs: Inputs) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.benchmark.report.winner import Choice
+from tasks.benchmark.rows import Figures
 
 
 def metrics(choice: Choice) -> dict[str, Any]:
@@ -24,30 +25,52 @@ def metrics(choice: Choice) -> dict[str, Any]:
         "fp32_quality": choice.fp32.quality,
         "drop": figures.drop.value if figures.drop else 0.0,
         "bytes": row.bytes,
+        **_running(figures),
     }
     for verdict in choice.verdicts:
         measured = verdict.row.figures
         if measured is not None:
             flat[f"{verdict.row.key}/latency_ms"] = measured.median_ms
             flat[f"{verdict.row.key}/quality"] = measured.quality
+            flat |= {f"{verdict.row.key}/{name}": value for name, value in _running(measured).items()}
     return flat
+
+
+def _running(figures: Figures) -> dict[str, Any]:
+    """What running the variant takes and gives, beside the time of one inference."""
+    running: dict[str, Any] = {
+        "p90_ms": figures.p90_ms,
+        "first_ms": figures.first_ms,
+        "load_seconds": figures.load_seconds,
+        "peak_rss_bytes": figures.peak_rss_bytes,
+    }
+    if figures.throughput is not None and figures.throughput.per_second is not None:
+        running["samples_per_second"] = figures.throughput.per_second
+    return running
 
 
 def write_accuracy_latency(path: Path, choice: Choice) -> None:
     """One line a variant that ran."""
     _write(
         path,
-        ["engine", "variant", "precision", "latency_ms", "quality", "speedup", "drop", "inside_budget"],
+        [
+            *("engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop", "inside_budget"),
+            *("samples_per_second", "peak_rss_bytes", "bytes"),
+        ],
         (
             [
                 verdict.row.engine,
                 verdict.row.name,
                 verdict.row.precision,
                 f"{figures.median_ms:.6f}",
+                f"{figures.p90_ms:.6f}",
                 f"{figures.quality:.6f}",
                 f"{figures.speedup.value:.6f}" if figures.speedup else "",
                 f"{figures.drop.value:.6f}" if figures.drop else "",
                 int(verdict.inside),
+                _running(figures).get("samples_per_second", ""),
+                figures.peak_rss_bytes,
+                verdict.row.bytes,
             ]
             for verdict in choice.verdicts
             if (figures := verdict.row.figures) is not None
