@@ -38,6 +38,7 @@ _SLOTS = {
     "mul": ("X", "Y"),
 }
 OPERATORS = tuple(_SLOTS)
+_MULTIPLYING = (*OPERATORS, "depthwise_conv2d_transpose", "conv3d", "conv3d_transpose", "matmul", "bmm")
 # How many axes the weight has that each of them can be quantized with.
 _RANKS = {"conv2d": 4, "depthwise_conv2d": 4, "conv2d_transpose": 4, "matmul_v2": 2, "mul": 2}
 _OUTPUT_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "conv2d_transpose": 1, "matmul_v2": 1, "mul": 1}
@@ -187,6 +188,29 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str]) -> list
         if _is_float_weight(model, weight, _RANKS[op.type]) and not model.is_weight(activation) and plain:
             found.append(Layer(op.output_arg_names[0], op.type, activation, weight, _OUTPUT_AXES[op.type]))
     return [layer for layer in found if readers[layer.weight] == 1]
+
+
+def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]:
+    """The operators that multiply and that a scheme leaves in float, in program order: `name`, `type` and `why`."""
+    able = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    readers = [name for op in model.ops for name in op.input_arg_names]
+    found = []
+    for op in model.ops:
+        if op.type not in _MULTIPLYING or not op.output_arg_names or op.output_arg_names[0] in scheme.layers:
+            continue
+        weights = [name for name in op.input_arg_names if model.is_weight(name)]
+        if op.output_arg_names[0] in able:
+            why = "kept in float by the search, which found that better than int8"
+        elif not weights:
+            why = "multiplies two activations, which have no weight to be stored in int8"
+        elif op.type not in _SLOTS:
+            why = f"{op.type} has no int8 form here"
+        elif any(readers.count(name) > 1 for name in weights):
+            why = "shares its weight with another operator"
+        else:
+            why = "its weight or its activation is turned, grouped or shaped in a way that has no int8 form here"
+        found.append({"name": str(op.output_arg_names[0]), "type": str(op.type), "why": why})
+    return found
 
 
 def _is_float_weight(model: InferenceModel, name: str, rank: int) -> bool:

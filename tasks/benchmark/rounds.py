@@ -67,6 +67,7 @@ class Measured:
         streams: samples a second with several streams, of each turn.
         streams_failure: why there is no such figure.
         operators: what the engine executes, as `Engine.operators` gives it; empty where it does not tell.
+        kernels: where the time of an inference goes, as `_kernels` gives it; empty where the engine does not tell.
     """
 
     workloads: list[Workload]
@@ -76,6 +77,7 @@ class Measured:
     streams: list[float] = field(default_factory=list)
     streams_failure: EngineFailure | None = None
     operators: dict[str, Any] = field(default_factory=dict)
+    kernels: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def main(self) -> Workload:
@@ -145,6 +147,7 @@ def time_in_rounds(
     for running in everything:
         if running.measured.failure is None:
             running.measured.operators = _operators(running.process)
+            running.measured.kernels = _kernels(running.process, running.measured.main.samples, batch)
     return noise
 
 
@@ -212,7 +215,7 @@ def to_json(measured: Measured, reference: Measured | None, streams: int, seed: 
         "failure": _failure_to_json(failure) if failure else None,
     }
     if failure is not None:
-        names = ("latency", "speedup", "warm_up", "peak_rss_bytes", "throughput", "shapes", "operators")
+        names = ("latency", "speedup", "warm_up", "peak_rss_bytes", "throughput", "shapes", "operators", "kernels")
         return {**entry, **dict.fromkeys(names)}
     others = reference.workloads if reference is not None else []
     shapes = [
@@ -235,6 +238,7 @@ def to_json(measured: Measured, reference: Measured | None, streams: int, seed: 
         "throughput": _throughput_to_json(measured, streams),
         "shapes": shapes,
         "operators": measured.operators,
+        "kernels": measured.kernels,
     }
 
 
@@ -269,6 +273,22 @@ def _operators(process: EngineProcess) -> dict[str, Any]:
         return process.operators()
     except EngineFailure as failure:
         return {"failure": _failure_to_json(failure)}
+
+
+def _kernels(process: EngineProcess, samples: Path, batch: int) -> list[dict[str, Any]]:
+    """How many kernels there are of each kind and precision, and their milliseconds in an inference; longest first."""
+    try:
+        kernels = process.profile(samples, batch)
+    except EngineFailure:
+        return []
+    groups: dict[tuple[str, str], list[float]] = {}
+    for kernel in kernels:
+        groups.setdefault((kernel["kind"], kernel["precision"]), []).append(1000 * kernel["seconds"])
+    found = [
+        {"kind": kind, "precision": precision, "count": len(taken), "ms": sum(taken)}
+        for (kind, precision), taken in groups.items()
+    ]
+    return sorted(found, key=lambda group: -float(group["ms"]))
 
 
 def _failure_to_json(failure: EngineFailure) -> dict[str, str]:

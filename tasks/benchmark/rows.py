@@ -68,6 +68,7 @@ class Figures:
         throughput: of several streams, None where none was asked for.
         shapes: every input shape that was measured, the one that `median_ms` is of first.
         operators: what the engine executes, as `act.engines.Engine.operators` gives it.
+        kernels: where the time of an inference goes: `kind`, `precision`, `count` and `ms` of each group of kernels.
     """
 
     median_ms: float
@@ -85,6 +86,7 @@ class Figures:
     throughput: Throughput | None
     shapes: tuple[ShapeFigures, ...]
     operators: Mapping[str, Any]
+    kernels: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def _row(entry: Mapping[str, Any]) -> MeasuredVariant:
             throughput=_throughput(entry["throughput"]),
             shapes=tuple(_shape(shape) for shape in entry["shapes"]),
             operators=entry["operators"],
+            kernels=entry["kernels"],
         ),
         failure=None,
     )

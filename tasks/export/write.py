@@ -10,7 +10,7 @@ import onnx
 from act.engines.int8_operators import INT8_OPERATORS
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
-from act.quantization import Scheme, quantize, without_others
+from act.quantization import Scheme, left_in_float, quantize, without_others
 from tasks.export import calibration_table
 from tasks.export.check import Checker
 
@@ -43,7 +43,7 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     calibration_table.write(scheme, target / CALIBRATION_TABLE)
     check = checker.int8(model, simulated, scheme, target / INT8_ONNX)
     check["paddle"] = checker.paddle(for_paddle, target)
-    return _entry(name, "int8", target, INT8_ONNX, check)
+    return {**_entry(name, "int8", target, INT8_ONNX, check), "left_in_float": left_in_float(model, scheme)}
 
 
 def _entry(name: str, precision: str, target: Path, onnx_file: str, check: dict[str, float]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from act.quantization import (
     Range,
     Scheme,
     bias_of,
+    left_in_float,
     make_scheme,
     quantizable_layers,
     quantize,
@@ -272,6 +273,28 @@ def test_a_scheme_without_other_types_is_that_of_the_rest() -> None:
     first = make_scheme(model, layers[:1], ranges)
     assert rest.layers == first.layers and rest.activations == first.activations
     assert list(rest.weights) == list(first.weights) and list(rest.biases) == [bias_of(model, layers[0])]
+
+
+def test_what_a_scheme_leaves_in_float_has_its_reason() -> None:
+    nn = paddle.nn
+
+    def network(x: Any) -> Any:
+        twice = nn.Conv2D(6, 6, 1, bias_attr=False)
+        y = twice(twice(nn.Conv2DTranspose(6, 6, 2, groups=2)(upsampled(x))))
+        rows = paddle.reshape(y, [-1, 6, 13 * 13])
+        return paddle.matmul(rows, rows, transpose_y=True)
+
+    model, feed = build(network, (1, 3, 8, 8)), pictures((1, 3, 8, 8))
+    first = quantizable_layers(model, OPERATORS)[:1]
+    found = left_in_float(model, make_scheme(model, first, seen(model, first, feed, True)))
+    assert [(entry["type"], entry["why"].split()[0]) for entry in found] == [
+        ("conv2d_transpose", "kept"),
+        ("conv2d_transpose", "its"),
+        ("conv2d", "shares"),
+        ("conv2d", "shares"),
+        ("matmul_v2", "multiplies"),
+    ]
+    assert first[0].name not in [entry["name"] for entry in found]
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -54,6 +54,15 @@ def entry(
             else {"fp32": {"Conv": 32}},
             "conversions": {"QuantizeLinear": 4} if "int8" in precision else {},
         },
+        "kernels": [
+            {
+                "kind": "Convolution",
+                "precision": "u8" if "int8" in precision else "f32",
+                "count": 32,
+                "ms": milliseconds / 2,
+            },
+            {"kind": "Reorder", "precision": "f32", "count": 3, "ms": milliseconds / 8},
+        ],
         "shapes": [{"inputs": {"x": [1, 3, 48, 320]}, "latency": latency, "speedup": speedup, "failure": None}],
         "peak_rss_bytes": 10**8,
         "speedup": speedup,
@@ -65,6 +74,17 @@ def entry(
 def failed(engine: str, name: str, kind: str, cause: str) -> dict[str, Any]:
     """A variant that did not run."""
     row = entry(engine, name, 1.0, 0.0)
-    names = ("latency", "warm_up", "throughput", "shapes", "operators", "quality", "speedup", "drop", "load_seconds")
+    names = (
+        "latency",
+        "warm_up",
+        "throughput",
+        "shapes",
+        "operators",
+        "kernels",
+        "quality",
+        "speedup",
+        "drop",
+        "load_seconds",
+    )
     nothing = dict.fromkeys((*names, "peak_rss_bytes"))
     return {**row, **nothing, "failure": {"kind": kind, "cause": cause}}

@@ -236,6 +236,9 @@ def test_the_page_tells_throughput_and_further_shapes_with_their_failures(worksp
     assert "Throughput, memory and loading" in text and "2 streams" in text and "375" in text
     assert "int8-ptq on OpenVINO30 of 32 layers in int82 MatMul in fp324 QuantizeLinear" in text
     assert "Latency by shape" not in text and "not steady" not in text
+    # fp32 of 10 ms and bf16 of 4 ms, half of them in convolutions, an eighth in reorders
+    assert "Convolution5.00 ms32 \N{MULTIPLICATION SIGN} f32" in text and "Reorder1.25 ms" in text
+    assert "all6.25 ms2.50 ms" in text
     measured = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "bf16", 4, 0.795)]
     refused = {"kind": "error", "cause": HOSTILE}
     for row in measured:
@@ -252,6 +255,20 @@ def test_the_page_tells_throughput_and_further_shapes_with_their_failures(worksp
     assert "Still not steady when the warm-up's time was up, measured all the same: bf16 on OpenVINO." in text
     assert text.count(HOSTILE) == 2 + 1  # two causes, the CPU
     assert workspace.manifest()["winner"]["samples_per_second"] is None
+
+
+def test_the_page_says_what_is_left_in_float_and_shows_int8_where_fp32_won(workspace: Workspace) -> None:
+    exported = json.loads((workspace.artifacts / "export" / "candidates.json").read_text())
+    exported["candidates"][1]["left_in_float"] = [{"name": HOSTILE, "type": "matmul_v2", "why": "two activations"}]
+    workspace.write("export/candidates.json", {"candidates": exported["candidates"], "deploy": "int8-ptq"})
+    slower = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "int8-ptq", 16, 0.8)]
+    workspace.measure(slower)
+    done = workspace.report(max_quality_drop=0.01)
+    assert done.returncode == 0, done.stderr
+    text = Page(workspace.page()).text
+    assert "int8-ptq: 1 layer" in text and f"{HOSTILE}matmul_v2two activations" in text
+    assert "fp32 stays the fastest" in text and "Convolution5.00 ms" in text
+    assert "8.00 ms32 \N{MULTIPLICATION SIGN} u8" in text
 
 
 def test_missing_inputs_end_with_one_line_and_change_nothing(workspace: Workspace) -> None:

@@ -51,6 +51,11 @@ class Process:
         self._asked("operators")
         return {"multiplying": {"int8": {"Conv": 1}}}
 
+    def profile(self, samples: Path, batch: int) -> list[dict[str, Any]]:
+        self._asked("profile")
+        kernels = [("Conv", "u8", 0.001), ("Reorder", "f32", 0.0004), ("Conv", "u8", 0.002), ("Conv", "f32", 0.004)]
+        return [{"kind": kind, "precision": precision, "seconds": each} for kind, precision, each in kernels]
+
     def close(self) -> None:
         self.closed = True
 
@@ -105,6 +110,14 @@ def test_a_crash_ends_a_row_and_one_in_the_streams_costs_only_the_throughput() -
     assert rounds.to_json(two, None, 4, seed=0)["operators"]["multiplying"] == {"int8": {"Conv": 1}}
     throughput = rounds.to_json(three, None, 4, seed=0)["throughput"]
     assert (throughput["streams"], throughput["per_second"], len(three.streams)) == (4, 100, 3)
+
+
+def test_kernels_are_added_up_by_kind_and_precision_and_a_refusal_leaves_none() -> None:
+    (one, two), _ = take_turns("ab", b={"profile": EngineFailure("crash", "gone")})
+    groups = [(each["kind"], each["precision"], each["count"]) for each in one.kernels]
+    assert groups == [("Conv", "f32", 1), ("Conv", "u8", 2), ("Reorder", "f32", 1)]
+    assert [each["ms"] for each in one.kernels] == pytest.approx([4, 3, 0.4])
+    assert two.kernels == [] and two.failure is None
 
 
 def test_steady_is_when_two_windows_agree_and_windows_grow() -> None:

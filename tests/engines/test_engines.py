@@ -46,6 +46,18 @@ def path_for(engine: str, model: Path) -> Path:
     return model if engine == "paddle_inference" else model / "model.onnx"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("openvino", "Convolution"), ("onnxruntime", "Conv")])
+def test_every_kernel_has_its_kind_precision_shape_and_time(name: str, kind: str, model: Path, samples: Path) -> None:
+    with EngineProcess(name, model / "model.onnx", "fp32", 1, 60) as engine:
+        engine.load()
+        engine.warm_up(samples, 1)
+        kernels = engine.profile(samples, 1)
+    assert {kernel["precision"] for kernel in kernels if kind in kernel["kind"]} == {"f32"}
+    assert sum(kind in kernel["kind"] for kernel in kernels) > 20
+    assert all(kernel["seconds"] >= 0 for kernel in kernels) and any(kernel["seconds"] > 0 for kernel in kernels)
+    assert all(kernel["shape"] for kernel in kernels if kind in kernel["kind"])
+
+
 @pytest.mark.parametrize("name", ENGINES)
 def test_fp32_agrees_with_paddle(name: str, model: Path, samples: Path, reference: Array) -> None:
     with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:

@@ -32,6 +32,7 @@ def main() -> None:
 def _report(name: str, job: Job) -> None:
     measurements = read_json(stage_folder(name, "benchmark") / "measurements.json")
     exported = stage_folder(name, "export")
+    candidates = read_json(exported / "candidates.json")
     choice = choose(read_rows(measurements), job.budget)
     search = _optional(stage_folder(name, "ptq_search") / "trials.json")
     refined = _optional(stage_folder(name, "refine") / "refine.json")
@@ -45,13 +46,14 @@ def _report(name: str, job: Job) -> None:
         tables.write_training(folder / "training.csv", training.get("history") or [])
 
     with replace_folder(DEPLOY_ROOT / name) as folder:
-        deployed = copy_models(exported, read_json(exported / "candidates.json"), choice.winner, folder)
+        deployed = copy_models(exported, candidates, choice.winner, folder)
         text = page.render(
             page.Inputs(
                 name=name,
                 job=job,
                 choice=choice,
                 measurements=measurements,
+                exported=candidates,
                 deployed=deployed,
                 files=checksums(folder),
                 snippet=how_to_load(choice.winner, job.target.threads),

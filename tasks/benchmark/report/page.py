@@ -5,6 +5,7 @@ The page is one file that asks for nothing from outside; the template escapes ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from tasks.benchmark.report.wording import (
     size,
     three_digits,
 )
-from tasks.benchmark.rows import Figures
+from tasks.benchmark.rows import Figures, MeasuredVariant
 
 METRIC_NAMES = {
     "ctc_exact": "share of lines read exactly",
@@ -62,6 +63,7 @@ class Inputs:
         job: its settings.
         choice: the winner and all verdicts.
         measurements: the content of `measurements.json`.
+        exported: the content of the export stage's `candidates.json`.
         deployed: name of the candidate at the top of the deploy folder.
         files: size and SHA-256 of each file there.
         snippet: Python lines that run the winner.
@@ -77,6 +79,7 @@ class Inputs:
     job: Job
     choice: Choice
     measurements: Mapping[str, Any]
+    exported: Mapping[str, Any]
     deployed: str
     files: Mapping[str, Mapping[str, Any]]
     snippet: str
@@ -115,6 +118,8 @@ def render(inputs: Inputs) -> str:
         running=_running(inputs.choice),
         shapes=_shapes(inputs.choice),
         executed=_executed(inputs.choice),
+        kernels=_kernels(inputs.choice),
+        in_float=_in_float(inputs),
         metric=METRIC_NAMES[job.metric],
         budget=job.budget,
         target=job.target,
@@ -332,6 +337,68 @@ def _executed(choice: Choice) -> list[dict[str, Any]]:
         if words is not None and words.share:
             rows.append({"name": title(row), "won": row == choice.winner, **vars(words)})
     return rows
+
+
+def _kernels(choice: Choice) -> dict[str, Any] | None:
+    """Where the time of an inference goes: fp32 beside the winner, or beside the fastest int8 where fp32 won, all on
+    the winner's engine."""
+    here = [v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.figures is not None]
+    fp32 = next((row for row in here if row.name == "fp32"), None)
+    int8 = [row for row in here if "int8" in row.precision]
+    fastest = min(int8, key=_median, default=None)
+    other = choice.winner if choice.winner.precision != "fp32" else fastest
+    if fp32 is None or other is None or not _groups_of(fp32) or not _groups_of(other):
+        return None
+    kinds = dict.fromkeys(str(group["kind"]) for row in (fp32, other) for group in _groups_of(row))
+    most = {kind: max(_total(_of_kind(row, kind)) for row in (fp32, other)) for kind in kinds}
+    rows = []
+    for kind in sorted(kinds, key=lambda kind: -most[kind]):
+        before, after = _of_kind(fp32, kind), _of_kind(other, kind)
+        rows.append(
+            {
+                "kind": kind,
+                "before": milliseconds(_total(before)) if before else NOTHING,
+                "before_of": _kernel_counts(before),
+                "after": milliseconds(_total(after)) if after else NOTHING,
+                "after_of": _kernel_counts(after),
+            }
+        )
+    return {
+        "engine": ENGINE_NAMES.get(fp32.engine, fp32.engine),
+        "other": other.name,
+        "rows": rows,
+        "before": milliseconds(_total(_groups_of(fp32))),
+        "after": milliseconds(_total(_groups_of(other))),
+    }
+
+
+def _median(row: MeasuredVariant) -> float:
+    return row.figures.median_ms if row.figures is not None else math.inf
+
+
+def _groups_of(row: MeasuredVariant) -> Sequence[Mapping[str, Any]]:
+    return row.figures.kernels if row.figures is not None else ()
+
+
+def _of_kind(row: MeasuredVariant, kind: str) -> list[Mapping[str, Any]]:
+    return [group for group in _groups_of(row) if group["kind"] == kind]
+
+
+def _total(groups: Sequence[Mapping[str, Any]]) -> float:
+    return float(sum(group["ms"] for group in groups))
+
+
+def _kernel_counts(groups: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{group['count']} {TIMES} {group['precision']}" for group in groups)
+
+
+def _in_float(inputs: Inputs) -> list[dict[str, Any]]:
+    """The layers that each int8 candidate leaves in float, by candidate."""
+    return [
+        {"name": candidate["name"], "layers": candidate["left_in_float"]}
+        for candidate in inputs.exported["candidates"]
+        if candidate.get("left_in_float")
+    ]
 
 
 def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
