@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnx
 
+from act import writers
 from act.engines.base import RuntimePrecision
 from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.process import EngineProcess
@@ -48,7 +50,8 @@ def write_for_engine(
         return folder
     converted = fp32_onnx or to_onnx(model)
     if scheme is not None:
-        converted = quantize_onnx(converted, model, scheme)
+        write = partial(writers.write, engine) if engine in writers.RULES else quantize_onnx
+        converted = write(converted, model, scheme)
     onnx.save(converted, folder / ONNX_FILE)
     return folder / ONNX_FILE
 

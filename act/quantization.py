@@ -121,6 +121,8 @@ class Scheme:
         weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
         biases: new values of biases, float32 in their own shapes.
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
+        further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
+            stands between layers in int8, too (`act/writers`).
     """
 
     layers: tuple[str, ...]
@@ -128,6 +130,7 @@ class Scheme:
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    further: Mapping[str, Range] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32; integers in base64, in C order."""
@@ -140,6 +143,7 @@ class Scheme:
                 name: {"shape": list(values.shape), "base64": base64.b64encode(values.tobytes()).decode("ascii")}
                 for name, values in self.integers.items()
             },
+            "further": {name: [span.low, span.high] for name, span in self.further.items()},
         }
 
     @classmethod
@@ -155,7 +159,8 @@ class Scheme:
         )
         spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
         integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases, integers)
+        further = {name: Range(low, high) for name, (low, high) in payload["further"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further)
 
 
 def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from act.onnx_format import to_onnx
 from act.params import EngineName
 from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers
 from act.samples import Array
+from act.writers import further_tensors
 from benchmarks.zoo import CALIBRATION, Prepared
 from tasks.ptq_search.statistics import TensorStatistics, collect
 from tasks.ptq_search.thresholds import rule
@@ -42,18 +44,20 @@ class Source:
         self.onnx = to_onnx(self.model)
         self.layers = quantizable_layers(self.model, OPERATORS)
         self.samples = list(prepared.calibration().batches(1))
+        self._further = further_tensors(self.onnx)
         self._batches = list(prepared.calibration().batches(BATCH))
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:
-        """Of every activation that a layer reads."""
+        """Of every activation that some target quantizes."""
         count = len(self._batches)
-        return collect(reader(self.onnx, self.layers), self._batches, count)[count]
+        return collect(reader(self.onnx, self.layers, self._further), self._batches, count)[count]
 
     def scheme(self, symmetric: bool) -> Scheme:
         """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
         ranges = {name: rule("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
-        return make_scheme(self.model, self.layers, ranges)
+        further = {name: ranges[name] for name in self._further}
+        return replace(make_scheme(self.model, self.layers, ranges), further=further)
 
 
 def fp32(engine: EngineName) -> Writer:
@@ -87,7 +91,10 @@ def quantize_static(source: Source, folder: Path) -> Path:
     given, cleaned, target = folder / "fp32.onnx", folder / "cleaned.onnx", folder / "model.onnx"
     onnx.save(source.onnx, given)
     logging.getLogger().setLevel(logging.ERROR)
-    quant_pre_process(str(given), str(cleaned))
+    try:
+        quant_pre_process(str(given), str(cleaned))
+    except Exception:  # it raises just that where a shape stays unknown, as in the detector
+        quant_pre_process(str(given), str(cleaned), skip_symbolic_shape=True)
     quantize(
         str(cleaned),
         str(target),

@@ -1,0 +1,348 @@
+"""Quantize/dequantize pairs where a target's rules want them, so that the target runs int8 kernels between them.
+
+An operator runs in int8 when all that it reads and makes stands between pairs. Layers with weights are those of the
+scheme; operators without weights follow where they read what an int8 operator made. Tensors that must share one scale
+(what a pool reads and makes, what a concatenation joins) get the range that holds all of theirs. A tensor that cannot
+be negative is written without the negative half, which is twice as fine over the same range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from act.model import InferenceModel
+from act.quantization import LEVELS, Layer, Range, Scheme, quantize_weight
+from act.writers.graph import Graph
+
+# More bits than a bias should use of int32: the sum of products needs the rest.
+_LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """How a target wants an operator with a weight.
+
+    Attributes:
+        output: whether what it makes must be quantized as well, for it to run in int8.
+        bias: whether its third input is a bias that must be int32.
+    """
+
+    output: bool
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a target runs in int8, by ONNX operator type.
+
+    Attributes:
+        layers: operators with a weight as their second input.
+        own_scales: operators whose inputs and output each have a scale of their own.
+        one_scale: operators that hand numbers on, so that input and output have the same scale.
+        joins: of `one_scale` or `own_scales`, those whose inputs and output are better given one scale.
+        taken_in: activation functions that the operator before takes in, because the output's range already clips.
+        unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
+    """
+
+    layers: Mapping[str, LayerRule]
+    own_scales: frozenset[str]
+    one_scale: frozenset[str]
+    joins: frozenset[str]
+    taken_in: frozenset[str]
+    unsigned: bool
+
+    @property
+    def followers(self) -> frozenset[str]:
+        """Operators without weights that can run in int8."""
+        return self.own_scales | self.one_scale
+
+
+# What these make is never negative; what those hand on is negative only where they read something negative.
+_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """The scale and the zero point of a tensor.
+
+    Attributes:
+        scale: > 0.
+        zero_point: uint8 or int8, a scalar.
+    """
+
+    scale: np.float32
+    zero_point: np.uint8 | np.int8
+
+
+@dataclass
+class Plan:
+    """What is quantized.
+
+    Attributes:
+        int8: first outputs of the nodes that run in int8.
+        steps: of each tensor that gets a pair.
+    """
+
+    int8: set[str] = field(default_factory=set)
+    steps: dict[str, Step] = field(default_factory=dict)
+
+
+class Planner:
+    """Decides which nodes of a graph run in int8, and over which ranges.
+
+    Args:
+        graph: simplified for the target.
+        rules: the target's.
+        layers: those to quantize, by their weight.
+        ranges: of tensors, by their ONNX name; what has none stays in float.
+    """
+
+    def __init__(self, graph: Graph, rules: Rules, layers: Mapping[str, Layer], ranges: Mapping[str, Range]) -> None:
+        self._graph = graph
+        self._rules = rules
+        self._layers = layers
+        self._ranges = ranges
+        self._int8: set[str] = set()
+        self._made: set[str] = set()
+        self._groups: dict[str, str] = {}
+
+    def plan(self) -> Plan:
+        """The nodes and the steps."""
+        for node in self._graph.nodes:
+            if self.layer(node) is not None and self._can_be_layer(node):
+                self._take(node)
+        while self._add_followers():
+            pass
+        tensors = self._tensors()
+        self._join()
+        return Plan(set(self._int8), self._steps(tensors))
+
+    def layer(self, node: onnx.NodeProto) -> Layer | None:
+        """The layer of the scheme that a node is."""
+        known = node.op_type in self._rules.layers and len(node.input) > 1
+        return self._layers.get(node.input[1]) if known else None
+
+    def end(self, node: onnx.NodeProto) -> str:
+        """The tensor behind a node and the activation function that it takes in."""
+        reader = self._graph.only_reader(node.output[0])
+        takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
+        taken = reader is not None and takes and reader.op_type in self._rules.taken_in
+        return str(reader.output[0]) if reader is not None and taken else str(node.output[0])
+
+    def ends(self, node: onnx.NodeProto) -> list[str]:
+        """All tensors that a node makes, those with a taken-in activation function behind it."""
+        return [self.end(node)] if len(node.output) == 1 else list(node.output)
+
+    def _can_be_layer(self, node: onnx.NodeProto) -> bool:
+        rule = self._rules.layers[node.op_type]
+        return node.input[0] in self._ranges and (not rule.output or self.end(node) in self._ranges)
+
+    def _take(self, node: onnx.NodeProto) -> None:
+        self._int8.add(node.output[0])
+        self._made.update(self.ends(node))
+
+    def _add_followers(self) -> bool:
+        """Take the operators without weights that now can run in int8; whether there were any."""
+        read = {name for node in self._graph.nodes if node.output[0] in self._int8 for name in node.input}
+        before = len(self._int8)
+        for node in self._graph.nodes:
+            if node.op_type in self._rules.followers and node.output[0] not in self._int8:
+                given = self._graph.activations(node)
+                known = all(name in self._ranges or name in self._made for name in given)
+                fits = node.op_type in self._rules.one_scale or self.end(node) in self._ranges
+                wanted = any(name in self._made for name in given) and all(
+                    name in self._made or name in read or name in self._ranges for name in given
+                )
+                if known and fits and wanted and self._reads_no_constant_values(node):
+                    self._take(node)
+        return len(self._int8) > before
+
+    def _reads_no_constant_values(self, node: onnx.NodeProto) -> bool:
+        """Shapes, axes and the like may be constant; what is calculated with may not."""
+        return node.op_type not in ("Add", "Mul", "Concat") or not any(
+            self._graph.is_constant(name) for name in node.input
+        )
+
+    def _tensors(self) -> set[str]:
+        """Those that get a pair."""
+        found: set[str] = set()
+        for node in self._graph.nodes:
+            if node.output[0] in self._int8:
+                found.update([node.input[0]] if self.layer(node) is not None else self._data(node))
+        for node in self._graph.nodes:
+            if node.output[0] in self._int8:
+                rule = self._rules.layers.get(node.op_type) if self.layer(node) is not None else None
+                if rule is None or rule.output:
+                    found.update(self.ends(node))
+        return found
+
+    def _data(self, node: onnx.NodeProto) -> list[str]:
+        """What an operator without weights calculates with: of most the first input, of joining ones all."""
+        given = self._graph.activations(node)
+        return given if node.op_type in ("Add", "Mul", "Concat") else given[:1]
+
+    def _join(self) -> None:
+        followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
+        for node in followers:
+            if node.op_type in self._rules.one_scale:
+                self._unite([node.input[0], *self.ends(node)])
+        for node in followers:
+            if node.op_type in self._rules.joins:
+                tensors = [*self._data(node), self.end(node)]
+                if self._are_alike(tensors):
+                    self._unite(tensors)
+
+    def _are_alike(self, tensors: Iterable[str]) -> bool:
+        """Whether one scale for all of them still clips what activation functions clipped that others take in."""
+        makers = [self._graph.maker(name) for name in tensors]
+        taken_in = {node.op_type for node in makers if node is not None and node.op_type in self._rules.taken_in}
+        return not taken_in or (taken_in == {"Relu"} and all(self._never_negative(name) for name in tensors))
+
+    def _unite(self, names: Iterable[str]) -> None:
+        first, *others = [self._group(name) for name in names]
+        for other in others:
+            if other != first:
+                self._groups[other] = first
+
+    def _group(self, name: str) -> str:
+        while name in self._groups:
+            name = self._groups[name]
+        return name
+
+    def _steps(self, tensors: Iterable[str]) -> dict[str, Step]:
+        members: dict[str, list[str]] = {}
+        for name in sorted(tensors):
+            members.setdefault(self._group(name), []).append(name)
+        steps: dict[str, Step] = {}
+        for names in members.values():
+            known = [self._ranges[name] for name in names if name in self._ranges]
+            hull = Range(min(span.low for span in known), max(span.high for span in known))
+            never_negative = all(self._never_negative(name) for name in names)
+            step = step_of(hull, never_negative, self._rules.unsigned)
+            steps.update(dict.fromkeys(names, step))
+        return steps
+
+    def _never_negative(self, name: str) -> bool:
+        node = self._graph.maker(name)
+        if node is None:
+            return False
+        if node.op_type == "Clip":
+            low = node.input[1] if len(node.input) > 1 else ""
+            return bool(low) and self._graph.is_constant(low) and float(self._graph.constant(low)) >= 0
+        if node.op_type in self._rules.followers:
+            return all(self._never_negative(each) for each in self._data(node))
+        return node.op_type in _NEVER_NEGATIVE
+
+
+def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
+    """The scale and zero point for a range.
+
+    Args:
+        span: of the values.
+        never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
+        unsigned: write uint8 also where int8 would need no zero point.
+    """
+    if never_negative:
+        span = Range(0.0, max(span.high, 1e-8))
+    if span.symmetric:
+        zero: np.uint8 | np.int8 = np.uint8(LEVELS + 1) if unsigned else np.int8(0)
+        return Step(np.float32(span.scale), zero)
+    return Step(np.float32(span.scale), np.uint8(span.zero_point + LEVELS + 1))
+
+
+def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel, scheme: Scheme) -> None:
+    """Write a plan into its graph: pairs, int8 weights and int32 biases.
+
+    Args:
+        model: the fp32 model, whose weights the graph has under their names.
+        scheme: the thresholds or integers of the weights, and the biases.
+    """
+    made = {name for node in graph.nodes if node.output[0] in plan.int8 for name in planner.ends(node)}
+    stored: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
+    for name in graph.inputs:
+        if name in plan.steps:
+            nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+    for node in graph.nodes:
+        if node.output[0] in plan.int8:
+            layer = planner.layer(node)
+            if layer is not None:
+                stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], model, scheme)
+            for place, name in enumerate(node.input):
+                if name in plan.steps and name not in made:
+                    node.input[place] = f"{name}.dequantized"
+        nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name in plan.steps and name in made:
+                # Nobody reads what lies before such a pair, or it would not fuse: not even what runs in float.
+                node.output[place] = f"{name}.unrounded"
+                nodes += _pair(graph, node.output[place], name, plan.steps[name], name)
+            elif name in plan.steps:
+                nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+    graph.nodes = [*stored, *nodes]
+
+
+def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
+    scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
+    zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
+    quantized = f"{name}.quantized"
+    return [
+        helper.make_node("QuantizeLinear", [source, scale, zero], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
+    ]
+
+
+def _weight_and_bias(
+    graph: Graph, node: onnx.NodeProto, layer: Layer, step: Step, model: InferenceModel, scheme: Scheme
+) -> list[onnx.NodeProto]:
+    weight = model.weight(layer.weight)
+    if not np.array_equal(graph.constant(layer.weight), weight):
+        raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
+    bias = graph.constant(node.input[2]) if len(node.input) > 2 and graph.is_constant(node.input[2]) else None
+    thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
+    if bias is not None:
+        thresholds, integers = _leave_room_for_bias(thresholds, integers, bias.reshape(-1), step.scale, layer.axis)
+    if integers is None:
+        integers = quantize_weight(weight, thresholds, layer.axis)
+    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
+    nodes = _dequantize(graph, layer.weight, integers, scales, layer.axis)
+    node.input[1] = nodes[0].output[0]
+    if bias is not None:
+        unit = (scales * step.scale).astype(np.float32)
+        rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
+        nodes += _dequantize(graph, f"{node.output[0]}.bias", rounded.astype(np.int32), unit, 0)
+        node.input[2] = nodes[1].output[0]
+    return nodes
+
+
+def _dequantize(
+    graph: Graph, name: str, integers: npt.NDArray[Any], scales: npt.NDArray[np.float32], axis: int
+) -> list[onnx.NodeProto]:
+    values = (integers, scales, np.zeros(scales.shape, dtype=integers.dtype))
+    parts = ("quantized", "scale", "zero_point")
+    names = [graph.add_constant(f"{name}.{part}", each) for part, each in zip(parts, values)]
+    return [helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], axis=axis)]
+
+
+def _leave_room_for_bias(
+    thresholds: npt.NDArray[np.float32],
+    integers: npt.NDArray[np.int8] | None,
+    bias: npt.NDArray[np.float32],
+    step: np.float32,
+    axis: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8] | None]:
+    """Coarser weights for channels so weak that their bias, in units of their products, is more than int32 holds."""
+    least = (np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * float(step)) * LEVELS).astype(np.float32)
+    wider = np.maximum(thresholds, least)
+    if integers is None or np.array_equal(wider, thresholds):
+        return wider, integers
+    shape = [1] * integers.ndim
+    shape[axis] = -1
+    return wider, np.round(integers * (thresholds / wider).reshape(shape)).astype(np.int8)
