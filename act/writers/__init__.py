@@ -19,7 +19,6 @@ from act.writers.graph import Graph
 from act.writers.pairs import Planner, Rules, put_pairs
 
 RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES}
-_REWRITES: tuple[Callable[[Graph], None], ...] = (simplify.products_to_gemm,)
 
 
 def further_tensors(fp32: onnx.ModelProto) -> list[str]:
@@ -54,8 +53,15 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     graph = Graph(fp32)
     for name, values in scheme.biases.items():
         graph.add_constant(name, values.reshape(graph.constant(name).shape))
-    for rewrite in _REWRITES:
-        rewrite(graph)
-    planner = Planner(graph, RULES[engine], {layer.weight: layer for layer in chosen}, ranges)
-    put_pairs(graph, planner, planner.plan(), model, scheme)
+    rules = RULES[engine]
+    simplify.products_to_gemm(graph)
+    if rules.clips:
+        simplify.split_hard_swish(graph)
+    shifts = simplify.take_out_shifts(graph, rules.own_scales)
+    planner = Planner(graph, rules, {layer.weight: layer for layer in chosen}, ranges, shifts)
+    plan = planner.plan()
+    for name, shift in shifts.items():
+        if name not in planner.made:
+            simplify.put_back_shift(graph, name, shift)
+    put_pairs(graph, planner, plan, model, scheme)
     return graph.model()

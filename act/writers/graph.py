@@ -66,6 +66,10 @@ class Graph:
         kept = [node for node in self.nodes[:place] if not _among(node, nodes)]
         self.nodes = [*kept, *by, *self.nodes[place + 1 :]]
 
+    def remove(self, node: onnx.NodeProto) -> None:
+        """Take a node out."""
+        del self.nodes[self._index(node)]
+
     def _index(self, node: onnx.NodeProto) -> int:
         return next(index for index, other in enumerate(self.nodes) if other is node)
 

@@ -26,4 +26,5 @@ RULES = Rules(
     joins=frozenset({"Concat"}),
     taken_in=frozenset({"Relu", "Clip"}),
     unsigned=True,
+    clips=True,
 )

@@ -9,7 +9,7 @@ be negative is written without the negative half, which is twice as fine over th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from onnx import helper
 
 from act.model import InferenceModel
 from act.quantization import LEVELS, Layer, Range, Scheme, quantize_weight
-from act.writers.graph import Graph
+from act.writers.graph import Graph, attribute
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30
@@ -49,6 +49,7 @@ class Rules:
         joins: of `one_scale` or `own_scales`, those whose inputs and output are better given one scale.
         taken_in: activation functions that the operator before takes in, because the output's range already clips.
         unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
+        clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
     """
 
     layers: Mapping[str, LayerRule]
@@ -57,11 +58,12 @@ class Rules:
     joins: frozenset[str]
     taken_in: frozenset[str]
     unsigned: bool
+    clips: bool = False
 
     @property
     def followers(self) -> frozenset[str]:
         """Operators without weights that can run in int8."""
-        return self.own_scales | self.one_scale
+        return self.own_scales | self.one_scale | ({"HardSigmoid"} if self.clips else set())
 
 
 # What these make is never negative; what those hand on is negative only where they read something negative.
@@ -75,10 +77,12 @@ class Step:
     Attributes:
         scale: > 0.
         zero_point: uint8 or int8, a scalar.
+        before: the scale and zero point that the values are rounded with, where the pair also scales or shifts them.
     """
 
     scale: np.float32
     zero_point: np.uint8 | np.int8
+    before: tuple[np.float32, np.uint8 | np.int8] | None = None
 
 
 @dataclass
@@ -102,15 +106,28 @@ class Planner:
         rules: the target's.
         layers: those to quantize, by their weight.
         ranges: of tensors, by their ONNX name; what has none stays in float.
+        shifts: what is to be added to tensors, by their name (`simplify.take_out_shifts`).
+
+    Attributes:
+        made: the tensors that int8 operators make.
     """
 
-    def __init__(self, graph: Graph, rules: Rules, layers: Mapping[str, Layer], ranges: Mapping[str, Range]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        rules: Rules,
+        layers: Mapping[str, Layer],
+        ranges: Mapping[str, Range],
+        shifts: Mapping[str, float],
+    ) -> None:
         self._graph = graph
         self._rules = rules
         self._layers = layers
-        self._ranges = ranges
+        gates = [node.output[0] for node in graph.nodes if node.op_type == "HardSigmoid" and rules.clips]
+        self._ranges = {**ranges, **dict.fromkeys(gates, Range(0.0, 1.0))}
+        self._shifts = shifts
         self._int8: set[str] = set()
-        self._made: set[str] = set()
+        self.made: set[str] = set()
         self._groups: dict[str, str] = {}
 
     def plan(self) -> Plan:
@@ -146,7 +163,7 @@ class Planner:
 
     def _take(self, node: onnx.NodeProto) -> None:
         self._int8.add(node.output[0])
-        self._made.update(self.ends(node))
+        self.made.update(self.ends(node))
 
     def _add_followers(self) -> bool:
         """Take the operators without weights that now can run in int8; whether there were any."""
@@ -155,20 +172,23 @@ class Planner:
         for node in self._graph.nodes:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
                 given = self._graph.activations(node)
-                known = all(name in self._ranges or name in self._made for name in given)
+                known = all(name in self._ranges or name in self.made for name in given)
                 fits = node.op_type in self._rules.one_scale or self.end(node) in self._ranges
-                wanted = any(name in self._made for name in given) and all(
-                    name in self._made or name in read or name in self._ranges for name in given
+                wanted = any(name in self.made for name in given) and all(
+                    name in self.made or name in read or name in self._ranges for name in given
                 )
-                if known and fits and wanted and self._reads_no_constant_values(node):
+                if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
         return len(self._int8) > before
 
-    def _reads_no_constant_values(self, node: onnx.NodeProto) -> bool:
-        """Shapes, axes and the like may be constant; what is calculated with may not."""
-        return node.op_type not in ("Add", "Mul", "Concat") or not any(
-            self._graph.is_constant(name) for name in node.input
-        )
+    def _is_calculable(self, node: onnx.NodeProto) -> bool:
+        """Whether a node calculates with activations only, and a gate opens and closes a product only."""
+        if node.op_type == "HardSigmoid":
+            slope, middle = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+            products = all(reader.op_type == "Mul" for reader in self._graph.readers(node.output[0]))
+            return slope > 0 and 0 <= middle <= 1 and products and node.output[0] not in self._graph.outputs
+        # Shapes, axes and the like may be constant.
+        return node.op_type not in ("Add", "Mul", "Concat") or not any(map(self._graph.is_constant, node.input))
 
     def _tensors(self) -> set[str]:
         """Those that get a pair."""
@@ -226,8 +246,23 @@ class Planner:
             hull = Range(min(span.low for span in known), max(span.high for span in known))
             never_negative = all(self._never_negative(name) for name in names)
             step = step_of(hull, never_negative, self._rules.unsigned)
-            steps.update(dict.fromkeys(names, step))
+            steps.update({name: self._before(name, step) for name in names})
         return steps
+
+    def _before(self, name: str, step: Step) -> Step:
+        """The step with what else the pair of a tensor does."""
+        maker = self._graph.maker(name)
+        if name in self._shifts and name in self.made:
+            lowest, highest = (0, 255) if step.zero_point.dtype == np.uint8 else (-LEVELS - 1, LEVELS)
+            zero = int(step.zero_point) + round(self._shifts[name] / float(step.scale))
+            return replace(step, before=(step.scale, step.zero_point.dtype.type(np.clip(zero, lowest, highest))))
+        if maker is not None and maker.op_type == "HardSigmoid" and name in self.made:
+            slope, middle = attribute(maker, "alpha", 0.2), attribute(maker, "beta", 0.5)
+            whole = 2 * LEVELS + 1
+            return Step(
+                np.float32(1 / whole), np.uint8(0), (np.float32(1 / (slope * whole)), np.uint8(round(middle * whole)))
+            )
+        return step
 
     def _never_negative(self, name: str) -> bool:
         node = self._graph.maker(name)
@@ -264,7 +299,7 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel,
         model: the fp32 model, whose weights the graph has under their names.
         scheme: the thresholds or integers of the weights, and the biases.
     """
-    made = {name for node in graph.nodes if node.output[0] in plan.int8 for name in planner.ends(node)}
+    made = planner.made
     stored: list[onnx.NodeProto] = []
     nodes: list[onnx.NodeProto] = []
     for name in graph.inputs:
@@ -278,6 +313,12 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel,
             for place, name in enumerate(node.input):
                 if name in plan.steps and name not in made:
                     node.input[place] = f"{name}.dequantized"
+            if node.op_type == "HardSigmoid":
+                zero = _dequantize(
+                    graph, f"{node.output[0]}.zero", np.array(0, np.uint8), np.array(1, np.float32), None
+                )
+                stored += zero
+                node = helper.make_node("Add", [node.input[0], zero[0].output[0]], list(node.output))
         nodes.append(node)
         for place, name in enumerate(node.output):
             if name in plan.steps and name in made:
@@ -293,8 +334,14 @@ def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list
     scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
     zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
     quantized = f"{name}.quantized"
+    before = [scale, zero]
+    if step.before is not None:
+        values = (np.array(step.before[0], dtype=np.float32), np.array(step.before[1]))
+        before = [
+            graph.add_constant(f"{name}.{part}_before", each) for part, each in zip(("scale", "zero_point"), values)
+        ]
     return [
-        helper.make_node("QuantizeLinear", [source, scale, zero], [quantized]),
+        helper.make_node("QuantizeLinear", [source, *before], [quantized]),
         helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
     ]
 
@@ -323,12 +370,15 @@ def _weight_and_bias(
 
 
 def _dequantize(
-    graph: Graph, name: str, integers: npt.NDArray[Any], scales: npt.NDArray[np.float32], axis: int
+    graph: Graph, name: str, integers: npt.NDArray[Any], scales: npt.NDArray[np.float32], axis: int | None
 ) -> list[onnx.NodeProto]:
     values = (integers, scales, np.zeros(scales.shape, dtype=integers.dtype))
     parts = ("quantized", "scale", "zero_point")
     names = [graph.add_constant(f"{name}.{part}", each) for part, each in zip(parts, values)]
-    return [helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], axis=axis)]
+    node = helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"])
+    if axis is not None:
+        node.attribute.append(helper.make_attribute("axis", axis))
+    return [node]
 
 
 def _leave_room_for_bias(
