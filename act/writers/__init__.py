@@ -1,12 +1,13 @@
 """Int8 models written the way the engine that will run them wants it: one file a target, its rules as data.
 
 `act/onnx_format.py` writes what the quantized Paddle program is, operator by operator. Engines run that correctly, but
-fuse little of it: which tensors must stand between quantize/dequantize pairs, signed or unsigned, depends on the engine.
+fuse little of it: which tensors must stand between quantize/dequantize pairs, signed or unsigned, depends on the
+engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import onnx
 
@@ -55,6 +56,8 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
         graph.add_constant(name, values.reshape(graph.constant(name).shape))
     rules = RULES[engine]
     simplify.products_to_gemm(graph)
+    simplify.bias_of_transposed(graph)
+    simplify.gate_residuals(graph)
     if rules.clips:
         simplify.split_hard_swish(graph)
     shifts = simplify.take_out_shifts(graph, rules.own_scales)

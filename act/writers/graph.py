@@ -74,11 +74,12 @@ class Graph:
         return next(index for index, other in enumerate(self.nodes) if other is node)
 
     def model(self) -> onnx.ModelProto:
-        """The rewritten model, checked, without constants that nothing reads.
+        """The rewritten model, checked, without constants that nothing reads, and each only once.
 
         Raises:
             onnx.checker.ValidationError: it is not valid.
         """
+        self._share_constants()
         read = {name for node in self.nodes for name in node.input} | set(self.outputs)
         graph = self._model.graph
         nodes = list(self.nodes)
@@ -91,6 +92,17 @@ class Graph:
         result = onnx.ModelProto()
         result.CopyFrom(self._model)
         return result
+
+    def _share_constants(self) -> None:
+        """Let equal constants be one: zero points and the like are many, and count in a small model's size."""
+        first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+        instead: dict[str, str] = {}
+        for name, each in self._constants.items():
+            key = (each.data_type, tuple(each.dims), numpy_helper.to_array(each).tobytes())
+            instead[name] = first.setdefault(key, name)
+        for node in self.nodes:
+            for place, name in enumerate(node.input):
+                node.input[place] = instead.get(name, name)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -20,6 +20,7 @@ from onnx import helper
 from act.model import InferenceModel
 from act.quantization import LEVELS, Layer, Range, Scheme, quantize_weight
 from act.writers.graph import Graph, attribute
+from act.writers.steps import Step, exact, gate_step, gate_summand, slope_and_middle, step_of
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30
@@ -66,23 +67,10 @@ class Rules:
         return self.own_scales | self.one_scale | ({"HardSigmoid"} if self.clips else set())
 
 
+# Operators without weights that calculate with all their inputs.
+JOINING = ("Add", "Mul", "Concat")
 # What these make is never negative; what those hand on is negative only where they read something negative.
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"})
-
-
-@dataclass(frozen=True)
-class Step:
-    """The scale and the zero point of a tensor.
-
-    Attributes:
-        scale: > 0.
-        zero_point: uint8 or int8, a scalar.
-        before: the scale and zero point that the values are rounded with, where the pair also scales or shifts them.
-    """
-
-    scale: np.float32
-    zero_point: np.uint8 | np.int8
-    before: tuple[np.float32, np.uint8 | np.int8] | None = None
 
 
 @dataclass
@@ -125,6 +113,9 @@ class Planner:
         self._layers = layers
         gates = [node.output[0] for node in graph.nodes if node.op_type == "HardSigmoid" and rules.clips]
         self._ranges = {**ranges, **dict.fromkeys(gates, Range(0.0, 1.0))}
+        for node in graph.nodes:
+            if node.op_type == "Add" and node.output[0] not in self._ranges:
+                self._ranges.update(self._range_of_sum(node))
         self._shifts = shifts
         self._int8: set[str] = set()
         self.made: set[str] = set()
@@ -181,14 +172,30 @@ class Planner:
                     self._take(node)
         return len(self._int8) > before
 
+    def _range_of_sum(self, node: onnx.NodeProto) -> dict[str, Range]:
+        """The range of a tensor of known range and a number."""
+        numbers = [self._graph.constant(name) for name in node.input if self._graph.is_constant(name)]
+        spans = [self._ranges[name] for name in node.input if name in self._ranges]
+        if len(numbers) != 1 or numbers[0].size != 1 or len(spans) != 1:
+            return {}
+        number = float(numbers[0].reshape(-1)[0])
+        return {node.output[0]: Range(min(0.0, spans[0].low + number), max(0.0, spans[0].high + number))}
+
     def _is_calculable(self, node: onnx.NodeProto) -> bool:
         """Whether a node calculates with activations only, and a gate opens and closes a product only."""
         if node.op_type == "HardSigmoid":
-            slope, middle = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
-            products = all(reader.op_type == "Mul" for reader in self._graph.readers(node.output[0]))
-            return slope > 0 and 0 <= middle <= 1 and products and node.output[0] not in self._graph.outputs
-        # Shapes, axes and the like may be constant.
-        return node.op_type not in ("Add", "Mul", "Concat") or not any(map(self._graph.is_constant, node.input))
+            slope, middle = slope_and_middle(node)
+            readers = {reader.op_type for reader in self._graph.readers(node.output[0])}
+            opens = readers <= {"Add", "Mul"} and node.output[0] not in self._graph.outputs
+            return slope > 0 and 0 <= middle <= 1 and opens
+        if node.op_type == "Resize":
+            return attribute(node, "mode", b"nearest") == b"nearest"
+        constants = [name for name in node.input if name and self._graph.is_constant(name)]
+        # Shapes, axes and the like may be constant; of what is calculated with, a single number.
+        return node.op_type not in JOINING or all(
+            node.op_type != "Concat" and self._graph.constant(name).size == 1 and self._graph.constant(name).ndim <= 1
+            for name in constants
+        )
 
     def _tensors(self) -> set[str]:
         """Those that get a pair."""
@@ -206,7 +213,7 @@ class Planner:
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """What an operator without weights calculates with: of most the first input, of joining ones all."""
         given = self._graph.activations(node)
-        return given if node.op_type in ("Add", "Mul", "Concat") else given[:1]
+        return given if node.op_type in JOINING else given[:1]
 
     def _join(self) -> None:
         followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
@@ -257,11 +264,7 @@ class Planner:
             zero = int(step.zero_point) + round(self._shifts[name] / float(step.scale))
             return replace(step, before=(step.scale, step.zero_point.dtype.type(np.clip(zero, lowest, highest))))
         if maker is not None and maker.op_type == "HardSigmoid" and name in self.made:
-            slope, middle = attribute(maker, "alpha", 0.2), attribute(maker, "beta", 0.5)
-            whole = 2 * LEVELS + 1
-            return Step(
-                np.float32(1 / whole), np.uint8(0), (np.float32(1 / (slope * whole)), np.uint8(round(middle * whole)))
-            )
+            return gate_step(*slope_and_middle(maker))
         return step
 
     def _never_negative(self, name: str) -> bool:
@@ -274,22 +277,6 @@ class Planner:
         if node.op_type in self._rules.followers:
             return all(self._never_negative(each) for each in self._data(node))
         return node.op_type in _NEVER_NEGATIVE
-
-
-def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
-    """The scale and zero point for a range.
-
-    Args:
-        span: of the values.
-        never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
-        unsigned: write uint8 also where int8 would need no zero point.
-    """
-    if never_negative:
-        span = Range(0.0, max(span.high, 1e-8))
-    if span.symmetric:
-        zero: np.uint8 | np.int8 = np.uint8(LEVELS + 1) if unsigned else np.int8(0)
-        return Step(np.float32(span.scale), zero)
-    return Step(np.float32(span.scale), np.uint8(span.zero_point + LEVELS + 1))
 
 
 def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel, scheme: Scheme) -> None:
@@ -314,11 +301,17 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel,
                 if name in plan.steps and name not in made:
                     node.input[place] = f"{name}.dequantized"
             if node.op_type == "HardSigmoid":
-                zero = _dequantize(
-                    graph, f"{node.output[0]}.zero", np.array(0, np.uint8), np.array(1, np.float32), None
-                )
-                stored += zero
-                node = helper.make_node("Add", [node.input[0], zero[0].output[0]], list(node.output))
+                summand = _dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
+                stored.append(summand)
+                node = helper.make_node("Add", [node.input[0], summand.output[0]], list(node.output))
+            elif node.op_type in JOINING:
+                for place, name in enumerate(node.input):
+                    if graph.is_constant(name):
+                        number = _dequantize(
+                            graph, f"{node.output[0]}.number", *exact(float(graph.constant(name).reshape(-1)[0]))
+                        )
+                        stored.append(number)
+                        node.input[place] = number.output[0]
         nodes.append(node)
         for place, name in enumerate(node.output):
             if name in plan.steps and name in made:
@@ -359,26 +352,30 @@ def _weight_and_bias(
     if integers is None:
         integers = quantize_weight(weight, thresholds, layer.axis)
     scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
-    nodes = _dequantize(graph, layer.weight, integers, scales, layer.axis)
+    zeros = np.zeros(scales.shape, dtype=np.int8)
+    nodes = [_dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
     node.input[1] = nodes[0].output[0]
     if bias is not None:
         unit = (scales * step.scale).astype(np.float32)
         rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
-        nodes += _dequantize(graph, f"{node.output[0]}.bias", rounded.astype(np.int32), unit, 0)
+        name = f"{node.output[0]}.bias"
+        nodes.append(_dequantize(graph, name, rounded.astype(np.int32), unit, zeros.astype(np.int32), 0))
         node.input[2] = nodes[1].output[0]
     return nodes
 
 
 def _dequantize(
-    graph: Graph, name: str, integers: npt.NDArray[Any], scales: npt.NDArray[np.float32], axis: int | None
-) -> list[onnx.NodeProto]:
-    values = (integers, scales, np.zeros(scales.shape, dtype=integers.dtype))
-    parts = ("quantized", "scale", "zero_point")
-    names = [graph.add_constant(f"{name}.{part}", each) for part, each in zip(parts, values)]
-    node = helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"])
-    if axis is not None:
-        node.attribute.append(helper.make_attribute("axis", axis))
-    return [node]
+    graph: Graph,
+    name: str,
+    integers: npt.NDArray[Any],
+    scales: npt.NDArray[np.float32],
+    zero_points: npt.NDArray[Any],
+    axis: int | None = None,
+) -> onnx.NodeProto:
+    parts: dict[str, npt.NDArray[Any]] = {"quantized": integers, "scale": scales, "zero_point": zero_points}
+    names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
+    attributes = {} if axis is None else {"axis": axis}
+    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)
 
 
 def _leave_room_for_bias(

@@ -39,6 +39,51 @@ def split_hard_swish(graph: Graph) -> None:
         )
 
 
+def gate_residuals(graph: Graph) -> None:
+    """`x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
+    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
+        addition = graph.only_reader(product.output[0])
+        if addition is None or addition.op_type != "Add" or not set(product.input) & set(addition.input):
+            continue
+        source = next(iter(set(product.input) & set(addition.input)))
+        gate = next((name for name in product.input if name != source), source)
+        maker = graph.maker(gate)
+        if maker is None or maker.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, maker):
+            continue
+        one = graph.add_constant("one", np.array(1, dtype=np.float32))
+        opened = f"{gate}.opened"
+        graph.replace(
+            [product, addition],
+            [
+                helper.make_node("Add", [gate, one], [opened]),
+                helper.make_node("Mul", [source, opened], list(addition.output)),
+            ],
+        )
+
+
+def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
+    current: onnx.NodeProto | None = node
+    while current is not None and current.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
+        current = graph.maker(current.input[0])
+    return current is not None and current.op_type == "GlobalAveragePool"
+
+
+def bias_of_transposed(graph: Graph) -> None:
+    """The `Add` of one value a channel after a `ConvTranspose` as its bias."""
+    for layer in [node for node in graph.nodes if node.op_type == "ConvTranspose" and len(node.input) == 2]:
+        addition = graph.only_reader(layer.output[0])
+        if addition is None or addition.op_type != "Add":
+            continue
+        name = next(name for name in addition.input if name != layer.output[0])
+        values = graph.constant(name) if graph.is_constant(name) else np.zeros(0)
+        if values.ndim in (3, 4) and values.shape[-3] == values.size:
+            bias = graph.add_constant(f"{name}.flat", values.reshape(-1))
+            merged = helper.make_node("ConvTranspose", [*layer.input, bias], list(addition.output))
+            merged.attribute.extend(layer.attribute)
+            graph.replace([layer, addition], [merged])
+
+
 def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
     """Take out every `Add` of one number behind an operator of some types, which then makes what the `Add` made.
 
@@ -52,10 +97,11 @@ def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
             continue
         source = next(name for name in addition.input if name != constants[0])
         maker = graph.maker(source)
-        if maker is not None and maker.op_type in behind and graph.only_reader(source) is addition:
-            shifts[addition.output[0]] = float(graph.constant(constants[0]).reshape(-1)[0])
-            graph.remove(addition)
-            maker.output[0] = addition.output[0]
+        if maker is None or maker.op_type not in behind or graph.only_reader(source) is None:
+            continue
+        shifts[addition.output[0]] = float(graph.constant(constants[0]).reshape(-1)[0])
+        graph.remove(addition)
+        maker.output[0] = addition.output[0]
     return shifts
 
 
