@@ -83,6 +83,10 @@ class Range:
         """The symmetric range of a clipping threshold."""
         return cls(-threshold, threshold)
 
+    def shifted(self, summand: float) -> Range:
+        """The range of the values and a number, widened to hold zero."""
+        return Range(min(0.0, self.low + summand), max(0.0, self.high + summand))
+
     @property
     def symmetric(self) -> bool:
         """Whether it needs no zero point."""
@@ -256,6 +260,7 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
         {name: values for name, values in scheme.weights.items() if name in weights},
         {name: values for name, values in scheme.biases.items() if name not in dropped},
         {name: values for name, values in scheme.integers.items() if name in weights},
+        scheme.further,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -91,10 +92,14 @@ def quantize_static(source: Source, folder: Path) -> Path:
     given, cleaned, target = folder / "fp32.onnx", folder / "cleaned.onnx", folder / "model.onnx"
     onnx.save(source.onnx, given)
     logging.getLogger().setLevel(logging.ERROR)
+    before = Path.cwd()
+    os.chdir(folder)  # where it leaves its temporary files when it fails
     try:
         quant_pre_process(str(given), str(cleaned))
     except Exception:  # it raises just that where a shape stays unknown, as in the detector
         quant_pre_process(str(given), str(cleaned), skip_symbolic_shape=True)
+    finally:
+        os.chdir(before)
     quantize(
         str(cleaned),
         str(target),
@@ -103,8 +108,8 @@ def quantize_static(source: Source, folder: Path) -> Path:
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-    given.unlink()
-    cleaned.unlink()
+    for leftover in set(folder.iterdir()) - {target}:
+        leftover.unlink()
     return target
 
 

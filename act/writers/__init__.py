@@ -8,7 +8,9 @@ engine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from act.model import InferenceModel
@@ -16,7 +18,7 @@ from act.onnx_format import activation_tensors
 from act.params import EngineName
 from act.quantization import OPERATORS, Scheme, quantizable_layers
 from act.writers import onnxruntime_cpu, simplify
-from act.writers.graph import Graph
+from act.writers.graph import Array, Graph
 from act.writers.pairs import Planner, Rules, put_pairs
 
 RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES}
@@ -51,20 +53,40 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     chosen = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     tensors = activation_tensors(fp32, chosen)
     ranges = {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
-    graph = Graph(fp32)
+    rules, graph = RULES[engine], Graph(fp32)
+    for layer in chosen:
+        if not np.array_equal(graph.constant(layer.weight), model.weight(layer.weight)):
+            raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
     for name, values in scheme.biases.items():
         graph.add_constant(name, values.reshape(graph.constant(name).shape))
-    rules = RULES[engine]
     simplify.products_to_gemm(graph)
     simplify.bias_of_transposed(graph)
     simplify.gate_residuals(graph)
+    factors, changed = simplify.factors_into_depthwise(graph)
+    scheme = _multiplied(graph, scheme, factors)
     if rules.clips:
         simplify.split_hard_swish(graph)
     shifts = simplify.take_out_shifts(graph, rules.own_scales)
+    for name, source in changed.items():
+        ranges.pop(name, None)
+        if name in shifts and source in ranges:
+            ranges[name] = ranges[source].shifted(shifts[name])
     planner = Planner(graph, rules, {layer.weight: layer for layer in chosen}, ranges, shifts)
     plan = planner.plan()
     for name, shift in shifts.items():
         if name not in planner.made:
             simplify.put_back_shift(graph, name, shift)
-    put_pairs(graph, planner, plan, model, scheme)
+    put_pairs(graph, planner, plan, scheme)
     return graph.model()
+
+
+def _multiplied(graph: Graph, scheme: Scheme, factors: Mapping[str, Array]) -> Scheme:
+    """Multiply weights of the graph by a factor for each output channel, and their thresholds, which gives the same
+    integers."""
+    thresholds = dict(scheme.weights)
+    for name, values in factors.items():
+        weight = graph.constant(name)
+        graph.add_constant(name, (weight * values.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32))
+        if name in thresholds:
+            thresholds[name] = (thresholds[name] * values).astype(np.float32)
+    return replace(scheme, weights=thresholds)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from act.model import InferenceModel
 from act.quantization import LEVELS, Layer, Range, Scheme, quantize_weight
-from act.writers.graph import Graph, attribute
+from act.writers.graph import Array, Graph, attribute
 from act.writers.steps import Step, exact, gate_step, gate_summand, slope_and_middle, step_of
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
@@ -179,7 +177,7 @@ class Planner:
         if len(numbers) != 1 or numbers[0].size != 1 or len(spans) != 1:
             return {}
         number = float(numbers[0].reshape(-1)[0])
-        return {node.output[0]: Range(min(0.0, spans[0].low + number), max(0.0, spans[0].high + number))}
+        return {node.output[0]: spans[0].shifted(number)}
 
     def _is_calculable(self, node: onnx.NodeProto) -> bool:
         """Whether a node calculates with activations only, and a gate opens and closes a product only."""
@@ -279,11 +277,10 @@ class Planner:
         return node.op_type in _NEVER_NEGATIVE
 
 
-def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel, scheme: Scheme) -> None:
+def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
     """Write a plan into its graph: pairs, int8 weights and int32 biases.
 
     Args:
-        model: the fp32 model, whose weights the graph has under their names.
         scheme: the thresholds or integers of the weights, and the biases.
     """
     made = planner.made
@@ -296,7 +293,7 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, model: InferenceModel,
         if node.output[0] in plan.int8:
             layer = planner.layer(node)
             if layer is not None:
-                stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], model, scheme)
+                stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], scheme)
             for place, name in enumerate(node.input):
                 if name in plan.steps and name not in made:
                     node.input[place] = f"{name}.dequantized"
@@ -329,9 +326,9 @@ def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list
     quantized = f"{name}.quantized"
     before = [scale, zero]
     if step.before is not None:
-        values = (np.array(step.before[0], dtype=np.float32), np.array(step.before[1]))
         before = [
-            graph.add_constant(f"{name}.{part}_before", each) for part, each in zip(("scale", "zero_point"), values)
+            graph.add_constant(f"{name}.scale_before", np.array(step.before[0], dtype=np.float32)),
+            graph.add_constant(f"{name}.zero_point_before", np.array(step.before[1])),
         ]
     return [
         helper.make_node("QuantizeLinear", [source, *before], [quantized]),
@@ -340,17 +337,14 @@ def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list
 
 
 def _weight_and_bias(
-    graph: Graph, node: onnx.NodeProto, layer: Layer, step: Step, model: InferenceModel, scheme: Scheme
+    graph: Graph, node: onnx.NodeProto, layer: Layer, step: Step, scheme: Scheme
 ) -> list[onnx.NodeProto]:
-    weight = model.weight(layer.weight)
-    if not np.array_equal(graph.constant(layer.weight), weight):
-        raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
     bias = graph.constant(node.input[2]) if len(node.input) > 2 and graph.is_constant(node.input[2]) else None
     thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
     if bias is not None:
         thresholds, integers = _leave_room_for_bias(thresholds, integers, bias.reshape(-1), step.scale, layer.axis)
     if integers is None:
-        integers = quantize_weight(weight, thresholds, layer.axis)
+        integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
     scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
     zeros = np.zeros(scales.shape, dtype=np.int8)
     nodes = [_dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
@@ -365,14 +359,9 @@ def _weight_and_bias(
 
 
 def _dequantize(
-    graph: Graph,
-    name: str,
-    integers: npt.NDArray[Any],
-    scales: npt.NDArray[np.float32],
-    zero_points: npt.NDArray[Any],
-    axis: int | None = None,
+    graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
 ) -> onnx.NodeProto:
-    parts: dict[str, npt.NDArray[Any]] = {"quantized": integers, "scale": scales, "zero_point": zero_points}
+    parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
     names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
     attributes = {} if axis is None else {"axis": axis}
     return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)

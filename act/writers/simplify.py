@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from act.writers.graph import Graph
+from act.writers.graph import Array, Graph, attribute
+
+_SAME = 1e-4
 
 
 def products_to_gemm(graph: Graph) -> None:
@@ -82,6 +84,63 @@ def bias_of_transposed(graph: Graph) -> None:
             merged = helper.make_node("ConvTranspose", [*layer.input, bias], list(addition.output))
             merged.attribute.extend(layer.attribute)
             graph.replace([layer, addition], [merged])
+
+
+def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, str]]:
+    """Take out every `Mul` by one number, or by one a channel, of what only depthwise convolutions read.
+
+    Their weights take it up, channel by channel; an `Add` between, of one number or one a channel, is divided by it.
+
+    Returns:
+        By weight, what its output channels are to be multiplied by, float32 [channels] > 0; and for tensors that
+        are now smaller or larger than they were, the one that an `Add` makes them of.
+    """
+    factors: dict[str, Array] = {}
+    changed: dict[str, str] = {}
+    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
+        scaled = _by_channel(graph, product)
+        addition = graph.only_reader(product.output[0])
+        shifted = _by_channel(graph, addition) if addition is not None and addition.op_type == "Add" else None
+        result = product if shifted is None or addition is None else addition
+        readers = graph.readers(result.output[0])
+        if scaled is None or (scaled[1] <= 0).any() or result.output[0] in graph.outputs or not readers:
+            continue
+        if not all(_is_depthwise(graph, reader, result.output[0]) for reader in readers):
+            continue
+        for reader in readers:
+            channels = graph.constant(reader.input[1]).shape[0]
+            size = scaled[1].size
+            factors[reader.input[1]] = np.repeat(scaled[1], channels // size)
+        if shifted is None:
+            for reader in readers:
+                reader.input[0] = scaled[0]
+        elif addition is not None:
+            summand = (shifted[1] / scaled[1]).astype(np.float32)
+            # What was one number, before each channel had a factor, is one again.
+            summand = summand[:1] if np.ptp(summand) <= _SAME * np.abs(summand).max() else summand.reshape(-1, 1, 1)
+            changed[addition.output[0]] = scaled[0]
+            addition.input[:] = [scaled[0], graph.add_constant(f"{addition.output[0]}.summand", summand)]
+        graph.remove(product)
+    return factors, changed
+
+
+def _by_channel(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array] | None:
+    """The activation and the values, float32 [1 or channels], where a node combines it with one value a channel."""
+    names = [name for name in node.input if graph.is_constant(name)]
+    if len(names) != 1:
+        return None
+    values = graph.constant(names[0])
+    if values.size > 1 and not (values.ndim in (3, 4) and values.shape[-3] == values.size):
+        return None
+    return next(name for name in node.input if name != names[0]), values.reshape(-1)
+
+
+def _is_depthwise(graph: Graph, node: onnx.NodeProto, name: str) -> bool:
+    """Whether a node is a convolution of this tensor with one input channel for each output channel."""
+    if node.op_type != "Conv" or node.input[0] != name or not graph.is_constant(node.input[1]):
+        return False
+    weight = graph.constant(node.input[1])
+    return weight.shape[1] == 1 and attribute(node, "group", 1) == weight.shape[0]
 
 
 def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:

@@ -3,7 +3,8 @@
 Networks with a learnable scale and shift behind each layer and each activation function, as PP-LCNetV3 in PP-OCRv4,
 otherwise pay for two passes over every activation, on every engine that does not fuse them. A factor goes into the
 layer before it, or into all layers behind it. A summand does so, too, but into layers behind it only where they do not
-pad: the zeros around the border would need it as well.
+pad: the zeros around the border would need it as well. What depthwise convolutions read keeps its factor: calibration
+makes one for each channel of it, where that helps.
 """
 
 from __future__ import annotations
@@ -93,6 +94,8 @@ def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
 
 def _scale_behind(model: InferenceModel, target: str, factor: float) -> bool:
     layers = _layers_behind(model, target)
+    if any(layer.type == "depthwise_conv2d" for layer in layers or []):
+        return False
     for layer in layers or []:
         _multiply(model, layer, factor)
     return bool(layers)
