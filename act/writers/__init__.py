@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 
 from act.model import InferenceModel
-from act.onnx_format import activation_tensors
+from act.onnx_format import activation_tensors, keep_pools_right
 from act.params import EngineName
 from act.quantization import OPERATORS, Scheme, quantizable_layers
-from act.writers import onnxruntime_cpu, simplify
+from act.writers import onnxruntime_cpu, openvino_cpu, simplify
 from act.writers.graph import Array, Graph
 from act.writers.pairs import Planner, Rules, put_pairs
 
-RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES}
+RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES, "openvino": openvino_cpu.RULES}
 
 
 def further_tensors(fp32: onnx.ModelProto) -> list[str]:
@@ -59,14 +59,18 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
             raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
     for name, values in scheme.biases.items():
         graph.add_constant(name, values.reshape(graph.constant(name).shape))
-    simplify.products_to_gemm(graph)
     simplify.bias_of_transposed(graph)
     simplify.gate_residuals(graph)
-    factors, changed = simplify.factors_into_depthwise(graph)
-    scheme = _multiplied(graph, scheme, factors)
+    if "Gemm" in rules.layers:
+        simplify.products_to_gemm(graph)
+    factors: dict[str, Array] = {}
+    changed: dict[str, str] = {}
+    shifts: dict[str, float] = {}
     if rules.clips:
+        factors, changed = simplify.factors_into_depthwise(graph)
         simplify.split_hard_swish(graph)
-    shifts = simplify.take_out_shifts(graph, rules.own_scales)
+        shifts = simplify.take_out_shifts(graph, rules.own_scales)
+    scheme = _multiplied(graph, scheme, factors)
     for name, source in changed.items():
         ranges.pop(name, None)
         if name in shifts and source in ranges:
@@ -77,7 +81,10 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
         if name not in planner.made:
             simplify.put_back_shift(graph, name, shift)
     put_pairs(graph, planner, plan, scheme)
-    return graph.model()
+    result = graph.model()
+    if engine == "openvino":
+        keep_pools_right(result.graph)
+    return result
 
 
 def _multiplied(graph: Graph, scheme: Scheme, factors: Mapping[str, Array]) -> Scheme:

@@ -49,6 +49,8 @@ class Rules:
         taken_in: activation functions that the operator before takes in, because the output's range already clips.
         unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
         clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
+        hands_on: whether the pairs before an operator of `one_scale` do for what it makes as well, so that there is
+            none behind it; then such an operator is only worth it where something reads that in int8.
     """
 
     layers: Mapping[str, LayerRule]
@@ -58,6 +60,7 @@ class Rules:
     taken_in: frozenset[str]
     unsigned: bool
     clips: bool = False
+    hands_on: bool = False
 
     @property
     def followers(self) -> frozenset[str]:
@@ -77,11 +80,13 @@ class Plan:
 
     Attributes:
         int8: first outputs of the nodes that run in int8.
-        steps: of each tensor that gets a pair.
+        steps: of each tensor that has a scale.
+        pairs: those of them that get a pair.
     """
 
     int8: set[str] = field(default_factory=set)
     steps: dict[str, Step] = field(default_factory=dict)
+    pairs: set[str] = field(default_factory=set)
 
 
 class Planner:
@@ -128,7 +133,8 @@ class Planner:
             pass
         tensors = self._tensors()
         self._join()
-        return Plan(set(self._int8), self._steps(tensors))
+        pairs = tensors - {name for node in self._handing_on() for name in self.ends(node)}
+        return Plan(set(self._int8), self._steps(tensors), pairs)
 
     def layer(self, node: onnx.NodeProto) -> Layer | None:
         """The layer of the scheme that a node is."""
@@ -166,7 +172,8 @@ class Planner:
                 wanted = any(name in self.made for name in given) and all(
                     name in self.made or name in read or name in self._ranges for name in given
                 )
-                if known and fits and wanted and self._is_calculable(node):
+                useful = not self._rules.hands_on or any(name in read for name in self.ends(node))
+                if known and fits and wanted and useful and self._is_calculable(node):
                     self._take(node)
         return len(self._int8) > before
 
@@ -196,7 +203,7 @@ class Planner:
         )
 
     def _tensors(self) -> set[str]:
-        """Those that get a pair."""
+        """Those that get a scale."""
         found: set[str] = set()
         for node in self._graph.nodes:
             if node.output[0] in self._int8:
@@ -204,9 +211,14 @@ class Planner:
         for node in self._graph.nodes:
             if node.output[0] in self._int8:
                 rule = self._rules.layers.get(node.op_type) if self.layer(node) is not None else None
-                if rule is None or rule.output:
+                if rule is None or rule.output:  # a scale, though not always a pair
                     found.update(self.ends(node))
         return found
+
+    def _handing_on(self) -> list[onnx.NodeProto]:
+        """The operators behind which there is no pair."""
+        one_scale = self._rules.one_scale if self._rules.hands_on else ()
+        return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in one_scale]
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """What an operator without weights calculates with: of most the first input, of joining ones all."""
@@ -216,7 +228,7 @@ class Planner:
     def _join(self) -> None:
         followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
         for node in followers:
-            if node.op_type in self._rules.one_scale:
+            if node.op_type in self._rules.one_scale and node.op_type not in self._rules.joins:
                 self._unite([node.input[0], *self.ends(node)])
         for node in followers:
             if node.op_type in self._rules.joins:
@@ -228,7 +240,11 @@ class Planner:
         """Whether one scale for all of them still clips what activation functions clipped that others take in."""
         makers = [self._graph.maker(name) for name in tensors]
         taken_in = {node.op_type for node in makers if node is not None and node.op_type in self._rules.taken_in}
-        return not taken_in or (taken_in == {"Relu"} and all(self._never_negative(name) for name in tensors))
+        return (
+            self._rules.hands_on
+            or not taken_in
+            or (taken_in == {"Relu"} and all(self._never_negative(name) for name in tensors))
+        )
 
     def _unite(self, names: Iterable[str]) -> None:
         first, *others = [self._group(name) for name in names]
@@ -287,7 +303,7 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> Non
     stored: list[onnx.NodeProto] = []
     nodes: list[onnx.NodeProto] = []
     for name in graph.inputs:
-        if name in plan.steps:
+        if name in plan.pairs:
             nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     for node in graph.nodes:
         if node.output[0] in plan.int8:
@@ -295,7 +311,7 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> Non
             if layer is not None:
                 stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], scheme)
             for place, name in enumerate(node.input):
-                if name in plan.steps and name not in made:
+                if name in plan.pairs and name not in made:
                     node.input[place] = f"{name}.dequantized"
             if node.op_type == "HardSigmoid":
                 summand = _dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
@@ -311,11 +327,11 @@ def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> Non
                         node.input[place] = number.output[0]
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if name in plan.steps and name in made:
+            if name in plan.pairs and name in made:
                 # Nobody reads what lies before such a pair, or it would not fuse: not even what runs in float.
                 node.output[place] = f"{name}.unrounded"
                 nodes += _pair(graph, node.output[place], name, plan.steps[name], name)
-            elif name in plan.steps:
+            elif name in plan.pairs:
                 nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     graph.nodes = [*stored, *nodes]
 
