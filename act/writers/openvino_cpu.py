@@ -17,7 +17,7 @@ _INPUT_ONLY = LayerRule(output=False, bias=False)
 
 RULES = Rules(
     layers={"Conv": _INPUT_ONLY, "ConvTranspose": _INPUT_ONLY, "MatMul": _INPUT_ONLY},
-    own_scales=frozenset(),
+    own_scales=frozenset({"Add"}),
     one_scale=frozenset({"Concat", "MaxPool", "Reshape", "Transpose", "Split", "Resize"}),
     joins=frozenset({"Concat"}),
     taken_in=frozenset({"Relu", "Clip", "HardSwish", "Sigmoid"}),

@@ -163,19 +163,25 @@ class Planner:
     def _add_followers(self) -> bool:
         """Take the operators without weights that now can run in int8; whether there were any."""
         read = {name for node in self._graph.nodes if node.output[0] in self._int8 for name in node.input}
-        before = len(self._int8)
+        before, within_reach = len(self._int8), self._within_reach()
         for node in self._graph.nodes:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
                 given = self._graph.activations(node)
                 known = all(name in self._ranges or name in self.made for name in given)
                 fits = node.op_type in self._rules.one_scale or self.end(node) in self._ranges
-                wanted = any(name in self.made for name in given) and all(
-                    name in self.made or name in read or name in self._ranges for name in given
-                )
                 useful = not self._rules.hands_on or any(name in read for name in self.ends(node))
-                if known and fits and wanted and useful and self._is_calculable(node):
+                wanted = useful and any(name in within_reach for name in given)
+                if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
         return len(self._int8) > before
+
+    def _within_reach(self) -> set[str]:
+        """The tensors that int8 operators make, and what those make of them that would hand them on."""
+        found = set(self.made)
+        for node in self._graph.nodes:
+            if self._rules.hands_on and node.op_type in self._rules.one_scale and found.intersection(node.input):
+                found.update(node.output)
+        return found
 
     def _range_of_sum(self, node: onnx.NodeProto) -> dict[str, Range]:
         """The range of a tensor of known range and a number."""
@@ -210,8 +216,8 @@ class Planner:
                 found.update([node.input[0]] if self.layer(node) is not None else self._data(node))
         for node in self._graph.nodes:
             if node.output[0] in self._int8:
-                rule = self._rules.layers.get(node.op_type) if self.layer(node) is not None else None
-                if rule is None or rule.output:  # a scale, though not always a pair
+                layer = self.layer(node) is not None
+                if self._rules.layers[node.op_type].output if layer else not self._rules.hands_on:
                     found.update(self.ends(node))
         return found
 
