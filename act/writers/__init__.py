@@ -71,6 +71,11 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
         simplify.split_hard_swish(graph)
         shifts = simplify.take_out_shifts(graph, rules.own_scales)
     scheme = _multiplied(graph, scheme, factors)
+    if rules.deep_input:
+        deep = simplify.input_to_depth(graph)
+        turned = {name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers}
+        scheme = replace(scheme, integers={**scheme.integers, **turned})
+        ranges |= {f"{name}.deep": ranges[name] for name in graph.inputs if name in ranges}
     for name, source in changed.items():
         ranges.pop(name, None)
         if name in shifts and source in ranges:

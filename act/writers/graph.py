@@ -29,6 +29,11 @@ class Graph:
         self.inputs = [each.name for each in graph.input if each.name not in self._constants]
         self.outputs = [each.name for each in graph.output]
 
+    def shape_of_input(self, name: str) -> list[int | None]:
+        """The sizes of an input's axes; None where they are not fixed."""
+        found = next(each for each in self._model.graph.input if each.name == name)
+        return [each.dim_value if each.HasField("dim_value") else None for each in found.type.tensor_type.shape.dim]
+
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is an initialiser."""
         return name in self._constants

@@ -29,4 +29,6 @@ RULES = Rules(
     taken_in=frozenset({"Relu", "Clip"}),
     unsigned=True,
     clips=True,
+    # Its integer convolutions copy each pixel of a kernel's window by itself.
+    deep_input=True,
 )

@@ -48,6 +48,7 @@ class Rules:
         joins: of `one_scale` or `own_scales`, those whose inputs and output are better given one scale.
         taken_in: activation functions that the operator before takes in, because the output's range already clips.
         unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
+        deep_input: whether a first convolution had better read blocks of pixels (`simplify.input_to_depth`).
         clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
         hands_on: whether the pairs before an operator of `one_scale` do for what it makes as well, so that there is
             none behind it; then such an operator is only worth it where something reads that in int8.
@@ -61,6 +62,7 @@ class Rules:
     unsigned: bool
     clips: bool = False
     hands_on: bool = False
+    deep_input: bool = False
 
     @property
     def followers(self) -> frozenset[str]:

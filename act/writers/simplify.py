@@ -174,6 +174,59 @@ def put_back_shift(graph: Graph, name: str, shift: float) -> None:
     graph.replace([maker], [maker, helper.make_node("Add", [source, constant], [name])])
 
 
+def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Let a first convolution with stride 2 read blocks of 2 x 2 pixels as channels, with stride 1: the same sums.
+
+    A kernel over pixels of three channels makes its engine gather three bytes at a time, which takes longer than
+    multiplying them. Done where height and width are known and even.
+
+    Returns:
+        By weight, the zero rows and columns that `blocks` puts ahead of it; its tensor here is changed already.
+    """
+    changed: dict[str, tuple[int, int]] = {}
+    for node in [node for node in graph.nodes if node.op_type == "Conv" and node.input[0] in graph.inputs]:
+        size, weight = [side or 1 for side in graph.shape_of_input(node.input[0])[2:]], node.input[1]
+        plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and attribute(node, "group", 1) == 1
+        even = len(size) == 2 and all(side % 2 == 0 for side in size)
+        strided = list(attribute(node, "strides", [])) == [2, 2] and set(attribute(node, "dilations", [1])) == {1}
+        if not (plain and even and strided and graph.is_constant(weight) and len(graph.readers(weight)) == 1):
+            continue
+        kernel, pads = graph.constant(weight).shape[2:], list(attribute(node, "pads", [0] * 4))
+        ahead = (pads[0] % 2, pads[1] % 2)
+        first = [(pads[axis] + ahead[axis]) // 2 for axis in range(2)]
+        last = []
+        for axis, side in enumerate(size):
+            outputs = (side + pads[axis] + pads[axis + 2] - kernel[axis]) // 2 + 1
+            last.append(outputs - 1 + (kernel[axis] + ahead[axis] + 1) // 2 - first[axis] - side // 2)
+        if min(last) < 0:
+            continue
+        deep = f"{node.input[0]}.deep"
+        values = blocks(graph.constant(weight), ahead)
+        graph.add_constant(weight, values)
+        convolution = helper.make_node("Conv", [deep, *node.input[1:]], list(node.output), pads=[*first, *last])
+        graph.replace([node], [helper.make_node("SpaceToDepth", [node.input[0]], [deep], blocksize=2), convolution])
+        changed[weight] = ahead
+    return changed
+
+
+def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
+    """The weight of a convolution over blocks of 2 x 2 pixels.
+
+    Args:
+        weight: [outputs, channels, height, width].
+        ahead: rows and columns of zeros to put before it; behind it comes what makes the sizes even.
+
+    Returns:
+        [outputs, 4 * channels, height / 2, width / 2], channels in the order of ONNX's `SpaceToDepth`.
+    """
+    outputs, channels, *kernel = weight.shape
+    margins = [(before, (side + before) % 2) for side, before in zip(kernel, ahead)]
+    padded = np.pad(weight, [(0, 0), (0, 0), *margins])
+    height, width = (side // 2 for side in padded.shape[2:])
+    apart = padded.reshape(outputs, channels, height, 2, width, 2).transpose(0, 3, 5, 1, 2, 4)
+    return np.ascontiguousarray(apart.reshape(outputs, 4 * channels, height, width))
+
+
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model)
     known = [*inferred.graph.input, *inferred.graph.value_info]

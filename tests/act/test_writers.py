@@ -22,10 +22,25 @@ from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quant
 from act.writers import RULES, further_tensors, write
 from act.writers.graph import Graph
 from act.writers.pairs import Plan, Planner, put_pairs
+from act.writers.simplify import input_to_depth
 from act.writers.steps import exact, gate_step, gate_summand
 from tests.models import noise, normalised_classifier
 
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
+PIXELS = ["N", 3, 12, 16]
+SHAPES = {"w1": (4, 3, 1, 1), "b1": (4,), "w2": (4, 3, 1, 1), "b2": (4,), "w3": (2, 8, 1, 1), "b3": (2,)}
+ENDS = [("x", 3, 1), ("y", 2, 2)]
+LAYERS = {
+    w: Layer(name, "conv2d", a, w, 0) for w, name, a in [("w1", "c1", "x"), ("w2", "c2", "x"), ("w3", "y", "pooled")]
+}
+RANGES = {
+    "x": Range(-3.0, 3.0),
+    "r1": Range(0.0, 8.0),
+    "r2": Range(0.0, 6.0),
+    "joined": Range(0.0, 8.0),
+    "pooled": Range(0.0, 8.0),
+    "y": Range(-40.0, 30.0),
+}
 
 
 @pytest.fixture(scope="module")
@@ -132,21 +147,6 @@ def two_branches() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
 
 
-SHAPES = {"w1": (4, 3, 1, 1), "b1": (4,), "w2": (4, 3, 1, 1), "b2": (4,), "w3": (2, 8, 1, 1), "b3": (2,)}
-ENDS = [("x", 3, 1), ("y", 2, 2)]
-LAYERS = {
-    w: Layer(name, "conv2d", a, w, 0) for w, name, a in [("w1", "c1", "x"), ("w2", "c2", "x"), ("w3", "y", "pooled")]
-}
-RANGES = {
-    "x": Range(-3.0, 3.0),
-    "r1": Range(0.0, 8.0),
-    "r2": Range(0.0, 6.0),
-    "joined": Range(0.0, 8.0),
-    "pooled": Range(0.0, 8.0),
-    "y": Range(-40.0, 30.0),
-}
-
-
 def planned(engine: EngineName) -> tuple[Plan, onnx.ModelProto]:
     graph = Graph(two_branches())
     planner = Planner(graph, RULES[engine], LAYERS, RANGES, {})
@@ -181,3 +181,20 @@ def test_a_weak_channel_makes_room_for_its_bias() -> None:
     put_pairs(graph, planner, planner.plan(), Scheme((), RANGES, thresholds))
     x = np.zeros((1, 3, 8, 8), dtype=np.float32)
     assert cosine(outputs(graph.model(), x), outputs(model, x)) > 0.99
+
+
+@pytest.mark.parametrize("kernel, pad", [(3, 1), (7, 3), (3, 0), (5, 2)])
+def test_blocks_of_pixels_give_the_same_sums(kernel: int, pad: int) -> None:
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.normal(size=(4, 3, kernel, kernel)).astype(np.float32), "w")
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in [("x", PIXELS), ("y", ["N", 4, None, None])]
+    ]
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2], pads=[pad] * 4)
+    graph = helper.make_graph([node], "first layer", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    rewritten = Graph(model)
+    assert list(input_to_depth(rewritten)) == ["w"]
+    x = rng.normal(size=(2, 3, 12, 16)).astype(np.float32)
+    assert outputs(rewritten.model(), x) == pytest.approx(outputs(model, x), abs=1e-5)
