@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import onnx
@@ -15,13 +15,15 @@ from act.samples import Array
 Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def reader(fp32: onnx.ModelProto, layers: list[Layer]) -> Reader:
+def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] = ()) -> Reader:
     """A function that runs the fp32 model on a batch and gives every activation that the layers read, by Paddle name.
 
     Args:
         fp32: what `act.onnx_format.to_onnx` made of the model; not changed.
+        further: names of other tensors to give, as they are in the ONNX model.
     """
     tensors = activation_tensors(fp32, layers)
+    tensors |= {name: name for name in further if name not in tensors}
     twin = onnx.ModelProto()
     twin.CopyFrom(fp32)
     given = {feed.name for feed in twin.graph.input}

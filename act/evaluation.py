@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 
+from act import writers
 from act.engines.base import RuntimePrecision
 from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.process import EngineProcess
@@ -22,7 +23,7 @@ from act.quality import Quality
 from act.quantization import Scheme, quantize, without_others
 
 ONNX_FILE = "model.onnx"
-_READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
+READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 
 
 def write_for_engine(
@@ -43,14 +44,27 @@ def write_for_engine(
     """
     if scheme is not None:
         scheme = without_others(model, scheme, INT8_OPERATORS[engine])
-    if engine not in _READS_ONNX:
+    if engine not in READS_ONNX:
         (model if scheme is None else quantize(model, scheme)).save(folder)
         return folder
     converted = fp32_onnx or to_onnx(model)
     if scheme is not None:
-        converted = quantize_onnx(converted, model, scheme)
+        converted = write_int8_onnx(engine, converted, model, scheme)
     onnx.save(converted, folder / ONNX_FILE)
     return folder / ONNX_FILE
+
+
+def write_int8_onnx(
+    engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme
+) -> onnx.ModelProto:
+    """The int8 ONNX model as the engine wants it; as the quantized program is, where the scheme knows its layers only.
+
+    Args:
+        fp32: what `to_onnx` made of `model`.
+    """
+    if engine in writers.RULES and scheme.further:
+        return writers.write(engine, fp32, model, scheme)
+    return quantize_onnx(fp32, model, scheme)
 
 
 @dataclass(frozen=True)

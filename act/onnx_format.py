@@ -130,7 +130,7 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
         graph.initializer.remove(initialisers[weight])
     for bias, values in scheme.biases.items():
         _replace_bias(initialisers, bias, model.weight(bias), values)
-    _keep_pools_right(graph)
+    keep_pools_right(graph)
     onnx.checker.check_model(result)
     return result
 
@@ -165,7 +165,7 @@ def _weight_nodes(
     return [helper.make_node("DequantizeLinear", names, [f"{layer.weight}.dequantized"], axis=layer.axis)]
 
 
-def _keep_pools_right(graph: onnx.GraphProto) -> None:
+def keep_pools_right(graph: onnx.GraphProto) -> None:
     """Give every int8 convolution without a bias that a global pool reads a bias too small to change a sum.
 
     OpenVINO 2026.4 multiplies by the scales of such a convolution twice, in it and after the pool, when something else

@@ -84,6 +84,10 @@ class Range:
         """The symmetric range of a clipping threshold."""
         return cls(-threshold, threshold)
 
+    def shifted(self, summand: float) -> Range:
+        """The range of the values and a number, widened to hold zero."""
+        return Range(min(0.0, self.low + summand), max(0.0, self.high + summand))
+
     @property
     def symmetric(self) -> bool:
         """Whether it needs no zero point."""
@@ -122,6 +126,8 @@ class Scheme:
         weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
         biases: new values of biases, float32 in their own shapes.
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
+        further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
+            stands between layers in int8, too (`act/writers`).
     """
 
     layers: tuple[str, ...]
@@ -129,6 +135,7 @@ class Scheme:
     weights: Mapping[str, npt.NDArray[np.float32]]
     biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    further: Mapping[str, Range] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32; integers in base64, in C order."""
@@ -141,6 +148,7 @@ class Scheme:
                 name: {"shape": list(values.shape), "base64": base64.b64encode(values.tobytes()).decode("ascii")}
                 for name, values in self.integers.items()
             },
+            "further": {name: [span.low, span.high] for name, span in self.further.items()},
         }
 
     @classmethod
@@ -156,7 +164,8 @@ class Scheme:
         )
         spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
         integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases, integers)
+        further = {name: Range(low, high) for name, (low, high) in payload["further"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further)
 
 
 def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:
@@ -275,6 +284,7 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
         {name: values for name, values in scheme.weights.items() if name in weights},
         {name: values for name, values in scheme.biases.items() if name not in dropped},
         {name: values for name, values in scheme.integers.items() if name in weights},
+        scheme.further,
     )
 
 

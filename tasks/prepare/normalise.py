@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from act.model import InferenceModel
+from tasks.prepare.affine import fold_scalars
 
 # Where an operator has its weight and its result.
 _FOLDABLE = {
@@ -34,6 +35,7 @@ class Changes:
     removed_identities: int = 0
     folded_reshapes: int = 0
     turned_weights: int = 0
+    folded_scalars: int = 0
 
 
 def set_inference_mode(model: InferenceModel) -> None:
@@ -61,6 +63,7 @@ def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
     for op in list(result.ops):
         if op.type == "batch_norm" and _fold(result, op):
             changes.folded_batch_norms += 1
+    changes.folded_scalars = fold_scalars(result)
     return result, changes
 
 

@@ -1,9 +1,10 @@
 """`python -m tasks.ptq_search.calibrate --job NAME`: one pass of the fp32 model over the calibration samples.
 
 Writes `model/`, the fp32 model with equalised channels, which everything int8 is made from; `statistics.npz`, what
-every threshold rule needs to know of every activation that a layer of it reads, after each of the numbers of batches
-that the search may choose from; and `calibrate.json`: those numbers, the activations, and the equalised ones. The model
-runs on ONNX Runtime, which hands out activations several times faster than Paddle's executor.
+every threshold rule needs to know of every activation that a layer of it reads, or that an engine wants quantized
+besides, after each of the numbers of batches that the search may choose from; and `calibrate.json`: those numbers, the
+activations, and the equalised ones. The model runs on ONNX Runtime, which hands out activations several times faster
+than Paddle's executor.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     from act.model import InferenceModel
     from act.quantization import OPERATORS, quantizable_layers
     from act.samples import Samples
+    from act.writers import further_tensors
     from tasks.ptq_search.statistics import collect, save
 
     model = InferenceModel.load(prepared / "model")
@@ -68,7 +70,8 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     batches = _batches(samples, settings.batch_size, numbers[-1])
     try:
         model, converted, equalised = _equalised(model, layers, samples, settings.batch_size)
-        found = collect(reader(converted, layers), batches, numbers[-1], numbers)
+        read = reader(converted, layers, further_tensors(converted))
+        found = collect(read, batches, numbers[-1], numbers)
     except FloatingPointError as error:
         raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
     (folder / "model").mkdir()

@@ -85,6 +85,7 @@ class SchemeMaker:
             {layer.activation: ranges[layer.activation] for layer in layers},
             weights,
             biases,
+            further=ranges,
         )
 
     def cost(self, setting: Setting) -> float:

@@ -75,7 +75,7 @@ class Workspace:
         for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8")):
             model = self.artifacts / "export" / name
             model.mkdir(parents=True)
-            for file in ("model.pdmodel", "model.pdiparams", "model.onnx", "calibration_table.txt"):
+            for file in ("model.pdmodel", "model.pdiparams", "model.onnx", "quant_model.onnx", "calibration_table.txt"):
                 (model / file).write_text(f"{name} {file}")
             paths = {engine: path.format(name) for engine, path in files.items()}
             candidates.append(
@@ -136,7 +136,7 @@ def test_the_deployed_files_and_their_manifest(workspace: Workspace) -> None:
     assert done.returncode == 0, done.stderr
     assert "bf16 on OpenVINO wins: 4.00 ms" in done.stdout
     assert (workspace.deploy / "model.pdiparams").read_text() == "int8-ptq model.pdiparams"
-    assert (workspace.deploy / "quant_model.onnx").read_text() == "int8-ptq model.onnx"
+    assert (workspace.deploy / "quant_model.onnx").read_text() == "int8-ptq quant_model.onnx"
     assert (workspace.deploy / "winner" / "model.onnx").read_text() == "fp32 model.onnx"
     manifest = workspace.manifest()
     assert (manifest["schema_version"], manifest["job"], manifest["deployed_candidate"]) == (1, "demo", "int8-ptq")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
+from act import evaluation
 from act.model import InferenceModel
+from act.params import EngineName
 from act.quantization import OPERATORS, Scheme, bias_of, make_scheme, quantizable_layers, quantize, quantize_weight
 from act.samples import Ragged, Samples
-from tasks.export import calibration_table
+from tasks.export import calibration_table, write
 from tasks.export.check import Checker
 from tasks.export.write import write_fp32, write_int8
 from tests.models import RECOGNISER, noise, seen
@@ -95,3 +98,29 @@ def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme,
     write_int8("int8-ptq", model, scheme, tmp_path, checker)
     with pytest.raises(RuntimeError, match="does not compute"):
         checker.paddle(quantize(model, scheme), tmp_path / "fp32")
+
+
+def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
+    model: InferenceModel,
+    scheme: Scheme,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = evaluation.write_int8_onnx
+
+    def spoiled(engine: EngineName, *arguments: Any) -> onnx.ModelProto:
+        twin = plain(engine, *arguments)
+        if engine == "onnxruntime":
+            path = tmp_path / "spoiled.onnx"
+            onnx.save(twin, path)
+            spoil(path, ".scale", 30)
+            twin = onnx.load(path)
+        return twin
+
+    monkeypatch.setattr(write, "write_int8_onnx", spoiled)
+    entry = write.write_int8("int8-ptq", model, scheme, tmp_path, Checker(SAMPLES))
+    assert entry["files"]["onnxruntime"] == "int8-ptq/quant_model.onnx"
+    assert entry["files"]["openvino"] == "int8-ptq/openvino.onnx"
+    assert not (tmp_path / "int8-ptq" / "onnxruntime.onnx").exists()
+    assert "onnxruntime.onnx loses too much" in capsys.readouterr().out

@@ -43,7 +43,7 @@ def copy_models(exported: Path, candidates: Mapping[str, Any], winner: MeasuredV
     sources = {file: files["paddle_inference"] / file for file in _PADDLE_FILES}
     if entries[name]["precision"] == "int8":
         sources[_CALIBRATION_TABLE] = files["paddle_inference"] / _CALIBRATION_TABLE
-        sources[_INT8_ONNX] = files.get("onnxruntime", files.get("openvino", exported / name / _INT8_ONNX))
+        sources[_INT8_ONNX] = files["paddle_inference"] / _INT8_ONNX
     won = exported / entries[winner.candidate]["files"][winner.engine]
     if won.suffix == ".onnx":
         sources[f"{WINNER_FOLDER}/{won.name}"] = won

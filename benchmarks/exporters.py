@@ -1,0 +1,130 @@
+"""Writing a model of the zoo in every form that `benchmarks.export` compares: ours, and what others make of it.
+
+All are given the same ONNX file and the same calibration samples. Our scheme is a plain one, with ranges as far as
+values were seen, which is what the others do by default, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from act.activations import reader
+from act.evaluation import write_for_engine
+from act.onnx_format import to_onnx
+from act.params import EngineName
+from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers
+from act.samples import Array
+from act.writers import further_tensors
+from benchmarks.zoo import CALIBRATION, Prepared
+from tasks.ptq_search.statistics import TensorStatistics, collect
+from tasks.ptq_search.thresholds import rule
+
+Writer = Callable[["Source", Path], Path]
+BATCH = 8
+
+
+class Source:
+    """A model to write in several forms, with what they all need, made once.
+
+    Args:
+        prepared: from the zoo.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.model = prepared.model()
+        self.onnx = to_onnx(self.model)
+        self.layers = quantizable_layers(self.model, OPERATORS)
+        self.samples = list(prepared.calibration().batches(1))
+        self._further = further_tensors(self.onnx)
+        self._batches = list(prepared.calibration().batches(BATCH))
+
+    @cached_property
+    def statistics(self) -> Mapping[str, TensorStatistics]:
+        """Of every activation that some target quantizes."""
+        count = len(self._batches)
+        return collect(reader(self.onnx, self.layers, self._further), self._batches, count)[count]
+
+    def scheme(self, symmetric: bool) -> Scheme:
+        """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
+        ranges = {name: rule("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
+        further = {name: ranges[name] for name in self._further}
+        return replace(make_scheme(self.model, self.layers, ranges), further=further)
+
+
+def fp32(engine: EngineName) -> Writer:
+    """The model as it is."""
+    return lambda source, folder: write_for_engine(engine, source.model, None, folder, source.onnx)
+
+
+def ours(engine: EngineName) -> Writer:
+    """Our int8 form."""
+
+    def write(source: Source, folder: Path) -> Path:
+        scheme = source.scheme(symmetric=engine != "onnxruntime")
+        return write_for_engine(engine, source.model, scheme, folder, source.onnx)
+
+    return write
+
+
+def quantize_static(source: Source, folder: Path) -> Path:
+    """What ONNX Runtime's own quantizer makes: U8S8, per channel, preprocessed."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._samples: Iterator[dict[str, Array]] = iter(source.samples)
+
+        def get_next(self) -> dict[str, Array] | None:
+            return next(self._samples, None)
+
+    given, cleaned, target = folder / "fp32.onnx", folder / "cleaned.onnx", folder / "model.onnx"
+    onnx.save(source.onnx, given)
+    logging.getLogger().setLevel(logging.ERROR)
+    before = Path.cwd()
+    os.chdir(folder)  # where it leaves its temporary files when it fails
+    try:
+        quant_pre_process(str(given), str(cleaned))
+    except Exception:  # it raises just that where a shape stays unknown, as in the detector
+        quant_pre_process(str(given), str(cleaned), skip_symbolic_shape=True)
+    finally:
+        os.chdir(before)
+    quantize(
+        str(cleaned),
+        str(target),
+        Reader(),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    for leftover in set(folder.iterdir()) - {target}:
+        leftover.unlink()
+    return target
+
+
+def nncf(source: Source, folder: Path) -> Path:
+    """What NNCF's default preset makes."""
+    import nncf
+    import openvino
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    given = folder / "fp32.onnx"
+    onnx.save(source.onnx, given)
+    read = openvino.Core().read_model(given)
+    samples: list[Any] = source.samples
+    with contextlib.redirect_stdout(io.StringIO()):  # progress bars, between our tables
+        quantized = nncf.quantize(read, nncf.Dataset(samples), subset_size=CALIBRATION)
+    openvino.save_model(quantized, folder / "model.xml", compress_to_fp16=False)
+    given.unlink()
+    return folder / "model.xml"

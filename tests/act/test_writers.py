@@ -1,0 +1,200 @@
+"""Int8 files for ONNX Runtime and OpenVINO: pairs stand where the engine fuses them, and the numbers stay right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+from act.activations import reader
+from act.model import InferenceModel
+from act.onnx_format import to_onnx
+from act.params import EngineName
+from act.quality import cosine
+from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
+from act.writers import RULES, further_tensors, write
+from act.writers.graph import Graph
+from act.writers.pairs import Plan, Planner, put_pairs
+from act.writers.simplify import input_to_depth
+from act.writers.steps import exact, gate_step, gate_summand
+from tests.models import noise, normalised_classifier
+
+ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
+PIXELS = ["N", 3, 12, 16]
+SHAPES = {"w1": (4, 3, 1, 1), "b1": (4,), "w2": (4, 3, 1, 1), "b2": (4,), "w3": (2, 8, 1, 1), "b3": (2,)}
+ENDS = [("x", 3, 1), ("y", 2, 2)]
+LAYERS = {
+    w: Layer(name, "conv2d", a, w, 0) for w, name, a in [("w1", "c1", "x"), ("w2", "c2", "x"), ("w3", "y", "pooled")]
+}
+RANGES = {
+    "x": Range(-3.0, 3.0),
+    "r1": Range(0.0, 8.0),
+    "r2": Range(0.0, 6.0),
+    "joined": Range(0.0, 8.0),
+    "pooled": Range(0.0, 8.0),
+    "y": Range(-40.0, 30.0),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    return normalised_classifier()
+
+
+@pytest.fixture(scope="module")
+def fp32(model: InferenceModel) -> onnx.ModelProto:
+    return to_onnx(model)
+
+
+@pytest.fixture(scope="module")
+def scheme(model: InferenceModel, fp32: onnx.ModelProto) -> Scheme:
+    """All layers, and the ranges of everything else."""
+    layers, further = quantizable_layers(model, OPERATORS), further_tensors(fp32)
+    values = reader(fp32, layers, further)({"x": noise(4)})
+    ranges = {name: Range(min(0.0, float(v.min())), max(0.0, float(v.max()))) for name, v in values.items()}
+    return replace(make_scheme(model, layers, ranges), further={name: ranges[name] for name in further})
+
+
+def outputs(
+    model: onnx.ModelProto, x: npt.NDArray[np.float32], optimised: Path | None = None
+) -> npt.NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    result: npt.NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: x})[0]
+    return result
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_file_computes_nearly_what_the_fp32_model_does(
+    model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme, engine: EngineName
+) -> None:
+    x = noise(4, seed=1)
+    found, wanted = outputs(write(engine, fp32, model, scheme), x), outputs(fp32, x)
+    assert np.mean(list(map(cosine, found, wanted))) > 0.99
+
+
+def test_onnx_runtime_runs_every_layer_and_gate_in_int8(
+    model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme, tmp_path: Path
+) -> None:
+    outputs(write("onnxruntime", fp32, model, scheme), noise(1), tmp_path / "optimised.onnx")
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    convolutions = sum(node.op_type == "Conv" for node in fp32.graph.node)
+    assert kinds["QLinearConv"] == convolutions
+    assert not {"Conv", "HardSigmoid", "HardSwish", "Mul", "Relu"} & set(kinds)
+    assert kinds["QuantizeLinear"] == 1  # the input
+
+
+def test_biases_are_int32_and_weights_int8(model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme) -> None:
+    written = write("onnxruntime", fp32, model, scheme).graph
+    kinds = {each.name: each.data_type for each in written.initializer}
+    makers = {node.output[0]: node for node in written.node}
+    for node in written.node:
+        if node.op_type == "Conv":
+            stored = [kinds[makers[name].input[0]] for name in node.input[1:]]
+            assert stored == [onnx.TensorProto.INT8, onnx.TensorProto.INT32][: len(stored)]
+
+
+def test_what_has_no_range_stays_in_float(model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme) -> None:
+    bare = write("onnxruntime", fp32, model, replace(scheme, further={}))
+    assert outputs(bare, noise(2)) == pytest.approx(outputs(fp32, noise(2)), abs=0.05)
+
+
+@pytest.mark.parametrize("slope, middle", [(1 / 6, 0.5), (0.2, 0.5), (0.3, 0.2)])
+def test_a_gate_is_right_to_half_a_step(slope: float, middle: float) -> None:
+    x = np.linspace(-8, 8, 4001)
+    step, (integer, scale, zero_point) = gate_step(slope, middle), gate_summand(slope, middle)
+    assert step.before is not None
+    summand = (int(integer) - int(zero_point)) * float(scale)
+    rounded = np.clip(np.round((x + summand) / step.before[0]) + int(step.before[1]), 0, 255)
+    found = (rounded - int(step.zero_point)) * float(step.scale)
+    assert np.abs(found - np.clip(slope * x + middle, 0, 1)).max() < 0.501 / 255
+
+
+@pytest.mark.parametrize("value", [-0.3, 0.0, 1.0, 2.5])
+def test_a_number_is_kept_exactly(value: float) -> None:
+    integer, scale, zero_point = exact(value)
+    assert (int(integer) - int(zero_point)) * float(scale) == pytest.approx(value, rel=1e-6)
+
+
+def two_branches() -> onnx.ModelProto:
+    """x -> two convolutions with ReLU -> Concat -> MaxPool -> convolution."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["x", "w2", "b2"], ["c2"]),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("Concat", ["r1", "r2"], ["joined"], axis=1),
+        helper.make_node("MaxPool", ["joined"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["pooled", "w3", "b3"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", c, 8 // k, 8 // k]) for name, c, k in ENDS
+    ]
+    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "two branches", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+
+
+def planned(engine: EngineName) -> tuple[Plan, onnx.ModelProto]:
+    graph = Graph(two_branches())
+    planner = Planner(graph, RULES[engine], LAYERS, RANGES, {})
+    plan = planner.plan()
+    thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
+    put_pairs(graph, planner, plan, Scheme(tuple(each.name for each in LAYERS.values()), RANGES, thresholds))
+    return plan, graph.model()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_joined_has_one_scale_and_no_negative_half(engine: EngineName) -> None:
+    plan, written = planned(engine)
+    (step,) = {plan.steps[name] for name in ("r1", "r2", "joined", "pooled")}
+    assert (step.scale, step.zero_point) == (pytest.approx(8 / 255), 0)
+    x = np.random.default_rng(1).uniform(-3, 3, size=(2, 3, 8, 8)).astype(np.float32)
+    assert cosine(outputs(written, x), outputs(two_branches(), x)) > 0.999
+
+
+def test_pairs_stand_where_each_engine_wants_them() -> None:
+    assert planned("onnxruntime")[0].pairs == set(RANGES)
+    assert planned("openvino")[0].pairs == {"x", "r1", "r2"}
+
+
+def test_a_weak_channel_makes_room_for_its_bias() -> None:
+    model = two_branches()
+    for each in model.graph.initializer:
+        if each.name == "w1":
+            each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1e-12), "w1"))
+    graph = Graph(model)
+    planner = Planner(graph, RULES["onnxruntime"], LAYERS, RANGES, {})
+    thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
+    put_pairs(graph, planner, planner.plan(), Scheme((), RANGES, thresholds))
+    x = np.zeros((1, 3, 8, 8), dtype=np.float32)
+    assert cosine(outputs(graph.model(), x), outputs(model, x)) > 0.99
+
+
+@pytest.mark.parametrize("kernel, pad", [(3, 1), (7, 3), (3, 0), (5, 2)])
+def test_blocks_of_pixels_give_the_same_sums(kernel: int, pad: int) -> None:
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.normal(size=(4, 3, kernel, kernel)).astype(np.float32), "w")
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in [("x", PIXELS), ("y", ["N", 4, None, None])]
+    ]
+    node = helper.make_node("Conv", ["x", "w"], ["y"], strides=[2, 2], pads=[pad] * 4)
+    graph = helper.make_graph([node], "first layer", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+    rewritten = Graph(model)
+    assert list(input_to_depth(rewritten)) == ["w"]
+    x = rng.normal(size=(2, 3, 12, 16)).astype(np.float32)
+    assert outputs(rewritten.model(), x) == pytest.approx(outputs(model, x), abs=1e-5)
