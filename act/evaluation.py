@@ -20,7 +20,8 @@ from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName, Job, Metric
 from act.quality import Quality
-from act.quantization import Scheme, quantize, without_others
+from act.quantization import Scheme, without_others
+from act.writers import paddle_cpu
 
 ONNX_FILE = "model.onnx"
 READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
@@ -45,7 +46,7 @@ def write_for_engine(
     if scheme is not None:
         scheme = without_others(model, scheme, INT8_OPERATORS[engine])
     if engine not in READS_ONNX:
-        (model if scheme is None else quantize(model, scheme)).save(folder)
+        (model if scheme is None else paddle_cpu.write(model, scheme)).save(folder)
         return folder
     converted = fp32_onnx or to_onnx(model)
     if scheme is not None:

@@ -347,12 +347,13 @@ def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
                 if name == layer.weight:
                     ready[name] = _dequantize_weight(result, position, layer, scheme.weights[name])
                 else:
-                    ready[name] = _quantize_activation(result, position, name, scheme.activations[name])
+                    ready[name] = quantize_activation(result, position, name, scheme.activations[name])
             op._rename_input(name, ready[name])
     return result
 
 
-def _quantize_activation(model: InferenceModel, position: int, name: str, span: Range) -> str:
+def quantize_activation(model: InferenceModel, position: int, name: str, span: Range) -> str:
+    """Insert the operators that round an activation, ahead of an operator; the name of the rounded one."""
     block = model.program.global_block()
     # Paddle divides by 127 itself.
     scale = _constant(model, f"{name}@scale", np.array([span.scale * LEVELS], dtype=np.float32))

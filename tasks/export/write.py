@@ -15,6 +15,7 @@ from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName
 from act.quantization import Scheme, left_in_float, quantize, without_others
+from act.writers import paddle_cpu
 from tasks.export import calibration_table
 from tasks.export.check import Checker
 
@@ -42,7 +43,7 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     target = folder / name
     target.mkdir()
     simulated = quantize(model, scheme)
-    for_paddle = quantize(model, without_others(model, scheme, INT8_OPERATORS["paddle_inference"]))
+    for_paddle = paddle_cpu.write(model, without_others(model, scheme, INT8_OPERATORS["paddle_inference"]))
     for_paddle.save(target)
     converted = to_onnx(model)
     onnx.save(quantize_onnx(converted, model, scheme), target / INT8_ONNX)

@@ -18,8 +18,8 @@ from act.model import InferenceModel
 from act.onnx_format import to_onnx
 from act.params import EngineName
 from act.quality import cosine
-from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
-from act.writers import RULES, further_tensors, write
+from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers, quantize
+from act.writers import RULES, further_tensors, paddle_cpu, write
 from act.writers.graph import Graph
 from act.writers.pairs import Plan, Planner, put_pairs
 from act.writers.simplify import input_to_depth
@@ -198,3 +198,17 @@ def test_blocks_of_pixels_give_the_same_sums(kernel: int, pad: int) -> None:
     assert list(input_to_depth(rewritten)) == ["w"]
     x = rng.normal(size=(2, 3, 12, 16)).astype(np.float32)
     assert outputs(rewritten.model(), x) == pytest.approx(outputs(model, x), abs=1e-5)
+
+
+def test_paddle_rounds_the_summands_of_residual_additions(model: InferenceModel, scheme: Scheme) -> None:
+    symmetric = replace(
+        scheme,
+        activations={name: Range.around_zero(span.threshold) for name, span in scheme.activations.items()},
+        further={name: Range.around_zero(span.threshold) for name, span in scheme.further.items()},
+    )
+    plain, written = quantize(model, symmetric), paddle_cpu.write(model, symmetric)
+    pairs = [sum(op.type == "quantize_linear" for op in each.ops) for each in (plain, written)]
+    assert pairs[1] > pairs[0]
+    (found,), (wanted,) = written.run({"x": noise(4)}), model.run({"x": noise(4)})
+    assert np.mean(list(map(cosine, found, wanted))) > 0.99
+    assert len(paddle_cpu.write(model, scheme).ops) == len(quantize(model, scheme).ops)  # zero points: as it was
