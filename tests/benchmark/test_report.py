@@ -147,6 +147,8 @@ def test_the_deployed_files_and_their_manifest(workspace: Workspace) -> None:
     assert [variant["inside_budget"] for variant in manifest["variants"]] == [True, True, False, True, False, False]
     on_disk = {path.relative_to(workspace.deploy).as_posix() for path in workspace.deploy.rglob("*") if path.is_file()}
     assert set(manifest["files"]) == on_disk - {"manifest.json"}
+    twin = json.loads((workspace.deploy / "report.json").read_text())
+    assert {key: twin[key] for key in manifest if key != "files"} == {k: v for k, v in manifest.items() if k != "files"}
     for name, described in manifest["files"].items():
         content = (workspace.deploy / name).read_bytes()
         assert described == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -265,6 +267,8 @@ def test_the_page_says_what_is_left_in_float_and_shows_int8_where_fp32_won(works
     workspace.measure(slower)
     done = workspace.report(max_quality_drop=0.01)
     assert done.returncode == 0, done.stderr
+    twin = json.loads((workspace.deploy / "report.json").read_text())
+    assert twin["left_in_float"]["int8-ptq"][0]["why"] == "two activations" and twin["variants"][1]["kernels"]
     text = Page(workspace.page()).text
     assert "int8-ptq: 1 layer" in text and f"{HOSTILE}matmul_v2two activations" in text
     assert "fp32 stays the fastest" in text and "Convolution5.00 ms" in text

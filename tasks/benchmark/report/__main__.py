@@ -2,7 +2,7 @@
 
 Reads what `benchmark` measured and what the other stages left; measures nothing. Writes the figures that DVC shows to
 `artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`), and the user's result to
-`deploy/NAME`: the models, `manifest.json` and `report.html`.
+`deploy/NAME`: the models, `manifest.json`, `report.html` and its twin for scripts, `report.json`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tasks.benchmark.report.wording import milliseconds
 from tasks.benchmark.rows import read_rows
 
 REPORT_FILE = "report.html"
+TWIN_FILE = "report.json"
 MANIFEST_FILE = "manifest.json"
 
 
@@ -47,26 +48,26 @@ def _report(name: str, job: Job) -> None:
 
     with replace_folder(DEPLOY_ROOT / name) as folder:
         deployed = copy_models(exported, candidates, choice.winner, folder)
-        text = page.render(
-            page.Inputs(
-                name=name,
-                job=job,
-                choice=choice,
-                measurements=measurements,
-                exported=candidates,
-                deployed=deployed,
-                files=checksums(folder),
-                snippet=how_to_load(choice.winner, job.target.threads),
-                search=search,
-                refined=refined,
-                training=training,
-                analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
-                strategy=_optional(stage_folder(name, "select") / "strategy.json"),
-                stages=_optional(ROOT / "flow" / f"{name}.json").get("stages", []),
-            )
+        inputs = page.Inputs(
+            name=name,
+            job=job,
+            choice=choice,
+            measurements=measurements,
+            exported=candidates,
+            deployed=deployed,
+            files=checksums(folder),
+            snippet=how_to_load(choice.winner, job.target.threads),
+            search=search,
+            refined=refined,
+            training=training,
+            analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
+            strategy=_optional(stage_folder(name, "select") / "strategy.json"),
+            stages=_optional(ROOT / "flow" / f"{name}.json").get("stages", []),
         )
-        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-        write_json(folder / MANIFEST_FILE, _manifest(name, job, choice, measurements, deployed, folder))
+        (folder / REPORT_FILE).write_text(page.render(inputs), encoding="utf-8")
+        manifest = _manifest(name, job, choice, measurements, deployed, folder)
+        write_json(folder / TWIN_FILE, _twin(inputs, manifest))
+        write_json(folder / MANIFEST_FILE, {**manifest, "files": checksums(folder)})
     figures = choice.figures
     print(
         f"report: {title(choice.winner)} wins: {milliseconds(figures.median_ms)}, quality {figures.quality:.4f}"
@@ -76,12 +77,27 @@ def _report(name: str, job: Job) -> None:
     print(f"report: {DEPLOY_ROOT / name / REPORT_FILE}")
 
 
+def _twin(inputs: page.Inputs, manifest: dict[str, Any]) -> dict[str, Any]:
+    """All that the page tells, for scripts: the manifest's content, and what the stages found."""
+    found = {"search": inputs.search, "refined": inputs.refined, "training": inputs.training}
+    found |= {"analysis": inputs.analysis, "strategy": inputs.strategy}
+    return {
+        **manifest,
+        "left_in_float": {
+            candidate["name"]: candidate["left_in_float"]
+            for candidate in inputs.exported["candidates"]
+            if "left_in_float" in candidate
+        },
+        **{key: {k: v for k, v in value.items() if k != "schema_version"} for key, value in found.items()},
+        "stages": list(inputs.stages),
+    }
+
+
 def _manifest(
     name: str, job: Job, choice: Choice, measurements: dict[str, Any], deployed: str, folder: Path
 ) -> dict[str, Any]:
     row, figures = choice.winner, choice.figures
     verdicts = {verdict.row.key: verdict for verdict in choice.verdicts}
-    files = checksums(folder)
     return {
         "job": name,
         "measured_at": measurements.get("measured_at"),
@@ -91,7 +107,7 @@ def _manifest(
             "name": row.name,
             "candidate": row.candidate,
             "precision": row.precision,
-            "files": [file for file in files if file.startswith("winner/")],
+            "files": [file for file in checksums(folder) if file.startswith("winner/")],
             "latency_ms": figures.median_ms,
             "p90_ms": figures.p90_ms,
             "samples_per_second": figures.throughput.per_second if figures.throughput else None,
@@ -116,7 +132,6 @@ def _manifest(
         "settings": job.model_dump(mode="json"),
         "machine": measurements["machine"],
         "noise": measurements["noise"],
-        "files": files,
         "variants": [
             {**entry, "inside_budget": verdict.inside, "misses": list(verdict.misses)}
             for entry in measurements["variants"]
