@@ -47,6 +47,11 @@ def capabilities() -> list[str]:
     return [flag for flag in CAPABILITIES if flag in flags]
 
 
+def int8_sums_saturate() -> bool:
+    """Whether this CPU adds products of int8 in 16 bits, which two large ones overflow: x86 without `INT8_FLAGS`."""
+    return platform.machine().lower() in ("x86_64", "amd64") and cpu_flags().isdisjoint(INT8_FLAGS)
+
+
 def memory_bytes() -> int:
     """The machine's physical memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

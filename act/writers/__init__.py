@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from act import machine
 from act.model import InferenceModel
 from act.onnx_format import activation_tensors, keep_pools_right
 from act.params import EngineName
@@ -48,7 +49,8 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     Args:
         fp32: what `to_onnx` made of `model`; not changed.
         model: the fp32 Paddle model that the scheme is for.
-        scheme: with the ranges of `further_tensors`; where one lacks, what needs it stays in float.
+        scheme: with the ranges of `further_tensors`; where one lacks, what needs it stays in float. On a CPU whose sums
+            of int8 products saturate its weights are written with 7 bits.
     """
     chosen = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     tensors = activation_tensors(fp32, chosen)
@@ -71,6 +73,8 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
         simplify.split_hard_swish(graph)
         shifts = simplify.take_out_shifts(graph, rules.own_scales)
     scheme = _multiplied(graph, scheme, factors)
+    if machine.int8_sums_saturate():
+        scheme = _narrowed(scheme)
     if rules.deep_input:
         deep = simplify.input_to_depth(graph)
         turned = {name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers}
@@ -90,6 +94,13 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     if engine == "openvino":
         keep_pools_right(result.graph)
     return result
+
+
+def _narrowed(scheme: Scheme) -> Scheme:
+    """Weights of 7 bits: the sum of two of their products with uint8 fits into 16 bits (`reduce_range` of others)."""
+    integers = {name: np.round(values / 2).astype(np.int8) for name, values in scheme.integers.items()}
+    thresholds = {name: np.float32(2) * values for name, values in scheme.weights.items()}
+    return replace(scheme, weights=thresholds, integers=integers)
 
 
 def _multiplied(graph: Graph, scheme: Scheme, factors: Mapping[str, Array]) -> Scheme:

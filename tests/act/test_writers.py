@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+from act import machine
 from act.activations import reader
 from act.model import InferenceModel
 from act.onnx_format import to_onnx
@@ -102,6 +103,32 @@ def test_biases_are_int32_and_weights_int8(model: InferenceModel, fp32: onnx.Mod
         if node.op_type == "Conv":
             stored = [kinds[makers[name].input[0]] for name in node.input[1:]]
             assert stored == [onnx.TensorProto.INT8, onnx.TensorProto.INT32][: len(stored)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("flags", [frozenset({"avx2", "avx512f"}), frozenset({"avx2", "avx_vnni"})])
+def test_weights_keep_to_seven_bits_only_where_sums_of_products_saturate(
+    model: InferenceModel,
+    fp32: onnx.ModelProto,
+    scheme: Scheme,
+    engine: EngineName,
+    flags: frozenset[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    rounded = replace(scheme, integers={"conv2d_10.w_0": np.full_like(model.weight("conv2d_10.w_0"), 127, np.int8)})
+    for each in (scheme, rounded):
+        written = write(engine, fp32, model, each)
+        largest = max(
+            int(np.abs(numpy_helper.to_array(stored).astype(int)).max())
+            for stored in written.graph.initializer
+            if stored.data_type == onnx.TensorProto.INT8 and stored.name.endswith(".quantized")
+        )
+        assert largest == (127 if "avx_vnni" in flags else 64)
+    x = noise(4, seed=1)
+    found, wanted = outputs(write(engine, fp32, model, scheme), x), outputs(fp32, x)
+    assert np.mean(list(map(cosine, found, wanted))) > 0.98
 
 
 def test_what_has_no_range_stays_in_float(model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme) -> None:
