@@ -38,6 +38,7 @@ from benchmarks import mobilenet
 ROOT = Path(__file__).parents[1]
 CALIBRATION, BATCH = 64, 8
 TRIALS = 30
+REFINE_MINUTES = 3.0
 ROUNDS, RUNS = 15, 20
 PAGE = 320  # pixels of a side
 
@@ -114,6 +115,7 @@ class Bench:
             job["target"]["engines"] = ["openvino"]
             job["calibration"] = {"batch_size": BATCH, "batch_num": [2, CALIBRATION // BATCH]}
             job["ptq_search"] = {"max_quant_count": TRIALS}
+            job["refine"] = {**job.get("refine", {}), "time_limit_minutes": REFINE_MINUTES}
         self.job = jobs["search"]
         (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": jobs}), encoding="utf-8")
         for job_name in jobs:
@@ -139,7 +141,12 @@ class Bench:
 
     def write_found(self, scheme: Scheme) -> Path:
         """The model of a scheme that the search found, which is for the model of `calibrate`, as OpenVINO loads it."""
-        return write_for_engine("openvino", self._calibrated, scheme, Path(tempfile.mkdtemp(dir=self.folder)))
+        return self.write_for(self._calibrated, scheme)
+
+    def write_for(self, model: InferenceModel, scheme: Scheme, converted: onnx.ModelProto | None = None) -> Path:
+        """The int8 form of another model of the same program, as OpenVINO loads it."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return write_for_engine("openvino", model, scheme, folder, converted)
 
     @cached_property
     def _calibrated(self) -> InferenceModel:

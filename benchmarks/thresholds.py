@@ -1,27 +1,31 @@
-"""Threshold rules one by one: their time beside NNCF's and Paddle's, their thresholds beside Paddle's.
+"""Threshold rules one by one: their time beside NNCF's and Paddle's, what they give beside Paddle's.
 
-Paddle's thresholds are put into the program by our quantizer, so that only they differ. The recogniser's int8 quality
-jumps by several hundredths when thresholds move by a thousandth, so that a single pair of figures says little: both
-sets are also moved at random by up to 1 %, several times, and what is compared is the mean over all of them. Ours
-counts as worse when the 95 % interval of the paired difference lies below 0.
+Paddle's thresholds are put into the program by our quantizer: same layers, same weights, symmetric, no bias corrected.
+Ours are those of the model that our calibration gives, with equalised channels; beside them stand ours on the very
+same model as Paddle's, so that only thresholds differ. The recogniser's int8 quality jumps by several hundredths when
+thresholds move by a thousandth, so that a single pair of figures says little: all sets are also moved at random by up
+to 1 %, several times, and what is compared is the mean over all of them. Ours counts as worse when the 95 % interval of
+the paired difference lies below 0.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
 from act.activations import reader
-from act.model import PROGRAM_FILE, WEIGHTS_FILE
+from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.paddle_setup import CPU, paddle
 from act.params import ThresholdAlgorithm
-from act.quantization import OPERATORS, Range, Scheme, make_scheme
+from act.quantization import OPERATORS, Range, make_scheme
 from benchmarks.bench import BATCH, CALIBRATION, Bench, nncf_presets
 from tasks.benchmark.statistics import Floats, mean_difference
+from tasks.ptq_search.calibrate import equalised
 from tasks.ptq_search.schemes import SchemeMaker
 from tasks.ptq_search.space import Setting
 from tasks.ptq_search.statistics import TensorStatistics, collect
@@ -40,7 +44,7 @@ def thresholds(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in nncf_presets()}
     for _ in range(REPEATS):
-        ours.append(_seconds(lambda: _all_rules(_statistics(bench))))
+        ours.append(_seconds(lambda: _all_rules(_calibrated(bench).statistics)))
         for name, taken in theirs.items():
             taken.append(bench.quantize_with_nncf(name)[1])
     print(f"\nCalibration on {CALIBRATION} lines, seconds (median of {REPEATS}, lowest to highest)")
@@ -57,25 +61,26 @@ def beside_paddle(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     """One rule at a time, statistics included, beside Paddle's `PostTrainingQuantization`."""
     results: dict[str, Any] = {}
     misses: list[str] = []
-    maker = SchemeMaker(bench.model, bench.layers, {CALIBRATION // BATCH: _statistics(bench)}, {})
+    calibrated = _calibrated(bench)
     print(
         f"\nOne rule, statistics included; quality on {bench.subject.held_out} held-out lines "
         f"(fp32 {bench.fp32.value:.4f})"
     )
     print(
-        "  rule    Paddle s    ours s   times   Paddle's thresholds (nudged)   ours, alike (nudged)   "
-        "difference, nudged (95 % interval)   ours with zero points, biases corrected"
+        "  rule    Paddle s    ours s   times   Paddle's (nudged)    ours (nudged)   difference (95 % interval)   "
+        "ours, channels not equalised (nudged)   ours with zero points, biases corrected"
     )
     for algorithm, wanted in PADDLE.items():
-        row = _beside_paddle(bench, maker, algorithm)
+        row = _beside_paddle(bench, calibrated, algorithm)
         results[algorithm] = row
         difference = row["nudged_difference"]
         print(
             f"  {algorithm:6} {row['paddle_seconds']:9.1f} {np.median(row['ours_seconds']):9.2f} "
-            f"{row['times_faster']:7.0f} {row['paddle_quality']:20.4f} ({row['paddle_quality_nudged']:.4f})"
-            f"{row['ours_quality_plain']:15.4f} ({row['ours_quality_nudged']:.4f})   "
+            f"{row['times_faster']:7.0f} {row['paddle_quality']:10.4f} ({row['paddle_quality_nudged']:.4f})"
+            f"{row['ours_quality']:10.4f} ({row['ours_quality_nudged']:.4f})   "
             f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})"
-            f"{row['ours_quality_asymmetric_bias_corrected']:25.4f}"
+            f"{row['ours_quality_not_equalised']:18.4f} ({row['ours_quality_not_equalised_nudged']:.4f})"
+            f"{row['ours_quality_asymmetric_bias_corrected']:26.4f}"
         )
         if row["times_faster"] < wanted:
             misses.append(f"{algorithm}: {row['times_faster']:.0f} times less time than Paddle's, not {wanted:.0f}")
@@ -85,45 +90,77 @@ def beside_paddle(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     return results, misses
 
 
-def _beside_paddle(bench: Bench, maker: SchemeMaker, algorithm: ThresholdAlgorithm) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Calibrated:
+    """What our calibration gives: the model whose thresholds are sought, the same as ONNX, and its statistics."""
+
+    model: InferenceModel
+    onnx: onnx.ModelProto
+    statistics: dict[str, TensorStatistics]
+
+
+def _calibrated(bench: Bench, with_equal_channels: bool = True) -> Calibrated:
+    """As the stage `calibrate` does it, but for the tensors that no layer reads."""
+    model, converted, count = bench.model, bench.onnx, CALIBRATION // BATCH
+    if with_equal_channels:
+        model, converted, _ = equalised(model, converted, bench.layers, bench.calibration, BATCH)
+    read = reader(converted, bench.layers)
+    return Calibrated(model, converted, collect(read, bench.calibration.batches(BATCH), count, [count])[count])
+
+
+def _beside_paddle(bench: Bench, calibrated: Calibrated, algorithm: ThresholdAlgorithm) -> dict[str, Any]:
     share = HIST_PERCENT if algorithm == "hist" else None
-    ours = [_seconds(lambda: _one_rule(_statistics(bench), algorithm, share)) for _ in range(REPEATS)]
+    ours = [_seconds(lambda: _one_rule(_calibrated(bench).statistics, algorithm, share)) for _ in range(REPEATS)]
     started = time.perf_counter()
     found = _paddle_thresholds(bench, algorithm)
     seconds = time.perf_counter() - started
     batches = CALIBRATION // BATCH
-    plain = Setting(algorithm, share, batches, True, "channel_wise_abs_max", False, OPERATORS, 0)
-    best = replace(plain, symmetric=False, bias_correct=True)
-    mine = {name: span.threshold for name, span in maker.ranges(plain).items()}
-    theirs_nudged, ours_nudged = (_nudged(bench, each) for each in (found, mine))
+    best = Setting(algorithm, share, batches, False, "channel_wise_abs_max", True, OPERATORS, 0)
+    maker = SchemeMaker(calibrated.model, bench.layers, {batches: calibrated.statistics}, {})
+    plain = _calibrated(bench, with_equal_channels=False)
+    theirs, mine, same_model = (
+        _nudged(bench, each, thresholds)
+        for each, thresholds in (
+            (plain, found),
+            (calibrated, _thresholds(calibrated, algorithm, share)),
+            (plain, _thresholds(plain, algorithm, share)),
+        )
+    )
     return {
         "paddle_seconds": seconds,
         "ours_seconds": ours,
         "times_faster": seconds / float(np.median(ours)),
-        "paddle_quality": bench.quality(bench.write(_symmetric(bench, found))).value,
-        "ours_quality_plain": bench.quality(bench.write(maker.make(plain))).value,
-        "paddle_quality_nudged": float(theirs_nudged.mean()),
-        "ours_quality_nudged": float(ours_nudged.mean()),
-        "nudged_difference": mean_difference(ours_nudged, theirs_nudged, 0).to_json(),
-        "ours_quality_asymmetric_bias_corrected": bench.quality(bench.write(maker.make(best))).value,
+        "paddle_quality": float(theirs[0].mean()),
+        "ours_quality": float(mine[0].mean()),
+        "ours_quality_not_equalised": float(same_model[0].mean()),
+        "paddle_quality_nudged": float(theirs.mean()),
+        "ours_quality_nudged": float(mine.mean()),
+        "ours_quality_not_equalised_nudged": float(same_model.mean()),
+        "nudged_difference": mean_difference(mine.mean(axis=0), theirs.mean(axis=0), 0).to_json(),
+        "ours_quality_asymmetric_bias_corrected": bench.quality(
+            bench.write_for(calibrated.model, maker.make(best), calibrated.onnx)
+        ).value,
     }
 
 
-def _nudged(bench: Bench, found: dict[str, float]) -> Floats:
-    """The mean score of each held-out line under thresholds that are all moved a little, float64 [lines]."""
+def _thresholds(calibrated: Calibrated, algorithm: ThresholdAlgorithm, share: float | None) -> dict[str, float]:
+    found = _one_rule(calibrated.statistics, algorithm, share)
+    return {name: span.threshold for name, span in found.items()}
+
+
+def _nudged(bench: Bench, calibrated: Calibrated, found: dict[str, float]) -> Floats:
+    """The score of each held-out line under thresholds as they are, and moved a little, float64 [1 + NUDGES, lines]."""
     rng = np.random.default_rng(0)
-    scores = [bench.quality(bench.write(_symmetric(bench, found))).scores]
+    sets = [found]
     for _ in range(NUDGES):
         shares = rng.uniform(1 - LARGEST_NUDGE, 1 + LARGEST_NUDGE, size=len(found))
-        moved = {name: found[name] * share for name, share in zip(sorted(found), shares)}
-        scores.append(bench.quality(bench.write(_symmetric(bench, moved))).scores)
-    return np.mean(scores, axis=0)
-
-
-def _statistics(bench: Bench) -> dict[str, TensorStatistics]:
-    """One calibration pass."""
-    count = CALIBRATION // BATCH
-    return collect(reader(bench.onnx, bench.layers), bench.calibration.batches(BATCH), count, [count])[count]
+        sets.append({name: found[name] * share for name, share in zip(sorted(found), shares)})
+    scores = []
+    for thresholds in sets:
+        ranges = {name: Range.around_zero(value) for name, value in thresholds.items()}
+        scheme = make_scheme(calibrated.model, bench.layers, ranges)
+        scores.append(bench.quality(bench.write_for(calibrated.model, scheme, calibrated.onnx)).scores)
+    return np.array(scores)
 
 
 def _all_rules(statistics: dict[str, TensorStatistics]) -> None:
@@ -167,10 +204,6 @@ def _paddle_thresholds(bench: Bench, algorithm: ThresholdAlgorithm) -> dict[str,
         quantizer.quantize()
     found = {**quantizer._quantized_threshold, **quantizer._quantized_var_threshold}
     return {layer.activation: float(np.max(found[layer.activation])) for layer in bench.layers}
-
-
-def _symmetric(bench: Bench, found: dict[str, float]) -> Scheme:
-    return make_scheme(bench.model, bench.layers, {name: Range.around_zero(value) for name, value in found.items()})
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -50,6 +50,7 @@ def _skip(folder: Path) -> None:
 def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     from act.activations import reader
     from act.model import InferenceModel
+    from act.onnx_format import to_onnx
     from act.quantization import OPERATORS, quantizable_layers
     from act.samples import Samples
     from act.writers import further_tensors
@@ -69,7 +70,7 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     numbers = sorted({min(number, total) for number in settings.batch_num})
     batches = _batches(samples, settings.batch_size, numbers[-1])
     try:
-        model, converted, equalised = _equalised(model, layers, samples, settings.batch_size)
+        model, converted, names = equalised(model, to_onnx(model), layers, samples, settings.batch_size)
         read = reader(converted, layers, further_tensors(converted))
         found = collect(read, batches, numbers[-1], numbers)
     except FloatingPointError as error:
@@ -78,23 +79,30 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     model.save(folder / "model")
     save(folder / STATISTICS_FILE, found)
     activations = list(dict.fromkeys(layer.activation for layer in layers))
-    write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": activations, "equalised": equalised})
+    write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": activations, "equalised": names})
     print(
-        f"calibrate: {len(activations)} activations, {len(equalised)} of them with equalised channels, "
+        f"calibrate: {len(activations)} activations, {len(names)} of them with equalised channels, "
         f"{numbers[-1]} batches of {settings.batch_size}"
     )
 
 
-def _equalised(
-    model: InferenceModel, layers: list[Layer], samples: Samples, batch_size: int
+def equalised(
+    model: InferenceModel, converted: onnx.ModelProto, layers: list[Layer], samples: Samples, batch_size: int
 ) -> tuple[InferenceModel, onnx.ModelProto, list[str]]:
-    """The model with equalised channels, the same as ONNX, and the names of the activations that were equalised."""
+    """The model with equalised channels, the same as ONNX, and the names of the activations that were equalised.
+
+    Args:
+        model: the fp32 model.
+        converted: the same as ONNX.
+        layers: that may be quantized.
+        samples: for calibration.
+        batch_size: samples at a time.
+    """
     from act.activations import reader
-    from act.onnx_format import to_onnx
+    from act.onnx_format import to_onnx, with_weights
     from act.quality import cosine
     from tasks.ptq_search.equalise import equalisable, equalise, largest_of_channels
 
-    converted = to_onnx(model)
     names = equalisable(model, layers)
     if not names:
         return model, converted, []
@@ -108,7 +116,7 @@ def _equalised(
     if not similarity >= LEAST_SIMILARITY:  # NaN as well
         print(f"calibrate: equalised channels would change the outputs (similarity {similarity:.6f}), so they stay")
         return model, converted, []
-    return result, to_onnx(result), list(largest)
+    return result, with_weights(converted, result) or to_onnx(result), list(largest)
 
 
 def _batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array]]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from act.model import InferenceModel
+from act.onnx_format import to_onnx, with_weights
 from act.paddle_setup import paddle
 from act.quantization import OPERATORS, make_scheme, quantizable_layers, quantize
 from tasks.prepare.normalise import normalise
@@ -130,3 +132,19 @@ def test_a_real_detector_loses_less_with_equalised_channels() -> None:
         found = quantize(each, make_scheme(each, layers, seen(each, layers, feeds, True))).run(feeds)[0]
         errors.append(float(np.square(found - wanted).mean()))
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_the_onnx_model_takes_the_weights_over() -> None:
+    """As if it were converted again: a weight of one value becomes one for each channel."""
+    model = normalise(InferenceModel.load(DETECTOR))[0]
+    feeds = {"x": noise(1)[:, :, :, :160].repeat(2, axis=2)}
+    result, _ = equalised(model, feeds)
+    converted = to_onnx(model)
+    again = with_weights(converted, result)
+    assert again is not None
+    for kept, wanted in zip(again.graph.initializer, to_onnx(result).graph.initializer):
+        assert kept.name == wanted.name
+        np.testing.assert_array_equal(numpy_helper.to_array(kept), numpy_helper.to_array(wanted), err_msg=kept.name)
+    weight = next(each for each in converted.graph.initializer if model.is_weight(each.name))
+    converted.graph.initializer.remove(weight)
+    assert with_weights(converted, result) is None
