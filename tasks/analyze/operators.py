@@ -1,8 +1,8 @@
 """The table of a model's operators: parameters, multiply-adds, and each one's share of the latency.
 
 Shapes are those of one real sample. Multiply-adds are counted for convolutions and matrix products, as is usual; other
-operators count as zero. The latency of each of these layers is measured by OpenVINO's kernel counters, whose kernels
-run in the program's order; where they cannot be told apart, the share of multiply-adds stands in for it.
+operators count as zero. The latency of each of these layers is measured by the kernel counters of the first engine that
+has some, whose kernels run in the program's order; where they cannot be told apart, the share of multiply-adds stands in for it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from act.model import InferenceModel
 from act.quantization import OPERATORS, quantizable_layers
 from act.samples import Array
 
-# OpenVINO's names of the kernels that run a layer with a weight.
-_LAYER_KERNELS = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected")
+# OpenVINO's and ONNX Runtime's names of the kernels that run a layer with a weight.
+_LAYER_KERNELS = (
+    *("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected"),
+    *("Conv", "FusedConv", "ConvTranspose", "MatMul", "Gemm"),
+)
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
 _TRANSPOSED_CONVOLUTIONS = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
 _MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
@@ -124,7 +127,7 @@ def assign_latency(operators: Sequence[Operator], kernels: Sequence[Mapping[str,
     if total > 0 and len(found) == len(layers) and all(_same(o, k) for o, k in zip(layers, found)):
         for operator, kernel in zip(layers, found):
             operator.latency_share = kernel["seconds"] / total
-        return "measured: OpenVINO kernel times; a layer's kernel includes what is fused into it"
+        return "measured: the engine's kernel times; a layer's kernel includes what is fused into it"
     everything = sum(operator.multiply_adds for operator in operators) or 1
     for operator in operators:
         operator.latency_share = operator.multiply_adds / everything

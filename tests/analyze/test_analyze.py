@@ -92,7 +92,7 @@ def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: p
     prepared = analysed.folder / "artifacts/mine/prepare"
     job = Job.model_validate({**JOB, "target": {"engines": ["openvino", "onnxruntime"]}})
     kernels, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
-    assert kernels == []
+    assert {"Conv", "GlobalAveragePool"} <= {kernel["kind"] for kernel in kernels}, "those of the next engine"
     assert engines["openvino"]["precisions"] == [] and engines["openvino"]["failure"].startswith("missing")
     assert engines["onnxruntime"]["precisions"] == ["fp32", "int8"]
 
