@@ -2,7 +2,8 @@
 
 Shapes are those of one real sample. Multiply-adds are counted for convolutions and matrix products, as is usual; other
 operators count as zero. The latency of each of these layers is measured by the kernel counters of the first engine that
-has some, whose kernels run in the program's order; where they cannot be told apart, the share of multiply-adds stands in for it.
+has some, whose kernels run in the program's order; where they cannot be told apart, the share of multiply-adds stands
+in for it.
 """
 
 from __future__ import annotations
