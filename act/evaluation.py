@@ -15,6 +15,7 @@ import onnx
 from act.engines.base import RuntimePrecision
 from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.process import EngineProcess
+from act.lite.program import for_lite
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName, Job, Metric
@@ -44,7 +45,8 @@ def write_for_engine(
     if scheme is not None:
         scheme = without_others(model, scheme, INT8_OPERATORS[engine])
     if engine not in _READS_ONNX:
-        (model if scheme is None else quantize(model, scheme)).save(folder)
+        program = model if scheme is None else quantize(model, scheme)
+        (for_lite(program) if engine == "paddle_lite" else program).save(folder)
         return folder
     converted = fp32_onnx or to_onnx(model)
     if scheme is not None:
