@@ -129,8 +129,8 @@ class Target(Settings):
         # README.md, "Paddle Lite": its x86 kernels saturate in int8, and are wrong for some products.
         if names[0] == "paddle_lite":
             raise ValueError(
-                "`paddle_lite` cannot stand first: candidates are searched on the first engine, and what Paddle Lite "
-                "computes on x86 in int8 is not what it computes on ARM; put another before it"
+                "`paddle_lite` cannot stand first: candidates are searched on the first engine, and on x86 Paddle Lite "
+                "is wrong for some int8 operators; put another before it"
             )
         return names
 
