@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test lint lock peers clean
+.PHONY: help setup demo test lint lock peers lite clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -12,9 +12,10 @@ help:
 	@echo "make demo   compress the demo model and print where the report is"
 	@echo "make test   run all tests"
 	@echo "make lint   ruff and mypy"
-	@echo "make lock   renew both locks from pyproject.toml"
+	@echo "make lock   renew the locks from pyproject.toml"
 	@echo "make peers  install what benchmarks/ compares with"
-	@echo "make clean  remove the environment, the artefacts, DVC's cache and what benchmarks/ trained"
+	@echo "make lite   make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
+	@echo "make clean  remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
 	@PYTHON="$(PYTHON)" ./setup.sh
@@ -37,10 +38,16 @@ lock: setup
 	@$(PY) -m uv pip compile --group peers --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
 		-o requirements-peers.lock
+	@$(PY) -m uv pip compile --group lite --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-lite.lock
 
 peers: setup
 	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
 		-r requirements-peers.lock
 
+# Apart from .venv, because Paddle Lite's wheels stop at CPython 3.10.
+lite: setup
+	@$(PY) -m act.lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
+
 clean:
-	rm -rf .venv .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lite .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

@@ -16,11 +16,12 @@ from act import writers
 from act.engines.base import RuntimePrecision
 from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.process import EngineProcess
+from act.lite.program import for_lite
 from act.model import InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName, Job, Metric
 from act.quality import Quality
-from act.quantization import Scheme, without_others
+from act.quantization import Scheme, quantize, without_others
 from act.writers import paddle_cpu
 
 ONNX_FILE = "model.onnx"
@@ -45,6 +46,9 @@ def write_for_engine(
     """
     if scheme is not None:
         scheme = without_others(model, scheme, INT8_OPERATORS[engine])
+    if engine == "paddle_lite":
+        for_lite(model if scheme is None else quantize(model, scheme)).save(folder)
+        return folder
     if engine not in READS_ONNX:
         (model if scheme is None else paddle_cpu.write(model, scheme)).save(folder)
         return folder

@@ -20,7 +20,7 @@ from act.errors import InputError
 DEFAULT_PATH = Path("params.yaml")
 
 ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", "KL"]
-EngineName = Literal["openvino", "onnxruntime", "paddle_inference"]
+EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
@@ -107,7 +107,11 @@ class Target(Settings):
     """What the model must run fast on: engines are compared with one another, the fastest may win."""
 
     device: Literal["cpu"] = "cpu"
-    engines: list[EngineName] = Field(default=list(get_args(EngineName)), min_length=1)
+    engines: list[EngineName] = Field(
+        default=["openvino", "onnxruntime", "paddle_inference"],
+        min_length=1,
+        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM",
+    )
     precisions: list[Precision] = Field(default=list(get_args(Precision)), min_length=1)
     threads: int = Field(default=1, ge=1, le=256)
     batch: int = Field(default=1, ge=1, le=1024)
@@ -117,6 +121,17 @@ class Target(Settings):
     def _no_repeats(cls, names: list[str]) -> list[str]:
         if len(set(names)) != len(names):
             raise ValueError("a name stands twice")
+        return names
+
+    @field_validator("engines")
+    @classmethod
+    def _lite_does_not_decide(cls, names: list[str]) -> list[str]:
+        # README.md, "Paddle Lite": its x86 kernels saturate in int8, and are wrong for some products.
+        if names[0] == "paddle_lite":
+            raise ValueError(
+                "`paddle_lite` cannot stand first: candidates are searched on the first engine, and on x86 Paddle Lite "
+                "is wrong for some int8 operators; put another before it"
+            )
         return names
 
     @field_validator("precisions")

@@ -9,13 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from act.errors import InputError
-from act.params import Metric
 from act.samples import Array, Ragged
+
+if TYPE_CHECKING:  # engines of other environments measure quality too, where there may be no pydantic
+    from act.params import Metric
 
 CTC_BLANK = 0
 PADDING = -1

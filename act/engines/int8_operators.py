@@ -12,4 +12,6 @@ INT8_OPERATORS: dict[EngineName, tuple[str, ...]] = {
     "onnxruntime": ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
     # Paddle 2.6 source, `cpu_quantize_pass`: fused_conv2d, fc, fused_matmul among others.
     "paddle_inference": ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
+    # Paddle Lite 2.13 source, `QuantDequantFusePass`, and what its `opt` chose for ARM: `fc` for products with weights.
+    "paddle_lite": ("conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"),
 }

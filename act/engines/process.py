@@ -12,20 +12,21 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, final
+from typing import IO, TYPE_CHECKING, Any, Literal, final
 
 import act
 from act.engines.base import RuntimePrecision
-from act.engines.registry import location
-from act.params import Metric
+from act.engines.registry import interpreter, location
 from act.quality import Quality
 from act.samples import Ragged, Samples
+
+if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydantic
+    from act.params import Metric
 
 # missing: the engine is not installed; unsupported: it lacks the precision here; error: it refused, with its message;
 # wrong_output: it answered with NaN or infinity; crash: its process died; timeout: it was killed at its time limit.
@@ -133,7 +134,7 @@ class EngineProcess:
         self._replies, theirs = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "act.engines.worker", location(self.engine), str(theirs)],
+                [interpreter(self.engine), "-m", "act.engines.worker", location(self.engine), str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,

@@ -7,14 +7,19 @@ crashing engine never hurts a stage.
 from __future__ import annotations
 
 import importlib
+import sys
 
 from act.engines.base import Engine
+from act.lite import environment as lite_environment
 
 ENGINES = {
     "openvino": "act.engines.openvino_cpu:OpenVino",
     "onnxruntime": "act.engines.onnxruntime_cpu:OnnxRuntime",
     "paddle_inference": "act.engines.paddle_inference_cpu:PaddleInference",
+    "paddle_lite": "act.engines.paddle_lite_cpu:PaddleLite",
 }
+# Engines of other environments: each with what tells its interpreter, or None while that environment is not there.
+_INTERPRETERS = {"paddle_lite": lite_environment.python}
 # What only the stand-alone measurement offers (`tasks/benchmark/infer`): no job can have them as its target.
 STANDALONE_ENGINES = {
     "paddle_native": "act.engines.paddle_inference_cpu:PaddleNative",
@@ -28,6 +33,12 @@ STANDALONE_ENGINES = {
 def location(engine: str) -> str:
     """Where the class of a named engine is: `module:Class`."""
     return {**STANDALONE_ENGINES, **ENGINES}[engine]
+
+
+def interpreter(engine: str) -> str:
+    """The Python that runs a named engine; ours where its own is not there, under which it says what it lacks."""
+    own = _INTERPRETERS[engine]() if engine in _INTERPRETERS else None
+    return str(own) if own is not None else sys.executable
 
 
 def create(location: str) -> Engine:

@@ -133,7 +133,11 @@ def steps(engines: int, candidates: int, rounds: int) -> int:
 
 def _prepare(row: Row, running: Running, target: Target, data: Data) -> None:
     """Load the model and measure its quality."""
-    if row.variant.engine not in row.variant.candidate.files:
+    variant = row.variant
+    if variant.engine in variant.candidate.refused:
+        running.fail(EngineFailure("unsupported", variant.candidate.refused[variant.engine]))
+        return
+    if variant.engine not in variant.candidate.files:
         running.fail(EngineFailure("error", "the stage `export` wrote no file for this engine"))
         return
     try:

@@ -7,7 +7,7 @@ precision needs no file of its own, because engines convert fp32 files as they l
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class Candidate:
         precision: how it is stored, `fp32` or `int8`.
         files: for each engine the file or folder that it loads.
         bytes: size of those files.
+        refused: for engines that it could not be written for, the cause.
     """
 
     name: str
     precision: str
     files: dict[str, Path]
     bytes: dict[str, int]
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
             entry["precision"],
             {engine: folder / path for engine, path in entry["files"].items()},
             {engine: int(size) for engine, size in entry["bytes"].items()},
+            entry.get("refused", {}),
         )
         for entry in payload["candidates"]
     ]

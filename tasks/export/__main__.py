@@ -2,32 +2,37 @@
 
 Reads the model of `prepare`, the candidates of `refine` that `qat_plan` keeps, and the trained model of `qat` where
 there is one. Writes a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each
-candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's.
+candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's. With
+`paddle_lite` among the target's engines also its files (`tasks/export/paddle_lite.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.params import EngineName
 from act.stage import job_from_command_line
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
     with (
-        job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, _),
+        job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, job),
         replace_folder(stage_folder(name, "export")) as folder,
     ):
-        _export(name, folder)
+        _export(name, job.target.engines, folder)
 
 
-def _export(job: str, folder: Path) -> None:
+def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.model import InferenceModel
     from act.quantization import Scheme
     from act.samples import Samples
     from tasks.export.check import Checker
+    from tasks.export.paddle_lite import ENGINE as PADDLE_LITE
+    from tasks.export.paddle_lite import add_files
     from tasks.export.write import write_fp32, write_int8
 
     prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))
@@ -35,17 +40,24 @@ def _export(job: str, folder: Path) -> None:
     checker = Checker(Samples.load(prepared / "calibration"))
     keep = read_json(stage_folder(job, "qat_plan") / "plan.json")["keep"]
     found = [entry for entry in read_json(searched / "candidates.json")["candidates"] if entry["id"] in keep]
-    candidates: list[dict[str, Any]] = [write_fp32(model, folder, checker)]
+    candidates: list[dict[str, Any]] = []
+
+    def add(entry: dict[str, Any], source: InferenceModel, scheme: Scheme | None) -> None:
+        if PADDLE_LITE in engines:
+            add_files(entry, source, scheme, folder)
+        candidates.append(entry)
+
+    add(write_fp32(model, folder, checker), model, None)
     equalised = InferenceModel.load(stage_folder(job, "calibrate") / "model") if found else model
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
-        candidates.append(write_int8(candidate["id"], equalised, scheme, folder, checker))
+        add(write_int8(candidate["id"], equalised, scheme, folder, checker), equalised, scheme)
     rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
     training = read_json(trained / "qat.json")
     if training["candidate"] is not None:
         scheme = Scheme.from_json(read_json(trained / training["scheme"]))
         student = InferenceModel.load(trained / training["model"])
-        candidates.append(write_int8(training["candidate"], student, scheme, folder, checker))
+        add(write_int8(training["candidate"], student, scheme, folder, checker), student, scheme)
         symmetric = all(span.symmetric for span in scheme.activations.values())
         rank[training["candidate"]] = (symmetric, training["quality_after"])
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
@@ -55,6 +67,10 @@ def _export(job: str, folder: Path) -> None:
         sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())
         checks = ", ".join(f"{name} {value:.4f}" for name, value in candidate["check"].items())
         print(f"export: {candidate['name']}: {sizes}; check: {checks}")
+        for file in candidate.get("paddle_lite_arm", []):
+            failure = file["failure"]
+            said = f"{failure['kind']}: {failure['cause']}" if failure else f"{file['bytes'] / 1e6:.2f} MB"
+            print(f"export: {candidate['name']}: Paddle Lite for ARM, {file['precision']}: {said}")
 
 
 if __name__ == "__main__":

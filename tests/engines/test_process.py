@@ -99,7 +99,8 @@ def test_a_time_out_kills_the_whole_group(fake: Callable[..., EngineProcess], sa
             with pytest.raises(EngineFailure) as failure:
                 engine.warm_up(samples, batch=1)
             assert failure.value.kind == "timeout" and "3 s" in failure.value.cause
-        assert not any(is_running(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        assert pids and wait_for(lambda: not any(map(is_running, pids)))  # a killed process takes a moment to go
 
 
 def test_the_worker_dies_with_its_parent(samples: Path, tmp_path: Path) -> None:

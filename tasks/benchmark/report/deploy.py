@@ -94,6 +94,19 @@ def how_to_load(winner: MeasuredVariant, threads: int) -> str:
             "# feeds: {input name: array with the batch axis first}\n"
             "outputs = session.run(None, feeds)"
         )
+    if winner.engine == "paddle_lite":
+        return (
+            "import paddlelite.lite as lite  # of the environment that `make lite` makes\n\n"
+            "config = lite.CxxConfig()\n"
+            f'config.set_model_file("{WINNER_FOLDER}/model.pdmodel")\n'
+            f'config.set_param_file("{WINNER_FOLDER}/model.pdiparams")\n'
+            f"config.set_threads({threads})\n"
+            "kinds = [lite.PrecisionType.INT8, lite.PrecisionType.FP32]\n"
+            "places = [lite.Place(lite.TargetType.X86, kind) for kind in kinds]\n"
+            "config.set_valid_places([*places, lite.Place(lite.TargetType.Host, lite.PrecisionType.FP32)])\n"
+            'config.add_discarded_pass("lite_conv_activation_fuse_pass")\n'
+            "predictor = lite.create_paddle_predictor(config)"
+        )
     kernels = {"bf16": "config.enable_mkldnn_bfloat16()\n", "int8": "config.enable_mkldnn_int8()\n"}
     return (
         "from paddle import inference\n\n"
