@@ -43,7 +43,7 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     target = folder / name
     target.mkdir()
     simulated = quantize(model, scheme)
-    for_paddle = paddle_cpu.write(model, without_others(model, scheme, INT8_OPERATORS["paddle_inference"]))
+    for_paddle = paddle_cpu.write(model, scheme)
     for_paddle.save(target)
     converted = to_onnx(model)
     onnx.save(quantize_onnx(converted, model, scheme), target / INT8_ONNX)
