@@ -88,6 +88,10 @@ class Range:
         """The range of the values and a number, widened to hold zero."""
         return Range(min(0.0, self.low + summand), max(0.0, self.high + summand))
 
+    def within(self, other: Range) -> Range:
+        """What this range and another have in common; zero always is."""
+        return Range(max(self.low, other.low), min(self.high, other.high))
+
     @property
     def symmetric(self) -> bool:
         """Whether it needs no zero point."""
@@ -128,6 +132,7 @@ class Scheme:
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
         further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
             stands between layers in int8, too (`act/writers`).
+        extremes: what was seen of the tensors of `further`, for engines that have a zero point anyhow.
     """
 
     layers: tuple[str, ...]
@@ -136,6 +141,7 @@ class Scheme:
     biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     further: Mapping[str, Range] = field(default_factory=dict)
+    extremes: Mapping[str, Range] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32; integers in base64, in C order."""
@@ -149,6 +155,7 @@ class Scheme:
                 for name, values in self.integers.items()
             },
             "further": {name: [span.low, span.high] for name, span in self.further.items()},
+            "extremes": {name: [span.low, span.high] for name, span in self.extremes.items()},
         }
 
     @classmethod
@@ -165,7 +172,8 @@ class Scheme:
         spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
         integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
         further = {name: Range(low, high) for name, (low, high) in payload["further"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further)
+        extremes = {name: Range(low, high) for name, (low, high) in payload["extremes"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further, extremes)
 
 
 def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:
@@ -285,6 +293,7 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
         {name: values for name, values in scheme.biases.items() if name not in dropped},
         {name: values for name, values in scheme.integers.items() if name in weights},
         scheme.further,
+        scheme.extremes,
     )
 
 

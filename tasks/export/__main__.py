@@ -28,7 +28,7 @@ def main() -> None:
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.model import InferenceModel
-    from act.quantization import Scheme
+    from act.quantization import Range, Scheme
     from act.samples import Samples
     from tasks.export.check import Checker
     from tasks.export.paddle_lite import ENGINE as PADDLE_LITE
@@ -48,16 +48,23 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         candidates.append(entry)
 
     add(write_fp32(model, folder, checker), model, None)
+    alternatives: dict[str, dict[str, Range]] = {}
+    # Where it comes first, the search has found what it bears best.
+    if found and "onnxruntime" in engines[1:]:
+        rules = read_json(stage_folder(job, "calibrate") / "ranges.json")["rules"]
+        alternatives = {
+            label: {name: Range(low, high) for name, (low, high) in spans.items()} for label, spans in rules.items()
+        }
     equalised = InferenceModel.load(stage_folder(job, "calibrate") / "model") if found else model
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
-        add(write_int8(candidate["id"], equalised, scheme, folder, checker), equalised, scheme)
+        add(write_int8(candidate["id"], equalised, scheme, folder, checker, alternatives), equalised, scheme)
     rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
     training = read_json(trained / "qat.json")
     if training["candidate"] is not None:
         scheme = Scheme.from_json(read_json(trained / training["scheme"]))
         student = InferenceModel.load(trained / training["model"])
-        add(write_int8(training["candidate"], student, scheme, folder, checker), student, scheme)
+        add(write_int8(training["candidate"], student, scheme, folder, checker, alternatives), student, scheme)
         symmetric = all(span.symmetric for span in scheme.activations.values())
         rank[training["candidate"]] = (symmetric, training["quality_after"])
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
