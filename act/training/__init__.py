@@ -1,0 +1,19 @@
+"""Training without training code: a model and unlabelled samples in, better weights out.
+
+`build` makes the program of a step: the forward pass (quantized or fp32), the distance to a teacher, the backward pass
+and the optimiser. The losses say what is compared.
+"""
+
+from act.training.losses import AddLoss, Loss, distillation, reconstruction
+from act.training.program import TrainingProgram, build, trainable_weights, with_weights
+
+__all__ = [
+    "AddLoss",
+    "Loss",
+    "TrainingProgram",
+    "build",
+    "distillation",
+    "reconstruction",
+    "trainable_weights",
+    "with_weights",
+]

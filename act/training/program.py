@@ -1,0 +1,142 @@
+"""The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from act.model import InferenceModel
+from act.paddle_setup import CPU, paddle
+from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
+from act.samples import Array
+from act.training.graph import add_shapes_for_gradients, make_parameter, without_ends
+from act.training.losses import AddLoss
+from act.training.pairs import insert_pairs, mark_float_layers
+
+# Weights of these operators train along with those that multiply: biases and normalisations.
+_TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
+# All that may train where nothing is quantized.
+_TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
+_LARGEST_GRADIENT = 1.0
+
+
+@dataclass
+class TrainingProgram:
+    """What one step runs.
+
+    Attributes:
+        student: the model under training, with its weights in a scope of its own.
+        program: forward and backward pass and the optimiser.
+        teacher_names: variables of the teacher whose values a step compares with, in order.
+        targets: the feeds that take those values.
+        loss: variable of the loss.
+        trained: names of the weights that change.
+        rate: the learning-rate schedule, to be stepped.
+    """
+
+    student: InferenceModel
+    program: Any
+    teacher_names: list[str]
+    targets: list[str]
+    loss: str
+    trained: list[str]
+    rate: Any
+
+    def __post_init__(self) -> None:
+        # One for all steps: each executor prepares a program anew, which takes longer than a step.
+        self._executor = paddle.static.Executor(CPU)
+
+    def step(self, batch: dict[str, Array], targets: list[Array]) -> float:
+        """One step of the optimiser; gives the loss before it."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.loss])
+        self.rate.step()
+        return float(loss)
+
+    def outputs(self, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
+        """The outputs of the forward pass, quantized where the program is; the program still makes a step."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            found: list[Array] = self._executor.run(self.program, feed=feed, fetch_list=list(self.student.fetch_names))
+        return found
+
+    def weights(self) -> dict[str, Array]:
+        """Copies of the trained weights."""
+        return {name: self.student.weight(name) for name in self.trained}
+
+
+def build(
+    model: InferenceModel,
+    scheme: Scheme | None,
+    add_loss: AddLoss,
+    trained: Collection[str],
+    *,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+) -> TrainingProgram:
+    """The training program of a model.
+
+    Args:
+        model: the fp32 model with the weights to start from; not changed. Its teacher may be another model.
+        scheme: what quantizes it in the forward pass; its biases and integers are where the student starts. None: the
+            forward pass is in fp32.
+        add_loss: for instance `distillation`.
+        trained: names of the float32 weights that change.
+        learning_rate: of Adam (Kingma and Ba, 2015), at the start of a cosine decay.
+        steps: in all, for the decay.
+        seed: of Paddle's random numbers.
+
+    Raises:
+        ValueError: no output is of real numbers.
+    """
+    paddle.seed(seed)
+    student = model.copy() if scheme is None else with_values(model, scheme)
+    without_ends(student)
+    add_shapes_for_gradients(student)
+    if scheme is not None:
+        mark_float_layers(student, scheme)
+    block = student.program.global_block()
+    begin = paddle.static.Program()
+    with (
+        paddle.static.scope_guard(student.scope),
+        paddle.static.program_guard(student.program, begin),
+        paddle.utils.unique_name.guard("training_"),
+    ):
+        parameters = [make_parameter(block, name) for name in trained]
+        for op in student.ops:
+            for name in op.output_arg_names:
+                if block.has_var(name):
+                    block.var(name).stop_gradient = False
+        loss = add_loss(student)
+        rate = paddle.optimizer.lr.CosineAnnealingDecay(learning_rate, T_max=steps)
+        clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
+        paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss.variable, parameters=parameters)
+        paddle.static.Executor(CPU).run(begin)
+        program = student.program if scheme is None else insert_pairs(student, scheme)
+    name = loss.variable.name
+    return TrainingProgram(student, program, loss.teacher_names, loss.targets, name, list(trained), rate)
+
+
+def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:
+    """All that training may change: weights of the quantized layers (of all, without a scheme), biases and
+    normalisations."""
+    names = []
+    if scheme is not None:
+        names = [layer.weight for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    for op in model.ops:
+        if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
+            names += [name for name in op.input_arg_names if model.is_weight(name)]
+    return [name for name in dict.fromkeys(names) if model.weight(name).dtype == np.float32]
+
+
+def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:
+    """A copy of the model with these weights in the place of its own."""
+    state = model.copy()
+    for name, value in weights.items():
+        state.set_weight(name, value)
+    return state
