@@ -6,7 +6,7 @@ Training with distillation compares the outputs (`distillation`), reconstruction
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from act.model import InferenceModel
@@ -24,11 +24,13 @@ class Loss:
         variable: the loss, in the student's program.
         teacher_names: variables of the teacher whose values a step compares with, in order.
         targets: the feeds that take those values.
+        teacher_numbers: which teacher has each of them, where there are several.
     """
 
     variable: Any
     teacher_names: list[str]
     targets: list[str]
+    teacher_numbers: list[int] = field(default_factory=list)
 
 
 # Adds the loss to the student's program.

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from act.model import InferenceModel
 from act.paddle_setup import CPU, paddle
+from act.params import OptimizerName, Schedule
 from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
 from act.samples import Array
 from act.training.graph import add_shapes_for_gradients, make_parameter, without_ends
 from act.training.losses import AddLoss
+from act.training.optimisers import make_optimizer, make_rate
 from act.training.pairs import insert_pairs, mark_float_layers
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
+_MASK = "@mask"
 # All that may train where nothing is quantized.
 _TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
-_LARGEST_GRADIENT = 1.0
 
 
 @dataclass
@@ -35,6 +37,7 @@ class TrainingProgram:
         loss: variable of the loss.
         trained: names of the weights that change.
         rate: the learning-rate schedule, to be stepped.
+        teacher_numbers: which teacher has each of `teacher_names`, where there are several.
     """
 
     student: InferenceModel
@@ -44,8 +47,10 @@ class TrainingProgram:
     loss: str
     trained: list[str]
     rate: Any
+    teacher_numbers: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.teacher_numbers = self.teacher_numbers or [0] * len(self.teacher_names)
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
         self._executor = paddle.static.Executor(CPU)
 
@@ -68,6 +73,55 @@ class TrainingProgram:
         """Copies of the trained weights."""
         return {name: self.student.weight(name) for name in self.trained}
 
+    def set_mask(self, name: str, mask: Array) -> None:
+        """Keep a trained weight at zero where the mask is zero: now, and after each step.
+
+        Args:
+            name: of the weight.
+            mask: ones and zeros, in the weight's shape.
+        """
+        block = self.program.global_block()
+        weight = self.student.weight(name)
+        if name not in self.trained or mask.shape != weight.shape:
+            raise ValueError(f"{name} with the shape {mask.shape} is no weight under training")
+        holder = f"{name}{_MASK}"
+        if not block.has_var(holder):
+            variable = block.create_var(name=holder, shape=mask.shape, dtype="float32", persistable=True)
+            target = block.var(name)
+            block.append_op(type="elementwise_mul", inputs={"X": [target], "Y": [variable]}, outputs={"Out": [target]})
+        self.student.set_weight(holder, mask.astype(np.float32))
+        self.student.set_weight(name, weight * mask.astype(np.float32))
+
+    def state(self) -> dict[str, Array]:
+        """All that a step changes, and the masks: weights, and what the optimiser remembers of them."""
+        block = self.program.global_block()
+        changed = {name for op in block.ops for name in op.output_arg_names}
+        names = [v.name for v in self.program.list_vars() if v.persistable]
+        kept = [name for name in names if name in changed or name.endswith(_MASK)]
+        return {name: self.student.weight(name) for name in sorted(set(kept))}
+
+    def restore(self, state: Mapping[str, Array], step: int) -> None:
+        """Go on from a state.
+
+        Args:
+            state: of `state`, from a program that was built with the same arguments.
+            step: how many steps had been made then.
+
+        Raises:
+            ValueError: a variable is missing, or has another shape.
+        """
+        shapes = {name: value.shape for name, value in self.state().items()}
+        for name, value in state.items():
+            if name.endswith(_MASK) and name not in shapes:
+                self.set_mask(name.removesuffix(_MASK), value)
+                shapes[name] = value.shape
+        if shapes != {name: value.shape for name, value in state.items()}:
+            raise ValueError("the state is of another training program")
+        for name, value in state.items():
+            self.student.set_weight(name, value)
+        for _ in range(step):
+            self.rate.step()
+
 
 def build(
     model: InferenceModel,
@@ -78,6 +132,10 @@ def build(
     learning_rate: float,
     steps: int,
     seed: int,
+    optimizer: OptimizerName = "Adam",
+    schedule: Schedule | None = None,
+    weight_decay: float = 0.0,
+    masks: Mapping[str, Array] | None = None,
 ) -> TrainingProgram:
     """The training program of a model.
 
@@ -87,9 +145,14 @@ def build(
             forward pass is in fp32.
         add_loss: for instance `distillation`.
         trained: names of the float32 weights that change.
-        learning_rate: of Adam (Kingma and Ba, 2015), at the start of a cosine decay.
-        steps: in all, for the decay.
+        learning_rate: at the start of the schedule.
+        steps: in all, for the schedule.
         seed: of Paddle's random numbers.
+        optimizer: Adam (Kingma and Ba, 2015), or another by name.
+        schedule: of the learning rate; a cosine decay when left out.
+        weight_decay: of the optimiser.
+        masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
+            each step.
 
     Raises:
         ValueError: no output is of real numbers.
@@ -113,13 +176,17 @@ def build(
                 if block.has_var(name):
                     block.var(name).stop_gradient = False
         loss = add_loss(student)
-        rate = paddle.optimizer.lr.CosineAnnealingDecay(learning_rate, T_max=steps)
-        clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
-        paddle.optimizer.Adam(rate, grad_clip=clip).minimize(loss.variable, parameters=parameters)
+        rate = make_rate(schedule or Schedule(), learning_rate, steps)
+        make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None else insert_pairs(student, scheme)
     name = loss.variable.name
-    return TrainingProgram(student, program, loss.teacher_names, loss.targets, name, list(trained), rate)
+    result = TrainingProgram(
+        student, program, loss.teacher_names, loss.targets, name, list(trained), rate, loss.teacher_numbers
+    )
+    for name, mask in (masks or {}).items():
+        result.set_mask(name, mask)
+    return result
 
 
 def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:
