@@ -57,6 +57,8 @@ def insert_pairs(student: InferenceModel, scheme: Scheme) -> Any:
             for_test=False,
             return_program=True,
         )
+    # PaddleSlim loses the schedule on the way, and the rate would stay what it is at the start.
+    program.lr_scheduler = student.program.lr_scheduler
     _remove_observers(program)
     _set_scales(student, program, scheme)
     _shift_asymmetric(program, scheme)
