@@ -4,8 +4,9 @@
 and the optimiser. The losses say what is compared, and `fit` makes the steps.
 """
 
+from act.training.distillation import Part, distil, distillation, plan
 from act.training.loop import HISTORY_FIELDS, Fit, count_steps, fit
-from act.training.losses import AddLoss, Loss, distillation, reconstruction
+from act.training.losses import AddLoss, Loss, reconstruction
 from act.training.program import TrainingProgram, build, trainable_weights, with_weights
 
 __all__ = [
@@ -13,11 +14,14 @@ __all__ = [
     "AddLoss",
     "Fit",
     "Loss",
+    "Part",
     "TrainingProgram",
     "build",
     "count_steps",
+    "distil",
     "distillation",
     "fit",
+    "plan",
     "reconstruction",
     "trainable_weights",
     "with_weights",
