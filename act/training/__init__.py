@@ -7,6 +7,7 @@ and the optimiser. The losses say what is compared, and `fit` makes the steps.
 from act.training.distillation import Part, distil, distillation, plan
 from act.training.loop import HISTORY_FIELDS, Fit, count_steps, fit
 from act.training.losses import AddLoss, Loss, reconstruction
+from act.training.masks import sparse_masks
 from act.training.program import TrainingProgram, build, trainable_weights, with_weights
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "fit",
     "plan",
     "reconstruction",
+    "sparse_masks",
     "trainable_weights",
     "with_weights",
 ]

@@ -125,7 +125,9 @@ class _Loop:
 
     def run(self, label: str, checkpoint_seconds: float) -> Fit:
         began = time.monotonic()
-        if not self._resume():
+        if self._resume():
+            print(f"{label}: goes on from step {self._step} of {self._total}", flush=True)
+        else:
             self._measure()
         before = self._seconds
         limit = self._settings.time_limit_minutes * 60

@@ -161,8 +161,6 @@ def build(
     student = model.copy() if scheme is None else with_values(model, scheme)
     without_ends(student)
     add_shapes_for_gradients(student)
-    if scheme is not None:
-        mark_float_layers(student, scheme)
     block = student.program.global_block()
     begin = paddle.static.Program()
     with (
@@ -176,6 +174,8 @@ def build(
                 if block.has_var(name):
                     block.var(name).stop_gradient = False
         loss = add_loss(student)
+        if scheme is not None:  # what the loss multiplies is not quantized either
+            mark_float_layers(student, scheme)
         rate = make_rate(schedule or Schedule(), learning_rate, steps)
         make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from act.model import InferenceModel
-from act.params import Qat
+from act.params import Distillation, Qat
 from act.quantization import Scheme, with_values
 from act.samples import Samples
-from act.training import build, count_steps, distillation, fit, trainable_weights, with_weights
+from act.training import (
+    Part,
+    build,
+    count_steps,
+    distil,
+    fit,
+    plan,
+    sparse_masks,
+    trainable_weights,
+    with_weights,
+)
+from tasks.qat.layers import narrowed
 
 Evaluate = Callable[[InferenceModel, Scheme], float]
 
@@ -24,6 +35,7 @@ class Result:
         why: one sentence.
         quality_before: of the candidate that training started from.
         quality_after: of the best state.
+        parts: what was compared with the teachers.
         history: for each evaluation `epoch`, `step`, mean `loss` and `quality`; the start is step 0 without a loss.
         model: the fp32 model with the trained weights, or None when nothing was better than the start.
         scheme: what quantizes it, or None likewise.
@@ -32,6 +44,7 @@ class Result:
     why: str
     quality_before: float
     quality_after: float
+    parts: list[Part] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     model: InferenceModel | None = None
     scheme: Scheme | None = None
@@ -43,41 +56,56 @@ def train(
     samples: Samples,
     settings: Qat,
     evaluate: Evaluate,
+    *,
+    distillation: Distillation | None = None,
+    teachers: Sequence[InferenceModel] | None = None,
     checkpoint: Path | None = None,
 ) -> Result:
     """Train the weights of a quantized candidate.
 
     Args:
-        model: the fp32 model: the start and the teacher; not changed.
+        model: the fp32 model that the candidate was made from; not changed. Its sparse weights stay sparse.
         scheme: what quantizes it; its ranges and thresholds stay as they are.
         samples: unlabelled.
         evaluate: gives the quality of a model under a scheme, higher is better.
+        distillation: what is compared with the teachers.
+        teachers: in the order of `distillation.teachers`; the model itself when left out.
         checkpoint: the folder from which a killed training goes on.
+
+    Raises:
+        InputError: what is to be compared, or to be quantized, does not exist.
     """
+    distillation, teachers = distillation or Distillation(), teachers or [model]
     # Corrected biases and chosen integers are where the student starts, and train on from there.
     student, scheme = with_values(model, scheme), replace(scheme, biases={}, integers={})
+    scheme = narrowed(student, scheme, settings)
+    parts = plan(distillation, student, teachers, next(samples.batches(settings.batch_size)))
+    for part in parts:
+        print(f"qat: distillation: {part.line()}")
+    trained = trainable_weights(student, scheme)
     training = build(
         student,
         scheme,
-        distillation,
-        trainable_weights(student, scheme),
+        distil(parts, distillation.temperature, distillation.beta),
+        trained,
         learning_rate=settings.learning_rate,
         steps=count_steps(samples, settings),
         seed=settings.seed,
         optimizer=settings.optimizer,
         schedule=settings.learning_rate_schedule,
         weight_decay=settings.weight_decay,
+        masks=sparse_masks(model, trained),
     )
     done = fit(
         training,
-        model,
+        teachers,
         samples,
         settings,
         lambda weights: evaluate(with_weights(student, weights), scheme),
         checkpoint=checkpoint,
         label="qat",
     )
-    result = Result(done.why, done.quality_before, done.quality_after, done.history)
+    result = Result(done.why, done.quality_before, done.quality_after, parts, done.history)
     if done.weights is not None:
         result.model, result.scheme = with_weights(student, done.weights), scheme
     return result
