@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from act.artifacts import write_json
+from act.errors import InputError
 from act.model import InferenceModel
 from act.params import Qat, Schedule
 from act.quality import cosine
@@ -29,6 +30,7 @@ from act.quantization import (
 )
 from act.samples import Ragged, Samples
 from act.training import build, distillation, trainable_weights
+from tasks.qat.layers import narrowed
 from tasks.qat.plan import decide, keep
 from tasks.qat.train import train
 from tests.models import noise, normalised_classifier
@@ -123,6 +125,48 @@ def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Sch
         result.model.save(tmp_path / name)
         files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("setting", ["scale_trainable", "use_pact"])
+def test_ranges_train_where_that_is_asked_for(model: InferenceModel, scheme: Scheme, setting: str) -> None:
+    settings = SETTINGS.model_copy(update={setting: True})
+    result = train(model, scheme, SAMPLES, settings, closeness(model))
+    assert result.model is not None and result.scheme is not None
+    assert closeness(model)(result.model, result.scheme) == result.quality_after > result.quality_before
+    changed = [span != scheme.activations[name] for name, span in result.scheme.activations.items()]
+    assert sum(changed) > len(changed) / 2
+    same = [np.array_equal(values, scheme.weights[name]) for name, values in result.scheme.weights.items()]
+    # Layers behind a closed gate have no gradient.
+    assert all(same) if setting == "use_pact" else sum(same) < len(same) / 2
+
+
+def test_layers_stay_in_float_by_type_and_by_pattern(model: InferenceModel, scheme: Scheme) -> None:
+    layers = {layer.name: layer for layer in quantizable_layers(model, OPERATORS)}
+    convolutions = Qat(quantize_op_types=["conv2d"])
+    kept = narrowed(model, scheme, convolutions)
+    assert kept.layers and {layers[name].op_type for name in kept.layers} == {"conv2d"}
+    assert set(kept.weights) == {layers[name].weight for name in kept.layers}
+    first = layers[scheme.layers[0]]
+    assert first.name not in narrowed(model, scheme, Qat(not_quant_pattern=[first.weight])).layers
+    assert narrowed(model, scheme, Qat(not_quant_pattern=[first.name])).layers == scheme.layers[1:]
+    with pytest.raises(InputError, match="no layer to quantize"):
+        narrowed(model, scheme, Qat(not_quant_pattern=["."]))
+
+
+def test_sparse_weights_stay_sparse(model: InferenceModel, scheme: Scheme) -> None:
+    """They are exactly zero in the model and in the integers; weights that were not pruned are not touched."""
+    sparse = model.copy()
+    name = sorted(scheme.weights)[2]
+    weight = model.weight(name)
+    zero = np.random.default_rng(0).random(weight.shape) < 0.5
+    sparse.set_weight(name, np.where(zero, np.float32(0), weight))
+    plain = replace(scheme, integers={}, biases={})
+    result = train(sparse, plain, SAMPLES, SETTINGS, closeness(sparse))
+    assert result.model is not None and result.scheme is not None
+    trained = result.model.weight(name)
+    assert np.all(trained[zero] == 0) and np.any(trained[~zero] != weight[~zero])
+    integers = quantize(result.model, result.scheme).weight(name)
+    assert integers.dtype == np.int8 and np.all(integers[zero] == 0)
 
 
 def test_the_start_is_kept_when_nothing_is_better(model: InferenceModel, scheme: Scheme) -> None:
