@@ -24,7 +24,19 @@ ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", 
 EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite", "tensorrt"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
-StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
+StrategyName = Literal[
+    "QuantPost",
+    "HyperParameterOptimization",
+    "QuantAware",
+    "Distillation",
+    "ChannelPrune",
+    "UnstructurePrune",
+    "ASPPrune",
+    "TransformerPrune",
+]
+PRUNING: tuple[StrategyName, ...] = ("ChannelPrune", "UnstructurePrune", "ASPPrune", "TransformerPrune")
+QUANTIZING: tuple[StrategyName, ...] = ("QuantPost", "HyperParameterOptimization", "QuantAware")
+ChannelCriterion = Literal["l1_norm", "bn_scale", "geometry_median"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
 ScheduleName = Literal[
@@ -335,6 +347,127 @@ class TrainConfig(Settings):
     time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
 
 
+PrunedRatio = Annotated[float, Field(gt=0, lt=1)]
+WeightNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class ChannelPrune(Settings):
+    """Whole output channels are taken out of convolutions, and of all that goes with them."""
+
+    pruned_ratio: PrunedRatio | Annotated[list[PrunedRatio], Field(min_length=1)] | None = Field(
+        default=None,
+        description="share of the channels that goes, one for all layers or one for each of `prune_params_name`; "
+        "chosen layer by layer when left out",
+    )
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights of the convolutions that are pruned; all that can be when left out"
+    )
+    criterion: ChannelCriterion = "l1_norm"
+    target_speedup: float | None = Field(
+        default=None,
+        gt=1,
+        le=100,
+        description="ratios are chosen so that the model is this many times faster on the target's first engine",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> ChannelPrune:
+        if self.pruned_ratio is not None and self.target_speedup is not None:
+            raise ValueError("`pruned_ratio` and `target_speedup` both say how much is pruned: choose one of them")
+        if isinstance(self.pruned_ratio, list):
+            names = len(self.prune_params_name or [])
+            if len(self.pruned_ratio) != names:
+                raise ValueError(
+                    f"`pruned_ratio` lists {len(self.pruned_ratio)} ratios for {names} names in `prune_params_name`: "
+                    "give each name one ratio, or all the same"
+                )
+        return self
+
+
+class GmpConfig(Settings):
+    """The steps of gradual magnitude pruning. What is left out is a share of all steps of the training.
+
+    ACT's names, and its spelling of `tunning_iterations`.
+    """
+
+    stable_iterations: int | None = Field(default=None, ge=0, description="steps before pruning; 0 when left out")
+    pruning_iterations: int | None = Field(
+        default=None, ge=1, description="steps over which weights become zero; half of all when left out"
+    )
+    tunning_iterations: int | None = Field(
+        default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
+    )
+    resume_iteration: int = Field(default=0, le=0, ge=0, description="a stage that was stopped goes on by itself")
+    pruning_steps: int = Field(default=100, ge=1, description="how many times the ratio is raised")
+    initial_ratio: float = Field(default=0.15, ge=0, lt=1, description="share of zeros at the first of them")
+
+
+class UnstructurePrune(Settings):
+    """Single weights of smallest magnitude become zero."""
+
+    prune_strategy: Literal["base", "gmp"] = Field(
+        default="gmp", description="`base`: all of them before training; `gmp`: more and more while it goes on"
+    )
+    prune_mode: Literal["ratio", "threshold"] = "ratio"
+    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of zeros, for the mode `ratio`")
+    threshold: float = Field(default=0.01, gt=0, description="magnitude below which weights go, for `threshold`")
+    gmp_config: GmpConfig = GmpConfig()
+    prune_params_type: Literal["conv1x1_only"] | None = Field(
+        default=None, description="`conv1x1_only`: no weights but those of 1x1 convolutions"
+    )
+    local_sparsity: bool = Field(
+        default=False, description="`ratio` holds for each layer rather than for all of them together"
+    )
+
+    @model_validator(mode="after")
+    def _gmp_has_a_ratio(self) -> UnstructurePrune:
+        if (
+            self.prune_strategy == "gmp"
+            and self.prune_mode == "threshold"
+            and "prune_strategy" in self.model_fields_set
+        ):
+            raise ValueError("`gmp` raises a ratio step by step: use `prune_mode: ratio`, or `prune_strategy: base`")
+        if self.prune_strategy == "gmp" and self.prune_mode == "ratio" and self.gmp_config.initial_ratio > self.ratio:
+            raise ValueError(
+                f"`gmp_config.initial_ratio` is {self.gmp_config.initial_ratio:g}, more than the `ratio` of "
+                f"{self.ratio:g} that it shall rise to"
+            )
+        return self
+
+    @property
+    def gradual(self) -> bool:
+        """Whether zeros become more while the training goes on; a threshold makes all of them at once."""
+        return self.prune_strategy == "gmp" and self.prune_mode == "ratio"
+
+
+class ASPPrune(Settings):
+    """Of every four weights in a row along the input channels two become zero: the 2:4 pattern of NVIDIA's GPUs."""
+
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights that are pruned; all that hold the pattern when left out"
+    )
+
+
+class TransformerPrune(Settings):
+    """Heads of attention and feed-forward width are taken out of a transformer."""
+
+    pruned_ratio: PrunedRatio = Field(default=0.25, description="share of the heads and of the width that goes")
+
+
+class Prune(TrainConfig):
+    """Pruning, and training after it with the fp32 model as teacher.
+
+    What is pruned, and in which order, the list in `strategy` says; the sub-sections say how.
+    """
+
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    channel: ChannelPrune = ChannelPrune()
+    unstructured: UnstructurePrune = UnstructurePrune()
+    asp: ASPPrune = ASPPrune()
+    transformer: TransformerPrune = TransformerPrune()
+
+
 class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
@@ -475,22 +608,46 @@ class Job(Settings):
     ptq_search: PtqSearch
     refine: Refine
     distillation: Distillation
+    prune: Prune
     qat: Qat
     benchmark: Benchmark
 
     @field_validator("strategy")
     @classmethod
     def _distillation_needs_training(cls, strategy: Any) -> Any:
-        if "Distillation" in strategy and "QuantAware" not in strategy:
-            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`")
+        if "Distillation" in strategy and not {"QuantAware", *PRUNING} & set(strategy):
+            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`, or one that prunes")
+        return strategy
+
+    @field_validator("strategy")
+    @classmethod
+    def _order_makes_sense(cls, strategy: Any) -> Any:
+        if strategy == "auto":
+            return strategy
+        if twice := {name for name in strategy if strategy.count(name) > 1}:
+            raise ValueError(f"{_quoted(twice)} stands twice")
+        prunes = [name for name in strategy if name in PRUNING]
+        quantizes = [place for place, name in enumerate(strategy) if name in QUANTIZING]
+        late = [name for name in prunes if quantizes and strategy.index(name) > quantizes[0]]
+        if late:
+            raise ValueError(f"{late[0]} must stand before {strategy[quantizes[0]]}: a quantized model is not pruned")
+        sparse = [name for name in prunes if name in ("UnstructurePrune", "ASPPrune")]
+        if len(sparse) > 1:
+            raise ValueError("`UnstructurePrune` and `ASPPrune` set the same weights to zero: choose one of them")
+        if sparse and prunes[-1] != sparse[0]:
+            raise ValueError(
+                f"{prunes[-1]} must stand before {sparse[0]}: channels that are cut out would break the pattern of "
+                "zeros"
+            )
         return strategy
 
     @model_validator(mode="after")
     def _strategy_fits_the_target(self) -> Job:
-        if self.strategy not in ("auto", []) and "int8" not in self.target.precisions:
+        quantizing = [] if self.strategy == "auto" else [name for name in self.strategy if name in QUANTIZING]
+        if quantizing and "int8" not in self.target.precisions:
             raise ValueError(
-                f"strategy {', '.join(self.strategy)} makes int8 models, but `target.precisions` lacks int8: add it, "
-                "or set `strategy: []`"
+                f"strategy {', '.join(quantizing)} makes int8 models, but `target.precisions` lacks int8: add it, "
+                "or take it out of `strategy`"
             )
         return self
 
