@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -20,11 +21,36 @@ from act.errors import InputError
 DEFAULT_PATH = Path("params.yaml")
 
 ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", "KL"]
-EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite"]
+EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite", "tensorrt"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
-StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
+StrategyName = Literal[
+    "QuantPost",
+    "HyperParameterOptimization",
+    "QuantAware",
+    "Distillation",
+    "ChannelPrune",
+    "UnstructurePrune",
+    "ASPPrune",
+    "TransformerPrune",
+]
+PRUNING: tuple[StrategyName, ...] = ("ChannelPrune", "UnstructurePrune", "ASPPrune", "TransformerPrune")
+QUANTIZING: tuple[StrategyName, ...] = ("QuantPost", "HyperParameterOptimization", "QuantAware")
+ChannelCriterion = Literal["l1_norm", "bn_scale", "geometry_median"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
+OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
+ScheduleName = Literal[
+    "constant",
+    "CosineAnnealingDecay",
+    "PiecewiseDecay",
+    "StepDecay",
+    "MultiStepDecay",
+    "ExponentialDecay",
+    "NaturalExpDecay",
+    "InverseTimeDecay",
+    "PolynomialDecay",
+]
+DistillationLoss = Literal["l2", "soft_label", "dkd", "skd", "fsp"]
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
 
@@ -110,7 +136,8 @@ class Target(Settings):
     engines: list[EngineName] = Field(
         default=["openvino", "onnxruntime", "paddle_inference"],
         min_length=1,
-        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM",
+        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM, "
+        "`tensorrt` files for an NVIDIA GPU",
     )
     precisions: list[Precision] = Field(default=list(get_args(Precision)), min_length=1)
     threads: int = Field(default=1, ge=1, le=256)
@@ -125,12 +152,16 @@ class Target(Settings):
 
     @field_validator("engines")
     @classmethod
-    def _lite_does_not_decide(cls, names: list[str]) -> list[str]:
+    def _some_do_not_decide(cls, names: list[str]) -> list[str]:
         # README.md, "Paddle Lite": its x86 kernels saturate in int8, and are wrong for some products.
-        if names[0] == "paddle_lite":
+        reasons = {
+            "paddle_lite": "on x86 Paddle Lite is wrong for some int8 operators",
+            "tensorrt": "TensorRT takes minutes to build each of them",
+        }
+        if names[0] in reasons:
             raise ValueError(
-                "`paddle_lite` cannot stand first: candidates are searched on the first engine, and on x86 Paddle Lite "
-                "is wrong for some int8 operators; put another before it"
+                f"`{names[0]}` cannot stand first: candidates are searched on the first engine, and "
+                f"{reasons[names[0]]}; put another before it"
             )
         return names
 
@@ -237,14 +268,301 @@ class Refine(Settings):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 
-class Qat(Settings):
-    """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
+class Schedule(Settings):
+    """How the learning rate changes, step by step, by the name of Paddle's class in `paddle.optimizer.lr`.
 
-    epochs: int = Field(default=3, ge=1, le=1000)
+    `learning_rate` is where it starts. Each class reads its own parameters and refuses those of others.
+    """
+
+    type: ScheduleName = "CosineAnnealingDecay"
+    T_max: int | None = Field(
+        default=None, ge=1, description="CosineAnnealingDecay: steps of the decay; all steps when left out"
+    )
+    eta_min: float | None = Field(default=None, ge=0, le=1, description="CosineAnnealingDecay: the rate at its end")
+    gamma: float | None = Field(default=None, gt=0, le=10, description="the decays by a factor or an exponent")
+    step_size: int | None = Field(default=None, ge=1, description="StepDecay: steps between two factors")
+    milestones: list[int] | None = Field(default=None, min_length=1, description="MultiStepDecay: steps, ascending")
+    boundaries: list[int] | None = Field(default=None, min_length=1, description="PiecewiseDecay: steps, ascending")
+    values: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None, min_length=2, description="PiecewiseDecay: rates before, between and after `boundaries`"
+    )
+    decay_steps: int | None = Field(default=None, ge=1, description="PolynomialDecay: all steps when left out")
+    end_lr: float | None = Field(default=None, ge=0, le=1, description="PolynomialDecay: the rate at its end")
+    power: float | None = Field(default=None, gt=0, le=100, description="PolynomialDecay")
+    warmup_steps: int = Field(default=0, ge=0, description="before any of them the rate rises linearly from 0")
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Schedule:
+        needed, optional = _SCHEDULES[self.type]
+        given = {name for name in self.model_fields_set - {"type", "warmup_steps"} if getattr(self, name) is not None}
+        if missing := needed - given:
+            raise ValueError(f"{self.type} needs {_quoted(missing)}")
+        if foreign := given - needed - optional:
+            known = f"it reads {_quoted(needed | optional)}" if needed | optional else "it reads none"
+            raise ValueError(f"{self.type} has no {_quoted(foreign)}: {known}")
+        for steps in (self.milestones, self.boundaries):
+            if steps is not None and (steps[0] < 1 or any(a >= b for a, b in pairwise(steps))):
+                raise ValueError(f"steps must be at least 1 and ascend: {steps}")
+        if self.boundaries is not None and self.values is not None and len(self.values) != len(self.boundaries) + 1:
+            raise ValueError("`values` must have one rate more than `boundaries` has steps")
+        return self
+
+
+# What each schedule must be given, and may be given.
+_SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
+    "constant": (set(), set()),
+    "CosineAnnealingDecay": (set(), {"T_max", "eta_min"}),
+    "PiecewiseDecay": ({"boundaries", "values"}, set()),
+    "StepDecay": ({"step_size"}, {"gamma"}),
+    "MultiStepDecay": ({"milestones"}, {"gamma"}),
+    "ExponentialDecay": ({"gamma"}, set()),
+    "NaturalExpDecay": ({"gamma"}, set()),
+    "InverseTimeDecay": ({"gamma"}, set()),
+    "PolynomialDecay": (set(), {"decay_steps", "end_lr", "power"}),
+}
+
+
+def _quoted(names: set[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+class TrainConfig(Settings):
+    """What every training is told; the names are those of ACT's `TrainConfig` where ACT has the setting."""
+
+    epochs: int = Field(default=3, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=1024)
+    train_iter: int | None = Field(default=None, ge=1, description="steps at most, whatever `epochs` says")
+    eval_iter: int | None = Field(
+        default=None, ge=1, description="steps from one evaluation to the next; once an epoch when left out"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    learning_rate_schedule: Schedule = Schedule()
+    optimizer: OptimizerName = Field(default="Adam", description="a class of `paddle.optimizer`, with its own values")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled in AdamW and Lamb, else L2")
+    patience: int | None = Field(
+        default=None, ge=1, description="evaluations in a row without a new best after which training stops"
+    )
+    target_metric: float | None = Field(default=None, description="quality at which training stops")
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
+
+
+PrunedRatio = Annotated[float, Field(gt=0, lt=1)]
+WeightNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class ChannelPrune(Settings):
+    """Whole output channels are taken out of convolutions, and of all that goes with them."""
+
+    pruned_ratio: PrunedRatio | Annotated[list[PrunedRatio], Field(min_length=1)] | None = Field(
+        default=None,
+        description="share of the channels that goes, one for all layers or one for each of `prune_params_name`; "
+        "chosen layer by layer when left out",
+    )
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights of the convolutions that are pruned; all that can be when left out"
+    )
+    criterion: ChannelCriterion = "l1_norm"
+    target_speedup: float | None = Field(
+        default=None,
+        gt=1,
+        le=100,
+        description="ratios are chosen so that the model is this many times faster on the target's first engine",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> ChannelPrune:
+        if self.pruned_ratio is not None and self.target_speedup is not None:
+            raise ValueError("`pruned_ratio` and `target_speedup` both say how much is pruned: choose one of them")
+        if isinstance(self.pruned_ratio, list):
+            names = len(self.prune_params_name or [])
+            if len(self.pruned_ratio) != names:
+                raise ValueError(
+                    f"`pruned_ratio` lists {len(self.pruned_ratio)} ratios for {names} names in `prune_params_name`: "
+                    "give each name one ratio, or all the same"
+                )
+        return self
+
+
+class GmpConfig(Settings):
+    """The steps of gradual magnitude pruning. What is left out is a share of all steps of the training.
+
+    ACT's names, and its spelling of `tunning_iterations`.
+    """
+
+    stable_iterations: int | None = Field(default=None, ge=0, description="steps before pruning; 0 when left out")
+    pruning_iterations: int | None = Field(
+        default=None, ge=1, description="steps over which weights become zero; half of all when left out"
+    )
+    tunning_iterations: int | None = Field(
+        default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
+    )
+    resume_iteration: int = Field(default=0, le=0, ge=0, description="a stage that was stopped goes on by itself")
+    pruning_steps: int = Field(default=100, ge=1, description="how many times the ratio is raised")
+    initial_ratio: float = Field(default=0.15, ge=0, lt=1, description="share of zeros at the first of them")
+
+
+class UnstructurePrune(Settings):
+    """Single weights of smallest magnitude become zero."""
+
+    prune_strategy: Literal["base", "gmp"] = Field(
+        default="gmp", description="`base`: all of them before training; `gmp`: more and more while it goes on"
+    )
+    prune_mode: Literal["ratio", "threshold"] = "ratio"
+    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of zeros, for the mode `ratio`")
+    threshold: float = Field(default=0.01, gt=0, description="magnitude below which weights go, for `threshold`")
+    gmp_config: GmpConfig = GmpConfig()
+    prune_params_type: Literal["conv1x1_only"] | None = Field(
+        default=None, description="`conv1x1_only`: no weights but those of 1x1 convolutions"
+    )
+    local_sparsity: bool = Field(
+        default=False, description="`ratio` holds for each layer rather than for all of them together"
+    )
+
+    @model_validator(mode="after")
+    def _gmp_has_a_ratio(self) -> UnstructurePrune:
+        if (
+            self.prune_strategy == "gmp"
+            and self.prune_mode == "threshold"
+            and "prune_strategy" in self.model_fields_set
+        ):
+            raise ValueError("`gmp` raises a ratio step by step: use `prune_mode: ratio`, or `prune_strategy: base`")
+        if self.prune_strategy == "gmp" and self.prune_mode == "ratio" and self.gmp_config.initial_ratio > self.ratio:
+            raise ValueError(
+                f"`gmp_config.initial_ratio` is {self.gmp_config.initial_ratio:g}, more than the `ratio` of "
+                f"{self.ratio:g} that it shall rise to"
+            )
+        return self
+
+    @property
+    def gradual(self) -> bool:
+        """Whether zeros become more while the training goes on; a threshold makes all of them at once."""
+        return self.prune_strategy == "gmp" and self.prune_mode == "ratio"
+
+
+class ASPPrune(Settings):
+    """Of every four weights in a row along the input channels two become zero: the 2:4 pattern of NVIDIA's GPUs."""
+
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights that are pruned; all that hold the pattern when left out"
+    )
+
+
+class TransformerPrune(Settings):
+    """Heads of attention and feed-forward width are taken out of a transformer."""
+
+    pruned_ratio: PrunedRatio = Field(default=0.25, description="share of the heads and of the width that goes")
+
+
+class Prune(TrainConfig):
+    """Pruning, and training after it with the fp32 model as teacher.
+
+    What is pruned, and in which order, the list in `strategy` says; the sub-sections say how.
+    """
+
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    channel: ChannelPrune = ChannelPrune()
+    unstructured: UnstructurePrune = UnstructurePrune()
+    asp: ASPPrune = ASPPrune()
+    transformer: TransformerPrune = TransformerPrune()
+
+
+class Qat(TrainConfig):
+    """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
+
+    use_pact: bool = Field(
+        default=False,
+        description="clip activations where training finds it best (PACT), by the loss of what is cut off",
+    )
+    scale_trainable: bool = Field(
+        default=False, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
+    )
+    quantize_op_types: list[QuantizableOperator] | None = Field(
+        default=None, min_length=1, description="others stay in float; as the candidate has them when left out"
+    )
+    not_quant_pattern: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="layers stay in float whose name, weight or name scope holds one of these"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_learn_ranges(self) -> Qat:
+        if self.use_pact and self.scale_trainable:
+            raise ValueError(
+                "`use_pact` and `scale_trainable` both train the ranges of activations: choose one of them"
+            )
+        return self
+
+
+class Distillation(Settings):
+    """What training compares the student with; ACT's names, for one teacher and for several.
+
+    `loss`, `node`, `alpha` and `teachers` may each be one or a list. Lists of one length belong together, entry by
+    entry; what is given once holds for all.
+    """
+
+    loss: DistillationLoss | list[DistillationLoss] | None = Field(
+        default=None,
+        description="when left out, each output's squared error as a share of its mean square, for a softmax that of "
+        "its logits and the cross entropy to the teacher's probabilities",
+    )
+    node: list[str] | list[list[str]] | None = Field(
+        default=None,
+        description="variables of the model, for `fsp` in pairs; found in the graph when left out",
+    )
+    alpha: float | list[float] = Field(default=1.0, description="weight of the loss")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="of `soft_label` and `dkd`")
+    beta: float = Field(
+        default=1.0, ge=0, le=100, description="of `dkd`: weight of the classes that are not the target"
+    )
+    teachers: list[ModelSource] = Field(
+        default=[], max_length=8, description="other models that do the same; the fp32 model itself when left out"
+    )
+
+    @field_validator("loss", "node", "alpha")
+    @classmethod
+    def _no_empty_list(cls, value: Any) -> Any:
+        if value == [] or (isinstance(value, list) and [] in value):
+            raise ValueError("an empty list: leave it out, or fill it")
+        return value
+
+    @model_validator(mode="after")
+    def _lists_belong_together(self) -> Distillation:
+        if self.loss is None and self.node is not None:
+            raise ValueError("`node` needs a `loss`")
+        lengths = {key: length for key, length in self._lengths().items() if length > 1}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"`{key}` has {length}" for key, length in lengths.items())
+            raise ValueError(f"lists must have the same length, or one entry: {found}")
+        return self
+
+    def _lengths(self) -> dict[str, int]:
+        nested = self.node is not None and isinstance(self.node[0], list)
+        return {
+            "loss": len(self.loss) if isinstance(self.loss, list) else 1,
+            "node": len(self.node or [0]) if nested else 1,
+            "alpha": len(self.alpha) if isinstance(self.alpha, list) else 1,
+            "teachers": len(self.teachers) or 1,
+        }
+
+    def terms(self) -> list[tuple[DistillationLoss | None, list[str] | None, float, int]]:
+        """The parts of the loss: what is computed, on which variables (None: found), its weight, and which teacher."""
+        count = max(self._lengths().values())
+        losses = self.loss if isinstance(self.loss, list) else [self.loss]
+        nodes: list[Any] = [self.node]
+        if self.node is not None and isinstance(self.node[0], list):
+            nodes = list(self.node)
+        alphas = self.alpha if isinstance(self.alpha, list) else [self.alpha]
+        teachers = range(len(self.teachers) or 1)
+        return [
+            (
+                losses[part % len(losses)],
+                nodes[part % len(nodes)],
+                alphas[part % len(alphas)],
+                teachers[part % len(teachers)],
+            )
+            for part in range(count)
+        ]
 
 
 class Timing(Settings):
@@ -289,22 +607,47 @@ class Job(Settings):
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine
+    distillation: Distillation
+    prune: Prune
     qat: Qat
     benchmark: Benchmark
 
     @field_validator("strategy")
     @classmethod
     def _distillation_needs_training(cls, strategy: Any) -> Any:
-        if "Distillation" in strategy and "QuantAware" not in strategy:
-            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`")
+        if "Distillation" in strategy and not {"QuantAware", *PRUNING} & set(strategy):
+            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`, or one that prunes")
+        return strategy
+
+    @field_validator("strategy")
+    @classmethod
+    def _order_makes_sense(cls, strategy: Any) -> Any:
+        if strategy == "auto":
+            return strategy
+        if twice := {name for name in strategy if strategy.count(name) > 1}:
+            raise ValueError(f"{_quoted(twice)} stands twice")
+        prunes = [name for name in strategy if name in PRUNING]
+        quantizes = [place for place, name in enumerate(strategy) if name in QUANTIZING]
+        late = [name for name in prunes if quantizes and strategy.index(name) > quantizes[0]]
+        if late:
+            raise ValueError(f"{late[0]} must stand before {strategy[quantizes[0]]}: a quantized model is not pruned")
+        sparse = [name for name in prunes if name in ("UnstructurePrune", "ASPPrune")]
+        if len(sparse) > 1:
+            raise ValueError("`UnstructurePrune` and `ASPPrune` set the same weights to zero: choose one of them")
+        if sparse and prunes[-1] != sparse[0]:
+            raise ValueError(
+                f"{prunes[-1]} must stand before {sparse[0]}: channels that are cut out would break the pattern of "
+                "zeros"
+            )
         return strategy
 
     @model_validator(mode="after")
     def _strategy_fits_the_target(self) -> Job:
-        if self.strategy not in ("auto", []) and "int8" not in self.target.precisions:
+        quantizing = [] if self.strategy == "auto" else [name for name in self.strategy if name in QUANTIZING]
+        if quantizing and "int8" not in self.target.precisions:
             raise ValueError(
-                f"strategy {', '.join(self.strategy)} makes int8 models, but `target.precisions` lacks int8: add it, "
-                "or set `strategy: []`"
+                f"strategy {', '.join(quantizing)} makes int8 models, but `target.precisions` lacks int8: add it, "
+                "or take it out of `strategy`"
             )
         return self
 

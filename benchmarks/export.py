@@ -1,9 +1,10 @@
 """`python -m benchmarks.export`: what our exports gain on each engine, beside its own quantizer, on eight models.
 
 ONNX Runtime beside `onnxruntime.quantization.quantize_static` (U8S8, per channel, after its `quant_pre_process`),
-OpenVINO beside NNCF's default preset (`make peers`) and bfloat16, Paddle Inference beside fp32. All get the same
-normalised fp32 model and the same calibration samples; one thread, batch 1, each variant in a process of its own, in
-turns of random order. Similarity is that of the outputs to fp32's.
+OpenVINO beside NNCF's default preset (`make peers`) and bfloat16, Paddle Inference and Paddle Lite's x86 runtime beside
+fp32. All get the same normalised fp32 model and the same calibration samples; one thread, batch 1, each variant in a
+process of its own, in turns of random order. Similarity is that of the outputs to fp32's. Paddle Lite (`make lite`)
+also writes its files for ARM, whose sizes are compared; what its x86 runtime cannot do is a row with its cause.
 
 Prints a table a model, writes `benchmarks/results/export.json`, and ends with code 1, naming each figure that was not
 reached. Takes about ten minutes on 2 cores.
@@ -36,7 +37,7 @@ from tasks.benchmark.statistics import speedup, summary
 RESULT = ROOT / "benchmarks" / "results" / "export.json"
 ROUNDS, RUNS = 15, 10
 TIME_LIMIT_SECONDS = 600
-ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "paddle_inference")
+ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino", "paddle_inference", "paddle_lite")
 
 # How many times faster than fp32 on the same engine ours must be.
 WANTED: Mapping[tuple[EngineName, str], float] = {
@@ -85,6 +86,8 @@ VARIANTS: Sequence[Variant] = (
     Variant("paddle_inference", "fp32", "fp32", exporters.fp32("paddle_inference")),
     Variant("paddle_inference", "bf16", "bf16", exporters.fp32("paddle_inference")),
     Variant("paddle_inference", "ours", "int8", exporters.ours("paddle_inference")),
+    Variant("paddle_lite", "fp32", "fp32", exporters.fp32("paddle_lite")),
+    Variant("paddle_lite", "ours", "int8", exporters.ours("paddle_lite")),
 )
 
 
@@ -97,6 +100,7 @@ class Row:
         similarity: of its outputs to the fp32 model's.
         rounds: seconds of each run of each round.
         description: what the engine says it did.
+        arm: on Paddle Lite, bytes and operators of its file for ARM, or why there is none.
         failure: why there are no figures, or None.
     """
 
@@ -105,6 +109,7 @@ class Row:
     similarity: float = math.nan
     rounds: list[list[float]] = field(default_factory=list)
     description: dict[str, Any] = field(default_factory=dict)
+    arm: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
 
 
@@ -146,6 +151,8 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
             target.mkdir()
             path = variant.write(source, target)
             row.size = sum(file.stat().st_size for file in target.iterdir())
+            if variant.engine == "paddle_lite":
+                row.arm = exporters.for_arm(target, variant.precision)
             process = stack.enter_context(EngineProcess(variant.engine, path, variant.precision, 1, TIME_LIMIT_SECONDS))
             with _failing_as_row(row):
                 row.description = process.load().description
@@ -176,6 +183,8 @@ def figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     result: dict[str, dict[str, Any]] = {}
     for (engine, name), row in by_name.items():
         entry: dict[str, Any] = {"precision": row.variant.precision, "bytes": row.size, "failure": row.failure}
+        if row.arm:
+            entry["arm"] = row.arm
         if row.failure is None:
             entry |= {"similarity": row.similarity, "latency": summary(np.array(row.rounds))}
             entry |= {"description": row.description}
@@ -200,11 +209,13 @@ def misses(models: Mapping[str, Mapping[str, Mapping[str, Any]]], flags: frozens
         for model, engines in models.items()
         for engine, entries in engines.items()
         for name, entry in entries.items()
-        if entry["failure"] is not None
+        if entry["failure"] is not None and engine != "paddle_lite"  # there a crash is a row
     ]
     for model, engines in models.items():
         for engine in ENGINES:
-            if engine in engines and engines[engine]["ours"]["failure"] is None:
+            if engine == "paddle_lite" and engine in engines:
+                found += _missed_for_arm(model, engines[engine])
+            elif engine in engines and engines[engine]["ours"]["failure"] is None:
                 found += _missed_by_ours(model, engine, engines[engine], flags)
     for engine, peer in PEERS.items():
         ratios = [engines[engine]["ours"].get("times_peer") for engines in models.values() if engine in engines]
@@ -227,17 +238,37 @@ def _missed_by_ours(model: str, engine: EngineName, entries: Mapping[str, Any], 
         yield f"{where}: {size:.2f} times the size of fp32, {LARGEST_SIZE} are allowed"
 
 
+def _missed_for_arm(model: str, entries: Mapping[str, Any]) -> Iterator[str]:
+    files = {name: entry["arm"] for name, entry in entries.items()}
+    for name, file in files.items():
+        if file["failure"] is not None:
+            yield f"{model} for ARM, {name}: {file['failure']}"
+    if all(file["failure"] is None for file in files.values()):
+        size = files["ours"]["bytes"] / files["fp32"]["bytes"]
+        if size > LARGEST_SIZE:
+            yield f"{model} for ARM: {size:.2f} times the size of fp32, {LARGEST_SIZE} are allowed"
+
+
 def _table(model: str, engines: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield f"{model:46}    ms     times fp32 (95 % interval)   times the peer              MB   similarity"
     for engine, entries in engines.items():
         for name, entry in entries.items():
             start = f"  {engine:16} {name:16}"
+            if "arm" in entry:
+                yield f"  {'for ARM':16} {name:16} {_arm(entry['arm'])}"
             if entry["failure"] is not None:
                 yield f"{start} {entry['failure']}"
                 continue
             ratios = " ".join(f"{_ratio(entry.get(key)):28}" for key in ("times_fp32", "times_peer"))
             latency, size = entry["latency"]["median_ms"], entry["bytes"] / 1e6
             yield f"{start} {latency:15.3f}     {ratios} {size:6.2f}   {entry['similarity']:.4f}"
+
+
+def _arm(file: Mapping[str, Any]) -> str:
+    if file["failure"] is not None:
+        return str(file["failure"])
+    kernels = {kind: sum(counts.values()) for kind, counts in file["operators"]["multiplying"].items()}
+    return f"{file['bytes'] / 1e6:68.2f}   {', '.join(f'{count} {kind}' for kind, count in kernels.items())}"
 
 
 def _ratio(interval: Mapping[str, float] | None) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -20,12 +21,14 @@ import onnx
 
 from act.activations import reader
 from act.evaluation import write_for_engine
+from act.lite.kernels import read_kernels
 from act.onnx_format import to_onnx
 from act.params import EngineName
 from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers
 from act.samples import Array
 from act.writers import further_tensors
 from benchmarks.zoo import CALIBRATION, Prepared
+from tasks.export.paddle_lite import OptFailure, write_nb
 from tasks.ptq_search.statistics import TensorStatistics, collect
 from tasks.ptq_search.thresholds import rule
 
@@ -58,7 +61,8 @@ class Source:
         """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
         ranges = {name: rule("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
         further = {name: ranges[name] for name in self._further}
-        return replace(make_scheme(self.model, self.layers, ranges), further=further)
+        extremes = {name: rule("min_max", None)(self.statistics[name], False) for name in ranges}
+        return replace(make_scheme(self.model, self.layers, ranges), further=further, extremes=extremes)
 
 
 def fp32(engine: EngineName) -> Writer:
@@ -74,6 +78,17 @@ def ours(engine: EngineName) -> Writer:
         return write_for_engine(engine, source.model, scheme, folder, source.onnx)
 
     return write
+
+
+def for_arm(folder: Path, precision: str) -> dict[str, Any]:
+    """Paddle Lite's file for ARM of what stands in a folder: `bytes` and `operators`, or the `failure`."""
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "arm.nb"
+        try:
+            write_nb(folder, file, "int8" if precision == "int8" else "fp32")
+        except OptFailure as failure:
+            return {"failure": str(failure)}
+        return {"bytes": file.stat().st_size, "operators": read_kernels(file), "failure": None}
 
 
 def quantize_static(source: Source, folder: Path) -> Path:

@@ -26,6 +26,8 @@ JOB: dict[str, Any] = {
     "calibration": {},
     "ptq_search": {},
     "refine": {},
+    "distillation": {},
+    "prune": {},
     "qat": {},
     "benchmark": {},
 }

@@ -53,3 +53,19 @@ def test_each_missed_figure_is_named() -> None:
 
 def test_a_figure_that_the_cpu_cannot_reach_is_not_asked_for() -> None:
     assert misses({"resnet50": measured(1.0, 1.1)}, frozenset()) == []
+
+
+def test_a_file_for_arm_that_is_missing_or_large_is_named_and_a_crash_on_x86_is_not() -> None:
+    def lite(fp32: dict[str, Any], int8: dict[str, Any]) -> dict[str, Any]:
+        crashed = {"failure": "crash: ended by SIGSEGV", "bytes": 1}
+        return {"paddle_lite": {"fp32": {**crashed, "arm": fp32}, "ours": {**crashed, "arm": int8}}}
+
+    def file(size: int) -> dict[str, Any]:
+        return {"bytes": size, "failure": None}
+
+    missing = {"failure": "missing: Paddle Lite's environment is not there"}
+    assert misses({"a": lite(file(1000), file(300))}, VNNI) == []
+    assert misses({"a": lite(file(1000), file(310))}, VNNI) == [
+        "a for ARM: 0.31 times the size of fp32, 0.3 are allowed"
+    ]
+    assert misses({"a": lite(file(1000), missing)}, VNNI) == [f"a for ARM, ours: {missing['failure']}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from act.paddle_setup import paddle
 from act.quality import cosine
 from act.quantization import make_scheme, quantizable_layers, quantize
 from act.samples import Ragged, Samples
+from tasks.export.paddle_lite import write_nb
 from tests.lite import REAL, fake_environment
 from tests.models import CLASSIFIER, noise, normalised_classifier, seen
 from tests.prepare.networks import build
@@ -154,3 +155,38 @@ def test_the_form_for_lite_computes_the_same_and_leaves_the_model_alone() -> Non
     np.testing.assert_array_equal(form.run(x)[0], model.run(x)[0])
     again = for_lite(normalised_classifier())
     assert len(again.ops) == len(normalised_classifier().ops)
+
+
+def biased(x: Any) -> Any:
+    """Two convolutions with biases that have axes of length one about them, as dynamic graphs are saved."""
+    for channels in (8, 6):
+        x = paddle.static.nn.conv2d(x, channels, 3, bias_attr=False)
+        x = paddle.nn.functional.relu(x + paddle.static.create_parameter([1, channels, 1, 1], "float32"))
+    return x
+
+
+@pytest.fixture(scope="module")
+def forms() -> dict[str, InferenceModel]:
+    model = build(biased, (2, 4, 8, 8))
+    layers, x = quantizable_layers(model, ("conv2d",)), {"x": np.ones((2, 4, 8, 8), dtype=np.float32)}
+    return {"fp32": model, "int8": quantize(model, make_scheme(model, layers, seen(model, layers, x, symmetric=True)))}
+
+
+def test_the_form_for_lite_has_flat_biases_and_zero_points_of_its_own(forms: dict[str, InferenceModel]) -> None:
+    form = for_lite(forms["int8"])
+    biases = [form.weight(op.input("Y")[0]).shape for op in form.ops if op.type == "elementwise_add"]
+    zeros = [op.input("ZeroPoint")[0] for op in form.ops if op.type in ("quantize_linear", "dequantize_linear")]
+    assert biases == [(8,), (6,)] and len(set(zeros)) == len(zeros) == 6
+    assert not any(op.has_attr("op_role") for op in form.ops)
+    x = {"x": np.random.default_rng(0).normal(size=(2, 4, 8, 8)).astype(np.float32)}
+    np.testing.assert_array_equal(form.run(x)[0], forms["int8"].run(x)[0])
+
+
+@REAL
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_opt_takes_such_biases_and_zero_points(
+    precision: Literal["fp32", "int8"], forms: dict[str, InferenceModel], tmp_path: Path
+) -> None:
+    for_lite(forms[precision]).save(tmp_path)
+    write_nb(tmp_path, tmp_path / "arm.nb", precision)
+    assert (tmp_path / "arm.nb").stat().st_size > 0

@@ -27,6 +27,8 @@ JOB = {
     "calibration": {},
     "ptq_search": {},
     "refine": {},
+    "distillation": {},
+    "prune": {},
     "qat": {},
     "benchmark": {},
 }
