@@ -93,9 +93,9 @@ def find_groups(model: InferenceModel) -> Plan:
     order = {name: number for number, name in enumerate(trace.outputs)}
     plan.groups.sort(key=lambda group: order[group.name])
     grouped = {place for group in plan.groups for place in group.outputs}
-    for name, axis in trace.outputs.items():
-        if (name, axis) not in grouped:
-            plan.left.append(LeftAlone(name, _why(trace, name, axis)))
+    for name, along in trace.outputs.items():
+        if (name, along) not in grouped:
+            plan.left.append(LeftAlone(name, _why(trace, name, along)))
     return plan
 
 

@@ -26,13 +26,7 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
     Raises:
         ValueError: all units of a group would go.
     """
-    trace = plan.trace
-    gone: set[int] = set()
-    for group in plan.groups:
-        numbers = set(removed.get(key(group), ()))
-        if len(numbers) >= group.count:
-            raise ValueError(f"all of {group.name} would be pruned")
-        gone |= {trace.atoms.find(group.units[number]) for number in numbers}
+    trace, gone = plan.trace, gone_atoms(plan, removed)
     result = model.copy()
     if not gone:
         return result
@@ -50,6 +44,21 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
         _change_sizes(result, op, kept, trace)
     infer_shapes(result)
     return result
+
+
+def gone_atoms(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
+    """The sets of atoms that go with these units.
+
+    Raises:
+        ValueError: all units of a group would go.
+    """
+    gone: set[int] = set()
+    for group in plan.groups:
+        numbers = set(removed.get(key(group), ()))
+        if len(numbers) >= group.count:
+            raise ValueError(f"all of {group.name} would be pruned")
+        gone |= {plan.trace.atoms.find(group.units[number]) for number in numbers}
+    return gone
 
 
 def key(group: Group) -> str:

@@ -1,8 +1,8 @@
 """Walks the program and finds which indices of which weights and activations belong together.
 
-Each operator has a rule that gives the atoms of its output's axes and unites what must be equal. What has no rule, or is
-used in a way that is not understood, keeps all that it reads: such channels are left alone, with the cause. The method
-is that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so that
+Each operator has a rule that gives the atoms of its output's axes and unites what must be equal. What has no rule, or
+is used in a way that is not understood, keeps all that it reads: such channels are left alone, with the cause. The
+method is that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so that
 concatenations, splits, groups and reshapes need no special treatment.
 """
 
@@ -22,8 +22,12 @@ Axis = Ids | None
 Axes = list[Axis]
 
 _UNARY = frozenset(
-    "abs assign cast clip elu exp gelu hard_sigmoid hard_swish leaky_relu log logsigmoid mish pow relu relu6 rsqrt scale "
-    "selu sigmoid silu softplus softsign sqrt square swish tanh dropout hard_shrink softshrink celu floor round".split()
+    (
+        *("abs", "assign", "cast", "celu", "clip", "dropout", "elu", "exp", "floor", "gelu", "hard_shrink"),
+        *("hard_sigmoid", "hard_swish", "leaky_relu", "log", "logsigmoid", "mish", "pow", "relu", "relu6", "round"),
+        *("rsqrt", "scale", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "sqrt", "square", "swish"),
+        "tanh",
+    )
 )
 _ELEMENTWISE = frozenset(f"elementwise_{kind}" for kind in ("add", "sub", "mul", "div", "max", "min", "pow"))
 _CONVOLUTIONS = frozenset(("conv2d", "depthwise_conv2d"))
@@ -452,9 +456,7 @@ def _reshape(trace: Trace, op: Any) -> dict[str, Axes] | None:
     source, target = op.input("X")[0], main_output(op)
     if op.type == "reshape2" and not _shape_can_be_changed(trace, op):
         return None
-    found = reshaped(
-        trace.atoms, trace.of(source), trace.shape(source), trace.shape(target), lambda ids: trace.heads.extend(ids)
-    )
+    found = reshaped(trace.atoms, trace.of(source), trace.shape(source), trace.shape(target), trace.heads.extend)
     return None if found is None else {target: found}
 
 
