@@ -2,9 +2,9 @@
 
 `l1_norm`: the sum of the magnitudes of a channel's weights (Li et al., "Pruning filters for efficient convnets", 2017).
 `bn_scale`: the magnitude of gamma of the batch norm behind it (Liu et al., "Network slimming", 2017), which `prepare`
-noted when it folded it. `geometry_median`: the distance to all other channels of its layer; one near their median can be
-replaced by them (He et al., "Filter pruning via geometric median", 2019). Where several layers make the channels of a
-group, each counts with its scores as shares of their mean. `output_change`, for transformers: how much the layer that
+noted when it folded it. `geometry_median`: the distance to all other channels of its layer; one near their median can
+be replaced by them (He et al., "Filter pruning via geometric median", 2019). Where several layers make the channels of
+a group, each counts with its scores as shares of their mean. `output_change`, for transformers: how much the layer that
 reads a unit changes without it, on real samples; needs no labels.
 """
 

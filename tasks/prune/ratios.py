@@ -41,7 +41,7 @@ Gone = dict[str, int]
 
 
 def block_of(group: Group) -> int:
-    """The block of channels that is pruned at a time: 16 where the CPU works on so many numbers at once, else 8; smaller
+    """The block of channels that is pruned at a time: 16 where the CPU works on so many numbers at once, else 8; less
     for small groups, and one for heads."""
     if group.kind == "heads":
         return 1
