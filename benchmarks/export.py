@@ -2,9 +2,10 @@
 
 ONNX Runtime beside `onnxruntime.quantization.quantize_static` (U8S8, per channel, after its `quant_pre_process`),
 OpenVINO beside NNCF's default preset (`make peers`) and bfloat16, Paddle Inference and Paddle Lite's x86 runtime beside
-fp32. All get the same normalised fp32 model and the same calibration samples; one thread, batch 1, each variant in a
-process of its own, in turns of random order. Similarity is that of the outputs to fp32's. Paddle Lite (`make lite`)
-also writes its files for ARM, whose sizes are compared; what its x86 runtime cannot do is a row with its cause.
+fp32. All get the same normalised fp32 model and the same calibration samples; one thread on one core, batch 1, each
+variant in a process of its own, in turns of random order. Similarity is that of the outputs to fp32's. Paddle Lite
+(`make lite`) also writes its files for ARM, whose sizes are compared; what its x86 runtime cannot do is a row with its
+cause.
 
 Prints a table a model, writes `benchmarks/results/export.json`, and ends with code 1, naming each figure that was not
 reached. Takes about ten minutes on 2 cores.
@@ -32,6 +33,7 @@ from act.errors import exit_on_input_error
 from act.params import EngineName
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT
+from tasks.benchmark.pinning import pin, quietest_cores
 from tasks.benchmark.statistics import speedup, summary
 
 RESULT = ROOT / "benchmarks" / "results" / "export.json"
@@ -142,6 +144,7 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
     """Write and measure all variants of a model; what fails is a row as well."""
     source = exporters.Source(model)
     rows = []
+    cores = quietest_cores(1)
     with ExitStack() as stack:
         running: list[tuple[Row, EngineProcess]] = []
         for number, variant in enumerate(variants):
@@ -156,6 +159,7 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
             process = stack.enter_context(EngineProcess(variant.engine, path, variant.precision, 1, TIME_LIMIT_SECONDS))
             with _failing_as_row(row):
                 row.description = process.load().description
+                pin(process.pid, cores)
                 row.similarity = process.quality(model.samples, "similarity", model.reference).value
                 process.warm_up(model.samples, 1)
                 running.append((row, process))

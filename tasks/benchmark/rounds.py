@@ -18,6 +18,7 @@ import numpy as np
 
 from act.engines import EngineFailure, EngineProcess, LoadInfo, WarmUp
 from act.params import Timing
+from tasks.benchmark.pinning import all_cores, pin, quietest_cores
 from tasks.benchmark.quiet import Watch
 from tasks.benchmark.statistics import Floats, speedup, summary
 
@@ -122,10 +123,13 @@ def time_in_rounds(
         progress: told after each round what was done.
 
     Returns:
-        How quiet the machine was: plain JSON values, as `Watch.end` gives them.
+        How quiet the machine was: plain JSON values, as `Watch.end` gives them, and `pinned_to_cores`, where everything
+        but throughput was timed.
     """
+    cores = quietest_cores(threads)
     for running in everything:
         if running.measured.failure is None:
+            pin(running.process.pid, cores)
             _warm_up(running, batch)
     order = random.Random(settings.seed)
     watch = Watch()
@@ -138,6 +142,7 @@ def time_in_rounds(
     ran = {name: measured for name, measured in references.items() if measured.failure is None}
     noise = watch.end(_pids(everything), {name: measured.main.rounds for name, measured in ran.items()})
     for running in _shuffled(everything, order):
+        pin(running.process.pid, all_cores())
         try:
             running.measured.peak_rss_bytes = running.process.peak_rss_bytes()
         except EngineFailure as failure:
@@ -148,7 +153,7 @@ def time_in_rounds(
         if running.measured.failure is None:
             running.measured.operators = _operators(running.process)
             running.measured.kernels = _kernels(running.process, running.measured.main.samples, batch)
-    return noise
+    return {**noise, "pinned_to_cores": cores}
 
 
 def _pids(everything: Sequence[Running]) -> list[int]:
