@@ -57,6 +57,12 @@ def pooled_and_joined(x: Any) -> Any:
     return nn.Conv2D(2 * CHANNELS, 8, 1)(paddle.concat([x, nn.functional.relu(nn.Conv2D(CHANNELS, CHANNELS, 1)(x))], 1))
 
 
+def scaled(x: Any) -> Any:
+    nn = paddle.nn
+    x = nn.functional.relu(nn.Conv2D(CHANNELS, CHANNELS, 3, padding=1)(x))
+    return nn.Conv2D(CHANNELS, 8, 1)(paddle.scale(x, 0.25))
+
+
 def shuffled_halves(x: Any) -> Any:
     nn = paddle.nn
     x = nn.Conv2D(CHANNELS, CHANNELS, 1)(x)
@@ -92,7 +98,7 @@ def on_the_engine(program: InferenceModel, folder: Path) -> tuple[npt.NDArray[np
     return np.stack(list(outputs)), executed
 
 
-@pytest.mark.parametrize("build", [squeeze_and_excitation, pooled_and_joined, shuffled_halves])
+@pytest.mark.parametrize("build", [squeeze_and_excitation, pooled_and_joined, scaled, shuffled_halves])
 def test_the_engine_computes_what_the_quantized_model_does(build: Build, tmp_path: Path) -> None:
     model = network(build)
     scheme = scheme_of(model)
