@@ -144,7 +144,6 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
     """Write and measure all variants of a model; what fails is a row as well."""
     source = exporters.Source(model)
     rows = []
-    cores = quietest_cores(1)
     with ExitStack() as stack:
         running: list[tuple[Row, EngineProcess]] = []
         for number, variant in enumerate(variants):
@@ -159,12 +158,15 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
             process = stack.enter_context(EngineProcess(variant.engine, path, variant.precision, 1, TIME_LIMIT_SECONDS))
             with _failing_as_row(row):
                 row.description = process.load().description
-                pin(process.pid, cores)
                 row.similarity = process.quality(model.samples, "similarity", model.reference).value
                 process.warm_up(model.samples, 1)
                 running.append((row, process))
         order = random.Random(zoo.SEED)
         for number in range(rounds):
+            cores = quietest_cores(1)
+            for row, process in running:
+                if row.failure is None:
+                    pin(process.pid, cores)
             for row, process in order.sample(running, len(running)):
                 if row.failure is None:
                     with _failing_as_row(row):
