@@ -1,8 +1,8 @@
 """Samples from a loader: any iterable of batches, such as a `paddle.io.DataLoader`, taken one by one onto the disk.
 
-A batch is a dictionary of arrays by input (or a list that holds just that, as Paddle's loader gives it with a feed list),
-with or without `label`; or a list of arrays in the order of the inputs, with or without the labels at its end. The first
-axis of each array counts the samples. Only as many batches are asked for as are needed.
+A batch is a dictionary of arrays by input (or a list that holds just that, as Paddle's loader gives it with a feed
+list), with or without `label`; or a list of arrays in the order of the inputs, with or without the labels at its end.
+The first axis of each array counts the samples. Only as many batches are asked for as are needed.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _batches(loader: Loader, origin: str) -> Iterator[Any]:
         return iter(batches)
     except TypeError:
         raise InputError(
-            f"{origin}: {type(batches).__name__} is no loader; give an iterable of batches, or a function that returns one"
+            f"{origin}: {type(batches).__name__} is no loader; give an iterable of batches, or a function for one"
         ) from None
 
 
@@ -148,8 +148,8 @@ def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
         return dict(zip([*names, LABEL], parts))
     if len(parts) != len(names):
         raise InputError(
-            f"{where} is a list of {len(parts)}, but the model has {len(names)} inputs: {wanted}; give one array for each, "
-            "and the labels last if there are any"
+            f"{where} is a list of {len(parts)}, but the model has {len(names)} inputs: {wanted}; give one array for "
+            "each, and the labels last if there are any"
         )
     return dict(zip(names, parts))
 

@@ -93,9 +93,9 @@ class TextLines(Settings):
 class Arrays(Settings):
     """The user's own samples: one array a feed, first axis = samples, with or without an array `label`.
 
-    Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file `FEED.npy`
-    for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all values one
-    after another, and `FEED.shapes`, the shape of each sample.
+    Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
+    `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
+    values one after another, and `FEED.shapes`, the shape of each sample.
     """
 
     reader: Literal["arrays"]
@@ -144,7 +144,7 @@ class ImageFolder(Settings):
     def _stretching_needs_no_crop(self) -> ImageFolder:
         if self.resize is not None and self.size is not None and max(self.size) > self.resize:
             raise ValueError(
-                f"`size` is {self.size}, larger than `resize` {self.resize}: raise `resize`, or set it to null to stretch"
+                f"`size` is {self.size}, larger than `resize` {self.resize}: raise that, or set it to null to stretch"
             )
         if {len(self.mean), len(self.std)} - {1, 3} or len(self.mean) != len(self.std):
             raise ValueError("`mean` and `std` must both have one value, or both three")

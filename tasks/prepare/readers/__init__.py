@@ -27,7 +27,8 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
         return function.read(data, feeds, scratch)
     if len(feeds) != 1:
         raise InputError(
-            f"reader `{data.reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or `function`"
+            f"reader `{data.reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or "
+            "`function`"
         )
     if isinstance(data, ImageFolder):
         return image_folder.read(data, feeds[0], scratch)

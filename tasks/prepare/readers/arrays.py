@@ -1,7 +1,8 @@
 """The user's own samples from `calibration.npz` and `evaluation.npz`: one array a feed, the first axis counts samples.
 
-Or from the folders `calibration/` and `evaluation/` with a file `FEED.npy` for each feed, which are mapped. An array named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of
-different shapes come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
+Or from the folders `calibration/` and `evaluation/` with a file `FEED.npy` for each feed, which are mapped. An array
+named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of different shapes
+come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
 """
 
 from __future__ import annotations

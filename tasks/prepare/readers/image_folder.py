@@ -29,7 +29,6 @@ _FORMATS = {
     ".png": "PNG",
     ".bmp": "BMP",
     ".webp": "WEBP",
-    ".tif": "TIFF",
     ".ppm": "PPM",
 }
 _FILTERS = {
@@ -56,8 +55,8 @@ def read(settings: ImageFolder, feed: FeedSpec, scratch: Path) -> tuple[Samples,
         scratch: folder that the pictures are kept in, in files without a name.
 
     Raises:
-        InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large, or
-            outside the folder.
+        InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large,
+            or outside the folder.
     """
     channels, size = _shape(settings, feed)
     calibration = _entries(settings.path, settings.calibration_list)
@@ -90,8 +89,8 @@ def _shape(settings: ImageFolder, feed: FeedSpec) -> tuple[int, tuple[int, int]]
     channels, height, width = feed.shape[1:]
     if settings.size is None and -1 in (height, width):
         raise InputError(
-            f"the model's input `{feed.name}` takes pictures of any size; set `data.size: [height, width]` for the reader "
-            "`image_folder`"
+            f"the model's input `{feed.name}` takes pictures of any size; set `data.size: [height, width]` for the "
+            "reader `image_folder`"
         )
     size = (settings.size[0], settings.size[1]) if settings.size else (height, width)
     if settings.resize is not None and max(size) > settings.resize:
@@ -199,10 +198,10 @@ def _prepared(image: Image.Image, settings: ImageFolder, size: tuple[int, int]) 
         factor = settings.resize / min(image.size)
         longer = [max(round(length * factor), settings.resize) for length in image.size]
         # Only what is kept is computed: a strip a pixel high and a million long would fill the memory.
-        left, top = ((whole - part) / 2 for whole, part in zip(longer, (width, height)))
-        scale = (image.width / longer[0], image.height / longer[1])
-        left, top = int(left), int(top)
-        box = (left * scale[0], top * scale[1], (left + width) * scale[0], (top + height) * scale[1])
+        left, top = ((whole - part) // 2 for whole, part in zip(longer, (width, height)))
+        across, down = image.width / longer[0], image.height / longer[1]
+        right, bottom = min((left + width) * across, image.width), min((top + height) * down, image.height)
+        box = (left * across, top * down, right, bottom)
         image = image.resize((width, height), _FILTERS[settings.interpolation], box=box)
     pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
     if settings.order == "BGR":
