@@ -43,7 +43,7 @@ def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, o
 def deal_out(
     loader: Loader, feeds: Sequence[FeedSpec], counts: tuple[int, int], scratch: Path, origin: str
 ) -> tuple[Samples, Samples]:
-    """Calibration and evaluation samples from one loader, in turns, so that they never share one.
+    """Calibration samples (no labels) and evaluation samples from one loader, in turns, so that they never share one.
 
     Args:
         counts: how many of each at most; a loader with fewer is dealt out in this ratio.
@@ -60,7 +60,7 @@ def deal_out(
         raise InputError(
             f"{origin}: gives {len(both[0])} samples; it takes two, to calibrate on one and judge by another"
         )
-    return both[0].samples(), both[1].samples()
+    return Samples(both[0].samples().feeds), both[1].samples()
 
 
 class _Gathered:

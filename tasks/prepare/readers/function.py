@@ -31,12 +31,12 @@ def read(settings: Function, feeds: Sequence[FeedSpec], scratch: Path) -> tuple[
         InputError: there is no such function, it fails, or returns something else than a loader for these inputs.
     """
     counts = (settings.calibration, settings.evaluation)
-    with _told_about(settings.function):
+    with _dynamic_mode(), _told_about(settings.function):
         loader = _call("function", settings.function, settings)
         if settings.evaluation_function is None:
             return deal_out(loader, feeds, counts, scratch, settings.function)
         calibration = take(loader, feeds, counts[0], scratch, settings.function)
-    with _told_about(settings.evaluation_function):
+    with _dynamic_mode(), _told_about(settings.evaluation_function):
         loader = _call("evaluation_function", settings.evaluation_function, settings)
         return Samples(calibration.feeds), take(loader, feeds, counts[1], scratch, settings.evaluation_function)
 
@@ -76,6 +76,18 @@ def _refuse_strangers(key: str, module_name: str) -> None:
             f"`data.{key}` names the module `{module_name}`, which is {where}; only modules of the project's folder "
             f"{project} and of installed packages are used"
         )
+
+
+@contextmanager
+def _dynamic_mode() -> Iterator[None]:
+    """Paddle as the user's code finds it where nobody has set anything: tensors and data sets want it so."""
+    from act.paddle_setup import paddle
+
+    paddle.disable_static()
+    try:
+        yield
+    finally:
+        paddle.enable_static()
 
 
 @contextmanager
