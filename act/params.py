@@ -132,7 +132,7 @@ class ImageFolder(Settings):
         max_length=2,
         description="[height, width] cut from the middle; what the model's input asks for when left out",
     )
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     order: Literal["RGB", "BGR"] = "RGB"
     scale: float = Field(
         default=1 / 255, gt=0, description="an input is (pixel x scale - mean) / std, a pixel 0 to 255"

@@ -61,7 +61,7 @@ def test_two_lists_are_taken_evenly_from_end_to_end(tmp_path: Path) -> None:
     root = folder(tmp_path / "all", 10)
     lines = (root / "list.txt").read_text().splitlines()
     (root / "train.txt").write_text("\n".join(lines[:2]) + "\n")
-    settings = {"calibration_list": "train.txt", "evaluation_list": "list.txt", "evaluation": 5}
+    settings: dict[str, Any] = {"calibration_list": "train.txt", "evaluation_list": "list.txt", "evaluation": 5}
     calibration, evaluation = images(root, **settings)
     assert reds(calibration) == [0, 1] and reds(evaluation) == [0, 2, 4, 6, 8]
 
