@@ -370,6 +370,12 @@ class Job(Settings):
     target: Target
     budget: Budget
     strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
+    act_config: str | None = Field(
+        default=None,
+        min_length=1,
+        description="ACT's YAML file that this entry was made from (`python -m flows.act_config`); what it says, the "
+        "entry must say, too, because DVC follows the entry",
+    )
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine

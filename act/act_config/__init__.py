@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from act.act_config.translate import Translation, read, refuse_lagging, translate
+from act.act_config.translate import Translation, merged, read, refuse_lagging, translate
 
-__all__ = ["Translation", "read", "refuse_lagging", "translate"]
+__all__ = ["Translation", "merged", "read", "refuse_lagging", "translate"]

@@ -17,7 +17,7 @@ from typing import Any, get_args
 from act.act_config import sections
 from act.act_config.sections import null_if_none
 from act.errors import InputError
-from act.params import QuantizableOperator, WeightQuantization, read_mapping, validate
+from act.params import Job, QuantizableOperator, WeightQuantization, read_mapping, validate
 
 OWN_SECTION = "Pipeline"
 # ACT trains a quantized model that was pruned before with a tenth of `TrainConfig` (compressor.py).
@@ -55,7 +55,7 @@ class Translation:
 
     def merged_into(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """A job's entry with this above it."""
-        return _merged(job, self.job)
+        return merged(job, self.job)
 
 
 _ABSENT = object()
@@ -70,25 +70,20 @@ def read(path: Path) -> Translation:
     return translate(read_mapping(path, "name an ACT configuration"), str(path))
 
 
-def refuse_lagging(name: str, job: Mapping[str, Any], act_config: str | None) -> None:
+def refuse_lagging(name: str, job: Job) -> None:
     """Refuse a job whose entry lacks what its ACT configuration says: DVC follows the entry, not the configuration.
-
-    Args:
-        name: of the job.
-        job: its entry in `params.yaml`.
-        act_config: its key of that name.
 
     Raises:
         InputError: there is such a difference, or the configuration is wrong.
     """
-    if act_config is None:
+    if job.act_config is None:
         return
-    missing = read(Path(act_config)).missing_in(job)
+    missing = read(Path(job.act_config)).missing_in(job.model_dump())
     if missing:
         raise InputError(
-            f"params.yaml: job `{name}` lags behind {act_config}: {'; '.join(missing[:3])}"
-            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; run "
-            f"`python -m flows.act_config {act_config} --job {name}`"
+            f"params.yaml: job `{name}` lags behind {job.act_config}: {'; '.join(missing[:3])}"
+            f"{f'; and {len(missing) - 3} more' if len(missing) > 3 else ''}; run "
+            f"`python -m flows.act_config {job.act_config} --job {name}`"
         )
 
 
@@ -115,7 +110,7 @@ def translate(raw: Mapping[str, Any], origin: str, scripts: bool = True) -> Tran
     own = raw.get(OWN_SECTION)
     if own is not None and not isinstance(own, dict):
         raise InputError(f"{origin}: `{OWN_SECTION}` is {own!r:.80}; it must hold sections of a job of params.yaml")
-    translator.result.job = _merged(translator.result.job, own or {})
+    translator.result.job = merged(translator.result.job, own or {})
     return translator.result
 
 
@@ -151,13 +146,13 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", inner
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Both; where they differ, what is above. Neither is changed."""
     result = copy.deepcopy(dict(below))
     for key, value in above.items():
         old = result.get(key)
         both = isinstance(value, Mapping) and isinstance(old, Mapping)
-        result[key] = _merged(old, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
+        result[key] = merged(old, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
     return result
 
 
