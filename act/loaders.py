@@ -7,6 +7,7 @@ The first axis of each array counts the samples. Only as many batches are asked 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,23 @@ def deal_out(
             f"{origin}: gives {len(both[0])} samples; it takes two, to calibrate on one and judge by another"
         )
     return Samples(both[0].samples().feeds), both[1].samples()
+
+
+def peek(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> tuple[int, int, Iterable[Any]]:
+    """How many samples the first batch has, how many bytes one of them takes, and the batches, the first among them.
+
+    Raises:
+        InputError: as `take`.
+    """
+    batches = _batches(loader, origin)
+    first = next(batches, None)
+    if first is None:
+        raise InputError(f"{origin}: gives no samples; at least one is needed")
+    whole = itertools.chain([first], batches)
+    rows = [values for values, _ in _samples([first], feeds, origin)]
+    if not rows:
+        raise InputError(f"{origin}: its first batch holds no samples; at least one is needed")
+    return len(rows), sum(array.nbytes for array in rows[0].values()), whole
 
 
 class _Gathered:

@@ -156,7 +156,10 @@ def _kill(group: int) -> None:
 
 
 def stream(process: subprocess.Popen[bytes], emit: Callable[[str], None]) -> tuple[list[str], How]:
-    """Pass a process's output on, line by line, and give its last lines; progress bars (lines that end in a carriage return) only now and then."""
+    """Pass a process's output on, line by line, and give the last lines and what DVC said of the stage.
+
+    Progress bars, which are lines that end in a carriage return, are passed on only now and then.
+    """
     assert process.stdout is not None
     lines: list[str] = []
     how: How = "ran"

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from act.act_config.translate import Translation, merged, read, refuse_lagging, translate
+from act.act_config.translate import (
+    OWN_SECTION,
+    Translation,
+    hardware_advice,
+    merged,
+    read,
+    refuse_lagging,
+    timed_shapes,
+    translate,
+)
 
-__all__ = ["Translation", "merged", "read", "refuse_lagging", "translate"]
+__all__ = [
+    "OWN_SECTION",
+    "Translation",
+    "hardware_advice",
+    "timed_shapes",
+    "merged",
+    "read",
+    "refuse_lagging",
+    "translate",
+]

@@ -33,10 +33,12 @@ class Translation:
     Attributes:
         job: sections of a job as they stand in `params.yaml`, with nothing but what the configuration says.
         warnings: a line for each key that means nothing here, or something else than in ACT.
+        origin_metric: what the configuration promises of the given model, where it does.
     """
 
     job: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    origin_metric: float | None = None
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Each setting by its path, such as `qat.epochs`, and its value."""
@@ -222,6 +224,8 @@ class _Translator:
                     )
         if post.recon_level is not None:
             self._set("refine", methods=[post.recon_level.replace("-", "_")])
+        else:
+            self._set("refine", candidates=0)  # ACT reconstructs nothing that it is not told to
         for key, why in {
             "epochs": "reconstruction counts steps here: `refine.steps`",
             "lr": "reconstruction has a rate of its own kind here: `refine.learning_rate`",
