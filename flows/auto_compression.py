@@ -13,12 +13,14 @@ import copy
 import math
 import shutil
 import sys
+import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/paddle_setup.py)
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL.Image  # noqa: F401
 import yaml
 
 from act.act_config import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
@@ -366,8 +368,6 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
 @contextmanager
 def _paddle_as_it_was() -> Iterator[Any]:
     """Paddle, with the caller's mode put back afterwards: what reads models here switches to the static one."""
-    import zlib  # noqa: F401 - before Paddle, which crashes the process otherwise (act/paddle_setup.py)
-
     import paddle
 
     dynamic = paddle.in_dynamic_mode()
