@@ -22,7 +22,9 @@ from PIL import Image
 from act.errors import InputError
 from act.model import InferenceModel
 from act.paddle_setup import paddle
+from act.params import Arrays
 from flows.auto_compression import AutoCompression
+from tasks.prepare.readers.arrays import read as read_arrays
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -204,10 +206,7 @@ class Callback:
         return float(np.abs(found - self.first).mean())
 
 
-def test_the_callback_chooses_and_labels_make_the_metric(small: Path, tmp_path: Path) -> None:
-    given = InferenceModel.load(small)
-    truth = [given.run({"inputs": pictures(8, 32, seed)})[0].argmax(axis=1) for seed in range(3)]
-    evaluation = [[pictures(8, 32, seed), labels[:, None]] for seed, labels in enumerate(truth)]
+def test_the_callback_chooses_what_is_deployed(small: Path, tmp_path: Path) -> None:
     callback, before = Callback(), checksums(small)
     ac = AutoCompression(
         str(small),
@@ -216,7 +215,7 @@ def test_the_callback_chooses_and_labels_make_the_metric(small: Path, tmp_path: 
         config=QUICK,
         target_speedup=1.1,
         eval_callback=callback,
-        eval_dataloader=evaluation,
+        eval_dataloader=[[pictures(8, 32, seed)] for seed in range(3)],
         deploy_hardware="cpu",
     )
     ac.compress()
@@ -230,14 +229,46 @@ def test_the_callback_chooses_and_labels_make_the_metric(small: Path, tmp_path: 
     assert float(np.abs(made - callback.first).mean()) == pytest.approx(ac.final_metric, rel=1e-3)
     assert callback.asked[0] == ("Executor", ["inputs"], ["Variable"]) and len(callback.asked) == len(metrics) + 1
     job = yaml.safe_load((tmp_path / "made/params.yaml").read_text())["jobs"]["model"]
-    assert job["metric"] == "top1" and job["budget"]["min_speedup"] == 1.1
+    assert job["metric"] == "similarity" and job["budget"]["min_speedup"] == 1.1
     assert job["calibration"]["batch_size"] == 8  # the loader's
     ac.export_onnx("other.onnx")
     assert (tmp_path / "made/ONNX/other.onnx").read_bytes() == (tmp_path / "made/quant_model.onnx").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("labels", "metric"),
+    [
+        (np.arange(8), "top1"),
+        (np.arange(8)[:, None], "top1"),
+        (np.arange(8) + 3, "similarity"),  # the model has ten classes
+        (np.zeros((8, 2), int), "similarity"),
+        (None, "similarity"),
+    ],
+)
+def test_class_numbers_make_the_metric(small: Path, tmp_path: Path, labels: Any, metric: str) -> None:
+    batch = [pictures(8, 32)] if labels is None else [pictures(8, 32), labels]
+    ac = AutoCompression(str(small), endless, config=QUICK, eval_dataloader=[batch])
+    ac._write_samples(InferenceModel.load(small), tmp_path)
+    assert ac._entry["metric"] == metric
+    assert (tmp_path / "data/evaluation/label.npy").exists() == (metric == "top1")
+    calibration, evaluation = read_arrays(Arrays(reader="arrays", path=str(tmp_path / "data")), ["inputs"])
+    assert len(calibration) == 16 and len(evaluation) == 8
+    np.testing.assert_array_equal(evaluation.feeds["inputs"][3], pictures(8, 32)[3])
+
+
+def test_one_loader_is_dealt_out_and_one_without_end_is_left(small: Path, tmp_path: Path) -> None:
+    config = {"QuantPost": {"batch_nums": 3}, "Pipeline": {"data": {"evaluation": 20}}}
+    for name, evaluation in (("none", None), ("same", endless)):
+        ac = AutoCompression(str(small), endless, config=config, eval_dataloader=evaluation)
+        (tmp_path / name).mkdir()
+        ac._write_samples(InferenceModel.load(small), tmp_path / name)
+        found = read_arrays(Arrays(reader="arrays", path=str(tmp_path / name / "data")), ["inputs"])
+        assert [len(samples) for samples in found] == [128, 20]
+        assert isinstance(found[0].feeds["inputs"].flat, np.memmap)
+
+
 def test_wrong_samples_are_the_users_mistake_and_leave_their_trace(small: Path, tmp_path: Path) -> None:
-    loader = [[np.full((2, 3, 32, 32), np.nan, "float32")]]
+    loader: list[Any] = [[np.full((2, 3, 32, 32), np.nan, "float32")]]
     with pytest.raises(InputError, match="feed `inputs`, sample 0 holds NaN"):
         AutoCompression(str(small), loader, save_dir=str(tmp_path / "made"), config=QUICK).compress()
     assert (tmp_path / "made/.pipeline/params.yaml").is_file()
