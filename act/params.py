@@ -516,6 +516,14 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
     return f"{origin}: " + "; ".join(parts)
 
 
+def _settings_in(annotation: Any) -> type[Settings] | None:
+    """The settings in an annotation such as `Qat | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    inner = (_settings_in(part) for part in get_args(annotation))
+    return next((settings for settings in inner if settings is not None), None)
+
+
 def _short(value: Any) -> str:
     # Not `repr`: a few lines of YAML with references can stand for more values than any memory holds.
     short = reprlib.Repr()
@@ -535,6 +543,6 @@ def _nearest(kind: type[Settings], location: tuple[int | str, ...]) -> str:
             model = _READERS[str(part)]
         else:
             field = getattr(model, "model_fields", {}).get(part)
-            model = field.annotation if field else None
+            model = _settings_in(field.annotation) if field else None
     fields = getattr(model, "model_fields", None)
     return f"; known here: {', '.join(fields)}" if fields else ""
