@@ -46,7 +46,7 @@ LARGEST_SAMPLES = 4e9
 LARGEST_BATCH = 1024
 _WITHOUT_TRAINING = {"QuantPost", "HyperParameterOptimization"}
 
-_HARDWARE = ("cpu", "gpu", "SD625", "SD710", "SD845", "SD865", "RK3288", "RK3399", "RK3568", "Kirin")
+_HARDWARE = ("cpu", "gpu", "SD625", "SD710", "RK3288")
 
 
 class AutoCompression:
@@ -99,6 +99,9 @@ class AutoCompression:
         self.final_metric: float | None = None
         self._files = (model_filename, params_filename)
         self._folder = Path(save_dir).resolve()
+        given = Path(model_dir).resolve()
+        if self._folder in (given, given.parent if given.is_file() else given):
+            raise InputError(f"`save_dir` is {save_dir!r}, where the given model is; name another folder, to keep it")
         self._train, self._eval, self._callback = train_dataloader, eval_dataloader, eval_callback
         self._shapes = input_shapes
         raw, origin = _sections(config)
@@ -107,7 +110,7 @@ class AutoCompression:
         self._origin_metric = translation.origin_metric
         self._metrics: dict[str, float] = {}
         self._metric_is_given = "metric" in translation.job
-        self._entry = _entry(translation, Path(model_dir).resolve(), self._files)
+        self._entry = _entry(translation, given, self._files)
         if target_speedup is not None:
             self._entry["budget"]["min_speedup"] = _speedup(target_speedup)
         validate(Params, {"jobs": {JOB: self._entry}}, origin)

@@ -332,6 +332,12 @@ def test_wrong_arguments_are_told_at_once(small: Path, tmp_path: Path, arguments
     assert not (tmp_path / "made").exists()
 
 
+def test_the_given_model_is_not_overwritten(small: Path) -> None:
+    for given in (small, small / "inference.pdmodel"):
+        with pytest.raises(InputError, match="`save_dir` is .*name another folder"):
+            AutoCompression(str(given), endless, save_dir=str(small))
+
+
 def test_a_list_of_strategies_and_a_yaml_file_are_configurations_and_nothing_is_changed(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
