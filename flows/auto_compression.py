@@ -143,7 +143,11 @@ class AutoCompression:
         work.mkdir(parents=True)
         self._write_samples(model, work)
         self._write_params(work)
-        plain_stages.run(JOB, work, _print, after={"export": lambda: self._choose(work)})
+        after = {
+            "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
+            "export": lambda: self._choose(work),
+        }
+        plain_stages.run(JOB, work, _print, after)
         self._collect(work)
         shutil.rmtree(work)
 

@@ -135,3 +135,10 @@ def test_what_a_file_makes_wrong_is_told_before_anything_is_written(place: Path)
     assert (place / "params.yaml").read_text() == before
     done = run("flows.compress", "--all", "--act-config", "act.yaml")
     assert done.returncode == 2 and "name the one job" in done.stderr
+
+
+def test_the_shipped_example_is_for_the_shipped_classifier(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    entry, translation = entry_of(Path("examples/act-classifier.yaml"), "classifier", {})
+    assert translation.warnings == []
+    assert entry["ptq_search"]["max_quant_count"] == 10 and entry["data"]["reader"] == "text_lines"
