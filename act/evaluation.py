@@ -44,13 +44,13 @@ def write_for_engine(
     Returns:
         The file or folder that the engine loads.
     """
+    if engine == "paddle_inference":
+        (model if scheme is None else paddle_cpu.write(model, scheme)).save(folder)
+        return folder
     if scheme is not None:
         scheme = without_others(model, scheme, INT8_OPERATORS[engine])
     if engine == "paddle_lite":
         for_lite(model if scheme is None else quantize(model, scheme)).save(folder)
-        return folder
-    if engine not in READS_ONNX:
-        (model if scheme is None else paddle_cpu.write(model, scheme)).save(folder)
         return folder
     converted = fp32_onnx or to_onnx(model)
     if scheme is not None:

@@ -225,6 +225,19 @@ def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
     return [feeds[column] for column in sorted(feeds)], types
 
 
+def read_kernels(program_file: Path) -> list[tuple[str, str]]:
+    """The type of each operator of a program file, and the precision that oneDNN's passes gave it, or "".
+
+    Raises:
+        InputError: the file does not parse.
+    """
+    found = []
+    for op in _parse(program_file).blocks[0].ops:
+        precision = next((attribute.s for attribute in op.attrs if attribute.name == "mkldnn_data_type"), "")
+        found.append((str(op.type), str(precision)))
+    return found
+
+
 def check_files(program_file: Path, weights_file: Path) -> None:
     """Refuse damaged files before Paddle reads them.
 

@@ -20,7 +20,7 @@ from act.errors import InputError
 DEFAULT_PATH = Path("params.yaml")
 
 ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", "KL"]
-EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite"]
+EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite", "tensorrt"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
@@ -194,7 +194,8 @@ class Target(Settings):
     engines: list[EngineName] = Field(
         default=["openvino", "onnxruntime", "paddle_inference"],
         min_length=1,
-        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM",
+        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM, "
+        "`tensorrt` files for an NVIDIA GPU",
     )
     precisions: list[Precision] = Field(default=list(get_args(Precision)), min_length=1)
     threads: int = Field(default=1, ge=1, le=256)
@@ -209,12 +210,16 @@ class Target(Settings):
 
     @field_validator("engines")
     @classmethod
-    def _lite_does_not_decide(cls, names: list[str]) -> list[str]:
+    def _some_do_not_decide(cls, names: list[str]) -> list[str]:
         # README.md, "Paddle Lite": its x86 kernels saturate in int8, and are wrong for some products.
-        if names[0] == "paddle_lite":
+        reasons = {
+            "paddle_lite": "on x86 Paddle Lite is wrong for some int8 operators",
+            "tensorrt": "TensorRT takes minutes to build each of them",
+        }
+        if names[0] in reasons:
             raise ValueError(
-                "`paddle_lite` cannot stand first: candidates are searched on the first engine, and on x86 Paddle Lite "
-                "is wrong for some int8 operators; put another before it"
+                f"`{names[0]}` cannot stand first: candidates are searched on the first engine, and "
+                f"{reasons[names[0]]}; put another before it"
             )
         return names
 

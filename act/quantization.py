@@ -88,6 +88,10 @@ class Range:
         """The range of the values and a number, widened to hold zero."""
         return Range(min(0.0, self.low + summand), max(0.0, self.high + summand))
 
+    def within(self, other: Range) -> Range:
+        """What this range and another have in common; zero always is."""
+        return Range(max(self.low, other.low), min(self.high, other.high))
+
     @property
     def symmetric(self) -> bool:
         """Whether it needs no zero point."""
@@ -128,6 +132,7 @@ class Scheme:
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
         further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
             stands between layers in int8, too (`act/writers`).
+        extremes: what was seen of the tensors of `further`, for engines that have a zero point anyhow.
     """
 
     layers: tuple[str, ...]
@@ -136,6 +141,7 @@ class Scheme:
     biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     further: Mapping[str, Range] = field(default_factory=dict)
+    extremes: Mapping[str, Range] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32; integers in base64, in C order."""
@@ -149,6 +155,7 @@ class Scheme:
                 for name, values in self.integers.items()
             },
             "further": {name: [span.low, span.high] for name, span in self.further.items()},
+            "extremes": {name: [span.low, span.high] for name, span in self.extremes.items()},
         }
 
     @classmethod
@@ -165,7 +172,8 @@ class Scheme:
         spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
         integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
         further = {name: Range(low, high) for name, (low, high) in payload["further"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further)
+        extremes = {name: Range(low, high) for name, (low, high) in payload["extremes"].items()}
+        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further, extremes)
 
 
 def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:
@@ -285,6 +293,7 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
         {name: values for name, values in scheme.biases.items() if name not in dropped},
         {name: values for name, values in scheme.integers.items() if name in weights},
         scheme.further,
+        scheme.extremes,
     )
 
 
@@ -326,8 +335,13 @@ def dequantize_weight(
     return (integers * (thresholds.astype(np.float64).reshape(shape) / LEVELS)).astype(np.float32)
 
 
-def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
+def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str] = ()) -> InferenceModel:
     """The quantized program; the given model is not changed.
+
+    Args:
+        model: the fp32 model that the scheme is for.
+        scheme: what is rounded, and how.
+        weights_only: names of layers of the scheme that read what they read in float.
 
     Raises:
         InputError: the scheme names a layer that the model does not have.
@@ -341,7 +355,7 @@ def quantize(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     ready: dict[str, str] = {}
     for op in [op for op in result.ops if op.output_arg_names and op.output_arg_names[0] in chosen]:
         layer = chosen[op.output_arg_names[0]]
-        for name in (layer.activation, layer.weight):
+        for name in [layer.weight] if layer.name in weights_only else [layer.activation, layer.weight]:
             if name not in ready:
                 position = next(i for i, other in enumerate(block.ops) if other.desc == op.desc)
                 if name == layer.weight:
@@ -370,8 +384,7 @@ def quantize_activation(model: InferenceModel, position: int, name: str, span: R
                 position, type="scale", inputs={"X": [source]}, outputs={"Out": [result]}, attrs={"bias": bias}
             )
         else:
-            zero_point = _constant(model, f"{result.name}@zero_point", np.zeros(1, dtype=np.int32))
-            _insert(block, position, op_type, source, scale, zero_point, result, axis=-1)
+            _insert(block, position, op_type, source, scale, _zero_points(model, 1), result, axis=-1)
         source, position = result, position + 1
     return str(source.name)
 
@@ -384,9 +397,16 @@ def _dequantize_weight(model: InferenceModel, position: int, layer: Layer, thres
     source.desc.set_dtype(paddle.framework.core.VarDesc.VarType.INT8)
     model.set_weight(layer.weight, values)
     scale = _constant(model, f"{layer.weight}@scale", thresholds.astype(np.float32))
-    zero_point = _constant(model, f"{result.name}@zero_point", np.zeros(thresholds.shape, dtype=np.int32))
-    _insert(block, position, "dequantize_linear", source, scale, zero_point, result, axis=layer.axis)
+    zero_points = _zero_points(model, thresholds.size)
+    _insert(block, position, "dequantize_linear", source, scale, zero_points, result, axis=layer.axis)
     return str(result.name)
+
+
+def _zero_points(model: InferenceModel, count: int) -> Any:
+    """As many zeros, one constant for all that want them: in small models one for each is a tenth of the file."""
+    name = f"zero_points@{count}"
+    block = model.program.global_block()
+    return block.var(name) if block.has_var(name) else _constant(model, name, np.zeros(count, dtype=np.int32))
 
 
 def _constant(model: InferenceModel, name: str, value: npt.NDArray[Any]) -> Any:

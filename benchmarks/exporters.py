@@ -58,7 +58,8 @@ class Source:
         """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
         ranges = {name: rule("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
         further = {name: ranges[name] for name in self._further}
-        return replace(make_scheme(self.model, self.layers, ranges), further=further)
+        extremes = {name: rule("min_max", None)(self.statistics[name], False) for name in ranges}
+        return replace(make_scheme(self.model, self.layers, ranges), further=further, extremes=extremes)
 
 
 def fp32(engine: EngineName) -> Writer:

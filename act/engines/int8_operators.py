@@ -14,4 +14,6 @@ INT8_OPERATORS: dict[EngineName, tuple[str, ...]] = {
     "paddle_inference": ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
     # Paddle Lite 2.13 source, `QuantDequantFusePass`, and what its `opt` chose for ARM: `fc` for products with weights.
     "paddle_lite": ("conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"),
+    # TensorRT 8 developer guide, "Explicit Versus Implicit Quantization": convolution, deconvolution, matrix product.
+    "tensorrt": ("conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"),
 }

@@ -7,7 +7,9 @@ A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_forma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,19 @@ import numpy as np
 
 from act.engines.base import Engine, Runner, RuntimePrecision
 from act.machine import BF16_FLAGS, cpu_flags
+from act.model import read_kernels
 from act.paddle_setup import paddle
 from act.samples import Array
 
 from paddle import inference  # isort: skip
+
+# As the optimised program names them.
+_MULTIPLYING = (
+    *("conv2d", "fused_conv2d", "depthwise_conv2d", "conv2d_transpose", "fc", "mul", "matmul", "matmul_v2"),
+    *("fused_matmul", "fusion_gru", "multi_gru", "fusion_lstm"),
+)
+_CONVERSIONS = ("quantize", "dequantize", "requantize", "quantize_linear", "dequantize_linear")
+_PRECISIONS = {"int8": "int8", "bfloat16": "bf16"}
 
 # oneDNN keeps compiled primitives for this many input shapes; models with dynamic axes would else compile again.
 _CACHED_SHAPES = 16
@@ -32,6 +43,7 @@ class PaddleInference(Engine):
 
     def __init__(self) -> None:
         self._predictor: Any = None
+        self._load: Callable[[], Any] | None = None
         self._described: dict[str, Any] = {}
 
     def version(self) -> str:
@@ -42,18 +54,23 @@ class PaddleInference(Engine):
         return ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
-        config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))
-        config.disable_glog_info()
-        config.switch_ir_optim(True)
-        config.enable_memory_optim()
-        config.set_cpu_math_library_num_threads(threads)
-        self._choose_kernels(config, precision)
+        self._load = partial(self._configured, path, precision, threads)
+        config = self._load()
         self._predictor = inference.create_predictor(config)
         self._described = {
             **self._kernels_in_force(config),
             "kernels": precision,
             "threads": int(config.cpu_math_library_num_threads()),
         }
+
+    def _configured(self, path: Path, precision: RuntimePrecision, threads: int) -> Any:
+        config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))
+        config.disable_glog_info()
+        config.switch_ir_optim(True)
+        config.enable_memory_optim()
+        config.set_cpu_math_library_num_threads(threads)
+        self._choose_kernels(config, precision)
+        return config
 
     def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
         config.disable_gpu()
@@ -73,6 +90,26 @@ class PaddleInference(Engine):
 
     def streams(self, count: int) -> list[Runner]:
         return [partial(_predict, self._predictor.clone()) for _ in range(count)]
+
+    def operators(self) -> dict[str, dict[str, Any]]:
+        if self._load is None:
+            return {}
+        multiplying: dict[str, Counter[str]] = {}
+        conversions: Counter[str] = Counter()
+        with tempfile.TemporaryDirectory() as folder:
+            config = self._load()
+            config.set_optim_cache_dir(folder)
+            config.enable_save_optim_model(True)
+            inference.create_predictor(config)
+            for kind, precision in read_kernels(Path(folder) / "_optimized.pdmodel"):
+                if kind in _MULTIPLYING:
+                    multiplying.setdefault(_PRECISIONS.get(precision, "fp32"), Counter())[kind] += 1
+                elif kind in _CONVERSIONS:
+                    conversions[kind] += 1
+        return {
+            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
+            "conversions": dict(conversions),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Which kernels are switched on, and the number of threads."""

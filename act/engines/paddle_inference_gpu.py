@@ -42,6 +42,9 @@ class PaddleGpu(PaddleInference):
     def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
         config.enable_use_gpu(_FIRST_MEMORY_MIB, 0)
 
+    def operators(self) -> dict[str, dict[str, Any]]:
+        return {}  # the program says nothing of the precisions that CUDA's and TensorRT's kernels have
+
     def _kernels_in_force(self, config: Any) -> dict[str, Any]:
         return {"gpu": bool(config.use_gpu()), "tensorrt": bool(config.tensorrt_engine_enabled())}
 

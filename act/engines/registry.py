@@ -17,6 +17,8 @@ ENGINES = {
     "onnxruntime": "act.engines.onnxruntime_cpu:OnnxRuntime",
     "paddle_inference": "act.engines.paddle_inference_cpu:PaddleInference",
     "paddle_lite": "act.engines.paddle_lite_cpu:PaddleLite",
+    # TensorRT itself is not on package indexes; ONNX Runtime drives it where it is installed.
+    "tensorrt": "act.engines.onnxruntime_gpu:OnnxRuntimeTensorRt",
 }
 # Engines of other environments: each with what tells its interpreter, or None while that environment is not there.
 _INTERPRETERS = {"paddle_lite": lite_environment.python}

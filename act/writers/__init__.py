@@ -17,7 +17,7 @@ from act import machine
 from act.model import InferenceModel
 from act.onnx_format import activation_tensors, keep_pools_right
 from act.params import EngineName
-from act.quantization import OPERATORS, Scheme, quantizable_layers
+from act.quantization import OPERATORS, Range, Scheme, quantizable_layers
 from act.writers import onnxruntime_cpu, openvino_cpu, simplify
 from act.writers.graph import Array, Graph
 from act.writers.pairs import Planner, Rules, put_pairs
@@ -56,6 +56,12 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     tensors = activation_tensors(fp32, chosen)
     ranges = {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
     rules, graph = RULES[engine], Graph(fp32)
+    if rules.unsigned:
+        seen = {**scheme.extremes, **{tensors[name]: scheme.extremes.get(name) for name in scheme.activations}}
+        ranges = {name: span.within(seen.get(name) or span) for name, span in ranges.items()}
+        for name, low in simplify.ends_of_gates(graph).items():
+            if name in ranges:
+                ranges[name] = Range(max(ranges[name].low, low), ranges[name].high)
     for layer in chosen:
         if not np.array_equal(graph.constant(layer.weight), model.weight(layer.weight)):
             raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")

@@ -3,25 +3,58 @@
 Source: Paddle 2.6, `cpu_quantize_pass` and `params_quantization_mkldnn_pass`. oneDNN adds a residual to a convolution's
 sum as its last step. Only where both summands are rounded does it do so in int8; otherwise every block of a residual
 network writes its sums in float and reads them again. These kernels know no zero point.
+
+An average of pixels that is rounded must be kept apart from its pool: else the pass gives the pool's input the range of
+the averages, which is far smaller, and clips it. Squeeze and excitation blocks then compute something else. A
+concatenation of signed and unsigned integers, as in ShuffleNetV2, ends with an error, and so stays in float.
+
+The scales of a product's weight are taken from its values as if the matrix lay in memory the other way round, so that
+most columns are clipped. Such layers, and those without an int8 kernel, only have their weights stored in int8; the
+engine makes floats of them once, as it loads the model.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from act.engines.int8_operators import INT8_OPERATORS
 from act.model import InferenceModel
-from act.quantization import OPERATORS, Range, Scheme, quantizable_layers, quantize, quantize_activation
+from act.quantization import (
+    LEVELS,
+    OPERATORS,
+    Layer,
+    Range,
+    Scheme,
+    quantizable_layers,
+    quantize,
+    quantize_activation,
+    without_others,
+)
+
+_PRODUCTS = ("matmul_v2", "mul")
+# What hands integers on as they are, so that ranges spread through it.
+_HANDS_ON = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
 
 
 def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
-    """The int8 program of a scheme for Paddle Inference; without ranges for summands, or with zero points, `quantize`.
+    """The int8 program of a scheme for Paddle Inference; with zero points `quantize`.
 
     Args:
         model: the fp32 model that the scheme is for.
-        scheme: with the ranges of `act.writers.further_tensors`.
+        scheme: with the ranges of `act.writers.further_tensors`, where summands shall be rounded as well.
     """
-    result = quantize(model, scheme)
-    if not scheme.further or not all(span.symmetric for span in scheme.activations.values()):
+    scheme = without_others(model, scheme, INT8_OPERATORS["paddle_inference"])
+    if not all(span.symmetric for span in scheme.activations.values()):
+        return quantize(model, scheme)
+    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    weights_only = [layer.name for layer in layers if _would_clip(model, layer)]
+    result = quantize(model, scheme, weights_only)
+    _keep_averages_apart(result)
+    _keep_mixtures_apart(result)
+    if not scheme.further:
         return result
     spans = _summands(model, scheme)
     for name in [op.output_arg_names[0] for op in model.ops if _adds_activations(model, op)]:
@@ -32,6 +65,64 @@ def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
                 if given == source:
                     op._rename_input(source, _rounded(result, source, spans[source], op))
     return result
+
+
+def _would_clip(model: InferenceModel, layer: Layer) -> bool:
+    """Whether the engine's scales for a product's weight would cost more than rounding it to int8 does."""
+    return layer.op_type in _PRODUCTS and clips(model.weight(layer.weight))
+
+
+def clips(weight: npt.NDArray[np.float32]) -> bool:
+    """Whether a matrix loses more by the engine's scales than by rounding with right ones.
+
+    Args:
+        weight: float32 [inputs, outputs].
+    """
+    limits = np.abs(weight.reshape(weight.shape[::-1])).max(axis=1)  # the engine's, for each output
+    clipped = np.square(np.maximum(np.abs(weight) - limits, 0)).sum()
+    rounded = np.square(np.abs(weight).max(axis=0) / LEVELS).sum() / 12 * weight.shape[0]
+    return bool(clipped > rounded)
+
+
+def _keep_averages_apart(model: InferenceModel) -> None:
+    """Put an operator that does nothing behind every average pool whose result is rounded."""
+    rounded = {op.input("X")[0] for op in model.ops if op.type == "quantize_linear"}
+    for pool in [op for op in model.ops if op.type == "pool2d" and op.attr("pooling_type") == "avg"]:
+        name = pool.output("Out")[0]
+        if name in rounded:
+            _keep_apart(model, pool, name)
+
+
+def _keep_mixtures_apart(model: InferenceModel) -> None:
+    """Put an operator that does nothing behind every concatenation of what activation functions made non-negative with
+    what may be negative, where a range would spread to it."""
+    makers = {name: op for op in model.ops for name in op.output_arg_names}
+    for op in [op for op in model.ops if op.type == "concat"]:
+        unsigned = {name in makers and makers[name].type in ("relu", "relu6") for name in op.input("X")}
+        name = op.output("Out")[0]
+        if len(unsigned) > 1 and _is_rounded_later(model, name):
+            _keep_apart(model, op, name)
+
+
+def _is_rounded_later(model: InferenceModel, name: str) -> bool:
+    """Whether a tensor is rounded, or what is handed on of it."""
+    readers = [op for op in model.ops if name in op.input_arg_names]
+    return any(
+        op.type == "quantize_linear"
+        or (op.type in _HANDS_ON and any(_is_rounded_later(model, made) for made in op.output_arg_names))
+        for op in readers
+    )
+
+
+def _keep_apart(model: InferenceModel, op: Any, name: str) -> None:
+    """Put an operator that does nothing behind what an operator makes: no range spreads through it."""
+    block = model.program.global_block()
+    source = block.var(name)
+    before = block.create_var(name=f"{name}.apart", shape=source.shape, dtype=source.dtype)
+    op._rename_output(name, before.name)
+    block._insert_op_without_sync(
+        _place(model, op) + 1, type="assign", inputs={"X": [before]}, outputs={"Out": [source]}
+    )
 
 
 def _adds_activations(model: InferenceModel, op: Any) -> bool:

@@ -11,6 +11,7 @@ from onnx import helper
 from act.writers.graph import Array, Graph, attribute
 
 _SAME = 1e-4
+_GATES = ("HardSwish", "HardSigmoid")
 
 
 def products_to_gemm(graph: Graph) -> None:
@@ -39,6 +40,24 @@ def split_hard_swish(graph: Graph) -> None:
                 helper.make_node("Mul", [source, gate], [result]),
             ],
         )
+
+
+def ends_of_gates(graph: Graph) -> dict[str, float]:
+    """The tensors that only `HardSwish` and `HardSigmoid` read, and for each the number below which it makes no
+    difference how small a value is: they give zero."""
+    ends: dict[str, float] = {}
+    for name in dict.fromkeys(name for node in graph.nodes for name in node.output):
+        readers = graph.readers(name)
+        if readers and name not in graph.outputs and all(node.op_type in _GATES for node in readers):
+            ends[name] = min(_end_of_gate(node) for node in readers)
+    return ends
+
+
+def _end_of_gate(node: onnx.NodeProto) -> float:
+    if node.op_type == "HardSwish":
+        return -3.0
+    slope, middle = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    return min(-middle / slope, 0.0) if slope > 0 else -np.inf
 
 
 def gate_residuals(graph: Graph) -> None:

@@ -87,8 +87,9 @@ def variants(
 ) -> list[Variant]:
     """All ways to run the candidates on one engine, fp32 first.
 
-    What the settings ask for is listed even where the engine lacks it, so that the table says so; the mixture of int8
-    and bf16 is nobody's demand and listed only where the engine has it.
+    Half precision is bfloat16, or float16 on engines that have that one. What the settings ask for is listed even where
+    the engine lacks it, so that the table says so; the mixture of int8 and bf16 is nobody's demand and listed only
+    where the engine has it.
 
     Args:
         engine: where.
@@ -101,7 +102,8 @@ def variants(
         if candidate.precision == "fp32":
             found.append(Variant(engine, candidate, "fp32"))
             if "bf16" in target.precisions:
-                found.append(Variant(engine, candidate, "bf16"))
+                half: RuntimePrecision = "fp16" if offered is not None and "fp16" in offered else "bf16"
+                found.append(Variant(engine, candidate, half))
         elif "int8" in target.precisions:
             found.append(Variant(engine, candidate, "int8"))
             if "bf16" in target.precisions and offered is not None and "int8+bf16" in offered:

@@ -3,7 +3,7 @@
 Reads the model of `prepare`, the candidates of `refine` that `qat_plan` keeps, and the trained model of `qat` where
 there is one. Writes a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each
 candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's. With
-`paddle_lite` among the target's engines also its files (`tasks/export/paddle_lite.py`).
+`paddle_lite` or `tensorrt` among the target's engines also their files.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ def main() -> None:
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.model import InferenceModel
-    from act.quantization import Scheme
+    from act.quantization import Range, Scheme
     from act.samples import Samples
+    from tasks.export import paddle_lite, tensorrt
     from tasks.export.check import Checker
-    from tasks.export.paddle_lite import ENGINE as PADDLE_LITE
-    from tasks.export.paddle_lite import add_files
     from tasks.export.write import write_fp32, write_int8
 
     prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))
@@ -43,21 +42,30 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     candidates: list[dict[str, Any]] = []
 
     def add(entry: dict[str, Any], source: InferenceModel, scheme: Scheme | None) -> None:
-        if PADDLE_LITE in engines:
-            add_files(entry, source, scheme, folder)
+        if paddle_lite.ENGINE in engines:
+            paddle_lite.add_files(entry, source, scheme, folder)
+        if tensorrt.ENGINE in engines:
+            tensorrt.add_files(entry, source, scheme, folder, checker)
         candidates.append(entry)
 
     add(write_fp32(model, folder, checker), model, None)
+    alternatives: dict[str, dict[str, Range]] = {}
+    # Where it comes first, the search has found what it bears best.
+    if found and "onnxruntime" in engines[1:]:
+        rules = read_json(stage_folder(job, "calibrate") / "ranges.json")["rules"]
+        alternatives = {
+            label: {name: Range(low, high) for name, (low, high) in spans.items()} for label, spans in rules.items()
+        }
     equalised = InferenceModel.load(stage_folder(job, "calibrate") / "model") if found else model
     for candidate in found:
         scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
-        add(write_int8(candidate["id"], equalised, scheme, folder, checker), equalised, scheme)
+        add(write_int8(candidate["id"], equalised, scheme, folder, checker, alternatives), equalised, scheme)
     rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
     training = read_json(trained / "qat.json")
     if training["candidate"] is not None:
         scheme = Scheme.from_json(read_json(trained / training["scheme"]))
         student = InferenceModel.load(trained / training["model"])
-        add(write_int8(training["candidate"], student, scheme, folder, checker), student, scheme)
+        add(write_int8(training["candidate"], student, scheme, folder, checker, alternatives), student, scheme)
         symmetric = all(span.symmetric for span in scheme.activations.values())
         rank[training["candidate"]] = (symmetric, training["quality_after"])
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.

@@ -63,9 +63,9 @@ def add_files(entry: dict[str, Any], model: InferenceModel, scheme: Scheme | Non
     """
     if scheme is not None and not all(span.symmetric for span in scheme.activations.values()):
         # It drops the shifts that stand for them without a word, and with them the quantized kernels.
-        entry["refused"] = {
-            ENGINE: "Paddle Lite's int8 kernels know no zero point: search with `activation_symmetric: [true]`"
-        }
+        entry.setdefault("refused", {})[ENGINE] = (
+            "Paddle Lite's int8 kernels know no zero point: search with `activation_symmetric: [true]`"
+        )
         return
     program = model if scheme is None else quantize(model, without_others(model, scheme, INT8_OPERATORS[ENGINE]))
     target = folder / entry["name"] / ENGINE

@@ -4,6 +4,7 @@ table."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from act.evaluation import READS_ONNX, write_int8_onnx
 from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.onnx_format import quantize_onnx, to_onnx
 from act.params import EngineName
-from act.quantization import Scheme, left_in_float, quantize, without_others
+from act.quantization import Range, Scheme, left_in_float, quantize, without_others
 from act.writers import paddle_cpu
 from tasks.export import calibration_table
 from tasks.export.check import Checker
@@ -34,8 +35,24 @@ def write_fp32(model: InferenceModel, folder: Path, checker: Checker) -> dict[st
     return _entry("fp32", "fp32", target, files, checker.fp32(model, target, target / FP32_ONNX))
 
 
-def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, checker: Checker) -> dict[str, Any]:
+def write_int8(
+    name: str,
+    model: InferenceModel,
+    scheme: Scheme,
+    folder: Path,
+    checker: Checker,
+    alternatives: Mapping[str, Mapping[str, Range]] | None = None,
+) -> dict[str, Any]:
     """Write an int8 candidate to `folder/name` and return its entry in `candidates.json`.
+
+    Args:
+        name: of the candidate.
+        model: the fp32 model that the scheme is for.
+        scheme: what quantizes it.
+        folder: the stage's.
+        checker: compares the files with the model.
+        alternatives: by rule the ranges of all tensors, for ONNX Runtime to choose from; None where the scheme was
+            found on it.
 
     Raises:
         RuntimeError: a file's outputs are not those of the simulated quantized model.
@@ -43,7 +60,7 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     target = folder / name
     target.mkdir()
     simulated = quantize(model, scheme)
-    for_paddle = paddle_cpu.write(model, without_others(model, scheme, INT8_OPERATORS["paddle_inference"]))
+    for_paddle = paddle_cpu.write(model, scheme)
     for_paddle.save(target)
     converted = to_onnx(model)
     onnx.save(quantize_onnx(converted, model, scheme), target / INT8_ONNX)
@@ -54,7 +71,10 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
     for engine in READS_ONNX:
         file = target / f"{engine}.onnx"
         able = without_others(model, scheme, INT8_OPERATORS[engine])
-        onnx.save(write_int8_onnx(engine, converted, model, able), file)
+        written = write_int8_onnx(engine, converted, model, able)
+        if engine == "onnxruntime" and alternatives:
+            written = _most_similar(name, written, converted, model, able, checker, alternatives)
+        onnx.save(written, file)
         similarity, holds = checker.target(model, simulated, file)
         if not holds:
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
@@ -64,6 +84,33 @@ def write_int8(name: str, model: InferenceModel, scheme: Scheme, folder: Path, c
         files[engine] = file.name
         check[engine] = similarity
     return {**_entry(name, "int8", target, files, check), "left_in_float": left_in_float(model, scheme)}
+
+
+def _most_similar(
+    name: str,
+    written: onnx.ModelProto,
+    converted: onnx.ModelProto,
+    model: InferenceModel,
+    scheme: Scheme,
+    checker: Checker,
+    alternatives: Mapping[str, Mapping[str, Range]],
+) -> onnx.ModelProto:
+    """What was written for ONNX Runtime, or the same with the ranges of the rule that comes nearest to fp32 there.
+
+    It rounds at more places than the engine that the scheme was found on, and bears other ranges best.
+    """
+    best, chosen = checker.on_onnxruntime(model, written), "the scheme's own"
+    print(f"export: {name}: for ONNX Runtime: similarity {best:.4f} with the scheme's own ranges", end="")
+    for label, spans in alternatives.items():
+        activations = {tensor: spans[tensor] for tensor in scheme.activations}
+        other = write_int8_onnx(
+            "onnxruntime", converted, model, replace(scheme, activations=activations, further=spans)
+        )
+        similarity = checker.on_onnxruntime(model, other)
+        if similarity > best:
+            best, chosen, written = similarity, label, other
+    print(f", {best:.4f} with {chosen}, which are taken")
+    return written
 
 
 def _entry(

@@ -2,14 +2,15 @@
 
 Writes `model/`, the fp32 model with equalised channels, which everything int8 is made from; `statistics.npz`, what
 every threshold rule needs to know of every activation that a layer of it reads, or that an engine wants quantized
-besides, after each of the numbers of batches that the search may choose from; and `calibrate.json`: those numbers, the
+besides, after each of the numbers of batches that the search may choose from; `ranges.json`, what each rule makes of
+the statistics of all batches, for engines that are not searched on; and `calibrate.json`: those numbers, the
 activations, and the equalised ones. The model runs on ONNX Runtime, which hands out activations several times faster
 than Paddle's executor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,12 @@ if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
     from act.model import InferenceModel
     from act.quantization import Layer
     from act.samples import Array, Samples
+    from tasks.ptq_search.statistics import TensorStatistics
 
 STATISTICS_FILE = "statistics.npz"
+RANGES_FILE = "ranges.json"
+# Shares of the values for the rule `hist`.
+SHARES = (0.999, 0.9999, 0.99999)
 # Batches that the ranges of the channels are taken from, before the one pass over all of them.
 CHANNEL_BATCHES = 4
 LEAST_SIMILARITY = 1 - 1e-5
@@ -78,12 +83,23 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     (folder / "model").mkdir()
     model.save(folder / "model")
     save(folder / STATISTICS_FILE, found)
+    write_json(folder / RANGES_FILE, {"rules": _ranges(found[numbers[-1]])})
     activations = list(dict.fromkeys(layer.activation for layer in layers))
     write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": activations, "equalised": names})
     print(
         f"calibrate: {len(activations)} activations, {len(names)} of them with equalised channels, "
         f"{numbers[-1]} batches of {settings.batch_size}"
     )
+
+
+def _ranges(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict[str, list[float]]]:
+    """By rule the least and the largest value of every tensor, without symmetry."""
+    from tasks.ptq_search.thresholds import RULES, rule
+
+    rules = {str(name): rule(name) for name in RULES if name != "min_max"}  # which is `abs_max` without symmetry
+    rules |= {f"hist {share:g}": rule("hist", share) for share in SHARES}
+    spans = {label: {name: apply(each, False) for name, each in statistics.items()} for label, apply in rules.items()}
+    return {label: {name: [span.low, span.high] for name, span in found.items()} for label, found in spans.items()}
 
 
 def equalised(

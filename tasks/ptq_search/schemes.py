@@ -86,7 +86,12 @@ class SchemeMaker:
             weights,
             biases,
             further=ranges,
+            extremes=self._extremes(setting.batch_num),
         )
+
+    def _extremes(self, batch_num: int) -> dict[str, Range]:
+        apply = rule("min_max", None)
+        return {name: apply(tensor, False) for name, tensor in self._statistics[batch_num].items()}
 
     def cost(self, setting: Setting) -> float:
         """What the model's multiply-adds cost under a setting, as a share of their cost in fp32."""

@@ -23,7 +23,7 @@ from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quant
 from act.writers import RULES, further_tensors, paddle_cpu, write
 from act.writers.graph import Graph
 from act.writers.pairs import Plan, Planner, put_pairs
-from act.writers.simplify import input_to_depth
+from act.writers.simplify import ends_of_gates, input_to_depth
 from act.writers.steps import exact, gate_step, gate_summand
 from tests.models import noise, normalised_classifier
 
@@ -239,3 +239,41 @@ def test_paddle_rounds_the_summands_of_residual_additions(model: InferenceModel,
     (found,), (wanted,) = written.run({"x": noise(4)}), model.run({"x": noise(4)})
     assert np.mean(list(map(cosine, found, wanted))) > 0.99
     assert len(paddle_cpu.write(model, scheme).ops) == len(quantize(model, scheme).ops)  # zero points: as it was
+
+
+def test_ranges_end_where_gates_close_and_where_nothing_was_seen() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["before"]),
+        helper.make_node("HardSwish", ["before"], ["a"]),
+        helper.make_node("HardSigmoid", ["before"], ["b"], alpha=0.2, beta=0.5),
+        helper.make_node("Relu", ["a"], ["seen"]),
+        helper.make_node("HardSwish", ["seen"], ["c"]),
+        helper.make_node("Add", ["seen", "b"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 4]) for name in ("x", "y")]
+    graph = Graph(helper.make_model(helper.make_graph(nodes, "gates", ends[:1], ends[1:])))
+    assert ends_of_gates(graph) == {"before": -3.0}
+
+
+def test_a_symmetric_scheme_wastes_nothing_on_what_was_never_seen(
+    model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme
+) -> None:
+    symmetric = {name: Range.around_zero(span.threshold) for name, span in scheme.activations.items()}
+    further = {name: Range.around_zero(span.threshold) for name, span in scheme.further.items()}
+    wide = replace(scheme, activations=symmetric, further=further)
+    close = replace(wide, extremes={**scheme.further, **scheme.activations})
+    steps = [
+        {
+            each.name: numpy_helper.to_array(each)
+            for each in write("onnxruntime", fp32, model, form).graph.initializer
+            if each.name.endswith(".scale") and not each.dims
+        }
+        for form in (wide, close)
+    ]
+    assert steps[0].keys() == steps[1].keys()
+    finer = [float(steps[1][name] / steps[0][name]) for name in steps[0]]
+    assert max(finer) <= 1.001 and np.mean(finer) < 0.9
+    # OpenVINO's kernels are fastest without zero points: there nothing changes.
+    files = [write("openvino", fp32, model, each).SerializeToString() for each in (wide, close)]
+    assert files[0] == files[1]

@@ -19,8 +19,8 @@ from act.quality import cosine
 from act.samples import Array, Ragged, Samples
 from tests.models import CLASSIFIER, noise
 
-# Those of the environment that the tests run in; for the other one see test_paddle_lite.py.
-OURS = [name for name in ENGINES if name != "paddle_lite"]
+# Those of the environment that the tests run in; for the others see test_paddle_lite.py, and what lacks here.
+OURS = [name for name in ENGINES if name not in ("paddle_lite", "tensorrt")]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,16 @@ from onnx import numpy_helper
 from act import evaluation
 from act.model import InferenceModel
 from act.params import EngineName
-from act.quantization import OPERATORS, Scheme, bias_of, make_scheme, quantizable_layers, quantize, quantize_weight
+from act.quantization import (
+    OPERATORS,
+    Range,
+    Scheme,
+    bias_of,
+    make_scheme,
+    quantizable_layers,
+    quantize,
+    quantize_weight,
+)
 from act.samples import Ragged, Samples
 from tasks.export import calibration_table, write
 from tasks.export.check import Checker
@@ -124,3 +133,20 @@ def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
     assert entry["files"]["openvino"] == "int8-ptq/openvino.onnx"
     assert not (tmp_path / "int8-ptq" / "onnxruntime.onnx").exists()
     assert "onnxruntime.onnx loses too much" in capsys.readouterr().out
+
+
+def test_onnx_runtime_gets_the_ranges_that_keep_its_outputs_nearest(
+    model: InferenceModel, scheme: Scheme, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = {name: Range.around_zero(span.threshold / 50) for name, span in scheme.activations.items()}
+    spoilt = replace(scheme, activations=narrow)
+    alternatives = {"narrower": {name: Range.around_zero(span.threshold / 4) for name, span in narrow.items()}}
+    alternatives["right"] = dict(scheme.activations)
+    checker = Checker(SAMPLES)
+    for folder, given in (("without", None), ("with", alternatives)):
+        (tmp_path / folder).mkdir()
+        write_int8("int8-ptq", model, spoilt, tmp_path / folder, checker, given)
+    assert "with right, which are taken" in capsys.readouterr().out
+    written = {folder: onnx.load(tmp_path / folder / "int8-ptq" / "onnxruntime.onnx") for folder in ("without", "with")}
+    plain = checker.on_onnxruntime(model, written["without"])
+    assert checker.on_onnxruntime(model, written["with"]) > max(plain, 0.9)

@@ -54,6 +54,10 @@ def test_the_stage_keeps_the_numbers_of_batches_that_were_asked_for(tmp_path: Pa
     assert sorted(found) == [1, 3]
     assert found[1]["x"].counts.sum() == noise(2).size and found[3]["x"].counts.sum() == noise(5).size
     assert found[3]["x"].low == pytest.approx(noise(5).min()) and found[3]["x"].high == pytest.approx(noise(5).max())
+    ranges = json.loads((folder / "ranges.json").read_text())["rules"]
+    assert {"KL", "mse", "hist 0.999", "abs_max"} < set(ranges)
+    assert ranges["abs_max"]["x"] == pytest.approx([noise(5).min(), noise(5).max()])
+    assert all(set(spans) == set(found[3]) for spans in ranges.values())
 
 
 def test_nothing_is_calibrated_where_nothing_is_quantized(tmp_path: Path) -> None:

@@ -49,13 +49,23 @@ def copy_models(exported: Path, candidates: Mapping[str, Any], winner: MeasuredV
         sources[f"{WINNER_FOLDER}/{won.name}"] = won
     else:
         sources |= {f"{WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
+    for entry in (next(e for e in entries.values() if e["name"] == "fp32"), entries[name]):
+        for path in _for_other_devices(entry):
+            sources["/".join(Path(path).parts[1:])] = exported / path
     for target, source in sources.items():
-        (folder / target).parent.mkdir(exist_ok=True)
+        (folder / target).parent.mkdir(exist_ok=True, parents=True)
         try:
             shutil.copyfile(source, folder / target)
         except FileNotFoundError:
             raise InputError(f"{source}: no such file; run the stage `export` again") from None
     return name
+
+
+def _for_other_devices(entry: Mapping[str, Any]) -> list[str]:
+    """The files of a candidate for ARM and for TensorRT, below the export stage's folder."""
+    arm = [file["file"] for file in entry.get("paddle_lite_arm", []) if file["failure"] is None]
+    implicit = entry.get("tensorrt_implicit")
+    return arm if implicit is None else [*arm, entry["files"]["tensorrt"], implicit["model"], implicit["cache"]]
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
@@ -91,6 +101,15 @@ def how_to_load(winner: MeasuredVariant, threads: int) -> str:
             "options = onnxruntime.SessionOptions()\n"
             f"options.intra_op_num_threads = {threads}\n"
             f'session = onnxruntime.InferenceSession(\n    "{file}", options, providers=["CPUExecutionProvider"]\n)\n'
+            "# feeds: {input name: array with the batch axis first}\n"
+            "outputs = session.run(None, feeds)"
+        )
+    if winner.engine == "tensorrt":
+        options = {"fp16": '{"trt_fp16_enable": True}', "int8": '{"trt_int8_enable": True}'}.get(winner.precision, "{}")
+        return (
+            "import onnxruntime  # the package onnxruntime-gpu, with TensorRT on the library path\n\n"
+            f'providers = [("TensorrtExecutionProvider", {options}), "CUDAExecutionProvider"]\n'
+            f'session = onnxruntime.InferenceSession("{file}", providers=providers)\n'
             "# feeds: {input name: array with the batch axis first}\n"
             "outputs = session.run(None, feeds)"
         )

@@ -20,6 +20,7 @@ ENGINE_NAMES = {
     "onnxruntime": "ONNX Runtime",
     "paddle_inference": "Paddle Inference",
     "paddle_lite": "Paddle Lite",
+    "tensorrt": "TensorRT",
 }
 # A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
 _ROUNDING = 1e-9
