@@ -521,11 +521,11 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
     return f"{origin}: " + "; ".join(parts)
 
 
-def _settings_in(annotation: Any) -> type[Settings] | None:
+def settings_in(annotation: Any) -> type[Settings] | None:
     """The settings in an annotation such as `Qat | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
-    inner = (_settings_in(part) for part in get_args(annotation))
+    inner = (settings_in(part) for part in get_args(annotation))
     return next((settings for settings in inner if settings is not None), None)
 
 
@@ -548,6 +548,6 @@ def _nearest(kind: type[Settings], location: tuple[int | str, ...]) -> str:
             model = _READERS[str(part)]
         else:
             field = getattr(model, "model_fields", {}).get(part)
-            model = _settings_in(field.annotation) if field else None
+            model = settings_in(field.annotation) if field else None
     fields = getattr(model, "model_fields", None)
     return f"; known here: {', '.join(fields)}" if fields else ""

@@ -16,8 +16,9 @@ from typing import Any, get_args
 
 from act.act_config import sections
 from act.act_config.sections import null_if_none
+from act.act_config.training import after_pruning, train_settings
 from act.errors import InputError
-from act.params import Job, QuantizableOperator, WeightQuantization, read_mapping, validate
+from act.params import Job, QuantizableOperator, WeightQuantization, read_mapping, settings_in, validate
 
 OWN_SECTION = "Pipeline"
 # ACT trains a quantized model that was pruned before with a tenth of `TrainConfig` (compressor.py).
@@ -169,13 +170,17 @@ class _Translator:
     def __init__(self, given: sections.Sections, origin: str) -> None:
         self._sections = given
         self._origin = origin
+        self._batch_size: int | None = None
         self.result = Translation()
 
     def warn(self, key: str, why: str) -> None:
         self.result.warnings.append(f"{self._origin}: `{key}`: {why}")
 
     def _set(self, section: str, **values: Any) -> None:
-        self.result.job.setdefault(section, {}).update(values)
+        place = self.result.job
+        for part in section.split("."):
+            place = place.setdefault(part, {})
+        place.update(values)
 
     def strategies(self) -> None:
         """Every section but `Global`, and `strategy`."""
@@ -201,6 +206,56 @@ class _Translator:
             names.append("Distillation")
         if names:
             self.result.job["strategy"] = names
+        for name in names:
+            if name in prunes:
+                self._prune(name)
+        self._distillation()
+        self._training(pruned=any(name in prunes for name in names))
+
+    def _prune(self, name: str) -> None:
+        given = getattr(self._sections, name)
+        values = given.model_dump(exclude_unset=True, exclude_none=True)
+        self._place(name, _PRUNE[name], values)
+
+    def _distillation(self) -> None:
+        one, several = self._sections.Distillation, self._sections.MultiTeacherDistillation
+        if one is not None and several is not None:
+            raise InputError(
+                f"{self._origin}: `Distillation` and `MultiTeacherDistillation` cannot both be: keep one of them"
+            )
+        given = one or several
+        if given is None:
+            return
+        name = "Distillation" if one is not None else "MultiTeacherDistillation"
+        values = given.model_dump(include={"loss", "node", "alpha"}, exclude_none=True)
+        self._place(name, "distillation", {key: value for key, value in values.items() if value != []})
+        teachers = _teachers(given)
+        if teachers:
+            self._place(name, "distillation", {"teachers": teachers})
+
+    def _training(self, pruned: bool) -> None:
+        """`TrainConfig`, for every stage that trains."""
+        train, size = self._sections.TrainConfig, self._batch_size
+        values = {} if train is None else train_settings(train, self.warn, self._origin)
+        if train is not None:
+            self.result.origin_metric = train.origin_metric
+        if size is not None:
+            values["batch_size"] = size
+        if pruned:
+            self._place("TrainConfig", "prune", values)
+        self._place("TrainConfig", "qat", after_pruning(values) if pruned else values)
+
+    def _place(self, act_key: str, section: str, values: Mapping[str, Any]) -> None:
+        """Put settings into a section of the job, and name those that there are none of."""
+        kind: Any = Job
+        for part in section.split("."):
+            inner = kind.model_fields.get(part) if kind is not None else None
+            kind = settings_in(inner.annotation) if inner is not None else None
+        for key, value in values.items():
+            if kind is not None and key in kind.model_fields:
+                self._set(section, **{key: value})
+            else:
+                self.warn(f"{act_key}.{key}", f"`{section}` has no such setting")
 
     def _post(self, post: sections.QuantPostSection, search: sections.HyperParameterOptimizationSection | None) -> None:
         given = post.model_fields_set
@@ -356,7 +411,7 @@ class _Translator:
             raise InputError(f"{self._origin}: `Global.batch_size` is {size!r:.80}; it must lie between 1 and 1024")
         if self._sections.QuantPost is not None or self._sections.HyperParameterOptimization is not None:
             self._set("calibration", batch_size=size)
-        self._trained("batch_size", size)
+        self._batch_size = size
 
     def _shapes(self, shapes: Any) -> None:
         if shapes is None:
@@ -369,12 +424,24 @@ class _Translator:
             return
         self._set("benchmark", shapes=[timed_shapes(shapes, f"{self._origin}: `Global.input_shapes`")])
 
-    def _trained(self, key: str, value: Any) -> None:
-        """Put a setting to the training that the strategy has."""
-
     def _hardware(self, name: Any) -> None:
         if name not in (None, "cpu"):
             self.warn("Global.deploy_hardware", hardware_advice(str(name)))
+
+
+def _teachers(given: sections.DistillationSection | sections.MultiTeacherDistillationSection) -> list[dict[str, Any]]:
+    """Each teacher as a model of ours; none when it is the given model itself."""
+    folders, programs, weights = (
+        value if isinstance(value, list) else [value]
+        for value in (given.teacher_model_dir, given.teacher_model_filename, given.teacher_params_filename)
+    )
+    found = []
+    for number, folder in enumerate(folders):
+        if folder is not None:
+            names = [each[number] if number < len(each) else None for each in (programs, weights)]
+            files = {"model_filename": names[0], "params_filename": names[1]}
+            found.append({"path": folder, **{key: name for key, name in files.items() if name is not None}})
+    return found
 
 
 def hardware_advice(name: str) -> str:
@@ -418,6 +485,13 @@ def _between_counts(bounds: list[int]) -> list[int]:
     return sorted({min(bounds), (min(bounds) + max(bounds)) // 2, max(bounds)})
 
 
+# ACT's section -> ours.
+_PRUNE = {
+    "ChannelPrune": "prune.channel",
+    "ASPPrune": "prune.asp",
+    "TransformerPrune": "prune.transformer",
+    "UnstructurePrune": "prune.unstructured",
+}
 _GLOBAL_OTHERWISE = "a key of one of ACT's example scripts; a job's `data` says how samples are read"
 _READER = "a job's `data` says how samples are read: `reader: function` takes a loader from your own Python code"
 _GLOBAL = {
