@@ -41,7 +41,7 @@ def train_settings(train: TrainConfigSection, warn: Warn, origin: str) -> dict[s
         found["epochs"] = train.epochs
     elif train.train_iter is not None:
         found["epochs"] = EPOCHS_WITHOUT_END
-    for key in ("train_iter", "eval_iter"):
+    for key in ("train_iter", "eval_iter", "target_metric"):
         if getattr(train, key) is not None:
             found[key] = getattr(train, key)
     if isinstance(train.learning_rate, dict):

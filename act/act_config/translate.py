@@ -101,7 +101,7 @@ def translate(raw: Mapping[str, Any], origin: str, scripts: bool = True) -> Tran
     Raises:
         InputError: a key or value is wrong; every wrong key of the sections is named.
     """
-    translator = _Translator(_checked(raw, origin), origin)
+    translator = _Translator(_checked(raw, origin), origin, scripts)
     if scripts:
         translator.globals(raw.get("Global"))
     translator.strategies()
@@ -165,11 +165,13 @@ class _Translator:
     Args:
         given: the sections, checked.
         origin: where they come from, for messages.
+        scripts: whether it is a file for one of ACT's scripts, rather than for a call.
     """
 
-    def __init__(self, given: sections.Sections, origin: str) -> None:
+    def __init__(self, given: sections.Sections, origin: str, scripts: bool) -> None:
         self._sections = given
         self._origin = origin
+        self._scripts = scripts
         self._batch_size: int | None = None
         self.result = Translation()
 
@@ -239,6 +241,8 @@ class _Translator:
         values = {} if train is None else train_settings(train, self.warn, self._origin)
         if train is not None:
             self.result.origin_metric = train.origin_metric
+            if train.origin_metric is not None and self._scripts:
+                self.warn("TrainConfig.origin_metric", "quality is measured: the report has the given model's")
         if size is not None:
             values["batch_size"] = size
         if pruned:
@@ -310,6 +314,9 @@ class _Translator:
     def _aware(self, name: str, aware: sections.QuantAwareSection) -> None:
         given = aware.model_fields_set
         self._quantized_types(name, aware)
+        self._place(
+            name, "qat", {key: getattr(aware, key) for key in ("use_pact", "not_quant_pattern") if key in given}
+        )
         if aware.weight_quantize_type is not None:
             self._weight_scales(f"{name}.weight_quantize_type", [aware.weight_quantize_type])
         for key, why in {
