@@ -79,6 +79,81 @@ SETTINGS: list[tuple[str, str, Any]] = [
     ("QuantAware: {weight_quantize_type: abs_max}", "ptq_search.weight_quantize_type", ["abs_max"]),
     ("QuantAware: {quantize_op_types: [conv2d]}", "ptq_search.quantizable_op_type", ["conv2d"]),
 ]
+AWARE = "QuantAware: {}\nDistillation: {}\nTrainConfig:"
+PRUNED = "ChannelPrune: {pruned_ratio: 0.25}\nQuantAware: {}\nDistillation: {}\nTrainConfig:"
+COSINE = "{type: CosineAnnealingDecay, learning_rate: 0.015, T_max: 8000}"
+PIECES = "{type: PiecewiseDecay, boundaries: [4500], values: [0.005, 0.0005]}"
+GMP = {"stable_iterations": 0, "pruning_iterations": 4500, "tunning_iterations": 4500, "resume_iteration": -1}
+GMP |= {"pruning_steps": 100, "initial_ratio": 0.15}  # type: ignore[dict-item]
+# ACT's text -> the setting of training or pruning and its value here.
+TRAINED: list[tuple[str, str, Any]] = [
+    (f"Global: {{batch_size: 16}}\n{AWARE} {{}}", "qat.batch_size", 16),
+    (f"{AWARE} {{epochs: 5}}", "qat.epochs", 5),
+    (f"{AWARE} {{train_iter: 8000}}", "qat.train_iter", 8000),
+    (f"{AWARE} {{train_iter: 8000}}", "qat.epochs", 100),
+    (f"{AWARE} {{eval_iter: 50}}", "qat.eval_iter", 50),
+    (f"{AWARE} {{target_metric: 0.365}}", "qat.target_metric", 0.365),
+    (f"{AWARE} {{learning_rate: 0.001}}", "qat.learning_rate", 0.001),
+    (f"{AWARE} {{learning_rate: 1e-5}}", "qat.learning_rate", 1e-5),
+    (f"{AWARE} {{learning_rate: {COSINE}}}", "qat.learning_rate", 0.015),
+    (
+        f"{AWARE} {{learning_rate: {COSINE}}}",
+        "qat.learning_rate_schedule",
+        {"type": "CosineAnnealingDecay", "T_max": 8000},
+    ),
+    (
+        f"{AWARE} {{learning_rate: {PIECES}}}",
+        "qat.learning_rate_schedule",
+        {"type": "PiecewiseDecay", "boundaries": [4500], "values": [0.005, 0.0005]},
+    ),
+    (f"{AWARE} {{optimizer_builder: {{optimizer: {{type: SGD}}, weight_decay: 4.0e-05}}}}", "qat.optimizer", "SGD"),
+    (f"{AWARE} {{optimizer_builder: {{optimizer: {{type: Adam}}, weight_decay: 4.0e-05}}}}", "qat.weight_decay", 4e-5),
+    (f"{PRUNED} {{epochs: 20}}", "prune.epochs", 20),
+    (f"{PRUNED} {{epochs: 20}}", "qat.epochs", 2),
+    (f"{PRUNED} {{epochs: 1, learning_rate: 0.01}}", "qat.epochs", 1),
+    (f"{PRUNED} {{learning_rate: 0.01}}", "qat.learning_rate", 0.001),
+    ("QuantAware: {use_pact: true}\nDistillation:", "qat.use_pact", True),
+    ("QuantAware: {not_quant_pattern: [skip_quant]}\nDistillation:", "qat.not_quant_pattern", ["skip_quant"]),
+    ("QuantAware:\nDistillation: {loss: soft_label}", "distillation.loss", "soft_label"),
+    ("QuantAware:\nDistillation: {loss: [skd, l2], node: [[a], [b]]}", "distillation.loss", ["skd", "l2"]),
+    ("QuantAware:\nDistillation: {node: [softmax_0.tmp_0]}", "distillation.node", ["softmax_0.tmp_0"]),
+    ("QuantAware:\nDistillation: {alpha: 1.0}", "distillation.alpha", 1.0),
+    (
+        "QuantAware:\nDistillation: {teacher_model_dir: t, teacher_model_filename: a, teacher_params_filename: b}",
+        "distillation.teachers",
+        [{"path": "t", "model_filename": "a", "params_filename": "b"}],
+    ),
+    (
+        "QuantAware:\nMultiTeacherDistillation: {loss: [l2, l2], alpha: [1, 2], node: [[a], [b]], "
+        "teacher_model_dir: [t, u], teacher_model_filename: [a, b], teacher_params_filename: [c, d]}",
+        "distillation.teachers",
+        [
+            {"path": "t", "model_filename": "a", "params_filename": "c"},
+            {"path": "u", "model_filename": "b", "params_filename": "d"},
+        ],
+    ),
+    ("ChannelPrune: {pruned_ratio: 0.25}\nDistillation:", "prune.channel.pruned_ratio", 0.25),
+    ("ChannelPrune: {pruned_ratio: 0.25, criterion: bn_scale}\nDistillation:", "prune.channel.criterion", "bn_scale"),
+    (
+        "ChannelPrune: {pruned_ratio: 0.25, prune_params_name: [w]}\nDistillation:",
+        "prune.channel.prune_params_name",
+        ["w"],
+    ),
+    ("ASPPrune: {prune_params_name: [w]}\nDistillation:", "prune.asp.prune_params_name", ["w"]),
+    ("TransformerPrune: {pruned_ratio: 0.25}\nDistillation:", "prune.transformer.pruned_ratio", 0.25),
+    ("Prune: {prune_algo: transformer_pruner, pruned_ratio: 0.25}", "prune.transformer.pruned_ratio", 0.25),
+    ("UnstructurePrune: {prune_strategy: gmp}\nDistillation:", "prune.unstructured.prune_strategy", "gmp"),
+    ("UnstructurePrune: {prune_mode: threshold}\nDistillation:", "prune.unstructured.prune_mode", "threshold"),
+    ("UnstructurePrune: {threshold: 0.001}\nDistillation:", "prune.unstructured.threshold", 0.001),
+    ("UnstructurePrune: {ratio: 0.75}\nDistillation:", "prune.unstructured.ratio", 0.75),
+    ("UnstructurePrune: {prune_params_type: conv1x1_only}", "prune.unstructured.prune_params_type", "conv1x1_only"),
+    ("UnstructurePrune: {local_sparsity: true}\nDistillation:", "prune.unstructured.local_sparsity", True),
+    (
+        f"UnstructurePrune: {{gmp_config: {yaml.safe_dump(GMP, default_flow_style=True)}}}",
+        "prune.unstructured.gmp_config",
+        GMP,
+    ),
+]
 # ACT's text -> the key that a warning names, and words of it.
 WARNINGS: list[tuple[str, str, str]] = [
     *(
@@ -124,6 +199,23 @@ WARNINGS: list[tuple[str, str, str]] = [
     ("QuantAware: {for_tensorrt: true}", "QuantAware.for_tensorrt", "target.engines"),
     ("QuantAware: {onnx_format: false}", "QuantAware.onnx_format", "always true"),
     ("QuantAware: {is_full_quantize: true}", "QuantAware.is_full_quantize", "quantizable_op_type"),
+    ("TrainConfig: {logging_iter: 10}", "TrainConfig.logging_iter", "all the time"),
+    ("TrainConfig: {origin_metric: 0.7}", "TrainConfig.origin_metric", "quality is measured"),
+    ("TrainConfig: {use_fleet: true}", "TrainConfig.use_fleet", "launcher"),
+    ("TrainConfig: {amp_config: {use_pure_fp16: true}}", "TrainConfig.amp_config", "fp32"),
+    ("TrainConfig: {recompute_config: {a: 1}}", "TrainConfig.recompute_config", "batch_size"),
+    ("TrainConfig: {sharding_config: {a: 1}}", "TrainConfig.sharding_config", "batch_size"),
+    ("TrainConfig: {sparse_model: true}", "TrainConfig.sparse_model", "stay zero"),
+    (
+        "TrainConfig: {optimizer_builder: {optimizer: {type: Momentum, momentum: 0.9}}}",
+        "TrainConfig.optimizer_builder.optimizer.momentum",
+        "Paddle's own",
+    ),
+    (
+        "TrainConfig: {optimizer_builder: {optimizer: {type: SGD}, grad_clip: {type: ClipGradByNorm}}}",
+        "TrainConfig.optimizer_builder.grad_clip",
+        "always clipped",
+    ),
     ("Quantization: {moving_rate: 0.9}", "Quantization.moving_rate", "best post-training"),
 ]
 # Keys whose one value, or whose default, is what is always done here.
@@ -146,6 +238,13 @@ def test_a_key_becomes_a_setting(text: str, path: str, value: Any) -> None:
     job_of(translation)
 
 
+@pytest.mark.parametrize(("text", "path", "value"), TRAINED)
+def test_a_key_of_training_becomes_a_setting(text: str, path: str, value: Any) -> None:
+    translation = of(text)
+    assert at(translation.job, path) == value
+    job_of(translation)
+
+
 @pytest.mark.parametrize(("text", "key", "words"), WARNINGS)
 def test_a_key_that_means_nothing_is_named_with_what_to_use(text: str, key: str, words: str) -> None:
     translation = of(text)
@@ -162,7 +261,7 @@ def test_what_is_always_done_here_needs_no_word(text: str) -> None:
 def test_no_key_of_act_is_forgotten() -> None:
     """Every key of every section stands in one of the tables above: none is read and then silently dropped."""
     told = {(name, key) for name, key in SILENT}
-    for text, *_ in (*SETTINGS, *WARNINGS):
+    for text, *_ in (*SETTINGS, *TRAINED, *WARNINGS):
         for section, keys in yaml.safe_load(text).items():
             told |= {(section, key) for key in keys or {}}
     # PaddleSlim 2.3 calls it Quantization.
