@@ -178,7 +178,8 @@ class AutoCompression:
             evaluation = take(self._eval, feeds, counts[1], work, "eval_dataloader")
         labelled = _are_classes(model, evaluation)
         _save(calibration.feeds, work / "data" / "calibration")
-        labels = {LABEL: evaluation.labels} if labelled and evaluation.labels is not None else {}
+        wanted = labelled or (self._metric_is_given and self._entry["metric"] != "similarity")
+        labels = {LABEL: evaluation.labels} if wanted and evaluation.labels is not None else {}
         _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
         if not self._metric_is_given:
             self._entry["metric"] = "top1" if labelled else "similarity"

@@ -15,7 +15,7 @@ from act.params import Settings, ThresholdAlgorithm
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def _number(value: Any) -> Any:
+def number_if_one(value: Any) -> Any:
     # YAML 1.1 takes 1e-5, which lacks a point, for a text.
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
@@ -32,7 +32,7 @@ def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list) else [value]
 
 
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(number_if_one)]
 Text = Annotated[str | None, BeforeValidator(null_if_none)]
 Names = Annotated[list[str] | None, BeforeValidator(_names), BeforeValidator(null_if_none)]
 WeightScale = Literal["abs_max", "channel_wise_abs_max", "range_abs_max", "moving_average_abs_max"]

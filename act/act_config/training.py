@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from act.act_config.sections import TrainConfigSection
+from act.act_config.sections import TrainConfigSection, number_if_one
 from act.errors import InputError
 
 # ACT trains a quantized model that was pruned before with a tenth of `TrainConfig` (compressor.py).
@@ -85,7 +85,11 @@ def _schedule(rate: dict[str, Any], origin: str) -> dict[str, Any]:
         found["learning_rate"] = _float(
             rate.pop("learning_rate"), f"{origin}: `TrainConfig.learning_rate.learning_rate`"
         )
-    return {**found, "learning_rate_schedule": {"type": kind, **rate}}
+    parameters = {
+        key: [number_if_one(each) for each in value] if isinstance(value, list) else number_if_one(value)
+        for key, value in rate.items()
+    }
+    return {**found, "learning_rate_schedule": {"type": kind, **parameters}}
 
 
 def _optimizer(builder: dict[str, Any], warn: Warn, origin: str) -> dict[str, Any]:
@@ -115,10 +119,7 @@ def _optimizer(builder: dict[str, Any], warn: Warn, origin: str) -> dict[str, An
 
 
 def _float(value: Any, what: str) -> float:
-    # YAML 1.1 takes 1e-5, which lacks a point, for a text.
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} is {value!r:.80}; it must be a number") from None
+    number = number_if_one(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise InputError(f"{what} is {value!r:.80}; it must be a number")
+    return float(number)
