@@ -21,8 +21,6 @@ from act.errors import InputError
 from act.params import Job, QuantizableOperator, WeightQuantization, read_mapping, settings_in, validate
 
 OWN_SECTION = "Pipeline"
-# ACT trains a quantized model that was pruned before with a tenth of `TrainConfig` (compressor.py).
-SHARE_AFTER_PRUNING = 0.1
 
 _SECTIONS = list(sections.Sections.model_fields)
 
@@ -243,7 +241,8 @@ class _Translator:
             self.result.origin_metric = train.origin_metric
             if train.origin_metric is not None and self._scripts:
                 self.warn("TrainConfig.origin_metric", "quality is measured: the report has the given model's")
-        if size is not None:
+        names = self.result.job.get("strategy")
+        if size is not None and (names is None or {*names} - {"QuantPost", "HyperParameterOptimization"}):
             values["batch_size"] = size
         if pruned:
             self._place("TrainConfig", "prune", values)
