@@ -14,6 +14,7 @@ from act.params import OptimizerName, Schedule
 from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
 from act.samples import Array
 from act.training.graph import add_shapes_for_gradients, make_parameter, without_ends
+from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss
 from act.training.optimisers import make_optimizer, make_rate
 from act.training.pairs import insert_pairs, mark_float_layers
@@ -35,9 +36,11 @@ class TrainingProgram:
         teacher_names: variables of the teacher whose values a step compares with, in order.
         targets: the feeds that take those values.
         loss: variable of the loss.
-        trained: names of the weights that change.
+        trained: names of the parameters that change: weights, and factors of ranges.
         rate: the learning-rate schedule, to be stepped.
         teacher_numbers: which teacher has each of `teacher_names`, where there are several.
+        start: the scheme that it was built with.
+        factors: what the ranges of that are multiplied by, where they train; among the trained weights, too.
     """
 
     student: InferenceModel
@@ -48,6 +51,8 @@ class TrainingProgram:
     trained: list[str]
     rate: Any
     teacher_numbers: list[int] = field(default_factory=list)
+    start: Scheme | None = None
+    factors: list[Factor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.teacher_numbers = self.teacher_numbers or [0] * len(self.teacher_names)
@@ -72,6 +77,10 @@ class TrainingProgram:
     def weights(self) -> dict[str, Array]:
         """Copies of the trained weights."""
         return {name: self.student.weight(name) for name in self.trained}
+
+    def scheme(self, weights: Mapping[str, Array]) -> Scheme | None:
+        """The scheme that goes with trained weights: the one from the start, or with the ranges that were trained."""
+        return self.start if self.start is None else learned_scheme(self.start, self.factors, weights)
 
     def set_mask(self, name: str, mask: Array) -> None:
         """Keep a trained weight at zero where the mask is zero: now, and after each step.
@@ -136,6 +145,7 @@ def build(
     schedule: Schedule | None = None,
     weight_decay: float = 0.0,
     masks: Mapping[str, Array] | None = None,
+    ranges: LearnedRanges | None = None,
 ) -> TrainingProgram:
     """The training program of a model.
 
@@ -151,6 +161,7 @@ def build(
         optimizer: Adam (Kingma and Ba, 2015), or another by name.
         schedule: of the learning rate; a cosine decay when left out.
         weight_decay: of the optimiser.
+        ranges: whether and how the scheme's ranges train as well; `TrainingProgram.scheme` has what becomes of them.
         masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
             each step.
 
@@ -169,20 +180,32 @@ def build(
         paddle.utils.unique_name.guard("training_"),
     ):
         parameters = [make_parameter(block, name) for name in trained]
+        factors: list[Factor] = []
         for op in student.ops:
             for name in op.output_arg_names:
                 if block.has_var(name):
                     block.var(name).stop_gradient = False
+        if scheme is not None and ranges is not None:
+            factors, more = insert_learned(student, scheme, ranges)
+            parameters += more
         loss = add_loss(student)
-        if scheme is not None:  # what the loss multiplies is not quantized either
+        if scheme is not None and ranges is None:  # what the loss multiplies is not quantized either
             mark_float_layers(student, scheme)
         rate = make_rate(schedule or Schedule(), learning_rate, steps)
         make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
-        program = student.program if scheme is None else insert_pairs(student, scheme)
-    name = loss.variable.name
+        program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
     result = TrainingProgram(
-        student, program, loss.teacher_names, loss.targets, name, list(trained), rate, loss.teacher_numbers
+        student,
+        program,
+        loss.teacher_names,
+        loss.targets,
+        loss.variable.name,
+        [*trained, *(factor.name for factor in factors)],
+        rate,
+        loss.teacher_numbers,
+        scheme,
+        factors,
     )
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
@@ -202,8 +225,9 @@ def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]
 
 
 def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:
-    """A copy of the model with these weights in the place of its own."""
+    """A copy of the model with these weights in the place of its own; what it has no place for is left out."""
     state = model.copy()
     for name, value in weights.items():
-        state.set_weight(name, value)
+        if model.is_weight(name):
+            state.set_weight(name, value)
     return state

@@ -10,7 +10,7 @@ from typing import Any
 from act.model import InferenceModel
 from act.params import Distillation, Qat
 from act.quantization import Scheme, with_values
-from act.samples import Samples
+from act.samples import Array, Samples
 from act.training import (
     Part,
     build,
@@ -65,7 +65,7 @@ def train(
 
     Args:
         model: the fp32 model that the candidate was made from; not changed. Its sparse weights stay sparse.
-        scheme: what quantizes it; its ranges and thresholds stay as they are.
+        scheme: what quantizes it; its ranges and thresholds stay as they are, unless the settings let them train.
         samples: unlabelled.
         evaluate: gives the quality of a model under a scheme, higher is better.
         distillation: what is compared with the teachers.
@@ -95,17 +95,22 @@ def train(
         schedule=settings.learning_rate_schedule,
         weight_decay=settings.weight_decay,
         masks=sparse_masks(model, trained),
+        ranges="lsq" if settings.scale_trainable else "pact" if settings.use_pact else None,
     )
+
+    def quality(weights: dict[str, Array]) -> float:
+        return evaluate(with_weights(student, weights), training.scheme(weights) or scheme)
+
     done = fit(
         training,
         teachers,
         samples,
         settings,
-        lambda weights: evaluate(with_weights(student, weights), scheme),
+        quality,
         checkpoint=checkpoint,
         label="qat",
     )
     result = Result(done.why, done.quality_before, done.quality_after, parts, done.history)
     if done.weights is not None:
-        result.model, result.scheme = with_weights(student, done.weights), scheme
+        result.model, result.scheme = with_weights(student, done.weights), training.scheme(done.weights)
     return result
