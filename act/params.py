@@ -338,12 +338,13 @@ class TrainConfig(Settings):
 class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
     use_pact: bool = Field(
         default=False,
         description="clip activations where training finds it best (PACT), by the loss of what is cut off",
     )
     scale_trainable: bool = Field(
-        default=False, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
+        default=True, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
     )
     quantize_op_types: list[QuantizableOperator] | None = Field(
         default=None, min_length=1, description="others stay in float; as the candidate has them when left out"
@@ -354,7 +355,7 @@ class Qat(TrainConfig):
 
     @model_validator(mode="after")
     def _one_way_to_learn_ranges(self) -> Qat:
-        if self.use_pact and self.scale_trainable:
+        if self.use_pact and self.scale_trainable and "scale_trainable" in self.model_fields_set:
             raise ValueError(
                 "`use_pact` and `scale_trainable` both train the ranges of activations: choose one of them"
             )
