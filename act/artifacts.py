@@ -6,10 +6,11 @@ So a stage that is killed at any moment leaves nothing that a rerun would take f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from act.errors import InputError
 ROOT = Path("artifacts")
 DEPLOY_ROOT = Path("deploy")
 SCHEMA_VERSION = 1
+_CHECKOUT = Path(__file__).parents[1]
 
 
 def stage_folder(job: str, stage: str) -> Path:
@@ -44,6 +46,23 @@ def replace_folder(final: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def fingerprint(settings: Any, inputs: Iterable[Path], rooms: Iterable[str]) -> str:
+    """What a piece of unfinished work is kept under: it changes with whatever the work is made of.
+
+    Args:
+        settings: plain values.
+        inputs: folders and files that are read.
+        rooms: folders of the checkout whose code does the work.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    files = [path for place in inputs for path in ([place] if place.is_file() else sorted(place.rglob("*")))]
+    files += [path for room in rooms for path in sorted((_CHECKOUT / room).rglob("*.py"))]
+    for path in files:
+        if path.is_file():
+            digest.update(str(path.name).encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
 
 
 def write_json(path: Path, payload: dict[str, Any]) -> None:

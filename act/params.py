@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -25,6 +26,19 @@ Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
+OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
+ScheduleName = Literal[
+    "constant",
+    "CosineAnnealingDecay",
+    "PiecewiseDecay",
+    "StepDecay",
+    "MultiStepDecay",
+    "ExponentialDecay",
+    "NaturalExpDecay",
+    "InverseTimeDecay",
+    "PolynomialDecay",
+]
+DistillationLoss = Literal["l2", "soft_label", "dkd", "skd", "fsp"]
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
 
@@ -326,14 +340,181 @@ class Refine(Settings):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
 
-class Qat(Settings):
-    """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
+class Schedule(Settings):
+    """How the learning rate changes, step by step, by the name of Paddle's class in `paddle.optimizer.lr`.
 
-    epochs: int = Field(default=3, ge=1, le=1000)
+    `learning_rate` is where it starts. Each class reads its own parameters and refuses those of others.
+    """
+
+    type: ScheduleName = "CosineAnnealingDecay"
+    T_max: int | None = Field(
+        default=None, ge=1, description="CosineAnnealingDecay: steps of the decay; all steps when left out"
+    )
+    eta_min: float | None = Field(default=None, ge=0, le=1, description="CosineAnnealingDecay: the rate at its end")
+    gamma: float | None = Field(default=None, gt=0, le=10, description="the decays by a factor or an exponent")
+    step_size: int | None = Field(default=None, ge=1, description="StepDecay: steps between two factors")
+    milestones: list[int] | None = Field(default=None, min_length=1, description="MultiStepDecay: steps, ascending")
+    boundaries: list[int] | None = Field(default=None, min_length=1, description="PiecewiseDecay: steps, ascending")
+    values: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        default=None, min_length=2, description="PiecewiseDecay: rates before, between and after `boundaries`"
+    )
+    decay_steps: int | None = Field(default=None, ge=1, description="PolynomialDecay: all steps when left out")
+    end_lr: float | None = Field(default=None, ge=0, le=1, description="PolynomialDecay: the rate at its end")
+    power: float | None = Field(default=None, gt=0, le=100, description="PolynomialDecay")
+    warmup_steps: int = Field(default=0, ge=0, description="before any of them the rate rises linearly from 0")
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> Schedule:
+        needed, optional = _SCHEDULES[self.type]
+        given = {name for name in self.model_fields_set - {"type", "warmup_steps"} if getattr(self, name) is not None}
+        if missing := needed - given:
+            raise ValueError(f"{self.type} needs {_quoted(missing)}")
+        if foreign := given - needed - optional:
+            known = f"it reads {_quoted(needed | optional)}" if needed | optional else "it reads none"
+            raise ValueError(f"{self.type} has no {_quoted(foreign)}: {known}")
+        for steps in (self.milestones, self.boundaries):
+            if steps is not None and (steps[0] < 1 or any(a >= b for a, b in pairwise(steps))):
+                raise ValueError(f"steps must be at least 1 and ascend: {steps}")
+        if self.boundaries is not None and self.values is not None and len(self.values) != len(self.boundaries) + 1:
+            raise ValueError("`values` must have one rate more than `boundaries` has steps")
+        return self
+
+
+# What each schedule must be given, and may be given.
+_SCHEDULES: dict[str, tuple[set[str], set[str]]] = {
+    "constant": (set(), set()),
+    "CosineAnnealingDecay": (set(), {"T_max", "eta_min"}),
+    "PiecewiseDecay": ({"boundaries", "values"}, set()),
+    "StepDecay": ({"step_size"}, {"gamma"}),
+    "MultiStepDecay": ({"milestones"}, {"gamma"}),
+    "ExponentialDecay": ({"gamma"}, set()),
+    "NaturalExpDecay": ({"gamma"}, set()),
+    "InverseTimeDecay": ({"gamma"}, set()),
+    "PolynomialDecay": (set(), {"decay_steps", "end_lr", "power"}),
+}
+
+
+def _quoted(names: set[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+class TrainConfig(Settings):
+    """What every training is told; the names are those of ACT's `TrainConfig` where ACT has the setting."""
+
+    epochs: int = Field(default=3, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=1024)
+    train_iter: int | None = Field(default=None, ge=1, description="steps at most, whatever `epochs` says")
+    eval_iter: int | None = Field(
+        default=None, ge=1, description="steps from one evaluation to the next; once an epoch when left out"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
+    learning_rate_schedule: Schedule = Schedule()
+    optimizer: OptimizerName = Field(default="Adam", description="a class of `paddle.optimizer`, with its own values")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="decoupled in AdamW and Lamb, else L2")
+    patience: int | None = Field(
+        default=None, ge=1, description="evaluations in a row without a new best after which training stops"
+    )
+    target_metric: float | None = Field(default=None, description="quality at which training stops")
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
+
+
+class Qat(TrainConfig):
+    """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
+
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
+    use_pact: bool = Field(
+        default=False,
+        description="clip activations where training finds it best (PACT), by the loss of what is cut off",
+    )
+    scale_trainable: bool = Field(
+        default=True, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
+    )
+    quantize_op_types: list[QuantizableOperator] | None = Field(
+        default=None, min_length=1, description="others stay in float; as the candidate has them when left out"
+    )
+    not_quant_pattern: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="layers stay in float whose name, weight or name scope holds one of these"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_learn_ranges(self) -> Qat:
+        if self.use_pact and self.scale_trainable and "scale_trainable" in self.model_fields_set:
+            raise ValueError(
+                "`use_pact` and `scale_trainable` both train the ranges of activations: choose one of them"
+            )
+        return self
+
+
+class Distillation(Settings):
+    """What training compares the student with; ACT's names, for one teacher and for several.
+
+    `loss`, `node`, `alpha` and `teachers` may each be one or a list. Lists of one length belong together, entry by
+    entry; what is given once holds for all.
+    """
+
+    loss: DistillationLoss | list[DistillationLoss] | None = Field(
+        default=None,
+        description="when left out, each output's squared error as a share of its mean square, for a softmax that of "
+        "its logits and the cross entropy to the teacher's probabilities",
+    )
+    node: list[str] | list[list[str]] | None = Field(
+        default=None,
+        description="variables of the model, for `fsp` in pairs; found in the graph when left out",
+    )
+    alpha: float | list[float] = Field(default=1.0, description="weight of the loss")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="of `soft_label` and `dkd`")
+    beta: float = Field(
+        default=1.0, ge=0, le=100, description="of `dkd`: weight of the classes that are not the target"
+    )
+    teachers: list[ModelSource] = Field(
+        default=[], max_length=8, description="other models that do the same; the fp32 model itself when left out"
+    )
+
+    @field_validator("loss", "node", "alpha")
+    @classmethod
+    def _no_empty_list(cls, value: Any) -> Any:
+        if value == [] or (isinstance(value, list) and [] in value):
+            raise ValueError("an empty list: leave it out, or fill it")
+        return value
+
+    @model_validator(mode="after")
+    def _lists_belong_together(self) -> Distillation:
+        if self.loss is None and self.node is not None:
+            raise ValueError("`node` needs a `loss`")
+        lengths = {key: length for key, length in self._lengths().items() if length > 1}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"`{key}` has {length}" for key, length in lengths.items())
+            raise ValueError(f"lists must have the same length, or one entry: {found}")
+        return self
+
+    def _lengths(self) -> dict[str, int]:
+        nested = self.node is not None and isinstance(self.node[0], list)
+        return {
+            "loss": len(self.loss) if isinstance(self.loss, list) else 1,
+            "node": len(self.node or [0]) if nested else 1,
+            "alpha": len(self.alpha) if isinstance(self.alpha, list) else 1,
+            "teachers": len(self.teachers) or 1,
+        }
+
+    def terms(self) -> list[tuple[DistillationLoss | None, list[str] | None, float, int]]:
+        """The parts of the loss: what is computed, on which variables (None: found), its weight, and which teacher."""
+        count = max(self._lengths().values())
+        losses = self.loss if isinstance(self.loss, list) else [self.loss]
+        nodes: list[Any] = [self.node]
+        if self.node is not None and isinstance(self.node[0], list):
+            nodes = list(self.node)
+        alphas = self.alpha if isinstance(self.alpha, list) else [self.alpha]
+        teachers = range(len(self.teachers) or 1)
+        return [
+            (
+                losses[part % len(losses)],
+                nodes[part % len(nodes)],
+                alphas[part % len(alphas)],
+                teachers[part % len(teachers)],
+            )
+            for part in range(count)
+        ]
 
 
 class Timing(Settings):
@@ -384,6 +565,7 @@ class Job(Settings):
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine
+    distillation: Distillation
     qat: Qat
     benchmark: Benchmark
 

@@ -280,8 +280,19 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
         model: the fp32 model that the scheme is for.
         op_types: the operator types that stay.
     """
+    layers = quantizable_layers(model, OPERATORS)
+    return only(model, scheme, {layer.name for layer in layers if layer.op_type in op_types})
+
+
+def only(model: InferenceModel, scheme: Scheme, names: Collection[str]) -> Scheme:
+    """The scheme without the layers of other names.
+
+    Args:
+        model: the fp32 model that the scheme is for.
+        names: of the layers that stay.
+    """
     layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
-    kept = [layer for layer in layers if layer.op_type in op_types]
+    kept = [layer for layer in layers if layer.name in names]
     if len(kept) == len(layers):
         return scheme
     weights = {layer.weight for layer in kept}

@@ -122,14 +122,20 @@ class Samples:
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Consecutive samples of equal shapes stacked along a new first axis, at most `size` at a time."""
-        pending: list[int] = []
+        return (self.stack(group) for group in self.groups(size))
+
+    def groups(self, size: int) -> list[list[int]]:
+        """Which samples are in each of the batches."""
+        found: list[list[int]] = []
         for index in range(len(self)):
-            if pending and (len(pending) == size or self._shape(index) != self._shape(pending[0])):
-                yield self._stack(pending)
-                pending = []
-            pending.append(index)
-        if pending:
-            yield self._stack(pending)
+            if not found or len(found[-1]) == size or self._shape(index) != self._shape(found[-1][0]):
+                found.append([])
+            found[-1].append(index)
+        return found
+
+    def stack(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Samples of equal shapes along a new first axis."""
+        return {name: np.stack([feed[index] for index in indices]) for name, feed in self.feeds.items()}
 
     def release(self) -> None:
         """Let the system take back the memory of what was read of mapped files, so that a pass over them costs none."""
@@ -138,9 +144,6 @@ class Samples:
 
     def _shape(self, index: int) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(feed.shapes[index]) for feed in self.feeds.values())
-
-    def _stack(self, indices: list[int]) -> dict[str, Array]:
-        return {name: np.stack([feed[index] for index in indices]) for name, feed in self.feeds.items()}
 
     def save(self, folder: Path) -> None:
         """Write to a folder that does not exist yet."""

@@ -26,6 +26,7 @@ JOB: dict[str, Any] = {
     "calibration": {},
     "ptq_search": {},
     "refine": {},
+    "distillation": {},
     "qat": {},
     "benchmark": {},
 }

@@ -32,9 +32,9 @@ def main() -> None:
 def _prepare(job: Job, final: Path) -> None:
     from act.model import InferenceModel, find_files
     from act.samples import check_samples
+    from act.source import resolve
     from tasks.prepare.normalise import normalise, set_inference_mode
     from tasks.prepare.readers import read
-    from tasks.prepare.source import resolve
 
     source = resolve(Path(job.model.path), "folder")
     files = find_files(source, job.model.model_filename, job.model.params_filename)

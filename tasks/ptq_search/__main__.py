@@ -13,16 +13,13 @@ Trials are also kept in a journal beside the artefacts until the search has ende
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import act
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
 from act.cluster import Cluster
 from act.params import Job, PtqSearch
 from act.stage import job_from_command_line
@@ -182,17 +179,11 @@ def _run(search: Search, settings: PtqSearch, size: int, fp32: float) -> None:
 
 def _journal(name: str, job: Job, settings: PtqSearch) -> Path:
     """Where the trials of exactly this search are kept while it lasts: the name stands for its inputs and its code."""
-    digest = hashlib.sha256()
     parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
-    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    code = Path(act.__file__).parents[1]
     inputs = [stage_folder(name, "prepare"), stage_folder(name, "calibrate"), stage_folder(name, "analyze")]
-    files = [path for folder in inputs for path in sorted(folder.rglob("*")) if path.is_file()]
-    files += [path for room in ("act", "tasks/ptq_search") for path in sorted((code / room).rglob("*.py"))]
-    for path in files:
-        digest.update(str(path.name).encode() + hashlib.sha256(path.read_bytes()).digest())
+    digest = fingerprint(parts, inputs, ("act", "tasks/ptq_search"))
     folder = stage_folder(name, "ptq_search").parent / ".ptq_search_journal"
-    wanted = folder / f"{digest.hexdigest()[:32]}.jsonl"
+    wanted = folder / f"{digest}.jsonl"
     for other in folder.glob("*.jsonl"):
         if other != wanted:
             other.unlink()

@@ -1,18 +1,22 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
-Reads the plan of `qat_plan`, the start of `refine`, the model and samples of `prepare`. Writes `qat.json`
-(`needed`, `why`, `candidate`, `history`, qualities), `history.csv`, and when training made the candidate better
-`model/` (the fp32 program with the trained weights) and `scheme.json` (what quantizes it).
+Reads the plan of `qat_plan`, the start of `refine`, the model of `calibrate`, and the model and samples of `prepare`.
+Writes `qat.json` (`needed`, `why`, `candidate`, what was compared with the teachers, `history`, qualities),
+`history.csv`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
+`scheme.json` (what quantizes it).
+
+A checkpoint is kept beside the artefacts until training has ended, so that a killed stage goes on.
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
 from act.params import Job
 from act.stage import job_from_command_line
 
@@ -24,19 +28,24 @@ def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
         plan = read_json(stage_folder(name, "qat_plan") / "plan.json")
+        checkpoint = None
         with replace_folder(stage_folder(name, "qat")) as folder:
             if plan["train"]:
-                _train(name, job, plan["start"], folder)
+                checkpoint = _train(name, job, plan["start"], folder)
             else:
                 _finish(folder, [], {"needed": False, "why": "post-training quantization is enough, or all there is"})
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _train(name: str, job: Job, start: str, folder: Path) -> None:
+def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
+    """The folder of a checkpoint that is of no more use once the stage has ended, if there is one."""
     # Paddle takes seconds to import, and a job without training needs none of it.
     from act.evaluation import Evaluation
     from act.model import InferenceModel
     from act.quantization import Scheme
     from act.samples import Samples
+    from tasks.qat.teachers import load_teachers, teacher_files
     from tasks.qat.train import train
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
@@ -44,16 +53,23 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
     if all(spec.dtype != "float32" for spec in model.fetch_specs()):
         why = "no output of the model is float32, and whole numbers say nothing of which way to go"
         _finish(folder, [], {"needed": False, "why": why})
-        return
+        return None
     candidates = read_json(searched / "candidates.json")["candidates"]
     chosen = next(candidate for candidate in candidates if candidate["id"] == start)
     evaluation = Evaluation.of(job, prepared)
+    samples = Samples.load(prepared / "calibration")
+    checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation))
+    batch = next(samples.batches(job.qat.batch_size))
+    teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train(
         model,
         Scheme.from_json(read_json(searched / chosen["scheme"])),
-        Samples.load(prepared / "calibration"),
+        samples,
         job.qat,
         lambda model, scheme: evaluation.quality(model, scheme).value,
+        distillation=job.distillation,
+        teachers=teachers,
+        checkpoint=checkpoint,
     )
     better = result.model is not None and result.scheme is not None
     if result.model is not None and result.scheme is not None:
@@ -67,6 +83,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
             "needed": True,
             "why": result.why,
             "start": start,
+            "distillation": [part.to_json() for part in result.parts],
             "quality_before": result.quality_before,
             "quality_after": result.quality_after,
             "candidate": CANDIDATE if better else None,
@@ -74,6 +91,19 @@ def _train(name: str, job: Job, start: str, folder: Path) -> None:
             "scheme": "scheme.json" if better else None,
         },
     )
+    return checkpoint
+
+
+def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path]) -> Path:
+    """Where exactly this training is kept while it lasts: the name stands for its inputs and its code."""
+    settings = (job.qat.model_dump(), job.distillation.model_dump(), job.metric, job.target.engines[0], start)
+    inputs = [*(stage_folder(name, stage) for stage in ("prepare", "calibrate", "refine")), *teachers]
+    folder = stage_folder(name, "qat").parent / ".qat_checkpoint"
+    wanted = folder / fingerprint((*settings, job.target.threads), inputs, ("act", "tasks/qat"))
+    for other in folder.glob("*"):
+        if other != wanted:
+            shutil.rmtree(other, ignore_errors=True)
+    return wanted
 
 
 def _finish(folder: Path, history: Sequence[dict[str, Any]], payload: dict[str, Any]) -> None:

@@ -1,26 +1,28 @@
-"""Training of a quantized candidate with the fp32 model as teacher, on unlabelled samples only.
-
-The teacher's outputs are computed step by step: a forward pass in fp32 is a small part of a step, and keeping the
-outputs of all samples would need gigabytes. After every epoch the quality of the candidate is measured on a real
-engine; the best state is kept, the start included, so that training can only improve.
-"""
+"""Training of a quantized candidate with the fp32 model as teacher, on unlabelled samples only."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
 from act.model import InferenceModel
-from act.params import Qat
+from act.params import Distillation, Qat
 from act.quantization import Scheme, with_values
-from act.samples import Samples
-from act.training import build, distillation, trainable_weights
+from act.samples import Array, Samples
+from act.training import (
+    Part,
+    build,
+    count_steps,
+    distil,
+    fit,
+    plan,
+    sparse_masks,
+    trainable_weights,
+    with_weights,
+)
+from tasks.qat.layers import narrowed
 
 Evaluate = Callable[[InferenceModel, Scheme], float]
 
@@ -33,7 +35,8 @@ class Result:
         why: one sentence.
         quality_before: of the candidate that training started from.
         quality_after: of the best state.
-        history: for each epoch `epoch`, `step`, mean `loss` and `quality`; the start is epoch 0 without a loss.
+        parts: what was compared with the teachers.
+        history: for each evaluation `epoch`, `step`, mean `loss` and `quality`; the start is step 0 without a loss.
         model: the fp32 model with the trained weights, or None when nothing was better than the start.
         scheme: what quantizes it, or None likewise.
     """
@@ -41,75 +44,73 @@ class Result:
     why: str
     quality_before: float
     quality_after: float
+    parts: list[Part] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     model: InferenceModel | None = None
     scheme: Scheme | None = None
 
 
-def train(model: InferenceModel, scheme: Scheme, samples: Samples, settings: Qat, evaluate: Evaluate) -> Result:
+def train(
+    model: InferenceModel,
+    scheme: Scheme,
+    samples: Samples,
+    settings: Qat,
+    evaluate: Evaluate,
+    *,
+    distillation: Distillation | None = None,
+    teachers: Sequence[InferenceModel] | None = None,
+    checkpoint: Path | None = None,
+) -> Result:
     """Train the weights of a quantized candidate.
 
     Args:
-        model: the fp32 model: the start and the teacher; not changed.
-        scheme: what quantizes it; its ranges and thresholds stay as they are.
+        model: the fp32 model that the candidate was made from; not changed. Its sparse weights stay sparse.
+        scheme: what quantizes it; its ranges and thresholds stay as they are, unless the settings let them train.
         samples: unlabelled.
         evaluate: gives the quality of a model under a scheme, higher is better.
+        distillation: what is compared with the teachers.
+        teachers: in the order of `distillation.teachers`; the model itself when left out.
+        checkpoint: the folder from which a killed training goes on.
+
+    Raises:
+        InputError: what is to be compared, or to be quantized, does not exist.
     """
-    batches = list(samples.batches(settings.batch_size))
-    steps = settings.epochs * len(batches)
+    distillation, teachers = distillation or Distillation(), teachers or [model]
     # Corrected biases and chosen integers are where the student starts, and train on from there.
     student, scheme = with_values(model, scheme), replace(scheme, biases={}, integers={})
+    scheme = narrowed(student, scheme, settings)
+    parts = plan(distillation, student, teachers, next(samples.batches(settings.batch_size)))
+    for part in parts:
+        print(f"qat: distillation: {part.line()}")
+    trained = trainable_weights(student, scheme)
     training = build(
         student,
         scheme,
-        distillation,
-        trainable_weights(student, scheme),
+        distil(parts, distillation.temperature, distillation.beta),
+        trained,
         learning_rate=settings.learning_rate,
-        steps=steps,
+        steps=count_steps(samples, settings),
         seed=settings.seed,
+        optimizer=settings.optimizer,
+        schedule=settings.learning_rate_schedule,
+        weight_decay=settings.weight_decay,
+        masks=sparse_masks(model, trained),
+        ranges="pact" if settings.use_pact else "lsq" if settings.scale_trainable else None,
     )
-    start = evaluate(student, scheme)
-    result = Result("", start, start, [{"epoch": 0, "step": 0, "loss": None, "quality": start}])
-    best: InferenceModel | None = None
-    rng = np.random.default_rng(settings.seed)
-    deadline = time.monotonic() + settings.time_limit_minutes * 60
-    stopped = ""
-    with tqdm(total=steps, desc="training", unit="step") as bar:
-        for epoch in range(1, settings.epochs + 1):
-            losses = []
-            for index in rng.permutation(len(batches)):
-                losses.append(training.step(batches[index], model.run(batches[index], training.teacher_names)))
-                bar.set_postfix_str(f"loss {losses[-1]:.4f}, best quality {result.quality_after:.4f}")
-                bar.update()
-                if not math.isfinite(losses[-1]):
-                    stopped = f"stopped in epoch {epoch}: the loss is not finite; lower `learning_rate`"
-                elif time.monotonic() > deadline:
-                    stopped = f"stopped in epoch {epoch} at its time limit of {settings.time_limit_minutes:g} minutes"
-                if stopped:
-                    break
-            if not math.isfinite(losses[-1]):
-                break
-            state = _with_weights(student, training.weights())
-            quality = evaluate(state, scheme)
-            step = (epoch - 1) * len(batches) + len(losses)
-            mean_loss = float(np.mean(losses))
-            result.history.append({"epoch": epoch, "step": step, "loss": mean_loss, "quality": quality})
-            if quality > result.quality_after:
-                result.quality_after, best = quality, state
-            if stopped:
-                break
-    if best is not None:
-        result.model, result.scheme = best, scheme
-        result.why = f"training raised the quality from {start:.4f} to {result.quality_after:.4f}"
-    else:
-        result.why = f"training found nothing better than its start ({start:.4f}), which is kept"
-    if stopped:
-        result.why += f"; {stopped}"
+
+    def quality(weights: dict[str, Array]) -> float:
+        return evaluate(with_weights(student, weights), training.scheme(weights) or scheme)
+
+    done = fit(
+        training,
+        teachers,
+        samples,
+        settings,
+        quality,
+        checkpoint=checkpoint,
+        label="qat",
+    )
+    result = Result(done.why, done.quality_before, done.quality_after, parts, done.history)
+    if done.weights is not None:
+        result.model, result.scheme = with_weights(student, done.weights), training.scheme(done.weights)
     return result
-
-
-def _with_weights(model: InferenceModel, weights: dict[str, Any]) -> InferenceModel:
-    state = model.copy()
-    for name, value in weights.items():
-        state.set_weight(name, value)
-    return state

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from act.errors import InputError
-from act.params import load, load_job
+from act.params import Distillation, ModelSource, load, load_job
 
 GOOD: dict[str, Any] = {
     "model": {"path": "models/mine"},
@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
     "calibration": {},
     "ptq_search": {},
     "refine": {},
+    "distillation": {},
     "qat": {},
     "benchmark": {},
 }
@@ -44,6 +45,15 @@ def test_a_short_job_gets_the_defaults(tmp_path: Path) -> None:
     assert job.target.threads == 1
 
 
+def test_the_parts_of_a_distillation_belong_together() -> None:
+    """What is given once holds for all parts."""
+    teachers = [ModelSource(path="first"), ModelSource(path="second")]
+    settings = Distillation(loss="l2", node=["a", "b"], alpha=[1.0, 0.5], teachers=teachers)
+    assert settings.terms() == [("l2", ["a", "b"], 1.0, 0), ("l2", ["a", "b"], 0.5, 1)]
+    settings = Distillation(loss=["l2", "fsp"], node=[["a"], ["b", "c"]])
+    assert settings.terms() == [("l2", ["a"], 1.0, 0), ("fsp", ["b", "c"], 1.0, 0)]
+
+
 @pytest.mark.parametrize(
     ("change", "fragments"),
     [
@@ -64,6 +74,19 @@ def test_a_short_job_gets_the_defaults(tmp_path: Path) -> None:
         ({"ptq_search": {"batch_num": [3]}}, ["jobs.mine", "ptq_search.batch_num", "[3]", "calibration.batch_num"]),
         ({"calibration": {"batch_num": [0]}}, ["jobs.mine.calibration.batch_num", "between 1 and"]),
         ({"qat": {"learning_rate": float("nan")}}, ["jobs.mine.qat.learning_rate"]),
+        ({"qat": {"optimizer": "Nadam"}}, ["jobs.mine.qat.optimizer", "Nadam", "AdamW"]),
+        (
+            {"qat": {"learning_rate_schedule": {"type": "StepDecay"}}},
+            ["qat.learning_rate_schedule", "StepDecay needs `step_size`"],
+        ),
+        (
+            {"qat": {"learning_rate_schedule": {"gamma": 0.5}}},
+            ["CosineAnnealingDecay has no `gamma`", "`T_max`"],
+        ),
+        ({"qat": {"use_pact": True, "scale_trainable": True}}, ["jobs.mine.qat", "choose one"]),
+        ({"distillation": {"loss": "mse"}}, ["jobs.mine.distillation.loss", "mse", "soft_label"]),
+        ({"distillation": {"loss": ["l2", "fsp"], "alpha": [1, 2, 3]}}, ["`loss` has 2", "`alpha` has 3"]),
+        ({"distillation": {"node": ["x"]}}, ["jobs.mine.distillation", "`node` needs a `loss`"]),
         ({"colour": "red"}, ["jobs.mine.colour", "is not a known key"]),
     ],
 )

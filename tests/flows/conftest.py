@@ -27,6 +27,7 @@ JOB = {
     "calibration": {},
     "ptq_search": {},
     "refine": {},
+    "distillation": {},
     "qat": {},
     "benchmark": {},
 }

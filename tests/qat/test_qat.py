@@ -15,7 +15,7 @@ import pytest
 
 from act.artifacts import write_json
 from act.model import InferenceModel
-from act.params import Qat
+from act.params import Qat, Schedule
 from act.quality import cosine
 from act.quantization import (
     OPERATORS,
@@ -90,6 +90,27 @@ def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
     first = quantizable_layers(model, OPERATORS)[0]
     assert first.weight not in quantized and first.activation not in quantized
     assert set(scheme.weights) <= quantized
+
+
+def test_the_learning_rate_follows_its_schedule(model: InferenceModel, scheme: Scheme) -> None:
+    """At a rate of zero nothing changes: PaddleSlim's quantizer loses the schedule on its way."""
+    training = build(
+        model,
+        scheme,
+        distillation,
+        trainable_weights(model, scheme),
+        learning_rate=1e-3,
+        steps=2,
+        seed=0,
+        schedule=Schedule(type="PiecewiseDecay", boundaries=[1], values=[1e-3, 0.0]),
+    )
+    states = [training.weights()]
+    for _ in range(2):
+        training.step(BATCH, model.run(BATCH, training.teacher_names))
+        states.append(training.weights())
+    name = next(iter(scheme.weights))
+    assert np.any(states[1][name] != states[0][name])
+    assert all(np.array_equal(states[2][name], value) for name, value in states[1].items())
 
 
 def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from act.errors import InputError
 from act.params import TextLines
 from act.quality import PADDING
 from act.samples import Array, Gathering, Ragged, Samples
-from tasks.prepare.source import resolve
+from act.source import resolve
 
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]

@@ -1,0 +1,307 @@
+"""Distillation: what a student must have in common with its teacher, on which variables, and how that is measured.
+
+- left out: each output's squared error as a share of the teacher's mean square; for one that is a softmax this is the
+  error of its logits, and the cross entropy to the teacher's probabilities (soft labels; Hinton et al., 2015) is added:
+  alone it says next to nothing where the teacher is certain, which for CTC is almost everywhere.
+- `l2`: that squared error of any variable.
+- `soft_label`: the cross entropy alone, of logits at a temperature.
+- `dkd`: the target class and the others apart (Zhao et al., "Decoupled knowledge distillation", 2022); the target is
+  the teacher's likeliest class, for there are no labels.
+- `skd`: soft labels of logits on a sphere, scaled to the teacher's length (Guo et al., "Reducing the teacher-student
+  gap via spherical knowledge distillation", 2020).
+- `fsp`: the Gram matrix of two feature maps of one size, "flow of solution procedure" (Yim et al., "A gift from
+  knowledge distillation", 2017).
+
+PaddleSlim's `fsp` calls a function that Paddle 2.6 lacks, and its `dkd` gives `kl_div` probabilities in the place of
+their logarithms.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from act.errors import InputError
+from act.model import InferenceModel
+from act.paddle_setup import paddle
+from act.params import Distillation, DistillationLoss
+from act.samples import Array
+from act.training.losses import AddLoss, Loss, squared_error
+
+_FAR_BELOW = 1e5
+_TEACHER = "teacher_"
+_FEATURES = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of a distillation loss.
+
+    Attributes:
+        loss: what is computed; None: the default.
+        student: its variables; for `fsp` two.
+        teacher: the teacher's, as many.
+        alpha: the weight.
+        number: which teacher.
+    """
+
+    loss: DistillationLoss | None
+    student: tuple[str, ...]
+    teacher: tuple[str, ...]
+    alpha: float = 1.0
+    number: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the stage's result."""
+        return {
+            "loss": self.loss or "default",
+            "node": list(self.student),
+            "teacher_node": list(self.teacher),
+            "alpha": self.alpha,
+            "teacher": self.number,
+        }
+
+    def line(self) -> str:
+        """For people."""
+        nodes = ", ".join(a if a == b else f"{a} ({b} of the teacher)" for a, b in zip(self.student, self.teacher))
+        return f"{self.loss or 'default'} x {self.alpha:g} on {nodes}, teacher {self.number}"
+
+
+def distillation(student: InferenceModel) -> Loss:
+    """The default loss, with the fp32 model itself as the teacher.
+
+    Raises:
+        ValueError: no output is of real numbers.
+    """
+    return distil([Part(None, (name,), (name,)) for name in _logits(student)])(student)
+
+
+def plan(
+    settings: Distillation, student: InferenceModel, teachers: Sequence[InferenceModel], batch: Mapping[str, Array]
+) -> list[Part]:
+    """The parts of the loss, with their variables: those that were named, or else those that the graph has.
+
+    Args:
+        settings: what is asked for.
+        student: before it is quantized.
+        teachers: in the settings' order; one, the fp32 model, where they name none.
+        batch: a batch of samples, to see shapes with.
+
+    Raises:
+        InputError: a variable does not exist, is not of real numbers, or has no like in the teacher.
+    """
+    parts = []
+    for loss, nodes, alpha, number in settings.terms():
+        teacher = teachers[number]
+        pairs = _chosen(loss, student, teacher, batch) if nodes is None else _named(nodes, student, teacher)
+        if loss == "fsp":
+            if len(pairs) % 2:
+                raise InputError("`distillation.node`: `fsp` compares variables in pairs; name an even number of them")
+            pairs = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(pairs[::2], pairs[1::2])]
+        parts += [Part(loss, mine, others, alpha, number) for mine, others in pairs]
+    for part in parts:
+        _check(part, student, teachers[part.number], batch)
+    return parts
+
+
+def distil(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
+    """The loss that is the weighted sum of parts.
+
+    Args:
+        parts: of `plan`.
+        temperature: that logits are divided by in `soft_label` and `dkd`.
+        beta: of `dkd`: weight of the classes that are not the target.
+    """
+
+    def add_loss(student: InferenceModel) -> Loss:
+        if not parts:
+            raise ValueError("no output of the model is float32: there is nothing to learn from")
+        block = student.program.global_block()
+        softmaxes = {name for name in _logits(student) if name not in student.fetch_names}
+        losses: list[Any] = []
+        wanted: dict[tuple[int, str], Any] = {}
+        for part in parts:
+            variables = [block.var(name) for name in part.student]
+            targets = []
+            for name, variable in zip(part.teacher, variables):
+                key = (part.number, name)
+                if key not in wanted:
+                    shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
+                    wanted[key] = paddle.static.data(f"teacher_{len(wanted)}", shape, "float32")
+                targets.append(wanted[key])
+            value = _value(part, variables, targets, part.student[0] in softmaxes, temperature, beta)
+            losses.append(value * part.alpha if part.alpha != 1 else value)
+        feeds = [target.name for target in wanted.values()]
+        return Loss(paddle.add_n(losses), [name for _, name in wanted], feeds, [number for number, _ in wanted])
+
+    return add_loss
+
+
+def _value(
+    part: Part, student: Sequence[Any], teacher: Sequence[Any], is_softmax: bool, temperature: float, beta: float
+) -> Any:
+    if part.loss == "fsp":
+        return squared_error(_gram(*student), _gram(*teacher))
+    mine, wanted = student[0], teacher[0]
+    if part.loss == "soft_label":
+        return _soft_label(mine / temperature, wanted / temperature) * temperature**2
+    if part.loss == "dkd":
+        return _decoupled(mine / temperature, wanted / temperature, beta) * temperature**2
+    if part.loss == "skd":
+        return _soft_label(_on_sphere(mine, wanted), _on_sphere(wanted, wanted))
+    error = squared_error(mine, wanted)
+    return error + _soft_label(mine, wanted) if part.loss is None and is_softmax else error
+
+
+def _soft_label(student: Any, teacher: Any) -> Any:
+    """The mean cross entropy of logits to the teacher's probabilities; classes are on the last axis."""
+    wanted = paddle.nn.functional.softmax(teacher)
+    return paddle.nn.functional.softmax_with_cross_entropy(student, wanted, soft_label=True).mean()
+
+
+def _decoupled(student: Any, teacher: Any, beta: float) -> Any:
+    """Zhao et al. (2022), equation 7, with a weight of 1 for the target class: KL of "target or not", and KL among the
+    other classes."""
+    classes = student.shape[-1] if student.shape[-1] > 0 else paddle.shape(student)[-1]
+    is_target = paddle.nn.functional.one_hot(paddle.argmax(teacher, axis=-1), classes)
+    (mine, mine_among), (wanted, wanted_among) = (_split(logits, is_target) for logits in (student, teacher))
+    target = (paddle.exp(wanted) * (wanted - mine)).sum(axis=-1).mean()
+    others = (paddle.exp(wanted_among) * (wanted_among - mine_among)).sum(axis=-1).mean()
+    return target + others * beta
+
+
+def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
+    """Logarithms of the probabilities "target" and "not", [..., 2], and of the other classes among themselves."""
+    without = logits - is_target * _FAR_BELOW
+    whole = paddle.logsumexp(logits, axis=-1, keepdim=True)
+    among = paddle.logsumexp(without, axis=-1, keepdim=True)
+    target = (logits * is_target).sum(axis=-1, keepdim=True)
+    # The target's own place, whose probability among the others is 0, is the same in both models.
+    others = (without - among) * (1 - is_target) - is_target * _FAR_BELOW
+    return paddle.concat([target - whole, among - whole], axis=-1), others
+
+
+def _on_sphere(logits: Any, teacher: Any) -> Any:
+    """Logits without their mean, of the teacher's standard deviation."""
+    centred = logits - logits.mean(axis=-1, keepdim=True)
+    length = paddle.sqrt((centred**2).mean(axis=-1, keepdim=True) + 1e-7)
+    spread = teacher - teacher.mean(axis=-1, keepdim=True)
+    return centred / length * paddle.sqrt((spread**2).mean(axis=-1, keepdim=True))
+
+
+def _gram(first: Any, second: Any) -> Any:
+    """[N, C1, H, W] and [N, C2, H, W] give [N, C1, C2], the mean product over all places."""
+    rows = [paddle.flatten(features, start_axis=2) for features in (first, second)]
+    places = paddle.cast(paddle.shape(rows[0])[2], "float32")
+    return paddle.matmul(rows[0], rows[1], transpose_y=True) / places
+
+
+def _logits(model: InferenceModel) -> list[str]:
+    """The outputs of real numbers; for a softmax over the last axis, what it reads."""
+    block = model.program.global_block()
+    makers = {name: op for op in model.ops for name in op.output_arg_names}
+    found = []
+    for name in model.fetch_names:
+        output = block.var(name)
+        if output.dtype != paddle.float32 or name not in makers:
+            continue
+        maker = makers[name]
+        from_softmax = maker.type == "softmax" and maker.attr("axis") in (-1, len(output.shape) - 1)
+        found.append(str(maker.input("X")[0]) if from_softmax else str(name))
+    return found
+
+
+_Pair = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _chosen(
+    loss: DistillationLoss | None, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]
+) -> list[_Pair]:
+    """The outputs; for `fsp` the first and the last features of each size, as [first, last, first, last, ...]."""
+    if loss != "fsp":
+        mine, others = _logits(student), _logits(teacher)
+        if not mine or len(mine) != len(others):
+            raise InputError(
+                f"`distillation`: the model has {len(mine)} outputs of real numbers, its teacher {len(others)}; name "
+                "the variables to compare in `node`"
+            )
+        return [((a,), (b,)) for a, b in zip(mine, others)]
+    found: list[_Pair] = []
+    others_stages = {size: ends for size, *ends in _stages(teacher, batch)}
+    for size, *ends in _stages(student, batch):
+        wanted = others_stages.get(size)
+        if wanted is not None and [channels for _, channels in wanted] == [channels for _, channels in ends]:
+            found += [((mine,), (other,)) for (mine, _), (other, _) in zip(ends, wanted)]
+    if not found:
+        raise InputError(
+            "`distillation`: no two feature maps of one size are alike in the model and its teacher, which `fsp` "
+            "compares; name the variables in `node`, or choose another loss"
+        )
+    return found
+
+
+def _stages(
+    model: InferenceModel, batch: Mapping[str, Array]
+) -> list[tuple[tuple[int, int], tuple[str, int], tuple[str, int]]]:
+    """The size of each stage, and the name and the channels of the first and the last features of it."""
+    names = [op.output_arg_names[0] for op in model.ops if op.type in _FEATURES]
+    sizes: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    for name, value in zip(names, model.run(batch, names) if names else []):
+        height, width = value.shape[2:]
+        if height * width > 1:
+            sizes.setdefault((height, width), []).append((str(name), value.shape[1]))
+    return [(size, features[0], features[-1]) for size, features in sizes.items() if len(features) > 1]
+
+
+def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[_Pair]:
+    """Pairs of variables: one name for both models, or, as in ACT, `teacher_` and the teacher's, then the student's."""
+    found: list[_Pair] = []
+    rest = list(nodes)
+    while rest:
+        mine = other = rest.pop(0)
+        if mine.startswith(_TEACHER) and rest and not _has(student, mine):
+            other, mine = mine.removeprefix(_TEACHER), rest.pop(0)
+        _must_have(student, mine, "the model")
+        _must_have(teacher, other, "its teacher")
+        found.append(((mine,), (other,)))
+    return found
+
+
+def _has(model: InferenceModel, name: str) -> bool:
+    return bool(model.program.global_block().has_var(name)) and not model.is_weight(name)
+
+
+def _must_have(model: InferenceModel, name: str, whose: str) -> None:
+    if not _has(model, name):
+        names = [str(output) for op in model.ops for output in op.output_arg_names]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        raise InputError(
+            f"`distillation.node`: {whose} has no variable `{name}` once `prepare` has folded what can be folded; near "
+            f"it: {', '.join(near)}"
+        )
+
+
+def _check(part: Part, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]) -> None:
+    for model, names in ((student, part.student), (teacher, part.teacher)):
+        for name in names:
+            if model.program.global_block().var(name).dtype != paddle.float32:
+                raise InputError(f"`distillation.node`: `{name}` is not float32, and says nothing of which way to go")
+    mine, others = student.run(batch, part.student), teacher.run(batch, part.teacher)
+    for name, a, b in zip(part.student, mine, others):
+        if a.shape != b.shape:
+            raise InputError(
+                f"`distillation`: `{name}` has the shape {list(a.shape)}, the teacher's {list(b.shape)}; compare "
+                "variables of equal shapes"
+            )
+    if part.loss == "fsp" and (any(a.ndim != 4 for a in mine) or mine[0].shape[2:] != mine[1].shape[2:]):
+        raise InputError(
+            f"`distillation.node`: `fsp` compares two feature maps [N, C, H, W] of one size; {', '.join(part.student)} "
+            f"have the shapes {', '.join(str(list(a.shape)) for a in mine)}"
+        )
+    if part.loss in ("soft_label", "dkd", "skd") and (mine[0].ndim < 2 or mine[0].shape[-1] < 2):
+        raise InputError(
+            f"`distillation`: `{part.loss}` needs classes on the last axis; `{part.student[0]}` has the shape "
+            f"{list(mine[0].shape)}"
+        )

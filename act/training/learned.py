@@ -1,0 +1,210 @@
+"""Quantizers whose ranges train along with the weights: LSQ and PACT, of plain operators, so that gradients are exact.
+
+- `lsq`: the scales of activations and weights get the gradient of rounding and clipping (Esser et al., "Learned step
+  size quantization", 2020, equations 1 to 5), scaled by 1 / sqrt(values x levels).
+- `pact`: the ends of the activations' ranges get the gradient of what is cut off (Choi et al., "PACT: parameterized
+  clipping activation for quantized neural networks", 2018, equation 2), and an L2 penalty pulls them in, as there;
+  rounding counts with the straight-through estimator, and weights keep their scales.
+
+Each range trains as a factor of what it is at the start, for scales differ by orders of magnitude, and one step of the
+optimiser must suit them all. Zero points stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from paddle.base.framework import Parameter
+
+from act.model import InferenceModel
+from act.paddle_setup import paddle
+from act.quantization import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers
+from act.samples import Array
+from act.training.graph import position
+
+LearnedRanges = Literal["lsq", "pact"]
+# A factor is 1, a weight a few hundredths: what is a fair step for the one is none for the other.
+_RATE = 50.0
+_PENALTY = 1e-4
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What a range is multiplied by.
+
+    Attributes:
+        name: of the parameter; shape [1] for an activation, one value a channel for a weight.
+        tensor: the activation, or the weight, whose range it is.
+    """
+
+    name: str
+    tensor: str
+
+
+def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges) -> tuple[list[Factor], list[Any]]:
+    """Put quantizers in, ahead of the layers of a scheme; to be called before the backward pass is added.
+
+    Args:
+        student: its program gets the operators, its scope the factors.
+        scheme: what is quantized, and the ranges to start from.
+        kind: how ranges train.
+
+    Returns:
+        The factors, and Paddle's parameters of them, in the same order.
+    """
+    layers = {layer.name: layer for layer in quantizable_layers(student, OPERATORS) if layer.name in scheme.layers}
+    factors: list[Factor] = []
+    parameters: list[Any] = []
+    ready: dict[str, str] = {}
+    for op in [op for op in student.ops if op.output_arg_names and op.output_arg_names[0] in layers]:
+        layer = layers[op.output_arg_names[0]]
+        for name in (layer.activation, layer.weight):
+            if name not in ready:
+                quantizer = _Quantizer(student, position(student.program.global_block(), op), name, kind)
+                if name == layer.activation:
+                    ready[name] = quantizer.activation(scheme.activations[name])
+                else:
+                    ready[name] = quantizer.weight(scheme.weights[name], layer)
+                if quantizer.parameter is not None:
+                    factors.append(Factor(quantizer.parameter.name, name))
+                    parameters.append(quantizer.parameter)
+            op._rename_input(name, ready[name])
+    return factors, parameters
+
+
+def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[str, Array]) -> Scheme:
+    """The scheme with the ranges and the thresholds that training has found.
+
+    Args:
+        scheme: that training started from.
+        factors: of `insert_learned`.
+        weights: what was trained, by name; the factors among them.
+    """
+    found = {factor.tensor: np.abs(weights[factor.name]).reshape(-1) for factor in factors}
+    activations = {
+        name: Range(span.low * float(found[name][0]), span.high * float(found[name][0])) if name in found else span
+        for name, span in scheme.activations.items()
+    }
+    thresholds = {
+        name: (values * found[name]).astype(np.float32) if name in found else values
+        for name, values in scheme.weights.items()
+    }
+    return replace(scheme, activations=activations, weights=thresholds)
+
+
+class _Quantizer:
+    """Inserts the operators of one tensor, each behind the one before."""
+
+    def __init__(self, student: InferenceModel, before: int, name: str, kind: LearnedRanges) -> None:
+        self._student, self._block = student, student.program.global_block()
+        self._before, self._name, self._kind = before, name, kind
+        self._count = 0
+        self.parameter: Any = None
+
+    def activation(self, span: Range) -> str:
+        """The name of the rounded activation."""
+        low, high = (float(end - span.zero_point) for end in (-LEVELS - 1, LEVELS))
+        start = np.array([span.scale], dtype=np.float32)
+        # The number of values of one sample; an axis of any length counts once.
+        values = int(np.prod([max(1, axis) for axis in self._block.var(self._name).shape[1:]], dtype=np.int64))
+        if self._kind == "pact":
+            return str(self._clipped(start, low, high).name)
+        return str(self._rounded(self._scale(start, values), low, high).name)
+
+    def weight(self, thresholds: Array, layer: Layer) -> str:
+        """The name of the rounded weight."""
+        rank = len(self._block.var(self._name).shape)
+        shape = [-1 if axis == layer.axis else 1 for axis in range(rank)]
+        start = (thresholds / np.float32(LEVELS)).astype(np.float32).reshape(shape)
+        if self._kind == "pact":
+            scale = self._constant("start", start)
+        else:
+            scale = self._scale(start, self._student.weight(self._name).size // thresholds.size)
+        return str(self._rounded(scale, -LEVELS - 1.0, float(LEVELS)).name)
+
+    def _scale(self, start: Array, values: int) -> Any:
+        """The start times a factor, whose gradient is scaled down by what it is summed over."""
+        factor = self._factor(start.shape)
+        share = 1 / np.sqrt(values * LEVELS)
+        rest = self._op("scale", {"X": factor}, {"scale": 1 - share}, stop_gradient=True)
+        trained = self._op("scale", {"X": factor}, {"scale": share})
+        whole = self._op("elementwise_add", {"X": trained, "Y": rest})
+        return self._op("elementwise_mul", {"X": self._constant("start", start), "Y": whole})
+
+    def _rounded(self, scale: Any, low: float, high: float) -> Any:
+        ratio = self._op("elementwise_div", {"X": self._block.var(self._name), "Y": scale})
+        clipped = self._op("clip", {"X": ratio}, {"min": low, "max": high})
+        return self._op("elementwise_mul", {"X": self._straight_through(clipped), "Y": scale})
+
+    def _clipped(self, start: Array, low: float, high: float) -> Any:
+        factor = self._factor(start.shape, regularizer=paddle.regularizer.L2Decay(_PENALTY))
+        inside = self._block.var(self._name)
+        for op_type, label, end in (("elementwise_min", "high", high), ("elementwise_max", "low", low)):
+            bound = self._op("elementwise_mul", {"X": self._constant(label, start * np.float32(end)), "Y": factor})
+            inside = self._op(op_type, {"X": inside, "Y": bound})
+        scale = self._op("elementwise_mul", {"X": self._constant("start", start), "Y": factor}, stop_gradient=True)
+        ratio = self._op("elementwise_div", {"X": inside, "Y": scale}, stop_gradient=True)
+        whole = self._op("round", {"X": ratio}, stop_gradient=True)
+        rounded = self._op("elementwise_mul", {"X": whole, "Y": scale}, stop_gradient=True)
+        error = self._op("elementwise_sub", {"X": rounded, "Y": inside}, stop_gradient=True)
+        return self._op("elementwise_add", {"X": inside, "Y": error})
+
+    def _straight_through(self, x: Any) -> Any:
+        """x rounded, with the gradient of x."""
+        whole = self._op("round", {"X": x}, stop_gradient=True)
+        error = self._op("elementwise_sub", {"X": whole, "Y": x}, stop_gradient=True)
+        return self._op("elementwise_add", {"X": x, "Y": error})
+
+    def _factor(self, shape: Sequence[int], **more: Any) -> Any:
+        name = f"{self._name}@factor"
+        self.parameter = Parameter(
+            self._block,
+            shape=list(shape),
+            dtype="float32",
+            name=name,
+            trainable=True,
+            optimize_attr={"learning_rate": _RATE},
+            **more,
+        )
+        self.parameter.stop_gradient = False
+        self._block.vars[name] = self.parameter
+        self._student.set_weight(name, np.ones(shape, dtype=np.float32))
+        return self.parameter
+
+    def _constant(self, label: str, value: Array) -> Any:
+        name = f"{self._name}@{label}"
+        variable = self._block.create_var(
+            name=name, shape=value.shape, dtype="float32", persistable=True, stop_gradient=True
+        )
+        self._student.set_weight(name, value)
+        return variable
+
+    def _op(
+        self,
+        kind: str,
+        inputs: Mapping[str, Any],
+        attributes: dict[str, Any] | None = None,
+        stop_gradient: bool = False,
+    ) -> Any:
+        if kind.startswith("elementwise"):
+            attributes = {"axis": -1, **(attributes or {})}
+        x = inputs["X"]
+        larger = x if len(x.shape) >= len(inputs.get("Y", x).shape) else inputs["Y"]
+        result = self._block.create_var(
+            name=f"{self._name}@learned_{self._count}",
+            shape=larger.shape,
+            dtype="float32",
+            stop_gradient=stop_gradient,
+        )
+        self._block._insert_op_without_sync(
+            self._before,
+            type=kind,
+            inputs={slot: [variable] for slot, variable in inputs.items()},
+            outputs={"Out": [result]},
+            attrs=attributes or {},
+        )
+        self._before, self._count = self._before + 1, self._count + 1
+        return result

@@ -1,0 +1,103 @@
+"""The quantize/dequantize pairs of a training program, by PaddleSlim.
+
+PaddleSlim's `quant_aware` puts the pairs in and lets gradients pass them unchanged (straight-through estimator; Bengio
+et al., 2013). Its scales are then set to the candidate's and stay there, and asymmetric activations get their zero
+points, so that training starts exactly at the candidate; the observers that PaddleSlim adds as well are taken out
+again, for they only cost time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from typing import Any
+
+import numpy as np
+import paddleslim.quant.quanter as quanter
+
+from act.model import InferenceModel
+from act.paddle_setup import CPU
+from act.quantization import LEVELS, OPERATORS, Scheme
+from act.training.graph import add_number, position
+
+# PaddleSlim logs its whole configuration at every call.
+logging.getLogger(quanter._logger.name).setLevel(logging.ERROR)
+
+_SKIP = "skip_quant"
+_OBSERVER = "moving_average_abs_max_scale"
+
+
+def mark_float_layers(student: InferenceModel, scheme: Scheme) -> None:
+    """Mark the layers that `insert_pairs` leaves in float."""
+    for op in student.ops:
+        if op.type in OPERATORS and op.output_arg_names[0] not in scheme.layers:
+            op._set_attr("op_namescope", f"/{_SKIP}/")
+
+
+def insert_pairs(student: InferenceModel, scheme: Scheme) -> Any:
+    """The student's program with the pairs of a scheme.
+
+    Args:
+        student: its program has a forward and a backward pass; its scope gets the scales.
+        scheme: what is quantized, and how.
+    """
+    # Its progress bars would stand between ours.
+    with contextlib.redirect_stderr(io.StringIO()):
+        program = quanter.quant_aware(
+            student.program,
+            CPU,
+            {
+                "onnx_format": True,
+                "scale_trainable": False,
+                "quantize_op_types": list(OPERATORS),
+                "not_quant_pattern": [_SKIP],
+            },
+            scope=student.scope,
+            for_test=False,
+            return_program=True,
+        )
+    # PaddleSlim loses the schedule on the way, and the rate would stay what it is at the start.
+    program.lr_scheduler = student.program.lr_scheduler
+    _remove_observers(program)
+    _set_scales(student, program, scheme)
+    _shift_asymmetric(program, scheme)
+    return program
+
+
+def _remove_observers(program: Any) -> None:
+    block = program.global_block()
+    for index in reversed(range(len(block.ops))):
+        if block.ops[index].type == _OBSERVER:
+            block._remove_op(index)
+
+
+def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
+    for op in program.global_block().ops:
+        if op.type not in ("quantize_linear", "dequantize_linear"):
+            continue
+        name = op.input("X")[0].removesuffix(".quantized")
+        values = scheme.weights.get(name)
+        if values is None:
+            values = np.array([scheme.activations[name].scale * LEVELS], dtype=np.float32)
+        student.set_weight(op.input("Scale")[0], values)
+
+
+def _shift_asymmetric(program: Any, scheme: Scheme) -> None:
+    """Shift by the zero point before each pair and back after it; a shift has no part in the gradient."""
+    block = program.global_block()
+    for quantizer in [op for op in block.ops if op.type == "quantize_linear"]:
+        name, between = quantizer.input("X")[0], quantizer.output("Y")[0]
+        span = scheme.activations.get(name)
+        if span is None or span.zero_point == 0:
+            continue
+        dequantizer = next(op for op in block.ops if op.type == "dequantize_linear" and op.input("X")[0] == between)
+        restored = dequantizer.output("Y")[0]
+        shift = span.scale * span.zero_point
+        add_number(block, position(block, quantizer), block.var(name), f"{name}.shifted", shift)
+        quantizer._rename_input(name, f"{name}.shifted")
+        source = block.create_var(
+            name=f"{restored}.shifted", shape=block.var(restored).shape, dtype=block.var(restored).dtype
+        )
+        dequantizer._rename_output(restored, source.name)
+        add_number(block, position(block, dequantizer) + 1, source, restored, -shift)

@@ -1,0 +1,234 @@
+"""The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from act.model import InferenceModel
+from act.paddle_setup import CPU, paddle
+from act.params import OptimizerName, Schedule
+from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
+from act.samples import Array
+from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
+from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
+from act.training.losses import AddLoss
+from act.training.optimisers import make_optimizer, make_rate
+from act.training.pairs import insert_pairs, mark_float_layers
+
+# Weights of these operators train along with those that multiply: biases and normalisations.
+_TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
+_MASK = "@mask"
+# All that may train where nothing is quantized.
+_TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
+
+
+@dataclass
+class TrainingProgram:
+    """What one step runs.
+
+    Attributes:
+        student: the model under training, with its weights in a scope of its own.
+        program: forward and backward pass and the optimiser.
+        teacher_names: variables of the teacher whose values a step compares with, in order.
+        targets: the feeds that take those values.
+        loss: variable of the loss.
+        trained: names of the parameters that change: weights, and factors of ranges.
+        rate: the learning-rate schedule, to be stepped.
+        teacher_numbers: which teacher has each of `teacher_names`, where there are several.
+        start: the scheme that it was built with.
+        factors: what the ranges of that are multiplied by, where they train; among the trained weights, too.
+    """
+
+    student: InferenceModel
+    program: Any
+    teacher_names: list[str]
+    targets: list[str]
+    loss: str
+    trained: list[str]
+    rate: Any
+    teacher_numbers: list[int] = field(default_factory=list)
+    start: Scheme | None = None
+    factors: list[Factor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.teacher_numbers = self.teacher_numbers or [0] * len(self.teacher_names)
+        # One for all steps: each executor prepares a program anew, which takes longer than a step.
+        self._executor = paddle.static.Executor(CPU)
+
+    def step(self, batch: dict[str, Array], targets: list[Array]) -> float:
+        """One step of the optimiser; gives the loss before it."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.loss])
+        self.rate.step()
+        return float(loss)
+
+    def outputs(self, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
+        """The outputs of the forward pass, quantized where the program is; the program still makes a step."""
+        with paddle.static.scope_guard(self.student.scope):
+            feed = {**batch, **dict(zip(self.targets, targets))}
+            found: list[Array] = self._executor.run(self.program, feed=feed, fetch_list=list(self.student.fetch_names))
+        return found
+
+    def weights(self) -> dict[str, Array]:
+        """Copies of the trained weights."""
+        return {name: self.student.weight(name) for name in self.trained}
+
+    def scheme(self, weights: Mapping[str, Array]) -> Scheme | None:
+        """The scheme that goes with trained weights: the one from the start, or with the ranges that were trained."""
+        return self.start if self.start is None else learned_scheme(self.start, self.factors, weights)
+
+    def set_mask(self, name: str, mask: Array) -> None:
+        """Keep a trained weight at zero where the mask is zero: now, and after each step.
+
+        Args:
+            name: of the weight.
+            mask: ones and zeros, in the weight's shape.
+        """
+        block = self.program.global_block()
+        weight = self.student.weight(name)
+        if name not in self.trained or mask.shape != weight.shape:
+            raise ValueError(f"{name} with the shape {mask.shape} is no weight under training")
+        holder = f"{name}{_MASK}"
+        if not block.has_var(holder):
+            variable = block.create_var(name=holder, shape=mask.shape, dtype="float32", persistable=True)
+            target = block.var(name)
+            block.append_op(type="elementwise_mul", inputs={"X": [target], "Y": [variable]}, outputs={"Out": [target]})
+        self.student.set_weight(holder, mask.astype(np.float32))
+        self.student.set_weight(name, weight * mask.astype(np.float32))
+
+    def state(self) -> dict[str, Array]:
+        """All that a step changes, and the masks: weights, and what the optimiser remembers of them."""
+        block = self.program.global_block()
+        changed = {name for op in block.ops for name in op.output_arg_names}
+        names = [v.name for v in self.program.list_vars() if v.persistable]
+        kept = [name for name in names if name in changed or name.endswith(_MASK)]
+        return {name: self.student.weight(name) for name in sorted(set(kept))}
+
+    def restore(self, state: Mapping[str, Array], step: int) -> None:
+        """Go on from a state.
+
+        Args:
+            state: of `state`, from a program that was built with the same arguments.
+            step: how many steps had been made then.
+
+        Raises:
+            ValueError: a variable is missing, or has another shape.
+        """
+        shapes = {name: value.shape for name, value in self.state().items()}
+        for name, value in state.items():
+            if name.endswith(_MASK) and name not in shapes:
+                self.set_mask(name.removesuffix(_MASK), value)
+                shapes[name] = value.shape
+        if shapes != {name: value.shape for name, value in state.items()}:
+            raise ValueError("the state is of another training program")
+        for name, value in state.items():
+            self.student.set_weight(name, value)
+        for _ in range(step):
+            self.rate.step()
+
+
+def build(
+    model: InferenceModel,
+    scheme: Scheme | None,
+    add_loss: AddLoss,
+    trained: Collection[str],
+    *,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+    optimizer: OptimizerName = "Adam",
+    schedule: Schedule | None = None,
+    weight_decay: float = 0.0,
+    masks: Mapping[str, Array] | None = None,
+    ranges: LearnedRanges | None = None,
+) -> TrainingProgram:
+    """The training program of a model.
+
+    Args:
+        model: the fp32 model with the weights to start from; not changed. Its teacher may be another model.
+        scheme: what quantizes it in the forward pass; its biases and integers are where the student starts. None: the
+            forward pass is in fp32.
+        add_loss: for instance `distillation`.
+        trained: names of the float32 weights that change.
+        learning_rate: at the start of the schedule.
+        steps: in all, for the schedule.
+        seed: of Paddle's random numbers.
+        optimizer: Adam (Kingma and Ba, 2015), or another by name.
+        schedule: of the learning rate; a cosine decay when left out.
+        weight_decay: of the optimiser.
+        ranges: whether and how the scheme's ranges train as well; `TrainingProgram.scheme` has what becomes of them.
+        masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
+            each step.
+
+    Raises:
+        ValueError: no output is of real numbers.
+    """
+    paddle.seed(seed)
+    student = model.copy() if scheme is None else with_values(model, scheme)
+    without_ends(student)
+    add_shapes_for_gradients(student)
+    block = student.program.global_block()
+    begin = paddle.static.Program()
+    with (
+        paddle.static.scope_guard(student.scope),
+        paddle.static.program_guard(student.program, begin),
+        paddle.utils.unique_name.guard("training_"),
+    ):
+        parameters = [make_parameter(block, name) for name in trained]
+        factors: list[Factor] = []
+        for op in student.ops:
+            for name in op.output_arg_names:
+                if block.has_var(name):
+                    block.var(name).stop_gradient = False
+        if scheme is not None and ranges is not None:
+            factors, more = insert_learned(student, scheme, ranges)
+            parameters += more
+        loss = add_loss(student)
+        if scheme is not None and ranges is None:  # what the loss multiplies is not quantized either
+            mark_float_layers(student, scheme)
+        rate = make_rate(schedule or Schedule(), learning_rate, steps)
+        make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
+        paddle.static.Executor(CPU).run(begin)
+        program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
+    use_onednn(program)
+    result = TrainingProgram(
+        student,
+        program,
+        loss.teacher_names,
+        loss.targets,
+        loss.variable.name,
+        [*trained, *(factor.name for factor in factors)],
+        rate,
+        loss.teacher_numbers,
+        scheme,
+        factors,
+    )
+    for name, mask in (masks or {}).items():
+        result.set_mask(name, mask)
+    return result
+
+
+def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:
+    """All that training may change: weights of the quantized layers (of all, without a scheme), biases and
+    normalisations."""
+    names = []
+    if scheme is not None:
+        names = [layer.weight for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    for op in model.ops:
+        if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
+            names += [name for name in op.input_arg_names if model.is_weight(name)]
+    return [name for name in dict.fromkeys(names) if model.weight(name).dtype == np.float32]
+
+
+def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:
+    """A copy of the model with these weights in the place of its own; what it has no place for is left out."""
+    state = model.copy()
+    for name, value in weights.items():
+        if model.is_weight(name):
+            state.set_weight(name, value)
+    return state

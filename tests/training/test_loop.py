@@ -1,0 +1,193 @@
+"""The loop keeps the best state, stops where it has a reason to, and goes on after a kill as if there had been none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from act.errors import InputError
+from act.model import InferenceModel
+from act.params import Schedule, TrainConfig
+from act.samples import Array, Ragged, Samples
+from act.training import Fit, TrainingProgram, build, count_steps, distillation, fit, trainable_weights, with_weights
+from tests.training.small import convolutions
+
+CHECKOUT = Path(__file__).parents[2]
+PICTURES = np.random.default_rng(1).normal(size=(12, 1, 8, 8)).astype(np.float32)
+SAMPLES = Samples({"x": Ragged.of(list(PICTURES))})
+SETTINGS = TrainConfig(epochs=3, batch_size=4, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> InferenceModel:
+    return convolutions()
+
+
+def spoiled(teacher: InferenceModel) -> InferenceModel:
+    """The teacher with other weights in its first layer, so that there is something to win."""
+    student = teacher.copy()
+    name = trainable_weights(teacher, None)[0]
+    noise = np.random.default_rng(0).normal(size=student.weight(name).shape).astype(np.float32)
+    student.set_weight(name, student.weight(name) + np.float32(0.1) * noise)
+    return student
+
+
+def training(teacher: InferenceModel, settings: TrainConfig, **more: Any) -> TrainingProgram:
+    student = spoiled(teacher)
+    return build(
+        student,
+        None,
+        distillation,
+        trainable_weights(student, None),
+        learning_rate=settings.learning_rate,
+        steps=count_steps(SAMPLES, settings),
+        seed=settings.seed,
+        optimizer=settings.optimizer,
+        schedule=settings.learning_rate_schedule,
+        weight_decay=settings.weight_decay,
+        **more,
+    )
+
+
+def closeness(teacher: InferenceModel) -> Any:
+    wanted = teacher.run({"x": PICTURES})[0]
+    student = spoiled(teacher)
+    return lambda weights: -float(np.abs(with_weights(student, weights).run({"x": PICTURES})[0] - wanted).mean())
+
+
+def train(teacher: InferenceModel, settings: TrainConfig, evaluate: Any = None, **more: Any) -> Fit:
+    return fit(training(teacher, settings), teacher, SAMPLES, settings, evaluate or closeness(teacher), **more)
+
+
+def qualities(*given: float) -> Any:
+    values: Iterator[float] = iter(given)
+    return lambda _: next(values)
+
+
+def test_training_in_fp32_comes_nearer_to_its_teacher(teacher: InferenceModel) -> None:
+    result = train(teacher, SETTINGS)
+    assert result.quality_after > result.quality_before / 2  # both are negative
+    assert [row["step"] for row in result.history] == [0, 3, 6, 9] and result.steps == 9
+    assert result.weights is not None
+    assert closeness(teacher)(result.weights) == result.quality_after
+
+
+def test_the_best_state_is_returned_and_not_the_last(teacher: InferenceModel) -> None:
+    seen: list[dict[str, Array]] = []
+    given = iter([0.5, 0.6, 0.9, 0.7])
+
+    def evaluate(weights: dict[str, Array]) -> float:
+        seen.append(weights)
+        return next(given)
+
+    result = train(teacher, SETTINGS, evaluate)
+    assert result.quality_after == 0.9 and result.weights is not None
+    assert all(np.array_equal(result.weights[name], value) for name, value in seen[2].items())
+    assert any(not np.array_equal(result.weights[name], value) for name, value in seen[3].items())
+
+
+def test_it_evaluates_when_it_is_told_to_and_at_the_end(teacher: InferenceModel) -> None:
+    settings = SETTINGS.model_copy(update={"eval_iter": 2, "train_iter": 5})
+    result = train(teacher, settings)
+    assert [row["step"] for row in result.history] == [0, 2, 4, 5]
+    assert [row["epoch"] for row in result.history] == [0, 1, 2, 2]
+
+
+def test_it_stops_early(teacher: InferenceModel) -> None:
+    patient = SETTINGS.model_copy(update={"epochs": 50, "patience": 2})
+    result = train(teacher, patient, qualities(0.5, 0.6, 0.6, 0.55, 0.9))
+    assert len(result.history) == 4 and "no better" in result.why and result.quality_after == 0.6
+    aiming = SETTINGS.model_copy(update={"epochs": 50, "target_metric": 0.7})
+    result = train(teacher, aiming, qualities(0.5, 0.6, 0.7, 0.9))
+    assert len(result.history) == 3 and "as asked for" in result.why
+
+
+def test_a_state_that_does_not_count_is_not_returned(teacher: InferenceModel) -> None:
+    result = train(teacher, SETTINGS, qualities(0.9, 0.8, 0.3, 0.2), counts=lambda step: step >= 6)
+    assert result.quality_before == 0.9 and result.quality_after == 0.3 and result.weights is not None
+
+
+def test_what_is_masked_stays_zero(teacher: InferenceModel) -> None:
+    name = trainable_weights(teacher, None)[0]
+    mask = np.random.default_rng(0).random(teacher.weight(name).shape) > 0.5
+    program = training(teacher, SETTINGS, masks={name: mask})
+    before = program.weights()[name]
+    result = fit(program, teacher, SAMPLES, SETTINGS, qualities(0, 1, 2, 3))
+    assert result.weights is not None
+    assert np.all(result.weights[name][~mask] == 0)
+    assert np.all(result.weights[name][mask] != before[mask])
+    program.set_mask(name, np.zeros_like(mask))
+    assert np.all(program.weights()[name] == 0)
+
+
+def run_and_save(folder: str, killed_at: int) -> None:
+    """In a process of its own: train with checkpoints, and write what came of it."""
+    teacher = convolutions()
+    settings = TrainConfig(
+        epochs=3,
+        batch_size=4,
+        learning_rate=1e-2,
+        optimizer="AdamW",
+        weight_decay=0.01,
+        learning_rate_schedule=Schedule(type="PolynomialDecay", warmup_steps=2),
+    )
+
+    def after_step(program: TrainingProgram, step: int) -> None:
+        if step == 2:
+            name = program.trained[0]
+            program.set_mask(name, np.abs(program.weights()[name]) > 0.05)
+        if step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    here = Path(folder)
+    program = training(teacher, settings)
+    result = fit(
+        program,
+        teacher,
+        SAMPLES,
+        settings,
+        closeness(teacher),
+        checkpoint=here / "checkpoint",
+        after_step=after_step,
+        checkpoint_seconds=0,
+    )
+    assert result.weights is not None
+    np.savez(here / "state.npz", **{str(place): value for place, value in enumerate(program.state().values())})
+    np.savez(here / "best.npz", **{str(place): value for place, value in enumerate(result.weights.values())})
+    (here / "history.json").write_text(json.dumps([result.history, result.why, result.steps]))
+
+
+@pytest.mark.parametrize("killed_at", [5, 6])
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -> None:
+    files = []
+    for name, kills in (("whole", [0]), ("killed", [killed_at, 0])):
+        (tmp_path / name).mkdir()
+        for kill in kills:
+            code = f"from tests.training.test_loop import run_and_save; run_and_save({str(tmp_path / name)!r}, {kill})"
+            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=CHECKOUT, capture_output=True)
+            assert done.returncode == (-signal.SIGKILL if kill else 0), done.stderr.decode()
+        files.append([(tmp_path / name / file).read_bytes() for file in ("best.npz", "history.json")])
+        with np.load(tmp_path / name / "state.npz") as state:
+            files[-1] += [state[place].tobytes() for place in state.files]
+    assert (tmp_path / "killed" / "checkpoint" / "checkpoint.json").exists()
+    assert files[0] == files[1]
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused(teacher: InferenceModel, tmp_path: Path) -> None:
+    train(teacher, SETTINGS, checkpoint=tmp_path / "kept")
+    other = SETTINGS.model_copy(update={"seed": 1})
+    with pytest.raises(InputError, match=r"checkpoint\.json: of a training with other settings"):
+        train(teacher, other, checkpoint=tmp_path / "kept")
+    (arrays,) = (tmp_path / "kept").glob("*.npz")
+    arrays.write_bytes(arrays.read_bytes()[:200])
+    with pytest.raises(InputError, match="damaged checkpoint"):
+        train(teacher, SETTINGS, checkpoint=tmp_path / "kept")
