@@ -228,7 +228,10 @@ class _Translator:
             return
         name = "Distillation" if one is not None else "MultiTeacherDistillation"
         values = given.model_dump(include={"loss", "node", "alpha"}, exclude_none=True)
-        self._place(name, "distillation", {key: value for key, value in values.items() if value != []})
+        values = {key: value for key, value in values.items() if value != []}
+        if "node" in values:
+            values.setdefault("loss", "l2")  # ACT's default
+        self._place(name, "distillation", values)
         teachers = _teachers(given)
         if teachers:
             self._place(name, "distillation", {"teachers": teachers})
