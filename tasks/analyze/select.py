@@ -5,7 +5,8 @@ from the user's target, budget and strategy. Nothing measured decides, and no fi
 changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
 
 `strategy.json`: `strategy` [{name, why}], `quantize`, `search` (try several settings of post-training quantization, not
-only the first), `train` (train where that misses the budget), `train_always` (and where it does not), `precisions` {engine: [{name, why}]}, `why`.
+only the first), `train` (train where that misses the budget), `train_always` (and where it does not), `precisions`
+{engine: [{name, why}]}, `why`.
 """
 
 from __future__ import annotations
