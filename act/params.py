@@ -117,16 +117,100 @@ class TextLines(Settings):
 
 
 class Arrays(Settings):
-    """The user's own samples: `calibration.npz` and `evaluation.npz`, one array a feed, first axis = samples.
+    """The user's own samples: one array a feed, first axis = samples, with or without an array `label`.
 
-    Samples of different shapes: all values one after another, and `NAME.shapes`, the shape of each sample.
+    Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
+    `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
+    values one after another, and `FEED.shapes`, the shape of each sample.
     """
 
     reader: Literal["arrays"]
-    path: str = Field(min_length=1, description="folder with calibration.npz and evaluation.npz (optional key: label)")
+    path: str = Field(
+        min_length=1,
+        description="folder with calibration.npz and evaluation.npz, or with the folders calibration/ and evaluation/",
+    )
 
 
-Data = Annotated[TextLines | Arrays, Field(discriminator="reader")]
+class ImageFolder(Settings):
+    """Pictures in a folder, in ImageNet's layout: a list names them, each with or without its class number."""
+
+    reader: Literal["image_folder"]
+    path: str = Field(min_length=1, description="folder that holds the pictures and the lists, at whatever depth")
+    calibration_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="text file inside the folder, a line `relative/path.jpg CLASS` a picture, the class optional; all "
+        "pictures of the folder, sorted, when left out",
+    )
+    evaluation_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="likewise; when left out, the pictures of `calibration_list` are dealt out to both",
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    resize: int | None = Field(
+        default=256, ge=1, le=8192, description="length of the shorter side; null: the picture is stretched to `size`"
+    )
+    size: list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="[height, width] cut from the middle; what the model's input asks for when left out",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    order: Literal["RGB", "BGR"] = "RGB"
+    scale: float = Field(
+        default=1 / 255, gt=0, description="an input is (pixel x scale - mean) / std, a pixel 0 to 255"
+    )
+    mean: list[float] = Field(default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="in this `order`")
+    std: list[Annotated[float, Field(gt=0)]] = Field(default=[0.229, 0.224, 0.225], min_length=1, max_length=3)
+
+    @model_validator(mode="after")
+    def _stretching_needs_no_crop(self) -> ImageFolder:
+        if self.resize is not None and self.size is not None and max(self.size) > self.resize:
+            raise ValueError(
+                f"`size` is {self.size}, larger than `resize` {self.resize}: raise that, or set it to null to stretch"
+            )
+        if {len(self.mean), len(self.std)} - {1, 3} or len(self.mean) != len(self.std):
+            raise ValueError("`mean` and `std` must both have one value, or both three")
+        return self
+
+
+class Function(Settings):
+    """A Python function of the user's that returns a loader: an iterable of batches, such as a `paddle.io.DataLoader`.
+
+    A batch is a dictionary of arrays by input, with or without `label`, or a list of arrays in the order of the
+    model's inputs, with or without the labels at its end. The first axis of each array counts the samples.
+    """
+
+    reader: Literal["function"]
+    path: str = Field(
+        min_length=1, description="file or folder that DVC follows: where the function is, or what it reads"
+    )
+    function: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="`package.module:function`, in the project's folder or an installed package",
+    )
+    evaluation_function: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="likewise for the evaluation samples; when left out, one loader's samples are dealt out to both",
+    )
+    settings: dict[str, bool | int | float | str | None] = Field(
+        default={}, max_length=64, description="keyword arguments of the functions"
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="samples at most")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="samples at most")
+
+
+Data = Annotated[TextLines | Arrays | ImageFolder | Function, Field(discriminator="reader")]
+_READERS: dict[str, type[Settings]] = {
+    "text_lines": TextLines,
+    "arrays": Arrays,
+    "image_folder": ImageFolder,
+    "function": Function,
+}
 
 
 class Target(Settings):
@@ -471,12 +555,13 @@ class Prune(TrainConfig):
 class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
     use_pact: bool = Field(
         default=False,
         description="clip activations where training finds it best (PACT), by the loss of what is cut off",
     )
     scale_trainable: bool = Field(
-        default=False, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
+        default=True, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
     )
     quantize_op_types: list[QuantizableOperator] | None = Field(
         default=None, min_length=1, description="others stay in float; as the candidate has them when left out"
@@ -487,7 +572,7 @@ class Qat(TrainConfig):
 
     @model_validator(mode="after")
     def _one_way_to_learn_ranges(self) -> Qat:
-        if self.use_pact and self.scale_trainable:
+        if self.use_pact and self.scale_trainable and "scale_trainable" in self.model_fields_set:
             raise ValueError(
                 "`use_pact` and `scale_trainable` both train the ranges of activations: choose one of them"
             )
@@ -604,6 +689,12 @@ class Job(Settings):
     target: Target
     budget: Budget
     strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
+    act_config: str | None = Field(
+        default=None,
+        min_length=1,
+        description="ACT's YAML file that this entry was made from (`python -m flows.act_config`); what it says, the "
+        "entry must say, too, because DVC follows the entry",
+    )
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine
@@ -758,7 +849,7 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
     """One line: for each wrong setting its key, the value found, and what is allowed."""
     parts = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if part not in ("text_lines", "arrays"))
+        key = ".".join(str(part) for part in problem["loc"] if part not in _READERS)
         allowed = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             parts.append(f"`{key}` is not a known key{_nearest(kind, problem['loc'])}")
@@ -767,6 +858,14 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
         else:
             parts.append(f"`{key}` is {_short(problem['input'])}: {allowed}" if key else allowed)
     return f"{origin}: " + "; ".join(parts)
+
+
+def settings_in(annotation: Any) -> type[Settings] | None:
+    """The settings in an annotation such as `Qat | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    inner = (settings_in(part) for part in get_args(annotation))
+    return next((settings for settings in inner if settings is not None), None)
 
 
 def _short(value: Any) -> str:
@@ -784,10 +883,10 @@ def _nearest(kind: type[Settings], location: tuple[int | str, ...]) -> str:
             continue
         if model is Params:
             model = Job
-        elif part in ("text_lines", "arrays"):
-            model = {"text_lines": TextLines, "arrays": Arrays}[str(part)]
+        elif part in _READERS:
+            model = _READERS[str(part)]
         else:
             field = getattr(model, "model_fields", {}).get(part)
-            model = field.annotation if field else None
+            model = settings_in(field.annotation) if field else None
     fields = getattr(model, "model_fields", None)
     return f"; known here: {', '.join(fields)}" if fields else ""

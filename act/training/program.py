@@ -13,7 +13,7 @@ from act.paddle_setup import CPU, paddle
 from act.params import OptimizerName, Schedule
 from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
 from act.samples import Array
-from act.training.graph import add_shapes_for_gradients, make_parameter, without_ends
+from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
 from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss
 from act.training.optimisers import make_optimizer, make_rate
@@ -195,6 +195,7 @@ def build(
         make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
+    use_onednn(program)
     result = TrainingProgram(
         student,
         program,

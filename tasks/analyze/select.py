@@ -5,7 +5,8 @@ from the user's target, budget and strategy. Nothing measured decides, and no fi
 changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
 
 `strategy.json`: `strategy` [{name, why}], `quantize`, `search` (try several settings of post-training quantization, not
-only the first), `train` (train where that misses the budget), `precisions` {engine: [{name, why}]}, `why`.
+only the first), `train` (train where that misses the budget), `train_always` (and where it does not), `precisions`
+{engine: [{name, why}]}, `why`.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ class Strategy:
     Attributes:
         parts: (name in ACT's vocabulary, reason), in order.
         why: one sentence on the whole.
+        obeyed: whether the user fixed it, so that training is done whether it is needed or not.
     """
 
     parts: list[tuple[StrategyName, str]] = field(default_factory=list)
     why: str = ""
+    obeyed: bool = False
 
     @property
     def names(self) -> set[StrategyName]:
@@ -49,6 +52,7 @@ class Strategy:
             "quantize": bool(self.names & {"QuantPost", "HyperParameterOptimization", "QuantAware"}),
             "search": "HyperParameterOptimization" in self.names,
             "train": "QuantAware" in self.names,
+            "train_always": "QuantAware" in self.names and self.obeyed,
             "why": self.why,
         }
 
@@ -76,7 +80,8 @@ def _obey(job: Job) -> Strategy:
     parts: list[tuple[StrategyName, str]] = []
     if job.strategy != "auto":
         parts = [(name, "asked for in params.yaml") for name in job.strategy]
-    return Strategy(parts, "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression")
+    why = "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression"
+    return Strategy(parts, why, obeyed=True)
 
 
 def choose(job: Job, analysis: dict[str, Any]) -> Strategy:

@@ -108,6 +108,7 @@ def test_a_fixed_strategy_is_obeyed(job: Job) -> None:
     assert asked.parts == [("QuantPost", "asked for in params.yaml")]
     trained = _obey(job.model_copy(update={"strategy": ["QuantAware", "Distillation"]})).to_json()
     assert [part["name"] for part in trained["strategy"]] == ["QuantAware", "Distillation"]
+    assert trained["train"] and trained["train_always"]
     assert trained["quantize"] and trained["train"] and not trained["search"]
     searched = _obey(job.model_copy(update={"strategy": ["HyperParameterOptimization"]})).to_json()
     assert searched["quantize"] and searched["search"] and not searched["train"]
