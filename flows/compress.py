@@ -47,7 +47,7 @@ from flows.turnstile import Turnstile
 RETRIES = 1
 RETRY_DELAY_SECONDS = 3
 # These start inference engines or train, and so depend on what else the machine does; the others only read and write.
-MAY_FAIL_IN_PASSING = ("analyze", "ptq_search", "refine", "qat", "export", "benchmark")
+MAY_FAIL_IN_PASSING = ("analyze", "prune", "ptq_search", "refine", "qat", "export", "benchmark")
 DEFAULT_LIMIT = 2
 MOST_STAGES_OF_A_RUN = 256
 

@@ -79,6 +79,19 @@ class Costs:
         return cost
 
 
+def multiply_adds(model: InferenceModel, batch: Mapping[str, Array]) -> dict[str, int]:
+    """The multiply-adds of each layer for one sample, by the name of its output.
+
+    Args:
+        batch: one sample.
+    """
+    trace = Trace(model)
+    ops = [op for op in model.ops if op.type in (*_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS)]
+    wanted = list(dict.fromkeys(name for op in ops for name in (main_output(op), _activation(op))))
+    sizes = dict(zip(wanted, (int(value.size) for value in model.run(batch, wanted))))
+    return {main_output(op): _multiply_adds(trace, op, sizes) for op in ops}
+
+
 def _activation(op: Any) -> str:
     return str(op.input("Input" if op.type in (*_CONVOLUTIONS, *_TRANSPOSED) else "X")[0])
 

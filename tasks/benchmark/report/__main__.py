@@ -122,7 +122,7 @@ def _manifest(
             "how_to_load": how_to_load(row, job.target.threads),
         },
         "why": choice.why,
-        "compressed": row.precision != "fp32",
+        "compressed": not row.is_reference,
         "budget": {
             **job.budget.model_dump(),
             "met": (figures.speedup.value if figures.speedup else 1.0) >= job.budget.min_speedup,

@@ -105,7 +105,7 @@ def render(inputs: Inputs) -> str:
         name=inputs.name,
         measured_at=str(inputs.measurements.get("measured_at", "")).replace("T", " ").removesuffix("+00:00"),
         headline=_headline(inputs),
-        won=choice.winner.precision != "fp32",
+        won=not choice.winner.is_reference,
         why=choice.why,
         tiles=_tiles(choice, job.budget),
         warnings=_warnings(inputs),
@@ -147,7 +147,7 @@ def _headline(inputs: Inputs) -> dict[str, str]:
     choice, batch = inputs.choice, inputs.job.target.batch
     unit = "one inference" if batch == 1 else f"one inference of {batch} samples"
     latency = milliseconds(choice.figures.median_ms)
-    if choice.winner.precision == "fp32":
+    if choice.winner.is_reference:
         return {
             "claim": "fp32 stays the fastest",
             "sentence": f"{title(choice.winner)}: {unit} takes {latency} at a quality of {choice.figures.quality:.4f}.",
@@ -168,16 +168,16 @@ def _headline(inputs: Inputs) -> dict[str, str]:
 
 def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
     figures, fp32 = choice.figures, choice.fp32
-    reference = next(v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.name == "fp32")
+    reference = next(v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.is_reference)
     tiles = [
         {
             "name": "Latency",
-            "before": milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
+            "before": milliseconds(fp32.median_ms) if not choice.winner.is_reference else "",
             "value": milliseconds(figures.median_ms),
             "note": f"median; 80 % of runs {milliseconds(figures.p10_ms)} to {milliseconds(figures.p90_ms)}",
         }
     ]
-    if figures.speedup is not None and choice.winner.precision != "fp32":
+    if figures.speedup is not None and not choice.winner.is_reference:
         tiles.append(
             {
                 "name": "Speed-up",
@@ -187,7 +187,7 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
             }
         )
     if figures.drop is not None:
-        moved = choice.winner.precision != "fp32"
+        moved = not choice.winner.is_reference
         tiles.append(
             {
                 "name": "Quality",
@@ -262,11 +262,11 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "spread": f"{three_digits(figures.p10_ms)}{TO}{three_digits(figures.p90_ms)}",
         "bar": charts.latency_bar(figures, slowest, engine),
         "speedup": factor(figures.speedup.value) if figures.speedup else NOTHING,
-        "speedup_interval": between(figures.speedup, 2) if figures.speedup and row.precision != "fp32" else "",
+        "speedup_interval": between(figures.speedup, 2) if figures.speedup and not row.is_reference else "",
         "quality": f"{figures.quality:.4f}",
         "beside": ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.beside.items()),
         "drop": loss(figures.drop.value) if figures.drop else NOTHING,
-        "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
+        "drop_interval": between(figures.drop, 4) if figures.drop and not row.is_reference else "",
         "memory": size(figures.peak_rss_bytes),
         "layers": executed(figures.operators).share if row.precision != "fp32" else "",
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
@@ -343,10 +343,10 @@ def _kernels(choice: Choice) -> dict[str, Any] | None:
     """Where the time of an inference goes: fp32 beside the winner, or beside the fastest int8 where fp32 won, all on
     the winner's engine."""
     here = [v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.figures is not None]
-    fp32 = next((row for row in here if row.name == "fp32"), None)
+    fp32 = next((row for row in here if row.is_reference), None)
     int8 = [row for row in here if "int8" in row.precision]
     fastest = min(int8, key=_median, default=None)
-    other = choice.winner if choice.winner.precision != "fp32" else fastest
+    other = choice.winner if not choice.winner.is_reference else fastest
     if fp32 is None or other is None or not _groups_of(fp32) or not _groups_of(other):
         return None
     kinds = dict.fromkeys(str(group["kind"]) for row in (fp32, other) for group in _groups_of(row))
