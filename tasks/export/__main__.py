@@ -2,8 +2,9 @@
 
 Reads the models of `prepare` and `prune`, the candidates of `refine` that `qat_plan` keeps, and the trained model of
 `qat` where there is one. Writes a folder for fp32, for a pruned model (`pruned`, in fp32) and for each int8 candidate,
-and `candidates.json`, which names the files of each candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's. With
-`paddle_lite` or `tensorrt` among the target's engines also their files.
+and `candidates.json`, which names the files of each candidate for each engine, their sizes, and how far each file's
+outputs lie from the simulated quantized model's. With `paddle_lite` or `tensorrt` among the target's engines also their
+files.
 """
 
 from __future__ import annotations

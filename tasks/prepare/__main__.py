@@ -1,7 +1,8 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
-Writes `model/` (the normalised fp32 model), `batch_norms.npz` (gamma of what was folded, by weight), `calibration/`, `evaluation/`, for the metric `similarity` also
-`reference/` (the fp32 outputs of the evaluation samples), and `prepare.json`. The user's files are only read.
+Writes `model/` (the normalised fp32 model), `batch_norms.npz` (gamma of each folded batch norm, by weight),
+`calibration/`, `evaluation/`, for the metric `similarity` also `reference/` (the fp32 outputs of the evaluation
+samples), and `prepare.json`. The user's files are only read.
 """
 
 from __future__ import annotations

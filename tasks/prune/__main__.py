@@ -2,7 +2,7 @@
 
 Reads the strategy of `select`, and the model, the samples and the batch norms of `prepare`. Writes `model/`, the fp32
 model to go on with, and `prune.json`: `pruned`, `why`, `steps` (what each strategy did, with the quality on the engine
-before it, before training and after it), `sparse` {weight: share of zeros and pattern}, `multiply_adds` {layer: number},
+before it, before training and after it), `sparse` {weight: share of zeros, pattern}, `multiply_adds` {layer: number},
 `parameters`, and the qualities. Where nothing is pruned `model/` is the prepared one.
 
 What was done is kept beside the artefacts until the stage has ended, so that a killed one goes on.

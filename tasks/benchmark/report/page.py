@@ -51,6 +51,7 @@ _HALF = (476, 240)
 _SHOWN_LAYERS = 12
 _SHOWN_OPERATORS = 15
 _SHOWN_COLUMNS = 7
+_NO_FASTER = 1.03
 _SHARES = ("latency_share", "share_of_latency", "share", "time_share")
 
 
@@ -70,6 +71,7 @@ class Inputs:
         search: the content of `trials.json` of the PTQ search.
         refined: the content of `refine.json`.
         training: the content of `qat.json`.
+        pruning: the content of `prune.json`.
         analysis: the content of `analysis.json`.
         strategy: the content of `strategy.json`.
         stages: name, outcome and seconds of each stage.
@@ -86,6 +88,7 @@ class Inputs:
     search: Mapping[str, Any]
     refined: Mapping[str, Any]
     training: Mapping[str, Any]
+    pruning: Mapping[str, Any]
     analysis: Mapping[str, Any]
     strategy: Mapping[str, Any]
     stages: Sequence[Mapping[str, Any]]
@@ -129,6 +132,7 @@ def render(inputs: Inputs) -> str:
         importance=_importance(inputs),
         refinements=_refinements(inputs),
         training=_training(inputs),
+        pruning=_pruning(inputs),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
         stages=_stages(inputs.stages),
@@ -495,6 +499,69 @@ def _training(inputs: Inputs) -> dict[str, Any] | None:
         if len(points) > 1:
             curves.append(charts.curve(points, name, *_HALF))
     return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
+
+
+def _pruning(inputs: Inputs) -> dict[str, Any] | None:
+    """What each pruning strategy did; None where nothing was pruned."""
+    if not inputs.pruning.get("pruned"):
+        return None
+    steps, layers, curves = [], [], []
+    for step in inputs.pruning["steps"]:
+        steps.append(
+            {
+                "name": step["name"],
+                "before": f"{float(step['quality_before']):.4f}",
+                "pruned": _number(step["quality_pruned"], "{:.4f}"),
+                "after": f"{float(step['quality_after']):.4f}",
+                "why": f"{step['why']}; {step['training']}",
+            }
+        )
+        layers += [
+            {
+                "strategy": step["name"],
+                "name": row["name"],
+                "kept": row["kept"],
+                "of": row["of"],
+                "bar": charts.share_bar(row["kept"] / row["of"]),
+                "why": row.get("why") or row.get("note") or "",
+            }
+            for row in step["layers"]
+        ]
+        points = [(float(e["step"]), float(e["quality"])) for e in step["history"]]
+        if len(points) > 1:
+            curves.append(charts.curve(points, f"quality, {step['name']}", *_HALF))
+    parameters = inputs.pruning["parameters"]
+    return {
+        "steps": steps,
+        "layers": layers,
+        "curves": curves,
+        "before": f"{parameters['before'] / 1e6:.2f}",
+        "after": f"{parameters['after'] / 1e6:.2f}",
+        "sparse": _sparsity(inputs),
+    }
+
+
+def _sparsity(inputs: Inputs) -> str:
+    """What zeros in single weights bring on each engine, as measured; empty where there are none."""
+    sparse: Mapping[str, Mapping[str, Any]] = inputs.pruning["sparse"]
+    if not sparse:
+        return ""
+    share = sum(float(each["zeros"]) for each in sparse.values()) / len(sparse)
+    pattern = next((f" in the pattern {each['pattern']}" for each in sparse.values() if each["pattern"]), "")
+    told = f"On average {share:.0%} of the values of {len(sparse)} weights are zero{pattern}."
+    thinner = any(step["name"] in ("ChannelPrune", "TransformerPrune") for step in inputs.pruning["steps"])
+    for verdict in inputs.choice.verdicts:
+        row = verdict.row
+        if row.name != "pruned" or row.figures is None or row.figures.speedup is None:
+            continue
+        speed, engine = row.figures.speedup, ENGINE_NAMES.get(row.engine, row.engine)
+        if thinner:
+            told += f" {engine}: {factor(speed.value)} as fast as fp32, with what was cut out before."
+        elif speed.low > _NO_FASTER:
+            told += f" {engine}: {factor(speed.value)} as fast as fp32."
+        else:
+            told += f" They bring no speed on {engine} ({factor(speed.value)}), whose kernels multiply zeros as well."
+    return told + " The files hold the zeros and are no smaller, unless they are compressed."
 
 
 def _operators(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
