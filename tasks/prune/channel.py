@@ -78,7 +78,10 @@ def cut(
         inputs: of the layers that read them.
     """
     removed = {name: least_important(scores[name], count) for name, count in gone.items() if count}
-    return shrink(compensated(model, plan, removed, inputs), plan, removed)
+    filled = compensated(model, plan, removed, inputs)
+    result = shrink(filled, plan, removed)
+    filled.discard()
+    return result
 
 
 def _named(plan: Plan, settings: ChannelPrune) -> dict[str, float | None]:
@@ -156,7 +159,10 @@ def _by_sensitivity(
 
     def speedup_of(gone: Gone) -> float:
         # Beside the whole model each time, because the machine may be faster or slower than a minute ago.
-        return latency(model) / latency(cut(model, plan, gone, scores, inputs))
+        smaller = cut(model, plan, gone, scores, inputs)
+        found = latency(model) / latency(smaller)
+        smaller.discard()
+        return found
 
     reached = for_speedup(target, lambda share: for_cost(groups, curves, costs, share), speedup_of)
     return reached.gone, _told(reached, target)

@@ -79,12 +79,19 @@ def finetune(
         weight_decay=settings.weight_decay,
         masks=masks,
     )
+
+    def quality(weights: dict[str, Array]) -> float:
+        state = with_weights(model, weights)
+        found = evaluate(state)
+        state.discard()
+        return found
+
     done = fit(
         training,
         teachers,
         samples,
         settings,
-        lambda weights: evaluate(with_weights(model, weights)),
+        quality,
         checkpoint=checkpoint,
         after_step=None if gradual is None else gradual.after_step,
         counts=None if gradual is None else gradual.counts,

@@ -138,8 +138,11 @@ def measure_curves(
             count = in_blocks(group, ratio)
             if count > gone[-1]:
                 removed = {key(group): least_important(scores[key(group)], count)}
-                smaller = shrink(compensated(model, plan, removed, inputs), plan, removed)
+                filled = compensated(model, plan, removed, inputs)
+                smaller = shrink(filled, plan, removed)
                 error = sensitivity.error(smaller)
+                filled.discard()
+                smaller.discard()
                 gone.append(count)
                 errors.append(max(errors[-1], error if np.isfinite(error) else 1.0))
         curves[key(group)] = Curve(tuple(gone), tuple(errors))

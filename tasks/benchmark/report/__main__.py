@@ -1,8 +1,8 @@
 """`python -m tasks.benchmark.report --job NAME`: pick the winner, fill `deploy/NAME`, write the report.
 
 Reads what `benchmark` measured and what the other stages left; measures nothing. Writes the figures that DVC shows to
-`artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`, `pruning.csv`), and the user's result to
-`deploy/NAME`: the models, `manifest.json`, `report.html` and its twin for scripts, `report.json`.
+`artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`, `pruning.csv`), and the
+user's result to `deploy/NAME`: the models, `manifest.json`, `report.html` and its twin for scripts, `report.json`.
 """
 
 from __future__ import annotations
