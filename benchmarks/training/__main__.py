@@ -1,8 +1,8 @@
 """`python -m benchmarks.training`: what training and pruning win back, and how fast what comes of them is.
 
 Parts: `recogniser` (quantization-aware training with distillation beside PaddleSlim's), `mobilenet` (channels pruned,
-with and without int8; zeros in single weights) and `transformer` (heads and width pruned, with int8). Each measures on samples that
-took no part in training, on OpenVINO with one thread; models are timed in turns of random order.
+with and without int8; zeros in single weights) and `transformer` (heads and width pruned, with int8). Each measures on
+samples that took no part in training, on OpenVINO with one thread; models are timed in turns of random order.
 
 Prints tables, writes `benchmarks/results/training.json`, and ends with code 1, naming each figure that was not reached.
 """

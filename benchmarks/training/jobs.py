@@ -52,7 +52,7 @@ def settings(model: Path, data: Path, metric: str, **sections: Any) -> dict[str,
         "metric": metric,
         "target": {"engines": [ENGINE], "threads": 1},
         "strategy": [],
-        **dict.fromkeys(names, {}),
+        **{name: {} for name in names},
         **sections,
     }
 
@@ -104,7 +104,7 @@ def measure(models: Mapping[str, Model], samples: Path, metric: Any) -> None:
 
 
 def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, Any]]:
-    """By model: quality and what it loses, latency and how many times faster it is, bytes of the file, and compressed."""
+    """By model: quality and what it loses, latency and speed-up, bytes of the file, also compressed."""
     fp32 = models[reference]
     result = {}
     for name, model in models.items():

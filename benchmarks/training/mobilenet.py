@@ -30,8 +30,8 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
     made = mobilenet.ensure()
     _write_samples(folder)
     model = made / "model"
-    search = {**SEARCH, "calibration": {"batch_num": [8]}}
-    job = {"metric": "top1", "model": model, "data": folder / "search"}
+    search: dict[str, Any] = {**SEARCH, "calibration": {"batch_num": [8]}}
+    job: dict[str, Any] = {"metric": "top1", "model": model, "data": folder / "search"}
     every = {
         "int8": jobs.settings(**job, **search, strategy=INT8),
         "channels": jobs.settings(

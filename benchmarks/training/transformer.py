@@ -1,7 +1,7 @@
 """A BERT-like encoder, trained here on MNIST's rows as words, with fewer heads and less width, and in int8.
 
 28 rows of 28 pixels are a sequence of 28 vectors; four layers with eight heads. `TransformerPrune` and its training see
-4,096 training images without their labels; what is kept is chosen by 2,000 others, and all is judged by the test images.
+4,096 training images without their labels; what is kept is chosen by 2,000 others; all is judged by the test images.
 """
 
 from __future__ import annotations
@@ -71,8 +71,12 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
     kept = slice(trained, trained + SEEN)
     _save(folder / "search", rows[:UNLABELLED], rows[kept], train.labels[kept])
     _save(folder / "test", rows[:8], _rows(test), test.labels)
-    job = {"metric": "top1", "model": folder / "model", "data": folder / "search"}
-    search = {"ptq_search": {"max_quant_count": 8}, "refine": {"candidates": 0}, "calibration": {"batch_num": [8]}}
+    job: dict[str, Any] = {"metric": "top1", "model": folder / "model", "data": folder / "search"}
+    search: dict[str, Any] = {
+        "ptq_search": {"max_quant_count": 8},
+        "refine": {"candidates": 0},
+        "calibration": {"batch_num": [8]},
+    }
     every = {
         "int8": jobs.settings(**job, **search, strategy=INT8),
         "pruned": jobs.settings(**job, **search, strategy=["TransformerPrune", *INT8], prune=dict(TRAINING)),
@@ -107,9 +111,7 @@ def misses(found: dict[str, dict[str, Any]]) -> list[str]:
     if pruned["loss"]["value"] > LARGEST_LOSS:
         missed.append(f"with fewer heads and less width {pruned['loss']['value']:.4f} is lost, {LARGEST_LOSS} allowed")
     if pruned["times_fp32"]["low"] <= 1:
-        missed.append(
-            f"with fewer heads and less width it is {pruned['times_fp32']['value']:.2f} times as fast as fp32"
-        )
+        missed.append(f"with fewer heads and less width {pruned['times_fp32']['value']:.2f} times as fast as fp32")
     int8 = [entry["loss"]["value"] for name, entry in found.items() if name.startswith("pruned int8")]
     if not int8:
         missed.append("the search gave no int8 model of the pruned encoder")
