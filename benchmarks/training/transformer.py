@@ -29,7 +29,7 @@ INT8 = ["HyperParameterOptimization", "QuantPost"]
 Rows = npt.NDArray[np.float32]
 
 
-class Encoder(paddle.nn.Layer):  # type: ignore[misc]
+class Encoder(paddle.nn.Layer):
     """Rows [N, rows, pixels] in, logits [N, classes] out, by way of the first place, as BERT does it.
 
     Args:
