@@ -481,7 +481,7 @@ class GmpConfig(Settings):
     tunning_iterations: int | None = Field(
         default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
     )
-    resume_iteration: int = Field(default=0, le=0, ge=0, description="a stage that was stopped goes on by itself")
+    resume_iteration: int = Field(default=-1, ge=-1, le=0, description="a stage that was stopped goes on by itself")
     pruning_steps: int = Field(default=100, ge=1, description="how many times the ratio is raised")
     initial_ratio: float = Field(default=0.15, ge=0, lt=1, description="share of zeros at the first of them")
 
