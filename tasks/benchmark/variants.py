@@ -93,7 +93,7 @@ def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
     ]
     if sum(candidate.is_reference and candidate.precision == "fp32" for candidate in candidates) != 1:
         raise InputError(
-            f"{folder}/candidates.json: must name one candidate `{REFERENCE}` in fp32; run the stage `export` again"
+            f"{folder}/candidates.json: must name one fp32 candidate, `{REFERENCE}`; run the stage `export` again"
         )
     return candidates
 
