@@ -65,6 +65,9 @@ def finetune(
     Raises:
         InputError: what is to be compared does not exist.
     """
+    if all(spec.dtype != "float32" for spec in model.fetch_specs()):
+        why = "nothing was trained: no output of the model is float32, and whole numbers say nothing of which way to go"
+        return Tuned(model, why, evaluate(model), complete=gradual is None)
     parts = plan(distillation, model, teachers, next(samples.batches(settings.batch_size)))
     training = build(
         model,

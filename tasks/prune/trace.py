@@ -457,7 +457,14 @@ def _reshape(trace: Trace, op: Any) -> dict[str, Axes] | None:
     if op.type == "reshape2" and not _shape_can_be_changed(trace, op):
         return None
     found = reshaped(trace.atoms, trace.of(source), trace.shape(source), trace.shape(target), trace.heads.extend)
-    return None if found is None else {target: found}
+    if found is None:
+        return None
+    names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
+    for name, axis in zip(names, found):
+        maker = trace.makers.get(name)
+        if maker is None or maker.type != "fill_constant":
+            trace._keep(axis, "its size is computed when the model runs")
+    return {target: found}
 
 
 def _shape_can_be_changed(trace: Trace, op: Any) -> bool:
