@@ -133,8 +133,8 @@ class TransformerPruneSection(Settings):
 
 class Gmp(Settings):
     stable_iterations: int | None = None
-    pruning_iterations: Number | None = None
-    tunning_iterations: Number | None = None
+    pruning_iterations: int | None = None
+    tunning_iterations: int | None = None
     resume_iteration: int | None = None
     pruning_steps: int | None = None
     initial_ratio: Number | None = None
