@@ -120,6 +120,15 @@ class InferenceModel:
             duplicate.set_weight(name, self.weight(name))
         return duplicate
 
+    def discard(self) -> None:
+        """Give the memory of the weights back; the model is of no use afterwards.
+
+        Paddle keeps every scope until the process ends, so that whoever makes hundreds of models must say so.
+        """
+        self._runner.close()
+        self.scope.drop_kids()
+        self.scope.erase(self.weight_names())
+
     def run(self, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> list[Array]:
         """Run the program in Paddle's executor.
 

@@ -24,7 +24,19 @@ ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", 
 EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite", "tensorrt"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
-StrategyName = Literal["QuantPost", "HyperParameterOptimization", "QuantAware", "Distillation"]
+StrategyName = Literal[
+    "QuantPost",
+    "HyperParameterOptimization",
+    "QuantAware",
+    "Distillation",
+    "ChannelPrune",
+    "UnstructurePrune",
+    "ASPPrune",
+    "TransformerPrune",
+]
+PRUNING: tuple[StrategyName, ...] = ("ChannelPrune", "UnstructurePrune", "ASPPrune", "TransformerPrune")
+QUANTIZING: tuple[StrategyName, ...] = ("QuantPost", "HyperParameterOptimization", "QuantAware")
+ChannelCriterion = Literal["l1_norm", "bn_scale", "geometry_median"]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
 ScheduleName = Literal[
@@ -105,16 +117,100 @@ class TextLines(Settings):
 
 
 class Arrays(Settings):
-    """The user's own samples: `calibration.npz` and `evaluation.npz`, one array a feed, first axis = samples.
+    """The user's own samples: one array a feed, first axis = samples, with or without an array `label`.
 
-    Samples of different shapes: all values one after another, and `NAME.shapes`, the shape of each sample.
+    Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
+    `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
+    values one after another, and `FEED.shapes`, the shape of each sample.
     """
 
     reader: Literal["arrays"]
-    path: str = Field(min_length=1, description="folder with calibration.npz and evaluation.npz (optional key: label)")
+    path: str = Field(
+        min_length=1,
+        description="folder with calibration.npz and evaluation.npz, or with the folders calibration/ and evaluation/",
+    )
 
 
-Data = Annotated[TextLines | Arrays, Field(discriminator="reader")]
+class ImageFolder(Settings):
+    """Pictures in a folder, in ImageNet's layout: a list names them, each with or without its class number."""
+
+    reader: Literal["image_folder"]
+    path: str = Field(min_length=1, description="folder that holds the pictures and the lists, at whatever depth")
+    calibration_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="text file inside the folder, a line `relative/path.jpg CLASS` a picture, the class optional; all "
+        "pictures of the folder, sorted, when left out",
+    )
+    evaluation_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="likewise; when left out, the pictures of `calibration_list` are dealt out to both",
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    resize: int | None = Field(
+        default=256, ge=1, le=8192, description="length of the shorter side; null: the picture is stretched to `size`"
+    )
+    size: list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="[height, width] cut from the middle; what the model's input asks for when left out",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    order: Literal["RGB", "BGR"] = "RGB"
+    scale: float = Field(
+        default=1 / 255, gt=0, description="an input is (pixel x scale - mean) / std, a pixel 0 to 255"
+    )
+    mean: list[float] = Field(default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="in this `order`")
+    std: list[Annotated[float, Field(gt=0)]] = Field(default=[0.229, 0.224, 0.225], min_length=1, max_length=3)
+
+    @model_validator(mode="after")
+    def _stretching_needs_no_crop(self) -> ImageFolder:
+        if self.resize is not None and self.size is not None and max(self.size) > self.resize:
+            raise ValueError(
+                f"`size` is {self.size}, larger than `resize` {self.resize}: raise that, or set it to null to stretch"
+            )
+        if {len(self.mean), len(self.std)} - {1, 3} or len(self.mean) != len(self.std):
+            raise ValueError("`mean` and `std` must both have one value, or both three")
+        return self
+
+
+class Function(Settings):
+    """A Python function of the user's that returns a loader: an iterable of batches, such as a `paddle.io.DataLoader`.
+
+    A batch is a dictionary of arrays by input, with or without `label`, or a list of arrays in the order of the
+    model's inputs, with or without the labels at its end. The first axis of each array counts the samples.
+    """
+
+    reader: Literal["function"]
+    path: str = Field(
+        min_length=1, description="file or folder that DVC follows: where the function is, or what it reads"
+    )
+    function: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="`package.module:function`, in the project's folder or an installed package",
+    )
+    evaluation_function: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="likewise for the evaluation samples; when left out, one loader's samples are dealt out to both",
+    )
+    settings: dict[str, bool | int | float | str | None] = Field(
+        default={}, max_length=64, description="keyword arguments of the functions"
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="samples at most")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="samples at most")
+
+
+Data = Annotated[TextLines | Arrays | ImageFolder | Function, Field(discriminator="reader")]
+_READERS: dict[str, type[Settings]] = {
+    "text_lines": TextLines,
+    "arrays": Arrays,
+    "image_folder": ImageFolder,
+    "function": Function,
+}
 
 
 class Target(Settings):
@@ -335,15 +431,137 @@ class TrainConfig(Settings):
     time_limit_minutes: float = Field(default=10.0, gt=0, le=60 * 24 * 7)
 
 
+PrunedRatio = Annotated[float, Field(gt=0, lt=1)]
+WeightNames = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+class ChannelPrune(Settings):
+    """Whole output channels are taken out of convolutions, and of all that goes with them."""
+
+    pruned_ratio: PrunedRatio | Annotated[list[PrunedRatio], Field(min_length=1)] | None = Field(
+        default=None,
+        description="share of the channels that goes, one for all layers or one for each of `prune_params_name`; "
+        "chosen layer by layer when left out",
+    )
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights of the convolutions that are pruned; all that can be when left out"
+    )
+    criterion: ChannelCriterion = "l1_norm"
+    target_speedup: float | None = Field(
+        default=None,
+        gt=1,
+        le=100,
+        description="ratios are chosen so that the model is this many times faster on the target's first engine",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> ChannelPrune:
+        if self.pruned_ratio is not None and self.target_speedup is not None:
+            raise ValueError("`pruned_ratio` and `target_speedup` both say how much is pruned: choose one of them")
+        if isinstance(self.pruned_ratio, list):
+            names = len(self.prune_params_name or [])
+            if len(self.pruned_ratio) != names:
+                raise ValueError(
+                    f"`pruned_ratio` lists {len(self.pruned_ratio)} ratios for {names} names in `prune_params_name`: "
+                    "give each name one ratio, or all the same"
+                )
+        return self
+
+
+class GmpConfig(Settings):
+    """The steps of gradual magnitude pruning. What is left out is a share of all steps of the training.
+
+    ACT's names, and its spelling of `tunning_iterations`.
+    """
+
+    stable_iterations: int | None = Field(default=None, ge=0, description="steps before pruning; 0 when left out")
+    pruning_iterations: int | None = Field(
+        default=None, ge=1, description="steps over which weights become zero; half of all when left out"
+    )
+    tunning_iterations: int | None = Field(
+        default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
+    )
+    resume_iteration: int = Field(default=-1, ge=-1, le=0, description="a stage that was stopped goes on by itself")
+    pruning_steps: int = Field(default=100, ge=1, description="how many times the ratio is raised")
+    initial_ratio: float = Field(default=0.15, ge=0, lt=1, description="share of zeros at the first of them")
+
+
+class UnstructurePrune(Settings):
+    """Single weights of smallest magnitude become zero."""
+
+    prune_strategy: Literal["base", "gmp"] = Field(
+        default="gmp", description="`base`: all of them before training; `gmp`: more and more while it goes on"
+    )
+    prune_mode: Literal["ratio", "threshold"] = "ratio"
+    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of zeros, for the mode `ratio`")
+    threshold: float = Field(default=0.01, gt=0, description="magnitude below which weights go, for `threshold`")
+    gmp_config: GmpConfig = GmpConfig()
+    prune_params_type: Literal["conv1x1_only"] | None = Field(
+        default=None, description="`conv1x1_only`: no weights but those of 1x1 convolutions"
+    )
+    local_sparsity: bool = Field(
+        default=False, description="`ratio` holds for each layer rather than for all of them together"
+    )
+
+    @model_validator(mode="after")
+    def _gmp_has_a_ratio(self) -> UnstructurePrune:
+        if (
+            self.prune_strategy == "gmp"
+            and self.prune_mode == "threshold"
+            and "prune_strategy" in self.model_fields_set
+        ):
+            raise ValueError("`gmp` raises a ratio step by step: use `prune_mode: ratio`, or `prune_strategy: base`")
+        if self.prune_strategy == "gmp" and self.prune_mode == "ratio" and self.gmp_config.initial_ratio > self.ratio:
+            raise ValueError(
+                f"`gmp_config.initial_ratio` is {self.gmp_config.initial_ratio:g}, more than the `ratio` of "
+                f"{self.ratio:g} that it shall rise to"
+            )
+        return self
+
+    @property
+    def gradual(self) -> bool:
+        """Whether zeros become more while the training goes on; a threshold makes all of them at once."""
+        return self.prune_strategy == "gmp" and self.prune_mode == "ratio"
+
+
+class ASPPrune(Settings):
+    """Of every four weights in a row along the input channels two become zero: the 2:4 pattern of NVIDIA's GPUs."""
+
+    prune_params_name: WeightNames | None = Field(
+        default=None, description="weights that are pruned; all that hold the pattern when left out"
+    )
+
+
+class TransformerPrune(Settings):
+    """Heads of attention and feed-forward width are taken out of a transformer."""
+
+    pruned_ratio: PrunedRatio = Field(default=0.25, description="share of the heads and of the width that goes")
+
+
+class Prune(TrainConfig):
+    """Pruning, and training after it with the fp32 model as teacher.
+
+    What is pruned, and in which order, the list in `strategy` says; the sub-sections say how.
+    """
+
+    epochs: int = Field(default=10, ge=1, le=100_000)
+    learning_rate: float = Field(default=3e-4, gt=0, le=1)
+    channel: ChannelPrune = ChannelPrune()
+    unstructured: UnstructurePrune = UnstructurePrune()
+    asp: ASPPrune = ASPPrune()
+    transformer: TransformerPrune = TransformerPrune()
+
+
 class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
+    learning_rate: float = Field(default=3e-5, gt=0, le=1)
     use_pact: bool = Field(
         default=False,
         description="clip activations where training finds it best (PACT), by the loss of what is cut off",
     )
     scale_trainable: bool = Field(
-        default=False, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
+        default=True, description="train the scales of activations and weights, too (LSQ), by the loss of rounding"
     )
     quantize_op_types: list[QuantizableOperator] | None = Field(
         default=None, min_length=1, description="others stay in float; as the candidate has them when left out"
@@ -354,7 +572,7 @@ class Qat(TrainConfig):
 
     @model_validator(mode="after")
     def _one_way_to_learn_ranges(self) -> Qat:
-        if self.use_pact and self.scale_trainable:
+        if self.use_pact and self.scale_trainable and "scale_trainable" in self.model_fields_set:
             raise ValueError(
                 "`use_pact` and `scale_trainable` both train the ranges of activations: choose one of them"
             )
@@ -471,26 +689,56 @@ class Job(Settings):
     target: Target
     budget: Budget
     strategy: Literal["auto"] | list[StrategyName] = Field(description="`auto`, or a list that is obeyed as it is")
+    act_config: str | None = Field(
+        default=None,
+        min_length=1,
+        description="ACT's YAML file that this entry was made from (`python -m flows.act_config`); what it says, the "
+        "entry must say, too, because DVC follows the entry",
+    )
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine
     distillation: Distillation
+    prune: Prune
     qat: Qat
     benchmark: Benchmark
 
     @field_validator("strategy")
     @classmethod
     def _distillation_needs_training(cls, strategy: Any) -> Any:
-        if "Distillation" in strategy and "QuantAware" not in strategy:
-            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`")
+        if "Distillation" in strategy and not {"QuantAware", *PRUNING} & set(strategy):
+            raise ValueError("`Distillation` alone trains nothing: add `QuantAware`, or one that prunes")
+        return strategy
+
+    @field_validator("strategy")
+    @classmethod
+    def _order_makes_sense(cls, strategy: Any) -> Any:
+        if strategy == "auto":
+            return strategy
+        if twice := {name for name in strategy if strategy.count(name) > 1}:
+            raise ValueError(f"{_quoted(twice)} stands twice")
+        prunes = [name for name in strategy if name in PRUNING]
+        quantizes = [place for place, name in enumerate(strategy) if name in QUANTIZING]
+        late = [name for name in prunes if quantizes and strategy.index(name) > quantizes[0]]
+        if late:
+            raise ValueError(f"{late[0]} must stand before {strategy[quantizes[0]]}: a quantized model is not pruned")
+        sparse = [name for name in prunes if name in ("UnstructurePrune", "ASPPrune")]
+        if len(sparse) > 1:
+            raise ValueError("`UnstructurePrune` and `ASPPrune` set the same weights to zero: choose one of them")
+        if sparse and prunes[-1] != sparse[0]:
+            raise ValueError(
+                f"{prunes[-1]} must stand before {sparse[0]}: channels that are cut out would break the pattern of "
+                "zeros"
+            )
         return strategy
 
     @model_validator(mode="after")
     def _strategy_fits_the_target(self) -> Job:
-        if self.strategy not in ("auto", []) and "int8" not in self.target.precisions:
+        quantizing = [] if self.strategy == "auto" else [name for name in self.strategy if name in QUANTIZING]
+        if quantizing and "int8" not in self.target.precisions:
             raise ValueError(
-                f"strategy {', '.join(self.strategy)} makes int8 models, but `target.precisions` lacks int8: add it, "
-                "or set `strategy: []`"
+                f"strategy {', '.join(quantizing)} makes int8 models, but `target.precisions` lacks int8: add it, "
+                "or take it out of `strategy`"
             )
         return self
 
@@ -601,7 +849,7 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
     """One line: for each wrong setting its key, the value found, and what is allowed."""
     parts = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"] if part not in ("text_lines", "arrays"))
+        key = ".".join(str(part) for part in problem["loc"] if part not in _READERS)
         allowed = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             parts.append(f"`{key}` is not a known key{_nearest(kind, problem['loc'])}")
@@ -610,6 +858,14 @@ def _explain(kind: type[Settings], origin: str, error: ValidationError) -> str:
         else:
             parts.append(f"`{key}` is {_short(problem['input'])}: {allowed}" if key else allowed)
     return f"{origin}: " + "; ".join(parts)
+
+
+def settings_in(annotation: Any) -> type[Settings] | None:
+    """The settings in an annotation such as `Qat | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return annotation
+    inner = (settings_in(part) for part in get_args(annotation))
+    return next((settings for settings in inner if settings is not None), None)
 
 
 def _short(value: Any) -> str:
@@ -627,10 +883,10 @@ def _nearest(kind: type[Settings], location: tuple[int | str, ...]) -> str:
             continue
         if model is Params:
             model = Job
-        elif part in ("text_lines", "arrays"):
-            model = {"text_lines": TextLines, "arrays": Arrays}[str(part)]
+        elif part in _READERS:
+            model = _READERS[str(part)]
         else:
             field = getattr(model, "model_fields", {}).get(part)
-            model = field.annotation if field else None
+            model = settings_in(field.annotation) if field else None
     fields = getattr(model, "model_fields", None)
     return f"; known here: {', '.join(fields)}" if fields else ""

@@ -150,7 +150,7 @@ class Samples:
         folder.mkdir(parents=True)
         named = dict(self.feeds) if self.labels is None else {**self.feeds, LABEL: self.labels}
         for position, ragged in enumerate(named.values()):
-            _save_flat(folder / f"{position}.values.npy", ragged.flat)
+            save_flat(folder / f"{position}.values.npy", ragged.flat)
             np.save(folder / f"{position}.shapes.npy", ragged.shapes, allow_pickle=False)
         write_json(
             folder / "samples.json",
@@ -180,7 +180,7 @@ class Samples:
         return cls(ragged, labels)
 
 
-def _save_flat(path: Path, flat: Array) -> None:
+def save_flat(path: Path, flat: Array) -> None:
     """The bytes that `numpy.save` writes, in pieces: a file that is mapped never is in memory as a whole."""
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(flat.dtype), "fortran_order": False, "shape": flat.shape}

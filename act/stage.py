@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from act.act_config import refuse_lagging
 from act.errors import exit_on_input_error
 from act.params import DEFAULT_PATH, Job, load_job
 
@@ -26,4 +27,6 @@ def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, 
     parser.add_argument("--params", type=Path, default=DEFAULT_PATH, help="the settings (default: %(default)s)")
     arguments = parser.parse_args()
     with exit_on_input_error():
-        yield arguments.job, load_job(arguments.job, arguments.params)
+        job = load_job(arguments.job, arguments.params)
+        refuse_lagging(arguments.job, job)
+        yield arguments.job, job

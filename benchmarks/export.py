@@ -2,9 +2,10 @@
 
 ONNX Runtime beside `onnxruntime.quantization.quantize_static` (U8S8, per channel, after its `quant_pre_process`),
 OpenVINO beside NNCF's default preset (`make peers`) and bfloat16, Paddle Inference and Paddle Lite's x86 runtime beside
-fp32. All get the same normalised fp32 model and the same calibration samples; one thread, batch 1, each variant in a
-process of its own, in turns of random order. Similarity is that of the outputs to fp32's. Paddle Lite (`make lite`)
-also writes its files for ARM, whose sizes are compared; what its x86 runtime cannot do is a row with its cause.
+fp32. All get the same normalised fp32 model and the same calibration samples; one thread on one core, batch 1, each
+variant in a process of its own, in turns of random order. Similarity is that of the outputs to fp32's. Paddle Lite
+(`make lite`) also writes its files for ARM, whose sizes are compared; what its x86 runtime cannot do is a row with its
+cause.
 
 Prints a table a model, writes `benchmarks/results/export.json`, and ends with code 1, naming each figure that was not
 reached. Takes about ten minutes on 2 cores.
@@ -32,6 +33,7 @@ from act.errors import exit_on_input_error
 from act.params import EngineName
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT
+from tasks.benchmark.pinning import pin, quietest_cores
 from tasks.benchmark.statistics import speedup, summary
 
 RESULT = ROOT / "benchmarks" / "results" / "export.json"
@@ -161,6 +163,10 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
                 running.append((row, process))
         order = random.Random(zoo.SEED)
         for number in range(rounds):
+            cores = quietest_cores(1)
+            for row, process in running:
+                if row.failure is None:
+                    pin(process.pid, cores)
             for row, process in order.sample(running, len(running)):
                 if row.failure is None:
                     with _failing_as_row(row):

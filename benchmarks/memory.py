@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -43,7 +44,9 @@ def _peaks(bench: Bench, count: int, folder: Path) -> dict[str, float]:
     started = time.perf_counter()
     drawing = _peak("prepare", folder)
     seconds = time.perf_counter() - started
-    select = folder / "artifacts" / "many" / "select"
+    artifacts = folder / "artifacts" / "many"
+    shutil.copytree(artifacts / "prepare" / "model", artifacts / "prune" / "model")
+    select = artifacts / "select"
     select.mkdir()
     (select / "strategy.json").write_text('{"schema_version": 1, "quantize": true}', encoding="utf-8")
     return {"calibrate": _peak("ptq_search.calibrate", folder), "prepare": drawing, "prepare_seconds": seconds}

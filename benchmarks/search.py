@@ -61,7 +61,7 @@ def compare(fp32: Floats, ours: Floats, theirs: Floats) -> Loss:
 
 def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     """Search, measure, print a table; what was found, and what was missed."""
-    for name in ("analyze", "analyze.select"):
+    for name in ("analyze", "analyze.select", "prune"):
         bench.stage(name)
     parts = {name: bench.stage(name) for name in ("ptq_search.calibrate", "ptq_search")}
     seconds = sum(parts.values())

@@ -187,7 +187,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     """What the search stage has before its first trial, made by the stages before it."""
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"table": job}}), encoding="utf-8")
-    for stage in ("prepare", "analyze", "analyze.select", "ptq_search.calibrate"):
+    for stage in ("prepare", "analyze", "analyze.select", "prune", "ptq_search.calibrate"):
         run_stage(stage, "table", folder)
     artifacts = folder / "artifacts" / "table"
     prepared = artifacts / "prepare"

@@ -33,10 +33,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from act.act_config import refuse_lagging
 from act.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.params import DEFAULT_PATH, Params, load
-from flows import result
+from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
 from flows.record import Outcome, Record, path_of
 from flows.run_stage import ProcessGroups, StageFailed, run_stage
@@ -46,7 +47,7 @@ from flows.turnstile import Turnstile
 RETRIES = 1
 RETRY_DELAY_SECONDS = 3
 # These start inference engines or train, and so depend on what else the machine does; the others only read and write.
-MAY_FAIL_IN_PASSING = ("analyze", "ptq_search", "refine", "qat", "export", "benchmark")
+MAY_FAIL_IN_PASSING = ("analyze", "prune", "ptq_search", "refine", "qat", "export", "benchmark")
 DEFAULT_LIMIT = 2
 MOST_STAGES_OF_A_RUN = 256
 
@@ -191,6 +192,7 @@ def check(params: Params, jobs: Sequence[str]) -> None:
                 f"{DEFAULT_PATH}: there is no job `{name}` under `jobs`; there are: {', '.join(params.jobs)}"
             )
         job = params.jobs[name]
+        refuse_lagging(name, job)
         for key, path in (("model.path", job.model.path), ("data.path", job.data.path)):
             if not Path(path).exists():
                 raise InputError(
@@ -229,6 +231,21 @@ def choose_cluster(trials_on: str | None) -> None:
     Cluster.from_environment()
 
 
+def _take_over(file: Path, jobs: Sequence[str]) -> None:
+    """Bring a job's entry up to date with an ACT configuration, and tell what changed.
+
+    Raises:
+        InputError: several jobs are named, or the configuration or what comes of it is wrong.
+    """
+    if len(jobs) != 1:
+        raise InputError("--act-config: name the one job that the file is for, with --job")
+    entry, translation = act_config.entry_of(file, jobs[0], {})
+    for warning in translation.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for change in act_config.write(jobs[0], entry):
+        print(f"{DEFAULT_PATH}: {change}")
+
+
 def _print(line: str) -> None:
     print(line, flush=True)
 
@@ -250,11 +267,19 @@ def main() -> int:
         default=DEFAULT_LIMIT,
         help="how many stages may run at once (default: %(default)s)",
     )
+    parser.add_argument(
+        "--act-config",
+        type=Path,
+        metavar="FILE",
+        help="first write what this ACT configuration says into the job's entry",
+    )
     parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
     arguments = parser.parse_args()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _leave)
     try:
+        if arguments.act_config is not None:
+            _take_over(arguments.act_config, arguments.job or [])
         params = load()
         jobs = list(params.jobs) if arguments.all else arguments.job
         check(params, jobs)

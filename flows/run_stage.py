@@ -139,7 +139,7 @@ def run_stage(name: str, root: Path, groups: ProcessGroups, emit: Callable[[str]
     started = time.monotonic()
     process = groups.start(name, root)
     try:
-        lines, how = _stream(process, emit)
+        lines, how = stream(process, emit)
         code = process.wait()
     finally:
         groups.end(process)
@@ -155,8 +155,11 @@ def _kill(group: int) -> None:
         pass
 
 
-def _stream(process: subprocess.Popen[bytes], emit: Callable[[str], None]) -> tuple[list[str], How]:
-    """Pass the output on, line by line; progress bars (lines that end in a carriage return) only now and then."""
+def stream(process: subprocess.Popen[bytes], emit: Callable[[str], None]) -> tuple[list[str], How]:
+    """Pass a process's output on, line by line, and give the last lines and what DVC said of the stage.
+
+    Progress bars, which are lines that end in a carriage return, are passed on only now and then.
+    """
     assert process.stdout is not None
     lines: list[str] = []
     how: How = "ran"

@@ -27,6 +27,7 @@ JOB: dict[str, Any] = {
     "ptq_search": {},
     "refine": {},
     "distillation": {},
+    "prune": {},
     "qat": {},
     "benchmark": {},
 }

@@ -20,6 +20,7 @@ from act.model import InferenceModel
 from act.params import TrainConfig
 from act.samples import Array, Samples
 from act.training.checkpoint import Checkpoint
+from act.training.graph import use_onednn
 from act.training.program import TrainingProgram
 from act.training.progress import Progress
 
@@ -108,7 +109,10 @@ class _Loop:
         counts: Callable[[int], bool],
     ) -> None:
         self._program, self._settings, self._evaluate = program, settings, evaluate
-        self._teachers = [teacher] if isinstance(teacher, InferenceModel) else list(teacher)
+        teachers = [teacher] if isinstance(teacher, InferenceModel) else teacher
+        self._teachers = [each.copy() for each in teachers]
+        for each in self._teachers:
+            use_onednn(each.program)
         self._after_step, self._counts = after_step, counts
         self._samples, self._groups = samples, samples.groups(settings.batch_size)
         self._total = count_steps(samples, settings)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,13 @@ _OBSERVER = "moving_average_abs_max_scale"
 
 def mark_float_layers(student: InferenceModel, scheme: Scheme) -> None:
     """Mark the layers that `insert_pairs` leaves in float."""
-    for op in student.ops:
-        if op.type in OPERATORS and op.output_arg_names[0] not in scheme.layers:
+    leave_in_float([op for op in student.ops if op.output_arg_names[0] not in scheme.layers])
+
+
+def leave_in_float(ops: Sequence[Any]) -> None:
+    """Mark operators that `insert_pairs` leaves in float."""
+    for op in ops:
+        if op.type in OPERATORS:
             op._set_attr("op_namescope", f"/{_SKIP}/")
 
 

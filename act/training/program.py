@@ -13,11 +13,11 @@ from act.paddle_setup import CPU, paddle
 from act.params import OptimizerName, Schedule
 from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
 from act.samples import Array
-from act.training.graph import add_shapes_for_gradients, make_parameter, without_ends
+from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
 from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss
 from act.training.optimisers import make_optimizer, make_rate
-from act.training.pairs import insert_pairs, mark_float_layers
+from act.training.pairs import insert_pairs, leave_in_float, mark_float_layers
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
@@ -188,13 +188,16 @@ def build(
         if scheme is not None and ranges is not None:
             factors, more = insert_learned(student, scheme, ranges)
             parameters += more
-        loss = add_loss(student)
-        if scheme is not None and ranges is None:  # what the loss multiplies is not quantized either
+        forward = student.ops
+        if scheme is not None and ranges is None:
             mark_float_layers(student, scheme)
+        loss = add_loss(student)  # which may rename what a layer makes
+        leave_in_float([op for op in student.ops if op not in forward])
         rate = make_rate(schedule or Schedule(), learning_rate, steps)
         make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
+    use_onednn(program)
     result = TrainingProgram(
         student,
         program,

@@ -5,12 +5,13 @@ sum as its last step. Only where both summands are rounded does it do so in int8
 network writes its sums in float and reads them again. These kernels know no zero point.
 
 An average of pixels that is rounded must be kept apart from its pool: else the pass gives the pool's input the range of
-the averages, which is far smaller, and clips it. Squeeze and excitation blocks then compute something else. A
-concatenation of signed and unsigned integers, as in ShuffleNetV2, ends with an error, and so stays in float.
+the averages, which is far smaller, and clips it. Squeeze and excitation blocks then compute something else. What is
+multiplied by a number, as by a dropout that scales, must be kept apart likewise. A concatenation of signed and unsigned
+integers, as in ShuffleNetV2, ends with an error, and so stays in float.
 
 The scales of a product's weight are taken from its values as if the matrix lay in memory the other way round, so that
-most columns are clipped. Such layers, and those without an int8 kernel, only have their weights stored in int8; the
-engine makes floats of them once, as it loads the model.
+most columns are clipped. Such layers only have their weights stored in int8; the engine makes floats of them once, as
+it loads the model.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from act.quantization import (
 )
 
 _PRODUCTS = ("matmul_v2", "mul")
+# What makes values of another range than it reads; `dropout` multiplies by what it keeps, in models that say so.
+_SCALES = ("pool2d", "dropout", "scale")
 # What hands integers on as they are, so that ranges spread through it.
 _HANDS_ON = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
 
@@ -52,7 +55,7 @@ def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     weights_only = [layer.name for layer in layers if _would_clip(model, layer)]
     result = quantize(model, scheme, weights_only)
-    _keep_averages_apart(result)
+    _keep_scaled_apart(result)
     _keep_mixtures_apart(result)
     if not scheme.further:
         return result
@@ -84,13 +87,14 @@ def clips(weight: npt.NDArray[np.float32]) -> bool:
     return bool(clipped > rounded)
 
 
-def _keep_averages_apart(model: InferenceModel) -> None:
-    """Put an operator that does nothing behind every average pool whose result is rounded."""
+def _keep_scaled_apart(model: InferenceModel) -> None:
+    """Put an operator that does nothing behind every average pool, and everything that scales, whose result is
+    rounded."""
     rounded = {op.input("X")[0] for op in model.ops if op.type == "quantize_linear"}
-    for pool in [op for op in model.ops if op.type == "pool2d" and op.attr("pooling_type") == "avg"]:
-        name = pool.output("Out")[0]
-        if name in rounded:
-            _keep_apart(model, pool, name)
+    for op in [op for op in model.ops if op.type in _SCALES]:
+        name = op.output("Out")[0]
+        if name in rounded and (op.type != "pool2d" or op.attr("pooling_type") == "avg"):
+            _keep_apart(model, op, name)
 
 
 def _keep_mixtures_apart(model: InferenceModel) -> None:

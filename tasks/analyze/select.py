@@ -4,8 +4,9 @@ First version: rules from the operator table's static facts, from the precisions
 from the user's target, budget and strategy. Nothing measured decides, and no figure of the budget is written unless it
 changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
 
-`strategy.json`: `strategy` [{name, why}], `quantize`, `search` (try several settings of post-training quantization, not
-only the first), `train` (train where that misses the budget), `precisions` {engine: [{name, why}]}, `why`.
+`strategy.json`: `strategy` [{name, why}], `prune` (names of those that prune, in order), `quantize`, `search` (try
+several settings of post-training quantization, not only the first), `train` (train where that misses the budget),
+`train_always` (and where it does not), `precisions` {engine: [{name, why}]}, `why`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError
-from act.params import EngineName, Job, StrategyName
+from act.params import PRUNING, EngineName, Job, StrategyName
 from act.stage import job_from_command_line
 
 # Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
@@ -32,10 +33,12 @@ class Strategy:
     Attributes:
         parts: (name in ACT's vocabulary, reason), in order.
         why: one sentence on the whole.
+        obeyed: whether the user fixed it, so that training is done whether it is needed or not.
     """
 
     parts: list[tuple[StrategyName, str]] = field(default_factory=list)
     why: str = ""
+    obeyed: bool = False
 
     @property
     def names(self) -> set[StrategyName]:
@@ -46,9 +49,11 @@ class Strategy:
         """As it stands in `strategy.json`."""
         return {
             "strategy": [{"name": name, "why": why} for name, why in self.parts],
+            "prune": [name for name, _ in self.parts if name in PRUNING],
             "quantize": bool(self.names & {"QuantPost", "HyperParameterOptimization", "QuantAware"}),
             "search": "HyperParameterOptimization" in self.names,
             "train": "QuantAware" in self.names,
+            "train_always": "QuantAware" in self.names and self.obeyed,
             "why": self.why,
         }
 
@@ -76,7 +81,8 @@ def _obey(job: Job) -> Strategy:
     parts: list[tuple[StrategyName, str]] = []
     if job.strategy != "auto":
         parts = [(name, "asked for in params.yaml") for name in job.strategy]
-    return Strategy(parts, "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression")
+    why = "the strategy is fixed in params.yaml" if parts else "params.yaml asks for no compression"
+    return Strategy(parts, why, obeyed=True)
 
 
 def choose(job: Job, analysis: dict[str, Any]) -> Strategy:

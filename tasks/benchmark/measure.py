@@ -110,7 +110,7 @@ def measure(
                 progress(f"quality of {variant.engine} {variant.label}")
                 return row, running
 
-            fp32 = next(candidate for candidate in candidates if candidate.precision == "fp32")
+            fp32 = next(candidate for candidate in candidates if candidate.is_reference)
             first = list(pool.map(start, [Variant(engine, fp32, "fp32") for engine in target.engines]))
             rest = []
             for row, _ in first:
@@ -120,7 +120,7 @@ def measure(
         everything.sort(key=lambda pair: target.engines.index(pair[0].variant.engine))
         running = [running for _, running in everything]
         references: dict[str, Measured] = {
-            row.variant.engine: row.measured for row, _ in everything if row.variant.precision == "fp32"
+            row.variant.engine: row.measured for row, _ in everything if row.variant.is_reference
         }
         noise = rounds.time_in_rounds(running, references, target.batch, target.threads, settings, progress)
     return Measurement([row for row, _ in everything], noise, rounds.stream_count(settings, target.threads))
@@ -179,9 +179,7 @@ def to_json(measurement: Measurement, seed: int) -> dict[str, Any]:
     that reference failed.
     """
     references = {
-        row.variant.engine: row
-        for row in measurement.rows
-        if row.variant.precision == "fp32" and row.measured.failure is None
+        row.variant.engine: row for row in measurement.rows if row.variant.is_reference and row.measured.failure is None
     }
     return {
         "noise": measurement.noise,

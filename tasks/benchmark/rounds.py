@@ -18,6 +18,7 @@ import numpy as np
 
 from act.engines import EngineFailure, EngineProcess, LoadInfo, WarmUp
 from act.params import Timing
+from tasks.benchmark.pinning import all_cores, pin, quietest_cores
 from tasks.benchmark.quiet import Watch
 from tasks.benchmark.statistics import Floats, speedup, summary
 
@@ -122,14 +123,21 @@ def time_in_rounds(
         progress: told after each round what was done.
 
     Returns:
-        How quiet the machine was: plain JSON values, as `Watch.end` gives them.
+        How quiet the machine was: plain JSON values, as `Watch.end` gives them, and `pinned_to_cores`: in each round
+        everything but throughput is timed on those of them that are least busy then.
     """
+    _pin(everything, quietest_cores(threads))
     for running in everything:
         if running.measured.failure is None:
             _warm_up(running, batch)
     order = random.Random(settings.seed)
     watch = Watch()
+    used: set[int] = set()
     for number in range(settings.rounds):
+        # Anew in each round, for what else the machine does may have moved.
+        cores = quietest_cores(threads)
+        used.update(cores)
+        _pin(everything, cores)
         watch.next_round(_pids(everything))
         for running in _shuffled(everything, order):
             watch.time_reference()
@@ -137,6 +145,7 @@ def time_in_rounds(
         progress(f"latency, round {number + 1} of {settings.rounds}")
     ran = {name: measured for name, measured in references.items() if measured.failure is None}
     noise = watch.end(_pids(everything), {name: measured.main.rounds for name, measured in ran.items()})
+    _pin(everything, all_cores())
     for running in _shuffled(everything, order):
         try:
             running.measured.peak_rss_bytes = running.process.peak_rss_bytes()
@@ -148,7 +157,12 @@ def time_in_rounds(
         if running.measured.failure is None:
             running.measured.operators = _operators(running.process)
             running.measured.kernels = _kernels(running.process, running.measured.main.samples, batch)
-    return noise
+    return {**noise, "pinned_to_cores": sorted(used)}
+
+
+def _pin(everything: Sequence[Running], cores: Sequence[int]) -> None:
+    for pid in _pids(everything):
+        pin(pid, cores)
 
 
 def _pids(everything: Sequence[Running]) -> list[int]:

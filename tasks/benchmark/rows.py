@@ -116,6 +116,11 @@ class MeasuredVariant:
     failure: Failure | None
 
     @property
+    def is_reference(self) -> bool:
+        """Whether it is the fp32 model, which all others are compared with; a pruned model may run in fp32, too."""
+        return self.name == "fp32"
+
+    @property
     def key(self) -> str:
         """`engine/name`, unique within a job."""
         return f"{self.engine}/{self.name}"

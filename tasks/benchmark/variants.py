@@ -15,13 +15,15 @@ from act.engines import RuntimePrecision
 from act.errors import InputError
 from act.params import EngineName, Target
 
+REFERENCE = "fp32"
+
 
 @dataclass(frozen=True)
 class Candidate:
     """One model that the export stage wrote.
 
     Attributes:
-        name: such as `fp32` or `int8-ptq`.
+        name: such as `fp32`, which is the reference, `pruned` or `int8-ptq`.
         precision: how it is stored, `fp32` or `int8`.
         files: for each engine the file or folder that it loads.
         bytes: size of those files.
@@ -33,6 +35,11 @@ class Candidate:
     files: dict[str, Path]
     bytes: dict[str, int]
     refused: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the model that all others are compared with."""
+        return self.name == REFERENCE
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,17 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Short name, unique within an engine: `fp32`, `bf16`, `int8-ptq`, `int8-ptq+bf16`."""
-        if self.candidate.precision == "fp32":
+        """Short name, unique within an engine: `fp32`, `bf16`, `pruned`, `pruned+bf16`, `int8-ptq`, `int8-ptq+bf16`."""
+        if self.candidate.is_reference:
             return self.precision
+        if self.candidate.precision == "fp32":
+            return self.candidate.name + ("" if self.precision == "fp32" else f"+{self.precision}")
         return self.candidate.name + self.precision.removeprefix("int8")
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether speed and quality are compared with it."""
+        return self.candidate.is_reference and self.precision == "fp32"
 
 
 def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
@@ -77,8 +91,10 @@ def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
         )
         for entry in payload["candidates"]
     ]
-    if sum(candidate.precision == "fp32" for candidate in candidates) != 1:
-        raise InputError(f"{folder}/candidates.json: must name one fp32 candidate; run the stage `export` again")
+    if sum(candidate.is_reference and candidate.precision == "fp32" for candidate in candidates) != 1:
+        raise InputError(
+            f"{folder}/candidates.json: must name one fp32 candidate, `{REFERENCE}`; run the stage `export` again"
+        )
     return candidates
 
 
@@ -98,7 +114,7 @@ def variants(
         offered: what the engine has on this machine; None when that could not be found out.
     """
     found = []
-    for candidate in sorted(candidates, key=lambda candidate: candidate.precision != "fp32"):
+    for candidate in sorted(candidates, key=lambda each: (not each.is_reference, each.precision != "fp32")):
         if candidate.precision == "fp32":
             found.append(Variant(engine, candidate, "fp32"))
             if "bf16" in target.precisions:

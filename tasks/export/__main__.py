@@ -1,9 +1,10 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
-Reads the model of `prepare`, the candidates of `refine` that `qat_plan` keeps, and the trained model of `qat` where
-there is one. Writes a folder for fp32 and for each int8 candidate, and `candidates.json`, which names the files of each
-candidate for each engine, their sizes, and how far each file's outputs lie from the simulated quantized model's. With
-`paddle_lite` or `tensorrt` among the target's engines also their files.
+Reads the models of `prepare` and `prune`, the candidates of `refine` that `qat_plan` keeps, and the trained model of
+`qat` where there is one. Writes a folder for fp32, for a pruned model (`pruned`, in fp32) and for each int8 candidate,
+and `candidates.json`, which names the files of each candidate for each engine, their sizes, and how far each file's
+outputs lie from the simulated quantized model's. With `paddle_lite` or `tensorrt` among the target's engines also their
+files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.params import EngineName
 from act.stage import job_from_command_line
+
+PRUNED = "pruned"
 
 
 def main() -> None:
@@ -49,6 +52,10 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         candidates.append(entry)
 
     add(write_fp32(model, folder, checker), model, None)
+    is_pruned = read_json(stage_folder(job, "prune") / "prune.json")["pruned"]
+    if is_pruned:
+        pruned = InferenceModel.load(stage_folder(job, "prune") / "model")
+        add(write_fp32(pruned, folder, checker, PRUNED), pruned, None)
     alternatives: dict[str, dict[str, Range]] = {}
     # Where it comes first, the search has found what it bears best.
     if found and "onnxruntime" in engines[1:]:
@@ -69,7 +76,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         symmetric = all(span.symmetric for span in scheme.activations.values())
         rank[training["candidate"]] = (symmetric, training["quality_after"])
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
-    deploy = max(rank, key=lambda name: rank[name], default=None)
+    deploy = max(rank, key=lambda name: rank[name], default=PRUNED if is_pruned else None)
     write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
     for candidate in candidates:
         sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())

@@ -20,19 +20,20 @@ from act.writers import paddle_cpu
 from tasks.export import calibration_table
 from tasks.export.check import Checker
 
+REFERENCE = "fp32"
 FP32_ONNX = "model.onnx"
 INT8_ONNX = "quant_model.onnx"
 CALIBRATION_TABLE = "calibration_table.txt"
 
 
-def write_fp32(model: InferenceModel, folder: Path, checker: Checker) -> dict[str, Any]:
-    """Write the fp32 model to `folder/fp32` and return its entry in `candidates.json`."""
-    target = folder / "fp32"
+def write_fp32(model: InferenceModel, folder: Path, checker: Checker, name: str = REFERENCE) -> dict[str, Any]:
+    """Write an fp32 model to `folder/name` and return its entry in `candidates.json`."""
+    target = folder / name
     target.mkdir()
     model.save(target)
     onnx.save(to_onnx(model), target / FP32_ONNX)
     files = dict.fromkeys(READS_ONNX, FP32_ONNX)
-    return _entry("fp32", "fp32", target, files, checker.fp32(model, target, target / FP32_ONNX))
+    return _entry(name, "fp32", target, files, checker.fp32(model, target, target / FP32_ONNX))
 
 
 def write_int8(

@@ -1,7 +1,8 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
-Writes `model/` (the normalised fp32 model), `calibration/`, `evaluation/`, for the metric `similarity` also
-`reference/` (the fp32 outputs of the evaluation samples), and `prepare.json`. The user's files are only read.
+Writes `model/` (the normalised fp32 model), `batch_norms.npz` (gamma of each folded batch norm, by weight),
+`calibration/`, `evaluation/`, for the metric `similarity` also `reference/` (the fp32 outputs of the evaluation
+samples), and `prepare.json`. The user's files are only read.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def main() -> None:
 
 
 def _prepare(job: Job, final: Path) -> None:
+    import numpy as np
+
     from act.model import InferenceModel, find_files
     from act.samples import check_samples
     from act.source import resolve
@@ -54,9 +57,11 @@ def _prepare(job: Job, final: Path) -> None:
         deviation = _deviation(before, model.run(first))
         if not deviation <= LARGEST_DEVIATION:  # NaN too
             raise RuntimeError(f"normalising changed the model's outputs by {deviation:.2g} of their size")
+        counts = {name: value for name, value in vars(changes).items() if isinstance(value, int)}
         constant: list[str] = []
         (folder / "model").mkdir()
         model.save(folder / "model")
+        np.savez(folder / "batch_norms.npz", **changes.batch_norms)
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
         if job.metric == "similarity":
@@ -71,7 +76,7 @@ def _prepare(job: Job, final: Path) -> None:
                 "outputs": [vars(spec) for spec in fetches],
                 "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
                 "constant_outputs": constant,
-                "normalised": {**vars(changes), "largest_relative_deviation": deviation},
+                "normalised": {**counts, "largest_relative_deviation": deviation},
             },
         )
     print(

@@ -8,10 +8,11 @@ channels last, weights that something else reads too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from act.model import InferenceModel
 from tasks.prepare.affine import fold_scalars
@@ -36,6 +37,8 @@ class Changes:
     folded_reshapes: int = 0
     turned_weights: int = 0
     folded_scalars: int = 0
+    # Gamma of each folded batch norm, float32 [channels], by the name of the weight that it was folded into.
+    batch_norms: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 def set_inference_mode(model: InferenceModel) -> None:
@@ -61,8 +64,12 @@ def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
         if op.type == "matmul_v2" and op.attr("trans_y") and _store_turned(result, op):
             changes.turned_weights += 1
     for op in list(result.ops):
-        if op.type == "batch_norm" and _fold(result, op):
-            changes.folded_batch_norms += 1
+        if op.type == "batch_norm":
+            gamma = model.weight(op.input("Scale")[0])
+            weight = _fold(result, op)
+            if weight is not None:
+                changes.folded_batch_norms += 1
+                changes.batch_norms[weight] = gamma
     changes.folded_scalars = fold_scalars(result)
     return result, changes
 
@@ -118,15 +125,16 @@ def _writers(model: InferenceModel, name: str) -> int:
     return sum(name in op.output_arg_names for op in model.ops)
 
 
-def _fold(model: InferenceModel, norm: Any) -> bool:
-    """Fold a batch norm into the layer whose output only it reads, perhaps through the addition of a bias."""
+def _fold(model: InferenceModel, norm: Any) -> str | None:
+    """Fold a batch norm into the layer whose output only it reads, perhaps through the addition of a bias; the name of
+    that layer's weight, or None."""
     block = model.program.global_block()
     layer, addition = _only_maker(model, norm.input("X")[0]), None
     if layer is not None and layer.type == "elementwise_add" and _is_channel_bias(model, layer):
         layer, addition = _only_maker(model, layer.input("X")[0]), layer
     axis = None if layer is None else _channel_axis(model, layer)
     if layer is None or axis is None or norm.attr("data_layout") not in _CHANNELS_FIRST:
-        return False
+        return None
     weight_slot, output_slot = _FOLDABLE[layer.type]
     gamma, beta, mean, variance = (
         model.weight(norm.input(part)[0]).astype(np.float64) for part in ("Scale", "Bias", "Mean", "Variance")
@@ -156,7 +164,7 @@ def _fold(model: InferenceModel, norm: Any) -> bool:
     )
     if addition is not None:
         _remove(model, addition)
-    return True
+    return str(weight_name)
 
 
 def _channel_axis(model: InferenceModel, layer: Any) -> int | None:

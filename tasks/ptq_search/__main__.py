@@ -88,9 +88,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     if not layers:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
         return
+    pruned = read_json(stage_folder(name, "prune") / "prune.json")
     operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
+    multiply_adds = pruned["multiply_adds"] or {entry["name"]: entry["multiply_adds"] for entry in operators}
     statistics = load(calibrated / STATISTICS_FILE)
-    maker = SchemeMaker(model, layers, statistics, {entry["name"]: entry["multiply_adds"] for entry in operators})
+    maker = SchemeMaker(model, layers, statistics, multiply_adds)
     space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
@@ -100,7 +102,9 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
 
     evaluation = Evaluation.of(job, prepared)
     try:
-        reference = evaluation.quality(model, None, fp32_onnx)
+        # A pruned model may have lost quality already, which is part of what a candidate loses.
+        whole = InferenceModel.load(prepared / "model") if pruned["pruned"] else model
+        reference = evaluation.quality(whole, None, None if pruned["pruned"] else fp32_onnx)
     except EngineFailure as failure:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return

@@ -1,11 +1,11 @@
 """`python -m tasks.ptq_search.calibrate --job NAME`: one pass of the fp32 model over the calibration samples.
 
-Writes `model/`, the fp32 model with equalised channels, which everything int8 is made from; `statistics.npz`, what
-every threshold rule needs to know of every activation that a layer of it reads, or that an engine wants quantized
-besides, after each of the numbers of batches that the search may choose from; `ranges.json`, what each rule makes of
-the statistics of all batches, for engines that are not searched on; and `calibrate.json`: those numbers, the
-activations, and the equalised ones. The model runs on ONNX Runtime, which hands out activations several times faster
-than Paddle's executor.
+Reads the model of `prune` and the samples of `prepare`. Writes `model/`, the fp32 model with equalised channels, which
+everything int8 is made from; `statistics.npz`, what every threshold rule needs to know of every activation that a layer
+of it reads, or that an engine wants quantized besides, after each of the numbers of batches that the search may choose
+from; `ranges.json`, what each rule makes of the statistics of all batches, for engines that are not searched on; and
+`calibrate.json`: those numbers, the activations, and the equalised ones. The model runs on ONNX Runtime, which hands
+out activations several times faster than Paddle's executor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "calibrate")) as folder:
             if strategy["quantize"]:
-                _calibrate(stage_folder(name, "prepare"), job.calibration, folder)
+                _calibrate(stage_folder(name, "prepare"), stage_folder(name, "prune"), job.calibration, folder)
             else:
                 print("calibrate: nothing to do: the strategy does not quantize")
                 _skip(folder)
@@ -52,7 +52,7 @@ def _skip(folder: Path) -> None:
     write_json(folder / "calibrate.json", {"batch_num": [], "activations": [], "equalised": []})
 
 
-def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
+def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path) -> None:
     from act.activations import reader
     from act.model import InferenceModel
     from act.onnx_format import to_onnx
@@ -61,7 +61,7 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
     from act.writers import further_tensors
     from tasks.ptq_search.statistics import collect, save
 
-    model = InferenceModel.load(prepared / "model")
+    model = InferenceModel.load(pruned / "model")
     layers = quantizable_layers(model, OPERATORS)
     if not layers:
         print("calibrate: nothing to do: the model has no layer that can be quantized")
@@ -79,7 +79,7 @@ def _calibrate(prepared: Path, settings: Calibration, folder: Path) -> None:
         read = reader(converted, layers, further_tensors(converted))
         found = collect(read, batches, numbers[-1], numbers)
     except FloatingPointError as error:
-        raise InputError(f"{prepared / 'model'}: {error}; mend the model or the samples") from None
+        raise InputError(f"{pruned / 'model'}: {error}; mend the model or the samples") from None
     (folder / "model").mkdir()
     model.save(folder / "model")
     save(folder / STATISTICS_FILE, found)

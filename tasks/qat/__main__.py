@@ -45,7 +45,7 @@ def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
     from act.model import InferenceModel
     from act.quantization import Scheme
     from act.samples import Samples
-    from tasks.qat.teachers import load_teachers, teacher_files
+    from act.training.teachers import load_teachers, teacher_files
     from tasks.qat.train import train
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")

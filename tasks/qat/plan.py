@@ -22,7 +22,9 @@ def main() -> None:
     with job_from_command_line("tasks.qat.plan", "Decide whether one job needs training.") as (name, job):
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
         found = read_json(stage_folder(name, "refine") / "candidates.json")
-        plan, why = decide(strategy["train"], found["candidates"], job.budget.max_quality_drop)
+        plan, why = decide(
+            strategy["train"], found["candidates"], job.budget.max_quality_drop, always=strategy["train_always"]
+        )
         kept = keep(found["candidates"], job.budget.max_quality_drop)
         with replace_folder(stage_folder(name, "qat_plan")) as folder:
             write_json(folder / "plan.json", {"keep": kept, **plan})
@@ -44,11 +46,14 @@ def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]
     return list(dict.fromkeys(str(candidate["id"]) for candidate in [*cheapest, *ranked[:1], *symmetric[:1]]))
 
 
-def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float) -> tuple[dict[str, Any], str]:
+def decide(
+    allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float, always: bool = False
+) -> tuple[dict[str, Any], str]:
     """The plan, and the sentence that explains it.
 
     Args:
         allowed: whether the strategy trains at all.
+        always: whether it does so in any case, because the user asks for it.
         candidates: of `refine`, with `id`, `quality` and `drop`.
         max_quality_drop: of the budget, in units of the metric.
     """
@@ -56,6 +61,8 @@ def decide(allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: fl
     if not candidates:
         return stay, "no training: there is no quantized candidate to train"
     best = max(candidates, key=lambda candidate: float(candidate["quality"]))
+    if always:
+        return {"train": True, "start": best["id"]}, f"training starts from {best['id']}: params.yaml asks for it"
     if best["drop"] <= max_quality_drop + ROUNDING:
         lost = f"loses {best['drop']:.4f}" if best["drop"] > 0 else "loses nothing"
         return stay, f"no training: {best['id']} {lost}, within the budget of {max_quality_drop:g}"

@@ -95,7 +95,7 @@ def train(
         schedule=settings.learning_rate_schedule,
         weight_decay=settings.weight_decay,
         masks=sparse_masks(model, trained),
-        ranges="lsq" if settings.scale_trainable else "pact" if settings.use_pact else None,
+        ranges="pact" if settings.use_pact else "lsq" if settings.scale_trainable else None,
     )
 
     def quality(weights: dict[str, Array]) -> float:

@@ -21,7 +21,7 @@ from act.paddle_setup import paddle
 from act.params import Refine
 from act.quantization import OPERATORS, Scheme, bias_of, quantizable_layers, quantize_weight
 from act.samples import Samples
-from act.training import build, reconstruction
+from act.training import build, reconstruction, sparse_masks
 
 
 def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
@@ -80,14 +80,16 @@ def reconstruct(
         return None
     layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
     biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]
+    weights = [layer.weight for layer in layers]
     training = build(
         model,
         scheme,
         reconstruction(ends),
-        [*(layer.weight for layer in layers), *biases],
+        [*weights, *biases],
         learning_rate=settings.learning_rate,
         steps=settings.steps,
         seed=settings.seed,
+        masks=sparse_masks(model, weights),
     )
     batches = list(samples.batches(settings.batch_size))
     rng = np.random.default_rng(settings.seed)

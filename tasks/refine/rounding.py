@@ -75,7 +75,8 @@ def round_weight(
     steps = thresholds.astype(np.float64).reshape(groups, -1) / LEVELS
     exact = wanted / steps[:, :, None]
     lower = np.clip(np.floor(exact), -LEVELS - 1, LEVELS)
-    upper = np.clip(lower + 1, -LEVELS - 1, LEVELS)
+    # A pruned weight, which is zero, stays zero; any other that is exactly on the grid loses nothing by it.
+    upper = np.clip(np.where(wanted == 0, 0, lower + 1), -LEVELS - 1, LEVELS)
     current = _by_group(quantize_weight(weight, thresholds, layer.axis), layer, groups).astype(np.float64)
     # In units of each channel's step, which does not change what is best for it.
     gradient = np.matmul(exact - current, metric)

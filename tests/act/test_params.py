@@ -22,6 +22,7 @@ GOOD: dict[str, Any] = {
     "ptq_search": {},
     "refine": {},
     "distillation": {},
+    "prune": {},
     "qat": {},
     "benchmark": {},
 }
@@ -87,6 +88,18 @@ def test_the_parts_of_a_distillation_belong_together() -> None:
         ({"distillation": {"loss": "mse"}}, ["jobs.mine.distillation.loss", "mse", "soft_label"]),
         ({"distillation": {"loss": ["l2", "fsp"], "alpha": [1, 2, 3]}}, ["`loss` has 2", "`alpha` has 3"]),
         ({"distillation": {"node": ["x"]}}, ["jobs.mine.distillation", "`node` needs a `loss`"]),
+        ({"strategy": ["QuantPost", "ChannelPrune"]}, ["ChannelPrune must stand before QuantPost"]),
+        ({"strategy": ["UnstructurePrune", "ASPPrune"]}, ["choose one"]),
+        ({"strategy": ["ASPPrune", "ChannelPrune"]}, ["ChannelPrune must stand before ASPPrune"]),
+        ({"strategy": ["ASPPrune", "ASPPrune"]}, ["jobs.mine.strategy", "`ASPPrune` stands twice"]),
+        ({"prune": {"channel": {"pruned_ratio": [0.5]}}}, ["prune.channel", "1 ratios for 0 names"]),
+        ({"prune": {"channel": {"pruned_ratio": 0.5, "target_speedup": 2.0}}}, ["prune.channel", "choose one"]),
+        ({"prune": {"channel": {"pruned_ratio": 1.0}}}, ["prune.channel.pruned_ratio", "less than 1"]),
+        (
+            {"prune": {"unstructured": {"prune_strategy": "gmp", "prune_mode": "threshold"}}},
+            ["prune.unstructured", "`prune_mode: ratio`"],
+        ),
+        ({"prune": {"unstructured": {"ratio": 0.1}}}, ["prune.unstructured", "initial_ratio` is 0.15"]),
         ({"colour": "red"}, ["jobs.mine.colour", "is not a known key"]),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from act.params import Job, StrategyName
+from act.params import PRUNING, Job, StrategyName
 from tasks.analyze.select import _obey, _precisions, choose
 from tests.place import JOB
 
@@ -34,7 +34,7 @@ def analysis(int8_share: float = 0.9, flags: tuple[str, ...] = ("avx512_vnni",),
 def test_layers_that_can_run_in_int8_are_quantized(job: Job) -> None:
     strategy = choose(job, analysis())
     assert strategy.names == {"HyperParameterOptimization", "QuantPost", "QuantAware", "Distillation"}
-    assert strategy.names == set(get_args(StrategyName))
+    assert strategy.names == set(get_args(StrategyName)) - set(PRUNING)
     reasons = dict(strategy.parts)
     assert len(set(reasons.values())) == 4 and all(len(why) > 20 for why in reasons.values())
     assert "7 layers with 90%" in reasons["QuantPost"] and "AVX512-VNNI" in reasons["QuantPost"]
@@ -108,6 +108,7 @@ def test_a_fixed_strategy_is_obeyed(job: Job) -> None:
     assert asked.parts == [("QuantPost", "asked for in params.yaml")]
     trained = _obey(job.model_copy(update={"strategy": ["QuantAware", "Distillation"]})).to_json()
     assert [part["name"] for part in trained["strategy"]] == ["QuantAware", "Distillation"]
+    assert trained["train"] and trained["train_always"]
     assert trained["quantize"] and trained["train"] and not trained["search"]
     searched = _obey(job.model_copy(update={"strategy": ["HyperParameterOptimization"]})).to_json()
     assert searched["quantize"] and searched["search"] and not searched["train"]

@@ -14,7 +14,8 @@ def entry(
     size: int = 1000,
 ) -> dict[str, Any]:
     """A variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
-    precision = {"fp32": "fp32", "bf16": "bf16"}.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
+    known = {"fp32": "fp32", "bf16": "bf16", "pruned": "fp32", "pruned+bf16": "bf16"}
+    precision = known.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
     speedup = drop = None
     if fp32 is not None:
         ratio, lost = fp32[0] / milliseconds, fp32[1] - quality
@@ -31,7 +32,7 @@ def entry(
     return {
         "engine": engine,
         "name": name,
-        "candidate": "fp32" if precision in ("fp32", "bf16") else name.removesuffix("+bf16"),
+        "candidate": "fp32" if name in ("fp32", "bf16") else name.removesuffix("+bf16"),
         "precision": precision,
         "bytes": size,
         "path": "fp32/model.onnx",

@@ -90,6 +90,13 @@ def test_variants_are_what_the_target_allows_and_the_mixture_where_the_engine_ha
     assert names("openvino", ["fp32"], everything) == ["fp32"]
 
 
+def test_a_pruned_model_runs_in_fp32_and_bf16_after_the_reference() -> None:
+    pruned = Candidate("pruned", "fp32", {}, {})
+    found = variants("openvino", [pruned, INT8, FP32], Target(engines=["openvino"]), ["fp32", "bf16", "int8"])
+    assert [each.label for each in found] == ["fp32", "bf16", "pruned", "pruned+bf16", "int8-ptq"]
+    assert [each.is_reference for each in found] == [True, False, False, False, False]
+
+
 def test_candidates_without_fp32_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one fp32 candidate"):
         read_candidates({"candidates": []}, tmp_path)

@@ -232,6 +232,52 @@ def test_the_page_says_when_the_machine_was_noisy_or_the_interval_leaves_the_bud
     assert "interval reaches 0.0090" in workspace.page()
 
 
+PRUNED = {
+    "pruned": True,
+    "why": "two of four",
+    "steps": [
+        {
+            "name": "ASPPrune",
+            "why": "two of every four weights are zero",
+            "layers": [{"name": "conv", "kept": 8, "of": 16, "ratio": 0.5}],
+            "quality_before": 0.8,
+            "quality_pruned": 0.61,
+            "quality_after": 0.797,
+            "training": "training raised the quality",
+            "distillation": [],
+            "history": [{"epoch": number, "step": 8 * number, "loss": 0.1, "quality": 0.7} for number in range(2)],
+        }
+    ],
+    "sparse": {"w": {"zeros": 0.5, "pattern": "2:4"}},
+    "multiply_adds": {},
+    "parameters": {"before": 3_000_000, "after": 3_000_000},
+    "quality": {"before": 0.8, "after": 0.797},
+}
+
+
+def test_a_pruned_winner_is_deployed_and_the_page_says_what_zeros_bring(workspace: Workspace) -> None:
+    workspace.write("prune/prune.json", PRUNED)
+    folder = workspace.artifacts / "export" / "pruned"
+    folder.mkdir()
+    for file in ("model.pdmodel", "model.pdiparams", "model.onnx"):
+        (folder / file).write_text(f"pruned {file}")
+    path = workspace.artifacts / "export" / "candidates.json"
+    exported = json.loads(path.read_text())
+    files = {"paddle_inference": "pruned", "openvino": "pruned/model.onnx", "onnxruntime": "pruned/model.onnx"}
+    exported["candidates"].append({"name": "pruned", "precision": "fp32", "files": files, "bytes": {}})
+    path.write_text(json.dumps(exported))
+    fp32 = entry("openvino", "fp32", 10.0, 0.8)
+    workspace.measure([fp32, {**entry("openvino", "pruned", 9.9, 0.797), "path": "pruned/model.onnx"}])
+    done = workspace.report()
+    assert done.returncode == 0, done.stderr
+    assert (workspace.deploy / "winner" / "model.onnx").read_text() == "pruned model.onnx"
+    assert workspace.manifest()["winner"]["name"] == "pruned" and workspace.manifest()["compressed"]
+    page = workspace.page()
+    assert "bring no speed on OpenVINO (1.01\N{MULTIPLICATION SIGN})" in page and "0.6100" in page
+    curve = (workspace.artifacts / "report" / "pruning.csv").read_text().splitlines()
+    assert curve[1:] == ["ASPPrune,0,0.1,0.7", "ASPPrune,8,0.1,0.7"]
+
+
 def test_the_page_tells_throughput_and_further_shapes_with_their_failures(workspace: Workspace) -> None:
     workspace.report(max_quality_drop=0.01)
     text = Page(workspace.page()).text

@@ -27,6 +27,13 @@ def test_the_fastest_inside_the_budget_wins_over_the_fastest() -> None:
     assert [verdict.inside for verdict in choice.verdicts] == [True, True, False]
 
 
+def test_a_pruned_model_is_judged_by_the_budget_though_it_runs_in_fp32() -> None:
+    choice = chosen([FP32, entry("openvino", "pruned", 5, 0.798), entry("openvino", "int8-ptq", 6, 0.8)])
+    assert choice.winner.key == "openvino/pruned" and choice.fp32.median_ms == 10
+    choice = chosen([FP32, entry("openvino", "pruned", 5, 0.7)])
+    assert choice.winner.key == "openvino/fp32" and "pruned on OpenVINO" in choice.why
+
+
 def test_a_wider_budget_gives_another_winner() -> None:
     rows = [FP32, entry("openvino", "bf16", 4, 0.795), entry("openvino", "int8-ptq", 3, 0.75)]
     choice = chosen(rows, drop=0.05)

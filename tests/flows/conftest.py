@@ -28,6 +28,7 @@ JOB = {
     "ptq_search": {},
     "refine": {},
     "distillation": {},
+    "prune": {},
     "qat": {},
     "benchmark": {},
 }

@@ -19,6 +19,7 @@ STAGES = [
     "prepare",
     "analyze",
     "select",
+    "prune",
     "calibrate",
     "ptq_search",
     "refine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ def prepared(place: Place, quantize: bool = True) -> None:
     folder = place.folder / "artifacts" / "mine" / "select"
     folder.mkdir()
     write_json(folder / "strategy.json", {"quantize": quantize})
+    artifacts = folder.parent
+    shutil.copytree(artifacts / "prepare" / "model", artifacts / "prune" / "model")
 
 
 def test_the_reader_gives_what_paddle_computes() -> None:

@@ -32,6 +32,7 @@ STAGES = {
     "prepare": "tasks.prepare.__main__",
     "analyze": "tasks.analyze.__main__",
     "select": "tasks.analyze.select",
+    "prune": "tasks.prune.__main__",
     "calibrate": "tasks.ptq_search.calibrate",
     "ptq_search": "tasks.ptq_search.__main__",
     "refine": "tasks.refine.__main__",

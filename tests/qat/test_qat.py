@@ -241,3 +241,10 @@ def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:
     assert "not needed" in done.stdout
     result = json.loads((tmp_path / "artifacts" / "mine" / "qat" / "qat.json").read_text())
     assert result["needed"] is False and result["candidate"] is None
+
+
+def test_training_that_is_asked_for_starts_from_the_best_though_it_is_inside_the_budget() -> None:
+    candidates = [{"id": "one", "quality": 0.7, "drop": 0.0}, {"id": "two", "quality": 0.8, "drop": -0.1}]
+    plan, why = decide(True, candidates, 0.01, always=True)
+    assert plan == {"train": True, "start": "two"} and "asks for it" in why
+    assert decide(True, [], 0.01, always=True)[0] == {"train": False, "start": None}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import scipy.special as sp
+import scipy.special as sp  # type: ignore[import-untyped]
 
 from act.errors import InputError
 from act.model import InferenceModel
@@ -112,7 +112,7 @@ def test_fsp_compares_gram_matrices(student: InferenceModel, teacher: InferenceM
 def test_several_losses_are_weighed_and_added(student: InferenceModel, teacher: InferenceModel) -> None:
     node = [[logits(student)], [str(op.output_arg_names[0]) for op in student.ops if op.type == "relu"]]
     together = losses(student, [teacher], Distillation(loss=["soft_label", "l2"], node=node, alpha=[0.5, 2.0]))[0]
-    alone = [losses(student, [teacher], Distillation(loss=one, node=[n])) for n in node[1] for one in ("l2",)]
+    alone = [losses(student, [teacher], Distillation(loss="l2", node=[name])) for name in node[1]]
     soft = losses(student, [teacher], Distillation(loss="soft_label"))[0]
     assert together == pytest.approx(0.5 * soft + 2 * sum(part[0] for part in alone), rel=1e-4)
 

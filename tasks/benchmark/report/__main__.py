@@ -1,8 +1,8 @@
 """`python -m tasks.benchmark.report --job NAME`: pick the winner, fill `deploy/NAME`, write the report.
 
 Reads what `benchmark` measured and what the other stages left; measures nothing. Writes the figures that DVC shows to
-`artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`), and the user's result to
-`deploy/NAME`: the models, `manifest.json`, `report.html` and its twin for scripts, `report.json`.
+`artifacts/NAME/report` (`metrics.json`, `accuracy_latency.csv`, `trials.csv`, `training.csv`, `pruning.csv`), and the
+user's result to `deploy/NAME`: the models, `manifest.json`, `report.html` and its twin for scripts, `report.json`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def _report(name: str, job: Job) -> None:
     search = _optional(stage_folder(name, "ptq_search") / "trials.json")
     refined = _optional(stage_folder(name, "refine") / "refine.json")
     training = _optional(stage_folder(name, "qat") / "qat.json")
+    pruning = _optional(stage_folder(name, "prune") / "prune.json")
 
     with replace_folder(stage_folder(name, "report")) as folder:
         write_json(folder / "metrics.json", tables.metrics(choice))
@@ -45,6 +46,7 @@ def _report(name: str, job: Job) -> None:
         tables.write_trials(folder / "trials.csv", search.get("trials", []), search.get("front", []))
         tables.write_sensitivity(folder / "sensitivity.csv", search.get("sensitivity", []))
         tables.write_training(folder / "training.csv", training.get("history") or [])
+        tables.write_pruning(folder / "pruning.csv", pruning.get("steps", []))
 
     with replace_folder(DEPLOY_ROOT / name) as folder:
         deployed = copy_models(exported, candidates, choice.winner, folder)
@@ -60,6 +62,7 @@ def _report(name: str, job: Job) -> None:
             search=search,
             refined=refined,
             training=training,
+            pruning=pruning,
             analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
             strategy=_optional(stage_folder(name, "select") / "strategy.json"),
             stages=_optional(ROOT / "flow" / f"{name}.json").get("stages", []),
@@ -80,6 +83,7 @@ def _report(name: str, job: Job) -> None:
 def _twin(inputs: page.Inputs, manifest: dict[str, Any]) -> dict[str, Any]:
     """All that the page tells, for scripts: the manifest's content, and what the stages found."""
     found = {"search": inputs.search, "refined": inputs.refined, "training": inputs.training}
+    found |= {"pruning": inputs.pruning}
     found |= {"analysis": inputs.analysis, "strategy": inputs.strategy}
     return {
         **manifest,
@@ -122,7 +126,7 @@ def _manifest(
             "how_to_load": how_to_load(row, job.target.threads),
         },
         "why": choice.why,
-        "compressed": row.precision != "fp32",
+        "compressed": not row.is_reference,
         "budget": {
             **job.budget.model_dump(),
             "met": (figures.speedup.value if figures.speedup else 1.0) >= job.budget.min_speedup,

@@ -51,6 +51,7 @@ _HALF = (476, 240)
 _SHOWN_LAYERS = 12
 _SHOWN_OPERATORS = 15
 _SHOWN_COLUMNS = 7
+_NO_FASTER = 1.03
 _SHARES = ("latency_share", "share_of_latency", "share", "time_share")
 
 
@@ -70,6 +71,7 @@ class Inputs:
         search: the content of `trials.json` of the PTQ search.
         refined: the content of `refine.json`.
         training: the content of `qat.json`.
+        pruning: the content of `prune.json`.
         analysis: the content of `analysis.json`.
         strategy: the content of `strategy.json`.
         stages: name, outcome and seconds of each stage.
@@ -86,6 +88,7 @@ class Inputs:
     search: Mapping[str, Any]
     refined: Mapping[str, Any]
     training: Mapping[str, Any]
+    pruning: Mapping[str, Any]
     analysis: Mapping[str, Any]
     strategy: Mapping[str, Any]
     stages: Sequence[Mapping[str, Any]]
@@ -105,7 +108,7 @@ def render(inputs: Inputs) -> str:
         name=inputs.name,
         measured_at=str(inputs.measurements.get("measured_at", "")).replace("T", " ").removesuffix("+00:00"),
         headline=_headline(inputs),
-        won=choice.winner.precision != "fp32",
+        won=not choice.winner.is_reference,
         why=choice.why,
         tiles=_tiles(choice, job.budget),
         warnings=_warnings(inputs),
@@ -129,6 +132,7 @@ def render(inputs: Inputs) -> str:
         importance=_importance(inputs),
         refinements=_refinements(inputs),
         training=_training(inputs),
+        pruning=_pruning(inputs),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
         stages=_stages(inputs.stages),
@@ -147,7 +151,7 @@ def _headline(inputs: Inputs) -> dict[str, str]:
     choice, batch = inputs.choice, inputs.job.target.batch
     unit = "one inference" if batch == 1 else f"one inference of {batch} samples"
     latency = milliseconds(choice.figures.median_ms)
-    if choice.winner.precision == "fp32":
+    if choice.winner.is_reference:
         return {
             "claim": "fp32 stays the fastest",
             "sentence": f"{title(choice.winner)}: {unit} takes {latency} at a quality of {choice.figures.quality:.4f}.",
@@ -168,16 +172,16 @@ def _headline(inputs: Inputs) -> dict[str, str]:
 
 def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
     figures, fp32 = choice.figures, choice.fp32
-    reference = next(v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.name == "fp32")
+    reference = next(v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.is_reference)
     tiles = [
         {
             "name": "Latency",
-            "before": milliseconds(fp32.median_ms) if choice.winner.precision != "fp32" else "",
+            "before": milliseconds(fp32.median_ms) if not choice.winner.is_reference else "",
             "value": milliseconds(figures.median_ms),
             "note": f"median; 80 % of runs {milliseconds(figures.p10_ms)} to {milliseconds(figures.p90_ms)}",
         }
     ]
-    if figures.speedup is not None and choice.winner.precision != "fp32":
+    if figures.speedup is not None and not choice.winner.is_reference:
         tiles.append(
             {
                 "name": "Speed-up",
@@ -187,7 +191,7 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
             }
         )
     if figures.drop is not None:
-        moved = choice.winner.precision != "fp32"
+        moved = not choice.winner.is_reference
         tiles.append(
             {
                 "name": "Quality",
@@ -262,11 +266,11 @@ def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict
         "spread": f"{three_digits(figures.p10_ms)}{TO}{three_digits(figures.p90_ms)}",
         "bar": charts.latency_bar(figures, slowest, engine),
         "speedup": factor(figures.speedup.value) if figures.speedup else NOTHING,
-        "speedup_interval": between(figures.speedup, 2) if figures.speedup and row.precision != "fp32" else "",
+        "speedup_interval": between(figures.speedup, 2) if figures.speedup and not row.is_reference else "",
         "quality": f"{figures.quality:.4f}",
         "beside": ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.beside.items()),
         "drop": loss(figures.drop.value) if figures.drop else NOTHING,
-        "drop_interval": between(figures.drop, 4) if figures.drop and row.precision != "fp32" else "",
+        "drop_interval": between(figures.drop, 4) if figures.drop and not row.is_reference else "",
         "memory": size(figures.peak_rss_bytes),
         "layers": executed(figures.operators).share if row.precision != "fp32" else "",
         "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
@@ -343,10 +347,10 @@ def _kernels(choice: Choice) -> dict[str, Any] | None:
     """Where the time of an inference goes: fp32 beside the winner, or beside the fastest int8 where fp32 won, all on
     the winner's engine."""
     here = [v.row for v in choice.verdicts if v.row.engine == choice.winner.engine and v.row.figures is not None]
-    fp32 = next((row for row in here if row.name == "fp32"), None)
+    fp32 = next((row for row in here if row.is_reference), None)
     int8 = [row for row in here if "int8" in row.precision]
     fastest = min(int8, key=_median, default=None)
-    other = choice.winner if choice.winner.precision != "fp32" else fastest
+    other = choice.winner if not choice.winner.is_reference else fastest
     if fp32 is None or other is None or not _groups_of(fp32) or not _groups_of(other):
         return None
     kinds = dict.fromkeys(str(group["kind"]) for row in (fp32, other) for group in _groups_of(row))
@@ -495,6 +499,69 @@ def _training(inputs: Inputs) -> dict[str, Any] | None:
         if len(points) > 1:
             curves.append(charts.curve(points, name, *_HALF))
     return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
+
+
+def _pruning(inputs: Inputs) -> dict[str, Any] | None:
+    """What each pruning strategy did; None where nothing was pruned."""
+    if not inputs.pruning.get("pruned"):
+        return None
+    steps, layers, curves = [], [], []
+    for step in inputs.pruning["steps"]:
+        steps.append(
+            {
+                "name": step["name"],
+                "before": f"{float(step['quality_before']):.4f}",
+                "pruned": _number(step["quality_pruned"], "{:.4f}"),
+                "after": f"{float(step['quality_after']):.4f}",
+                "why": f"{step['why']}; {step['training']}",
+            }
+        )
+        layers += [
+            {
+                "strategy": step["name"],
+                "name": row["name"],
+                "kept": row["kept"],
+                "of": row["of"],
+                "bar": charts.share_bar(row["kept"] / row["of"]),
+                "why": row.get("why") or row.get("note") or "",
+            }
+            for row in step["layers"]
+        ]
+        points = [(float(e["step"]), float(e["quality"])) for e in step["history"]]
+        if len(points) > 1:
+            curves.append(charts.curve(points, f"quality, {step['name']}", *_HALF))
+    parameters = inputs.pruning["parameters"]
+    return {
+        "steps": steps,
+        "layers": layers,
+        "curves": curves,
+        "before": f"{parameters['before'] / 1e6:.2f}",
+        "after": f"{parameters['after'] / 1e6:.2f}",
+        "sparse": _sparsity(inputs),
+    }
+
+
+def _sparsity(inputs: Inputs) -> str:
+    """What zeros in single weights bring on each engine, as measured; empty where there are none."""
+    sparse: Mapping[str, Mapping[str, Any]] = inputs.pruning["sparse"]
+    if not sparse:
+        return ""
+    share = sum(float(each["zeros"]) for each in sparse.values()) / len(sparse)
+    pattern = next((f" in the pattern {each['pattern']}" for each in sparse.values() if each["pattern"]), "")
+    told = f"On average {share:.0%} of the values of {len(sparse)} weights are zero{pattern}."
+    thinner = any(step["name"] in ("ChannelPrune", "TransformerPrune") for step in inputs.pruning["steps"])
+    for verdict in inputs.choice.verdicts:
+        row = verdict.row
+        if row.name != "pruned" or row.figures is None or row.figures.speedup is None:
+            continue
+        speed, engine = row.figures.speedup, ENGINE_NAMES.get(row.engine, row.engine)
+        if thinner:
+            told += f" {engine}: {factor(speed.value)} as fast as fp32, with what was cut out before."
+        elif speed.low > _NO_FASTER:
+            told += f" {engine}: {factor(speed.value)} as fast as fp32."
+        else:
+            told += f" They bring no speed on {engine} ({factor(speed.value)}), whose kernels multiply zeros as well."
+    return told + " The files hold the zeros and are no smaller, unless they are compressed."
 
 
 def _operators(analysis: Mapping[str, Any]) -> dict[str, Any] | None:

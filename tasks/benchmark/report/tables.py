@@ -111,6 +111,19 @@ def write_training(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def write_pruning(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
+    """One line a step of the training after pruning, with the strategy; only a heading when there was none."""
+    _write(
+        path,
+        ["strategy", "step", "loss", "quality"],
+        (
+            [step["name"], *(entry.get(name) for name in ("step", "loss", "quality"))]
+            for step in steps
+            for entry in step["history"]
+        ),
+    )
+
+
 def plain(value: Any) -> Any:
     """A setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
     if isinstance(value, list):

@@ -74,10 +74,10 @@ def choose(rows: Sequence[MeasuredVariant], budget: Budget) -> Choice:
     verdicts = tuple(Verdict(row, _misses(row, budget)) for row in rows)
     runners = [(verdict.row, verdict.row.figures) for verdict in verdicts if verdict.inside and verdict.row.figures]
     if not runners:
-        causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.name == "fp32")
+        causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.is_reference)
         raise InputError(f"no engine of the target could run the model ({causes}); mend the engine or change `target`")
     winner, figures = min(runners, key=lambda runner: _order(*runner))
-    fp32 = next(row.figures for row in rows if row.engine == winner.engine and row.name == "fp32")
+    fp32 = next(row.figures for row in rows if row.engine == winner.engine and row.is_reference)
     assert fp32 is not None
     return Choice(winner, figures, fp32, verdicts, _why(winner, figures, verdicts, budget))
 
@@ -95,7 +95,7 @@ def _order(row: MeasuredVariant, figures: Figures) -> tuple[float, float, float,
 def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
     if row.failure is not None or row.figures is None:
         return (row.failure.cause if row.failure else "nothing was measured",)
-    if row.precision == "fp32":
+    if row.is_reference:
         return ()
     speedup, drop = row.figures.speedup, row.figures.drop
     if speedup is None or drop is None:
@@ -117,7 +117,7 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
         (verdict, verdict.row.figures) for verdict in verdicts if not verdict.inside and verdict.row.figures is not None
     ]
     faster = [entry for entry in refused if entry[1].median_ms < figures.median_ms]
-    if winner.precision != "fp32":
+    if not winner.is_reference:
         if not faster:
             return "Nothing that was measured is faster."
         verdict, _ = min(faster, key=lambda entry: entry[1].median_ms)
@@ -131,7 +131,7 @@ def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict],
     others = [
         (verdict.row, verdict.row.figures)
         for verdict in verdicts
-        if verdict.row.figures is not None and verdict.row.precision != "fp32"
+        if verdict.row.figures is not None and not verdict.row.is_reference
     ]
     if not others:
         return "fp32 stays, because nothing else could be measured."

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from act.errors import InputError
-from act.params import Arrays, Data, TextLines
+from act.params import Arrays, Data, Function, ImageFolder
 from act.samples import FeedSpec, Samples
-from tasks.prepare.readers import arrays, text_lines
+from tasks.prepare.readers import arrays, function, image_folder, text_lines
 
 
 def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
@@ -23,7 +23,13 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
     """
     if isinstance(data, Arrays):
         return arrays.read(data, [feed.name for feed in feeds])
-    assert isinstance(data, TextLines)
+    if isinstance(data, Function):
+        return function.read(data, feeds, scratch)
     if len(feeds) != 1:
-        raise InputError(f"reader `text_lines` feeds one picture, but the model has {len(feeds)} inputs; use `arrays`")
+        raise InputError(
+            f"reader `{data.reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or "
+            "`function`"
+        )
+    if isinstance(data, ImageFolder):
+        return image_folder.read(data, feeds[0], scratch)
     return text_lines.read(data, feeds[0].name, class_count, scratch)

@@ -1,7 +1,8 @@
 """The user's own samples from `calibration.npz` and `evaluation.npz`: one array a feed, the first axis counts samples.
 
-An array named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of
-different shapes come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
+Or from the folders `calibration/` and `evaluation/` with a file `FEED.npy` for each feed, which are mapped. An array
+named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of different shapes
+come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
 """
 
 from __future__ import annotations
@@ -29,11 +30,18 @@ def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
         InputError: a file is missing, damaged, or holds objects instead of numbers.
     """
     folder = Path(settings.path)
-    return _read(folder / "calibration.npz", feeds, False), _read(folder / "evaluation.npz", feeds, True)
+    return _read(folder / "calibration", feeds, False), _read(folder / "evaluation", feeds, True)
 
 
-def _read(path: Path, feeds: Collection[str], labelled: bool) -> Samples:
-    arrays = _load(path)
+def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
+    """The samples of `PLACE.npz`, or of the folder `PLACE/`."""
+    path = place.with_suffix(".npz")
+    if place.is_dir():
+        if path.exists():
+            raise InputError(f"{place}: there are both this folder and {path.name}; remove one of them")
+        path, arrays = place, _map(place)
+    else:
+        arrays = _load(path)
     shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
     for name, array in arrays.items():
         if array.ndim == 0:
@@ -51,6 +59,27 @@ def _read(path: Path, feeds: Collection[str], labelled: bool) -> Samples:
     return Samples(ragged, _rows(label.reshape(len(label), each).astype(np.int64)))
 
 
+def _map(folder: Path) -> dict[str, Array]:
+    """The arrays of a folder, by the names of their files; none of it is in memory."""
+    arrays: dict[str, Array] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # NumPy's header parser raises a dozen kinds on damaged files
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"{path}: not a NumPy .npy file of plain numbers: {reason}; save it with numpy.save(path, array)"
+            ) from None
+        if mapped.size and not mapped.flags.c_contiguous:
+            raise InputError(
+                f"{path}: in Fortran's order; save it with numpy.save(path, numpy.ascontiguousarray(array))"
+            )
+        arrays[path.name.removesuffix(".npy")] = mapped
+    if not arrays:
+        raise InputError(f"{folder}: no .npy files in it; the reader `arrays` wants one for each input, FEED.npy")
+    return arrays
+
+
 def _load(path: Path) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -61,7 +90,9 @@ def _load(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; the reader `arrays` needs it") from None
+        raise InputError(
+            f"{path}: no such file, and no folder {path.stem}/ with .npy files; the reader `arrays` needs one of them"
+        ) from None
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds on damaged files
@@ -84,9 +115,14 @@ def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
     wanted = sum(math.prod(row) for row in shapes.tolist())
     if wanted != values.size:
         raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")
-    return Ragged(np.ascontiguousarray(values).reshape(-1), shapes.astype(np.int64))
+    return Ragged(_flat(values), shapes.astype(np.int64))
 
 
 def _rows(array: Array) -> Ragged:
     shapes = np.tile(np.array(array.shape[1:], dtype=np.int64), (len(array), 1))
-    return Ragged(np.ascontiguousarray(array).reshape(-1), shapes)
+    return Ragged(_flat(array), shapes)
+
+
+def _flat(array: Array) -> Array:
+    # What is mapped must stay so: NumPy's function would forget that it is.
+    return array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)

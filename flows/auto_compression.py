@@ -1,0 +1,390 @@
+"""PaddleSlim's `AutoCompression` with this pipeline behind it: the same constructor, the same `compress()`.
+
+    from flows.auto_compression import AutoCompression
+
+The samples that the loaders give are written into a folder below `save_dir`, an entry of params.yaml is made of
+`config` and the other arguments, and the stages run there, each in a process of its own. Nothing of the user's is
+changed, and nothing is written outside `save_dir`. Paddle is imported when the model is looked at, not before.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import shutil
+import sys
+import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/paddle_setup.py)
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image  # noqa: F401
+import yaml
+
+from act.act_config import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
+from act.artifacts import DEPLOY_ROOT, read_json, stage_folder, write_json
+from act.errors import InputError
+from act.params import Job, Params, read_mapping, validate
+from act.samples import LABEL, Ragged, save_flat
+from flows import plain_stages
+
+if TYPE_CHECKING:
+    from act.model import InferenceModel
+    from act.samples import FeedSpec, Samples
+
+EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
+
+JOB = "model"
+WORK_FOLDER = ".pipeline"
+# How far the metric of the model may lie from `origin_metric`: ACT's own figure.
+ORIGIN_TOLERANCE = 0.05
+# How many samples are taken of loaders that may be endless, and how much of the disk.
+EVALUATION, CALIBRATION, TRAINING = 512, 128, 4096
+LARGEST_SAMPLES = 4e9
+LARGEST_BATCH = 1024
+_WITHOUT_TRAINING = {"QuantPost", "HyperParameterOptimization"}
+
+_HARDWARE = ("cpu", "gpu", "SD625", "SD710", "RK3288")
+
+
+class AutoCompression:
+    """Compress an inference model, with nothing but samples.
+
+    Args:
+        model_dir: folder of the inference model; only ever read.
+        train_dataloader: gives the samples for calibration and training: an iterable of batches, or what returns one
+            when called. A batch is a dictionary of arrays by input (or a list that holds just that), or a list of
+            arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
+        model_filename: name of the program file, when it is not a usual one.
+        params_filename: name of the weights file, likewise.
+        save_dir: where the result comes: `model.pdmodel`, `model.pdiparams`, `calibration_table.txt` and
+            `quant_model.onnx` (the two Paddle files also under the names of the two arguments above), what won on this
+            machine in `winner/`, `manifest.json`, `report.html` and `params.yaml`.
+        config: ACT's configuration: path of a YAML file, dictionary, or list of strategies; chosen automatically when
+            left out. Its section `Pipeline` may hold any sections of a job of params.yaml, for what ACT has no key.
+        input_shapes: shapes to measure the latency of beside the samples', for models with axes of any length.
+        target_speedup: a model counts only when it is so many times as fast as the given one.
+        eval_callback: called as ACT calls it, with a Paddle executor, a program, the names of the inputs and the output
+            variables; returns a metric, higher is better. The search itself goes by `eval_dataloader`; the metric of
+            the given model and of each final candidate is measured by the callback in this process, and the quantized
+            candidate that it likes best comes into `save_dir`.
+        eval_dataloader: gives the samples that candidates are judged by. When it is the training loader, or left out,
+            that loader's samples are dealt out to both. With one class number a sample, and a model that classifies,
+            quality is the share of right classes, else the similarity to the given model's outputs.
+        deploy_hardware: accepted as ACT does; measured is this machine's CPU.
+
+    Attributes:
+        final_metric: what the callback gave for the model in `save_dir`; None without callback.
+
+    Raises:
+        InputError: an argument or a key of `config` is wrong.
+    """
+
+    def __init__(
+        self,
+        model_dir: str,
+        train_dataloader: Any,
+        model_filename: str | None = None,
+        params_filename: str | None = None,
+        save_dir: str = "./output",
+        config: str | Mapping[str, Any] | Sequence[str] | None = None,
+        input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
+        target_speedup: float | None = None,
+        eval_callback: EvalCallback | None = None,
+        eval_dataloader: Any = None,
+        deploy_hardware: str | None = "gpu",
+    ) -> None:
+        self.final_metric: float | None = None
+        self._files = (model_filename, params_filename)
+        self._folder = Path(save_dir).resolve()
+        given = Path(model_dir).resolve()
+        if self._folder in (given, given.parent if given.is_file() else given):
+            raise InputError(f"`save_dir` is {save_dir!r}, where the given model is; name another folder, to keep it")
+        self._train, self._eval, self._callback = train_dataloader, eval_dataloader, eval_callback
+        self._shapes = input_shapes
+        raw, origin = _sections(config)
+        raw, self._counts = _without_counts(raw, origin)
+        translation = translate(raw, origin, scripts=False)
+        self._origin_metric = translation.origin_metric
+        self._metrics: dict[str, float] = {}
+        self._metric_is_given = "metric" in translation.job
+        self._entry = _entry(translation, given, self._files)
+        if target_speedup is not None:
+            self._entry["budget"]["min_speedup"] = _speedup(target_speedup)
+        validate(Params, {"jobs": {JOB: self._entry}}, origin)
+        if self._origin_metric is not None and eval_callback is None:
+            translation.warnings.append(
+                f"{origin}: `TrainConfig.origin_metric`: only an `eval_callback` is compared with it"
+            )
+        if deploy_hardware not in (None, *_HARDWARE):
+            raise InputError(f"`deploy_hardware` is {deploy_hardware!r:.80}; ACT knows {', '.join(_HARDWARE)}")
+        if deploy_hardware not in (None, "cpu"):
+            translation.warnings.append(f"`deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
+        for warning in translation.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+    def compress(self) -> None:
+        """Run the pipeline and fill `save_dir`.
+
+        Raises:
+            InputError: the model, the samples or the settings are wrong; the message says which and what to do.
+            RuntimeError: a stage failed; its files are left in `save_dir`.
+        """
+        with _paddle_as_it_was():
+            from act.model import InferenceModel
+
+            model = InferenceModel.load(Path(self._entry["model"]["path"]), *self._files)
+        self._metrics = {"fp32": self._metric(model)} if self._callback else {}
+        self._refuse_another_origin()
+        work = self._folder / WORK_FOLDER
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        self._write_samples(model, work)
+        self._write_params(work)
+        after = {
+            "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
+            "export": lambda: self._choose(work),
+        }
+        plain_stages.run(JOB, work, _print, after)
+        self._collect(work)
+        shutil.rmtree(work)
+
+    def export_onnx(self, model_name: str = "quant_model.onnx", deploy_backend: str = "tensorrt") -> None:
+        """As ACT does, put the ONNX file into `save_dir/ONNX` too; it has the form that every engine reads.
+
+        Raises:
+            InputError: there is none, because `compress` has not run, or made no int8 model.
+        """
+        source = self._folder / "quant_model.onnx"
+        if not source.is_file():
+            raise InputError(f"{source}: no such file; run `compress` with a configuration that quantizes first")
+        (self._folder / "ONNX").mkdir(exist_ok=True)
+        shutil.copyfile(source, self._folder / "ONNX" / Path(model_name).name)
+
+    def _write_samples(self, model: InferenceModel, work: Path) -> None:
+        """Take samples of the loaders, write them, and fit the entry to them."""
+        from act.loaders import deal_out, peek, take
+
+        feeds = model.feed_specs()
+        batch, size, train = peek(self._train, feeds, "train_dataloader")
+        counts = self._most(batch, size)
+        _print(f"taking at most {counts[0]} samples for calibration and training, and {counts[1]} for evaluation")
+        if self._eval is None or self._eval is self._train:
+            calibration, evaluation = deal_out(train, feeds, counts, work, "train_dataloader")
+        else:
+            calibration = take(train, feeds, counts[0], work, "train_dataloader")
+            evaluation = take(self._eval, feeds, counts[1], work, "eval_dataloader")
+        labelled = _are_classes(model, evaluation)
+        _save(calibration.feeds, work / "data" / "calibration")
+        wanted = labelled or (self._metric_is_given and self._entry["metric"] != "similarity")
+        labels = {LABEL: evaluation.labels} if wanted and evaluation.labels is not None else {}
+        _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
+        if not self._metric_is_given:
+            self._entry["metric"] = "top1" if labelled else "similarity"
+        _print(f"{len(calibration)} and {len(evaluation)} samples; quality is `{self._entry['metric']}`")
+        for section in ("calibration", "qat", "prune"):
+            if section in self._entry:
+                self._entry[section].setdefault("batch_size", min(batch, LARGEST_BATCH))
+        if self._shapes is not None:
+            self._time_shapes(feeds, evaluation)
+
+    def _most(self, batch: int, sample_bytes: int) -> tuple[int, int]:
+        """How many samples are taken at most, for calibration and for evaluation.
+
+        Args:
+            batch: how many the training loader gives at a time.
+            sample_bytes: how much one takes.
+        """
+        settings, strategy = self._entry["calibration"], self._entry["strategy"]
+        trained = TRAINING if strategy != "auto" and {*strategy} - _WITHOUT_TRAINING else 0
+        calibration = max(
+            CALIBRATION, trained, max(settings.get("batch_num", [16])) * settings.get("batch_size", batch)
+        )
+        calibration, evaluation = (
+            self._counts.get("calibration", calibration),
+            self._counts.get("evaluation", EVALUATION),
+        )
+        share = min(1.0, LARGEST_SAMPLES / max(sample_bytes * (calibration + evaluation), 1))
+        return max(int(calibration * share), 1), max(int(evaluation * share), 1)
+
+    def _time_shapes(self, feeds: Sequence[FeedSpec], evaluation: Samples) -> None:
+        """Have the latency measured for `input_shapes`, where the samples are of other shapes."""
+        shapes = self._shapes
+        if not isinstance(shapes, Mapping):
+            if len(feeds) != 1:
+                names = ", ".join(f"`{feed.name}`" for feed in feeds)
+                raise InputError(
+                    f"`input_shapes` is one shape, but the model has the inputs {names}: give a dictionary"
+                )
+            shapes = {feeds[0].name: shapes}  # type: ignore[dict-item]
+        timed = timed_shapes(shapes, "`input_shapes`")
+        unknown = [name for name in timed if name not in evaluation.feeds]
+        if unknown:
+            raise InputError(f"`input_shapes` names `{unknown[0]}`, which is no input of the model")
+        first = {name: [int(length) for length in feed.shapes[0]] for name, feed in evaluation.feeds.items()}
+        if any(first[name] != shape for name, shape in timed.items()):
+            self._entry["benchmark"].setdefault("shapes", [{**first, **timed}])
+
+    def _write_params(self, work: Path) -> None:
+        validate(Params, {"jobs": {JOB: self._entry}}, "the job made of the arguments")
+        text = yaml.safe_dump({"jobs": {JOB: self._entry}}, sort_keys=False, default_flow_style=None)
+        (work / "params.yaml").write_text(text, encoding="utf-8")
+
+    def _metric(self, model: InferenceModel) -> float:
+        """What the callback gives for a model, in static mode, as in ACT."""
+        assert self._callback is not None
+        with _paddle_as_it_was() as paddle:
+            paddle.enable_static()
+            block = model.program.global_block()
+            with paddle.static.scope_guard(model.scope):
+                found = self._callback(
+                    paddle.static.Executor(paddle.CPUPlace()),
+                    model.program,
+                    list(model.feed_names),
+                    [block.var(name) for name in model.fetch_names],
+                )
+        try:
+            metric = float(found)
+        except (TypeError, ValueError):
+            metric = math.nan
+        if not math.isfinite(metric):
+            raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
+        return metric
+
+    def _refuse_another_origin(self) -> None:
+        """Refuse to begin when the callback does not find the metric that the configuration promises."""
+        wanted, found = self._origin_metric, self._metrics.get("fp32")
+        if wanted is not None and found is not None and abs(found - wanted) > ORIGIN_TOLERANCE:
+            raise InputError(
+                f"`eval_callback` gives {found:.4f} for the given model, but `TrainConfig.origin_metric` is "
+                f"{wanted:g}; correct it, or mend the data that the callback reads"
+            )
+
+    def _choose(self, work: Path) -> None:
+        """Have that candidate deployed which the callback likes best, where there is a callback."""
+        if self._callback is None:
+            return
+        from act.model import InferenceModel
+
+        exported = work / stage_folder(JOB, "export")
+        found = read_json(exported / "candidates.json")
+        for entry in found["candidates"]:
+            if entry["name"] not in self._metrics:
+                folder = exported / entry["files"]["paddle_inference"]
+                with _paddle_as_it_was():
+                    model = InferenceModel.load(folder)
+                self._metrics[entry["name"]] = self._metric(model)
+        for name, metric in self._metrics.items():
+            _print(f"  eval_callback: {name}: {metric:.4f}")
+        quantized = [entry["name"] for entry in found["candidates"] if entry["precision"] == "int8"]
+        if quantized:
+            liked = max(quantized, key=lambda name: (self._metrics[name], name == found["deploy"]))
+            write_json(exported / "candidates.json", {**found, "deploy": liked})
+
+    def _collect(self, work: Path) -> None:
+        """Move the result into `save_dir`."""
+        deployed = work / DEPLOY_ROOT / JOB
+        manifest = read_json(deployed / "manifest.json")
+        for source in sorted(deployed.iterdir()):
+            target = self._folder / source.name
+            shutil.rmtree(target, ignore_errors=True)
+            source.replace(target)
+        for given, file in zip(self._files, ("model.pdmodel", "model.pdiparams")):
+            if given not in (None, file):
+                shutil.copyfile(self._folder / file, self._folder / str(given))
+        shutil.copyfile(work / "params.yaml", self._folder / "params.yaml")
+        name = manifest["deployed_candidate"]
+        if self._metrics:
+            self.final_metric = self._metrics[name]
+            write_json(self._folder / "eval_callback.json", {"metrics": self._metrics, "deployed": name})
+        _print(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
+
+
+def _sections(config: Any) -> tuple[dict[str, Any], str]:
+    """The sections of a configuration in any of ACT's forms, and where they come from."""
+    if config is None:
+        return {}, "config"
+    if isinstance(config, str):
+        return read_mapping(Path(config), "`config` names an ACT configuration"), config
+    if isinstance(config, Mapping):
+        # A copy: ACT takes `TrainConfig` out of the caller's dictionary.
+        return copy.deepcopy(dict(config)), "config"
+    if isinstance(config, (list, tuple, set)) and all(isinstance(name, str) for name in config):
+        return dict.fromkeys(config), "config"
+    raise InputError(f"`config` is {config!r:.80}; give a path, a dictionary of sections, or a list of their names")
+
+
+def _without_counts(raw: dict[str, Any], origin: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The sections without `Pipeline.data`, which here only says how many samples are taken; and these numbers."""
+    own = raw.get(OWN_SECTION)
+    if not isinstance(own, dict) or own.get("data") is None:
+        return raw, {}
+    data = own["data"]
+    counts = data if isinstance(data, dict) else {"data": data}
+    for key, count in counts.items():
+        if key not in ("calibration", "evaluation") or not isinstance(count, int) or count < 1:
+            raise InputError(
+                f"{origin}: `{OWN_SECTION}.data.{key}` is {count!r:.80}; the loaders give the samples, so that only "
+                "the numbers `calibration` and `evaluation` can be set"
+            )
+    return {**raw, OWN_SECTION: {key: value for key, value in own.items() if key != "data"}}, dict(counts)
+
+
+def _entry(translation: Translation, model: Path, files: tuple[str | None, str | None]) -> dict[str, Any]:
+    """The job's entry, as far as it is known without the samples."""
+    entry: dict[str, Any] = {
+        "model": {"path": str(model), **dict(zip(("model_filename", "params_filename"), files))},
+        "data": {"reader": "arrays", "path": "data"},
+        "metric": "similarity",
+        "strategy": "auto",
+    }
+    entry |= {name: {} for name, field in Job.model_fields.items() if field.is_required() and name not in entry}
+    # A calibration table and Paddle's int8 kernels know no zero point, and ACT makes none.
+    entry["ptq_search"]["activation_symmetric"] = [True]
+    return merged(entry, translation.job)
+
+
+def _speedup(target: Any) -> float:
+    if isinstance(target, bool) or not isinstance(target, (int, float)) or not 1 <= target <= 1000:
+        raise InputError(f"`target_speedup` is {target!r:.80}; it must be a number from 1, such as 1.5")
+    return float(target)
+
+
+def _are_classes(model: InferenceModel, samples: Samples) -> bool:
+    """Whether the labels are one class each of those that the model's first output tells apart."""
+    labels, output = samples.labels, model.fetch_specs()[0].shape
+    if labels is None or len(output) != 2 or output[1] < 2:
+        return False
+    return bool((labels.shapes == 1).all() and labels.flat.min() >= 0 and labels.flat.max() < output[1])
+
+
+def _save(named: Mapping[str, Ragged], folder: Path) -> None:
+    """Write samples as the reader `arrays` maps them."""
+    folder.mkdir(parents=True)
+    for name, ragged in named.items():
+        if Path(name).name != name:
+            raise InputError(f"the model's input `{name}` cannot be the name of a file; rename it without slashes")
+        if name == LABEL and (ragged.shapes == 1).all():
+            np.save(folder / f"{name}.npy", ragged.flat, allow_pickle=False)
+            continue
+        save_flat(folder / f"{name}.npy", ragged.flat)
+        np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
+
+
+@contextmanager
+def _paddle_as_it_was() -> Iterator[Any]:
+    """Paddle, with the caller's mode put back afterwards: what reads models here switches to the static one."""
+    import paddle
+
+    dynamic = paddle.in_dynamic_mode()
+    try:
+        yield paddle
+    finally:
+        if dynamic:
+            paddle.disable_static()
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)

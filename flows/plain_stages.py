@@ -1,0 +1,79 @@
+"""The stages of one job in a folder of its own, in the order that `dvc.yaml` gives them, without DVC.
+
+For a job that nobody will run again: `flows.auto_compression`. Each stage is a process of its own, as DVC starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import yaml
+
+from act.errors import USER_ERROR_EXIT_CODE, InputError
+from flows.run_stage import stream
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def commands(job: str) -> dict[str, list[str]]:
+    """The command of every stage, each after those whose results it reads."""
+    stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    described = {name: stage["do"] for name, stage in stages.items()}
+    makers = {out: name for name, stage in described.items() for out in stage["outs"]}
+    needs = {name: {makers[dep] for dep in stage["deps"] if dep in makers} for name, stage in described.items()}
+    order = TopologicalSorter(needs).static_order()
+    return {name: shlex.split(described[name]["cmd"].replace("${key}", shlex.quote(job))) for name in order}
+
+
+def run(
+    job: str, folder: Path, emit: Callable[[str], None], after: Mapping[str, Callable[[], None]] | None = None
+) -> None:
+    """Run every stage of a job.
+
+    Args:
+        folder: with `params.yaml`; what the stages write comes there.
+        emit: takes each line of output.
+        after: what to do in this process once the stage of that name has ended well.
+
+    Raises:
+        InputError: a stage found the input wrong.
+        RuntimeError: a stage failed.
+    """
+    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    for number, (stage, command) in enumerate(ordered := commands(job).items(), start=1):
+        emit(f"[{number}/{len(ordered)}] {stage} ...")
+        process = subprocess.Popen(
+            [sys.executable, *command[1:]],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            lines, _ = stream(process, lambda line: emit(f"  {line}"))
+            code = process.wait()
+        finally:
+            # Whatever ends this, nothing that the stage started outlives it.
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if code == USER_ERROR_EXIT_CODE and errors:
+            raise InputError(errors[-1])
+        if code != 0:
+            last = lines[-1] if lines else "it said nothing"
+            raise RuntimeError(f"the stage `{stage}` ended with {code}: {last}; its files are in {folder}")
+        if after and stage in after:
+            after[stage]()

@@ -1,0 +1,187 @@
+"""`python -m tasks.prune --job NAME`: cut channels, heads or single weights out of the model, as the strategy says.
+
+Reads the strategy of `select`, and the model, the samples and the batch norms of `prepare`. Writes `model/`, the fp32
+model to go on with, and `prune.json`: `pruned`, `why`, `steps` (what each strategy did, with the quality on the engine
+before it, before training and after it), `sparse` {weight: share of zeros, pattern}, `multiply_adds` {layer: number},
+`parameters`, and the qualities. Where nothing is pruned `model/` is the prepared one.
+
+What was done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
+from act.params import Job, StrategyName
+from act.stage import job_from_command_line
+
+if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
+    from act.model import InferenceModel
+    from tasks.prune.steps import Sparse
+
+LATENCY_ROUNDS, LATENCY_RUNS, LATENCY_LIMIT_SECONDS = 7, 20, 300
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    with job_from_command_line("tasks.prune", "Prune one job's model.") as (name, job):
+        wanted = read_json(stage_folder(name, "select") / "strategy.json")["prune"]
+        checkpoint = None
+        with replace_folder(stage_folder(name, "prune")) as folder:
+            if wanted:
+                checkpoint = _prune(name, job, wanted, folder)
+            else:
+                _keep(name, folder, "the strategy does not prune")
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _keep(name: str, folder: Path, why: str) -> None:
+    print(f"prune: nothing to do: {why}")
+    shutil.copytree(stage_folder(name, "prepare") / "model", folder / "model")
+    write_json(folder / "prune.json", {"pruned": False, "why": why, "steps": [], "sparse": {}, "multiply_adds": None})
+
+
+def _prune(name: str, job: Job, wanted: Sequence[StrategyName], folder: Path) -> Path | None:
+    """The folder of what is of no more use once the stage has ended, if there is one."""
+    from act.engines.process import EngineFailure
+    from act.evaluation import Evaluation
+    from act.model import InferenceModel
+    from act.samples import Samples
+    from act.training.teachers import load_teachers, teacher_files
+    from tasks.prune.cost import multiply_adds
+    from tasks.prune.pruned import Context
+    from tasks.prune.steps import Sparse, run_step
+
+    prepared = stage_folder(name, "prepare")
+    whole = InferenceModel.load(prepared / "model")
+    evaluation = Evaluation.of(job, prepared)
+
+    def evaluate(model: InferenceModel) -> float:
+        return evaluation.quality(model, None).value
+
+    try:
+        reference = evaluate(whole)
+    except EngineFailure as failure:
+        _keep(
+            name, folder, f"{evaluation.engine} cannot run the fp32 model, the measure of all that follows: {failure}"
+        )
+        return None
+    samples = Samples.load(prepared / "calibration")
+    batch = next(samples.batches(job.prune.batch_size))
+    teachers = load_teachers(job.distillation, whole, whole, batch)
+    checkpoint = _checkpoint(name, job, wanted, teacher_files(job.distillation))
+    speed_wanted = "ChannelPrune" in wanted and job.prune.channel.target_speedup is not None
+    latency = _latency(job, prepared, whole) if speed_wanted else None
+    context = Context(samples, _batch_norms(prepared), latency, job.prune.seed)
+    model, quality, sparse = whole, reference, Sparse({})
+    steps: list[dict[str, Any]] = []
+    for number, strategy in enumerate(wanted):
+        scratch = checkpoint / f"{number}-{strategy}"
+        step = run_step(strategy, model, quality, sparse, job, context, teachers, evaluate, scratch)
+        model, sparse, quality = step.model, step.sparse, float(step.told["quality_after"])
+        steps.append(step.told)
+    (folder / "model").mkdir()
+    model.save(folder / "model")
+    zeros = _verified(InferenceModel.load(folder / "model"), sparse)
+    write_json(
+        folder / "prune.json",
+        {
+            "pruned": True,
+            "why": "; ".join(str(step["why"]) for step in steps),
+            "steps": steps,
+            "sparse": zeros,
+            "multiply_adds": multiply_adds(model, next(samples.head(1).batches(1))),
+            "parameters": {"before": _size(whole), "after": _size(model)},
+            "quality": {"before": reference, "after": quality},
+        },
+    )
+    print(
+        f"prune: quality {quality:.4f} (before {reference:.4f}), {_size(model) / 1e6:.2f} M parameters (before "
+        f"{_size(whole) / 1e6:.2f} M)" + (f", zeros in {len(zeros)} weights" if zeros else "")
+    )
+    return checkpoint
+
+
+def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, dict[str, Any]]:
+    """What is zero in the saved weights.
+
+    Raises:
+        RuntimeError: something is not zero that should be.
+    """
+    from tasks.prune.asp import without_pattern
+
+    for name, mask in sparse.masks.items():
+        if model.weight(name)[mask == 0].any():
+            raise RuntimeError(f"the pruned weight {name} has values where it should be zero")
+    if sparse.pattern is not None and (wrong := without_pattern(model, list(sparse.masks))):
+        raise RuntimeError(f"the saved weights lack the pattern {sparse.pattern}: {', '.join(wrong)}")
+    return {
+        name: {"zeros": float((model.weight(name) == 0).mean()), "pattern": sparse.pattern} for name in sparse.masks
+    }
+
+
+def _size(model: InferenceModel) -> int:
+    return sum(int(model.weight(name).size) for name in model.weight_names())
+
+
+def _batch_norms(prepared: Path) -> dict[str, Any]:
+    import numpy as np
+
+    path = prepared / "batch_norms.npz"
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def _latency(job: Job, prepared: Path, whole: InferenceModel) -> Callable[[InferenceModel], float] | None:
+    """Measures a model's seconds on the target's first engine; None where that cannot run it."""
+    import tempfile
+
+    import numpy as np
+
+    from act.engines.process import EngineFailure, EngineProcess
+    from act.evaluation import write_for_engine
+
+    engine, target = job.target.engines[0], job.target
+
+    def measure(model: InferenceModel) -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = write_for_engine(engine, model, None, Path(scratch))
+            with EngineProcess(engine, path, "fp32", target.threads, LATENCY_LIMIT_SECONDS) as process:
+                process.load()
+                process.warm_up(prepared / "evaluation", target.batch, seconds=1.0)
+                rounds = [
+                    process.time(prepared / "evaluation", target.batch, LATENCY_RUNS, number * LATENCY_RUNS)
+                    for number in range(LATENCY_ROUNDS)
+                ]
+        # The quickest round: what else the machine does only ever adds to it.
+        return float(np.min(np.median(np.array(rounds), axis=1)))
+
+    try:
+        measure(whole)
+    except EngineFailure as failure:
+        print(f"prune: {engine} cannot be timed: {failure}")
+        return None
+    return measure
+
+
+def _checkpoint(name: str, job: Job, wanted: Sequence[StrategyName], teachers: Sequence[Path]) -> Path:
+    """Where exactly this pruning is kept while it lasts: the name stands for its inputs and its code."""
+    settings = (job.prune.model_dump(), job.distillation.model_dump(), job.metric, job.target.model_dump(), wanted)
+    inputs = [stage_folder(name, "prepare"), *teachers]
+    folder = stage_folder(name, "prune").parent / ".prune_checkpoint"
+    found = folder / fingerprint(settings, inputs, ("act", "tasks/prune"))
+    for other in folder.glob("*"):
+        if other != found:
+            shutil.rmtree(other, ignore_errors=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""What every way of pruning is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from act.model import InferenceModel
+from act.samples import Array, Samples
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a way of pruning may ask for.
+
+    Attributes:
+        samples: for calibration, unlabelled.
+        batch_norms: gamma of the batch norm that was folded into a layer, by the name of its weight; may be empty.
+        latency: seconds of one inference of a model on the target's first engine; None where it cannot be measured.
+        seed: of random numbers.
+    """
+
+    samples: Samples
+    batch_norms: Mapping[str, Array] = field(default_factory=dict)
+    latency: Callable[[InferenceModel], float] | None = None
+    seed: int = 0
+
+
+@dataclass
+class Pruned:
+    """A model with less in it.
+
+    Attributes:
+        model: the pruned one; what was given is not changed.
+        why: one sentence.
+        layers: for the report, for each layer `name`, `kept`, `of`, `ratio`, and `why` where it was left alone.
+        masks: by weight where it may be other than zero, bool in its shape; empty where nothing need stay sparse.
+    """
+
+    model: InferenceModel
+    why: str
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    masks: dict[str, Array] = field(default_factory=dict)
