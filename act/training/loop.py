@@ -109,6 +109,7 @@ class _Loop:
         counts: Callable[[int], bool],
     ) -> None:
         self._program, self._settings, self._evaluate = program, settings, evaluate
+        self._processes = program.processes
         teachers = [teacher] if isinstance(teacher, InferenceModel) else teacher
         self._teachers = [each.copy() for each in teachers]
         for each in self._teachers:
@@ -146,7 +147,7 @@ class _Loop:
                 if not math.isfinite(loss):
                     stopped = f"stopped at step {self._step}: the loss is not finite; lower `learning_rate`"
                     break
-                self._seconds = before + time.monotonic() - began
+                self._seconds = self._processes.agree(before + time.monotonic() - began)
                 stopped = self._reason_to_stop(limit)
                 if stopped or self._due():
                     self._measure()
@@ -166,8 +167,9 @@ class _Loop:
             # An order of its own for each epoch, so that a resumed training needs no generator's state.
             shuffled = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._groups))
             self._order = (epoch + 1, shuffled)
-        batch = self._samples.stack(self._groups[self._order[1][place]])
-        loss = self._program.step(batch, self._targets(batch))
+        mine, share = self._processes.share(self._groups[self._order[1][place]])
+        batch = self._samples.stack(mine)
+        loss = self._program.step(batch, self._targets(batch), share)
         self._step += 1
         self._losses.append(loss)
         if self._after_step is not None and math.isfinite(loss):
@@ -190,7 +192,7 @@ class _Loop:
     def _measure(self) -> None:
         """Measure the quality, and keep the state where it is the best so far."""
         weights = self._program.weights()
-        quality = self._evaluate(weights)
+        quality = self._processes.agree(self._evaluate(weights) if self._processes.first else 0.0)
         loss = float(np.mean(self._losses)) if self._losses else None
         epoch = math.ceil(self._step / len(self._groups))
         self._history.append({"epoch": epoch, "step": self._step, "loss": loss, "quality": quality})
@@ -230,13 +232,14 @@ class _Loop:
         state = self._program.state()
         return {
             "settings": self._settings.model_dump(),
+            "processes": self._processes.count,
             "batches": [len(group) for group in self._groups],
             "teachers": list(zip(self._program.teacher_numbers, self._program.teacher_names)),
             "state": {name: [str(value.dtype), list(value.shape)] for name, value in state.items()},
         }
 
     def _save(self) -> None:
-        if self._checkpoint is None:
+        if self._checkpoint is None or not self._processes.first:
             return
         progress = {
             "step": self._step,

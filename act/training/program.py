@@ -18,6 +18,7 @@ from act.training.learned import Factor, LearnedRanges, insert_learned, learned_
 from act.training.losses import AddLoss
 from act.training.optimisers import make_optimizer, make_rate
 from act.training.pairs import insert_pairs, leave_in_float, mark_float_layers
+from act.training.processes import SHARE, Processes, average, processes
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
@@ -41,6 +42,7 @@ class TrainingProgram:
         teacher_numbers: which teacher has each of `teacher_names`, where there are several.
         start: the scheme that it was built with.
         factors: what the ranges of that are multiplied by, where they train; among the trained weights, too.
+        processes: those that train together.
     """
 
     student: InferenceModel
@@ -53,16 +55,23 @@ class TrainingProgram:
     teacher_numbers: list[int] = field(default_factory=list)
     start: Scheme | None = None
     factors: list[Factor] = field(default_factory=list)
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         self.teacher_numbers = self.teacher_numbers or [0] * len(self.teacher_names)
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
         self._executor = paddle.static.Executor(CPU)
 
-    def step(self, batch: dict[str, Array], targets: list[Array]) -> float:
-        """One step of the optimiser; gives the loss before it."""
+    def step(self, batch: dict[str, Array], targets: list[Array], share: float = 1.0) -> float:
+        """One step of the optimiser; gives the loss before it.
+
+        Args:
+            batch: the feeds.
+            targets: the teacher's values of `teacher_names`.
+            share: what share of the whole batch this process has, where several train together.
+        """
         with paddle.static.scope_guard(self.student.scope):
-            feed = {**batch, **dict(zip(self.targets, targets))}
+            feed = {**batch, **dict(zip(self.targets, targets)), **self._share(share)}
             (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.loss])
         self.rate.step()
         return float(loss)
@@ -70,9 +79,12 @@ class TrainingProgram:
     def outputs(self, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
         """The outputs of the forward pass, quantized where the program is; the program still makes a step."""
         with paddle.static.scope_guard(self.student.scope):
-            feed = {**batch, **dict(zip(self.targets, targets))}
+            feed = {**batch, **dict(zip(self.targets, targets)), **self._share(1 / self.processes.count)}
             found: list[Array] = self._executor.run(self.program, feed=feed, fetch_list=list(self.student.fetch_names))
         return found
+
+    def _share(self, share: float) -> dict[str, Array]:
+        return {} if self.processes.count == 1 else {SHARE: np.array([share], dtype=np.float32)}
 
     def weights(self) -> dict[str, Array]:
         """Copies of the trained weights."""
@@ -169,6 +181,7 @@ def build(
         ValueError: no output is of real numbers.
     """
     paddle.seed(seed)
+    together = processes()
     student = model.copy() if scheme is None else with_values(model, scheme)
     without_ends(student)
     add_shapes_for_gradients(student)
@@ -194,7 +207,11 @@ def build(
         loss = add_loss(student)  # which may rename what a layer makes
         leave_in_float([op for op in student.ops if op not in forward])
         rate = make_rate(schedule or Schedule(), learning_rate, steps)
-        make_optimizer(optimizer, rate, weight_decay).minimize(loss.variable, parameters=parameters)
+        minimiser, shown = make_optimizer(optimizer, rate, weight_decay), loss.variable
+        gradients = minimiser.backward(loss.variable, parameters=parameters)
+        if together.count > 1:
+            gradients, shown = average(gradients, loss.variable)
+        minimiser.apply_gradients(gradients)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
     use_onednn(program)
@@ -203,12 +220,13 @@ def build(
         program,
         loss.teacher_names,
         loss.targets,
-        loss.variable.name,
+        shown.name,
         [*trained, *(factor.name for factor in factors)],
         rate,
         loss.teacher_numbers,
         scheme,
         factors,
+        together,
     )
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)

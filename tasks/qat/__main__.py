@@ -5,7 +5,8 @@ Writes `qat.json` (`needed`, `why`, `candidate`, what was compared with the teac
 `history.csv`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
 `scheme.json` (what quantizes it).
 
-A checkpoint is kept beside the artefacts until training has ended, so that a killed stage goes on.
+A checkpoint is kept beside the artefacts until training has ended, so that a killed stage goes on. Several processes
+train together where Paddle's launcher starts them (`act/training/processes.py`); the first one writes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
         plan = read_json(stage_folder(name, "qat_plan") / "plan.json")
+        if plan["train"] and not _writes():
+            _train(name, job, plan["start"], None)
+            return
         checkpoint = None
         with replace_folder(stage_folder(name, "qat")) as folder:
             if plan["train"]:
@@ -38,8 +42,22 @@ def main() -> None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
-    """The folder of a checkpoint that is of no more use once the stage has ended, if there is one."""
+def _writes() -> bool:
+    """Whether this is the process that writes, where several train together."""
+    from act.training.processes import processes
+
+    return processes().first
+
+
+def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
+    """The folder of a checkpoint that is of no more use once the stage has ended, if there is one.
+
+    Args:
+        name: of the job.
+        job: its settings.
+        start: the candidate to train.
+        folder: where the result goes; None: nothing is written.
+    """
     # Paddle takes seconds to import, and a job without training needs none of it.
     from act.evaluation import Evaluation
     from act.model import InferenceModel
@@ -52,13 +70,14 @@ def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
     model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
     if all(spec.dtype != "float32" for spec in model.fetch_specs()):
         why = "no output of the model is float32, and whole numbers say nothing of which way to go"
-        _finish(folder, [], {"needed": False, "why": why})
+        if folder is not None:
+            _finish(folder, [], {"needed": False, "why": why})
         return None
     candidates = read_json(searched / "candidates.json")["candidates"]
     chosen = next(candidate for candidate in candidates if candidate["id"] == start)
     evaluation = Evaluation.of(job, prepared)
     samples = Samples.load(prepared / "calibration")
-    checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation))
+    checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation), clean=folder is not None)
     batch = next(samples.batches(job.qat.batch_size))
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train(
@@ -71,6 +90,8 @@ def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
         teachers=teachers,
         checkpoint=checkpoint,
     )
+    if folder is None:
+        return None
     better = result.model is not None and result.scheme is not None
     if result.model is not None and result.scheme is not None:
         (folder / "model").mkdir()
@@ -94,14 +115,14 @@ def _train(name: str, job: Job, start: str, folder: Path) -> Path | None:
     return checkpoint
 
 
-def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path]) -> Path:
+def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path], clean: bool) -> Path:
     """Where exactly this training is kept while it lasts: the name stands for its inputs and its code."""
     settings = (job.qat.model_dump(), job.distillation.model_dump(), job.metric, job.target.engines[0], start)
     inputs = [*(stage_folder(name, stage) for stage in ("prepare", "calibrate", "refine")), *teachers]
     folder = stage_folder(name, "qat").parent / ".qat_checkpoint"
     wanted = folder / fingerprint((*settings, job.target.threads), inputs, ("act", "tasks/qat"))
     for other in folder.glob("*"):
-        if other != wanted:
+        if clean and other != wanted:
             shutil.rmtree(other, ignore_errors=True)
     return wanted
 

@@ -1,0 +1,90 @@
+"""Two processes of Paddle's own launcher train as one does: the same weights in both, and those of the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from act.errors import InputError
+from act.params import Distillation, TrainConfig
+from act.samples import Array, Ragged, Samples
+from act.training import build, count_steps, distil, fit, plan, trainable_weights
+from act.training.processes import Processes, processes
+from tests.training.small import convolutions
+
+CHECKOUT = Path(__file__).parents[2]
+SAMPLES = Samples({"x": Ragged.of(list(np.random.default_rng(1).normal(size=(13, 1, 8, 8)).astype(np.float32)))})
+SETTINGS = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-2, patience=3)
+
+
+def train(folder: Path) -> None:
+    """Train on batches of 4, 4, 4 and 1 samples, and write the weights and what was measured."""
+    rank = processes().rank
+    teacher, student = convolutions(), convolutions(seed=5)
+    parts = plan(Distillation(loss="soft_label"), student, [teacher], SAMPLES.stack([0]))
+    names = trainable_weights(student, None)
+    steps = count_steps(SAMPLES, SETTINGS)
+    program = build(student, None, distil(parts), names, learning_rate=1e-2, steps=steps, seed=0)
+    measured: list[int] = []
+
+    def evaluate(weights: dict[str, Array]) -> float:
+        measured.append(rank)
+        return len(measured) / 10
+
+    result = fit(program, teacher, SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint")
+    assert measured == ([0, 0, 0] if rank == 0 else [])
+    assert result.quality_after == 0.3
+    losses = np.array([row["loss"] for row in result.history[1:]])
+    np.savez(folder / f"{rank}.npz", losses=losses, **program.weights())
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom tests.training.test_processes import train\n"
+        "train(Path(sys.argv[1]))\n"
+    )
+    (tmp_path / "two").mkdir()
+    launcher = [sys.executable, "-W", "ignore", "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    launcher += ["--backend", "gloo", "--log_dir", str(tmp_path / "log"), str(script), str(tmp_path / "two")]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(launcher, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    logs = "\n".join(path.read_text() for path in (tmp_path / "log").glob("workerlog.*"))
+    assert done.returncode == 0, logs
+    (tmp_path / "one").mkdir()
+    train(tmp_path / "one")
+    first, second, alone = (np.load(tmp_path / name) for name in ("two/0.npz", "two/1.npz", "one/0.npz"))
+    start = convolutions(seed=5)
+    for name in alone.files:
+        assert np.array_equal(first[name], second[name])
+        if name == "losses":
+            assert first[name] == pytest.approx(alone[name], rel=1e-4)
+        else:
+            moved = np.abs(alone[name] - start.weight(name)).max()
+            assert np.abs(first[name] - alone[name]).max() < 0.02 * moved
+
+
+def test_each_sample_belongs_to_one_process() -> None:
+    shares = [Processes(rank, 2).share([4, 7, 9]) for rank in range(2)]
+    assert shares == [([4, 7], 2 / 3), ([9], 1 / 3)]
+    assert [Processes(rank, 2).share([5]) for rank in range(2)] == [([5], 0.5), ([5], 0.5)]
+    assert Processes().share([1, 2]) == ([1, 2], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rank", "endpoints", "fragment"),
+    [("x", "127.0.0.1:1,127.0.0.1:2", "PADDLE_TRAINER_ID 'x'"), ("0", "10.0.0.1:1,10.0.0.2:1", "several machines")],
+)
+def test_another_environment_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rank: str, endpoints: str, fragment: str
+) -> None:
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_TRAINER_ID", rank)
+    monkeypatch.setenv("PADDLE_TRAINER_ENDPOINTS", endpoints)
+    with pytest.raises(InputError, match=fragment):
+        processes.__wrapped__()
