@@ -48,8 +48,12 @@ class Place:
         np.savez(folder / "data" / "evaluation.npz", x=noise(3, seed=1), label=np.array([0, 1, 0]))
         shutil.copytree(CHECKOUT / "examples", folder / "examples")
 
-    def run(self, stage: str = "prepare") -> subprocess.CompletedProcess[str]:
+    def write(self) -> None:
+        """Write the settings."""
         (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
+
+    def run(self, stage: str = "prepare") -> subprocess.CompletedProcess[str]:
+        self.write()
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
         command = [sys.executable, "-m", f"tasks.{stage}", "--job", "mine"]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)

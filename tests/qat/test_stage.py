@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -98,3 +99,20 @@ def test_a_teacher_that_is_not_there_is_named(place: Place, qat: Path) -> None:
     done = place.run("qat")
     assert done.returncode == 2 and "nowhere: no such folder" in done.stderr
     assert not qat.exists()
+
+
+def test_two_processes_of_the_launcher_train_together(place: Place, qat: Path) -> None:
+    """As README says it; the first process alone writes."""
+    command = [sys.executable, "-W", "ignore", "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    command += ["--backend", "gloo", "--log_dir", "log", str(CHECKOUT / "tasks" / "qat" / "__main__.py")]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    place.job["qat"] = {**place.job["qat"], "epochs": 1}
+    place.write()
+    done = subprocess.run(
+        [*command, "--job", "mine"], cwd=place.folder, env=environment, capture_output=True, text=True, timeout=150
+    )
+    logs = [(place.folder / "log" / f"workerlog.{rank}").read_text() for rank in range(2)]
+    assert done.returncode == 0, "\n".join(logs)
+    assert "qat: trained" in logs[0] and "qat: trained" not in logs[1]
+    assert json.loads((qat / "qat.json").read_text())["history"][-1]["step"] == 2
+    assert not list(qat.parent.glob(".qat.*")) and not list(qat.parent.glob(".qat_checkpoint/*"))
