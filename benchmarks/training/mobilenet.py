@@ -18,6 +18,7 @@ from benchmarks.training import jobs
 
 UNLABELLED, SEEN = 4096, 2000
 LEAST_SPEEDUP, LARGEST_LOSS = 1.3, 0.01
+NO_FASTER = 1.05
 # Asked for is more than is wanted in the end, for what is measured once more is measured anew.
 TARGET_SPEEDUP = 1.5
 TRAINING = {"epochs": 3, "batch_size": 64, "learning_rate": 5e-4}
@@ -101,7 +102,7 @@ def _best(found: Mapping[str, Mapping[str, Any]], start: str) -> str | None:
 
 
 def _speed_of_zeros(ratio: Mapping[str, float]) -> str:
-    if ratio["low"] > 1:
+    if ratio["low"] > NO_FASTER:
         return f"{ratio['value']:.2f} times as fast as fp32"
     return f"no faster than fp32 on this engine ({ratio['value']:.2f}), whose kernels multiply zeros as well"
 
