@@ -264,6 +264,12 @@ class Budget(Settings):
     min_speedup: float = Field(
         default=1.0, ge=1.0, le=1000, description="a winner other than fp32 is at least this many times faster than it"
     )
+    max_latency_ms: float | None = Field(
+        default=None, gt=0, description="a winner's median latency for one batch is at most this"
+    )
+    time_limit_minutes: float | None = Field(
+        default=None, gt=0, description="no further strategy is tried that is expected to end later than this"
+    )
 
 
 class Calibration(Settings):
@@ -453,11 +459,23 @@ class ChannelPrune(Settings):
         le=100,
         description="ratios are chosen so that the model is this many times faster on the target's first engine",
     )
+    kept_multiply_adds: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="ratios are chosen so that this share of the multiply-adds is left; 0.6, or what the chosen strategy "
+        "says, when all three are left out",
+    )
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> ChannelPrune:
-        if self.pruned_ratio is not None and self.target_speedup is not None:
-            raise ValueError("`pruned_ratio` and `target_speedup` both say how much is pruned: choose one of them")
+        given = [
+            f"`{name}`"
+            for name in ("pruned_ratio", "target_speedup", "kept_multiply_adds")
+            if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each say how much is pruned: choose one of them")
         if isinstance(self.pruned_ratio, list):
             names = len(self.prune_params_name or [])
             if len(self.pruned_ratio) != names:

@@ -66,12 +66,12 @@ class Prepared:
 
 
 def prepared(name: str, cache: Path = CACHE) -> Prepared:
-    """One of `MODELS`, made and prepared when this very code has not done so before."""
+    """One of `MODELS` or `FURTHER`, made and prepared when this very code has not done so before."""
     folder, digest = cache / name, _digest()
     if not _is_made(folder, digest):
         with replace_folder(folder) as fresh:
             (fresh / "examples").symlink_to(ROOT / "examples")
-            (fresh / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: MODELS[name](fresh)}}), encoding="utf-8")
+            (fresh / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: {**MODELS, **FURTHER}[name](fresh)}}), encoding="utf-8")
             run_stage("prepare", name, fresh)
             write_json(fresh / STAMP, {"made_by": digest})
     return Prepared(name, folder / "artifacts" / name / "prepare")
@@ -168,6 +168,22 @@ def _pp_lcnet() -> Any:
     head = [nn.AdaptiveAvgPool2D(1), nn.Conv2D(512, 1280, 1, bias_attr=False), nn.Hardswish(), nn.Dropout(0.2)]
     return nn.Sequential(*layers, *head, nn.Flatten(), nn.Linear(1280, 1000))
 
+
+# Of other shapes than those eight, to try a prediction on.
+FURTHER: Mapping[str, Callable[[Path], dict[str, Any]]] = {
+    "alexnet": partial(_classifier, paddle.vision.models.alexnet),
+    "densenet121": partial(_classifier, paddle.vision.models.densenet121),
+    "googlenet": partial(_classifier, paddle.vision.models.googlenet),
+    "inception_v3": partial(_classifier, paddle.vision.models.inception_v3),
+    "mobilenet_v2": partial(_classifier, paddle.vision.models.mobilenet_v2),
+    "mobilenet_v3_small": partial(_classifier, paddle.vision.models.mobilenet_v3_small),
+    "resnet18": partial(_classifier, paddle.vision.models.resnet18),
+    "resnext50": partial(_classifier, paddle.vision.models.resnext50_32x4d),
+    "shufflenet_v2_swish": partial(_classifier, paddle.vision.models.shufflenet_v2_swish),
+    "squeezenet1_1": partial(_classifier, paddle.vision.models.squeezenet1_1),
+    "vgg11": partial(_classifier, paddle.vision.models.vgg11),
+    "classifier": partial(_shipped, "direction", 192, 48, "examples/ppocr-classifier.yaml"),
+}
 
 MODELS: Mapping[str, Callable[[Path], dict[str, Any]]] = {
     "mobilenet_v1": partial(_classifier, paddle.vision.models.mobilenet_v1),

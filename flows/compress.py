@@ -36,13 +36,15 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from act.act_config import refuse_lagging
 from act.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.errors import USER_ERROR_EXIT_CODE, InputError
-from act.params import DEFAULT_PATH, Params, load
+from act.params import DEFAULT_PATH, Params, load, load_job
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
 from flows.record import Outcome, Record, path_of
 from flows.run_stage import ProcessGroups, StageFailed, run_stage
 from flows.server import refuse_unreachable, temporary_server
 from flows.turnstile import Turnstile
+from tasks.analyze import attempts
+from tasks.analyze.learn import learn
 
 RETRIES = 1
 RETRY_DELAY_SECONDS = 3
@@ -147,6 +149,8 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     Returns:
         The path of each job's manifest.
 
+    Where a budget is missed, the strategies that could still meet it are tried in turn (`tasks/analyze/options.py`).
+
     Raises:
         InputError: the settings are wrong, or a job is unknown.
         CompressionFailed: a stage failed.
@@ -155,27 +159,50 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     jobs = list(dict.fromkeys(jobs))
     with ExitStack() as stack:
         locks = [stack.enter_context(_only_one(job)) for job in sorted(jobs)]
-        run = _Run(read_stages(Path.cwd(), jobs), jobs, limit, locks)
-        if environment.has_server():
-            run.emit = get_run_logger().info
-        try:
-            futures: dict[str, PrefectFuture[Any]] = {}
-            for stage in run.stages:
-                needed = [futures[name] for name in stage.needs]
-                futures[stage.name] = _stage.submit(stage, run, return_state=False, wait_for=needed)
-            for future in futures.values():
-                future.wait()
-        finally:
-            # Nothing is left to kill unless the flow was cancelled or stopped by a signal.
-            run.groups.kill_all()
-        for job in jobs:
-            for line in result.lines(job, run.records[job]):
-                run.emit(line)
-            if environment.has_server():
-                result.publish(job, run.records[job])
-        if run.failures:
-            raise CompressionFailed(list(run.failures.values()))
+        ahead = jobs
+        while ahead:
+            _bring_up_to_date(ahead, limit, locks)
+            ahead = [job for job in ahead if _has_learned(job)]
     return {job: str(result.manifest_of(job)) for job in jobs}
+
+
+def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> None:
+    """Run every stage that is stale, and tell how each job ended.
+
+    Raises:
+        CompressionFailed: a stage failed.
+    """
+    run = _Run(read_stages(Path.cwd(), jobs), jobs, limit, locks)
+    if environment.has_server():
+        run.emit = get_run_logger().info
+    try:
+        futures: dict[str, PrefectFuture[Any]] = {}
+        for stage in run.stages:
+            needed = [futures[name] for name in stage.needs]
+            futures[stage.name] = _stage.submit(stage, run, return_state=False, wait_for=needed)
+        for future in futures.values():
+            future.wait()
+    finally:
+        # Nothing is left to kill unless the flow was cancelled or stopped by a signal.
+        run.groups.kill_all()
+    for job in jobs:
+        for line in result.lines(job, run.records[job]):
+            run.emit(line)
+        if environment.has_server():
+            result.publish(job, run.records[job])
+    if run.failures:
+        raise CompressionFailed(list(run.failures.values()))
+
+
+def _has_learned(job: str) -> bool:
+    """Whether the budget was missed in a way that teaches something, so that the next strategy is tried, or the best."""
+    path = attempts.FOLDER / f"{job}.json"
+    before = path.read_bytes() if path.exists() else b""
+    told = learn(job, load_job(job))
+    after = path.read_bytes() if path.exists() else b""
+    if after != before:
+        (get_run_logger().info if environment.has_server() else _print)(f"{job}: {told}")
+    return after != before
 
 
 def check(params: Params, jobs: Sequence[str]) -> None:

@@ -75,8 +75,11 @@ class Engine(ABC):
         """The time that each kernel of the loaded model takes, in the order in which they run.
 
         Returns:
-            For each kernel `kind`, `precision`, `shape` of its output and `seconds` (median over the runs); empty
-            where the engine does not tell.
+            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over the runs,
+            scaled to their median), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the
+            shapes of the constants that it reads, without single values), `operators` (the ONNX types that it was made
+            of, in order) and `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have
+            them); empty where the engine does not tell.
         """
         return []
 

@@ -6,6 +6,7 @@ it, so that "fp32" must be asked for.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from act.engines.base import Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
-_KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder")
+_KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder", "originalLayersNames")
 # Layer types that multiply matrices, those that only quantize, and the precisions in the words of the settings.
 _MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
 _CONVERSIONS = ("FakeQuantize",)
@@ -82,23 +83,50 @@ class OpenVino(Engine):
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
         request = compiled.create_infer_request()
-        seconds: dict[str, list[float]] = {}
-        for _ in range(runs + 1):
+        request.infer(dict(feeds))
+        first = _counted(request)
+        whole = []
+        for _ in range(runs):
+            started = time.perf_counter()
             request.infer(dict(feeds))
-            for entry in request.get_profiling_info():
-                seconds.setdefault(entry.node_name, []).append(entry.real_time.total_seconds())
+            whole.append(time.perf_counter() - started)
+        # The counters hold the mean of all runs, the first included, which allocates memory.
+        usual = float(np.median(whole) / np.mean(whole))
+        seconds = {
+            name: max(0.0, (mean * (runs + 1) - first.get(name, 0.0)) / runs) * usual
+            for name, mean in _counted(request).items()
+        }
+        # Only here: what is timed and whose memory is measured need not know ONNX.
+        import onnx
+
+        from act.engines.onnx_operators import named_operators
+
+        named = named_operators(onnx.load(self._path, load_external_data=False).graph)
         kernels = []
         for node in compiled.get_runtime_model().get_ordered_ops():
             info = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _KERNEL_KEYS}
             if info["layerType"] in _NOT_WORK or node.get_friendly_name() not in seconds:
                 continue
-            shape = node.get_output_partial_shape(0)
+            made_of = [named[name] for name in info["originalLayersNames"].split(",") if name in named]
+            sources = [each.get_source_output() for each in node.inputs()]
             kernels.append(
                 {
                     "kind": info["layerType"],
                     "precision": info["runtimePrecision"],
-                    "shape": [] if shape.rank.is_dynamic else [d.get_length() if d.is_static else -1 for d in shape],
-                    "seconds": float(np.median(seconds[node.get_friendly_name()][1:])),
+                    "shape": _shape(node.output(0)),
+                    "seconds": seconds[node.get_friendly_name()],
+                    "inputs": [
+                        {"shape": _shape(source), "precision": _made_in(source)}
+                        for source in sources
+                        if not _is_constant(source.get_node())
+                    ],
+                    "weights": [
+                        shape
+                        for source in sources
+                        if _is_constant(source.get_node()) and np.prod(shape := _shape(source)) > 1
+                    ],
+                    "operators": [operator.type for operator in made_of],
+                    "attributes": next((operator.attributes for operator in made_of if operator.attributes), {}),
                     "order": int(info["execOrder"]),
                 }
             )
@@ -131,6 +159,30 @@ class OpenVino(Engine):
             "streams": int(self._compiled.get_property("NUM_STREAMS")),
             "layers_by_precision": dict(layers.most_common()),
         }
+
+
+def _counted(request: Any) -> dict[str, float]:
+    """Seconds of each executed node, the mean of all runs so far."""
+    return {entry.node_name: entry.real_time.total_seconds() for entry in request.get_profiling_info()}
+
+
+def _shape(output: Any) -> list[int]:
+    shape = output.get_partial_shape()
+    return [] if shape.rank.is_dynamic else [size.get_length() if size.is_static else -1 for size in shape]
+
+
+def _made_in(output: Any) -> str:
+    """The precision of an output of an executed node."""
+    precisions = output.get_node().get_rt_info()["outputPrecisions"].astype(str).split(",")
+    return str(precisions[min(output.get_index(), len(precisions) - 1)])
+
+
+def _is_constant(node: Any) -> bool:
+    """Whether a node of the executed graph is the same in every run."""
+    if node.get_rt_info()["layerType"].astype(str) == "Const":
+        return True
+    sources = [each.get_source_output().get_node() for each in node.inputs()]
+    return bool(sources) and all(_is_constant(source) for source in sources)
 
 
 def _infer(request: Any, feeds: Mapping[str, Array]) -> list[Array]:

@@ -161,6 +161,11 @@ class EngineProcess:
             raise RuntimeError("the process is not started yet")
         return self._process.pid
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it crashed or ran out of time, so that nothing more can be asked of it."""
+        return self._failure is not None
+
     def close(self) -> None:
         """End the process and everything that it started; may be called twice."""
         if self._process is not None:
@@ -177,10 +182,20 @@ class EngineProcess:
             self._log.close()
             self._log = None
 
-    def load(self) -> LoadInfo:
-        """Import the engine and load the model."""
+    def load(self, path: Path | None = None, precision: RuntimePrecision | None = None) -> LoadInfo:
+        """Import the engine and load the model.
+
+        Args:
+            path, precision: of another model, which takes the place of the one before.
+        """
+        self.path, self.precision = path or self.path, precision or self.precision
         reply = self._call("load", path=str(self.path.resolve()), precision=self.precision, threads=self.threads)
         return LoadInfo(**reply)
+
+    def offer(self) -> tuple[str, list[RuntimePrecision]]:
+        """The version of the engine's library and the precisions that it has here; needs no model."""
+        reply = self._call("offer")
+        return reply["version"], reply["precisions"]
 
     def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> WarmUp:
         """Run until the latency is steady, at most about `seconds`.

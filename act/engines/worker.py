@@ -56,14 +56,14 @@ class Worker:
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
 
+    def offer(self) -> dict[str, Any]:
+        engine = self._create()
+        return {"version": engine.version(), "precisions": list(engine.precisions())}
+
     def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
-        try:
-            engine = create(self._location)
-        except ImportError as error:
-            raise _Failure("missing", f"the engine cannot be imported: {error}") from error
-        lacking = engine.lacks()
-        if lacking is not None:
-            raise _Failure("missing", lacking)
+        # Of the model before, if there was one.
+        self._engine, self._streams, self._timed = None, [], {}
+        engine = self._create()
         offered = engine.precisions()
         wanted = next((name for name in offered if name == precision), None)
         if wanted is None:
@@ -81,6 +81,16 @@ class Worker:
             "peak_rss_bytes": _peak_rss_bytes(),
             "description": engine.describe(),
         }
+
+    def _create(self) -> Engine:
+        try:
+            engine = create(self._location)
+        except ImportError as error:
+            raise _Failure("missing", f"the engine cannot be imported: {error}") from error
+        lacking = engine.lacks()
+        if lacking is not None:
+            raise _Failure("missing", lacking)
+        return engine
 
     def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)

@@ -1,29 +1,41 @@
 """`python -m tasks.analyze.select --job NAME`: choose the strategy, in ACT's vocabulary, with a reason for each part.
 
-First version: rules from the operator table's static facts, from the precisions that the engines have on this CPU, and
-from the user's target, budget and strategy. Nothing measured decides, and no figure of the budget is written unless it
-changes the decision, so that the same job on the same CPU gives the same `strategy.json` and later stages stay cached.
+A strategy that the user fixed is obeyed. Else what could meet the budget is ranked (`options.py`), with latencies that
+`analyze` measured or that the latency model predicts, and the first is chosen that was not tried in vain before
+(`attempts.py`): the pipeline tries them in order, and each that was tried corrects the predictions for the next.
 
 `strategy.json`: `strategy` [{name, why}], `prune` (names of those that prune, in order), `quantize`, `search` (try
 several settings of post-training quantization, not only the first), `train` (train where that misses the budget),
-`train_always` (and where it does not), `precisions` {engine: [{name, why}]}, `why`.
+`train_always` (and where it does not), `settings` (for the stages after it, where the job leaves them open),
+`precisions` {engine: [{name, why}]}, `why`. It holds no measured figure, so that later stages stay cached when
+something is measured anew. Those are in `options.json`, in a folder of its own: `options` in order, `chosen` (a key of
+one), `verdict` (what was decided, in a sentence), `wanted_speedup`, `reachable`, `open` (whether another try could
+follow), `attempts`, `source` (of the predictions), `of` (the fingerprint of the job that attempts are kept under).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from act import machine
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
 from act.errors import InputError
+from act.latency.table import Table
 from act.params import PRUNING, EngineName, Job, StrategyName
 from act.stage import job_from_command_line
+from tasks.analyze import attempts, options
+from tasks.analyze.predictor import Latency, Predictor
 
 # Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
 # neither faster, for its conversions cost more than it saves, nor smaller.
 LEAST_INT8_SHARE = 0.1
+# Estimates of what stages take, as seen with the jobs of params.yaml.
+SECONDS_OF_A_TRIAL, REFINE_MINUTES = 2.0, 2.0
+TRAINING_COST = 8.0  # times the latency of the fp32 model, for each sample and epoch
+SECONDS_OF_AN_ENGINE = 20.0
 
 
 @dataclass
@@ -34,11 +46,18 @@ class Strategy:
         parts: (name in ACT's vocabulary, reason), in order.
         why: one sentence on the whole.
         obeyed: whether the user fixed it, so that training is done whether it is needed or not.
+        settings: for later stages, where the job leaves them open.
     """
 
     parts: list[tuple[StrategyName, str]] = field(default_factory=list)
     why: str = ""
     obeyed: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Strategy:
+        """From what `to_json` gave of a strategy that was not fixed."""
+        return cls([(each["name"], each["why"]) for each in told["strategy"]], told["why"], False, told["settings"])
 
     @property
     def names(self) -> set[StrategyName]:
@@ -54,6 +73,7 @@ class Strategy:
             "search": "HyperParameterOptimization" in self.names,
             "train": "QuantAware" in self.names,
             "train_always": "QuantAware" in self.names and self.obeyed,
+            "settings": self.settings,
             "why": self.why,
         }
 
@@ -68,13 +88,106 @@ def main() -> None:
                 f"the analysis of {name} knows nothing of {', '.join(missing)}: the target has changed since; "
                 f"run `python -m tasks.analyze --job {name}`, or `dvc repro`"
             )
-        strategy = _obey(job) if job.strategy != "auto" else choose(job, analysis)
+        if job.strategy != "auto":
+            strategy, told = _obey(job), {"options": [], "chosen": None, "open": False, "attempts": []}
+        else:
+            strategy, told = _decide(name, job, analysis)
         with replace_folder(stage_folder(name, "select")) as folder:
             write_json(
                 folder / "strategy.json", {**strategy.to_json(), "precisions": _precisions(job, analysis, strategy)}
             )
+        with replace_folder(stage_folder(name, "options")) as folder:
+            write_json(folder / "options.json", told)
     names = " + ".join(name for name, _ in strategy.parts) or "no compression"
     print(f"select: {names}: {strategy.why}")
+
+
+def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, dict[str, Any]]:
+    """The next option to try, or the best of those that were tried; and what `options.json` tells."""
+    plain = choose(job, analysis)
+    analyzed = stage_folder(name, "analyze")
+    of = fingerprint(_what_counts(job), [stage_folder(name, "prepare") / "model"], ())
+    tried = attempts.read(name, of)
+    own = analysis.get("own", {})
+    model = _model(job, analysis, own, analyzed, attempts.corrections(tried))
+    found = options.rank(model, job.budget, plain.parts, _costs(job, analysis, own), job.target.precisions)
+    decision = options.decide(found, tried, job.budget, options.wanted_speedup(job.budget, model.whole))
+    if decision.again is not None:
+        # As it was then, to the letter: a figure in a reason would have all stages run again.
+        strategy = Strategy.from_json(decision.again.strategy)
+    else:
+        strategy = _with_pruning(plain, decision.option)
+    told = {
+        "options": [option.to_json() for option in found],
+        "chosen": decision.key,
+        "predicted_speedup": decision.option.speedup if decision.option else None,
+        "verdict": decision.why,
+        "wanted_speedup": options.wanted_speedup(job.budget, model.whole),
+        "reachable": decision.reachable,
+        "open": decision.open,
+        "attempts": [attempt.to_json() for attempt in tried],
+        "source": model.source,
+        "of": of,
+    }
+    print(f"select: {decision.why}")
+    return strategy, told
+
+
+def _what_counts(job: Job) -> dict[str, Any]:
+    """The settings that attempts hold for."""
+    return job.model_dump(mode="json", exclude={"benchmark", "act_config"})
+
+
+def _with_pruning(plain: Strategy, option: options.Option | None) -> Strategy:
+    if option is None or option.share >= 1:
+        return plain
+    why = f"{option.share:.0%} of the multiply-adds are to be left; {plain.why}"
+    return Strategy(list(option.parts), why, settings=option.settings)
+
+
+def _model(
+    job: Job, analysis: dict[str, Any], own: dict[str, Any], analyzed: Path, corrections: Mapping[bool, float]
+) -> options.Model:
+    whole = {
+        (engine, precision): Latency(told["seconds"], told["seconds"], told["seconds"])
+        for engine, precisions in own.items()
+        for precision, told in precisions.items()
+        if "seconds" in told
+    }
+    predictors: dict[str, Predictor] = {}
+
+    def pruned(engine: str, precision: str, share: float) -> Latency | None:
+        if engine not in predictors:
+            predictors[engine] = Predictor(Table.read(analyzed / "own" / f"{engine}.jsonl"))
+        return predictors[engine].latency(precision, share) if predictors[engine].has_kernels(precision) else None
+
+    able = max((analysis["engines"][name]["int8_parameters"] for name in job.target.engines), default=0)
+    convolutions = any(row["type"] in ("conv2d", "depthwise_conv2d") for row in analysis.get("operators", []))
+    named = job.prune.channel.pruned_ratio is not None or job.prune.channel.target_speedup is not None
+    total = analysis["parameters"]
+    return options.Model(
+        whole,
+        pruned,
+        4 * total,
+        able / total if total else 0.0,
+        convolutions and not named,
+        lambda: "; ".join(f"{engine}: {each.source}" for engine, each in predictors.items()) or "measured",
+        corrections,
+    )
+
+
+def _costs(job: Job, analysis: dict[str, Any], own: dict[str, Any]) -> options.Costs:
+    """From the model's latency: a trial evaluates it once, a training step takes some times as long for each sample."""
+    fastest = [each["fp32"]["seconds"] for each in own.values() if "seconds" in each.get("fp32", {})]
+    seconds = min(fastest, default=0.01)
+    evaluation = getattr(job.data, "evaluation", 512)
+    calibration = getattr(job.data, "calibration", 128)
+    one = evaluation * seconds
+    return options.Costs(
+        quantize=job.ptq_search.max_quant_count * (one + SECONDS_OF_A_TRIAL) / 60 + REFINE_MINUTES,
+        train=job.prune.epochs * (calibration * seconds * TRAINING_COST + one) / 60,
+        measure=len(job.target.engines) * (SECONDS_OF_AN_ENGINE + 3 * one) / 60,
+    )
 
 
 def _obey(job: Job) -> Strategy:

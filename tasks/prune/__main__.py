@@ -29,7 +29,8 @@ LATENCY_ROUNDS, LATENCY_RUNS, LATENCY_LIMIT_SECONDS = 7, 20, 300
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.prune", "Prune one job's model.") as (name, job):
-        wanted = read_json(stage_folder(name, "select") / "strategy.json")["prune"]
+        strategy = read_json(stage_folder(name, "select") / "strategy.json")
+        wanted, job = strategy["prune"], _with_settings(job, strategy["settings"])
         checkpoint = None
         with replace_folder(stage_folder(name, "prune")) as folder:
             if wanted:
@@ -38,6 +39,17 @@ def main() -> None:
                 _keep(name, folder, "the strategy does not prune")
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _with_settings(job: Job, chosen: dict[str, Any]) -> Job:
+    """The job with how much is pruned from the chosen strategy, unless it says that itself."""
+    channel = job.prune.channel
+    kept = chosen.get("prune", {}).get("channel", {}).get("kept_multiply_adds")
+    given = (channel.pruned_ratio, channel.target_speedup, channel.kept_multiply_adds)
+    if kept is None or any(each is not None for each in given):
+        return job
+    channel = channel.model_copy(update={"kept_multiply_adds": float(kept)})
+    return job.model_copy(update={"prune": job.prune.model_copy(update={"channel": channel})})
 
 
 def _keep(name: str, folder: Path, why: str) -> None:

@@ -34,7 +34,7 @@ from tasks.prune.ratios import (
 from tasks.prune.shrink import key, shrink
 
 DEFAULT_SHARE = 0.6
-"""Of the multiply-adds, what is left where neither a ratio nor a speed-up is asked for."""
+"""Of the multiply-adds, what is left where nothing else is asked for."""
 
 _NORMALISED = "a layer norm takes its mean over them; name it in `prune_params_name` to prune it all the same"
 _IN_BLOCKS = "a reshape sorts its channels into blocks, such as heads: `TransformerPrune` takes those"
@@ -153,7 +153,8 @@ def _by_sensitivity(
     with tqdm(total=len(groups), desc="sensitivity", unit="group") as bar:
         curves = measure_curves(model, plan, groups, scores, inputs, context.samples, bar.update)
     if settings.target_speedup is None or context.latency is None:
-        gone = for_cost(groups, curves, costs, DEFAULT_SHARE)
+        share = DEFAULT_SHARE if settings.kept_multiply_adds is None else settings.kept_multiply_adds
+        gone = for_cost(groups, curves, costs, share)
         return gone, "chosen layer by layer, where the outputs move least for what is saved"
     latency, target = context.latency, settings.target_speedup
 

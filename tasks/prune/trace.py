@@ -328,7 +328,9 @@ def _batch_norm(trace: Trace, op: Any) -> dict[str, Axes] | None:
         return None
     for slot in ("Scale", "Bias", "Mean", "Variance"):
         trace._unite(image[1], trace.of(op.input(slot)[0])[0], "a batch norm of another length")
-    return {op.output("Y")[0]: image}
+    # Made for training, the operator writes its statistics to where it reads them.
+    kept = {op.input(slot)[0]: trace.of(op.input(slot)[0]) for slot in ("Mean", "Variance")}
+    return {**kept, op.output("Y")[0]: image}
 
 
 def _instance_norm(trace: Trace, op: Any) -> dict[str, Axes]:

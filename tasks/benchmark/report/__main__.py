@@ -15,7 +15,7 @@ from act.params import Job
 from act.stage import job_from_command_line
 from tasks.benchmark.report import page, tables
 from tasks.benchmark.report.deploy import checksums, copy_models, how_to_load
-from tasks.benchmark.report.winner import Choice, choose, title
+from tasks.benchmark.report.winner import Choice, choose, meets, title
 from tasks.benchmark.report.wording import milliseconds
 from tasks.benchmark.rows import read_rows
 
@@ -129,7 +129,7 @@ def _manifest(
         "compressed": not row.is_reference,
         "budget": {
             **job.budget.model_dump(),
-            "met": (figures.speedup.value if figures.speedup else 1.0) >= job.budget.min_speedup,
+            "met": meets(figures, job.budget),
         },
         "deployed_candidate": deployed,
         "metric": job.metric,

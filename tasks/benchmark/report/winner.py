@@ -82,6 +82,12 @@ def choose(rows: Sequence[MeasuredVariant], budget: Budget) -> Choice:
     return Choice(winner, figures, fp32, verdicts, _why(winner, figures, verdicts, budget))
 
 
+def meets(figures: Figures, budget: Budget) -> bool:
+    """Whether a winner's figures are what the budget asks for; fp32 wins with less where nothing is."""
+    fast = (figures.speedup.value if figures.speedup else 1.0) >= budget.min_speedup - _ROUNDING
+    return fast and (budget.max_latency_ms is None or figures.median_ms <= budget.max_latency_ms)
+
+
 def title(row: MeasuredVariant) -> str:
     """Such as `bf16 on OpenVINO`."""
     return f"{row.name} on {ENGINE_NAMES.get(row.engine, row.engine)}"
@@ -109,6 +115,9 @@ def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
             if speedup.value < 1
             else f"is {factor(speedup.value)} as fast as fp32 where {factor(budget.min_speedup)} is asked for"
         )
+    if budget.max_latency_ms is not None and row.figures.median_ms > budget.max_latency_ms:
+        longest = milliseconds(budget.max_latency_ms)
+        misses.append(f"takes {milliseconds(row.figures.median_ms)} where {longest} are allowed")
     return tuple(misses)
 
 

@@ -1,0 +1,86 @@
+"""What a kernel's latency is learned from: its size in several respects, and how well it fills the CPU's registers.
+
+The time that a kernel would take is taken apart as in the roofline model (Williams et al., 2009): a start, its
+multiply-adds, the bytes of activations and of weights. The learned model only corrects that (`act/latency/model.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from act.latency.kernel import BYTES, Kernel
+
+# Channels are computed in blocks: of 16 (one register of float32), 32 and 64 (a tile of bf16, of int8).
+_BLOCKS = (16, 32, 64)
+_CHEAP = ("Relu", "Clip", "LeakyRelu", "PRelu")
+_GATES = ("HardSwish", "HardSigmoid", "Sigmoid", "Swish")
+_COSTLY = ("Erf", "Gelu", "Tanh", "Exp", "Softmax")
+_JOINS = ("Add", "Sub", "Mul", "Div")
+
+Vector = npt.NDArray[np.float64]
+
+
+def costs(kernel: Kernel) -> list[float]:
+    """What the roofline's time is made of: 1, multiply-adds, bytes of activations, bytes of weights."""
+    return [1.0, float(kernel.multiply_adds), float(kernel.read_bytes + kernel.output.bytes), float(kernel.weight_bytes)]
+
+
+def features(kernel: Kernel) -> list[float]:
+    """What the correction is learned from; logarithms to base 2 of sizes."""
+    before, after = kernel.channels
+    height, width = kernel.image
+    groups = kernel.groups
+    within = before // max(1, groups)
+    sizes = [each.values for each in kernel.inputs] or [1]
+    made = [kernel.operators.count(name) for name in kernel.operators]
+    read = [each for each in kernel.inputs if each.values > 1] or list(kernel.inputs[:1])
+    return [
+        _log(kernel.multiply_adds),
+        _log(kernel.read_bytes),
+        _log(kernel.output.bytes),
+        _log(kernel.weight_bytes),
+        _log(kernel.multiply_adds) - _log(kernel.read_bytes + kernel.output.bytes + kernel.weight_bytes),
+        float(len(kernel.inputs)),
+        _log(before),
+        _log(after),
+        _log(within),
+        _log(after // max(1, groups)),
+        _log(groups),
+        _log(height),
+        _log(width),
+        *(_fill(within, block) for block in _BLOCKS),
+        *(_fill(after, block) for block in _BLOCKS),
+        _fill(width, 16),
+        float(kernel.taps),
+        float(kernel.window[0] if kernel.window else 1),
+        float(kernel.window[-1] if kernel.window else 1),
+        float(kernel.strides[0] if kernel.strides else 1),
+        float(kernel.strides[-1] if kernel.strides else 1),
+        float(len(made)),
+        *(float(sum(name in names for name in kernel.operators)) for names in (_CHEAP, _GATES, _COSTLY, _JOINS)),
+        float(len(kernel.output.shape)),
+        _log(kernel.output.shape[-1] if kernel.output.shape else 1),
+        _log(max(sizes)) - _log(min(sizes)),
+        _log(max(sizes)) - _log(kernel.output.values),
+        float(BYTES.get(read[0].precision if read else kernel.output.precision, 4)),
+        float(BYTES.get(kernel.output.precision, 4)),
+        float(kernel.channels_last),
+    ]
+
+
+def matrix(kernels: Sequence[Kernel]) -> Vector:
+    """The features of several kernels, float64 [kernels, features]."""
+    return np.array([features(kernel) for kernel in kernels], dtype=np.float64)
+
+
+def _log(value: int) -> float:
+    return math.log2(max(1, value))
+
+
+def _fill(count: int, block: int) -> float:
+    """Which share of the blocks that hold this many is used."""
+    return count / (math.ceil(count / block) * block) if count > 0 else 1.0

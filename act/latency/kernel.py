@@ -1,0 +1,206 @@
+"""A kernel as an engine runs it: what was fused into it, the shapes and the precisions of all that it reads and makes.
+
+Engines tell all of this of a loaded model (`Engine.profile`), so that fusing is never guessed: OpenVINO in its executed
+graph, ONNX Runtime in its optimised graph and its profiler's events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Shape = tuple[int, ...]
+
+BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1, "bool": 1, "boolean": 1}
+INTEGERS = ("i8", "u8")
+_TRANSPOSED = ("Deconvolution", "ConvTranspose", "QLinearConvTranspose")
+_PRODUCTS = (
+    *("FullyConnected", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"),
+    *("QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+)
+_CONVOLUTIONS = (*_TRANSPOSED, "Convolution", "GroupConvolution", "Conv", "FusedConv", "QLinearConv", "ConvInteger")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What a kernel reads: the shape and the engine's name of the precision."""
+
+    shape: Shape
+    precision: str
+
+    @property
+    def values(self) -> int:
+        """How many."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Its size in memory."""
+        return self.values * BYTES.get(self.precision, 4)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel.
+
+    Attributes:
+        kind: the engine's name of it.
+        output: what it makes.
+        inputs: the activations that it reads, in order.
+        weights: the shapes of the constants that it reads.
+        operators: the ONNX types that it was made of, in order.
+        group: of a convolution; None where it is not told.
+        strides, window: of a convolution or a pool, along each spatial axis; empty where not told.
+        channels_last: whether the shapes have the channels last.
+    """
+
+    kind: str
+    output: Tensor
+    inputs: tuple[Tensor, ...] = ()
+    weights: tuple[Shape, ...] = ()
+    operators: tuple[str, ...] = ()
+    group: int | None = None
+    strides: Shape = ()
+    window: Shape = ()
+    channels_last: bool = False
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Kernel:
+        """From what `Engine.profile` tells, or from `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no kernel.
+        """
+        attributes = told["attributes"]
+        group = attributes.get("group")
+        return cls(
+            str(told["kind"]),
+            Tensor(_shape(told["shape"]), str(told["precision"])),
+            tuple(Tensor(_shape(each["shape"]), str(each["precision"])) for each in told["inputs"]),
+            tuple(_shape(shape) for shape in told["weights"]),
+            tuple(str(name) for name in told["operators"]),
+            None if group is None else int(group),
+            _shape(attributes.get("strides", ())),
+            _shape(attributes.get("kernel_shape", ())),
+            bool(attributes.get("channels_last", False)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As `of` reads it."""
+        attributes: dict[str, Any] = {} if self.group is None else {"group": self.group}
+        for name, value in (("strides", self.strides), ("kernel_shape", self.window)):
+            if value:
+                attributes[name] = list(value)
+        if self.channels_last:
+            attributes["channels_last"] = 1
+        return {
+            "kind": self.kind,
+            "precision": self.output.precision,
+            "shape": list(self.output.shape),
+            "inputs": [{"shape": list(each.shape), "precision": each.precision} for each in self.inputs],
+            "weights": [list(shape) for shape in self.weights],
+            "operators": list(self.operators),
+            "attributes": attributes,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The same for kernels that are the same."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it multiplies matrices."""
+        return self.kind in _CONVOLUTIONS or self.kind in _PRODUCTS or "MatMul" in self.operators
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a convolution, transposed or not."""
+        return self.kind in _CONVOLUTIONS
+
+    @property
+    def computes_in(self) -> str:
+        """`int8` where it reads integers of 8 bits, else the precision of what it reads first."""
+        first = self.inputs[0].precision if self.inputs else self.output.precision
+        return "int8" if first in INTEGERS else first
+
+    @property
+    def groups(self) -> int:
+        """Of a convolution; 1 for others."""
+        if self.group is not None:
+            return self.group
+        # OpenVINO's weights have an axis of groups where there are several.
+        spatial = max(0, len(self.output.shape) - 2)
+        deep = self.weights and len(self.weights[0]) == spatial + 3
+        return self.weights[0][0] if self.convolves and deep else 1
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Of what it reads first and of what it makes; the last axis where there is no other."""
+        axis = -1 if self.channels_last or len(self.output.shape) < 3 or not self._has_image else 1
+        first = self.inputs[0].shape if self.inputs else self.output.shape
+        return (_at(first, axis), _at(self.output.shape, axis))
+
+    @property
+    def image(self) -> tuple[int, int]:
+        """Height and width of what it makes, 1 where there is none; of a product its rows and 1."""
+        if not self._has_image:
+            return math.prod(self.output.shape[:-1]), 1
+        shape = self.output.shape[1:-1] if self.channels_last else self.output.shape[2:]
+        return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+    @property
+    def taps(self) -> int:
+        """Values of a window."""
+        if self.window:
+            return math.prod(self.window)
+        spatial = max(0, len(self.output.shape) - 2)
+        return math.prod(self.weights[0][-spatial:]) if self.convolves and self.weights and spatial else 1
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of a convolution or a product; 0 for others."""
+        before, after = self.channels
+        if self.kind in _TRANSPOSED:
+            return self.inputs[0].values * after // self.groups * self.taps if self.inputs else 0
+        if self.convolves:
+            return self.output.values * (before // self.groups) * self.taps
+        if self.kind in _PRODUCTS:
+            return self.output.values * before
+        # Fused attention: two products, each as long as what is read has rows.
+        if "MatMul" in self.operators and self.inputs:
+            longest = max(self.inputs, key=lambda each: each.values)
+            return self.operators.count("MatMul") * longest.values * _at(longest.shape, -2)
+        return 0
+
+    @property
+    def read_bytes(self) -> int:
+        """Of activations."""
+        return sum(each.bytes for each in self.inputs)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of constants, in the precision that it computes in."""
+        width = 1 if self.computes_in == "int8" else BYTES.get(self.computes_in, 4)
+        return width * sum(math.prod(shape) for shape in self.weights)
+
+    @property
+    def _has_image(self) -> bool:
+        return len(self.output.shape) >= 3 and self.kind not in _PRODUCTS
+
+
+def kernels_of(told: Sequence[Mapping[str, Any]]) -> list[tuple[Kernel, float]]:
+    """The kernels that `Engine.profile` tells, with their seconds."""
+    return [(Kernel.of(each), float(each["seconds"])) for each in told]
+
+
+def _shape(values: Any) -> Shape:
+    return tuple(int(value) for value in values)
+
+
+def _at(shape: Shape, axis: int) -> int:
+    return shape[axis] if -len(shape) <= axis < len(shape) else 1

@@ -1,0 +1,272 @@
+"""`python -m benchmarks.latency_model`: how well the latency of a model that was never measured is predicted.
+
+Each of twenty models is measured as a whole on OpenVINO and ONNX Runtime with one thread, in fp32, bf16 and int8, whole
+and with 30 % of its channels pruned. Then its latency is predicted from the table that `tasks.analyze.profile` made on
+this machine and from the other models' kernels, never from its own. Beside it stand what is simpler: multiply-adds, the
+nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that are measured one by one.
+
+Prints a table by model, writes `benchmarks/results/latency_model.json`, and ends with code 1, naming each figure that
+was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from act import machine
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.errors import exit_on_input_error
+from act.latency.kernel import Kernel
+from act.latency.model import LatencyModel, Measured
+from act.latency.table import Header, Row, Table
+from act.model import InferenceModel
+from act.params import EngineName
+from benchmarks import zoo
+from benchmarks.bench import ROOT
+from benchmarks.one_by_one import OneByOne
+from tasks.analyze.profile.measure import measure, write
+from tasks.prune.groups import find_groups
+from tasks.prune.ratios import in_blocks
+from tasks.prune.shrink import key, shrink
+
+RESULT = ROOT / "benchmarks" / "results" / "latency_model.json"
+TABLES = ROOT / "benchmarks" / "cache" / "latency"
+MODELS = tuple(dict.fromkeys((*zoo.MODELS, *zoo.FURTHER)))
+PRECISIONS: Mapping[EngineName, tuple[RuntimePrecision, ...]] = {
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32", "int8"),
+}
+PRUNED = " pruned"
+RATIO = 0.3
+LEAST_WITHIN = {0.10: 0.90, 0.15: 0.95}
+LEAST_RANKED, APART = 0.95, 1.05
+LONGEST_SECONDS = 0.05
+TIME_LIMIT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant of one model on one engine, measured and predicted.
+
+    Attributes:
+        variant: the precision, with `PRUNED` where channels are gone.
+        seconds: measured.
+        predicted: seconds, by the name of the method.
+        low, high: our own error bar.
+    """
+
+    model: str
+    engine: str
+    variant: str
+    seconds: float
+    predicted: dict[str, float]
+    low: float
+    high: float
+    took: float
+
+    def error(self, method: str) -> float:
+        """Relative to what was measured."""
+        return self.predicted[method] / self.seconds - 1
+
+
+def main() -> int:
+    """Measure, predict, compare; 1 when a figure was not reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description="Predicted latencies.")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default: all)")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of ENGINE.jsonl (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="predict what the run before measured")
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        cases: list[Case] = []
+        for engine in PRECISIONS:
+            table = _read(arguments.tables, engine)
+            path = RESULT.parent / f"latency_{engine}.jsonl"
+            if not arguments.again:
+                path.unlink(missing_ok=True)
+                _measure(engine, arguments.models, Table.open(path, table.header))
+            cases += _predict(engine, table, Table.read(path))
+        misses = _report(cases)
+    RESULT.parent.mkdir(exist_ok=True)
+    told = [{**vars(case), "error": case.error("ours")} for case in cases]
+    RESULT.write_text(json.dumps({"machine": machine.describe(), "cases": told, "misses": misses}, indent=2) + "\n")
+    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
+    for miss in misses:
+        print(f"missed: {miss}")
+    return 1 if misses else 0
+
+
+def _read(folder: Path, engine: EngineName) -> Table:
+    paths = [folder / f"{engine}.jsonl{suffix}" for suffix in ("", ".gz")]
+    table = Table.read(next((path for path in paths if path.exists()), paths[0]))
+    with EngineProcess(engine, Path(), "fp32") as process:
+        table.refuse_elsewhere(Header.here(engine, process.offer()[0]))
+    return table
+
+
+def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
+    with EngineProcess(engine, Path(), "fp32", 1, TIME_LIMIT_SECONDS) as process, OneByOne(engine) as alone:
+        for name in models:
+            prepared = zoo.prepared(name)
+            whole = prepared.model()
+            batch = next(prepared.calibration().batches(1))
+            for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
+                with tempfile.TemporaryDirectory() as folder:
+                    written = write(name, model, batch, engine, PRECISIONS[engine], Path(folder))
+                    for precision in PRECISIONS[engine]:
+                        try:
+                            measured = measure(process, written, precision)
+                        except EngineFailure as failure:
+                            print(f"{name}: {engine} {precision}: {failure}")
+                            continue
+                        found.add(Row(precision + suffix, 1, measured))
+                        print(f"{name:22}{engine:14}{precision + suffix:14}{measured.seconds * 1e3:9.3f} ms", flush=True)
+            alone.add(found, name, whole, batch)
+
+
+def _pruned(model: InferenceModel) -> InferenceModel:
+    """Without 30 % of each convolution's channels, as far as the graph allows; which ones does not matter here."""
+    plan = find_groups(model)
+    removed = {}
+    for group in plan.groups:
+        if group.kind != "heads" and any(len(plan.trace.shape(name)) == 4 for name, _ in group.outputs):
+            count = in_blocks(group, RATIO)
+            if count:
+                removed[key(group)] = list(range(count))
+    return shrink(model, plan, removed)
+
+
+def _predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
+    rows = [row for row in found.rows if row.failure is None and row.precision != OneByOne.PRECISION]
+    drawn = table.measured(1)
+    for name in dict.fromkeys(row.measured.name for row in rows):
+        others = [*drawn, *(row.measured for row in rows if row.measured.name != name)]
+        model = LatencyModel(others)
+        work = _ByWork(others)
+        nearest = _Nearest(others)
+        for row in [row for row in rows if row.measured.name == name]:
+            kernels = [kernel for kernel, _ in row.measured.kernels]
+            began = time.perf_counter()
+            ours = model.predict(kernels)
+            took = time.perf_counter() - began
+            predicted = {
+                "ours": ours.seconds,
+                "multiply-adds": work.predict(kernels),
+                "nearest": nearest.predict(kernels),
+            }
+            if row.precision == "fp32":
+                predicted |= OneByOne.predicted(found, name)
+            yield Case(name, engine, row.precision, row.measured.seconds, predicted, ours.low, ours.high, took)
+
+
+class _ByWork:
+    """A start and a rate of multiply-adds in each precision, fitted for relative errors."""
+
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        table = np.array([self._costs([kernel for kernel, _ in each.kernels]) for each in measured])
+        whole = np.array([each.seconds for each in measured])
+        self._rates = np.linalg.lstsq(table / whole[:, None], np.ones(len(whole)), rcond=None)[0]
+
+    @staticmethod
+    def _costs(kernels: Sequence[Kernel]) -> npt.NDArray[np.float64]:
+        work = {"f32": 0.0, "bf16": 0.0, "int8": 0.0}
+        for kernel in kernels:
+            precision = kernel.computes_in if kernel.computes_in in work else "f32"
+            work[precision] += kernel.multiply_adds
+        return np.array([1.0, *work.values()])
+
+    def predict(self, kernels: Sequence[Kernel]) -> float:
+        return float(max(self._costs(kernels) @ self._rates, 1e-6))
+
+
+class _Nearest:
+    """For each kernel the time of the one of its kind whose raw sizes are nearest."""
+
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        self._groups: dict[tuple[str, str], tuple[npt.NDArray[np.float64], list[float]]] = {}
+        gathered: dict[tuple[str, str], dict[Kernel, float]] = {}
+        for each in measured:
+            for kernel, seconds in each.kernels:
+                gathered.setdefault((kernel.kind, kernel.computes_in), {})[kernel] = seconds
+        for kind, members in gathered.items():
+            self._groups[kind] = (np.array([self._raw(kernel) for kernel in members]), list(members.values()))
+
+    @staticmethod
+    def _raw(kernel: Kernel) -> list[float]:
+        stride = kernel.strides[0] if kernel.strides else 1
+        return [*map(float, (*kernel.channels, *kernel.image, kernel.groups, kernel.taps, stride))]
+
+    def predict(self, kernels: Sequence[Kernel]) -> float:
+        total = 0.0
+        for kernel in kernels:
+            group = self._groups.get((kernel.kind, kernel.computes_in))
+            if group is not None:
+                distances = np.linalg.norm(group[0] - np.array(self._raw(kernel)), axis=1)
+                total += group[1][int(np.argmin(distances))]
+        return max(total, 1e-6)
+
+
+def _report(cases: Sequence[Case]) -> list[str]:
+    methods = ("ours", "multiply-adds", "nearest", OneByOne.METHOD)
+    print(f"\n{'model':22}{'engine':14}{'variant':14}{'measured':>10}{'ours':>10}" + "".join(f"{m:>15}" for m in methods))
+    for case in cases:
+        errors = "".join(f"{case.error(m):>+15.1%}" if m in case.predicted else f"{'-':>15}" for m in methods)
+        times = f"{case.seconds * 1e3:7.3f} ms{case.predicted['ours'] * 1e3:7.3f} ms"
+        print(f"{case.model:22}{case.engine:14}{case.variant:14}{times}{errors}")
+    wanted = [case for case in cases if case.variant in ("fp32", "int8")]
+    misses: list[str] = []
+    print(f"\nfp32 and int8 of {len({case.model for case in wanted})} models, {len(wanted)} predictions")
+    for method in methods:
+        told = np.array([abs(case.error(method)) for case in wanted if method in case.predicted])
+        if not len(told):
+            continue
+        shares = {limit: float(np.mean(told <= limit)) for limit in LEAST_WITHIN}
+        ranked, pairs = _ranked(cases, method)
+        text = ", ".join(f"{share:.1%} within {limit:.0%}" for limit, share in shares.items())
+        print(f"  {method:24}{text}; median error {np.median(told):.1%}; {ranked:.1%} of {pairs} pairs in order")
+        if method == "ours":
+            misses += [
+                f"{share:.1%} of the predictions are within {limit:.0%}, {LEAST_WITHIN[limit]:.0%} are wanted"
+                for limit, share in shares.items()
+                if share < LEAST_WITHIN[limit]
+            ]
+            if ranked < LEAST_RANKED:
+                misses.append(f"{ranked:.1%} of the pairs of variants are in order, {LEAST_RANKED:.0%} are wanted")
+    inside = np.mean([case.low <= case.seconds <= case.high for case in cases])
+    longest = max(case.took for case in cases)
+    print(f"  error bars hold {inside:.1%} of the measurements; a prediction takes at most {longest * 1e3:.0f} ms")
+    if longest > LONGEST_SECONDS:
+        misses.append(f"a prediction takes {longest * 1e3:.0f} ms, {LONGEST_SECONDS * 1e3:.0f} are allowed")
+    return misses
+
+
+def _ranked(cases: Sequence[Case], method: str) -> tuple[float, int]:
+    """The share of pairs of a model's variants, more than 5 % apart, that are in order; and how many there are."""
+    right = pairs = 0
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        if method in case.predicted:
+            groups.setdefault((case.model, case.engine), []).append(case)
+    for members in groups.values():
+        for one, other in combinations(members, 2):
+            slow, fast = sorted((one, other), key=lambda case: -case.seconds)
+            if slow.seconds > APART * fast.seconds:
+                pairs += 1
+                right += slow.predicted[method] > fast.predicted[method]
+    return (right / pairs if pairs else 1.0), pairs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

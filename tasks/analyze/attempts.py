@@ -1,0 +1,107 @@
+"""What was tried for a job, and what that teaches: which option comes next, or that there is nothing better to try.
+
+A job's attempts are kept in `attempts/JOB.json`, outside the artefacts, because they outlive them: `tasks.analyze.learn`
+adds to it what the pipeline measured, and `select` reads it. They count only as long as model, target, budget and
+strategy are what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from act.artifacts import read_json, write_json
+from act.errors import InputError
+
+FOLDER = Path("attempts")
+MOST_ATTEMPTS = 4
+# What was measured and what was predicted are never so far apart but by a mistake.
+_CORRECTION = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One strategy, carried out.
+
+    Attributes:
+        key: of the option.
+        share: of the multiply-adds that pruning left.
+        quantized: whether int8 was made.
+        predicted: speed-up of the fastest variant.
+        fastest: measured speed-up of the fastest variant, whatever its quality.
+        lost: quality that this one lost.
+        speedup: of the winner.
+        drop: of the winner.
+        latency_ms: of the winner.
+        met: whether the winner meets the budget.
+        minutes: that the stages took.
+        strategy: what `strategy.json` said.
+    """
+
+    key: str
+    share: float
+    quantized: bool
+    predicted: float
+    fastest: float
+    lost: float
+    speedup: float
+    drop: float
+    latency_ms: float
+    met: bool
+    minutes: float
+    strategy: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
+    """What was tried of this very job, first first; nothing where that is of other settings.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / f"{job}.json"
+    if not path.exists():
+        return []
+    told = read_json(path)
+    try:
+        if told["of"] != fingerprint:
+            return []
+        return [Attempt(**each) for each in told["attempts"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no list of attempts: {error!r}; remove the file") from None
+
+
+def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
+    """Add an attempt, in the place of one of the same key; what there is now."""
+    found = [each for each in read(job, fingerprint, folder) if each.key != attempt.key] + [attempt]
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{job}.json", {"of": fingerprint, "attempts": [each.to_json() for each in found]})
+    return found
+
+
+def corrections(attempts: Sequence[Attempt]) -> Mapping[bool, float]:
+    """Measured to predicted speed-up, with int8 and without: what predictions are multiplied by."""
+    found: dict[bool, float] = {}
+    for attempt in attempts:
+        if attempt.predicted > 0:
+            # What was predicted then of a pruned model was corrected by what was known then.
+            before = found.get(attempt.quantized, 1.0) if attempt.share < 1 else 1.0
+            ratio = before * attempt.fastest / attempt.predicted
+            found[attempt.quantized] = min(max(ratio, _CORRECTION[0]), _CORRECTION[1])
+    return found
+
+
+def met(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The fastest that met the budget."""
+    good = [attempt for attempt in attempts if attempt.met]
+    return min(good, key=lambda attempt: attempt.latency_ms) if good else None
+
+
+def nearest(attempts: Sequence[Attempt]) -> Attempt:
+    """The one that came nearest: the fastest whose winner kept the quality, which all winners do."""
+    return max(attempts, key=lambda attempt: attempt.speedup)

@@ -1,0 +1,76 @@
+"""`python -m tasks.analyze.learn --job NAME`: note what the chosen strategy came to, where it missed the budget.
+
+Reads the measurements and the winner that the pipeline left, and adds an attempt to `attempts/NAME.json`. The next run
+of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.compress` does all of this by itself. A
+job whose budget was met at once, or whose strategy the user fixed, has nothing to learn from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from act.artifacts import DEPLOY_ROOT, ROOT, read_json, stage_folder
+from act.params import Job
+from act.stage import job_from_command_line
+from tasks.analyze.attempts import Attempt, add, read
+
+
+def main() -> None:
+    """Parse the command line and learn."""
+    with job_from_command_line("tasks.analyze.learn", "Note what a strategy came to.") as (name, job):
+        print(f"learn: {learn(name, job)}")
+
+
+def learn(name: str, job: Job) -> str:
+    """Add the attempt that the artefacts hold, unless there is nothing to learn; what was found, in a sentence.
+
+    Raises:
+        InputError: a stage has not run yet.
+    """
+    told = read_json(stage_folder(name, "options") / "options.json")
+    if told["chosen"] is None:
+        return "the strategy is fixed in params.yaml"
+    manifest = read_json(DEPLOY_ROOT / name / "manifest.json")
+    tried = read(name, told["of"])
+    if manifest["budget"]["met"] and not tried:
+        return f"{told['chosen']} meets the budget"
+    if not told["open"]:
+        return str(told["verdict"])
+    attempt = _attempt(name, told, manifest)
+    add(name, told["of"], attempt)
+    outcome = "meets the budget" if attempt.met else "misses the budget"
+    return f"{attempt.key} {outcome}: {attempt.fastest:.2f} times as fast, {attempt.lost:.4f} of quality lost"
+
+
+def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attempt:
+    strategy = read_json(stage_folder(name, "select") / "strategy.json")
+    measured = [each for each in manifest["variants"] if each["speedup"] is not None and each["drop"] is not None]
+    fastest = max(measured, key=lambda each: float(each["speedup"]["value"]), default=None)
+    winner = manifest["winner"]
+    share = strategy["settings"].get("prune", {}).get("channel", {}).get("kept_multiply_adds", 1.0)
+    return Attempt(
+        key=told["chosen"],
+        share=float(share),
+        quantized=bool(strategy["quantize"]),
+        predicted=float(told["predicted_speedup"] or 0.0),
+        fastest=float(fastest["speedup"]["value"]) if fastest else 1.0,
+        lost=float(fastest["drop"]["value"]) if fastest else 0.0,
+        speedup=float(winner["speedup"]["value"]) if winner["speedup"] else 1.0,
+        drop=float(winner["drop"]["value"]) if winner["drop"] else 0.0,
+        latency_ms=float(winner["latency_ms"]),
+        met=bool(manifest["budget"]["met"]),
+        minutes=_minutes(name),
+        strategy=strategy,
+    )
+
+
+def _minutes(name: str) -> float:
+    """What the stages took that the flow ran; 0 where it did not run them."""
+    path = ROOT / "flow" / f"{name}.json"
+    if not path.exists():
+        return 0.0
+    return sum(float(row["seconds"] or 0.0) for row in read_json(path)["stages"] if row["outcome"] == "ran") / 60
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""The strategies that could meet a budget, each with what it is predicted to give and to cost, in the order to try them.
+
+The least that changes the model comes first: half precision and int8, which training mends where they lose too much;
+then fewer channels, just as few as the speed that is asked for needs, with and without int8. What was tried corrects the
+predictions (`attempts.py`), so that the next try is a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from act.params import Budget, StrategyName
+from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, met, nearest
+from tasks.analyze.predictor import Latency
+
+# The least share of the multiply-adds that is left by pruning.
+LEAST_SHARE = 0.05
+STEP = 0.01
+# A speed-up is aimed at a little above what is asked for, because a prediction and a measurement are never the same.
+MARGIN = 1.03
+
+
+
+@dataclass(frozen=True)
+class Option:
+    """A strategy to try.
+
+    Attributes:
+        parts: names in ACT's vocabulary, each with its reason, in order.
+        share: of the multiply-adds that pruning leaves; 1 where nothing is pruned.
+        quantized: whether int8 is made.
+        best: engine and precision that is predicted to be the fastest.
+        latency: predicted there.
+        speedup, low, high: over fp32 on the same engine.
+        bytes: of the weights, about.
+        minutes: that it is expected to take.
+        why: one sentence.
+    """
+
+    parts: tuple[tuple[StrategyName, str], ...]
+    share: float
+    quantized: bool
+    best: tuple[str, str]
+    latency: Latency
+    speedup: float
+    low: float
+    high: float
+    bytes: int
+    minutes: float
+    why: str
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        names = "+".join(name for name, _ in self.parts) or "none"
+        return names if self.share >= 1 else f"{names} at {self.share:.2f}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the stages after it are told beside the names."""
+        return {} if self.share >= 1 else {"prune": {"channel": {"kept_multiply_adds": round(self.share, 4)}}}
+
+    def to_json(self) -> dict[str, Any]:
+        """For `options.json`."""
+        return {
+            "key": self.key,
+            "strategy": [name for name, _ in self.parts],
+            "settings": self.settings,
+            "engine": self.best[0],
+            "precision": self.best[1],
+            "latency_ms": self.latency.seconds * 1e3,
+            "latency_low_ms": self.latency.low * 1e3,
+            "latency_high_ms": self.latency.high * 1e3,
+            "speedup": self.speedup,
+            "bytes": self.bytes,
+            "minutes": self.minutes,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an option takes, in minutes; estimates.
+
+    Attributes:
+        quantize: the search and what refines its candidates.
+        train: once through a training of pruned channels.
+        measure: export and benchmark.
+    """
+
+    quantize: float
+    train: float
+    measure: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of the model.
+
+    Attributes:
+        whole: measured latency by (engine, precision).
+        pruned: predicts the latency by (engine, precision) with a share of the multiply-adds.
+        bytes: of the fp32 weights.
+        int8_share: share of the parameters that can be stored in int8.
+        can_prune: whether there are channels to prune.
+        source: tells where predictions come from.
+        corrections: what a predicted speed-up is multiplied by, with int8 and without.
+    """
+
+    whole: Mapping[tuple[str, str], Latency]
+    pruned: Callable[[str, str, float], Latency | None]
+    bytes: int
+    int8_share: float
+    can_prune: bool
+    source: Callable[[], str]
+    corrections: Mapping[bool, float] = field(default_factory=dict)
+
+
+def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
+    """Over fp32 on the fastest engine; what a largest latency asks for, too."""
+    wanted = budget.min_speedup
+    if budget.max_latency_ms is not None and whole:
+        fp32 = [latency.seconds for (_, precision), latency in whole.items() if precision == "fp32"]
+        if fp32:
+            wanted = max(wanted, min(fp32) * 1e3 / budget.max_latency_ms)
+    return wanted
+
+
+def rank(
+    model: Model, budget: Budget, quantize: Sequence[tuple[StrategyName, str]], costs: Costs, precisions: Sequence[str]
+) -> list[Option]:
+    """The options, first to be tried first.
+
+    Args:
+        quantize: the parts of a strategy that makes int8; empty where nothing can.
+        precisions: those of the target.
+    """
+    wanted = wanted_speedup(budget, model.whole)
+    options = []
+    plain = [name for name in precisions if name != "int8"]
+    if quantize:
+        options.append(_option(model, tuple(quantize), 1.0, True, list(precisions), costs, "nothing is cut out"))
+    else:
+        options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
+    if model.can_prune and wanted > 1:
+        pruned: tuple[StrategyName, str] = (
+            "ChannelPrune",
+            f"{wanted:g} times the speed of fp32 is asked for, and int8 or half precision alone are not predicted to "
+            "give it",
+        )
+        taught: tuple[StrategyName, str] = (
+            "Distillation",
+            "the samples have no labels for training, so the fp32 model's outputs are the target",
+        )
+        rest = [part for part in quantize if part[0] != "Distillation"]
+        for parts, names, int8 in (((pruned, *rest, taught), list(precisions), True), ((pruned, taught), plain, False)):
+            if int8 and not quantize:
+                continue
+            share = _share_for(model, wanted, names, int8)
+            why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
+            if share < 1.0:
+                options.append(_option(model, parts, share, int8, names, costs, why))
+    fast = [option for option in options if option.speedup * _slack(option) >= wanted]
+    slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
+    return [*sorted(fast, key=lambda option: (option.share < 1, option.minutes)), *slow]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done next.
+
+    Attributes:
+        key: of the option.
+        option: that is tried for the first time; None where one is done again.
+        again: the attempt that is done again, because it is the best that there is.
+        why: one sentence.
+        reachable: whether the budget was met, or is predicted to be met by what is tried.
+        open: whether another try could follow this one.
+    """
+
+    key: str
+    option: Option | None
+    again: Attempt | None
+    why: str
+    reachable: bool
+    open: bool
+
+
+def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wanted: float) -> Decision:
+    """Choose the next option by what was tried.
+
+    What met the budget stays. What lost too much quality rules out all that prunes as much or more, and all that
+    quantizes where int8 alone lost it; what was too slow has corrected the predictions already. When nothing is left,
+    or the time is up, the attempt that came nearest is done again, so that it is what is deployed.
+    """
+    if (good := met(tried)) is not None:
+        return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
+    left = [option for option in found if not _hopeless(option, tried, budget, wanted)]
+    fast = [option for option in left if option.speedup * _slack(option) >= wanted]
+    if not tried:
+        if fast:
+            option = fast[0]
+            more = f" ({option.speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)" if wanted > 1 else ""
+            return Decision(option.key, option, None, f"{option.key} comes first{more}", True, wanted > 1 or len(found) > 1)
+        best = max(found, key=lambda option: option.speedup)
+        whole = next((option for option in found if option.share >= 1), best)
+        why = (
+            f"no strategy is predicted to be {wanted:.3g} times as fast as fp32: the nearest is {best.key} with "
+            f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
+        )
+        return Decision(whole.key, whole, None, why, False, False)
+    spent = sum(attempt.minutes for attempt in tried)
+    limit = budget.time_limit_minutes
+    if fast and len(tried) < MOST_ATTEMPTS and (limit is None or spent + fast[0].minutes <= limit):
+        last = tried[-1]
+        missed = f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"
+        return Decision(fast[0].key, fast[0], None, f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
+    best_tried = nearest(tried)
+    cause = (
+        "nothing else is predicted to meet the budget"
+        if not fast
+        else f"{MOST_ATTEMPTS} strategies were tried"
+        if len(tried) >= MOST_ATTEMPTS
+        else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
+    )
+    why = f"the budget cannot be met: {cause}; nearest is {best_tried.key}, {best_tried.speedup:.2f} times as fast as fp32"
+    return Decision(best_tried.key, None, best_tried, why, False, False)
+
+
+def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget, wanted: float) -> bool:
+    for attempt in tried:
+        if option.key == attempt.key:
+            return True
+        same = option.quantized == attempt.quantized
+        if same and attempt.share < 1 and abs(option.share - attempt.share) < 2 * STEP:
+            return True
+        lost = attempt.lost > budget.max_quality_drop and attempt.fastest >= wanted
+        if lost and same and option.share <= attempt.share:
+            return True
+    return False
+
+
+def _slack(option: Option) -> float:
+    """A prediction within its error bar of the target is worth a try; what was measured is not wrong."""
+    return 1.0 if option.share >= 1 else 1 / 0.99
+
+
+def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
+    """The largest share of multiply-adds that is predicted to be fast enough; 1 where the whole model is."""
+    if _best(model, 1.0, precisions, int8)[1] >= wanted:
+        return 1.0
+    low, high = LEAST_SHARE, 1.0
+    while high - low > STEP:
+        middle = (low + high) / 2
+        enough = _best(model, middle, precisions, int8)[1] >= wanted * MARGIN
+        low, high = (middle, high) if enough else (low, middle)
+    return round(low, 2)
+
+
+def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> tuple[tuple[str, str], float, Latency]:
+    """Engine and precision of the largest speed-up over fp32 on the same engine, the speed-up, and the latency."""
+    found: list[tuple[float, tuple[str, str], Latency]] = []
+    for engine, precision in model.whole:
+        if precision not in precisions or (engine, "fp32") not in model.whole:
+            continue
+        latency = model.whole[engine, precision] if share >= 1 else model.pruned(engine, precision, share)
+        if latency is None:
+            continue
+        speedup = model.whole[engine, "fp32"].seconds / latency.seconds
+        factor = model.corrections.get(int8, 1.0) if share < 1 else 1.0
+        found.append((speedup * factor, (engine, precision), latency))
+    if not found:
+        return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)
+    speedup, where, latency = max(found, key=lambda each: each[0])
+    return where, speedup, latency
+
+
+def _option(
+    model: Model,
+    parts: tuple[tuple[StrategyName, str], ...],
+    share: float,
+    int8: bool,
+    precisions: Sequence[str],
+    costs: Costs,
+    why: str,
+) -> Option:
+    where, speedup, latency = _best(model, share, precisions, int8)
+    spread = (latency.high / latency.seconds) if latency.seconds else 1.0
+    size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
+    minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
+    return Option(
+        parts, share, int8, where, latency, speedup, speedup / spread, speedup * spread, int(size), minutes, why
+    )

@@ -1,0 +1,78 @@
+"""The model itself on each engine, in every precision that is there: measured as it is, int8 with unsearched ranges.
+
+Ranges and rounding do not change how long int8 takes, so that a model is known to be fast enough, or not, before
+anything is searched or trained. With it are the kernels that the engine made, for what does not exist yet.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.latency.model import Measured
+from act.latency.table import Header, Row, Table
+from act.model import InferenceModel
+from act.params import EngineName, Target
+from act.samples import Array
+from tasks.analyze.profile.measure import measure, write
+
+LIMIT_SECONDS = 600
+# Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
+ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "paddle_inference")
+_WANTED = ("fp32", "bf16", "int8")
+
+
+def measure_own(
+    name: str, model: InferenceModel, batch: Mapping[str, Array], target: Target, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Measure, and write `ENGINE.jsonl` for each engine of the target into a folder.
+
+    Args:
+        name: of the job.
+        batch: samples of the target's batch size, batch axis first.
+
+    Returns:
+        For each engine and precision `seconds`, or `failure`.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for engine in target.engines:
+        if engine in ENGINES:
+            with EngineProcess(engine, Path(), "fp32", target.threads, LIMIT_SECONDS) as process:
+                try:
+                    version, offered = process.offer()
+                except EngineFailure as failure:
+                    told[engine] = {"fp32": {"failure": str(failure)}}
+                    continue
+                wanted = [each for each in offered if each in _WANTED and each in target.precisions]
+                table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
+                told[engine] = _measure(name, model, batch, process, wanted, table)
+    return told
+
+
+def _measure(
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    process: EngineProcess,
+    precisions: Sequence[RuntimePrecision],
+    table: Table,
+) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        written = write(name, model, dict(batch), table.header.engine, precisions, Path(scratch))
+        for precision in precisions:
+            try:
+                found = measure(process, written, precision, len(next(iter(batch.values()))))
+                row = Row(precision, process.threads, found)
+                told[precision] = {"seconds": found.seconds}
+            except EngineFailure as failure:
+                row = Row(precision, process.threads, Measured(name, 0.0, []), str(failure))
+                told[precision] = {"failure": str(failure)}
+            table.add(row)
+            if row.failure is not None and process.is_over:
+                break
+    return told

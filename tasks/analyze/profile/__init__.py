@@ -1,0 +1,1 @@
+"""Measuring what a latency model is learned from, on the target itself."""

@@ -1,0 +1,167 @@
+"""`python -m tasks.analyze.profile --target ENGINE/cpu`: measure the table that a latency model is learned from.
+
+To be run on the machine that the models shall run on, with nothing else at work there. The table is one file, which can
+be copied; a profile that is stopped goes on where it was, and what was measured is never measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from act.engines.process import EngineFailure, EngineProcess
+from act.errors import InputError, exit_on_input_error
+from act.latency.model import Measured, cross_validate
+from act.latency.table import FOLDER, Header, Row, Table, file_name
+from act.params import EngineName
+
+NETWORKS = 80
+MINUTES = 14.0
+SEED = 0
+LIMIT_SECONDS = 24 * 3600.0
+ENGINES = ("openvino", "onnxruntime")
+# Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.analyze.profile", description="Measure the table that a latency model is learned from."
+    )
+    parser.add_argument("--target", required=True, help=f"one of {', '.join(f'{name}/cpu' for name in ENGINES)}")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads (default: 1)")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="(default: all that the engine has here)")
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="how many at most (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long at most (default: %(default)s)")
+    parser.add_argument("--table", type=Path, help=f"the file (default: one of this machine's own in {FOLDER}/)")
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        engine = _engine(arguments.target)
+        for number in arguments.threads:
+            if not 1 <= number <= (os.cpu_count() or 1):
+                raise InputError(f"--threads: {number} is not between 1 and the {os.cpu_count()} cores of this machine")
+        if arguments.networks < 1 or not arguments.minutes > 0:
+            raise InputError("--networks and --minutes must be above 0")
+        profile(engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, arguments.minutes * 60)
+
+
+def _engine(target: str) -> EngineName:
+    name, _, device = target.partition("/")
+    if name not in ENGINES or device != "cpu":
+        known = name in get_args(EngineName)
+        why = "tells nothing of its kernels, so that they cannot be measured" if known else "is no engine"
+        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in ENGINES)}")
+    return name  # type: ignore[return-value]
+
+
+def profile(
+    engine: EngineName,
+    path: Path | None,
+    threads: list[int],
+    precisions: list[str] | None,
+    networks: int,
+    seconds: float,
+    show_progress: bool = True,
+) -> Table:
+    """Measure until so many networks are in the table, or the time is up; what it has already is not measured again.
+
+    Args:
+        path: of the table; this machine's own in `FOLDER` when left out.
+
+    Raises:
+        InputError: the engine is not here, or the table was measured elsewhere.
+    """
+    deadline = time.monotonic() + seconds
+    with ExitStack() as stack:
+        processes = {
+            number: stack.enter_context(EngineProcess(engine, Path(), "fp32", number, LIMIT_SECONDS))
+            for number in dict.fromkeys(threads)
+        }
+        try:
+            version, offered = next(iter(processes.values())).offer()
+        except EngineFailure as failure:
+            raise InputError(f"--target {engine}/cpu: {failure}") from None
+        wanted = [name for name in offered if name in (precisions or PRECISIONS)]
+        if not wanted:
+            raise InputError(f"--precisions: {engine} has none of {', '.join(precisions or [])} on this machine")
+        header = Header.here(engine, version)
+        table = Table.open(path or FOLDER / file_name(header), header)
+        added = _fill(table, engine, processes, wanted, networks, deadline, show_progress)
+    _tell(table, added)
+    return table
+
+
+def _fill(
+    table: Table,
+    engine: EngineName,
+    processes: dict[int, EngineProcess],
+    precisions: list[str],
+    networks: int,
+    deadline: float,
+    show_progress: bool,
+) -> int:
+    """Measure what is missing; how many rows were added."""
+    # Paddle takes seconds to import, and wrong arguments are told before.
+    from tqdm import tqdm
+
+    from tasks.analyze.profile.measure import measure, write
+    from tasks.analyze.profile.networks import FEED, build
+    from tasks.analyze.profile.plan import Plan
+
+    done = {row.key for row in table.rows}
+    by_name: dict[str, list[Measured]] = defaultdict(list)
+    for row in table.rows:
+        if row.failure is None:
+            by_name[row.measured.name].append(row.measured)
+    with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
+        for network in Plan(SEED, by_name).networks(networks):
+            keys = [(network.name, name, number) for number in processes for name in precisions]
+            missing = [key for key in keys if key not in done]
+            if missing and time.monotonic() > deadline:
+                break
+            if missing:
+                model = build(network)
+                batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
+                with tempfile.TemporaryDirectory() as folder:
+                    kinds = list(dict.fromkeys(name for _, name, _ in missing))
+                    written = write(network.name, model, batch, engine, kinds, Path(folder))
+                    for name, precision, number in missing:
+                        try:
+                            row = Row(precision, number, measure(processes[number], written, precision))
+                        except EngineFailure as failure:
+                            if failure.kind in ("crash", "timeout"):
+                                raise InputError(f"{engine} on {name} in {precision}: {failure}") from None
+                            row = Row(precision, number, Measured(name, 0.0, []), str(failure))
+                        table.add(row)
+                        if row.failure is None:
+                            by_name[name].append(row.measured)
+                model.discard()
+            bar.update()
+    return len(table.rows) - len(done)
+
+
+def _tell(table: Table, added: int) -> None:
+    """How well the latency of networks that were left out is predicted, for each number of threads."""
+    for threads in table.threads:
+        measured = table.measured(threads)
+        names = {each.name for each in measured}
+        kernels = {kernel for each in measured for kernel, _ in each.kernels}
+        if added or threads not in table.noted:
+            table.note(threads, cross_validate(measured))
+        missed = table.noted[threads]
+        errors = np.abs(np.expm1(missed))
+        told = f"; left out, half of them are predicted within {np.median(errors):.1%}" if len(errors) else ""
+        print(f"{table.path}: {threads} thread(s): {len(names)} networks, {len(kernels)} different kernels{told}")
+
+
+if __name__ == "__main__":
+    main()
