@@ -86,18 +86,20 @@ def main() -> int:
     """Measure, predict, compare; 1 when a figure was not reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description="Predicted latencies.")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default: all)")
+    parser.add_argument("--engines", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS), help="(default: all)")
     parser.add_argument("--tables", type=Path, default=TABLES, help="folder of ENGINE.jsonl (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="predict what the run before measured")
     arguments = parser.parse_args()
     with exit_on_input_error():
-        cases: list[Case] = []
-        for engine in PRECISIONS:
-            table = _read(arguments.tables, engine)
+        tables: list[tuple[EngineName, Table, Path]] = []
+        for engine in arguments.engines:
+            table = read_table(arguments.tables, engine)
             path = RESULT.parent / f"latency_{engine}.jsonl"
             if not arguments.again:
                 path.unlink(missing_ok=True)
                 _measure(engine, arguments.models, Table.open(path, table.header))
-            cases += _predict(engine, table, Table.read(path))
+            tables.append((engine, table, path))
+        cases = [case for engine, table, path in tables for case in predict(engine, table, Table.read(path))]
         misses = _report(cases)
     RESULT.parent.mkdir(exist_ok=True)
     told = [{**vars(case), "error": case.error("ours")} for case in cases]
@@ -108,7 +110,8 @@ def main() -> int:
     return 1 if misses else 0
 
 
-def _read(folder: Path, engine: EngineName) -> Table:
+def read_table(folder: Path, engine: EngineName) -> Table:
+    """The table of this machine, refused where it is of another."""
     paths = [folder / f"{engine}.jsonl{suffix}" for suffix in ("", ".gz")]
     table = Table.read(next((path for path in paths if path.exists()), paths[0]))
     with EngineProcess(engine, Path(), "fp32") as process:
@@ -148,7 +151,8 @@ def _pruned(model: InferenceModel) -> InferenceModel:
     return shrink(model, plan, removed)
 
 
-def _predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
+def predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
+    """Every variant that was measured, predicted by models that did not see it."""
     rows = [row for row in found.rows if row.failure is None and row.precision != OneByOne.PRECISION]
     drawn = table.measured(1)
     for name in dict.fromkeys(row.measured.name for row in rows):

@@ -148,6 +148,8 @@ class AutoCompression:
             "export": lambda: self._choose(work),
         }
         plain_stages.run(JOB, work, _print, after)
+        while plain_stages.learn(JOB, work, _print):
+            plain_stages.run(JOB, work, _print, after, begin="select")
         self._collect(work)
         shutil.rmtree(work)
 

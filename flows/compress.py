@@ -34,6 +34,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from act.act_config import refuse_lagging
+from act.artifacts import stage_folder
 from act.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.params import DEFAULT_PATH, Params, load, load_job
@@ -196,6 +197,8 @@ def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> 
 
 def _has_learned(job: str) -> bool:
     """Whether the budget was missed in a way that teaches something, so that the next strategy is tried, or the best."""
+    if not (stage_folder(job, "options") / "options.json").exists() or not result.manifest_of(job).exists():
+        return False
     path = attempts.FOLDER / f"{job}.json"
     before = path.read_bytes() if path.exists() else b""
     told = learn(job, load_job(job))

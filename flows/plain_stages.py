@@ -10,7 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -33,7 +33,11 @@ def commands(job: str) -> dict[str, list[str]]:
 
 
 def run(
-    job: str, folder: Path, emit: Callable[[str], None], after: Mapping[str, Callable[[], None]] | None = None
+    job: str,
+    folder: Path,
+    emit: Callable[[str], None],
+    after: Mapping[str, Callable[[], None]] | None = None,
+    begin: str | None = None,
 ) -> None:
     """Run every stage of a job.
 
@@ -41,34 +45,17 @@ def run(
         folder: with `params.yaml`; what the stages write comes there.
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
+        begin: the stage to begin with, where those before it have run already; all are run when left out.
 
     Raises:
         InputError: a stage found the input wrong.
         RuntimeError: a stage failed.
     """
-    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    for number, (stage, command) in enumerate(ordered := commands(job).items(), start=1):
-        emit(f"[{number}/{len(ordered)}] {stage} ...")
-        process = subprocess.Popen(
-            [sys.executable, *command[1:]],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            lines, _ = stream(process, lambda line: emit(f"  {line}"))
-            code = process.wait()
-        finally:
-            # Whatever ends this, nothing that the stage started outlives it.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
+    ordered = commands(job)
+    names = list(ordered)
+    for stage in names[names.index(begin) if begin else 0 :]:
+        emit(f"[{names.index(stage) + 1}/{len(names)}] {stage} ...")
+        lines, code = _run(ordered[stage], folder, emit)
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if code == USER_ERROR_EXIT_CODE and errors:
             raise InputError(errors[-1])
@@ -77,3 +64,45 @@ def run(
             raise RuntimeError(f"the stage `{stage}` ended with {code}: {last}; its files are in {folder}")
         if after and stage in after:
             after[stage]()
+
+
+def learn(job: str, folder: Path, emit: Callable[[str], None]) -> bool:
+    """Note what the strategy came to; whether another one is worth a try, or the best is to be done again.
+
+    Args:
+        folder: in which `run` ran.
+        emit: takes each line of output.
+
+    Raises:
+        RuntimeError: it cannot be told.
+    """
+    path = folder / "attempts" / f"{job}.json"
+    before = path.read_bytes() if path.exists() else b""
+    lines, code = _run(["python", "-m", "tasks.analyze.learn", "--job", job], folder, emit)
+    if code != 0:
+        raise RuntimeError(f"`tasks.analyze.learn` ended with {code}: {lines[-1] if lines else 'it said nothing'}")
+    return (path.read_bytes() if path.exists() else b"") != before
+
+
+def _run(command: Sequence[str], folder: Path, emit: Callable[[str], None]) -> tuple[list[str], int]:
+    """The last lines of a command, and its exit code."""
+    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [sys.executable, *command[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        lines, _ = stream(process, lambda line: emit(f"  {line}"))
+        return list(lines), process.wait()
+    finally:
+        # Whatever ends this, nothing that the command started outlives it.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.wait()

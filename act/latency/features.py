@@ -7,7 +7,6 @@ multiply-adds, the bytes of activations and of weights. The learned model only c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +69,6 @@ def features(kernel: Kernel) -> list[float]:
         float(BYTES.get(kernel.output.precision, 4)),
         float(kernel.channels_last),
     ]
-
-
-def matrix(kernels: Sequence[Kernel]) -> Vector:
-    """The features of several kernels, float64 [kernels, features]."""
-    return np.array([features(kernel) for kernel in kernels], dtype=np.float64)
 
 
 def _log(value: int) -> float:

@@ -17,12 +17,15 @@ Shape = tuple[int, ...]
 
 BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1, "bool": 1, "boolean": 1}
 INTEGERS = ("i8", "u8")
-_TRANSPOSED = ("Deconvolution", "ConvTranspose", "QLinearConvTranspose")
+_TRANSPOSED = ("Deconvolution", "ConvTranspose", "QLinearConvTranspose", "conv2d_transpose")
 _PRODUCTS = (
-    *("FullyConnected", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"),
+    *("FullyConnected", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "matmul", "matmul_v2", "mul", "fc"),
     *("QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 )
-_CONVOLUTIONS = (*_TRANSPOSED, "Convolution", "GroupConvolution", "Conv", "FusedConv", "QLinearConv", "ConvInteger")
+_CONVOLUTIONS = (
+    *(*_TRANSPOSED, "Convolution", "GroupConvolution", "Conv", "FusedConv", "QLinearConv", "ConvInteger"),
+    *("conv2d", "depthwise_conv2d"),  # Paddle's names, of ACT's tables
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Tensor:
         return self.values * BYTES.get(self.precision, 4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=True)
 class Kernel:
     """One kernel.
 
@@ -106,6 +109,14 @@ class Kernel:
             "operators": list(self.operators),
             "attributes": attributes,
         }
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        parts = (self.kind, self.output, self.inputs, self.weights, self.operators, self.group, self.strides, self.window)
+        return hash(parts)
 
     @cached_property
     def key(self) -> str:

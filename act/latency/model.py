@@ -5,26 +5,33 @@ a roofline (a start, multiply-adds, bytes; each at a rate that is not negative, 
 randomised trees (Geurts et al., 2006; scikit-learn) that learn how far kernels lie from it. A whole model takes the sum
 over its fused kernels plus what was measured to be left over: a start, and something for each kernel.
 
+A kernel's weights lie in a nearer cache the less the whole network has of them: a layer of 4 MB took 150 us in a
+network of 17 MB and 300 in one of 32. So the weights of the whole network are a feature of each of its kernels, and a
+measurement answers only for networks of about the same size, unless the kernel has hardly any weights.
+
 Nothing learned is stored: fitting takes seconds, always gives the same from the same table, and depends on no format
 but the table's.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 from sklearn.ensemble import ExtraTreesRegressor
 
-from act.latency.features import Vector, costs, matrix
+from act.latency.features import Vector, costs, features
 from act.latency.kernel import Kernel
 
 # A counter counts whole microseconds.
 SHORTEST_SECONDS = 0.3e-6
+SMALL_WEIGHTS = 64 * 1024
 TREES = 48
 SEED = 0
 FEWEST_FOR_TREES = 12
@@ -92,36 +99,65 @@ class Prediction:
         return sum(kernel.seconds for kernel in self.kernels if kernel.measured) / total if total else 0.0
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """A kernel within a network that has so many bytes of weights."""
+
+    kernel: Kernel
+    around: int
+
+    @cached_property
+    def features(self) -> list[float]:
+        around = max(1, self.around)
+        return [*features(self.kernel), math.log2(around), math.log2(1 + self.kernel.weight_bytes / around)]
+
+    @property
+    def answers_for(self) -> tuple[Kernel, int]:
+        """What is the same for all that this one's measurement answers for."""
+        small = self.kernel.weight_bytes < SMALL_WEIGHTS
+        return self.kernel, 0 if small else round(math.log2(max(1, self.around)))
+
+
+def _placed(kernels: Sequence[Kernel]) -> list[_Placed]:
+    around = sum(kernel.weight_bytes for kernel in kernels)
+    return [_Placed(kernel, around) for kernel in kernels]
+
+
 class _KindModel:
     """The kernels of one kind and precision."""
 
-    def __init__(self, kernels: Sequence[Kernel], seconds: Vector) -> None:
-        table = np.array([costs(kernel) for kernel in kernels])
+    def __init__(self, placed: Sequence[_Placed], seconds: Vector) -> None:
+        table = self._costs(placed)
         self._rates = nnls(table / seconds[:, None], np.ones(len(seconds)))[0]
         self._trees: ExtraTreesRegressor | None = None
         self._smearing = 1.0
         self.error = 0.5
-        if len(kernels) >= FEWEST_FOR_TREES:
-            wanted = np.log(seconds / self.roofline(kernels))
+        base = np.maximum(table @ self._rates, SHORTEST_SECONDS)
+        if len(placed) >= FEWEST_FOR_TREES:
+            wanted = np.log(seconds / base)
             self._trees = ExtraTreesRegressor(
                 TREES, min_samples_leaf=1, max_features=0.6, bootstrap=True, oob_score=True, random_state=SEED, n_jobs=1
-            ).fit(matrix(kernels), wanted)
+            ).fit(self._features(placed), wanted)
             missed = self._trees.oob_prediction_ - wanted
             self.error = float(np.sqrt(np.mean(missed**2)))
-            # A mean of logarithms is the logarithm of less than the mean, and sums are made of means (Duan, 1983).
-            total = float(np.sum(self.roofline(kernels) * np.exp(self._trees.oob_prediction_)))
-            self._smearing = float(np.clip(np.sum(seconds) / total, *_SMEARING))
+            base = base * np.exp(self._trees.oob_prediction_)
+        # A mean of logarithms is the logarithm of less than the mean, and sums are made of means (Duan, 1983).
+        self._smearing = float(np.clip(np.sum(seconds) / np.sum(base), *_SMEARING))
 
-    def roofline(self, kernels: Sequence[Kernel]) -> Vector:
-        table = np.array([costs(kernel) for kernel in kernels])
-        return np.maximum(table @ self._rates, SHORTEST_SECONDS)
+    @staticmethod
+    def _costs(placed: Sequence[_Placed]) -> Vector:
+        return np.array([costs(each.kernel) for each in placed])
 
-    def predict(self, kernels: Sequence[Kernel]) -> Vector:
-        base = self.roofline(kernels)
+    @staticmethod
+    def _features(placed: Sequence[_Placed]) -> Vector:
+        return np.array([each.features for each in placed])
+
+    def predict(self, placed: Sequence[_Placed]) -> Vector:
+        base = np.maximum(self._costs(placed) @ self._rates, SHORTEST_SECONDS) * self._smearing
         if self._trees is None:
             return base
         limit = np.log(MOST_CORRECTION)
-        return base * np.exp(np.clip(self._trees.predict(matrix(kernels)), -limit, limit)) * self._smearing
+        return base * np.exp(np.clip(self._trees.predict(self._features(placed)), -limit, limit))
 
 
 class LatencyModel:
@@ -136,36 +172,37 @@ class LatencyModel:
     def __init__(self, measured: Sequence[Measured], errors: Sequence[float] | None = None) -> None:
         if not measured:
             raise ValueError("there is nothing measured to learn from")
-        gathered: dict[Kernel, list[float]] = defaultdict(list)
+        gathered: dict[tuple[Kernel, int], list[float]] = defaultdict(list)
+        self._members: dict[tuple[str, str], list[tuple[_Placed, float]]] = defaultdict(list)
         for network in measured:
-            for kernel, seconds in network.kernels:
-                gathered[kernel].append(max(seconds, SHORTEST_SECONDS))
-        self._known = {kernel: float(np.median(values)) for kernel, values in gathered.items()}
-        self._members = _by_kind(self._known)
-        self._members[_OTHERS] = [kernel for kernel in self._known if not kernel.multiplies] or list(self._known)
+            placed = _placed([kernel for kernel, _ in network.kernels])
+            for each, (kernel, told) in zip(placed, network.kernels):
+                seconds = max(told, SHORTEST_SECONDS)
+                gathered[each.answers_for].append(seconds)
+                self._members[_kind(kernel)].append((each, seconds))
+                if not kernel.multiplies:
+                    self._members[_OTHERS].append((each, seconds))
+        self._known = {place: float(np.median(values)) for place, values in gathered.items()}
         self._fitted: dict[tuple[str, str], _KindModel] = {}
         self._left_over = _left_over(measured)
         self.errors = list(errors) if errors is not None else cross_validate(measured)
 
-    def kernel(self, kernel: Kernel) -> KernelPrediction:
-        """The latency of one kernel."""
-        return self.predict_kernels([kernel])[0]
-
     def predict_kernels(self, kernels: Sequence[Kernel]) -> list[KernelPrediction]:
-        """The latency of each kernel."""
-        found: dict[Kernel, KernelPrediction] = {}
-        unknown = []
-        for kernel in dict.fromkeys(kernels):
-            seconds = self._known.get(kernel)
+        """The latency of each kernel of a network that consists of these."""
+        found: dict[_Placed, KernelPrediction] = {}
+        unknown: dict[tuple[str, str], list[_Placed]] = defaultdict(list)
+        placed = _placed(kernels)
+        for each in dict.fromkeys(placed):
+            seconds = self._known.get(each.answers_for)
             if seconds is None:
-                unknown.append(kernel)
+                unknown[_kind(each.kernel)].append(each)
             else:
-                found[kernel] = KernelPrediction(kernel, seconds, 0.0, True)
-        for kind, members in _by_kind(unknown).items():
+                found[each] = KernelPrediction(each.kernel, seconds, 0.0, True)
+        for kind, members in unknown.items():
             model = self._model_of(kind)
-            for kernel, seconds in zip(members, model.predict(members)):
-                found[kernel] = KernelPrediction(kernel, float(seconds), model.error, False)
-        return [found[kernel] for kernel in kernels]
+            for each, predicted in zip(members, model.predict(members)):
+                found[each] = KernelPrediction(each.kernel, float(predicted), model.error, False)
+        return [found[each] for each in placed]
 
     def fit_all(self) -> None:
         """Fit every kind of kernel now, and not when the first of its kind is asked for."""
@@ -175,7 +212,8 @@ class LatencyModel:
     def _model_of(self, kind: tuple[str, str]) -> _KindModel:
         kind = kind if kind in self._members else _OTHERS
         if kind not in self._fitted:
-            self._fitted[kind] = _fit(self._members[kind], self._known)
+            members = self._members[kind] or [each for every in self._members.values() for each in every]
+            self._fitted[kind] = _KindModel([each for each, _ in members], np.array([seconds for _, seconds in members]))
         return self._fitted[kind]
 
     def predict(self, kernels: Sequence[Kernel]) -> Prediction:
@@ -214,26 +252,14 @@ def cross_predict(measured: Sequence[Measured], folds: int = FOLDS) -> Iterable[
                 yield network, model.predict([kernel for kernel, _ in network.kernels])
 
 
-def _by_kind(kernels: Iterable[Kernel]) -> dict[tuple[str, str], list[Kernel]]:
-    groups: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
-    for kernel in kernels:
-        groups[_name(kernel), kernel.computes_in].append(kernel)
-    return groups
-
-
-def _name(kernel: Kernel) -> str:
-    """The kind, told apart where one kind does several things."""
-    if _depthwise(kernel):
-        return f"{kernel.kind}, depthwise"
-    return f"{kernel.kind}, attention" if kernel.multiplies and not kernel.convolves and len(kernel.operators) > 2 and "Softmax" in kernel.operators else kernel.kind
-
-
-def _depthwise(kernel: Kernel) -> bool:
-    return kernel.convolves and kernel.groups > 1 and kernel.groups == kernel.channels[0]
-
-
-def _fit(kernels: Collection[Kernel], known: Mapping[Kernel, float]) -> _KindModel:
-    return _KindModel(list(kernels), np.array([known[kernel] for kernel in kernels]))
+def _kind(kernel: Kernel) -> tuple[str, str]:
+    """What is learned together; one of the engine's kinds is taken apart where it does several things."""
+    name = kernel.kind
+    if kernel.convolves and kernel.groups > 1:
+        name += ", depthwise" if kernel.groups == kernel.channels[0] else ", in groups"
+    elif "MatMul" in kernel.operators and "Softmax" in kernel.operators:
+        name += ", attention"
+    return name, kernel.computes_in
 
 
 def _whole_costs(total: float, count: int) -> npt.NDArray[np.float64]:

@@ -124,7 +124,7 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
         return {"kind": "inverted", "out": out, "k": rng.choice((3, 5)), "s": stride, "act": act, "wide": wide, "se": excite}
     if family == "bottleneck":
         inner = _width(rng, max(8, out // 4 - 8), max(9, out // 2))
-        groups = rng.choice((1, 1, 1, 32)) if inner % 32 == 0 else 1
+        groups = rng.choice((1, 1, 32, 8)) if inner % 32 == 0 else 1
         return {"kind": "bottleneck", "out": out, "inner": inner, "s": stride, "groups": groups}
     if family == "basic":
         return {"kind": "basic", "out": out, "s": stride}
@@ -207,7 +207,7 @@ def _transformer(number: int, rng: random.Random) -> Network:
 
 
 def build(network: Network) -> InferenceModel:
-    """The network as a Paddle program with random weights, its batch axis of size 1."""
+    """The network as a Paddle program with random weights."""
     program, begin, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     with (
         paddle.static.scope_guard(scope),
@@ -215,7 +215,8 @@ def build(network: Network) -> InferenceModel:
         paddle.utils.unique_name.guard(),
     ):
         paddle.seed(0)
-        x = paddle.static.data(FEED, network.shape, "float32")
+        # Of any size, as in most models: where it is fixed engines make other kernels.
+        x = paddle.static.data(FEED, (-1, *network.shape[1:]), "float32")
         y = x
         for block in network.blocks:
             y = _BUILDERS[block["kind"]](y, block)
@@ -275,9 +276,16 @@ def _fire(x: Any, b: Block) -> Any:
 
 def _dense(x: Any, b: Block) -> Any:
     for _ in range(b["count"]):
-        y = _conv(_conv(paddle.nn.functional.relu(x), 4 * b["growth"]), b["growth"], 3, act="none")
+        y = _normalised(_normalised(x, 4 * b["growth"], 1), b["growth"], 3)
         x = paddle.concat([x, y], axis=1)
     return x
+
+
+def _normalised(x: Any, out: int, k: int) -> Any:
+    """A convolution behind a batch norm, which cannot be folded into it."""
+    norm = paddle.nn.BatchNorm2D(x.shape[1])
+    norm.eval()
+    return _conv(paddle.nn.functional.relu(norm(x)), out, k, act="none")
 
 
 def _inception(x: Any, b: Block) -> Any:
@@ -300,9 +308,9 @@ def _shuffle(x: Any, b: Block) -> Any:
         first = _conv(_depthwise(x, 3, b["s"], "none"), half, act=act)
     second = _conv(_depthwise(_conv(x, half, act=act), 3, b["s"], "none"), half, act=act)
     y = paddle.concat([first, second], axis=1)
-    count, channels, height, width = y.shape
-    y = paddle.transpose(paddle.reshape(y, [count, 2, channels // 2, height, width]), [0, 2, 1, 3, 4])
-    return paddle.reshape(y, [count, channels, height, width])
+    _, channels, height, width = y.shape
+    y = paddle.transpose(paddle.reshape(y, [0, 2, channels // 2, height, width]), [0, 2, 1, 3, 4])
+    return paddle.reshape(y, [-1, channels, height, width])
 
 
 def _pool(x: Any, b: Block) -> Any:
@@ -323,11 +331,11 @@ def _encoder(x: Any, b: Block) -> Any:
     nn = paddle.nn
     count, size, heads = x.shape[1], x.shape[2], b["heads"]
     y = nn.LayerNorm(size)(x)
-    joint = paddle.reshape(nn.Linear(size, 3 * size)(y), [1, count, 3, heads, size // heads])
+    joint = paddle.reshape(nn.Linear(size, 3 * size)(y), [0, count, 3, heads, size // heads])
     q, k, v = (paddle.squeeze(part, 0) for part in paddle.split(paddle.transpose(joint, [2, 0, 3, 1, 4]), 3, axis=0))
     scores = paddle.matmul(q * (size // heads) ** -0.5, k, transpose_y=True)
     mixed = paddle.matmul(nn.functional.softmax(scores), v)
-    y = nn.Linear(size, size)(paddle.reshape(paddle.transpose(mixed, [0, 2, 1, 3]), [1, count, size]))
+    y = nn.Linear(size, size)(paddle.reshape(paddle.transpose(mixed, [0, 2, 1, 3]), [0, count, size]))
     x = x + y
     y = _act(nn.Linear(size, b["wide"] * size)(nn.LayerNorm(size)(x)), b["act"])
     return x + nn.Linear(b["wide"] * size, size)(y)
@@ -337,9 +345,9 @@ def _tokens(x: Any, b: Block) -> Any:
     """A picture through one layer of an encoder, each pixel a token."""
     _, channels, height, width = x.shape
     y = _conv(x, b["size"], act="none")
-    y = paddle.transpose(paddle.reshape(y, [1, b["size"], height * width]), [0, 2, 1])
+    y = paddle.transpose(paddle.reshape(y, [0, b["size"], height * width]), [0, 2, 1])
     y = paddle.transpose(_encoder(y, b), [0, 2, 1])
-    return _conv(paddle.reshape(y, [1, b["size"], height, width]), channels, act="none")
+    return _conv(paddle.reshape(y, [0, b["size"], height, width]), channels, act="none")
 
 
 def _patches(x: Any, b: Block) -> Any:

@@ -1,0 +1,146 @@
+"""`python -m benchmarks.strategy`: whether the strategy that is chosen is the one that trying all would have found.
+
+Part `choice`: of the variants that `benchmarks.latency_model` measured (run it first), each model's fastest is chosen by
+predicted latency alone, from models that did not see it, and compared with the fastest that was measured. Part
+`speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on MNIST, and must give
+each within 10 %, or say that it cannot; with the accuracy that it costs.
+
+Prints tables, writes `benchmarks/results/strategy.json`, and ends with code 1, naming each figure that was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from act import machine
+from act.artifacts import read_json
+from act.errors import exit_on_input_error
+from act.latency.table import Table
+from benchmarks import mobilenet
+from benchmarks.bench import ROOT
+from benchmarks.latency_model import PRECISIONS, TABLES, Case, predict, read_table
+from flows import plain_stages
+
+RESULT = ROOT / "benchmarks" / "results" / "strategy.json"
+PARTS = ("choice", "speedups")
+MOST_SLOWER = 1.05
+SPEEDUPS = (2.0, 3.0, 4.0)
+NEAR = 0.10
+# Enough for MNIST, so that the whole takes minutes.
+CALIBRATION, EVALUATION = 1024, 2000
+JOB = "mobilenet"
+
+
+def main() -> int:
+    """Run the parts; 1 when a figure was not reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.strategy", description="The choice of strategy.")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables (default: %(default)s)")
+    parser.add_argument("--speedups", nargs="+", type=float, default=list(SPEEDUPS), help="(default: 2 3 4)")
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine.describe()}
+    misses: list[str] = []
+    with exit_on_input_error():
+        if "choice" in arguments.parts:
+            results["choice"], missed = _choice(arguments.tables)
+            misses += missed
+        if "speedups" in arguments.parts:
+            results["speedups"], missed = _speedups(arguments.speedups)
+            misses += missed
+    results["misses"] = misses
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
+    for miss in misses:
+        print(f"missed: {miss}")
+    return 1 if misses else 0
+
+
+def _choice(tables: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    by_model: dict[str, list[Case]] = defaultdict(list)
+    for engine in PRECISIONS:
+        found = Table.read(RESULT.parent / f"latency_{engine}.jsonl")
+        for case in predict(engine, read_table(tables, engine), found):
+            by_model[case.model].append(case)
+    rows, misses = [], []
+    print(f"\n{'model':22}{'chosen by prediction':38}{'ms':>8}   {'fastest of all':38}{'ms':>8}{'slower by':>11}")
+    for name, cases in by_model.items():
+        chosen = min(cases, key=lambda case: case.predicted["ours"])
+        fastest = min(cases, key=lambda case: case.seconds)
+        slower = chosen.seconds / fastest.seconds
+        told = [f"{case.variant} on {case.engine}" for case in (chosen, fastest)]
+        times = [case.seconds * 1e3 for case in (chosen, fastest)]
+        print(f"{name:22}{told[0]:38}{times[0]:8.3f}   {told[1]:38}{times[1]:8.3f}{slower - 1:>+11.1%}")
+        rows.append({"model": name, "chosen": told[0], "fastest": told[1], "ms": times, "variants": len(cases)})
+        if slower > MOST_SLOWER:
+            misses.append(f"{name}: {told[0]} was chosen, {slower - 1:.1%} slower than {told[1]}")
+    return rows, misses
+
+
+def _speedups(wanted: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
+    rows, misses = [], []
+    for speedup in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            row = _ask_for(speedup, Path(folder))
+        rows.append(row)
+        given = row["speedup"] >= speedup * (1 - NEAR)
+        if not given and row["reachable"]:
+            misses.append(f"{speedup:g} times as fast: {row['speedup']:.2f} is given, and nothing said that it cannot be")
+    print(f"\n{'asked for':>10}{'given':>8}{'accuracy':>10}{'fp32':>8}{'tries':>7}  what was done")
+    for row in rows:
+        accuracy = f"{row['quality']:10.4f}{row['fp32_quality']:8.4f}"
+        print(f"{row['asked']:>10g}{row['speedup']:8.2f}{accuracy}{row['tries']:7}  {row['winner']}; {row['verdict']}")
+    return rows, misses
+
+
+def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
+    source = mobilenet.ensure()
+    job: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["jobs"]["classifier"]
+    job |= {
+        "model": {"path": str(source / "model")},
+        "data": {"reader": "arrays", "path": str(source / "search")},
+        "metric": "top1",
+        "target": {"engines": ["openvino"], "threads": 1},
+        "budget": {"max_quality_drop": 0.01, "min_speedup": speedup},
+        "strategy": "auto",
+        "ptq_search": {"max_quant_count": 6},
+        "refine": {"methods": []},
+        "prune": {"epochs": 6, "learning_rate": 1e-3},
+        "qat": {},
+        "benchmark": {},
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {JOB: job}}), encoding="utf-8")
+    (folder / "latency").symlink_to(ROOT / "latency")
+    plain_stages.run(JOB, folder, _print)
+    while plain_stages.learn(JOB, folder, _print):
+        plain_stages.run(JOB, folder, _print, begin="select")
+    manifest = read_json(folder / "deploy" / JOB / "manifest.json")
+    told = read_json(folder / "artifacts" / JOB / "options" / "options.json")
+    winner = manifest["winner"]
+    return {
+        "asked": speedup,
+        "speedup": winner["speedup"]["value"] if winner["speedup"] else 1.0,
+        "quality": winner["quality"],
+        "fp32_quality": winner["fp32_quality"],
+        "winner": f"{winner['name']} on {winner['engine']}",
+        "tries": max(1, len(told["attempts"])),
+        "attempts": [{key: each[key] for key in each if key != "strategy"} for each in told["attempts"]],
+        "verdict": told["verdict"],
+        "reachable": told["reachable"],
+    }
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Which strategies are tried, in which order, and what each that was tried teaches; on made-up latencies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act.errors import InputError
+from act.params import Budget, StrategyName
+from tasks.analyze import attempts
+from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt
+from tasks.analyze.options import Costs, Decision, Model, Option, decide, rank, wanted_speedup
+from tasks.analyze.predictor import Latency
+
+QUANTIZE: list[tuple[StrategyName, str]] = [("QuantPost", "a reason"), ("QuantAware", "r"), ("Distillation", "r")]
+COSTS = Costs(quantize=4.0, train=10.0, measure=1.0)
+PRECISIONS = ("fp32", "bf16", "int8")
+# Seconds of the whole model; with a share of the multiply-adds left, a tenth of them stays.
+WHOLE = {"fp32": 10e-3, "bf16": 5e-3, "int8": 4e-3}
+
+
+def latency(seconds: float) -> Latency:
+    return Latency(seconds, 0.9 * seconds, 1.1 * seconds)
+
+
+def pruned(engine: str, precision: str, share: float) -> Latency | None:
+    return latency(WHOLE[precision] * (0.1 + 0.9 * share))
+
+
+def model(**changes: Any) -> Model:
+    whole = {("openvino", name): Latency(seconds, seconds, seconds) for name, seconds in WHOLE.items()}
+    made = Model(whole, pruned, 4_000_000, 0.9, True, lambda: "a table")
+    return replace(made, **changes)
+
+
+def ranked(budget: Budget, **changes: Any) -> list[Option]:
+    return rank(model(**changes), budget, QUANTIZE, COSTS, PRECISIONS)
+
+
+def attempt(option: Option, **changes: Any) -> Attempt:
+    made = Attempt(
+        key=option.key,
+        share=option.share,
+        quantized=option.quantized,
+        predicted=option.speedup,
+        fastest=option.speedup,
+        lost=0.0,
+        speedup=option.speedup,
+        drop=0.0,
+        latency_ms=option.latency.seconds * 1e3,
+        met=False,
+        minutes=option.minutes,
+        strategy={},
+    )
+    return replace(made, **changes)
+
+
+def test_without_a_wish_for_speed_nothing_is_pruned() -> None:
+    (option,) = ranked(Budget())
+    assert option.share == 1 and option.quantized and option.best == ("openvino", "int8")
+    assert option.speedup == pytest.approx(2.5) and option.settings == {}
+    assert option.bytes == pytest.approx(4_000_000 * 0.325) and option.minutes == 5.0
+
+
+def test_what_is_fast_enough_whole_comes_first() -> None:
+    budget = Budget(min_speedup=2.4)
+    options = ranked(budget)
+    assert options[0].share == 1
+    found = decide(options, [], budget, 2.4)
+    assert found.key == options[0].key and found.reachable
+
+
+def test_just_as_much_is_pruned_as_the_speed_needs() -> None:
+    budget = Budget(min_speedup=4)
+    first = ranked(budget)[0]
+    names = [name for name, _ in first.parts]
+    assert names == ["ChannelPrune", "QuantPost", "QuantAware", "Distillation"] and first.quantized
+    # 2.5 / (0.1 + 0.9 share) is to be 4 and 3 % more.
+    assert first.share == pytest.approx((2.5 / 4.12 - 0.1) / 0.9, abs=0.015)
+    assert first.settings == {"prune": {"channel": {"kept_multiply_adds": first.share}}}
+    assert first.minutes == 15.0 and first.low < first.speedup < first.high
+
+
+def test_a_largest_latency_is_a_wish_for_speed() -> None:
+    assert wanted_speedup(Budget(max_latency_ms=2.5), model().whole) == pytest.approx(4)
+    assert wanted_speedup(Budget(max_latency_ms=2.5, min_speedup=6), model().whole) == 6
+    assert wanted_speedup(Budget(max_latency_ms=50.0), model().whole) == 1
+
+
+def test_what_nothing_can_reach_is_said_at_once() -> None:
+    budget = Budget(min_speedup=50)
+    found = decide(ranked(budget), [], budget, 50)
+    assert not found.reachable and not found.open
+    assert found.option is not None and found.option.share == 1
+    assert "no strategy is predicted to be 50 times as fast" in found.why and "the nearest is" in found.why
+
+
+def test_a_model_without_channels_is_never_pruned() -> None:
+    assert all(option.share == 1 for option in ranked(Budget(min_speedup=9), can_prune=False))
+
+
+def second(changes: dict[str, Any], budget: Budget, wanted: float) -> tuple[Option, Decision]:
+    """What comes after the first option came to something."""
+    options = ranked(budget)
+    first = decide(options, [], budget, wanted).option
+    assert first is not None
+    tried = [attempt(first, **changes)]
+    again = ranked(budget, corrections=attempts.corrections(tried))
+    return first, decide(again, tried, budget, wanted)
+
+
+def test_too_slow_corrects_the_prediction_and_more_is_pruned() -> None:
+    budget = Budget(min_speedup=4)
+    first, found = second({"fastest": 3.4, "speedup": 3.4}, budget, 4.0)
+    assert found.option is not None and found.open and found.option.quantized
+    # Four fifths of the speed come of the same pruning, so that the next one aims a fifth higher.
+    assert found.option.share < first.share - 0.05
+    assert "is 3.40 times as fast" in found.why
+
+
+def test_what_pruning_and_int8_lost_is_tried_without_int8() -> None:
+    budget = Budget(min_speedup=4, max_quality_drop=0.01)
+    _, found = second({"lost": 0.05, "speedup": 1.0}, budget, 4.0)
+    assert found.option is not None and not found.option.quantized and "loses 0.0500" in found.why
+
+
+def test_what_int8_lost_alone_is_not_pruned_besides() -> None:
+    budget = Budget(min_speedup=2.4, max_quality_drop=0.01)
+    _, found = second({"lost": 0.05, "speedup": 1.0}, budget, 2.4)
+    assert found.option is None or not found.option.quantized
+
+
+def test_what_met_the_budget_is_done_again() -> None:
+    budget = Budget(min_speedup=4)
+    _, found = second({"met": True}, budget, 4.0)
+    assert found.again is not None and found.option is None and not found.open and "met the budget" in found.why
+
+
+def test_in_the_end_the_nearest_is_done_again() -> None:
+    budget = Budget(min_speedup=4)
+    option = ranked(budget)[0]
+    tried = [attempt(option, key=f"try {n}", share=0.9 - n / 10, fastest=2.0 + n / 10, speedup=2.0 + n / 10) for n in range(4)]
+    assert len(tried) == MOST_ATTEMPTS
+    found = decide(ranked(budget), tried, budget, 4.0)
+    assert found.again == tried[-1] and not found.reachable and not found.open
+    assert "cannot be met: 4 strategies were tried" in found.why and "2.30 times" in found.why
+
+
+def test_the_time_limit_ends_it() -> None:
+    budget = Budget(min_speedup=4, time_limit_minutes=20)
+    _, found = second({"fastest": 3.4, "speedup": 3.4}, budget, 4.0)
+    assert found.again is not None and "the time limit is 20" in found.why
+
+
+def test_attempts_are_kept_for_the_same_job_only(tmp_path: Path) -> None:
+    option = ranked(Budget(min_speedup=4))[0]
+    made = attempt(option)
+    attempts.add("mine", "abc", made, tmp_path)
+    attempts.add("mine", "abc", replace(made, key="other"), tmp_path)
+    assert [each.key for each in attempts.read("mine", "abc", tmp_path)] == [option.key, "other"]
+    assert attempts.read("mine", "changed", tmp_path) == [] and attempts.read("yours", "abc", tmp_path) == []
+    # The same again takes its place.
+    attempts.add("mine", "abc", replace(made, fastest=9.0), tmp_path)
+    assert [each.fastest for each in attempts.read("mine", "abc", tmp_path)][-1] == 9.0
+    (tmp_path / "mine.json").write_text('{"schema_version": 1, "of": "abc", "attempts": [{"key": 1}]}')
+    with pytest.raises(InputError, match="no list of attempts"):
+        attempts.read("mine", "abc", tmp_path)
