@@ -74,7 +74,7 @@ def list_operators(
     graph = graph or Graph.of(model)
     tensors = tensors if tensors is not None else observe(model, graph, batch)
     # A branch that this sample does not take gives no value.
-    shapes = {name: () for node in graph.nodes for name in node.makes}
+    shapes: dict[str, tuple[int, ...]] = {name: () for node in graph.nodes for name in node.makes}
     shapes |= {name: tensor.shape for name, tensor in tensors.items()} | graph.weights
     quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
     return [

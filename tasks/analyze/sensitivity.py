@@ -124,7 +124,9 @@ def measure(
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
     last = _layers_nothing_follows(graph)
     result = Sensitivity(samples=len(samples))
-    for layer in tqdm(sorted(layers, key=lambda each: -costs[each.name]), desc="sensitivity", unit="layer", leave=False):
+    for layer in tqdm(
+        sorted(layers, key=lambda each: -costs[each.name]), desc="sensitivity", unit="layer", leave=False
+    ):
         entry = LayerErrors(layer.name, layer.op_type, probe.channels(layer))
         result.layers.append(entry)
         if clock() - started >= time_limit_seconds:

@@ -184,14 +184,14 @@ class Structure:
     def kind(self) -> Kind:
         """By the families of operators that it has."""
         nodes = self.graph.nodes
-        families = {
+        families: dict[Kind, bool] = {
             "transformer": bool(self.attentions),
             "recurrent": any(node.type in _RECURRENT for node in nodes),
         }
         convolutions = [node for node in nodes if node.is_convolution]
         patches = [node for node in convolutions if self._cuts_patches(node)]
         families["cnn"] = len(convolutions) > (len(patches) if any(families.values()) else 0)
-        there: list[Kind] = [name for name in ("cnn", "transformer", "recurrent") if families[name]]
+        there = [name for name, has in families.items() if has]
         if len(there) > 1:
             return "mixed"
         if there:
@@ -324,9 +324,8 @@ class Structure:
         for node in self.graph.nodes:
             words = self._words(node)
             if node.number in inside:
-                block = inside[node.number]
-                if block == node.number:
-                    tokens.append(self._block_token(block))
+                if inside[node.number] == node.number:
+                    tokens.append(self._block_token(node.number))
             elif words and node.number not in last:
                 tokens.append(_Token(words, (node.number,)))
         return tokens
