@@ -122,6 +122,8 @@ def measure(
         probe = _Probe(model, pieces, biases, list(samples.batches(1)))
     except Exception as error:  # whatever ONNX Runtime does not like about a model: the other figures stand without
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
+    if not probe.finite:
+        return Sensitivity(why="on ONNX Runtime the fp32 model's outputs hold NaN or infinity")
     last = _layers_nothing_follows(graph)
     result = Sensitivity(samples=len(samples))
     for layer in tqdm(
@@ -174,6 +176,11 @@ class _Probe:
                 span = np.minimum(low, values.min()), np.maximum(high, values.max())
                 self._spans[name] = float(span[0]), float(span[1])
         self._wanted = [[edges[-1][name] for name in pieces.compared] for edges in self._edges]
+
+    @property
+    def finite(self) -> bool:
+        """Whether the outputs of the unchanged model are finite numbers."""
+        return all(bool(np.isfinite(output).all()) for outputs in self._wanted for output in outputs)
 
     def channels(self, layer: Layer) -> int:
         """The output channels of a layer."""

@@ -343,9 +343,10 @@ class Structure:
             return (self._marks[node.number],)
         if node.is_layer and node.is_convolution:
             sides = "x".join(map(str, self._kernel(node)))
-            deep = node.type.startswith("depthwise") or int(node.attribute("groups", 1)) > 1
-            turned = node.type in TRANSPOSED_CONVOLUTIONS
-            return (f"{'transposed ' if turned else ''}{'grouped ' if deep else ''}convolution {sides}",)
+            groups, weight = int(node.attribute("groups", 1)), self.graph.weights[node.weights[0]]
+            apart = "" if groups == 1 else "depthwise " if weight[1] == 1 else "grouped "
+            turned = "transposed " if node.type in TRANSPOSED_CONVOLUTIONS else ""
+            return (f"{turned}{apart}convolution {sides}",)
         if node.is_layer:
             return ("matrix product",)
         if node.type == "concat" and len(node.reads) > 1:
