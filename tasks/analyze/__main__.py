@@ -135,14 +135,20 @@ def _engines(
     from act.evaluation import READS_ONNX
     from tasks.analyze import fusion
 
-    twins = fusion.onnx_twins(fp32, graph, tensors, sample) if any(name in READS_ONNX for name in told) else {}
+    twins: dict[str, int] | None = {}
+    if any(each.kernels for name, each in told.items() if name in READS_ONNX):
+        try:
+            twins = fusion.onnx_twins(fp32, graph, tensors, sample)
+        except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
+            twins = None
+            print(f"analyze: what engines fuse cannot be told: {' '.join(str(error).split())[:200]}")
     result: dict[str, Any] = {}
     for name, each in told.items():
         able = [operator for operator in operators if operator.quantizable and operator.type in INT8_OPERATORS[name]]
-        known = twins if name in READS_ONNX else None
+        known = twins if name in READS_ONNX else graph.makers
         result[name] = {
             **each.to_json(),
-            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels else None,
+            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
             "int8_layers": len(able),
             "int8_parameters": sum(operator.parameters for operator in able),
             "int8_multiply_adds": sum(operator.multiply_adds for operator in able),

@@ -89,16 +89,14 @@ class _Kernel:
     operators: set[int] = field(default_factory=set)
 
 
-def describe(
-    graph: Graph, kernels: Sequence[Mapping[str, Any]], twins: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> dict[str, Any]:
     """What `analysis.json` says of one engine's kernels.
 
     Args:
         kernels: as `Engine.kernels` gives them.
-        twins: what `onnx_twins` found, for engines that read ONNX; others go by the program's own names.
+        known: the operator of each tensor that kernels can name: what `onnx_twins` found for engines that read ONNX,
+            the graph's `makers` for others.
     """
-    known = twins if twins is not None else {name: node.number for node in graph.nodes for name in node.makes}
     made = [_Kernel(str(kernel["kind"])) for kernel in kernels]
     home: dict[int, _Kernel] = {}
     # Kernels that only bring a tensor into another layout bear its name, too: the first to bear it makes it.

@@ -51,24 +51,25 @@ class Pieces:
 
     Args:
         fp32: what `to_onnx` made of the model; not changed.
-        layers: whose weights and inputs can be changed; all must be in the ONNX model.
-        further: other weights that can be changed, such as biases.
+        layers: whose weights, biases and inputs can be changed; all must be in the ONNX model.
 
     Attributes:
         compared: the tensors that stand for the outputs: those of real numbers, and for a softmax or the number of a
             class what is read to make it, which tells more. Empty where there are none.
         reads: the tensor that each layer reads, by the layer's name.
+        biases: name and values of the bias of each layer that has one of its own, likewise.
     """
 
     fp32: onnx.ModelProto
     layers: Sequence[Layer]
-    further: Collection[str] = ()
     compared: list[str] = field(init=False)
     reads: dict[str, str] = field(init=False)
+    biases: dict[str, tuple[str, Array]] = field(init=False)
 
     def __post_init__(self) -> None:
         found = activation_tensors(self.fp32, self.layers)
         self.reads = {layer.name: found[layer.activation] for layer in self.layers}
+        self.biases = _biases(self.fp32.graph, self.layers)
         self.compared = compared_tensors(self.fp32)
         nodes = _needed(self.fp32.graph, [*self.compared, *self.reads.values()])
         self._place = {layer.name: 0 for layer in self.layers}
@@ -118,7 +119,7 @@ class Pieces:
         return _Piece(_session(model), given, made, watched)
 
     def _changeable(self) -> set[str]:
-        return {*(layer.weight for layer in self.layers), *self.further}
+        return {*(layer.weight for layer in self.layers), *(name for name, _ in self.biases.values())}
 
     def _types(self) -> dict[str, int]:
         """The element type of each tensor, as far as ONNX can tell."""
@@ -199,6 +200,27 @@ def compared_tensors(fp32: onnx.ModelProto) -> list[str]:
         if types.get(name) == TensorProto.FLOAT and name in makers:
             found.append(name)
     return list(dict.fromkeys(found))
+
+
+def _biases(graph: onnx.GraphProto, layers: Sequence[Layer]) -> dict[str, tuple[str, Array]]:
+    """The bias of each layer: what its node adds itself, or the node that alone reads what it makes."""
+    initialisers = {entry.name: entry for entry in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for layer in layers:
+        node = next(node for node in readers[layer.weight] if node.op_type in _LAYER_NODES)
+        behind = readers.get(node.output[0], [])
+        names = list(node.input[2:])
+        if not names and len(behind) == 1 and behind[0].op_type == "Add":
+            names = [name for name in behind[0].input if name != node.output[0]]
+        channels = initialisers[layer.weight].dims[layer.axis]
+        for name in names:
+            if name in initialisers and np.prod(initialisers[name].dims) == channels and len(readers[name]) == 1:
+                found[layer.name] = (name, numpy_helper.to_array(initialisers[name]))
+    return found
 
 
 def _needed(graph: onnx.GraphProto, wanted: Collection[str]) -> list[onnx.NodeProto]:

@@ -28,7 +28,6 @@ from act.quantization import (
     OPERATORS,
     Layer,
     Range,
-    bias_of,
     dequantize_weight,
     quantizable_layers,
     quantize_weight,
@@ -115,11 +114,10 @@ def measure(
     if not layers:
         return Sensitivity(why="no layer can be quantized")
     try:
-        biases = {layer.name: bias for layer in layers if (bias := _bias(model, fp32, layer)) is not None}
-        pieces = Pieces(fp32, layers, set(biases.values()))
+        pieces = Pieces(fp32, layers)
         if not pieces.compared:
             return Sensitivity(why="the model has no output of real numbers to compare")
-        probe = _Probe(model, pieces, biases, list(samples.batches(1)))
+        probe = _Probe(model, pieces, list(samples.batches(1)))
     except Exception as error:  # whatever ONNX Runtime does not like about a model: the other figures stand without
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
     if not probe.finite:
@@ -153,7 +151,6 @@ class _Probe:
 
     Args:
         pieces: the model, cut.
-        biases: the bias behind each layer that has one, by the layer's name.
         batches: of one sample each.
     """
 
@@ -161,10 +158,9 @@ class _Probe:
         self,
         model: InferenceModel,
         pieces: Pieces,
-        biases: Mapping[str, str],
         batches: Sequence[Mapping[str, Array]],
     ) -> None:
-        self._model, self._pieces, self._biases = model, pieces, biases
+        self._model, self._pieces = model, pieces
         self._edges: list[list[Values]] = []
         self._spans: dict[str, tuple[float, float]] = {}
         for batch in batches:
@@ -210,10 +206,9 @@ class _Probe:
         count = min(max(1, round(ratio * channels)), channels - 1)
         gone = np.argsort(np.abs(weight).sum(axis=others), kind="stable")[:count]
         changes: dict[str, npt.NDArray[np.float32]] = {layer.weight: _without(weight, layer.axis, gone)}
-        bias = self._biases.get(layer.name)
-        if bias is not None:
-            values = self._model.weight(bias)
-            changes[bias] = _without(values.reshape(-1), 0, gone).reshape(values.shape)
+        if layer.name in self._pieces.biases:
+            name, values = self._pieces.biases[layer.name]
+            changes[name] = _without(values.reshape(-1), 0, gone).reshape(values.shape)
         errors = [
             squared_error(self._pieces.outputs(layer, edges, changes), wanted) / len(wanted)
             for edges, wanted in zip(self._edges, self._wanted)
@@ -230,13 +225,6 @@ def _without(values: npt.NDArray[np.float32], axis: int, gone: npt.NDArray[np.in
     result = np.moveaxis(values.copy(), axis, 0)
     result[gone] = 0
     return np.ascontiguousarray(np.moveaxis(result, 0, axis))
-
-
-def _bias(model: InferenceModel, fp32: onnx.ModelProto, layer: Layer) -> str | None:
-    """The bias behind a layer, where the ONNX model has it under its name and in its shape."""
-    name = bias_of(model, layer)
-    shapes = {entry.name: tuple(entry.dims) for entry in fp32.graph.initializer}
-    return name if name is not None and shapes.get(name) == model.weight(name).shape else None
 
 
 def _layers_nothing_follows(graph: Graph) -> set[str]:

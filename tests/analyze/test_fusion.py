@@ -38,7 +38,7 @@ def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> Non
         {"kind": "Transpose", "precision": "bf16", "names": [names["transpose2"], names["scale"]]},
         {"kind": "Reorder", "precision": "fp32", "names": [names["relu"]]},
     ]
-    found = fusion.describe(graph, kernels)
+    found = fusion.describe(graph, kernels, graph.makers)
     assert (found["operators"], found["kernels"], found["helpers"]) == (5, 4, {"Reorder": 2})
     assert found["kinds"][0] == {"kind": "Reorder", "precision": "fp32", "count": 2}
     table = rows(found)
@@ -55,7 +55,7 @@ def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
         {"kind": "Conv", "precision": "fp32", "names": [names["conv2d"]]},
         {"kind": "Transpose", "precision": "fp32", "names": [names["scale"]]},
     ]
-    table = rows(fusion.describe(graph, kernels))
+    table = rows(fusion.describe(graph, kernels, graph.makers))
     assert table["elementwise_add"]["into"] == table["relu"]["into"] == {"Conv": 1}
 
 
@@ -78,7 +78,7 @@ def asked(engine: EngineName, model: InferenceModel, batch: Any) -> dict[str, An
         with EngineProcess(engine, path, "fp32", 1, 60) as process:
             process.load()
             kernels = process.kernels()
-    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if engine in READS_ONNX else None
+    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if engine in READS_ONNX else graph.makers
     return fusion.describe(graph, kernels, twins)
 
 

@@ -80,7 +80,7 @@ def test_an_encoder_has_a_block_of_attention_and_feed_forward_for_each_layer(tmp
     assert {"slice", "tanh"} <= set(found["heads"][0]["types"]) and "softmax" not in found["heads"][0]["types"]
 
 
-class _Vision(paddle.nn.Layer):  # type: ignore[misc]
+class _Vision(paddle.nn.Layer):
     """An encoder on patches that a convolution cuts, or on a picture that it slides over."""
 
     def __init__(self, stride: int) -> None:
