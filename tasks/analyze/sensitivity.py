@@ -4,7 +4,7 @@ The error is the root of the mean squared error of the outputs as a share of the
 samples (the analysis that NNCF and PaddleSlim call sensitivity). Quantized is a layer's weight with one threshold a
 channel and what it reads over the range that the samples showed; pruned means that the output channels of smallest L1
 norm give nothing (Li et al., "Pruning filters for efficient ConvNets", 2017), their bias included. Nothing is trained
-or corrected after either, so that a layer is at most as sensitive as told here.
+or corrected after either.
 
 Layers with most multiply-adds come first, each measured in all ways before the next, until the time is up: what was not
 measured has no error and is told.
