@@ -234,8 +234,9 @@ def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
     return [feeds[column] for column in sorted(feeds)], types
 
 
-def read_kernels(program_file: Path) -> list[tuple[str, str]]:
-    """The type of each operator of a program file, and the precision that oneDNN's passes gave it, or "".
+def read_kernels(program_file: Path) -> list[tuple[str, str, list[str]]]:
+    """The type of each operator of a program file, the precision that oneDNN's passes gave it, or "", and the names of
+    what it makes.
 
     Raises:
         InputError: the file does not parse.
@@ -243,7 +244,8 @@ def read_kernels(program_file: Path) -> list[tuple[str, str]]:
     found = []
     for op in _parse(program_file).blocks[0].ops:
         precision = next((attribute.s for attribute in op.attrs if attribute.name == "mkldnn_data_type"), "")
-        found.append((str(op.type), str(precision)))
+        makes = [str(name) for slot in op.outputs for name in slot.arguments]
+        found.append((str(op.type), str(precision), makes))
     return found
 
 

@@ -668,6 +668,21 @@ class Distillation(Settings):
         ]
 
 
+class Analyze(Settings):
+    """How each layer's sensitivity is measured; 0 samples or 0 seconds measure none."""
+
+    samples: int = Field(default=8, ge=0, le=1024, description="calibration samples, at most")
+    prune_ratios: list[PrunedRatio] = Field(default=[0.1, 0.3, 0.5], description="shares of a layer's channels")
+    time_limit_seconds: float = Field(default=60, ge=0, le=24 * 3600, description="after which no layer is begun")
+
+    @field_validator("prune_ratios")
+    @classmethod
+    def _ratios_ascend(cls, ratios: list[float]) -> list[float]:
+        if any(a >= b for a, b in pairwise(ratios)):
+            raise ValueError(f"ratios must ascend: {ratios}")
+        return ratios
+
+
 class Timing(Settings):
     """How latency and throughput are measured."""
 
@@ -713,6 +728,8 @@ class Job(Settings):
         description="ACT's YAML file that this entry was made from (`python -m flows.act_config`); what it says, the "
         "entry must say, too, because DVC follows the entry",
     )
+    # `python -m` does without it, DVC does not.
+    analyze: Analyze = Analyze()
     calibration: Calibration
     ptq_search: PtqSearch
     refine: Refine

@@ -22,7 +22,7 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from act.act_config import Translation, merged, read
 from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, Job, Params, read_mapping, validate
+from act.params import DEFAULT_PATH, Job, Params, read_mapping, settings_in, validate
 
 _IF_NOTHING_IS_SAID: dict[str, Any] = {"metric": "similarity", "strategy": "auto"}
 
@@ -94,7 +94,9 @@ def entry_of(
         entry = merged(entry, above)
     entry["act_config"] = str(file)
     for name, known in Job.model_fields.items():
-        if known.is_required() and name not in ("model", "data"):
+        # DVC misses a section that is left out, even where it may be.
+        section = known.is_required() or settings_in(known.annotation) is not None
+        if section and name not in ("model", "data"):
             entry.setdefault(name, _IF_NOTHING_IS_SAID.get(name, {}))
     for name, example in (
         ("model", "model.path=models/mine"),

@@ -93,6 +93,16 @@ class Engine(ABC):
         """
         return {}
 
+    def kernels(self) -> list[dict[str, Any]]:
+        """Every kernel of the loaded model, as `profile` lists them but without running any; may load it once more.
+
+        Returns:
+            For each kernel `kind`, `precision` and `names`: the names of the file's tensors that it stands for, as far
+            as the engine tells. In an ONNX file each node must bear the name of its first output. Empty where the
+            engine does not tell.
+        """
+        return []
+
     def describe(self) -> dict[str, Any]:
         """What the engine says it did with the loaded model: plain JSON values."""
         return {}

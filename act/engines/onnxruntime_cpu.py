@@ -33,6 +33,7 @@ _FP32 = (
 _PRECISIONS = {"float": "f32", "float16": "f16", "uint8": "u8", "int8": "i8", "int32": "i32", "int64": "i64"}
 _KERNEL_EVENT = "_kernel_time"
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf
+_BLOCKED = "_nchwc"
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -144,14 +145,7 @@ class OnnxRuntime(Engine):
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """As ONNX Runtime writes its optimised graph down; weights that each run dequantizes anew are a kind apart."""
-        # Only here: what is timed and whose memory is measured need not know it.
-        import onnx
-
-        with tempfile.TemporaryDirectory() as folder:
-            options = self._options()
-            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-            self._open(options)
-            graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+        graph = self._optimised_graph()
         constants = {initialiser.name for initialiser in graph.initializer}
         multiplying: dict[str, Counter[str]] = {}
         conversions: Counter[str] = Counter()
@@ -165,6 +159,27 @@ class OnnxRuntime(Engine):
             "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
             "conversions": dict(conversions.most_common()),
         }
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """As ONNX Runtime writes its optimised graph down."""
+        found = []
+        for node in self._optimised_graph().node:
+            # A convolution on blocks of channels makes a tensor of no name, and bears that of its original's.
+            blocked = node.name.endswith(_BLOCKED)
+            names = [node.name.removesuffix(_BLOCKED)] if blocked else [name for name in node.output if name]
+            precision = "int8" if node.op_type in _INT8 else "fp32"
+            found.append({"kind": node.op_type, "precision": precision, "names": names})
+        return found
+
+    def _optimised_graph(self) -> Any:
+        # Only here: what is timed and whose memory is measured need not know it.
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+            self._open(options)
+            return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
 
     def describe(self) -> dict[str, Any]:
         """The provider and the number of threads."""

@@ -25,6 +25,8 @@ _KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder", "originalLayersNam
 _MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
 _CONVERSIONS = ("FakeQuantize",)
 _PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
+# Of a convolution that OpenVINO has split off its bias.
+_HELPERS = ("/WithoutBiases",)
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -145,6 +147,18 @@ class OpenVino(Engine):
             "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
             "conversions": dict(conversions),
         }
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """As the execution graph tells, where each node lists the layers that were fused into it."""
+        found = []
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            kind, precision, names = (
+                node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision", "originalLayersNames")
+            )
+            if kind not in _NOT_WORK:
+                listed = [name for name in names.split(",") if name and not name.endswith(_HELPERS)]
+                found.append({"kind": kind, "precision": _PRECISIONS.get(precision, precision), "names": listed})
+        return found
 
     def describe(self) -> dict[str, Any]:
         """The settings in force, and how many executed layers run in each precision."""

@@ -96,20 +96,30 @@ class PaddleInference(Engine):
             return {}
         multiplying: dict[str, Counter[str]] = {}
         conversions: Counter[str] = Counter()
+        for kernel in self.kernels():
+            if kernel["kind"] in _MULTIPLYING:
+                multiplying.setdefault(kernel["precision"], Counter())[kernel["kind"]] += 1
+            elif kernel["kind"] in _CONVERSIONS:
+                conversions[kernel["kind"]] += 1
+        return {
+            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
+            "conversions": dict(conversions),
+        }
+
+    def kernels(self) -> list[dict[str, Any]]:
+        """As Paddle writes its optimised program down."""
+        if self._load is None:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             config = self._load()
             config.set_optim_cache_dir(folder)
             config.enable_save_optim_model(True)
             inference.create_predictor(config)
-            for kind, precision in read_kernels(Path(folder) / "_optimized.pdmodel"):
-                if kind in _MULTIPLYING:
-                    multiplying.setdefault(_PRECISIONS.get(precision, "fp32"), Counter())[kind] += 1
-                elif kind in _CONVERSIONS:
-                    conversions[kind] += 1
-        return {
-            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
-            "conversions": dict(conversions),
-        }
+            return [
+                {"kind": kind, "precision": _PRECISIONS.get(precision, "fp32"), "names": names}
+                for kind, precision, names in read_kernels(Path(folder) / "_optimized.pdmodel")
+                if kind not in ("feed", "fetch")
+            ]
 
     def describe(self) -> dict[str, Any]:
         """Which kernels are switched on, and the number of threads."""

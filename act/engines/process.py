@@ -287,6 +287,11 @@ class EngineProcess:
         operators: dict[str, dict[str, Any]] = self._call("operators")
         return operators
 
+    def kernels(self) -> list[dict[str, Any]]:
+        """Every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
+        kernels: list[dict[str, Any]] = self._call("kernels")["kernels"]
+        return kernels
+
     def peak_rss_bytes(self) -> int:
         """Largest resident memory of the worker so far."""
         peak: int = self._call("peak_rss")["bytes"]

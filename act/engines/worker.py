@@ -168,6 +168,9 @@ class Worker:
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()
 
+    def kernels(self) -> dict[str, Any]:
+        return {"kernels": self._loaded.kernels()}
+
     def peak_rss(self) -> dict[str, Any]:
         return {"bytes": _peak_rss_bytes()}
 

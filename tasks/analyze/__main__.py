@@ -1,18 +1,25 @@
 """`python -m tasks.analyze --job NAME`: what the model is made of and what that costs on this machine.
 
-Writes `analysis.json`: `inputs`, `outputs`, `dynamic_axes` {input: [axis]}, `sample_shapes`; `parameters` and
-`multiply_adds` of the whole model; `operators`, the table that `operators.Operator` explains; `latency_source`, where
-its latency shares come from; `engines` {name: version, precisions that it has here, int8_layers, int8_parameters,
-int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the fp32 model by kind, in seconds;
-`machine`. Also `operators.csv`, the same table for `dvc plots`.
+Writes `analysis.json`:
+
+- `inputs`, `outputs`, `dynamic_axes` {input: [axis]}, `sample_shapes`;
+- `parameters` and `multiply_adds` of the whole model; `operators`, the table that `operators.Operator` explains;
+  `latency_source`, where its latency shares come from; `census`, the same by operator type;
+- `structure`: kind, backbone, blocks, joins and heads (`structure.py`); `memory` of the activations (`memory.py`);
+- `foldable`: operators that the model could do without (`foldable.py`), and `prepared`, what `prepare` took away;
+- `sensitivity` of each layer to int8 and to pruning (`sensitivity.py`), which a time limit may cut short;
+- `engines` {name: version, precisions that it has here, `multiplying`, `fusion` (`fusion.py`) or None, int8_layers,
+  int8_parameters, int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the fp32 model by kind,
+  in seconds; `machine`.
+
+Also `operators.csv`, the same table for `dvc plots`.
 """
 
 from __future__ import annotations
 
 import csv
-import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +29,14 @@ from act.params import Job
 from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
-    from act.model import InferenceModel
-    from tasks.analyze.operators import Operator
+    import onnx
 
-PROFILE_LIMIT_SECONDS = 120
+    from act.model import InferenceModel
+    from act.params import EngineName
+    from act.samples import Array, Samples
+    from tasks.analyze.engines import Told
+    from tasks.analyze.graph import Graph, Tensor
+    from tasks.analyze.operators import Operator
 
 
 def main() -> None:
@@ -36,23 +47,29 @@ def main() -> None:
 
 def _analyze(job: Job, prepared: Path, final: Path) -> None:
     from act import machine
-    from act.engines.int8_operators import INT8_OPERATORS
     from act.model import InferenceModel
+    from act.onnx_format import to_onnx
     from act.samples import Samples
+    from tasks.analyze import foldable, memory, structure
+    from tasks.analyze.engines import ask_engines
+    from tasks.analyze.graph import Graph, observe
     from tasks.analyze.operators import assign_latency, list_operators
 
     described = read_json(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")
-    sample = next(Samples.load(prepared / "calibration").batches(1))
-    operators = list_operators(model, sample)
-    kernels, engines = _ask_engines(job, model, prepared / "calibration")
+    samples = Samples.load(prepared / "calibration")
+    sample = next(samples.batches(1))
+    graph = Graph.of(model)
+    tensors = observe(model, graph, sample)
+    operators = list_operators(model, sample, graph, tensors)
+    fp32 = to_onnx(model)
+    told = ask_engines(job, model, fp32, prepared / "calibration")
+    kernels = next((each.timed for each in told.values() if each.timed), [])
     source = assign_latency(operators, kernels)
     parameters = sum(int(model.weight(name).size) for name in model.weight_names())
     multiply_adds = sum(operator.multiply_adds for operator in operators)
-    int8 = {
-        name: [operator for operator in operators if operator.quantizable and operator.type in INT8_OPERATORS[name]]
-        for name in job.target.engines
-    }
+    found = structure.Structure(graph, tensors)
+    sensitivity = _sensitivity(job, model, fp32, graph, operators, samples)
     with replace_folder(final) as folder:
         _write_table(folder / "operators.csv", operators)
         write_json(
@@ -67,52 +84,76 @@ def _analyze(job: Job, prepared: Path, final: Path) -> None:
                 "sample_shapes": {name: list(value.shape) for name, value in sample.items()},
                 "parameters": parameters,
                 "multiply_adds": multiply_adds,
+                "structure": structure.describe(found, operators),
+                "census": structure.census(operators),
+                "memory": memory.measure(graph, tensors).to_json(),
+                "foldable": [asdict(finding) for finding in foldable.find(model, graph, tensors)],
+                "prepared": described["normalised"],
                 "latency_source": source,
                 "operators": [asdict(operator) for operator in operators],
+                "sensitivity": sensitivity,
                 "kernels": _by_kind(kernels),
-                "engines": {
-                    name: {
-                        **engines[name],
-                        "int8_layers": len(able),
-                        "int8_parameters": sum(operator.parameters for operator in able),
-                        "int8_multiply_adds": sum(operator.multiply_adds for operator in able),
-                    }
-                    for name, able in int8.items()
-                },
+                "engines": _engines(told, operators, fp32, graph, tensors, sample),
                 "machine": machine.describe(),
             },
         )
-    print(f"analyze: {parameters / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M multiply-adds; latency {source}")
+    print(
+        f"analyze: {found.kind}, {parameters / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M multiply-adds; "
+        f"latency {source}"
+    )
+    if sensitivity["why"]:
+        print(f"analyze: sensitivity: {sensitivity['why']}")
 
 
-def _ask_engines(
-    job: Job, model: InferenceModel, samples: Path
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The kernels of the fp32 model where an engine tells, and each engine's version and precisions or its failure."""
-    from act.engines.process import EngineFailure, EngineProcess
-    from act.evaluation import write_for_engine
-    from act.onnx_format import to_onnx
+def _sensitivity(
+    job: Job,
+    model: InferenceModel,
+    fp32: onnx.ModelProto,
+    graph: Graph,
+    operators: Sequence[Operator],
+    samples: Samples,
+) -> dict[str, Any]:
+    from tasks.analyze.sensitivity import Sensitivity, measure
 
-    kernels: list[dict[str, Any]] = []
-    engines: dict[str, dict[str, Any]] = {}
-    fp32_onnx = to_onnx(model)
-    for name in job.target.engines:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = write_for_engine(name, model, None, Path(scratch), fp32_onnx)
-            # DVC keeps the answer, so what may fail in passing is asked twice.
-            for last in (False, True):
-                try:
-                    with EngineProcess(name, path, "fp32", job.target.threads, PROFILE_LIMIT_SECONDS) as process:
-                        info = process.load()
-                        engines[name] = {"version": info.version, "precisions": list(info.precisions)}
-                        kernels = kernels or process.profile(samples, batch=1)
-                    break
-                except EngineFailure as failure:
-                    engines[name] = {"version": None, "precisions": [], "failure": str(failure)}
-                    if last or failure.kind in ("missing", "unsupported"):
-                        print(f"analyze: {name} cannot be used here: {failure}")
-                        break
-    return kernels, engines
+    settings = job.analyze
+    if settings.samples == 0 or settings.time_limit_seconds == 0:
+        return Sensitivity(why="not asked for").to_json()
+    few, limit = samples.head(settings.samples), settings.time_limit_seconds
+    return measure(model, fp32, graph, operators, few, settings.prune_ratios, limit).to_json()
+
+
+def _engines(
+    told: Mapping[EngineName, Told],
+    operators: Sequence[Operator],
+    fp32: onnx.ModelProto,
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    sample: Mapping[str, Array],
+) -> dict[str, Any]:
+    """What is told of each engine: what it said itself, what it fuses, and which layers it has int8 kernels for."""
+    from act.engines.int8_operators import INT8_OPERATORS
+    from act.evaluation import READS_ONNX
+    from tasks.analyze import fusion
+
+    twins: dict[str, int] | None = {}
+    if any(each.kernels for name, each in told.items() if name in READS_ONNX):
+        try:
+            twins = fusion.onnx_twins(fp32, graph, tensors, sample)
+        except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
+            twins = None
+            print(f"analyze: what engines fuse cannot be told: {' '.join(str(error).split())[:200]}")
+    result: dict[str, Any] = {}
+    for name, each in told.items():
+        able = [operator for operator in operators if operator.quantizable and operator.type in INT8_OPERATORS[name]]
+        known = twins if name in READS_ONNX else graph.makers
+        result[name] = {
+            **each.to_json(),
+            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
+            "int8_layers": len(able),
+            "int8_parameters": sum(operator.parameters for operator in able),
+            "int8_multiply_adds": sum(operator.multiply_adds for operator in able),
+        }
+    return result
 
 
 def _by_kind(kernels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,15 +17,21 @@ import numpy as np
 from act.model import InferenceModel
 from act.quantization import OPERATORS, quantizable_layers
 from act.samples import Array
+from tasks.analyze.graph import (
+    CONVOLUTIONS,
+    MATRIX_PRODUCTS,
+    TRANSPOSED_CONVOLUTIONS,
+    Graph,
+    Node,
+    Tensor,
+    observe,
+)
 
 # OpenVINO's and ONNX Runtime's names of the kernels that run a layer with a weight.
 _LAYER_KERNELS = (
     *("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected"),
     *("Conv", "FusedConv", "ConvTranspose", "MatMul", "Gemm"),
 )
-_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
-_TRANSPOSED_CONVOLUTIONS = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
-_MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 
 @dataclass
@@ -53,61 +59,48 @@ class Operator:
     latency_share: float | None = None
 
 
-def list_operators(model: InferenceModel, batch: Mapping[str, Array]) -> list[Operator]:
-    """The operators of the model in program order, with the shapes that they have for this batch of one sample."""
-    ops = [op for op in model.ops if op.output_arg_names]
-    outputs = [_main_output(op) for op in ops]
-    wanted = list(dict.fromkeys([*outputs, *(name for op in ops for name in _inputs(model, op))]))
+def list_operators(
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    graph: Graph | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> list[Operator]:
+    """The operators of the model in program order, with the shapes that they have for this batch of one sample.
+
+    Args:
+        graph: of the model, when the caller has it already.
+        tensors: what `observe` saw for this batch, likewise.
+    """
+    graph = graph or Graph.of(model)
+    tensors = tensors if tensors is not None else observe(model, graph, batch)
     # A branch that this sample does not take gives no value.
-    values = zip(wanted, model.run(batch, wanted))
-    shapes: dict[str, tuple[int, ...]] = {name: () if value is None else tuple(value.shape) for name, value in values}
-    shapes |= {name: tuple(value.shape) for name, value in batch.items()}
+    shapes: dict[str, tuple[int, ...]] = {name: () for node in graph.nodes for name in node.makes}
+    shapes |= {name: tensor.shape for name, tensor in tensors.items()} | graph.weights
     quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
-    table = []
-    for op, output in zip(ops, outputs):
-        weights = {name: model.weight(name) for name in op.input_arg_names if model.is_weight(name)}
-        shapes |= {name: value.shape for name, value in weights.items()}
-        table.append(
-            Operator(
-                output,
-                op.type,
-                shapes[output],
-                tuple(tuple(value.shape) for value in weights.values()),
-                sum(int(value.size) for value in weights.values()),
-                _multiply_adds(op, shapes),
-                output in quantizable,
-            )
+    return [
+        Operator(
+            node.name,
+            node.type,
+            shapes[node.name],
+            tuple(graph.weights[name] for name in node.weights),
+            sum(int(np.prod(graph.weights[name])) for name in node.weights),
+            _multiply_adds(node, shapes),
+            node.name in quantizable,
         )
-    return table
+        for node in graph.nodes
+    ]
 
 
-def _main_output(op: Any) -> str:
-    """The output that carries the values; some operators have others, for training only."""
-    for slot in ("Out", "Output", "Y"):
-        if slot in op.output_names and op.output(slot):
-            return str(op.output(slot)[0])
-    return str(op.output_arg_names[0])
-
-
-def _inputs(model: InferenceModel, op: Any) -> list[str]:
-    """The activations whose shapes decide an operator's multiply-adds."""
-    if op.type in _TRANSPOSED_CONVOLUTIONS:
-        return list(op.input("Input"))
-    if op.type not in _MATRIX_PRODUCTS:
-        return []
-    return [name for name in (*op.input("X"), *op.input("Y")) if not model.is_weight(name)]
-
-
-def _multiply_adds(op: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    output = int(np.prod(shapes[_main_output(op)]))
-    if op.type in _CONVOLUTIONS:
+def _multiply_adds(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    op, output = node.op, int(np.prod(shapes[node.name]))
+    if op.type in CONVOLUTIONS:
         return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
-    if op.type in _TRANSPOSED_CONVOLUTIONS:
+    if op.type in TRANSPOSED_CONVOLUTIONS:
         image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
         return int(np.prod(image)) * int(np.prod(weight[1:]))
     if op.type == "mul":
         return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
-    if op.type in _MATRIX_PRODUCTS:
+    if op.type in MATRIX_PRODUCTS:
         left = shapes[op.input("X")[0]]
         flag = {"matmul_v2": "trans_x", "matmul": "transpose_X"}.get(op.type)
         turned = flag is not None and op.attr(flag) and len(left) > 1

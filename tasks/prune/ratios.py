@@ -15,6 +15,7 @@ import numpy as np
 
 from act import machine
 from act.model import InferenceModel
+from act.outputs import squared_error
 from act.paddle_setup import paddle
 from act.samples import Array, Samples
 from tasks.prune.compensate import compensated
@@ -90,12 +91,10 @@ class Sensitivity:
 
     def error(self, model: InferenceModel) -> float:
         """The squared error of a smaller model's outputs, as a share of the whole model's mean square."""
-        total = 0.0
-        for batch, wanted in zip(self._batches, self._wanted):
-            for value, want in zip(model.run(batch, self._names), wanted):
-                scale = float(np.mean(want.astype(np.float64) ** 2)) + float(np.finfo(np.float64).tiny)
-                total += float(np.mean((value.astype(np.float64) - want) ** 2) / scale)
-        return total / len(self._batches)
+        errors = [
+            squared_error(model.run(batch, self._names), wanted) for batch, wanted in zip(self._batches, self._wanted)
+        ]
+        return sum(errors) / len(errors)
 
 
 def _compared(model: InferenceModel) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,8 +15,9 @@ import pytest
 
 from act.engines.registry import ENGINES
 from act.model import InferenceModel
+from act.onnx_format import to_onnx
 from act.params import Job
-from tasks.analyze.__main__ import _ask_engines
+from tasks.analyze.engines import Told, ask_engines
 from tests.place import JOB, Place
 
 
@@ -49,6 +51,63 @@ def test_what_the_model_costs(analysed: Place) -> None:
     layers = seconds["Convolution"] + seconds["FullyConnected"]
     assert sum(shares) == pytest.approx(layers / sum(seconds.values()))
     assert [kernel["count"] for kernel in analysis["kernels"] if kernel["kind"] == "Convolution"] == [53]
+
+
+def test_what_the_model_is_made_of(analysed: Place) -> None:
+    analysis = result(analysed, "analyze/analysis.json")
+    found = analysis["structure"]
+    assert found["kind"] == "cnn" and len(found["residual_joins"]) == 7 and len(found["gates"]) == 9
+    assert found["heads"][0]["types"][-3:] == ["matmul_v2", "elementwise_add", "softmax"]
+    parts = [found["backbone"], *found["heads"]]
+    for cost in ("parameters", "multiply_adds"):
+        assert sum(part[cost] for part in parts) == sum(row[cost] for row in analysis["census"])
+    assert sum(row["count"] for row in analysis["census"]) == len(analysis["operators"])
+    memory = analysis["memory"]
+    floats = 4 * sum(math.prod(operator["shape"]) for operator in analysis["operators"])
+    assert 0 < memory["peak_bytes"] < memory["total_bytes"] <= floats + 4 * 3 * 48 * 192
+    assert analysis["foldable"] == [] and analysis["prepared"]["folded_batch_norms"] == 35
+
+
+def test_what_the_engines_fuse(analysed: Place) -> None:
+    analysis = result(analysed, "analyze/analysis.json")
+    layers = {row["type"]: row["count"] for row in analysis["census"] if row["multiply_adds"]}
+    for name, engine in analysis["engines"].items():
+        fusion = engine["fusion"]
+        assert fusion["operators"] == len(analysis["operators"])
+        assert fusion["kernels"] == sum(kind["count"] for kind in fusion["kinds"])
+        for row in fusion["types"]:
+            assert row["own"] == sum(row["own_kinds"].values()), (name, row)
+            assert row["own"] + sum(row["into"].values()) + row["beforehand"] == row["count"], (name, row)
+            if row["type"] in layers:
+                assert row["own"] == row["count"], (name, row)
+            if row["type"] == "relu":
+                assert row["own"] == 0, (name, row)
+        assert engine["multiplying"]["fp32"] == {"fp32": sum(layers.values())}, name
+        assert ("bf16" in engine["multiplying"]) == ("bf16" in engine["precisions"])
+
+
+def test_how_sensitive_the_layers_are(analysed: Place) -> None:
+    analysis = result(analysed, "analyze/analysis.json")
+    found = analysis["sensitivity"]
+    assert found["samples"] == 2 and found["why"] == "" and len(found["layers"]) == 54
+    costs = {operator["name"]: operator["multiply_adds"] for operator in analysis["operators"]}
+    ranked = [costs[layer["name"]] for layer in found["layers"]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert all(0 < layer["quantized"] < 2 for layer in found["layers"])
+    assert [layer["name"] for layer in found["layers"] if layer["pruned"] == {}] == [
+        next(operator["name"] for operator in analysis["operators"] if operator["type"] == "matmul_v2")
+    ]
+
+
+def test_no_sensitivity_where_none_is_asked_for_and_the_strategy_is_the_same(analysed: Place, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    shutil.copytree(analysed.folder / "artifacts/mine/prepare", tmp_path / "artifacts/mine/prepare")
+    place.job["analyze"] = {"time_limit_seconds": 0}
+    for stage in ("analyze", "analyze.select"):
+        assert place.run(stage).returncode == 0
+    found = result(place, "analyze/analysis.json")["sensitivity"]
+    assert found["layers"] == [] and found["why"] == "not asked for"
+    assert result(place, "select/strategy.json") == result(analysed, "select/strategy.json")
 
 
 def test_shapes_are_for_one_sample(analysed: Place) -> None:
@@ -87,26 +146,30 @@ def test_bf16_is_offered_where_the_cpu_has_it(analysed: Place) -> None:
         assert all(row["why"] for row in rows)
 
 
+def asked(place: Place, *engines: str) -> dict[Any, Told]:
+    prepared = place.folder / "artifacts/mine/prepare"
+    job = Job.model_validate({**JOB, "target": {"engines": list(engines)}})
+    model = InferenceModel.load(prepared / "model")
+    return ask_engines(job, model, to_onnx(model), prepared / "calibration")
+
+
 def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "openvino", "tests.engines.not_installed:Engine")
-    prepared = analysed.folder / "artifacts/mine/prepare"
-    job = Job.model_validate({**JOB, "target": {"engines": ["openvino", "onnxruntime"]}})
-    kernels, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
-    assert {"Conv", "GlobalAveragePool"} <= {kernel["kind"] for kernel in kernels}, "those of the next engine"
-    assert engines["openvino"]["precisions"] == [] and engines["openvino"]["failure"].startswith("missing")
-    assert engines["onnxruntime"]["precisions"] == ["fp32", "int8"]
+    told = asked(analysed, "openvino", "onnxruntime")
+    timed = {kernel["kind"] for kernel in told["onnxruntime"].timed}
+    assert {"Conv", "GlobalAveragePool"} <= timed, "those of the next engine"
+    missing = told["openvino"].to_json()
+    assert missing["precisions"] == [] and missing["failure"].startswith("missing")
+    assert told["onnxruntime"].precisions == ["fp32", "int8"] and told["openvino"].kernels == []
 
 
 def test_an_engine_that_fails_in_passing_is_asked_again(
     analysed: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    prepared = analysed.folder / "artifacts/mine/prepare"
-    job = Job.model_validate({**JOB, "target": {"engines": ["openvino"]}})
     monkeypatch.setenv("FAKE_ENGINE_TRIED", str(tmp_path / "tried"))
     for engine, precisions in (("AbortsOnce", ["fp32"]), ("Exits", [])):
         monkeypatch.setitem(ENGINES, "openvino", f"tests.engines.fakes:{engine}")
-        _, engines = _ask_engines(job, InferenceModel.load(prepared / "model"), prepared / "calibration")
-        assert engines["openvino"]["precisions"] == precisions
+        assert asked(analysed, "openvino")["openvino"].precisions == precisions
 
 
 def test_the_table_has_a_line_an_operator(analysed: Place) -> None:

@@ -232,6 +232,72 @@ def test_the_page_says_when_the_machine_was_noisy_or_the_interval_leaves_the_bud
     assert "interval reaches 0.0090" in workspace.page()
 
 
+def analysed(name: str = HOSTILE) -> dict[str, Any]:
+    """A made-up analysis of a model of two layers, one of which is called `name`."""
+    costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "multiply_adds": 3_000_000}
+    row = {"name": name, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}
+    types = [
+        {"type": "conv2d", "count": 2, "own": 2, "own_kinds": {"Convolution": 2}, "into": {}, "beforehand": 0},
+        {"type": "relu", "count": 3, "own": 0, "own_kinds": {}, "into": {"Convolution": 2}, "beforehand": 1},
+    ]
+    fusion = {"operators": 5, "kernels": 4, "helpers": {"Reorder": 2}, "types": types, "kinds": []}
+    engine = {
+        "precisions": ["fp32", "bf16"],
+        "int8_layers": 2,
+        "fusion": fusion,
+        "multiplying": {"fp32": {"fp32": 2}, "bf16": {"bf16": 1, "fp32": 1}},
+    }
+    layer = {"name": name, "type": "conv2d", "channels": 16, "quantized": 0.25, "pruned": {"0.5": 1234.4}, "why": ""}
+    late = {"name": "late", "type": "conv2d", "channels": 8, "quantized": None, "pruned": {}, "why": "the time was up"}
+    return {
+        "parameters": 4_000,
+        "multiply_adds": 6_000_000,
+        "sample_shapes": {"x": [1, 3, 48, 320]},
+        "dynamic_axes": {"x": [0, 3]},
+        "operators": [row] * 5,
+        "census": [{"type": "conv2d", "count": 5, "parameters": 4_000, "multiply_adds": 0}],
+        "memory": {"total_bytes": 98_100_000, "peak_bytes": 2_120_000, "peak_at": name, "alive_at_peak": []},
+        "structure": {
+            "kind": "mixed",
+            "backbone": {**costs, "stages": [{"size": [24, 96], "layers": 2, "channels": 8, "multiply_adds": 10}]},
+            "blocks": [{**costs, "layers": ["convolution 3x3", "convolution 3x3", "residual join"], "count": 2}],
+            "residual_joins": ["a", "b"],
+            **{key: [] for key in ("pyramid_joins", "parallel_joins", "attentions")},
+            "gates": ["c"],
+            "concatenations": 0,
+            "heads": [{**costs, "output": name, "gives": "a vector a sample", "types": ["matmul_v2", "softmax"]}],
+        },
+        "engines": {"openvino": engine, "paddle_inference": {**engine, "fusion": None}},
+        "sensitivity": {
+            "samples": 8,
+            "seconds": 12.3,
+            "why": "1 of 2 layers were not measured",
+            "layers": [late, layer],
+        },
+        "foldable": [{"name": name, "type": "assign", "kind": "identity", "why": "gives what it is given"}],
+        "prepared": {"folded_batch_norms": 6, "removed_identities": 1, "folded_scalars": 0},
+    }
+
+
+def test_the_page_tells_of_the_model_itself(workspace: Workspace) -> None:
+    workspace.write("analyze/analysis.json", analysed())
+    done = workspace.report(max_quality_drop=0.01)
+    assert done.returncode == 0, done.stderr
+    text = Page(workspace.page()).text
+    assert "A mixed network" in text and "5 operators, 4.00 k parameters and 6.00 M multiply-adds" in text
+    assert "In it: 2 residual joins, 1 gate." in text and "98.1 MB all together and 2.1 MB at the same time" in text
+    assert "2 blocks of 2 \N{MULTIPLICATION SIGN} convolution 3x3, residual join" in text
+    assert "OpenVINO542 Reorderfp32, bf16fp32: 2 in fp32; bf16: 1 in bf16, 1 in fp322" in text
+    assert "relu32 into Convolution, 1 beforehand" in text
+    # the most sensitive first, and what was not measured with its reason
+    assert f"{HOSTILE}conv2d1650.0%0.250" in text and "1234" in text
+    assert text.index("lateconv2d8") > text.index(f"{HOSTILE}conv2d16") and "the time was up" in text
+    assert "1 of 2 layers were not measured." in text
+    assert "6 batch norms folded, 1 identity removed." in text and "assignidentitygives what it is given" in text
+    # the CPU and a failure; the peak, the head, a layer, what is foldable, five operators
+    assert text.count(HOSTILE) == 1 + 1 + 1 + 1 + 1 + 1 + 5
+
+
 PRUNED = {
     "pruned": True,
     "why": "two of four",

@@ -161,6 +161,32 @@ def test_engines_tell_which_layers_run_in_int8_and_what_they_did_not_fuse(name: 
     assert list(tmp_path.iterdir()) == [quantized]
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("openvino", {"Convolution": ["y", "z"]}), ("onnxruntime", {"FusedConv": ["z"], "Conv": ["z"]})],
+)
+def test_engines_tell_what_each_kernel_stands_for(name: str, kinds: dict[str, list[str]], tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"], "y"), onnx.helper.make_node("Relu", ["y"], ["z"], "z")]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 16, "h", "w"]) for name in ("x", "z")
+    ]
+    graph = onnx.helper.make_graph(nodes, "two", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weight, "w")])
+    path = tmp_path / "two.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8), path)
+    with EngineProcess(name, path, "fp32", 1, 60) as engine:
+        engine.load()
+        told = engine.kernels()
+        assert engine.operators()["multiplying"] == {"fp32": {kind: 1 for kind in kinds if kind in str(told)}}
+    (layer,) = [kernel for kernel in told if kernel["kind"] in kinds]
+    assert layer["precision"] == "fp32" and list(tmp_path.iterdir()) == [path]
+    if name == "openvino":
+        assert layer["names"] == kinds[layer["kind"]]
+    else:  # on blocks of channels it bears the convolution's name, and the relu is in it
+        assert layer["names"] in (["y"], ["z"])
+        assert not [kernel for kernel in told if kernel["kind"] == "Relu"]
+
+
 def quantized_pair(path: Path) -> Path:
     """Two convolutions, the first with everything quantized that an engine needs to run it in int8."""
     weight = np.random.default_rng(0).integers(-127, 128, size=(16, 16, 3, 3)).astype(np.int8)

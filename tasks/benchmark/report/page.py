@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from act.params import Budget, Job
 from tasks.benchmark.report import charts
+from tasks.benchmark.report.analysis import model_parts
 from tasks.benchmark.report.tables import plain
 from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
 from tasks.benchmark.report.wording import (
@@ -133,6 +134,7 @@ def render(inputs: Inputs) -> str:
         refinements=_refinements(inputs),
         training=_training(inputs),
         pruning=_pruning(inputs),
+        model=model_parts(inputs.analysis),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
         stages=_stages(inputs.stages),
