@@ -1,9 +1,10 @@
 """`python -m benchmarks.latency_model`: how well the latency of a model that was never measured is predicted.
 
-Each of twenty models is measured as a whole on OpenVINO and ONNX Runtime with one thread, in fp32, bf16 and int8, whole
-and with 30 % of its channels pruned. Then its latency is predicted from the table that `tasks.analyze.profile` made on
-this machine and from the other models' kernels, never from its own. Beside it stand what is simpler: multiply-adds, the
-nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that are measured one by one.
+Each of twenty models is measured as a whole on OpenVINO and ONNX Runtime with one thread, in fp32, bf16 and int8,
+whole and with 30 % of its channels pruned. Then its latency is predicted from the table that `tasks.analyze.profile`
+made on this machine and from the other models' kernels, never from its own. Beside it stand what is simpler:
+multiply-adds, the nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that
+are measured one by one.
 
 Prints a table by model, writes `benchmarks/results/latency_model.json`, and ends with code 1, naming each figure that
 was not reached.
@@ -20,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,10 @@ import numpy.typing as npt
 from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.errors import exit_on_input_error
+from act.errors import InputError, exit_on_input_error
 from act.latency.kernel import Kernel
 from act.latency.model import LatencyModel, Measured
-from act.latency.table import Header, Row, Table
+from act.latency.table import FOLDER, Header, Row, Table, find_table
 from act.model import InferenceModel
 from act.params import EngineName
 from benchmarks import zoo
@@ -43,7 +43,7 @@ from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink
 
 RESULT = ROOT / "benchmarks" / "results" / "latency_model.json"
-TABLES = ROOT / "benchmarks" / "cache" / "latency"
+TABLES = ROOT / FOLDER
 MODELS = tuple(dict.fromkeys((*zoo.MODELS, *zoo.FURTHER)))
 PRECISIONS: Mapping[EngineName, tuple[RuntimePrecision, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
@@ -86,8 +86,10 @@ def main() -> int:
     """Measure, predict, compare; 1 when a figure was not reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency_model", description="Predicted latencies.")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="(default: all)")
-    parser.add_argument("--engines", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS), help="(default: all)")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of ENGINE.jsonl (default: %(default)s)")
+    parser.add_argument(
+        "--engines", nargs="+", choices=list(PRECISIONS), default=list(PRECISIONS), help="(default: all)"
+    )
+    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of tables (default: %(default)s)")
     parser.add_argument("--again", action="store_true", help="predict what the run before measured")
     arguments = parser.parse_args()
     with exit_on_input_error():
@@ -111,11 +113,18 @@ def main() -> int:
 
 
 def read_table(folder: Path, engine: EngineName) -> Table:
-    """The table of this machine, refused where it is of another."""
-    paths = [folder / f"{engine}.jsonl{suffix}" for suffix in ("", ".gz")]
-    table = Table.read(next((path for path in paths if path.exists()), paths[0]))
+    """This machine's table.
+
+    Raises:
+        InputError: there is none.
+    """
     with EngineProcess(engine, Path(), "fp32") as process:
-        table.refuse_elsewhere(Header.here(engine, process.offer()[0]))
+        table = find_table(Header.here(engine, process.offer()[0]), folder)
+    if table is None:
+        raise InputError(
+            f"{folder}: no table of {engine} on this machine; run `python -m tasks.analyze.profile --target "
+            f"{engine}/cpu`"
+        )
     return table
 
 
@@ -135,7 +144,9 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                             print(f"{name}: {engine} {precision}: {failure}")
                             continue
                         found.add(Row(precision + suffix, 1, measured))
-                        print(f"{name:22}{engine:14}{precision + suffix:14}{measured.seconds * 1e3:9.3f} ms", flush=True)
+                        print(
+                            f"{name:22}{engine:14}{precision + suffix:14}{measured.seconds * 1e3:9.3f} ms", flush=True
+                        )
             alone.add(found, name, whole, batch)
 
 
@@ -224,7 +235,9 @@ class _Nearest:
 
 def _report(cases: Sequence[Case]) -> list[str]:
     methods = ("ours", "multiply-adds", "nearest", OneByOne.METHOD)
-    print(f"\n{'model':22}{'engine':14}{'variant':14}{'measured':>10}{'ours':>10}" + "".join(f"{m:>15}" for m in methods))
+    print(
+        f"\n{'model':22}{'engine':14}{'variant':14}{'measured':>10}{'ours':>10}" + "".join(f"{m:>15}" for m in methods)
+    )
     for case in cases:
         errors = "".join(f"{case.error(m):>+15.1%}" if m in case.predicted else f"{'-':>15}" for m in methods)
         times = f"{case.seconds * 1e3:7.3f} ms{case.predicted['ours'] * 1e3:7.3f} ms"

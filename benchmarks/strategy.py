@@ -1,7 +1,7 @@
 """`python -m benchmarks.strategy`: whether the strategy that is chosen is the one that trying all would have found.
 
-Part `choice`: of the variants that `benchmarks.latency_model` measured (run it first), each model's fastest is chosen by
-predicted latency alone, from models that did not see it, and compared with the fastest that was measured. Part
+Part `choice`: of the variants that `benchmarks.latency_model` measured (run it first), each model's fastest is chosen
+by predicted latency alone, from models that did not see it, and compared with the fastest that was measured. Part
 `speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on MNIST, and must give
 each within 10 %, or say that it cannot; with the accuracy that it costs.
 
@@ -93,7 +93,9 @@ def _speedups(wanted: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
         rows.append(row)
         given = row["speedup"] >= speedup * (1 - NEAR)
         if not given and row["reachable"]:
-            misses.append(f"{speedup:g} times as fast: {row['speedup']:.2f} is given, and nothing said that it cannot be")
+            misses.append(
+                f"{speedup:g} times as fast: {row['speedup']:.2f} is given, and nothing said that it cannot be"
+            )
     print(f"\n{'asked for':>10}{'given':>8}{'accuracy':>10}{'fp32':>8}{'tries':>7}  what was done")
     for row in rows:
         accuracy = f"{row['quality']:10.4f}{row['fp32_quality']:8.4f}"

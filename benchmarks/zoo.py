@@ -71,7 +71,9 @@ def prepared(name: str, cache: Path = CACHE) -> Prepared:
     if not _is_made(folder, digest):
         with replace_folder(folder) as fresh:
             (fresh / "examples").symlink_to(ROOT / "examples")
-            (fresh / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: {**MODELS, **FURTHER}[name](fresh)}}), encoding="utf-8")
+            (fresh / "params.yaml").write_text(
+                yaml.safe_dump({"jobs": {name: {**MODELS, **FURTHER}[name](fresh)}}), encoding="utf-8"
+            )
             run_stage("prepare", name, fresh)
             write_json(fresh / STAMP, {"made_by": digest})
     return Prepared(name, folder / "artifacts" / name / "prepare")

@@ -196,7 +196,7 @@ def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> 
 
 
 def _has_learned(job: str) -> bool:
-    """Whether the budget was missed in a way that teaches something, so that the next strategy is tried, or the best."""
+    """Whether the budget was missed in a way that teaches something, so that another strategy is to be done."""
     if not (stage_folder(job, "options") / "options.json").exists() or not result.manifest_of(job).exists():
         return False
     path = attempts.FOLDER / f"{job}.json"

@@ -1,7 +1,7 @@
 """The flow that measures a latency table on the machine that its worker runs on.
 
 For hardware that is not here: a checkout there, with a worker of a work pool, and `prefect deployment run
-profile/on-target --param target=openvino/cpu`. The table comes to lie in that checkout's `latency/`, a file to copy back.
+profile/on-target --param target=openvino/cpu`. The table comes to lie in that checkout's `latency/`, to copy back.
 """
 
 # Prefect reads its settings when it is imported.

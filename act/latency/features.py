@@ -25,7 +25,12 @@ Vector = npt.NDArray[np.float64]
 
 def costs(kernel: Kernel) -> list[float]:
     """What the roofline's time is made of: 1, multiply-adds, bytes of activations, bytes of weights."""
-    return [1.0, float(kernel.multiply_adds), float(kernel.read_bytes + kernel.output.bytes), float(kernel.weight_bytes)]
+    return [
+        1.0,
+        float(kernel.multiply_adds),
+        float(kernel.read_bytes + kernel.output.bytes),
+        float(kernel.weight_bytes),
+    ]
 
 
 def features(kernel: Kernel) -> list[float]:

@@ -115,7 +115,16 @@ class Kernel:
 
     @cached_property
     def _hash(self) -> int:
-        parts = (self.kind, self.output, self.inputs, self.weights, self.operators, self.group, self.strides, self.window)
+        parts = (
+            self.kind,
+            self.output,
+            self.inputs,
+            self.weights,
+            self.operators,
+            self.group,
+            self.strides,
+            self.window,
+        )
         return hash(parts)
 
     @cached_property

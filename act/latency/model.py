@@ -1,9 +1,9 @@
 """The latency of kernels and of whole models, learned from a table of measurements; with an error bar on each answer.
 
 A kernel that was measured answers from the table. For others there is a model for each kind of kernel and precision:
-a roofline (a start, multiply-adds, bytes; each at a rate that is not negative, fitted for relative errors), and extremely
-randomised trees (Geurts et al., 2006; scikit-learn) that learn how far kernels lie from it. A whole model takes the sum
-over its fused kernels plus what was measured to be left over: a start, and something for each kernel.
+a roofline (a start, multiply-adds, bytes; each at a rate that is not negative, fitted for relative errors), and
+extremely randomised trees (Geurts et al., 2006; scikit-learn) that learn how far kernels lie from it. A whole model
+takes the sum over its fused kernels plus what was measured to be left over: a start, and something for each kernel.
 
 A kernel's weights lie in a nearer cache the less the whole network has of them: a layer of 4 MB took 150 us in a
 network of 17 MB and 300 in one of 32. So the weights of the whole network are a feature of each of its kernels, and a
@@ -23,7 +23,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # type: ignore[import-untyped]
 from sklearn.ensemble import ExtraTreesRegressor
 
 from act.latency.features import Vector, costs, features
@@ -213,7 +213,9 @@ class LatencyModel:
         kind = kind if kind in self._members else _OTHERS
         if kind not in self._fitted:
             members = self._members[kind] or [each for every in self._members.values() for each in every]
-            self._fitted[kind] = _KindModel([each for each, _ in members], np.array([seconds for _, seconds in members]))
+            self._fitted[kind] = _KindModel(
+                [each for each, _ in members], np.array([seconds for _, seconds in members])
+            )
         return self._fitted[kind]
 
     def predict(self, kernels: Sequence[Kernel]) -> Prediction:
@@ -234,8 +236,7 @@ def cross_validate(measured: Sequence[Measured], folds: int = FOLDS) -> list[flo
         folds: in how many parts the names are dealt.
     """
     return [
-        float(np.log(network.seconds / prediction.seconds))
-        for network, prediction in cross_predict(measured, folds)
+        float(np.log(network.seconds / prediction.seconds)) for network, prediction in cross_predict(measured, folds)
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -207,9 +208,9 @@ class Table:
         found = [row.measured for row in self.rows if row.threads == threads and row.failure is None]
         found = [each for each in found if each.name != but]
         if not found:
-            counts = self.threads
+            counts = ", ".join(map(str, self.threads)) or "none"
             raise InputError(
-                f"{self.path}: nothing was measured with {threads} threads, only with {', '.join(map(str, counts)) or 'none'}; "
+                f"{self.path}: nothing was measured with {threads} threads, only with {counts}; "
                 f"add to it with `python -m tasks.analyze.profile --threads {threads}`"
             )
         return found
@@ -238,9 +239,8 @@ def find_table(header: Header, folder: Path = FOLDER) -> Table | None:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as file:
-            yield from enumerate(file, start=1)
+        with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+            yield from enumerate(io.TextIOWrapper(file, encoding="utf-8"), start=1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such table; measure it with `python -m tasks.analyze.profile`") from None
     except (OSError, UnicodeDecodeError, EOFError) as error:

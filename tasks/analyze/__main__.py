@@ -7,6 +7,8 @@ Writes `analysis.json`:
   `latency_source`, where its latency shares come from; `census`, the same by operator type;
 - `structure`: kind, backbone, blocks, joins and heads (`structure.py`); `memory` of the activations (`memory.py`);
 - `foldable`: operators that the model could do without (`foldable.py`), and `prepared`, what `prepare` took away;
+- `own` {engine: {precision: seconds, or failure}}: the whole model as it is, int8 with ranges that nothing searched;
+  its kernels are in `own/ENGINE.jsonl` (`own.py`);
 - `sensitivity` of each layer to int8 and to pruning (`sensitivity.py`), which a time limit may cut short;
 - `engines` {name: version, precisions that it has here, `multiplying`, `fusion` (`fusion.py`) or None, int8_layers,
   int8_parameters, int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the fp32 model by kind,
@@ -42,10 +44,10 @@ if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.analyze", "Analyse one job's model.") as (name, job):
-        _analyze(job, stage_folder(name, "prepare"), stage_folder(name, "analyze"))
+        _analyze(name, job, stage_folder(name, "prepare"), stage_folder(name, "analyze"))
 
 
-def _analyze(job: Job, prepared: Path, final: Path) -> None:
+def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act import machine
     from act.model import InferenceModel
     from act.onnx_format import to_onnx
@@ -54,6 +56,7 @@ def _analyze(job: Job, prepared: Path, final: Path) -> None:
     from tasks.analyze.engines import ask_engines
     from tasks.analyze.graph import Graph, observe
     from tasks.analyze.operators import assign_latency, list_operators
+    from tasks.analyze.own import measure_own
 
     described = read_json(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")
@@ -71,6 +74,7 @@ def _analyze(job: Job, prepared: Path, final: Path) -> None:
     found = structure.Structure(graph, tensors)
     sensitivity = _sensitivity(job, model, fp32, graph, operators, samples)
     with replace_folder(final) as folder:
+        own = measure_own(name, model, _batch(samples, job.target.batch), job.target, folder / "own", fp32)
         _write_table(folder / "operators.csv", operators)
         write_json(
             folder / "analysis.json",
@@ -91,6 +95,7 @@ def _analyze(job: Job, prepared: Path, final: Path) -> None:
                 "prepared": described["normalised"],
                 "latency_source": source,
                 "operators": [asdict(operator) for operator in operators],
+                "own": own,
                 "sensitivity": sensitivity,
                 "kernels": _by_kind(kernels),
                 "engines": _engines(told, operators, fp32, graph, tensors, sample),
@@ -103,6 +108,14 @@ def _analyze(job: Job, prepared: Path, final: Path) -> None:
     )
     if sensitivity["why"]:
         print(f"analyze: sensitivity: {sensitivity['why']}")
+
+
+def _batch(samples: Samples, size: int) -> dict[str, Array]:
+    """The first batch, filled up by repetition."""
+    import numpy as np
+
+    first = next(samples.batches(size))
+    return {name: np.ascontiguousarray(np.resize(each, (size, *each.shape[1:]))) for name, each in first.items()}
 
 
 def _sensitivity(

@@ -1,6 +1,6 @@
 """What was tried for a job, and what that teaches: which option comes next, or that there is nothing better to try.
 
-A job's attempts are kept in `attempts/JOB.json`, outside the artefacts, because they outlive them: `tasks.analyze.learn`
+A job's attempts are kept in `attempts/JOB.json`, outside the artefacts, which they outlive: `tasks.analyze.learn`
 adds to it what the pipeline measured, and `select` reads it. They count only as long as model, target, budget and
 strategy are what they were.
 """

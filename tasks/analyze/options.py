@@ -1,8 +1,8 @@
-"""The strategies that could meet a budget, each with what it is predicted to give and to cost, in the order to try them.
+"""The strategies that could meet a budget, with what each is predicted to give and to cost, in the order to try them.
 
 The least that changes the model comes first: half precision and int8, which training mends where they lose too much;
-then fewer channels, just as few as the speed that is asked for needs, with and without int8. What was tried corrects the
-predictions (`attempts.py`), so that the next try is a better one.
+then fewer channels, just as few as the speed that is asked for needs, with and without int8. What was tried corrects
+the predictions (`attempts.py`), so that the next try is a better one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ LEAST_SHARE = 0.05
 STEP = 0.01
 # A speed-up is aimed at a little above what is asked for, because a prediction and a measurement are never the same.
 MARGIN = 1.03
-
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,14 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
     if not tried:
         if fast:
             option = fast[0]
-            more = f" ({option.speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)" if wanted > 1 else ""
-            return Decision(option.key, option, None, f"{option.key} comes first{more}", True, wanted > 1 or len(found) > 1)
+            more = (
+                f" ({option.speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)"
+                if wanted > 1
+                else ""
+            )
+            return Decision(
+                option.key, option, None, f"{option.key} comes first{more}", True, wanted > 1 or len(found) > 1
+            )
         best = max(found, key=lambda option: option.speedup)
         whole = next((option for option in found if option.share >= 1), best)
         why = (
@@ -215,7 +220,9 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
     limit = budget.time_limit_minutes
     if fast and len(tried) < MOST_ATTEMPTS and (limit is None or spent + fast[0].minutes <= limit):
         last = tried[-1]
-        missed = f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"
+        missed = (
+            f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"
+        )
         return Decision(fast[0].key, fast[0], None, f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
     best_tried = nearest(tried)
     cause = (
@@ -225,7 +232,8 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
         if len(tried) >= MOST_ATTEMPTS
         else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
     )
-    why = f"the budget cannot be met: {cause}; nearest is {best_tried.key}, {best_tried.speedup:.2f} times as fast as fp32"
+    told = f"nearest is {best_tried.key}, {best_tried.speedup:.2f} times as fast as fp32"
+    why = f"the budget cannot be met: {cause}; {told}"
     return Decision(best_tried.key, None, best_tried, why, False, False)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.latency.model import Measured
@@ -27,13 +29,19 @@ _WANTED = ("fp32", "bf16", "int8")
 
 
 def measure_own(
-    name: str, model: InferenceModel, batch: Mapping[str, Array], target: Target, folder: Path
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    target: Target,
+    folder: Path,
+    fp32: onnx.ModelProto,
 ) -> dict[str, dict[str, Any]]:
     """Measure, and write `ENGINE.jsonl` for each engine of the target into a folder.
 
     Args:
         name: of the job.
         batch: samples of the target's batch size, batch axis first.
+        fp32: what `to_onnx` made of the model.
 
     Returns:
         For each engine and precision `seconds`, or `failure`.
@@ -49,7 +57,7 @@ def measure_own(
                     continue
                 wanted = [each for each in offered if each in _WANTED and each in target.precisions]
                 table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
-                told[engine] = _measure(name, model, batch, process, wanted, table)
+                told[engine] = _measure(name, model, batch, engine, process, wanted, table, fp32)
     return told
 
 
@@ -57,13 +65,15 @@ def _measure(
     name: str,
     model: InferenceModel,
     batch: Mapping[str, Array],
+    engine: EngineName,
     process: EngineProcess,
     precisions: Sequence[RuntimePrecision],
     table: Table,
+    fp32: onnx.ModelProto,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        written = write(name, model, dict(batch), table.header.engine, precisions, Path(scratch))
+        written = write(name, model, dict(batch), engine, precisions, Path(scratch), fp32)
         for precision in precisions:
             try:
                 found = measure(process, written, precision, len(next(iter(batch.values()))))

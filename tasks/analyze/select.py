@@ -89,7 +89,8 @@ def main() -> None:
                 f"run `python -m tasks.analyze --job {name}`, or `dvc repro`"
             )
         if job.strategy != "auto":
-            strategy, told = _obey(job), {"options": [], "chosen": None, "open": False, "attempts": []}
+            strategy = _obey(job)
+            told: dict[str, Any] = {"options": [], "chosen": None, "open": False, "attempts": []}
         else:
             strategy, told = _decide(name, job, analysis)
         with replace_folder(stage_folder(name, "select")) as folder:

@@ -142,7 +142,10 @@ def test_what_met_the_budget_is_done_again() -> None:
 def test_in_the_end_the_nearest_is_done_again() -> None:
     budget = Budget(min_speedup=4)
     option = ranked(budget)[0]
-    tried = [attempt(option, key=f"try {n}", share=0.9 - n / 10, fastest=2.0 + n / 10, speedup=2.0 + n / 10) for n in range(4)]
+    tried = [
+        attempt(option, key=f"try {n}", share=0.9 - n / 10, fastest=2.0 + n / 10, speedup=2.0 + n / 10)
+        for n in range(4)
+    ]
     assert len(tried) == MOST_ATTEMPTS
     found = decide(ranked(budget), tried, budget, 4.0)
     assert found.again == tried[-1] and not found.reachable and not found.open

@@ -18,7 +18,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, code: int, out: str = "", err: str =
         started.append(command)
         return subprocess.CompletedProcess(command, code, out, err)
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return started
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from act.latency.kernel import Kernel, Tensor
@@ -55,7 +57,7 @@ def test_narrower_kernels_leave_the_share_that_is_asked_for(share: float) -> Non
     assert left == pytest.approx(share, abs=0.06) and left >= share
     # The ends of the model stay, and what one makes the next one reads.
     assert smaller[0].inputs[0].shape == (1, 3, 56, 56) and smaller[-1].output.shape == (1, 1000)
-    for one, after in zip(smaller, smaller[1:]):
+    for one, after in itertools.pairwise(smaller):
         assert one.output.shape[1] == after.inputs[0].shape[1]
         assert after.weights[0][1] == after.inputs[0].shape[1]
     assert narrowed(kernels, 1.0) == kernels

@@ -14,7 +14,9 @@ def test_what_was_measured_answers_from_the_table() -> None:
     measured = networks(6)
     model = LatencyModel(measured, errors=())
     network = measured[0]
-    for found, (kernel, seconds) in zip(model.predict_kernels([kernel for kernel, _ in network.kernels]), network.kernels):
+    for found, (kernel, seconds) in zip(
+        model.predict_kernels([kernel for kernel, _ in network.kernels]), network.kernels
+    ):
         assert found.kernel == kernel and found.measured and found.error == 0
         assert found.seconds == pytest.approx(seconds)
     (other,) = model.predict_kernels([convolution(101, 103, 14)])

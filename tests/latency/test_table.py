@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,8 @@ def test_what_a_kill_cut_off_is_written_anew(table: Table) -> None:
 
 @pytest.mark.parametrize("name", ["engine", "version", "cpu", "capabilities"])
 def test_a_table_of_elsewhere_is_refused(table: Table, name: str) -> None:
-    other = replace(HEADER, **{name: ("x",) if name == "capabilities" else "x"})
+    changes: dict[str, Any] = {name: ("x",) if name == "capabilities" else "x"}
+    other = replace(HEADER, **changes)
     with pytest.raises(InputError, match=f"measured with {name}"):
         Table.open(table.path, other)
 

@@ -11,12 +11,14 @@ import os
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
+from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.errors import InputError, exit_on_input_error
 from act.latency.model import Measured, cross_validate
@@ -51,7 +53,9 @@ def main() -> None:
                 raise InputError(f"--threads: {number} is not between 1 and the {os.cpu_count()} cores of this machine")
         if arguments.networks < 1 or not arguments.minutes > 0:
             raise InputError("--networks and --minutes must be above 0")
-        profile(engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, arguments.minutes * 60)
+        profile(
+            engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, arguments.minutes * 60
+        )
 
 
 def _engine(target: str) -> EngineName:
@@ -61,6 +65,28 @@ def _engine(target: str) -> EngineName:
         why = "tells nothing of its kernels, so that they cannot be measured" if known else "is no engine"
         raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in ENGINES)}")
     return name  # type: ignore[return-value]
+
+
+class _Processes:
+    """The engine in a process for each number of threads; one that crashed is begun anew."""
+
+    def __init__(self, engine: EngineName, threads: list[int]) -> None:
+        self.threads = list(dict.fromkeys(threads))
+        self._engine = engine
+        self._stack = ExitStack()
+        self._live: dict[int, EngineProcess] = {}
+
+    def __enter__(self) -> _Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def of(self, threads: int) -> EngineProcess:
+        if threads not in self._live or self._live[threads].is_over:
+            process = EngineProcess(self._engine, Path(), "fp32", threads, LIMIT_SECONDS)
+            self._live[threads] = self._stack.enter_context(process)
+        return self._live[threads]
 
 
 def profile(
@@ -81,13 +107,9 @@ def profile(
         InputError: the engine is not here, or the table was measured elsewhere.
     """
     deadline = time.monotonic() + seconds
-    with ExitStack() as stack:
-        processes = {
-            number: stack.enter_context(EngineProcess(engine, Path(), "fp32", number, LIMIT_SECONDS))
-            for number in dict.fromkeys(threads)
-        }
+    with _Processes(engine, threads) as processes:
         try:
-            version, offered = next(iter(processes.values())).offer()
+            version, offered = processes.of(threads[0]).offer()
         except EngineFailure as failure:
             raise InputError(f"--target {engine}/cpu: {failure}") from None
         wanted = [name for name in offered if name in (precisions or PRECISIONS)]
@@ -103,8 +125,8 @@ def profile(
 def _fill(
     table: Table,
     engine: EngineName,
-    processes: dict[int, EngineProcess],
-    precisions: list[str],
+    processes: _Processes,
+    precisions: Sequence[RuntimePrecision],
     networks: int,
     deadline: float,
     show_progress: bool,
@@ -124,7 +146,7 @@ def _fill(
             by_name[row.measured.name].append(row.measured)
     with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
         for network in Plan(SEED, by_name).networks(networks):
-            keys = [(network.name, name, number) for number in processes for name in precisions]
+            keys = [(network.name, name, number) for number in processes.threads for name in precisions]
             missing = [key for key in keys if key not in done]
             if missing and time.monotonic() > deadline:
                 break
@@ -136,10 +158,8 @@ def _fill(
                     written = write(network.name, model, batch, engine, kinds, Path(folder))
                     for name, precision, number in missing:
                         try:
-                            row = Row(precision, number, measure(processes[number], written, precision))
+                            row = Row(precision, number, measure(processes.of(number), written, precision))
                         except EngineFailure as failure:
-                            if failure.kind in ("crash", "timeout"):
-                                raise InputError(f"{engine} on {name} in {precision}: {failure}") from None
                             row = Row(precision, number, Measured(name, 0.0, []), str(failure))
                         table.add(row)
                         if row.failure is None:

@@ -50,14 +50,16 @@ def write(
     engine: EngineName,
     precisions: Sequence[RuntimePrecision],
     folder: Path,
+    converted: onnx.ModelProto | None = None,
 ) -> Written:
     """Write a model for an engine, int8 over the ranges that it has on one batch.
 
     Args:
         batch: samples of each input, batch axis first.
         folder: empty.
+        converted: what `to_onnx` made of the model, when the caller has it already.
     """
-    converted = to_onnx(model)
+    converted = converted or to_onnx(model)
     samples = folder / "samples"
     Samples({feed: Ragged.of(list(values)) for feed, values in batch.items()}).save(samples)
     files: dict[RuntimePrecision, Path] = {}
@@ -67,7 +69,7 @@ def write(
             place = Path(tempfile.mkdtemp(dir=folder))
             scheme = _scheme(model, batch, converted, engine == "paddle_inference") if "int8" in members else None
             path = write_for_engine(engine, model, scheme, place, converted)
-            files |= {precision: path for precision in wanted}
+            files |= dict.fromkeys(wanted, path)
     return Written(name, samples, files)
 
 

@@ -25,7 +25,31 @@ _LINES = ((32, 100), (48, 192), (48, 320), (32, 320))
 # Channels of well-known models; pruned ones have any number.
 _CHANNELS = (
     *(8, 12, 16, 16, 24, 24, 32, 32, 32, 40, 48, 48, 56, 58, 64, 64, 64, 72, 80, 88, 96, 96, 112, 116, 120, 128, 128),
-    *(128, 144, 160, 184, 192, 192, 200, 224, 232, 240, 256, 256, 256, 288, 320, 384, 384, 464, 480, 512, 512, 576, 640),
+    *(
+        128,
+        144,
+        160,
+        184,
+        192,
+        192,
+        200,
+        224,
+        232,
+        240,
+        256,
+        256,
+        256,
+        288,
+        320,
+        384,
+        384,
+        464,
+        480,
+        512,
+        512,
+        576,
+        640,
+    ),
     *(672, 768, 768, 960, 1024, 1024, 1280, 1536, 2048, 2048),
 )
 _ACTIVATIONS = ("relu", "relu", "relu", "relu6", "hardswish", "hardswish", "swish", "leaky_relu", "none")
@@ -121,7 +145,15 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
     if family == "inverted":
         wide = round(channels * rng.choice((1, 2, 3, 4, 6, 6)))
         excite = rng.choice((0, 0, 4))
-        return {"kind": "inverted", "out": out, "k": rng.choice((3, 5)), "s": stride, "act": act, "wide": wide, "se": excite}
+        return {
+            "kind": "inverted",
+            "out": out,
+            "k": rng.choice((3, 5)),
+            "s": stride,
+            "act": act,
+            "wide": wide,
+            "se": excite,
+        }
     if family == "bottleneck":
         inner = _width(rng, max(8, out // 4 - 8), max(9, out // 2))
         groups = rng.choice((1, 1, 32, 8)) if inner % 32 == 0 else 1
@@ -137,7 +169,12 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
     if family == "shuffle":
         return {"kind": "shuffle", "out": max(8, out // 2 * 2), "s": stride, "act": rng.choice(("relu", "swish"))}
     if family == "pool":
-        return {"kind": "pool", "k": rng.choice((2, 3)), "s": rng.choice((1, 2, 2)), "how": rng.choice(("max", "max", "avg"))}
+        return {
+            "kind": "pool",
+            "k": rng.choice((2, 3)),
+            "s": rng.choice((1, 2, 2)),
+            "how": rng.choice(("max", "max", "avg")),
+        }
     if family == "up":
         return {"kind": "up", "out": out if out <= 512 else 256, "how": rng.choice(("nearest", "transposed"))}
     if family == "excite":
@@ -146,7 +183,13 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
         heads = rng.choice((2, 4, 8))
         size = rng.choice((64, 96, 120, 128, 192, 256))
         size -= size % heads
-        return {"kind": "tokens", "size": size, "heads": heads, "wide": rng.choice((2, 4)), "act": rng.choice(("gelu", "swish"))}
+        return {
+            "kind": "tokens",
+            "size": size,
+            "heads": heads,
+            "wide": rng.choice((2, 4)),
+            "act": rng.choice(("gelu", "swish")),
+        }
     return {"kind": "gate", "act": rng.choice(("relu", "hardswish", "swish", "sigmoid", "tanh"))}
 
 
@@ -179,7 +222,12 @@ def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, 
     if kind == "pool":
         return channels, high, wide, 0.0
     if kind == "up":
-        return out, 2 * height, 2 * width, 4 * height * width * channels * out * (1 if block["how"] == "transposed" else 9)
+        return (
+            out,
+            2 * height,
+            2 * width,
+            4 * height * width * channels * out * (1 if block["how"] == "transposed" else 9),
+        )
     if kind == "tokens":
         size = block["size"]
         work = height * width * (2 * channels * size + size**2 * (4 + 2 * block["wide"]) + 2 * height * width * size)
@@ -197,12 +245,18 @@ def _head(rng: random.Random, channels: int, height: int, width: int) -> Block:
 
 
 def _transformer(number: int, rng: random.Random) -> Network:
-    size, heads = rng.choice(((64, 2), (128, 2), (128, 4), (192, 3), (256, 4), (312, 12), (384, 6), (512, 8), (768, 12)))
+    size, heads = rng.choice(
+        ((64, 2), (128, 2), (128, 4), (192, 3), (256, 4), (312, 12), (384, 6), (512, 8), (768, 12))
+    )
     patch = rng.choice((8, 16, 16))
     side = rng.choice((64, 96, 128, 192, 224))
     layers = rng.choice((2, 3, 4))
     block = {"kind": "encoder", "size": size, "heads": heads, "wide": 4, "act": rng.choice(("gelu", "gelu", "relu"))}
-    blocks = [{"kind": "patches", "out": size, "k": patch}, *[block] * layers, {"kind": "first", "sizes": [rng.choice((2, 10, 1000))]}]
+    blocks: list[Block] = [
+        {"kind": "patches", "out": size, "k": patch},
+        *[block] * layers,
+        {"kind": "first", "sizes": [rng.choice((2, 10, 1000))]},
+    ]
     return Network(f"drawn transformer {number}", (1, 3, side, side), blocks)
 
 

@@ -65,6 +65,7 @@ def _report(name: str, job: Job) -> None:
             pruning=pruning,
             analysis=_optional(stage_folder(name, "analyze") / "analysis.json"),
             strategy=_optional(stage_folder(name, "select") / "strategy.json"),
+            options=_optional(stage_folder(name, "options") / "options.json"),
             stages=_optional(ROOT / "flow" / f"{name}.json").get("stages", []),
         )
         (folder / REPORT_FILE).write_text(page.render(inputs), encoding="utf-8")
@@ -84,7 +85,7 @@ def _twin(inputs: page.Inputs, manifest: dict[str, Any]) -> dict[str, Any]:
     """All that the page tells, for scripts: the manifest's content, and what the stages found."""
     found = {"search": inputs.search, "refined": inputs.refined, "training": inputs.training}
     found |= {"pruning": inputs.pruning}
-    found |= {"analysis": inputs.analysis, "strategy": inputs.strategy}
+    found |= {"analysis": inputs.analysis, "strategy": inputs.strategy, "options": inputs.options}
     return {
         **manifest,
         "left_in_float": {

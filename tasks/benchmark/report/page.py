@@ -17,6 +17,7 @@ from markupsafe import Markup
 from act.params import Budget, Job
 from tasks.benchmark.report import charts
 from tasks.benchmark.report.analysis import model_parts
+from tasks.benchmark.report.strategies import strategies
 from tasks.benchmark.report.tables import plain
 from tasks.benchmark.report.winner import ENGINE_NAMES, Choice, Verdict, title
 from tasks.benchmark.report.wording import (
@@ -75,6 +76,7 @@ class Inputs:
         pruning: the content of `prune.json`.
         analysis: the content of `analysis.json`.
         strategy: the content of `strategy.json`.
+        options: the content of `options.json`.
         stages: name, outcome and seconds of each stage.
     """
 
@@ -92,6 +94,7 @@ class Inputs:
     pruning: Mapping[str, Any]
     analysis: Mapping[str, Any]
     strategy: Mapping[str, Any]
+    options: Mapping[str, Any]
     stages: Sequence[Mapping[str, Any]]
 
 
@@ -137,6 +140,7 @@ def render(inputs: Inputs) -> str:
         model=model_parts(inputs.analysis),
         operators=_operators(inputs.analysis),
         strategy=inputs.strategy,
+        strategies=strategies(inputs.options),
         stages=_stages(inputs.stages),
         settings="\n".join(_outline(job.model_dump(mode="json"))),
         machine=list(_flatten(inputs.measurements["machine"])),
