@@ -24,7 +24,7 @@ demo: setup
 	@$(ENV) $(PY) -m flows.compress --job recogniser
 
 test: setup
-	@$(ENV) $(PY) -m pytest tests
+	@$(ENV) $(PY) -m pytest -n 2 --dist loadfile tests
 
 lint: setup
 	@$(PY) -m ruff check $(CODE)

@@ -163,7 +163,7 @@ def rank(
                 options.append(_option(model, parts, share, int8, names, costs, why))
     fast = [option for option in options if option.speedup * _slack(option) >= wanted]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
-    return [*sorted(fast, key=lambda option: (option.share < 1, option.minutes)), *slow]
+    return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_narrower_kernels_leave_the_share_that_is_asked_for(share: float) -> Non
     kernels.append(Kernel("Gemm", Tensor((1, 1000), "f32"), (Tensor((1, 256), "f32"),), ((1000, 256), (1000,))))
     smaller = with_work(kernels, share)
     left = sum(kernel.multiply_adds for kernel in smaller) / sum(kernel.multiply_adds for kernel in kernels)
-    assert left == pytest.approx(share, abs=0.06) and left >= share
+    assert left == pytest.approx(share, abs=0.08) and left >= share
     # The ends of the model stay, and what one makes the next one reads.
     assert smaller[0].inputs[0].shape == (1, 3, 56, 56) and smaller[-1].output.shape == (1, 1000)
     for one, after in itertools.pairwise(smaller):
