@@ -222,7 +222,7 @@ class LatencyModel:
         """The latency of a model that the engine runs as these kernels."""
         parts = self.predict_kernels(kernels)
         total = sum(part.seconds for part in parts)
-        left_over = float(self._left_over @ _whole_costs(total, len(parts))) - total
+        left_over = float(self._left_over @ _whole_costs(total, kernels)) - total
         seconds = max(total + left_over, SHORTEST_SECONDS)
         spread = float(np.quantile(np.abs(self.errors), WITHIN)) if self.errors else 1.0
         return Prediction(seconds, seconds * float(np.exp(-spread)), seconds * float(np.exp(spread)), parts, left_over)
@@ -263,16 +263,20 @@ def _kind(kernel: Kernel) -> tuple[str, str]:
     return name, kernel.computes_in
 
 
-def _whole_costs(total: float, count: int) -> npt.NDArray[np.float64]:
-    return np.array([1.0, total, float(count)])
+def _whole_costs(total: float, kernels: Sequence[Kernel]) -> npt.NDArray[np.float64]:
+    """A start, the kernels' time, their number, and the bytes that are copied into the engine and out of it."""
+    copied = kernels[0].read_bytes + kernels[-1].output.bytes if kernels else 0
+    return np.array([1.0, total, float(len(kernels)), float(copied)])
 
 
 def _left_over(measured: Sequence[Measured]) -> npt.NDArray[np.float64]:
-    """What a whole inference takes for a start, for each second of its kernels, and for each kernel."""
-    table = np.array([_whole_costs(sum(s for _, s in each.kernels), len(each.kernels)) for each in measured])
+    """What a whole inference takes for a start, a second of its kernels, each kernel, and each byte of its ends."""
+    table = np.array(
+        [_whole_costs(sum(s for _, s in each.kernels), [kernel for kernel, _ in each.kernels]) for each in measured]
+    )
     whole = np.array([each.seconds for each in measured])
-    if len(measured) < 4:
-        return np.array([0.0, float(np.median(whole / np.maximum(table[:, 1], SHORTEST_SECONDS))), 0.0])
+    if len(measured) < FEWEST_FOR_TREES:
+        return np.array([0.0, float(np.median(whole / np.maximum(table[:, 1], SHORTEST_SECONDS))), 0.0, 0.0])
     scaled = table / whole[:, None]
     # A few networks that something else disturbed must not bend it: fitted twice, without the worst tenth.
     found = np.linalg.lstsq(scaled, np.ones(len(whole)), rcond=None)[0]

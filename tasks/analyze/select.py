@@ -127,7 +127,7 @@ def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, di
         "reachable": decision.reachable,
         "open": decision.open,
         "attempts": [attempt.to_json() for attempt in tried],
-        "source": model.source,
+        "source": model.source(),
         "of": of,
     }
     print(f"select: {decision.why}")
