@@ -7,6 +7,7 @@ multiply-adds, the bytes of activations and of weights. The learned model only c
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ _JOINS = ("Add", "Sub", "Mul", "Div")
 Vector = npt.NDArray[np.float64]
 
 
+# The same kernels are asked for again and again, by each of a table's models.
+@lru_cache(maxsize=1 << 16)
 def costs(kernel: Kernel) -> list[float]:
     """What the roofline's time is made of: 1, multiply-adds, bytes of activations, bytes of weights."""
     return [
@@ -33,6 +36,7 @@ def costs(kernel: Kernel) -> list[float]:
     ]
 
 
+@lru_cache(maxsize=1 << 16)
 def features(kernel: Kernel) -> list[float]:
     """What the correction is learned from; logarithms to base 2 of sizes."""
     before, after = kernel.channels
