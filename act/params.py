@@ -556,6 +556,13 @@ class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
     learning_rate: float = Field(default=3e-5, gt=0, le=1)
+    mean_decay: float = Field(
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="what is measured and kept is a running mean of the weights, of which this share stays at each "
+        "step; 0: the last weights",
+    )
     use_pact: bool = Field(
         default=False,
         description="clip activations where training finds it best (PACT), by the loss of what is cut off",

@@ -95,6 +95,37 @@ def test_the_best_state_is_returned_and_not_the_last(teacher: InferenceModel) ->
     assert any(not np.array_equal(result.weights[name], value) for name, value in seen[3].items())
 
 
+def test_what_is_measured_is_the_mean_of_the_last_weights(teacher: InferenceModel) -> None:
+    seen: list[dict[str, Array]] = []
+    steps: list[dict[str, Array]] = []
+
+    def evaluate(weights: dict[str, Array]) -> float:
+        seen.append(weights)
+        return float(len(seen))
+
+    program = training(teacher, SETTINGS)
+    before = program.weights()
+    result = fit(
+        program,
+        teacher,
+        SAMPLES,
+        SETTINGS,
+        evaluate,
+        after_step=lambda program, _: steps.append(program.weights()),
+        mean_decay=0.3,
+    )
+    assert result.weights is not None
+    for name, start in before.items():
+        mean = start
+        for number, weights in enumerate(steps, start=1):
+            share = 1 - min(0.3, (1 + number) / (10 + number))
+            mean = mean + share * (weights[name] - mean)
+            if number == 3:
+                assert np.allclose(seen[1][name], mean, atol=1e-6)
+        assert np.allclose(result.weights[name], mean, atol=1e-6)
+        assert not np.array_equal(result.weights[name], steps[-1][name])
+
+
 def test_it_evaluates_when_it_is_told_to_and_at_the_end(teacher: InferenceModel) -> None:
     settings = SETTINGS.model_copy(update={"eval_iter": 2, "train_iter": 5})
     result = train(teacher, settings)
@@ -158,6 +189,7 @@ def run_and_save(folder: str, killed_at: int) -> None:
         closeness(teacher),
         checkpoint=here / "checkpoint",
         after_step=after_step,
+        mean_decay=0.5,
         checkpoint_seconds=0,
     )
     assert result.weights is not None
