@@ -225,8 +225,13 @@ class _Loop:
         return [found[number, name] for number, name in zip(numbers, names)]
 
     def _due(self) -> bool:
-        interval = self._settings.eval_iter or len(self._groups)
-        return self._step % interval == 0 or self._step == self._total
+        if self._step == self._total:
+            return True
+        if self._settings.eval_iter is not None:
+            return self._step % self._settings.eval_iter == 0
+        steps, times = len(self._groups), self._settings.evaluations_per_epoch
+        # Evenly over the epoch, whatever its number of steps, and at its end.
+        return self._step * times // steps > (self._step - 1) * times // steps
 
     def _measure(self) -> None:
         """Measure the quality, and keep the state where it is the best so far."""

@@ -133,6 +133,13 @@ def test_it_evaluates_when_it_is_told_to_and_at_the_end(teacher: InferenceModel)
     assert [row["epoch"] for row in result.history] == [0, 1, 2, 2]
 
 
+@pytest.mark.parametrize("times, steps", [(1, [0, 3, 6]), (2, [0, 2, 3, 5, 6]), (8, [0, 1, 2, 3, 4, 5, 6])])
+def test_it_evaluates_evenly_over_an_epoch(teacher: InferenceModel, times: int, steps: list[int]) -> None:
+    settings = SETTINGS.model_copy(update={"evaluations_per_epoch": times, "epochs": 2})
+    result = train(teacher, settings, lambda _: 0.0)
+    assert [row["step"] for row in result.history] == steps
+
+
 def test_it_stops_early(teacher: InferenceModel) -> None:
     patient = SETTINGS.model_copy(update={"epochs": 50, "patience": 2})
     result = train(teacher, patient, qualities(0.5, 0.6, 0.6, 0.55, 0.9))
