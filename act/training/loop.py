@@ -187,6 +187,9 @@ class _Loop:
                 self._seconds = self._processes.agree(before + time.monotonic() - began)
                 stopped = self._reason_to_stop(limit)
                 if stopped or self._due():
+                    if not self._measurable():
+                        stopped = f"stopped at step {self._step}: the weights are not finite; lower `learning_rate`"
+                        break
                     self._measure()
                     if self._best is not None:
                         progress.evaluated(self._best)
@@ -233,9 +236,17 @@ class _Loop:
         # Evenly over the epoch, whatever its number of steps, and at its end.
         return self._step * times // steps > (self._step - 1) * times // steps
 
+    def _weights(self) -> dict[str, Array]:
+        """What is measured, and kept where it is the best."""
+        return self._program.weights() if self._mean is None else self._mean.copy()
+
+    def _measurable(self) -> bool:
+        """Whether all weights are numbers: a step's loss is that before the step, and says nothing of what it did."""
+        return all(bool(np.isfinite(value).all()) for value in self._weights().values())
+
     def _measure(self) -> None:
         """Measure the quality, and keep the state where it is the best so far."""
-        weights = self._program.weights() if self._mean is None else self._mean.copy()
+        weights = self._weights()
         quality = self._processes.agree(self._evaluate(weights) if self._processes.first else 0.0)
         loss = float(np.mean(self._losses)) if self._losses else None
         epoch = math.ceil(self._step / len(self._groups))
