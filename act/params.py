@@ -423,8 +423,11 @@ class TrainConfig(Settings):
     batch_size: int = Field(default=8, ge=1, le=1024)
     train_iter: int | None = Field(default=None, ge=1, description="steps at most, whatever `epochs` says")
     eval_iter: int | None = Field(
-        default=None, ge=1, description="steps from one evaluation to the next; once an epoch when left out"
+        default=None,
+        ge=1,
+        description="steps from one evaluation to the next; by `evaluations_per_epoch` when left out",
     )
+    evaluations_per_epoch: int = Field(default=1, ge=1, le=1000)
     learning_rate: float = Field(default=1e-5, gt=0, le=1)
     learning_rate_schedule: Schedule = Schedule()
     optimizer: OptimizerName = Field(default="Adam", description="a class of `paddle.optimizer`, with its own values")
@@ -574,6 +577,20 @@ class Qat(TrainConfig):
     """Quantization-aware training with distillation, run only where post-training quantization misses the budget."""
 
     learning_rate: float = Field(default=3e-5, gt=0, le=1)
+    evaluations_per_epoch: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="the quality of a quantized model jumps when its ranges move by a thousandth, and the best of many "
+        "states is better than that of a few, on other samples as well",
+    )
+    mean_decay: float = Field(
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="what is measured and kept is a running mean of the weights, of which this share stays at each "
+        "step; 0: the last weights",
+    )
     use_pact: bool = Field(
         default=False,
         description="clip activations where training finds it best (PACT), by the loss of what is cut off",

@@ -17,7 +17,8 @@ Warn = Callable[[str, str], None]
 
 _MEANS_NOTHING = {
     "logging_iter": "progress is shown all the time, and the learning curves are in the report",
-    "use_fleet": "several processes are Paddle's launcher's to start",
+    "use_fleet": "several processes train together where Paddle's launcher starts them: `python -m "
+    "paddle.distributed.launch`, as in the section Training of the README",
     "amp_config": "training is in fp32",
     "recompute_config": "activations are kept; lower `batch_size` where the memory is short",
     "sharding_config": "each process keeps all weights; lower `batch_size` where the memory is short",

@@ -3,6 +3,11 @@
 The teacher's outputs are computed step by step: a forward pass in fp32 is a small part of a step, and keeping the
 outputs of all samples would need gigabytes. The best state is kept, the start included, so that training can only
 improve. A training that is killed and begun again with its checkpoint ends with the same bits as one that is not.
+
+What is measured, and kept, may be a running mean of the weights instead of the last ones (Polyak and Juditsky, 1992;
+in its exponential form Tarvainen and Valpola, 2017): a quantized weight near the middle between two integers jumps
+from one to the other at each step, and the mean does not (Nagel et al., "Overcoming oscillations in
+quantization-aware training", 2022).
 """
 
 from __future__ import annotations
@@ -55,6 +60,33 @@ class Fit:
     weights: dict[str, Array] | None = None
 
 
+@dataclass
+class Mean:
+    """The exponential mean of weights over the steps of a training.
+
+    Attributes:
+        decay: what share of the mean stays at a step; less in the first ones, so that the start is soon forgotten.
+        values: by name; before the first step, the weights of the start.
+    """
+
+    decay: float
+    values: dict[str, Array]
+
+    def add(self, weights: Mapping[str, Array], step: int) -> None:
+        """Take in the weights after a step.
+
+        Args:
+            step: its number, from 1.
+        """
+        share = np.float32(1 - min(self.decay, (1 + step) / (10 + step)))
+        for name, value in weights.items():
+            self.values[name] = (self.values[name] + share * (value - self.values[name])).astype(np.float32)
+
+    def copy(self) -> dict[str, Array]:
+        """The mean as it is now, which later steps do not change."""
+        return dict(self.values)
+
+
 def count_steps(samples: Samples, settings: TrainConfig) -> int:
     """How many steps the settings ask for, without an early stop: the length of the learning-rate schedule."""
     steps = settings.epochs * len(samples.groups(settings.batch_size))
@@ -71,6 +103,7 @@ def fit(
     checkpoint: Path | None = None,
     after_step: AfterStep | None = None,
     counts: Callable[[int], bool] | None = None,
+    mean_decay: float = 0.0,
     label: str = "training",
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Fit:
@@ -86,13 +119,15 @@ def fit(
         after_step: for instance applies masks.
         counts: whether the state after a step is one that may be returned (a model that is sparser step by step is none
             before the last); the start counts only where 0 does. All do when left out.
+        mean_decay: of the running mean of the weights that is measured and kept; 0: the last weights are.
         label: what is trained, for the progress bar.
         checkpoint_seconds: between two checkpoints, at least; each evaluation makes one as well.
 
     Raises:
         InputError: the checkpoint is damaged, or of another training.
     """
-    loop = _Loop(program, teacher, samples, settings, evaluate, checkpoint, after_step, counts or (lambda _: True))
+    counts = counts or (lambda _: True)
+    loop = _Loop(program, teacher, samples, settings, evaluate, checkpoint, after_step, counts, mean_decay)
     return loop.run(label, checkpoint_seconds)
 
 
@@ -107,6 +142,7 @@ class _Loop:
         checkpoint: Path | None,
         after_step: AfterStep | None,
         counts: Callable[[int], bool],
+        mean_decay: float,
     ) -> None:
         self._program, self._settings, self._evaluate = program, settings, evaluate
         self._processes = program.processes
@@ -126,6 +162,7 @@ class _Loop:
         self._best: float | None = None
         self._best_weights: dict[str, Array] | None = None
         self._without_best = 0
+        self._mean = Mean(mean_decay, program.weights()) if mean_decay else None
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity())
 
     def run(self, label: str, checkpoint_seconds: float) -> Fit:
@@ -150,6 +187,9 @@ class _Loop:
                 self._seconds = self._processes.agree(before + time.monotonic() - began)
                 stopped = self._reason_to_stop(limit)
                 if stopped or self._due():
+                    if not self._measurable():
+                        stopped = f"stopped at step {self._step}: the weights are not finite; lower `learning_rate`"
+                        break
                     self._measure()
                     if self._best is not None:
                         progress.evaluated(self._best)
@@ -174,6 +214,8 @@ class _Loop:
         self._losses.append(loss)
         if self._after_step is not None and math.isfinite(loss):
             self._after_step(self._program, self._step)
+        if self._mean is not None:
+            self._mean.add(self._program.weights(), self._step)
         return loss
 
     def _targets(self, batch: Mapping[str, Array]) -> list[Array]:
@@ -186,12 +228,25 @@ class _Loop:
         return [found[number, name] for number, name in zip(numbers, names)]
 
     def _due(self) -> bool:
-        interval = self._settings.eval_iter or len(self._groups)
-        return self._step % interval == 0 or self._step == self._total
+        if self._step == self._total:
+            return True
+        if self._settings.eval_iter is not None:
+            return self._step % self._settings.eval_iter == 0
+        steps, times = len(self._groups), self._settings.evaluations_per_epoch
+        # Evenly over the epoch, whatever its number of steps, and at its end.
+        return self._step * times // steps > (self._step - 1) * times // steps
+
+    def _weights(self) -> dict[str, Array]:
+        """What is measured, and kept where it is the best."""
+        return self._program.weights() if self._mean is None else self._mean.copy()
+
+    def _measurable(self) -> bool:
+        """Whether all weights are numbers: a step's loss is that before the step, and says nothing of what it did."""
+        return all(bool(np.isfinite(value).all()) for value in self._weights().values())
 
     def _measure(self) -> None:
         """Measure the quality, and keep the state where it is the best so far."""
-        weights = self._program.weights()
+        weights = self._weights()
         quality = self._processes.agree(self._evaluate(weights) if self._processes.first else 0.0)
         loss = float(np.mean(self._losses)) if self._losses else None
         epoch = math.ceil(self._step / len(self._groups))
@@ -233,6 +288,7 @@ class _Loop:
         return {
             "settings": self._settings.model_dump(),
             "processes": self._processes.count,
+            "mean_decay": 0.0 if self._mean is None else self._mean.decay,
             "batches": [len(group) for group in self._groups],
             "teachers": list(zip(self._program.teacher_numbers, self._program.teacher_names)),
             "state": {name: [str(value.dtype), list(value.shape)] for name, value in state.items()},
@@ -250,7 +306,9 @@ class _Loop:
             "trained": self._best_weights is not None,
             "without_best": self._without_best,
         }
-        self._checkpoint.save(progress, {"state": self._program.state(), "best": self._best_weights or {}})
+        mean = {} if self._mean is None else self._mean.values
+        groups = {"state": self._program.state(), "best": self._best_weights or {}, "mean": mean}
+        self._checkpoint.save(progress, groups)
 
     def _resume(self) -> bool:
         found = self._checkpoint.load() if self._checkpoint is not None else None
@@ -262,4 +320,6 @@ class _Loop:
         self._losses, self._history = progress["losses"], progress["history"]
         self._best, self._without_best = progress["best"], progress["without_best"]
         self._best_weights = groups["best"] if progress["trained"] else None
+        if self._mean is not None:
+            self._mean.values = groups["mean"]
         return True

@@ -96,7 +96,8 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Train both ways, measure, print a table; what was found, and what was missed."""
     lines = Lines(folder)
     start = lines.plain()
-    settings = Qat(time_limit_minutes=LONGEST_SECONDS / 60)
+    # Both train to their end; that it took too long is one of the figures that are missed.
+    settings = Qat(time_limit_minutes=4 * LONGEST_SECONDS / 60)
     rows: dict[str, tuple[InferenceModel, Scheme | None, float]] = {
         "fp32": (lines.model, None, 0.0),
         "PTQ, plain abs_max": (lines.model, start, 0.0),

@@ -108,6 +108,7 @@ def train(
         settings,
         quality,
         checkpoint=checkpoint,
+        mean_decay=settings.mean_decay,
         label="qat",
     )
     result = Result(done.why, done.quality_before, done.quality_after, parts, done.history)

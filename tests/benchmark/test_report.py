@@ -201,7 +201,12 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     failed = {**attempt, "method": "region_wise", "quality": None, "kept": False, "failure": HOSTILE}
     workspace.write("refine/refine.json", {"attempts": [{**attempt, "failure": None}, failed]})
     history = [{"step": step, "loss": 1 / (1 + step), "quality": None} for step in range(5)]
-    workspace.write("qat/qat.json", {"needed": True, "why": HOSTILE, "history": history})
+    parts = [
+        {"loss": "default", "node": ["logits"], "teacher_node": ["logits"], "alpha": 1.0, "teacher": 0},
+        {"loss": "fsp", "node": [HOSTILE, "b"], "teacher_node": ["a", "b"], "alpha": 0.1, "teacher": 1},
+    ]
+    training = {"needed": True, "why": HOSTILE, "history": history, "distillation": parts}
+    workspace.write("qat/qat.json", training)
     operators = [{"name": HOSTILE, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}] * 20
     workspace.write("analyze/analysis.json", {"operators": operators})
     workspace.write("select/strategy.json", {"strategy": [{"name": "QuantPost", "why": HOSTILE}], "why": HOSTILE})
@@ -216,8 +221,10 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     assert not re.search(r"url\(|@import|https?:", workspace.page())
     assert "script" not in page.elements and "img" not in page.elements
     # the failure, the CPU, three trials and a failure, a setting's importance, 12 layers, two refined, a failure,
-    # the training, 15 operators, the strategy twice, the stage
-    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 2 + 1 + 1 + 15 + 2 + 1
+    # the training and what it compared, 15 operators, the strategy twice, the stage
+    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 2 + 1 + 2 + 15 + 2 + 1
+    assert "logits by the loss `default`;" in page.text
+    assert "and b by the loss `fsp`, weighed 0.1, with teacher 2" in page.text
     assert "layer-wise0.70000.7500kept" in page.text
     for text in ("2.50\N{MULTIPLICATION SIGN} as fast", "crashed", "not installed", "3 trials", "15 costliest of 20"):
         assert text in page.text

@@ -39,7 +39,7 @@ from tests.place import JOB
 CHECKOUT = Path(__file__).parents[2]
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=96)))})
 BATCH = {"x": noise(4, width=96)}
-SETTINGS = Qat(epochs=2, batch_size=4, learning_rate=1e-4)
+SETTINGS = Qat(evaluations_per_epoch=1, epochs=2, batch_size=4, learning_rate=1e-4)
 
 
 @pytest.fixture(scope="module")

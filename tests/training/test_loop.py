@@ -95,11 +95,49 @@ def test_the_best_state_is_returned_and_not_the_last(teacher: InferenceModel) ->
     assert any(not np.array_equal(result.weights[name], value) for name, value in seen[3].items())
 
 
+def test_what_is_measured_is_the_mean_of_the_last_weights(teacher: InferenceModel) -> None:
+    seen: list[dict[str, Array]] = []
+    steps: list[dict[str, Array]] = []
+
+    def evaluate(weights: dict[str, Array]) -> float:
+        seen.append(weights)
+        return float(len(seen))
+
+    program = training(teacher, SETTINGS)
+    before = program.weights()
+    result = fit(
+        program,
+        teacher,
+        SAMPLES,
+        SETTINGS,
+        evaluate,
+        after_step=lambda program, _: steps.append(program.weights()),
+        mean_decay=0.3,
+    )
+    assert result.weights is not None
+    for name, start in before.items():
+        mean = start
+        for number, weights in enumerate(steps, start=1):
+            share = 1 - min(0.3, (1 + number) / (10 + number))
+            mean = mean + share * (weights[name] - mean)
+            if number == 3:
+                assert np.allclose(seen[1][name], mean, atol=1e-6)
+        assert np.allclose(result.weights[name], mean, atol=1e-6)
+        assert not np.array_equal(result.weights[name], steps[-1][name])
+
+
 def test_it_evaluates_when_it_is_told_to_and_at_the_end(teacher: InferenceModel) -> None:
     settings = SETTINGS.model_copy(update={"eval_iter": 2, "train_iter": 5})
     result = train(teacher, settings)
     assert [row["step"] for row in result.history] == [0, 2, 4, 5]
     assert [row["epoch"] for row in result.history] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("times, steps", [(1, [0, 3, 6]), (2, [0, 2, 3, 5, 6]), (8, [0, 1, 2, 3, 4, 5, 6])])
+def test_it_evaluates_evenly_over_an_epoch(teacher: InferenceModel, times: int, steps: list[int]) -> None:
+    settings = SETTINGS.model_copy(update={"evaluations_per_epoch": times, "epochs": 2})
+    result = train(teacher, settings, lambda _: 0.0)
+    assert [row["step"] for row in result.history] == steps
 
 
 def test_it_stops_early(teacher: InferenceModel) -> None:
@@ -158,6 +196,7 @@ def run_and_save(folder: str, killed_at: int) -> None:
         closeness(teacher),
         checkpoint=here / "checkpoint",
         after_step=after_step,
+        mean_decay=0.5,
         checkpoint_seconds=0,
     )
     assert result.weights is not None

@@ -504,7 +504,25 @@ def _training(inputs: Inputs) -> dict[str, Any] | None:
         ]
         if len(points) > 1:
             curves.append(charts.curve(points, name, *_HALF))
-    return {"needed": bool(training.get("needed")), "why": str(training.get("why", "")), "curves": curves}
+    return {
+        "needed": bool(training.get("needed")),
+        "why": f"{training.get('why', '')}{_compared(training.get('distillation') or [])}",
+        "curves": curves,
+    }
+
+
+def _compared(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Which variables training compared with the teacher's, and by which loss, as a second sentence; empty where it
+    did not train."""
+    if not parts:
+        return ""
+    told = [
+        f"{' and '.join(part['node'])} by the loss `{part['loss']}`"
+        + ("" if part["alpha"] == 1 else f", weighed {part['alpha']:g}")
+        + (f", with teacher {part['teacher'] + 1}" if part["teacher"] else "")
+        for part in parts
+    ]
+    return f". Compared with the teacher: {'; '.join(told)}"
 
 
 def _pruning(inputs: Inputs) -> dict[str, Any] | None:
@@ -519,7 +537,7 @@ def _pruning(inputs: Inputs) -> dict[str, Any] | None:
                 "before": f"{float(step['quality_before']):.4f}",
                 "pruned": _number(step["quality_pruned"], "{:.4f}"),
                 "after": f"{float(step['quality_after']):.4f}",
-                "why": f"{step['why']}; {step['training']}",
+                "why": f"{step['why']}; {step['training']}{_compared(step.get('distillation') or [])}",
             }
         )
         layers += [
