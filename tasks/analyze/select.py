@@ -101,6 +101,8 @@ def main() -> None:
             write_json(folder / "options.json", told)
     names = " + ".join(name for name, _ in strategy.parts) or "no compression"
     print(f"select: {names}: {strategy.why}")
+    if told["chosen"] is not None:
+        print(f"select: {told['verdict']}")
 
 
 def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, dict[str, Any]]:
@@ -130,7 +132,6 @@ def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, di
         "source": model.source(),
         "of": of,
     }
-    print(f"select: {decision.why}")
     return strategy, told
 
 

@@ -239,6 +239,9 @@ def test_the_strategy_depends_on_nothing_that_was_measured(analysed: Place, tmp_
         kernel["seconds"] *= 7
     for operator in analysis["operators"]:
         operator["latency_share"] = None
+    for precisions in analysis["own"].values():
+        for told in precisions.values():
+            told["seconds"] *= 7
     folder = tmp_path / "artifacts/mine/analyze"
     folder.mkdir(parents=True)
     (folder / "analysis.json").write_text(json.dumps(analysis))
