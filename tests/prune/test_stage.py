@@ -146,7 +146,7 @@ def test_where_nothing_is_pruned_it_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps({"jobs": {"mine": JOB}}))
     here = tmp_path / "artifacts" / "mine"
     (here / "select").mkdir(parents=True)
-    write_json(here / "select" / "strategy.json", {"prune": []})
+    write_json(here / "select" / "strategy.json", {"prune": [], "settings": {}})
     model = here / "prepare" / "model"
     model.mkdir(parents=True)
     (model / "model.pdmodel").write_bytes(b"one")

@@ -84,7 +84,9 @@ def _scheme(model: InferenceModel, batch: dict[str, Array], converted: onnx.Mode
 
 
 def _range(values: Array, symmetric: bool) -> Range:
-    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    """Of the finite values: how fast a model is does not hang on the rest, and calibration refuses it by name."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
     return Range.around_zero(max(-low, high)) if symmetric else Range(low, high)
 
 
