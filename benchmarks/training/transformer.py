@@ -23,7 +23,7 @@ EPOCHS, BATCH, RATE, SEED = 1, 64, 1e-3, 0
 UNLABELLED, SEEN = 4096, 2000
 LEAST_ACCURACY, LARGEST_LOSS = 0.95, 0.01
 RATIO = 0.5
-TRAINING = {"epochs": 2, "batch_size": 64, "learning_rate": 5e-4, "transformer": {"pruned_ratio": RATIO}}
+TRAINING = {"epochs": 10, "batch_size": 64, "learning_rate": 5e-4, "transformer": {"pruned_ratio": RATIO}}
 INT8 = ["HyperParameterOptimization", "QuantPost"]
 
 Rows = npt.NDArray[np.float32]
