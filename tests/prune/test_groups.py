@@ -60,6 +60,30 @@ def test_a_smaller_model_computes_what_the_whole_one_does_without_the_channels(n
     assert sizes[0] < (0.4 if name != "shufflenet_v2_x0_25" else 0.7) * sizes[1]
 
 
+def test_a_batch_norm_that_no_convolution_takes_in_is_pruned_with_its_statistics(tmp_path: Path) -> None:
+    def build(x: Any) -> Any:
+        hidden = paddle.nn.functional.relu(paddle.static.nn.conv2d(x, 16, 3, padding=1))
+        hidden = paddle.static.nn.batch_norm(hidden, is_test=True)
+        return paddle.static.nn.conv2d(paddle.nn.functional.relu(hidden), 4, 3)
+
+    model = static(build, [3, 8, 8])
+    norm = next(op for op in model.ops if op.type == "batch_norm")
+    variance = norm.input("Variance")[0]
+    model.set_weight(variance, np.abs(model.weight(variance)) + 0.5)
+    plan = find_groups(model)
+    removed = halved(plan)
+    smaller = shrink(model, plan, removed)
+    for slot in ("Scale", "Bias", "Mean", "Variance"):
+        assert smaller.weight(norm.input(slot)[0]).shape == (8,)
+    (tmp_path / "smaller").mkdir()
+    smaller.save(tmp_path / "smaller")
+    batch = {"x": pictures(2, [3, 8, 8])}
+    found, wanted = (
+        each.run(batch)[0] for each in (InferenceModel.load(tmp_path / "smaller"), without(model, plan, removed))
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * float(np.abs(wanted).max()))
+
+
 def test_a_reshape_that_holds_a_channel_count_changes_with_it() -> None:
     model = normalised_classifier()
     reshape = next(op for op in model.ops if op.type == "reshape2")
