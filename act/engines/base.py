@@ -16,6 +16,9 @@ from act.samples import Array
 # bfloat16 for whatever is not quantized.
 RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16"]
 
+# Of the runs of a profile, the quantile that their kernels are scaled to.
+QUICK = 0.25
+
 Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
@@ -71,15 +74,20 @@ class Engine(ABC):
         """
         return []
 
-    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
         """The time that each kernel of the loaded model takes, in the order in which they run.
 
+        Args:
+            feeds: as for `run`.
+            runs: how many.
+            before: called before each of them.
+
         Returns:
-            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over the runs,
-            scaled to their median), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the
-            shapes of the constants that it reads, without single values), `operators` (the ONNX types that it was made
-            of, in order) and `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have
-            them); empty where the engine does not tell.
+            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over runs
+            that nothing disturbed, scaled to a quick one), `inputs` (`shape` and `precision` of each activation that it
+            reads), `weights` (the shapes of the constants that it reads, without single values), `operators` (the ONNX
+            types that it was made of, in order) and `attributes` (of the ONNX operators: `group`, `strides`,
+            `kernel_shape`, where they have them); empty where the engine does not tell.
         """
         return []
 

@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.base import QUICK, Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 # Operators of the optimised graph that multiply matrices.
@@ -89,7 +89,7 @@ class OnnxRuntime(Engine):
         outputs: list[Array] = session.run(self._output_names, dict(feeds))
         return outputs
 
-    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
         """As ONNX Runtime's own profiler tells; the precision is that of what a kernel makes."""
         # Only here: what is timed and whose memory is measured need not know it.
         import onnx
@@ -116,13 +116,15 @@ class OnnxRuntime(Engine):
             session = onnxruntime.InferenceSession(str(optimised), options, providers=self._providers)
             whole = []
             for _ in range(runs + 1):
+                before()
                 started = time.perf_counter()
                 self._run_in(session, feeds)
                 whole.append(time.perf_counter() - started)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        # The counters hold whole microseconds, so that the mean of many tells more than their median; the first run
-        # allocates memory.
-        usual = float(np.median(whole[1:]) / np.mean(whole[1:]))
+        # The counters hold whole microseconds, so that the mean of many tells more than their median. The first run
+        # allocates memory; in the slower half something else may have been at work.
+        quick = 1 + np.argsort(whole[1:])[: max(1, runs // 2)]
+        usual = float(np.quantile(whole[1:], QUICK) / np.mean(np.array(whole)[quick]))
         seconds: dict[int, list[float]] = {}
         kernels: dict[int, dict[str, Any]] = {}
         for event in events:
@@ -141,7 +143,10 @@ class OnnxRuntime(Engine):
                     "operators": [told["op_name"], *operator.fused],
                     "attributes": operator.attributes,
                 }
-        return [{**kernels[place], "seconds": float(np.mean(seconds[place][1:])) * usual} for place in sorted(kernels)]
+        return [
+            {**kernels[place], "seconds": float(np.mean(np.array(seconds[place])[quick])) * usual}
+            for place in sorted(kernels)
+        ]
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """As ONNX Runtime writes its optimised graph down; weights that each run dequantizes anew are a kind apart."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.base import QUICK, Engine, Runner, RuntimePrecision
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
@@ -81,7 +81,7 @@ class OpenVino(Engine):
         compiled = self._core.compile_model(str(self._path), "CPU", settings)
         return [partial(_infer, compiled.create_infer_request()) for _ in range(count)]
 
-    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
         request = compiled.create_infer_request()
@@ -89,11 +89,12 @@ class OpenVino(Engine):
         first = _counted(request)
         whole = []
         for _ in range(runs):
+            before()
             started = time.perf_counter()
             request.infer(dict(feeds))
             whole.append(time.perf_counter() - started)
         # The counters hold the mean of all runs, the first included, which allocates memory.
-        usual = float(np.median(whole) / np.mean(whole))
+        usual = float(np.quantile(whole, QUICK) / np.mean(whole))
         seconds = {
             name: max(0.0, (mean * (runs + 1) - first.get(name, 0.0)) / runs) * usual
             for name, mean in _counted(request).items()

@@ -1,0 +1,66 @@
+"""Waiting for quiet moments, with times that are made up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from act.engines import quiet
+
+
+def made_up(monkeypatch: pytest.MonkeyPatch, gauges: Iterable[float]) -> quiet.Quiet:
+    """A machine on which the fixed work takes these seconds, after the first gauges with 1."""
+    given = itertools.chain([1.0] * quiet._FIRST_GAUGES, gauges)
+    clock = [0.0]
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return clock[0]
+
+        @staticmethod
+        def sleep(seconds: float) -> None:
+            clock[0] += seconds
+
+    class Work:
+        float32, ones, empty_like = np.float32, np.ones, np.empty_like
+
+        @staticmethod
+        def multiply(*_: object, out: object) -> None:
+            clock[0] += next(given)
+
+    monkeypatch.setattr(quiet, "_TIMES", 1)
+    monkeypatch.setattr(quiet, "time", Clock)
+    monkeypatch.setattr(quiet, "np", Work)
+    return quiet.Quiet()
+
+
+def test_it_returns_at_once_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(monkeypatch, [1.1])
+    found.left_seconds = 100.0
+    found.wait()
+    assert found.left_seconds == 100.0
+
+
+def test_it_waits_until_a_neighbour_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(monkeypatch, [2.0, 2.0, 1.9, 1.0, 1.0, 1.9])
+    found.left_seconds = 100.0
+    found.wait()
+    assert 94 < found.left_seconds < 96
+    assert found.is_now() and not found.is_now()
+
+
+def test_it_waits_no_longer_than_it_may_and_then_takes_things_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(monkeypatch, itertools.repeat(1.3))
+    found.left_seconds = 10.0
+    found.wait()
+    assert found.left_seconds == 0.0
+    assert found.is_now()
+
+
+def test_a_better_moment_is_what_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(monkeypatch, [0.5, 1.0])
+    assert found.is_now() and not found.is_now()
