@@ -27,12 +27,27 @@ Vector = npt.NDArray[np.float64]
 # The same kernels are asked for again and again, by each of a table's models.
 @lru_cache(maxsize=1 << 16)
 def costs(kernel: Kernel) -> list[float]:
-    """What the roofline's time is made of: 1, multiply-adds, bytes of activations, bytes of weights."""
+    """What the roofline's time is made of.
+
+    1; multiply-adds with padding, without it, and that in whole blocks of 16 and of 64 channels; bytes of activations,
+    of weights, and of what is made. What does not multiply has the values of its windows in place of multiply-adds.
+    """
+    average, ever = kernel.met
+    before, after = kernel.channels
+    within = before // max(1, kernel.groups)
+    work = kernel.multiply_adds if kernel.multiplies else kernel.output.values * max(1, kernel.taps)
+    met = work * average
+    narrow = met / _fill(after, 16)
+    wide = met / _fill(after, 64) / (_fill(within, 64) if within > 1 else 1.0)
     return [
         1.0,
-        float(kernel.multiply_adds),
+        float(work),
+        met,
+        narrow,
+        wide,
         float(kernel.read_bytes + kernel.output.bytes),
-        float(kernel.weight_bytes),
+        kernel.weight_bytes * ever,
+        float(kernel.output.bytes),
     ]
 
 
@@ -77,6 +92,7 @@ def features(kernel: Kernel) -> list[float]:
         float(BYTES.get(read[0].precision if read else kernel.output.precision, 4)),
         float(BYTES.get(kernel.output.precision, 4)),
         float(kernel.channels_last),
+        *kernel.met,
     ]
 
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -181,6 +181,23 @@ class Kernel:
         spatial = max(0, len(self.output.shape) - 2)
         return math.prod(self.weights[0][-spatial:]) if self.convolves and self.weights and spatial else 1
 
+    @cached_property
+    def met(self) -> tuple[float, float]:
+        """Of a convolution's taps the share that meets the image on average, and the share that ever does.
+
+        Engines skip what only meets padding: of 3x3 taps over 7x7 pixels 18 %, over a single one 89 %, weights and all.
+        """
+        axes = slice(1, -1) if self.channels_last else slice(2, None)
+        window = self.window or (self.weights[0][-(len(self.output.shape) - 2) :] if self.weights else ())
+        if not self.convolves or self.kind in _TRANSPOSED or not self.inputs or not self._has_image:
+            return 1.0, 1.0
+        before, after = (shape[axes] for shape in (self.inputs[0].shape, self.output.shape))
+        average = ever = 1.0
+        for read, made, taps in zip(before, after, window):
+            met = _met(read, made, taps)
+            average, ever = average * met[0] / taps, ever * met[1] / taps
+        return average, ever
+
     @property
     def multiply_adds(self) -> int:
         """Of a convolution or a product; 0 for others."""
@@ -220,6 +237,15 @@ def kernels_of(told: Sequence[Mapping[str, Any]]) -> list[tuple[Kernel, float]]:
 
 def _shape(values: Any) -> Shape:
     return tuple(int(value) for value in values)
+
+
+@lru_cache(maxsize=1 << 14)
+def _met(read: int, made: int, taps: int) -> tuple[float, int]:
+    """Along one axis, of pixels read and made: how many taps meet the image on average, and how many ever do."""
+    stride = max(1, round(read / made))
+    padding = max(0, (made - 1) * stride + taps - read) // 2
+    inside = [[0 <= place * stride - padding + tap < read for tap in range(taps)] for place in range(made)]
+    return sum(map(sum, inside)) / made, max(1, sum(map(any, zip(*inside))))
 
 
 def _at(shape: Shape, axis: int) -> int:

@@ -42,7 +42,7 @@ _SMOOTH = {"C": 10.0, "epsilon": 0.02, "gamma": 0.02}
 SEED = 0
 FEWEST_FOR_TREES = 12
 # What does not multiply and is rarer is learned together with all others that do not.
-FEWEST_OF_A_KIND = 30
+FEWEST_OF_A_KIND = 8
 # Factors farther than this from the roofline are a mistake of the trees.
 MOST_CORRECTION = 5.0
 _SMEARING = (0.8, 1.25)

@@ -32,6 +32,20 @@ def test_multiply_adds_of_convolutions_and_products() -> None:
     assert attention.multiply_adds == 2 * 8 * 40 * 40 * 15
 
 
+def test_taps_that_only_meet_padding_are_no_work() -> None:
+    assert convolution(64, 64, 7).met == (pytest.approx((19 / 21) ** 2), 1.0)
+    assert convolution(64, 64, 1).met == (pytest.approx(1 / 9), pytest.approx(1 / 9))
+    assert convolution(64, 64, 2).met == (pytest.approx((2 / 3) ** 2), 1.0)
+    assert Kernel("Gemm", Tensor((1, 10), "f32"), (Tensor((1, 5), "f32"),), ((5, 10),)).met == (1.0, 1.0)
+    halved = Kernel(
+        "Convolution",
+        Tensor((1, 64, 4, 4), "f32"),
+        (Tensor((1, 64, 8, 8), "f32"),),
+        ((64, 64, 3, 3), (64,)),
+    )
+    assert halved.met == (pytest.approx((11 / 12) ** 2), 1.0)
+
+
 def test_openvino_tells_groups_by_the_weight() -> None:
     kernel = Kernel(
         "Convolution",
