@@ -86,8 +86,9 @@ class Engine(ABC):
             For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over runs
             that nothing disturbed, scaled to a quick one), `inputs` (`shape` and `precision` of each activation that it
             reads), `weights` (the shapes of the constants that it reads, without single values), `operators` (the ONNX
-            types that it was made of, in order) and `attributes` (of the ONNX operators: `group`, `strides`,
-            `kernel_shape`, where they have them); empty where the engine does not tell.
+            types that it was made of, in order), `attributes` (of the ONNX operators: `group`, `strides`,
+            `kernel_shape`, where they have them) and, where it tells, `names` (as `kernels` gives them); empty where
+            the engine does not tell.
         """
         return []
 

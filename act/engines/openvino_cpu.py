@@ -115,6 +115,7 @@ class OpenVino(Engine):
             kernels.append(
                 {
                     "kind": info["layerType"],
+                    "names": _listed(info["originalLayersNames"]),
                     "precision": info["runtimePrecision"],
                     "shape": _shape(node.output(0)),
                     "seconds": seconds[node.get_friendly_name()],
@@ -157,8 +158,8 @@ class OpenVino(Engine):
                 node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision", "originalLayersNames")
             )
             if kind not in _NOT_WORK:
-                listed = [name for name in names.split(",") if name and not name.endswith(_HELPERS)]
-                found.append({"kind": kind, "precision": _PRECISIONS.get(precision, precision), "names": listed})
+                precision = _PRECISIONS.get(precision, precision)
+                found.append({"kind": kind, "precision": precision, "names": _listed(names)})
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -179,6 +180,11 @@ class OpenVino(Engine):
 def _counted(request: Any) -> dict[str, float]:
     """Seconds of each executed node, the mean of all runs so far."""
     return {entry.node_name: entry.real_time.total_seconds() for entry in request.get_profiling_info()}
+
+
+def _listed(names: str) -> list[str]:
+    """The operators that an executed node stands for, without those that OpenVINO made itself."""
+    return [name for name in names.split(",") if name and not name.endswith(_HELPERS)]
 
 
 def _shape(output: Any) -> list[int]:
