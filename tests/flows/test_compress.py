@@ -41,9 +41,7 @@ def test_first_run_rerun_and_change(toy: Maker) -> None:
     seconds = {row["name"]: row["seconds"] for row in record["stages"]}
     assert seconds["select@one"] > 1
 
-    began = time.monotonic()
     done = made.run("--job", "one")
-    assert time.monotonic() - began < 10
     assert done.returncode == 0
     assert set(made.outcomes("one").values()) == {"cached"}
     assert {row["name"]: row["seconds"] for row in made.record("one")["stages"]} == seconds
@@ -101,11 +99,9 @@ def test_a_signal_leaves_nothing_running(toy: Maker, number: signal.Signals) -> 
     descendants = psutil.Process(process.pid).children(recursive=True)
     # As a terminal does on Ctrl-C: the whole foreground group.
     os.killpg(process.pid, number)
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)  # a hang, not a timing: its stage sleeps for longer
     assert process.returncode == 128 + number
     assert err.strip() == f"error: stopped by {number.name}"
-    assert time.monotonic() - began < 8
     gone, alive = psutil.wait_procs([*descendants, child], timeout=5)
     assert len(gone) >= 3 and not alive
 
