@@ -144,8 +144,11 @@ def _kernels(
 def _side_by_side(bf16: Mapping[Key, tuple[str, float]], int8: Mapping[Key, tuple[str, float]]) -> list[Operator]:
     found = []
     for names, (kind, seconds) in bf16.items():
-        same = [other for key, (_, other) in int8.items() if set(key) & set(names)]
-        found.append(Operator(names, kind, seconds, sum(same) if same else None))
+        # An operator may be listed by several kernels; the one that has most in common is it.
+        common = {key: len(set(key) & set(names)) for key, (other, _) in int8.items() if other == kind}
+        same = max(common, key=lambda key: (common[key], -int8[key][1]), default=None)
+        told = int8[same][1] if same is not None and common[same] > 0 else None
+        found.append(Operator(names, kind, seconds, told))
     return found
 
 

@@ -20,7 +20,7 @@ UNLABELLED, SEEN = 4096, 2000
 LEAST_SPEEDUP, LARGEST_LOSS = 1.3, 0.01
 NO_FASTER = 1.05
 # Asked for is more than is wanted in the end, for what is measured once more is measured anew.
-TARGET_SPEEDUP = 1.5
+TARGET_SPEEDUP = 1.7
 TRAINING = {"epochs": 3, "batch_size": 64, "learning_rate": 5e-4}
 SEARCH = {"ptq_search": {"max_quant_count": 8}, "refine": {"candidates": 0}, "budget": {"max_quality_drop": 0.005}}
 INT8 = ["HyperParameterOptimization", "QuantPost"]
