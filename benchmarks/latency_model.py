@@ -134,7 +134,8 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
             prepared = zoo.prepared(name)
             whole = prepared.model()
             batch = next(prepared.calibration().batches(1))
-            for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
+            forms = {"": whole, PRUNED: _pruned(whole)}
+            for suffix, model in forms.items():
                 with tempfile.TemporaryDirectory() as folder:
                     written = write(name, model, batch, engine, PRECISIONS[engine], Path(folder))
                     for precision in PRECISIONS[engine]:
@@ -148,6 +149,8 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                             f"{name:22}{engine:14}{precision + suffix:14}{measured.seconds * 1e3:9.3f} ms", flush=True
                         )
             alone.add(found, name, whole, batch)
+            for model in forms.values():
+                model.discard()
 
 
 def _pruned(model: InferenceModel) -> InferenceModel:

@@ -27,6 +27,7 @@ from act.latency.table import Table
 from benchmarks import mobilenet
 from benchmarks.bench import ROOT
 from benchmarks.latency_model import PRECISIONS, TABLES, Case, predict, read_table
+from benchmarks.training.mobilenet import write_samples
 from flows import plain_stages
 
 RESULT = ROOT / "benchmarks" / "results" / "strategy.json"
@@ -34,8 +35,6 @@ PARTS = ("choice", "speedups")
 MOST_SLOWER = 1.05
 SPEEDUPS = (2.0, 3.0, 4.0)
 NEAR = 0.10
-# Enough for MNIST, so that the whole takes minutes.
-CALIBRATION, EVALUATION = 1024, 2000
 JOB = "mobilenet"
 
 
@@ -105,17 +104,19 @@ def _speedups(wanted: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
     source = mobilenet.ensure()
+    write_samples(folder)
     job: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["jobs"]["classifier"]
     job |= {
         "model": {"path": str(source / "model")},
-        "data": {"reader": "arrays", "path": str(source / "search")},
+        "data": {"reader": "arrays", "path": str(folder / "search")},
         "metric": "top1",
         "target": {"engines": ["openvino"], "threads": 1},
         "budget": {"max_quality_drop": 0.01, "min_speedup": speedup},
         "strategy": "auto",
+        "calibration": {"batch_num": [8]},
         "ptq_search": {"max_quant_count": 6},
         "refine": {"methods": []},
-        "prune": {"epochs": 6, "learning_rate": 1e-3},
+        "prune": {"epochs": 3, "learning_rate": 5e-4},
         "qat": {},
         "benchmark": {},
     }

@@ -29,7 +29,7 @@ INT8 = ["HyperParameterOptimization", "QuantPost"]
 def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """All results, and the figures that were not reached."""
     made = mobilenet.ensure()
-    _write_samples(folder)
+    write_samples(folder)
     model = made / "model"
     search: dict[str, Any] = {**SEARCH, "calibration": {"batch_num": [8]}}
     job: dict[str, Any] = {"metric": "top1", "model": model, "data": folder / "search"}
@@ -70,7 +70,8 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return results, misses(found, ratios)
 
 
-def _write_samples(folder: Path) -> None:
+def write_samples(folder: Path) -> None:
+    """Samples to search and train on, in `search/` of a folder: 4,096 without labels, 2,000 to choose by."""
     with tempfile.TemporaryDirectory() as name:
         train, _ = mobilenet.read_digits(mobilenet.fetch(Path(name)))
     first = len(train.labels) - mobilenet.KEPT_FROM_TRAINING
