@@ -7,10 +7,13 @@ strategy are what they were.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from act.artifacts import read_json, write_json
 from act.errors import InputError
@@ -84,15 +87,34 @@ def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> 
     return found
 
 
-def corrections(attempts: Sequence[Attempt]) -> Mapping[bool, float]:
-    """Measured to predicted speed-up, with int8 and without: what predictions are multiplied by."""
-    found: dict[bool, float] = {}
+@dataclass(frozen=True)
+class Correction:
+    """What predicted speed-ups are multiplied by: right where something was tried, and in proportion between.
+
+    Attributes:
+        points: shares of the multiply-adds that are left, ascending, each with its factor. The whole model was
+            measured, so that there the factor is 1 until it was tried, too.
+    """
+
+    points: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    def at(self, share: float) -> float:
+        """The factor, linear in logarithms between the shares that were tried; below them that of the least."""
+        shares, factors = (np.log(np.array(values)) for values in zip(*self.points))
+        return float(np.exp(np.interp(math.log(share), shares, factors)))
+
+
+def corrections(attempts: Sequence[Attempt]) -> Mapping[bool, Correction]:
+    """Measured to predicted speed-up, with int8 and without."""
+    found: dict[bool, Correction] = {}
     for attempt in attempts:
         if attempt.predicted > 0:
+            known = found.get(attempt.quantized, Correction())
             # What was predicted then of a pruned model was corrected by what was known then.
-            before = found.get(attempt.quantized, 1.0) if attempt.share < 1 else 1.0
-            ratio = before * attempt.fastest / attempt.predicted
-            found[attempt.quantized] = min(max(ratio, _CORRECTION[0]), _CORRECTION[1])
+            before = known.at(attempt.share) if attempt.share < 1 else 1.0
+            factor = before * attempt.fastest / attempt.predicted
+            points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
+            found[attempt.quantized] = Correction(tuple(sorted(points.items())))
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from act.params import Budget, StrategyName
-from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, met, nearest
+from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest
 from tasks.analyze.predictor import Latency
 
 # The least share of the multiply-adds that is left by pruning.
@@ -114,7 +114,7 @@ class Model:
     int8_share: float
     can_prune: bool
     source: Callable[[], str]
-    corrections: Mapping[bool, float] = field(default_factory=dict)
+    corrections: Mapping[bool, Correction] = field(default_factory=dict)
 
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
@@ -277,7 +277,7 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
         if latency is None:
             continue
         speedup = model.whole[engine, "fp32"].seconds / latency.seconds
-        factor = model.corrections.get(int8, 1.0) if share < 1 else 1.0
+        factor = model.corrections[int8].at(share) if share < 1 and int8 in model.corrections else 1.0
         found.append((speedup * factor, (engine, precision), latency))
     if not found:
         return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)

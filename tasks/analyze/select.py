@@ -148,7 +148,11 @@ def _with_pruning(plain: Strategy, option: options.Option | None) -> Strategy:
 
 
 def _model(
-    job: Job, analysis: dict[str, Any], own: dict[str, Any], analyzed: Path, corrections: Mapping[bool, float]
+    job: Job,
+    analysis: dict[str, Any],
+    own: dict[str, Any],
+    analyzed: Path,
+    corrections: Mapping[bool, attempts.Correction],
 ) -> options.Model:
     whole = {
         (engine, precision): Latency(told["seconds"], told["seconds"], told["seconds"])

@@ -121,6 +121,19 @@ def test_too_slow_corrects_the_prediction_and_more_is_pruned() -> None:
     assert "is 3.40 times as fast" in found.why
 
 
+def test_a_correction_is_right_where_something_was_tried_and_fades_towards_the_whole_model() -> None:
+    correction = attempts.Correction(((0.25, 2.0), (1.0, 1.0)))
+    assert correction.at(0.25) == pytest.approx(2) and correction.at(1.0) == pytest.approx(1)
+    assert correction.at(0.5) == pytest.approx(2**0.5) and correction.at(0.1) == pytest.approx(2)
+    budget = Budget(min_speedup=4)
+    option = ranked(budget)[0]
+    twice = [attempt(option, fastest=1.5 * option.speedup), attempt(option, fastest=1.5 * option.speedup)]
+    told = attempts.corrections(twice[:1])[True]
+    assert option.share < 1 and told.at(option.share) == pytest.approx(1.5) and told.at(1.0) == 1
+    # The second one's prediction was corrected by the first already, and still was half too low.
+    assert attempts.corrections(twice)[True].at(option.share) == pytest.approx(2.25)
+
+
 def test_what_pruning_and_int8_lost_is_tried_without_int8() -> None:
     budget = Budget(min_speedup=4, max_quality_drop=0.01)
     _, found = second({"lost": 0.05, "speedup": 1.0}, budget, 4.0)
