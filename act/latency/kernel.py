@@ -242,10 +242,15 @@ def _shape(values: Any) -> Shape:
 @lru_cache(maxsize=1 << 14)
 def _met(read: int, made: int, taps: int) -> tuple[float, int]:
     """Along one axis, of pixels read and made: how many taps meet the image on average, and how many ever do."""
+    if min(read, made) < 1:  # not told
+        return taps, taps
     stride = max(1, round(read / made))
     padding = max(0, (made - 1) * stride + taps - read) // 2
-    inside = [[0 <= place * stride - padding + tap < read for tap in range(taps)] for place in range(made)]
-    return sum(map(sum, inside)) / made, max(1, sum(map(any, zip(*inside))))
+    counts = []
+    for tap in range(taps):
+        first, last = -((tap - padding) // stride), (read - 1 + padding - tap) // stride
+        counts.append(max(0, min(made - 1, last) - max(0, first) + 1))
+    return sum(counts) / made, max(1, sum(count > 0 for count in counts))
 
 
 def _at(shape: Shape, axis: int) -> int:

@@ -6,7 +6,6 @@ what our own processes used; and the models that others are compared with should
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from act.engines.quiet import Work
 from tasks.benchmark.statistics import unsteadiness
 
 # Above this share, round medians differ more than a quiet machine's do.
 NOISY = 0.10
 # Above this many processor cores used by others, they were in the way: daemons of an idle system stay far below.
 BUSY = 0.10
-# The reference work: about a millisecond or two, in the caches of the core, with no allocation.
-_WORK = bytes(1 << 20)
-_RUNS = 3
+_RUNS = 10
 _BUSY_FIELDS = (0, 1, 2, 5, 6, 7)  # of /proc/stat: user, nice, system, irq, softirq, steal
 _UTIME, _STIME = 11, 12  # of /proc/PID/stat, counted behind the name
 
@@ -37,6 +35,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.rounds: list[list[float]] = []
+        self._work = Work()
         self._used: dict[int, float] = {}
         self._started = time.monotonic()
         self._busy = _busy_seconds()
@@ -57,11 +56,8 @@ class Watch:
         self.rounds.append([])
 
     def time_reference(self) -> None:
-        """Time the reference work a few times, as part of this round."""
-        for _ in range(_RUNS):
-            started = time.perf_counter()
-            hashlib.sha256(_WORK).digest()
-            self.rounds[-1].append(time.perf_counter() - started)
+        """Time the fixed work (`act/engines/quiet.py`) a few times, as part of this round."""
+        self.rounds[-1] += [self._work.seconds() for _ in range(_RUNS)]
 
     def end(self, workers: Sequence[int], models: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
         """What was seen, with one sentence where the machine was noisy; plain JSON values.

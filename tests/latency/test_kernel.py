@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from act.latency.kernel import Kernel, Tensor
+from act.latency.kernel import Kernel, Tensor, _met
 from act.latency.narrow import narrowed, with_work
 from tests.latency.made import convolution
 
@@ -44,6 +44,15 @@ def test_taps_that_only_meet_padding_are_no_work() -> None:
         ((64, 64, 3, 3), (64,)),
     )
     assert halved.met == (pytest.approx((11 / 12) ** 2), 1.0)
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize(("read", "made"), [(1, 1), (2, 2), (7, 7), (8, 4), (15, 8), (224, 112), (9, 3), (10, 8)])
+def test_taps_are_counted_as_one_by_one(read: int, made: int, taps: int) -> None:
+    stride = max(1, round(read / made))
+    padding = max(0, (made - 1) * stride + taps - read) // 2
+    inside = [[0 <= place * stride - padding + tap < read for tap in range(taps)] for place in range(made)]
+    assert _met(read, made, taps) == (sum(map(sum, inside)) / made, max(1, sum(map(any, zip(*inside)))))
 
 
 def test_openvino_tells_groups_by_the_weight() -> None:
