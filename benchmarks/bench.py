@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +204,20 @@ class Bench:
         path = self.folder / f"{preset}.xml"
         openvino.save_model(quantized, path, compress_to_fp16=False)
         return path, seconds
+
+
+def conclude(path: Path, results: Mapping[str, Any], misses: Sequence[str], beside: str = "") -> int:
+    """Write the results of a benchmark, with every figure that was not reached, and name those; the exit code.
+
+    Args:
+        beside: what else was written, for the message.
+    """
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**results, "misses": list(misses)}, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: {path.relative_to(ROOT)}{beside}")
+    for miss in misses:
+        print(f"missed: {miss}")
+    return 1 if misses else 0
 
 
 def nncf_presets() -> dict[str, dict[str, Any]]:

@@ -14,7 +14,6 @@ reached. Takes about ten minutes on 2 cores.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import sys
@@ -32,7 +31,7 @@ from act.engines import EngineFailure, EngineProcess, RuntimePrecision
 from act.errors import exit_on_input_error
 from act.params import EngineName
 from benchmarks import exporters, zoo
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 from tasks.benchmark.pinning import pin, quietest_cores
 from tasks.benchmark.statistics import speedup, summary
 
@@ -131,13 +130,7 @@ def main() -> int:
             rows = measure(zoo.prepared(model), variants, arguments.rounds, Path(folder))
         results["models"][model] = figures(rows)
         print("\n".join(["", *_table(model, results["models"][model])]), flush=True)
-    results["misses"] = misses(results["models"], machine.cpu_flags())
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in results["misses"]:
-        print(f"missed: {miss}")
-    return 1 if results["misses"] else 0
+    return conclude(RESULT, results, misses(results["models"], machine.cpu_flags()))
 
 
 def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folder: Path) -> list[Row]:

@@ -13,7 +13,6 @@ was not reached.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -35,7 +34,7 @@ from act.latency.table import FOLDER, Header, Row, Table, find_table
 from act.model import InferenceModel
 from act.params import EngineName
 from benchmarks import zoo
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
 from tasks.analyze.profile.measure import measure, write
 from tasks.prune.groups import find_groups
@@ -103,13 +102,8 @@ def main() -> int:
             tables.append((engine, table, path))
         cases = [case for engine, table, path in tables for case in predict(engine, table, Table.read(path))]
         misses = _report(cases)
-    RESULT.parent.mkdir(exist_ok=True)
     told = [{**vars(case), "error": case.error("ours")} for case in cases]
-    RESULT.write_text(json.dumps({"machine": machine.describe(), "cases": told, "misses": misses}, indent=2) + "\n")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, {"machine": machine.describe(), "cases": told}, misses)
 
 
 def read_table(folder: Path, engine: EngineName) -> Table:

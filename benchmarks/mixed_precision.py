@@ -12,7 +12,6 @@ the kernels' times and none that was measured is.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from act.evaluation import write_for_engine
 from act.params import EngineName
 from act.quantization import only
 from benchmarks import exporters, zoo
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 from tasks.analyze.fusion import named_by_outputs
 from tasks.benchmark.statistics import speedup, summary
 
@@ -83,13 +82,7 @@ def main() -> int:
         best = max((mix["times_bf16"]["value"] for mix in found["mixes"].values()), default=0.0)
         if found["bound"] > WORTH and best <= 1:
             misses.append(f"{model}: by its kernels a mix could be {found['bound']:.3f} times as fast; none is faster")
-    results["misses"] = misses
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, results, misses)
 
 
 def compare(prepared: zoo.Prepared, folder: Path) -> dict[str, Any]:

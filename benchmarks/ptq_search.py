@@ -13,7 +13,6 @@ reached. Takes about half an hour on 2 cores, a third of it Paddle's `KL` and `m
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 
 from act import machine
 from act.errors import exit_on_input_error
-from benchmarks.bench import ROOT, SUBJECTS, Bench
+from benchmarks.bench import ROOT, SUBJECTS, Bench, conclude
 from benchmarks.memory import memory
 from benchmarks.search import search
 from benchmarks.thresholds import beside_paddle, thresholds
@@ -47,13 +46,7 @@ def main() -> int:
                 model, not arguments.without_paddle, not arguments.without_memory
             )
             misses += missed
-    results["misses"] = misses
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, results, misses)
 
 
 def _compare(model: str, with_paddle: bool, with_memory: bool) -> tuple[dict[str, Any], list[str]]:

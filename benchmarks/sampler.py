@@ -21,7 +21,6 @@ best, nothing measurable is left to be ahead by. Prints tables, writes `benchmar
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -37,7 +36,7 @@ from tqdm import tqdm
 
 from act import machine
 from act.errors import exit_on_input_error
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 from benchmarks.table import SUBSPACES, Table, table
 from tasks.benchmark.rows import Interval
 from tasks.benchmark.statistics import Floats, mean_difference
@@ -106,14 +105,8 @@ def main() -> int:
             drawn[model] = replay_all(found, arguments.seeds)
             results["models"][model], missed = _compare(model, found, drawn[model])
             misses += missed
-    results["misses"] = misses
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     draw(drawn, PICTURE)
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, results, misses, f", {PICTURE.relative_to(ROOT)}")
 
 
 def replay_all(found: Table, seeds: int, samplers: Mapping[str, type[Sampler]] = SAMPLERS) -> Curves:

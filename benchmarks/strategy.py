@@ -11,7 +11,6 @@ Prints tables, writes `benchmarks/results/strategy.json`, and ends with code 1, 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections import defaultdict
@@ -25,7 +24,7 @@ from act.artifacts import read_json
 from act.errors import exit_on_input_error
 from act.latency.table import Table
 from benchmarks import mobilenet
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 from benchmarks.latency_model import PRECISIONS, TABLES, Case, predict, read_table
 from benchmarks.training.mobilenet import write_samples
 from flows import plain_stages
@@ -54,13 +53,7 @@ def main() -> int:
         if "speedups" in arguments.parts:
             results["speedups"], missed = _speedups(arguments.speedups)
             misses += missed
-    results["misses"] = misses
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, results, misses)
 
 
 def _choice(tables: Path) -> tuple[list[dict[str, Any]], list[str]]:

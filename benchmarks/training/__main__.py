@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 
 from act import machine
 from act.errors import exit_on_input_error
-from benchmarks.bench import ROOT
+from benchmarks.bench import ROOT, conclude
 
 RESULT = ROOT / "benchmarks" / "results" / "training.json"
 # Modules with a function `compare`, which takes an empty folder and returns results and misses.
@@ -47,13 +46,7 @@ def main() -> int:
                 results["parts"][part], missed = module.compare(Path(folder))
             sys.stdout.flush()
             misses += [f"{part}: {miss}" for miss in missed]
-    results["misses"] = misses
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {RESULT.relative_to(ROOT)}")
-    for miss in misses:
-        print(f"missed: {miss}")
-    return 1 if misses else 0
+    return conclude(RESULT, results, misses)
 
 
 if __name__ == "__main__":
