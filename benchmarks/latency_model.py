@@ -33,10 +33,11 @@ from act.latency.model import LatencyModel, Measured
 from act.latency.table import FOLDER, Header, Row, Table, find_table
 from act.model import InferenceModel
 from act.params import EngineName
+from act.written import write
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import measure, write
+from tasks.analyze.profile.measure import measure
 from tasks.prune.groups import find_groups
 from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink

@@ -8,7 +8,7 @@ strategy are what they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Attempt:
 
     Attributes:
         key: of the option.
-        share: of the multiply-adds that pruning left.
+        share: of the multiply-adds that pruning really left.
         quantized: whether int8 was made.
         predicted: speed-up of the fastest variant.
         fastest: measured speed-up of the fastest variant, whatever its quality.
@@ -104,17 +104,18 @@ class Correction:
         return float(np.exp(np.interp(math.log(share), shares, factors)))
 
 
-def corrections(attempts: Sequence[Attempt]) -> Mapping[bool, Correction]:
-    """Measured to predicted speed-up, with int8 and without."""
+def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], float]) -> Mapping[bool, Correction]:
+    """Measured to predicted speed-up, with int8 and without.
+
+    Args:
+        predicted: uncorrected, for a share of the multiply-adds, with int8 or without.
+    """
     found: dict[bool, Correction] = {}
     for attempt in attempts:
-        if attempt.predicted > 0:
-            known = found.get(attempt.quantized, Correction())
-            # What was predicted then of a pruned model was corrected by what was known then.
-            before = known.at(attempt.share) if attempt.share < 1 else 1.0
-            factor = before * attempt.fastest / attempt.predicted
-            points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
-            found[attempt.quantized] = Correction(tuple(sorted(points.items())))
+        factor = attempt.fastest / predicted(attempt.share, attempt.quantized)
+        known = found.get(attempt.quantized, Correction())
+        points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
+        found[attempt.quantized] = Correction(tuple(sorted(points.items())))
     return found
 
 

@@ -47,10 +47,10 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attem
     measured = [each for each in manifest["variants"] if each["speedup"] is not None and each["drop"] is not None]
     fastest = max(measured, key=lambda each: float(each["speedup"]["value"]), default=None)
     winner = manifest["winner"]
-    share = strategy["settings"].get("prune", {}).get("channel", {}).get("kept_multiply_adds", 1.0)
+    pruned = read_json(stage_folder(name, "prune") / "prune.json")
     return Attempt(
         key=told["chosen"],
-        share=float(share),
+        share=float(pruned["kept_multiply_adds"]),
         quantized=bool(strategy["quantize"]),
         predicted=float(told["predicted_speedup"] or 0.0),
         fastest=float(fastest["speedup"]["value"]) if fastest else 1.0,

@@ -1,25 +1,27 @@
 """The strategies that could meet a budget, with what each is predicted to give and to cost, in the order to try them.
 
 The least that changes the model comes first: half precision and int8, which training mends where they lose too much;
-then fewer channels, just as few as the speed that is asked for needs, with and without int8. What was tried corrects
-the predictions (`attempts.py`), so that the next try is a better one.
+then fewer channels, just as few as the speed that is asked for needs, with and without int8. How few that is the stage
+that prunes finds by measuring, from the prediction on; training comes after. What was tried corrects the predictions
+(`attempts.py`), so that the next try, which trusts them, is a better one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from act.params import Budget, StrategyName
+from tasks.analyze import attempts
 from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest
 from tasks.analyze.predictor import Latency
 
 # The least share of the multiply-adds that is left by pruning.
 LEAST_SHARE = 0.05
 STEP = 0.01
-# A speed-up is aimed at a little above what is asked for, because a prediction and a measurement are never the same.
-MARGIN = 1.03
+# A speed-up is aimed at a little above what is asked for, because no two measurements are ever the same.
+MARGIN = 1.05
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Option:
 
     Attributes:
         parts: names in ACT's vocabulary, each with its reason, in order.
-        share: of the multiply-adds that pruning leaves; 1 where nothing is pruned.
+        share: of the multiply-adds that pruning is predicted to leave; 1 where nothing is pruned.
+        aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
         quantized: whether int8 is made.
         best: engine and precision that is predicted to be the fastest.
         latency: predicted there.
@@ -40,6 +43,7 @@ class Option:
 
     parts: tuple[tuple[StrategyName, str], ...]
     share: float
+    aim: float
     quantized: bool
     best: tuple[str, str]
     latency: Latency
@@ -59,7 +63,14 @@ class Option:
     @property
     def settings(self) -> dict[str, Any]:
         """What the stages after it are told beside the names."""
-        return {} if self.share >= 1 else {"prune": {"channel": {"kept_multiply_adds": round(self.share, 4)}}}
+        if self.share >= 1:
+            return {}
+        share = {"kept_multiply_adds": round(self.share, 4)}
+        if self.aim <= 0:
+            return {"prune": {"channel": share}}
+        engine, precision = self.best
+        begin = {"engine": engine, "precision": precision, **share}
+        return {"prune": {"channel": {"target_speedup": round(self.aim, 4)}, "timed": begin}}
 
     def to_json(self) -> dict[str, Any]:
         """For `options.json`."""
@@ -117,6 +128,16 @@ class Model:
     corrections: Mapping[bool, Correction] = field(default_factory=dict)
 
 
+def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
+    """The model with its predictions corrected by what was measured of those that were tried."""
+    plain = [name for name in precisions if name != "int8"]
+
+    def predicted(share: float, int8: bool) -> float:
+        return _best(model, share, precisions if int8 else plain, int8)[1]
+
+    return replace(model, corrections=attempts.corrections(tried, predicted))
+
+
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
     """Over fp32 on the fastest engine; what a largest latency asks for, too."""
     wanted = budget.min_speedup
@@ -160,7 +181,9 @@ def rank(
             share = _share_for(model, wanted, names, int8)
             why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
-                options.append(_option(model, parts, share, int8, names, costs, why))
+                # What was tried knows more than a measurement before training: which variant won in the end.
+                aim = 0.0 if int8 in model.corrections else wanted * MARGIN
+                options.append(_option(model, parts, share, int8, names, costs, why, aim))
     fast = [option for option in options if option.speedup * _slack(option) >= wanted]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
     return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
@@ -293,11 +316,12 @@ def _option(
     precisions: Sequence[str],
     costs: Costs,
     why: str,
+    aim: float = 0.0,
 ) -> Option:
     where, speedup, latency = _best(model, share, precisions, int8)
     spread = (latency.high / latency.seconds) if latency.seconds else 1.0
     size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
     minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
     return Option(
-        parts, share, int8, where, latency, speedup, speedup / spread, speedup * spread, int(size), minutes, why
+        parts, share, aim, int8, where, latency, speedup, speedup / spread, speedup * spread, int(size), minutes, why
     )

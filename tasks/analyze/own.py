@@ -20,7 +20,8 @@ from act.latency.table import Header, Row, Table
 from act.model import InferenceModel
 from act.params import EngineName, Target
 from act.samples import Array
-from tasks.analyze.profile.measure import measure, write
+from act.written import write
+from tasks.analyze.profile.measure import measure
 
 LIMIT_SECONDS = 600
 # Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
@@ -73,7 +74,7 @@ def _measure(
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        written = write(name, model, dict(batch), engine, precisions, Path(scratch), fp32)
+        written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
         for precision in precisions:
             try:
                 found = measure(process, written, precision, len(next(iter(batch.values()))))

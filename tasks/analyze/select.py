@@ -112,7 +112,7 @@ def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, di
     of = fingerprint(_what_counts(job), [stage_folder(name, "prepare") / "model"], ())
     tried = attempts.read(name, of)
     own = analysis.get("own", {})
-    model = _model(job, analysis, own, analyzed, attempts.corrections(tried))
+    model = options.corrected(_model(job, analysis, own, analyzed), tried, job.target.precisions)
     found = options.rank(model, job.budget, plain.parts, _costs(job, analysis, own), job.target.precisions)
     decision = options.decide(found, tried, job.budget, options.wanted_speedup(job.budget, model.whole))
     if decision.again is not None:
@@ -143,17 +143,16 @@ def _what_counts(job: Job) -> dict[str, Any]:
 def _with_pruning(plain: Strategy, option: options.Option | None) -> Strategy:
     if option is None or option.share >= 1:
         return plain
-    why = f"{option.share:.0%} of the multiply-adds are to be left; {plain.why}"
+    left = (
+        f"{option.aim:.3g} times the speed is aimed at"
+        if option.aim
+        else f"{option.share:.0%} of the multiply-adds stay"
+    )
+    why = f"{left}; {plain.why}"
     return Strategy(list(option.parts), why, settings=option.settings)
 
 
-def _model(
-    job: Job,
-    analysis: dict[str, Any],
-    own: dict[str, Any],
-    analyzed: Path,
-    corrections: Mapping[bool, attempts.Correction],
-) -> options.Model:
+def _model(job: Job, analysis: dict[str, Any], own: dict[str, Any], analyzed: Path) -> options.Model:
     whole = {
         (engine, precision): Latency(told["seconds"], told["seconds"], told["seconds"])
         for engine, precisions in own.items()
@@ -178,7 +177,6 @@ def _model(
         able / total if total else 0.0,
         convolutions and not named,
         lambda: "; ".join(f"{engine}: {each.source}" for engine, each in predictors.items()) or "measured",
-        corrections,
     )
 
 

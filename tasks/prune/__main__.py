@@ -3,7 +3,8 @@
 Reads the strategy of `select`, and the model, the samples and the batch norms of `prepare`. Writes `model/`, the fp32
 model to go on with, and `prune.json`: `pruned`, `why`, `steps` (what each strategy did, with the quality on the engine
 before it, before training and after it), `sparse` {weight: share of zeros, pattern}, `multiply_adds` {layer: number},
-`parameters`, and the qualities. Where nothing is pruned `model/` is the prepared one.
+`kept_multiply_adds` (their share), `parameters`, and the qualities. Where nothing is pruned `model/` is the prepared
+one.
 
 What was done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
 """
@@ -11,7 +12,7 @@ What was done is kept beside the artefacts until the stage has ended, so that a 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +22,20 @@ from act.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
     from act.model import InferenceModel
+    from act.samples import Samples
     from tasks.prune.steps import Sparse
-
-LATENCY_ROUNDS, LATENCY_RUNS, LATENCY_LIMIT_SECONDS = 7, 20, 300
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.prune", "Prune one job's model.") as (name, job):
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
-        wanted, job = strategy["prune"], _with_settings(job, strategy["settings"])
+        chosen = strategy["settings"].get("prune", {})
+        wanted, job = strategy["prune"], _with_settings(job, chosen)
         checkpoint = None
         with replace_folder(stage_folder(name, "prune")) as folder:
             if wanted:
-                checkpoint = _prune(name, job, wanted, folder)
+                checkpoint = _prune(name, job, wanted, chosen.get("timed"), folder)
             else:
                 _keep(name, folder, "the strategy does not prune")
         if checkpoint is not None:
@@ -44,22 +45,29 @@ def main() -> None:
 def _with_settings(job: Job, chosen: dict[str, Any]) -> Job:
     """The job with how much is pruned from the chosen strategy, unless it says that itself."""
     channel = job.prune.channel
-    kept = chosen.get("prune", {}).get("channel", {}).get("kept_multiply_adds")
     given = (channel.pruned_ratio, channel.target_speedup, channel.kept_multiply_adds)
-    if kept is None or any(each is not None for each in given):
+    if "channel" not in chosen or any(each is not None for each in given):
         return job
-    channel = channel.model_copy(update={"kept_multiply_adds": float(kept)})
+    channel = channel.model_copy(update=chosen["channel"])
     return job.model_copy(update={"prune": job.prune.model_copy(update={"channel": channel})})
 
 
 def _keep(name: str, folder: Path, why: str) -> None:
     print(f"prune: nothing to do: {why}")
     shutil.copytree(stage_folder(name, "prepare") / "model", folder / "model")
-    write_json(folder / "prune.json", {"pruned": False, "why": why, "steps": [], "sparse": {}, "multiply_adds": None})
+    told = {"pruned": False, "why": why, "steps": [], "sparse": {}, "multiply_adds": None, "kept_multiply_adds": 1.0}
+    write_json(folder / "prune.json", told)
 
 
-def _prune(name: str, job: Job, wanted: Sequence[StrategyName], folder: Path) -> Path | None:
-    """The folder of what is of no more use once the stage has ended, if there is one."""
+def _prune(
+    name: str, job: Job, wanted: Sequence[StrategyName], timed: Mapping[str, Any] | None, folder: Path
+) -> Path | None:
+    """The folder of what is of no more use once the stage has ended, if there is one.
+
+    Args:
+        timed: `engine`, `precision` and `kept_multiply_adds` to begin with, of the search for a speed-up, where the
+            strategy says them.
+    """
     from act.engines.process import EngineFailure
     from act.evaluation import Evaluation
     from act.model import InferenceModel
@@ -86,10 +94,11 @@ def _prune(name: str, job: Job, wanted: Sequence[StrategyName], folder: Path) ->
     samples = Samples.load(prepared / "calibration")
     batch = next(samples.batches(job.prune.batch_size))
     teachers = load_teachers(job.distillation, whole, whole, batch)
-    checkpoint = _checkpoint(name, job, wanted, teacher_files(job.distillation))
+    checkpoint = _checkpoint(name, job, wanted, timed, teacher_files(job.distillation))
     speed_wanted = "ChannelPrune" in wanted and job.prune.channel.target_speedup is not None
-    latency = _latency(job, prepared, whole) if speed_wanted else None
-    context = Context(samples, _batch_norms(prepared), latency, job.prune.seed)
+    stopwatch = _stopwatch(job, samples, whole, timed or {}) if speed_wanted else None
+    first_share = timed["kept_multiply_adds"] if timed else None
+    context = Context(samples, _batch_norms(prepared), stopwatch, first_share, job.prune.seed)
     model, quality, sparse = whole, reference, Sparse({})
     steps: list[dict[str, Any]] = []
     for number, strategy in enumerate(wanted):
@@ -100,6 +109,8 @@ def _prune(name: str, job: Job, wanted: Sequence[StrategyName], folder: Path) ->
     (folder / "model").mkdir()
     model.save(folder / "model")
     zeros = _verified(InferenceModel.load(folder / "model"), sparse)
+    one = next(samples.head(1).batches(1))
+    work = multiply_adds(model, one)
     write_json(
         folder / "prune.json",
         {
@@ -107,7 +118,8 @@ def _prune(name: str, job: Job, wanted: Sequence[StrategyName], folder: Path) ->
             "why": "; ".join(str(step["why"]) for step in steps),
             "steps": steps,
             "sparse": zeros,
-            "multiply_adds": multiply_adds(model, next(samples.head(1).batches(1))),
+            "multiply_adds": work,
+            "kept_multiply_adds": sum(work.values()) / max(1, sum(multiply_adds(whole, one).values())),
             "parameters": {"before": _size(whole), "after": _size(model)},
             "quality": {"before": reference, "after": quality},
         },
@@ -151,41 +163,41 @@ def _batch_norms(prepared: Path) -> dict[str, Any]:
         return {name: found[name] for name in found.files}
 
 
-def _latency(job: Job, prepared: Path, whole: InferenceModel) -> Callable[[InferenceModel], float] | None:
-    """Measures a model's seconds on the target's first engine; None where that cannot run it."""
-    import tempfile
-
+def _stopwatch(
+    job: Job, samples: Samples, whole: InferenceModel, timed: Mapping[str, Any]
+) -> Callable[[InferenceModel], float] | None:
+    """Measures speed-ups where the strategy says, else in fp32 on the target's first engine; None where that cannot
+    run."""
     import numpy as np
 
-    from act.engines.process import EngineFailure, EngineProcess
-    from act.evaluation import write_for_engine
+    from act.engines.process import EngineFailure
+    from tasks.prune.timing import Stopwatch
 
-    engine, target = job.target.engines[0], job.target
-
-    def measure(model: InferenceModel) -> float:
-        with tempfile.TemporaryDirectory() as scratch:
-            path = write_for_engine(engine, model, None, Path(scratch))
-            with EngineProcess(engine, path, "fp32", target.threads, LATENCY_LIMIT_SECONDS) as process:
-                process.load()
-                process.warm_up(prepared / "evaluation", target.batch, seconds=1.0)
-                rounds = [
-                    process.time(prepared / "evaluation", target.batch, LATENCY_RUNS, number * LATENCY_RUNS)
-                    for number in range(LATENCY_ROUNDS)
-                ]
-        # The quickest round: what else the machine does only ever adds to it.
-        return float(np.min(np.median(np.array(rounds), axis=1)))
-
+    size = job.target.batch
+    few = next(samples.batches(size))
+    batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in few.items()}
+    engine, precision = timed.get("engine", job.target.engines[0]), timed.get("precision", "fp32")
+    stopwatch = Stopwatch(whole, batch, job.target, engine, precision)
     try:
-        measure(whole)
+        stopwatch(whole)
     except EngineFailure as failure:
-        print(f"prune: {engine} cannot be timed: {failure}")
+        print(f"prune: {stopwatch} cannot be timed: {failure}")
         return None
-    return measure
+    return stopwatch
 
 
-def _checkpoint(name: str, job: Job, wanted: Sequence[StrategyName], teachers: Sequence[Path]) -> Path:
+def _checkpoint(
+    name: str, job: Job, wanted: Sequence[StrategyName], timed: Mapping[str, Any] | None, teachers: Sequence[Path]
+) -> Path:
     """Where exactly this pruning is kept while it lasts: the name stands for its inputs and its code."""
-    settings = (job.prune.model_dump(), job.distillation.model_dump(), job.metric, job.target.model_dump(), wanted)
+    settings = (
+        job.prune.model_dump(),
+        job.distillation.model_dump(),
+        job.metric,
+        job.target.model_dump(),
+        wanted,
+        timed,
+    )
     inputs = [stage_folder(name, "prepare"), *teachers]
     folder = stage_folder(name, "prune").parent / ".prune_checkpoint"
     found = folder / fingerprint(settings, inputs, ("act", "tasks/prune"))

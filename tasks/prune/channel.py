@@ -145,37 +145,40 @@ def _by_sensitivity(
     context: Context,
 ) -> tuple[Gone, str]:
     """How many units of each group go, and why so many."""
-    if settings.target_speedup is not None and context.latency is None:
+    measured = context.speedup
+    if settings.target_speedup is not None and measured is None and context.first_share is None:
         raise InputError(
             "`prune.channel.target_speedup`: the latency cannot be measured on the target's first engine; give "
             "`pruned_ratio` instead"
         )
     with tqdm(total=len(groups), desc="sensitivity", unit="group") as bar:
         curves = measure_curves(model, plan, groups, scores, inputs, context.samples, bar.update)
-    if settings.target_speedup is None or context.latency is None:
-        share = DEFAULT_SHARE if settings.kept_multiply_adds is None else settings.kept_multiply_adds
+    if settings.target_speedup is None or measured is None:
+        share = settings.kept_multiply_adds or context.first_share or DEFAULT_SHARE
         gone = for_cost(groups, curves, costs, share)
         return gone, "chosen layer by layer, where the outputs move least for what is saved"
-    latency, target = context.latency, settings.target_speedup
+    target = settings.target_speedup
 
     def speedup_of(gone: Gone) -> float:
-        # Beside the whole model each time, because the machine may be faster or slower than a minute ago.
         smaller = cut(model, plan, gone, scores, inputs)
-        found = latency(model) / latency(smaller)
+        found = measured(smaller)
         smaller.discard()
         return found
 
-    reached = for_speedup(target, lambda share: for_cost(groups, curves, costs, share), speedup_of)
-    return reached.gone, _told(reached, target)
+    def plan_for(share: float) -> Gone:
+        return for_cost(groups, curves, costs, share)
+
+    reached = for_speedup(target, plan_for, speedup_of, context.first_share)
+    return reached.gone, _told(reached, target, str(measured))
 
 
-def _told(reached: Reached, target: float) -> str:
+def _told(reached: Reached, target: float, where: str) -> str:
     outcome = f"measured {reached.speedup:.2f} times as fast"
     if reached.speedup < target:
         outcome += f", the most that was found, where {target:g} is asked for"
     else:
         outcome += f" ({target:g} is asked for)"
-    return f"{outcome} after {reached.measurements} measurements on the target's first engine"
+    return f"{outcome} after {reached.measurements} measurements on {where}"
 
 
 def _row(group: Group, gone: int, settings: ChannelPrune, context: Context) -> dict[str, Any]:

@@ -17,13 +17,15 @@ class Context:
     Attributes:
         samples: for calibration, unlabelled.
         batch_norms: gamma of the batch norm that was folded into a layer, by the name of its weight; may be empty.
-        latency: seconds of one inference of a model on the target's first engine; None where it cannot be measured.
+        speedup: measures how many times as fast a smaller model is as the whole one; None where it cannot be measured.
+        first_share: of the multiply-adds, with which the search for a speed-up begins; None where nothing is predicted.
         seed: of random numbers.
     """
 
     samples: Samples
     batch_norms: Mapping[str, Array] = field(default_factory=dict)
-    latency: Callable[[InferenceModel], float] | None = None
+    speedup: Callable[[InferenceModel], float] | None = None
+    first_share: float | None = None
     seed: int = 0
 
 

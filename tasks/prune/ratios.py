@@ -198,18 +198,24 @@ class Reached:
     measurements: int
 
 
-def for_speedup(wanted: float, plan_for: Callable[[float], Gone], speedup_of: Callable[[Gone], float]) -> Reached:
-    """The least that must go for a measured speed-up, by bisection of the share of multiply-adds that is left; the
-    fastest that was seen, where none is fast enough.
+def for_speedup(
+    wanted: float,
+    plan_for: Callable[[float], Gone],
+    speedup_of: Callable[[Gone], float],
+    first_share: float | None = None,
+) -> Reached:
+    """The least that must go for a measured speed-up, found over the share of multiply-adds that is left; the fastest
+    that was seen, where none is fast enough.
 
     Args:
         wanted: speed-up over the whole model.
         plan_for: how many units go for a share.
         speedup_of: measures a smaller model.
+        first_share: to begin with; as if all latency were multiply-adds when left out.
     """
-    low, high = LEAST_COST, 1.0
-    share = min(0.95, 1 / wanted)
+    share = min(0.95, 1 / wanted) if first_share is None else first_share
     reached: Reached | None = None
+    slow: Reached | None = None
     fastest: Reached | None = None
     seen: list[Gone] = []
     for number in range(1, MEASUREMENTS + 1):
@@ -221,17 +227,28 @@ def for_speedup(wanted: float, plan_for: Callable[[float], Gone], speedup_of: Ca
         if fastest is None or found.speedup > fastest.speedup:
             fastest = found
         if found.speedup >= wanted:
-            low = share
-            reached = found
+            reached = found if reached is None or found.share > reached.share else reached
             if found.speedup <= wanted * (1 + NEAR_ENOUGH):
                 break
-        else:
-            high = share
-        # The part that does not shrink with the multiply-adds is unknown: halve the interval, near the last result.
-        share = (low + high) / 2 if reached is not None else max(LEAST_COST, share * found.speedup / wanted * 0.95)
+        elif slow is None or found.share < slow.share:
+            slow = found
+        share = _next_share(wanted, reached, slow)
     result = reached or fastest
     assert result is not None
     return Reached(result.gone, result.share, result.speedup, len(seen))
+
+
+def _next_share(wanted: float, fast: Reached | None, slow: Reached | None) -> float:
+    """Between what is fast enough and what is not, as if latency grew with the share on a line; else a little farther
+    than as if it were in proportion to it."""
+    if fast is None:
+        assert slow is not None
+        return max(LEAST_COST, slow.share * slow.speedup / wanted * 0.95)
+    if slow is None or slow.share <= fast.share:
+        return min(fast.share * fast.speedup / wanted, (fast.share + 1) / 2)
+    aim = 1 / (wanted * (1 + NEAR_ENOUGH / 2))
+    part = (aim - 1 / fast.speedup) / (1 / slow.speedup - 1 / fast.speedup)
+    return fast.share + (slow.share - fast.share) * min(max(part, 0.1), 0.9)
 
 
 def first_batch(samples: Samples) -> Mapping[str, Array]:

@@ -29,9 +29,10 @@ def variant(name: str, speedup: float, drop: float) -> dict[str, Any]:
 
 def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key") -> None:
     folder = Path("artifacts/mine")
-    for name in ("select", "options"):
+    for name in ("select", "options", "prune"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    settings = {"prune": {"channel": {"kept_multiply_adds": 0.4}}}
+    settings = {"prune": {"channel": {"target_speedup": 3.15}}}
+    write_json(folder / "prune" / "prune.json", {"kept_multiply_adds": 0.4})
     write_json(folder / "select" / "strategy.json", {"quantize": True, "settings": settings, "strategy": [], "why": ""})
     told = {"chosen": chosen, "of": OF, "open": opened, "verdict": "nothing is left", "predicted_speedup": 3.2}
     write_json(folder / "options" / "options.json", told)
@@ -52,7 +53,7 @@ def test_what_missed_the_budget_is_noted(job: Job) -> None:
     assert (found.key, found.share, found.quantized, found.met) == ("a key", 0.4, True, False)
     assert (found.predicted, found.fastest, found.lost) == (3.2, 2.8, 0.05)
     assert (found.speedup, found.drop, found.latency_ms, found.minutes) == (2.0, 0.001, 5.0, 1.5)
-    assert found.strategy["settings"] == {"prune": {"channel": {"kept_multiply_adds": 0.4}}}
+    assert found.strategy["settings"] == {"prune": {"channel": {"target_speedup": 3.15}}}
 
 
 @pytest.mark.parametrize(

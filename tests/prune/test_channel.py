@@ -132,15 +132,25 @@ def test_a_speed_up_is_reached_by_measuring(model: InferenceModel) -> None:
     total = sum(multiply_adds(model, batch).values())
     measured = []
 
-    def latency(each: InferenceModel) -> float:
-        measured.append(0.5 + 0.5 * sum(multiply_adds(each, batch).values()) / total)
+    def speedup(each: InferenceModel) -> float:
+        measured.append(1 / (0.5 + 0.5 * sum(multiply_adds(each, batch).values()) / total))
         return measured[-1]
 
-    result = channel.prune(model, ChannelPrune(target_speedup=1.4), context(latency=latency))
-    assert 1.4 <= 1 / latency(result.model) < 1.8
+    result = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup))
+    assert 1.4 <= speedup(result.model) < 1.8
     assert "1.4 is asked for" in result.why
-    far = channel.prune(model, ChannelPrune(target_speedup=50), context(latency=latency))
+    far = channel.prune(model, ChannelPrune(target_speedup=50), context(speedup=speedup))
     assert "the most that was found" in far.why
+    measured.clear()
+    near = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup, first_share=0.42))
+    assert speedup(near.model) >= 1.4 and abs(1 / measured[0] - 0.71) < 0.1  # begun with the share that was given
+
+
+def test_where_a_speed_up_cannot_be_measured_the_predicted_share_stays(model: InferenceModel) -> None:
+    batch = {"x": pictures(1, SHAPE)}
+    total = sum(multiply_adds(model, batch).values())
+    result = channel.prune(model, ChannelPrune(target_speedup=2), context(first_share=0.6))
+    assert sum(multiply_adds(result.model, batch).values()) / total == pytest.approx(0.6, abs=0.1)
 
 
 def test_a_speed_up_that_cannot_be_measured_is_refused(model: InferenceModel) -> None:

@@ -159,7 +159,7 @@ def test_where_nothing_is_pruned_it_costs_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (here / "prune" / "model" / "model.pdmodel").read_bytes() == b"one"
     found = told(here, "prune/prune.json")
-    assert not found["pruned"] and found["steps"] == []
+    assert not found["pruned"] and found["steps"] == [] and found["kept_multiply_adds"] == 1
 
 
 def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,8 @@ def _fill(
     # Paddle takes seconds to import, and wrong arguments are told before.
     from tqdm import tqdm
 
-    from tasks.analyze.profile.measure import measure, write
+    from act.written import write
+    from tasks.analyze.profile.measure import measure
     from tasks.analyze.profile.networks import FEED, build
     from tasks.analyze.profile.plan import Plan
 
