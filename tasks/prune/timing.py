@@ -1,0 +1,68 @@
+"""How many times as fast a smaller model is as the whole one in fp32, measured before it is trained.
+
+Training moves weights and not latency, and neither do the ranges of int8: so how much must go for a speed-up is known
+within seconds of each guess.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineProcess
+from act.model import InferenceModel
+from act.params import EngineName, Target
+from act.samples import Array
+from act.written import Written, write
+
+ROUNDS, RUNS, WARM_UP_SECONDS, LIMIT_SECONDS = 7, 20, 1.0, 300
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """Measures one smaller model after the other.
+
+    Args:
+        whole: the model that all are compared with.
+        batch: samples of the target's batch size, batch axis first.
+        engine, precision: what the smaller ones run on and in; the whole one is in fp32.
+    """
+
+    whole: InferenceModel
+    batch: Mapping[str, Array]
+    target: Target
+    engine: EngineName
+    precision: RuntimePrecision = "fp32"
+
+    def __call__(self, smaller: InferenceModel) -> float:
+        """Over the whole model, both measured in turn because the machine may be faster or slower than a minute ago.
+
+        Raises:
+            EngineFailure: the engine cannot run one of them.
+        """
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+            slow = write("whole", self.whole, self.batch, self.engine, ["fp32"], Path(one))
+            fast = write("smaller", smaller, self.batch, self.engine, [self.precision], Path(other))
+            with self._running(slow, "fp32") as before, self._running(fast, self.precision) as after:
+                pairs = ((before, slow), (after, fast))
+                for process, written in pairs:
+                    process.load()
+                    process.warm_up(written.samples, self.target.batch, WARM_UP_SECONDS)
+                rounds = [
+                    [float(np.median(process.time(each.samples, self.target.batch, RUNS))) for process, each in pairs]
+                    for _ in range(ROUNDS)
+                ]
+        # The quickest rounds: what else the machine does only ever adds to them.
+        whole, rest = np.min(rounds, axis=0)
+        return float(whole / rest)
+
+    def __str__(self) -> str:
+        return f"{self.engine} in {self.precision}"
+
+    def _running(self, written: Written, precision: RuntimePrecision) -> EngineProcess:
+        return EngineProcess(self.engine, written.files[precision], precision, self.target.threads, LIMIT_SECONDS)
