@@ -3,7 +3,8 @@
 Part `choice`: of the variants that `benchmarks.latency_model` measured (run it first), each model's fastest is chosen
 by predicted latency alone, from models that did not see it, and compared with the fastest that was measured. Part
 `speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on MNIST, and must give
-each within 10 %, or say that it cannot; with the accuracy that it costs.
+each within 10 %, or say that it cannot; with the accuracy that it costs. More than that is no miss where nothing was
+pruned: int8 is then the least that changes the model, and as fast as it is.
 
 Prints tables, writes `benchmarks/results/strategy.json`, and ends with code 1, naming each figure that was not reached.
 """
@@ -83,11 +84,13 @@ def _speedups(wanted: list[float]) -> tuple[list[dict[str, Any]], list[str]]:
         with tempfile.TemporaryDirectory() as folder:
             row = _ask_for(speedup, Path(folder))
         rows.append(row)
-        given = row["speedup"] >= speedup * (1 - NEAR)
-        if not given and row["reachable"]:
+        over = row["speedup"] / speedup - 1
+        if over < -NEAR and row["reachable"]:
             misses.append(
                 f"{speedup:g} times as fast: {row['speedup']:.2f} is given, and nothing said that it cannot be"
             )
+        if over > NEAR and row["pruned"]:
+            misses.append(f"{speedup:g} times as fast: {row['speedup']:.2f} is given, more was pruned than asked for")
     print(f"\n{'asked for':>10}{'given':>8}{'accuracy':>10}{'fp32':>8}{'tries':>7}  what was done")
     for row in rows:
         accuracy = f"{row['quality']:10.4f}{row['fp32_quality']:8.4f}"
@@ -131,6 +134,7 @@ def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
         "attempts": [{key: each[key] for key in each if key != "strategy"} for each in told["attempts"]],
         "verdict": told["verdict"],
         "reachable": told["reachable"],
+        "pruned": "ChannelPrune" in told["chosen"],
     }
 
 

@@ -142,13 +142,13 @@ class Kernel:
         """Whether it is a convolution, transposed or not."""
         return self.kind in _CONVOLUTIONS
 
-    @property
+    @cached_property
     def computes_in(self) -> str:
         """`int8` where it reads integers of 8 bits, else the precision of what it reads first."""
         first = self.inputs[0].precision if self.inputs else self.output.precision
         return "int8" if first in INTEGERS else first
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """Of a convolution; 1 for others."""
         if self.group is not None:
@@ -158,14 +158,14 @@ class Kernel:
         deep = self.weights and len(self.weights[0]) == spatial + 3
         return self.weights[0][0] if self.convolves and deep else 1
 
-    @property
+    @cached_property
     def channels(self) -> tuple[int, int]:
         """Of what it reads first and of what it makes; the last axis where there is no other."""
         axis = -1 if self.channels_last or len(self.output.shape) < 3 or not self._has_image else 1
         first = self.inputs[0].shape if self.inputs else self.output.shape
         return (_at(first, axis), _at(self.output.shape, axis))
 
-    @property
+    @cached_property
     def image(self) -> tuple[int, int]:
         """Height and width of what it makes, 1 where there is none; of a product its rows and 1."""
         if not self._has_image:
@@ -173,7 +173,7 @@ class Kernel:
         shape = self.output.shape[1:-1] if self.channels_last else self.output.shape[2:]
         return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Values of a window."""
         if self.window:
@@ -198,7 +198,7 @@ class Kernel:
             average, ever = average * met[0] / taps, ever * met[1] / taps
         return average, ever
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Of a convolution or a product; 0 for others."""
         before, after = self.channels
@@ -214,12 +214,12 @@ class Kernel:
             return self.operators.count("MatMul") * longest.values * _at(longest.shape, -2)
         return 0
 
-    @property
+    @cached_property
     def read_bytes(self) -> int:
         """Of activations."""
         return sum(each.bytes for each in self.inputs)
 
-    @property
+    @cached_property
     def weight_bytes(self) -> int:
         """Of constants, in the precision that it computes in."""
         width = 1 if self.computes_in == "int8" else BYTES.get(self.computes_in, 4)

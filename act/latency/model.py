@@ -168,7 +168,10 @@ class _KindModel:
             return base
         limit = np.log(MOST_CORRECTION)
         table = self._features(placed)
-        found = (self._trees.predict(table) + self._smooth.predict(table)) / 2
+        # What the forest's own `predict` does, without its checks of each tree's input, which take most of its time.
+        narrow = table.astype(np.float32)
+        trees = np.mean([tree.tree_.predict(narrow)[:, 0] for tree in self._trees.estimators_], axis=0)
+        found = (trees + self._smooth.predict(table)) / 2
         return base * np.exp(np.clip(found, -limit, limit))
 
 
