@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from act.engines.quiet import Quiet
 from act.samples import Array
 
 # How a model runs, not how it is stored: `bf16` runs fp32 files in bfloat16, `int8+bf16` runs a quantized file with
 # bfloat16 for whatever is not quantized.
 RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16"]
-
-# Of the runs of a profile, the quantile that their kernels are scaled to.
-QUICK = 0.25
 
 Runner = Callable[[Mapping[str, Array]], list[Array]]
 
@@ -74,19 +72,19 @@ class Engine(ABC):
         """
         return []
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
         """The time that each kernel of the loaded model takes, in the order in which they run.
 
         Args:
             feeds: as for `run`.
             runs: how many.
-            before: called before each of them.
+            quiet: tells the moments to make them in.
 
         Returns:
-            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over runs
-            that nothing disturbed, scaled to a quick one), `inputs` (`shape` and `precision` of each activation that it
-            reads), `weights` (the shapes of the constants that it reads, without single values), `operators` (the ONNX
-            types that it was made of, in order), `attributes` (of the ONNX operators: `group`, `strides`,
+            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over the
+            quicker half of the runs that nothing disturbed), `inputs` (`shape` and `precision` of each activation that
+            it reads), `weights` (the shapes of the constants that it reads, without single values), `operators` (the
+            ONNX types that it was made of, in order), `attributes` (of the ONNX operators: `group`, `strides`,
             `kernel_shape`, where they have them) and, where it tells, `names` (as `kernels` gives them); empty where
             the engine does not tell.
         """

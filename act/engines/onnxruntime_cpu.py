@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from act.engines.base import QUICK, Engine, Runner, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.quiet import Quiet
 from act.samples import Array
 
 # Operators of the optimised graph that multiply matrices.
@@ -32,6 +33,7 @@ _FP32 = (
 # What the profiler calls types -> as other engines call them.
 _PRECISIONS = {"float": "f32", "float16": "f16", "uint8": "u8", "int8": "i8", "int32": "i32", "int64": "i64"}
 _KERNEL_EVENT = "_kernel_time"
+_TOGETHER_SECONDS = 0.004  # of runs between two looks for a quiet moment
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf
 _BLOCKED = "_nchwc"
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
@@ -89,7 +91,7 @@ class OnnxRuntime(Engine):
         outputs: list[Array] = session.run(self._output_names, dict(feeds))
         return outputs
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
         """As ONNX Runtime's own profiler tells; the precision is that of what a kernel makes."""
         # Only here: what is timed and whose memory is measured need not know it.
         import onnx
@@ -114,17 +116,24 @@ class OnnxRuntime(Engine):
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = onnxruntime.InferenceSession(str(optimised), options, providers=self._providers)
-            whole = []
-            for _ in range(runs + 1):
-                before()
+            whole: list[float] = []
+
+            def run() -> None:
                 started = time.perf_counter()
                 self._run_in(session, feeds)
                 whole.append(time.perf_counter() - started)
+
+            def burst(count: int) -> range:
+                for _ in range(count):
+                    run()
+                return range(len(whole) - count, len(whole))
+
+            run()  # allocates memory
+            run()
+            undisturbed = quiet.bursts(burst, runs, max(1, int(_TOGETHER_SECONDS / whole[-1])), run)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        # The counters hold whole microseconds, so that the mean of many tells more than their median. The first run
-        # allocates memory; in the slower half something else may have been at work.
-        quick = 1 + np.argsort(whole[1:])[: max(1, runs // 2)]
-        usual = float(np.quantile(whole[1:], QUICK) / np.mean(np.array(whole)[quick]))
+        # The counters hold whole microseconds, so that the mean of many tells more than their median.
+        quick = sorted((place for each in undisturbed for place in each), key=whole.__getitem__)[: max(1, runs // 2)]
         seconds: dict[int, list[float]] = {}
         kernels: dict[int, dict[str, Any]] = {}
         for event in events:
@@ -148,7 +157,7 @@ class OnnxRuntime(Engine):
             place: np.mean(np.array(times)[quick] if len(times) == len(whole) else times)
             for place, times in seconds.items()
         }
-        return [{**kernels[place], "seconds": float(means[place]) * usual} for place in sorted(kernels)]
+        return [{**kernels[place], "seconds": float(means[place])} for place in sorted(kernels)]
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """As ONNX Runtime writes its optimised graph down; weights that each run dequantizes anew are a kind apart."""

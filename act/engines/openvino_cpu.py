@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 import openvino
 
-from act.engines.base import QUICK, Engine, Runner, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.quiet import Quiet
 from act.samples import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
@@ -27,6 +29,8 @@ _CONVERSIONS = ("FakeQuantize",)
 _PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 # Of a convolution that OpenVINO has split off its bias.
 _HELPERS = ("/WithoutBiases",)
+# Counters are read before and after so many seconds of runs; read more often, what they round off would count.
+_TOGETHER_SECONDS = 0.03
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -81,24 +85,15 @@ class OpenVino(Engine):
         compiled = self._core.compile_model(str(self._path), "CPU", settings)
         return [partial(_infer, compiled.create_infer_request()) for _ in range(count)]
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, before: Callable[[], None]) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
-        request = compiled.create_infer_request()
-        request.infer(dict(feeds))
-        first = _counted(request)
-        whole = []
-        for _ in range(runs):
-            before()
-            started = time.perf_counter()
-            request.infer(dict(feeds))
-            whole.append(time.perf_counter() - started)
-        # The counters hold the mean of all runs, the first included, which allocates memory.
-        usual = float(np.quantile(whole, QUICK) / np.mean(whole))
-        seconds = {
-            name: max(0.0, (mean * (runs + 1) - first.get(name, 0.0)) / runs) * usual
-            for name, mean in _counted(request).items()
-        }
+        counters = _Counters(compiled.create_infer_request(), feeds)
+        together = max(1, int(_TOGETHER_SECONDS / counters.run()))
+        bursts = quiet.bursts(counters.burst, runs, together, counters.run)
+        quick = sorted(bursts, key=lambda burst: burst.seconds / burst.runs)[: max(1, len(bursts) // 2)]
+        made = sum(burst.runs for burst in quick)
+        seconds = {name: max(0.0, sum(burst.counted[name] for burst in quick) / made) for name in quick[0].counted}
         # Only here: what is timed and whose memory is measured need not know ONNX.
         import onnx
 
@@ -177,9 +172,42 @@ class OpenVino(Engine):
         }
 
 
-def _counted(request: Any) -> dict[str, float]:
-    """Seconds of each executed node, the mean of all runs so far."""
-    return {entry.node_name: entry.real_time.total_seconds() for entry in request.get_profiling_info()}
+@dataclass(frozen=True)
+class _Burst:
+    """Some runs: how many, their seconds, and those of each executed node in all of them."""
+
+    runs: int
+    seconds: float
+    counted: dict[str, float]
+
+
+class _Counters:
+    """Runs a request whose nodes are counted; what a node took in some of the runs is the difference of two counts.
+
+    The first run, which allocates memory, is made at once.
+    """
+
+    def __init__(self, request: Any, feeds: Mapping[str, Array]) -> None:
+        self._request, self._feeds, self._made = request, dict(feeds), 0
+        self.run()
+
+    def run(self) -> float:
+        """Run once; the seconds that it took."""
+        started = time.perf_counter()
+        self._request.infer(self._feeds)
+        self._made += 1
+        return time.perf_counter() - started
+
+    def burst(self, runs: int) -> _Burst:
+        before = self._counted()
+        seconds = sum(self.run() for _ in range(runs))
+        after = self._counted()
+        return _Burst(runs, seconds, {name: after[name] - before.get(name, 0.0) for name in after})
+
+    def _counted(self) -> dict[str, float]:
+        # The counters hold means of all runs so far.
+        entries = self._request.get_profiling_info()
+        return {entry.node_name: entry.real_time.total_seconds() * self._made for entry in entries}
 
 
 def _listed(names: str) -> list[str]:

@@ -9,8 +9,12 @@ keeps little of a core busy, took only 1.08 times as long.)
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 # Multiplications in the nearest cache: they want what the two halves of a core share.
 _VALUES, _TIMES = 4096, 60
@@ -39,7 +43,7 @@ class Quiet:
     """Tells quiet moments from others, and waits for them.
 
     Attributes:
-        left_seconds: how long may be waited from now on, all waits together.
+        left_seconds: how long may be waited from now on, all waits and all that is done in vain together.
     """
 
     def __init__(self) -> None:
@@ -65,3 +69,30 @@ class Quiet:
                 return
             time.sleep(_PAUSE_SECONDS)
         self.left_seconds = max(0.0, self.left_seconds - (time.perf_counter() - started))
+
+    def bursts(
+        self, burst: Callable[[int], T], runs: int, together: int, warm_up: Callable[[], object] | None = None
+    ) -> list[T]:
+        """What bursts of runs gave that nobody disturbed, or the last ones once there is no time left to wait.
+
+        Args:
+            burst: makes so many runs.
+            runs: how many are wanted in all.
+            together: how many make a burst.
+            warm_up: called before each burst, for looking for a quiet moment puts other things into the caches.
+        """
+        kept: list[T] = []
+        while runs > 0:
+            self.wait()
+            started = time.perf_counter()
+            if warm_up is not None:
+                warm_up()
+            count = min(runs, together)
+            found = burst(count)
+            spent = time.perf_counter() - started
+            if self.is_now() or self.left_seconds <= 0:
+                kept.append(found)
+                runs -= count
+            else:
+                self.left_seconds = max(0.0, self.left_seconds - spent)
+        return kept

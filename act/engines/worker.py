@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +123,16 @@ class Worker:
         feeds = self._feeds(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
         usual = self._run_timed(feeds[first % len(feeds)])
-        deadline = time.perf_counter() + usual * runs * (1 + _MOST_TIMES_LONGER) + _MOST_SECONDS_LONGER
-        seconds: list[float] = []
-        while len(seconds) < runs:
-            self._quiet.left_seconds = max(0.0, deadline - time.perf_counter())
-            self._quiet.wait()
-            together = min(runs - len(seconds), max(1, int(_TOGETHER_SECONDS / usual)))
-            if together > 1:  # looking for a quiet moment put other things into the caches
-                self._run_timed(feeds[(first + len(seconds)) % len(feeds)])
-            taken = [self._run_timed(feeds[(first + len(seconds) + place) % len(feeds)]) for place in range(together)]
-            if self._quiet.is_now() or time.perf_counter() > deadline:
-                seconds += taken
-        return {"seconds": seconds}
+        turn = cycle([*feeds[first % len(feeds) :], *feeds[: first % len(feeds)]])
+        together = max(1, int(_TOGETHER_SECONDS / usual))
+
+        def burst(count: int) -> list[float]:
+            return [self._run_timed(next(turn)) for _ in range(count)]
+
+        self._quiet.left_seconds = usual * runs * _MOST_TIMES_LONGER + _MOST_SECONDS_LONGER
+        warm_up = partial(self._run_timed, feeds[0]) if together > 1 else None
+        taken = self._quiet.bursts(burst, runs, together, warm_up)
+        return {"seconds": [seconds for each in taken for seconds in each]}
 
     def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)
@@ -182,7 +181,7 @@ class Worker:
     def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)[0]
         self._quiet.left_seconds = self._run_timed(feeds) * runs * _MOST_TIMES_LONGER + _MOST_SECONDS_LONGER
-        return {"kernels": self._loaded.profile(feeds, runs, self._quiet.wait)}
+        return {"kernels": self._loaded.profile(feeds, runs, self._quiet)}
 
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()

@@ -71,20 +71,38 @@ def test_without_time_to_wait_nothing_is_forgotten(monkeypatch: pytest.MonkeyPat
 def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = iter([9.0, 2.0, 1.0, 1.1, 1.9, 1.2])  # the first one warms up
 
-    class Gauge:
-        left_seconds = 0.0
-        told = iter([False, True, True, False, True])
+    told = iter([False, True, True, False, True])
+
+    class Gauge(quiet.Quiet):
+        def __init__(self) -> None:
+            self.left_seconds = 0.0
 
         def wait(self) -> None:
             assert self.left_seconds > 0
 
         def is_now(self) -> bool:
-            return next(self.told)
+            return next(told)
 
     monkeypatch.setattr(worker, "Quiet", Gauge)
     monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: next(taken))
     assert worker.Worker("none").time("samples", 1, runs=3, first=0) == {"seconds": [1.0, 1.1, 1.2]}
+
+
+def test_bursts_are_warmed_up_and_made_again_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = made_up(monkeypatch, itertools.repeat(1.0))
+    calls: list[str | int] = []
+
+    def burst(count: int) -> int:
+        calls.append(count)
+        return len(calls)
+
+    found.left_seconds = 100.0
+    assert found.bursts(burst, 5, 2, lambda: calls.append("warm")) == [2, 4, 6]
+    assert calls == ["warm", 2, "warm", 2, "warm", 1]
+    disturbed = made_up(monkeypatch, itertools.cycle([1.0, 1.9]))  # quiet before each burst, and not behind it
+    disturbed.left_seconds = 0.0
+    assert disturbed.bursts(lambda count: count, 3, 2) == [2, 1]
 
 
 def test_a_better_moment_is_what_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:

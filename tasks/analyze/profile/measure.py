@@ -12,8 +12,8 @@ from act.latency.kernel import Kernel, kernels_of
 from act.latency.model import Measured
 from act.written import Written
 
-SECONDS_OF_RUNS = 0.35
-FEWEST_RUNS, MOST_RUNS = 10, 80
+SECONDS_OF_RUNS = 0.2
+FEWEST_RUNS, MOST_RUNS = 8, 50
 # Kernels that together take longer than the whole by this were disturbed, and are measured anew, a few times at most.
 TOO_LONG, MOST_PROFILES = 1.1, 3
 
