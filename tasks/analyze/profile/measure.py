@@ -14,7 +14,8 @@ from act.written import Written
 
 SECONDS_OF_RUNS = 0.2
 FEWEST_RUNS, MOST_RUNS = 8, 50
-# Kernels that together take longer than the whole by this were disturbed, and are measured anew, a few times at most.
+# Kernels that together take longer than the whole by this were disturbed, and are measured anew, a few times at most;
+# what still is longer then is scaled down to the whole.
 TOO_LONG, MOST_PROFILES = 1.1, 3
 
 
@@ -38,7 +39,8 @@ def measure(process: EngineProcess, written: Written, precision: RuntimePrecisio
         if _total(kernels) <= whole * TOO_LONG:
             break
         kernels = min(kernels, kernels_of(process.profile(written.samples, batch, runs)), key=_total)
-    return Measured(written.name, whole, kernels)
+    scale = min(1.0, whole * TOO_LONG / max(_total(kernels), whole))
+    return Measured(written.name, whole, [(kernel, seconds * scale) for kernel, seconds in kernels])
 
 
 def _total(kernels: Sequence[tuple[Kernel, float]]) -> float:
