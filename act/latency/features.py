@@ -78,6 +78,8 @@ def features(kernel: Kernel) -> list[float]:
         *(_fill(within, block) for block in _BLOCKS),
         *(_fill(after, block) for block in _BLOCKS),
         _fill(width, 16),
+        # Some kernels handle odd numbers of channels one by one.
+        *(_log(math.gcd(count, _BLOCKS[-1])) for count in (within, after)),
         float(kernel.taps),
         float(kernel.window[0] if kernel.window else 1),
         float(kernel.window[-1] if kernel.window else 1),

@@ -45,7 +45,8 @@ FEWEST_FOR_TREES = 12
 FEWEST_OF_A_KIND = 8
 # Factors farther than this from the roofline are a mistake of the trees.
 MOST_CORRECTION = 5.0
-_SMEARING = (0.8, 1.25)
+# Convolutions of so few channels are of the model's input, with kernels of their own.
+_PICTURE_CHANNELS = 4
 FOLDS = 5
 WITHIN = 0.9
 _OTHERS = ("", "")
@@ -139,7 +140,6 @@ class _KindModel:
         self._rates = nnls(table / seconds[:, None], np.ones(len(seconds)))[0]
         self._trees: ExtraTreesRegressor | None = None
         self._smooth: Any = None
-        self._smearing = 1.0
         self.error = 0.5
         base = np.maximum(table @ self._rates, SHORTEST_SECONDS)
         if len(placed) >= FEWEST_FOR_TREES:
@@ -150,9 +150,6 @@ class _KindModel:
             self._smooth = make_pipeline(StandardScaler(), SVR(**_SMOOTH)).fit(self._features(placed), wanted)
             missed = self._trees.oob_prediction_ - wanted
             self.error = float(np.sqrt(np.mean(missed**2)))
-            base = base * np.exp(self._trees.oob_prediction_)
-        # A mean of logarithms is the logarithm of less than the mean, and sums are made of means (Duan, 1983).
-        self._smearing = float(np.clip(np.sum(seconds) / np.sum(base), *_SMEARING))
 
     @staticmethod
     def _costs(placed: Sequence[_Placed]) -> Vector:
@@ -163,7 +160,7 @@ class _KindModel:
         return np.array([each.features for each in placed])
 
     def predict(self, placed: Sequence[_Placed]) -> Vector:
-        base = np.maximum(self._costs(placed) @ self._rates, SHORTEST_SECONDS) * self._smearing
+        base = np.maximum(self._costs(placed) @ self._rates, SHORTEST_SECONDS)
         if self._trees is None:
             return base
         limit = np.log(MOST_CORRECTION)
@@ -275,6 +272,8 @@ def _kind(kernel: Kernel) -> tuple[str, str]:
     name = kernel.kind
     if kernel.convolves and kernel.groups > 1:
         name += ", depthwise" if kernel.groups == kernel.channels[0] else ", in groups"
+    elif kernel.convolves and kernel.channels[0] <= _PICTURE_CHANNELS:
+        name += ", of pictures"
     elif "MatMul" in kernel.operators and "Softmax" in kernel.operators:
         name += ", attention"
     return name, kernel.computes_in
