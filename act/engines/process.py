@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydant
 # wrong_output: it answered with NaN or infinity; crash: its process died; timeout: it was killed at its time limit.
 FailureKind = Literal["missing", "unsupported", "error", "wrong_output", "crash", "timeout"]
 
+PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 _LONGEST_CAUSE = 300
 _STDERR_TAIL_BYTES = 8192
@@ -207,7 +208,9 @@ class EngineProcess:
         """
         return WarmUp(**self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds))
 
-    def time(self, samples: Path, batch: int, runs: int, first: int = 0) -> list[float]:
+    def time(
+        self, samples: Path, batch: int, runs: int, first: int = 0, patience: float = PATIENCE_SECONDS
+    ) -> list[float]:
         """Time single inferences.
 
         Args:
@@ -215,13 +218,14 @@ class EngineProcess:
             batch: samples in each run; a batch that has fewer of one shape is filled up by repetition.
             runs: how many inferences, over consecutive batches.
             first: the batch to begin with (counted round), so that variants can be timed on the same batches.
+            patience: seconds that may be waited for the machine to be quiet.
 
         Returns:
             Seconds of each run, from NumPy arrays to NumPy arrays.
         """
-        seconds: list[float] = self._call("time", samples=str(samples.resolve()), batch=batch, runs=runs, first=first)[
-            "seconds"
-        ]
+        seconds: list[float] = self._call(
+            "time", samples=str(samples.resolve()), batch=batch, runs=runs, first=first, patience=patience
+        )["seconds"]
         return seconds
 
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
@@ -275,11 +279,17 @@ class EngineProcess:
             self._call("outputs", samples=str(samples.resolve()), count=count, batch=batch, folder=str(folder))
             return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
 
-    def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
-        """The time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""
-        kernels: list[dict[str, Any]] = self._call("profile", samples=str(samples.resolve()), batch=batch, runs=runs)[
-            "kernels"
-        ]
+    def profile(
+        self, samples: Path, batch: int, runs: int = 20, patience: float = PATIENCE_SECONDS
+    ) -> list[dict[str, Any]]:
+        """The time of each kernel, as `Engine.profile` gives it, on the first batch of the samples.
+
+        Args:
+            patience: as for `time`.
+        """
+        kernels: list[dict[str, Any]] = self._call(
+            "profile", samples=str(samples.resolve()), batch=batch, runs=runs, patience=patience
+        )["kernels"]
         return kernels
 
     def operators(self) -> dict[str, dict[str, Any]]:

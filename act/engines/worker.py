@@ -37,9 +37,9 @@ _FEWEST_IN_WINDOW = 5
 _FEWEST_WARM_UP_RUNS = 2 * _FEWEST_IN_WINDOW
 _SHORTEST_WARM_UP_SECONDS = 0.1
 # Single runs are timed in quiet moments, some together so that looking for those is rare; runs that were disturbed are
-# made again, as long as waiting and repeating take no longer than so many times the runs, and some seconds.
+# made again, as long as waiting and repeating take no longer than so many times the runs, and the caller's patience.
 _TOGETHER_SECONDS = 0.004
-_MOST_TIMES_LONGER, _MOST_SECONDS_LONGER = 2.0, 1.0
+_MOST_TIMES_LONGER = 2.0
 # Runs of each stream before throughput is counted.
 _STREAM_WARM_UP_RUNS = 3
 # Batches kept ready for timing; more would only push the model out of the CPU's caches.
@@ -119,7 +119,7 @@ class Worker:
             "steady": steady,
         }
 
-    def time(self, samples: str, batch: int, runs: int, first: int) -> dict[str, Any]:
+    def time(self, samples: str, batch: int, runs: int, first: int, patience: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
         usual = self._run_timed(feeds[first % len(feeds)])
@@ -129,7 +129,7 @@ class Worker:
         def burst(count: int) -> list[float]:
             return [self._run_timed(next(turn)) for _ in range(count)]
 
-        self._quiet.left_seconds = usual * runs * _MOST_TIMES_LONGER + _MOST_SECONDS_LONGER
+        self._quiet.left_seconds = usual * runs * _MOST_TIMES_LONGER + patience
         warm_up = partial(self._run_timed, feeds[0]) if together > 1 else None
         taken = self._quiet.bursts(burst, runs, together, warm_up)
         return {"seconds": [seconds for each in taken for seconds in each]}
@@ -178,9 +178,9 @@ class Worker:
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
         return {"count": len(rows)}
 
-    def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
+    def profile(self, samples: str, batch: int, runs: int, patience: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)[0]
-        self._quiet.left_seconds = self._run_timed(feeds) * runs * _MOST_TIMES_LONGER + _MOST_SECONDS_LONGER
+        self._quiet.left_seconds = self._run_timed(feeds) * runs * _MOST_TIMES_LONGER + patience
         return {"kernels": self._loaded.profile(feeds, runs, self._quiet)}
 
     def operators(self) -> dict[str, Any]:

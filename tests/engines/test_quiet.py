@@ -86,7 +86,7 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(worker, "Quiet", Gauge)
     monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: next(taken))
-    assert worker.Worker("none").time("samples", 1, runs=3, first=0) == {"seconds": [1.0, 1.1, 1.2]}
+    assert worker.Worker("none").time("samples", 1, runs=3, first=0, patience=1) == {"seconds": [1.0, 1.1, 1.2]}
 
 
 def test_bursts_are_warmed_up_and_made_again_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:

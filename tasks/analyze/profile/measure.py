@@ -14,6 +14,8 @@ from act.written import Written
 
 SECONDS_OF_RUNS = 0.2
 FEWEST_RUNS, MOST_RUNS = 8, 50
+# A neighbour may be at work for seconds, and what is measured here is measured once.
+PATIENCE_SECONDS = 6.0
 # Kernels that together take longer than the whole by this were disturbed, and are measured anew, a few times at most;
 # what still is longer then is scaled down to the whole.
 TOO_LONG, MOST_PROFILES = 1.1, 3
@@ -31,14 +33,14 @@ def measure(process: EngineProcess, written: Written, precision: RuntimePrecisio
     process.load(written.files[precision], precision)
     guess = min(process.time(written.samples, batch, 3))
     runs = int(np.clip(SECONDS_OF_RUNS / max(guess, 1e-6), FEWEST_RUNS, MOST_RUNS))
-    before = process.time(written.samples, batch, runs)
-    kernels = kernels_of(process.profile(written.samples, batch, runs))
-    after = process.time(written.samples, batch, runs)
+    before = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS)
+    kernels = kernels_of(process.profile(written.samples, batch, runs, PATIENCE_SECONDS))
+    after = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS)
     whole = min(float(np.median(before)), float(np.median(after)))
     for _ in range(MOST_PROFILES - 1):
         if _total(kernels) <= whole * TOO_LONG:
             break
-        kernels = min(kernels, kernels_of(process.profile(written.samples, batch, runs)), key=_total)
+        kernels = min(kernels, kernels_of(process.profile(written.samples, batch, runs, PATIENCE_SECONDS)), key=_total)
     scale = min(1.0, whole * TOO_LONG / max(_total(kernels), whole))
     return Measured(written.name, whole, [(kernel, seconds * scale) for kernel, seconds in kernels])
 

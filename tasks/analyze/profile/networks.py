@@ -240,6 +240,8 @@ def _head(rng: random.Random, channels: int, height: int, width: int) -> Block:
         return {"kind": "flat", "sizes": [rng.choice((512, 1024, 4096)), rng.choice((10, 100, 1000))]}
     if rng.random() < 0.15:
         return {"kind": "sequence", "sizes": [rng.choice((97, 1000, 6625))]}
+    if height * width >= 400:
+        return {"kind": "map", "out": rng.choice((16, 24, 64)), "maps": rng.choice((1, 1, 2, 21))}
     sizes = [rng.choice((10, 100, 1000, 1000))]
     return {"kind": "mean", "sizes": [rng.choice((512, 1024, 1280)), *sizes] if rng.random() < 0.3 else sizes}
 
@@ -421,6 +423,12 @@ def _sequence(x: Any, b: Block) -> Any:
     return paddle.nn.functional.softmax(_linear(paddle.transpose(paddle.squeeze(y, 2), [0, 2, 1]), b["sizes"]))
 
 
+def _map(x: Any, b: Block) -> Any:
+    """Four times as high and wide, a value for each class and pixel, as detectors and segmentations end."""
+    y = paddle.nn.functional.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
+    return paddle.nn.functional.sigmoid(paddle.nn.Conv2DTranspose(b["out"], b["maps"], 2, 2)(y))
+
+
 _BUILDERS = {
     "conv": lambda x, b: _conv(x, b["out"], b["k"], b["s"], b["act"]),
     "separable": _separable,
@@ -442,4 +450,5 @@ _BUILDERS = {
     "flat": lambda x, b: _linear(paddle.flatten(x, 1), b["sizes"]),
     "first": lambda x, b: _linear(x[:, 0], b["sizes"]),
     "sequence": _sequence,
+    "map": _map,
 }
