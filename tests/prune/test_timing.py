@@ -1,0 +1,64 @@
+"""How much faster a smaller model is, measured on an engine before it is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from act.engines.process import EngineFailure
+from act.model import InferenceModel
+from act.paddle_setup import paddle
+from act.params import Job, Target, validate
+from act.samples import Ragged, Samples
+from tasks.prune import timing
+from tasks.prune.__main__ import _stopwatch, _with_settings
+from tasks.prune.timing import Stopwatch
+from tests.place import JOB
+from tests.prune.networks import pictures, static
+
+SHAPE = [3, 24, 24]
+
+
+def network(width: int) -> InferenceModel:
+    def layers(x: object) -> object:
+        for _ in range(3):
+            x = paddle.static.nn.conv2d(x, width, 3, padding=1)
+        return x
+
+    return static(layers, SHAPE)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_eighth_of_the_channels_is_faster(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.1)
+    batch = {"x": pictures(1, SHAPE)}
+    stopwatch = Stopwatch(network(256), batch, Target(engines=["openvino"]), "openvino", precision)  # type: ignore[arg-type]
+    # 64 times fewer multiply-adds: enough not to hang on what else the machine does.
+    assert stopwatch(network(32)) > 1.5
+    assert str(stopwatch) == f"openvino in {precision}"
+
+
+def test_what_an_engine_cannot_run_is_told() -> None:
+    model = network(8)
+    with pytest.raises(EngineFailure):
+        Stopwatch(model, {"x": pictures(1, SHAPE)}, Target(engines=["openvino"]), "tensorrt")(model)
+
+
+def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    job = validate(Job, {**JOB, "target": {"engines": ["onnxruntime"], "batch": 4}}, "here")
+    model, samples = network(8), Samples({"x": Ragged.of(list(pictures(2, SHAPE)))})
+    found = _stopwatch(job, samples, model, {})
+    assert isinstance(found, Stopwatch) and (found.engine, found.precision) == ("onnxruntime", "fp32")
+    assert np.shape(found.batch["x"]) == (4, *SHAPE)
+    found = _stopwatch(job, samples, model, {"engine": "openvino", "precision": "int8"})
+    assert isinstance(found, Stopwatch) and str(found) == "openvino in int8"
+    assert _stopwatch(job, samples, model, {"engine": "tensorrt"}) is None
+    assert "cannot be timed" in capsys.readouterr().out
+
+
+def test_what_the_job_says_itself_comes_before_the_strategy() -> None:
+    chosen = {"channel": {"target_speedup": 3.15}}
+    job = validate(Job, JOB, "here")
+    assert _with_settings(job, chosen).prune.channel.target_speedup == 3.15
+    fixed = validate(Job, {**JOB, "prune": {"channel": {"pruned_ratio": 0.5}}}, "here")
+    assert _with_settings(fixed, chosen) == fixed and _with_settings(job, {}) == job
