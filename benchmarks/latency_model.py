@@ -37,7 +37,7 @@ from act.written import write
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import measure
+from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, measure
 from tasks.prune.groups import find_groups
 from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink
@@ -135,7 +135,7 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                     written = write(name, model, batch, engine, PRECISIONS[engine], Path(folder))
                     for precision in PRECISIONS[engine]:
                         try:
-                            measured = measure(process, written, precision)
+                            measured = measure(process, written, precision, patience=LONG_PATIENCE_SECONDS)
                         except EngineFailure as failure:
                             print(f"{name}: {engine} {precision}: {failure}")
                             continue

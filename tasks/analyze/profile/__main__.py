@@ -136,7 +136,7 @@ def _fill(
     from tqdm import tqdm
 
     from act.written import write
-    from tasks.analyze.profile.measure import measure
+    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, measure
     from tasks.analyze.profile.networks import FEED, build
     from tasks.analyze.profile.plan import Plan
 
@@ -159,7 +159,9 @@ def _fill(
                     written = write(network.name, model, batch, engine, kinds, Path(folder))
                     for name, precision, number in missing:
                         try:
-                            row = Row(precision, number, measure(processes.of(number), written, precision))
+                            process = processes.of(number)
+                            found = measure(process, written, precision, patience=LONG_PATIENCE_SECONDS)
+                            row = Row(precision, number, found)
                         except EngineFailure as failure:
                             row = Row(precision, number, Measured(name, 0.0, []), str(failure))
                         table.add(row)
