@@ -28,8 +28,8 @@ RATIOS = (0.25, 0.5, 0.75, 0.875)
 """Shares of a group that are tried, each alone; more than the last is never pruned."""
 
 SAMPLES = 16
-MEASUREMENTS = 6
-NEAR_ENOUGH = 0.02
+MEASUREMENTS = 8
+NEAR_ENOUGH = 0.03
 """Speed beyond the target that is not worth another measurement."""
 
 LEAST_COST = 0.05
@@ -213,9 +213,12 @@ def for_speedup(
         speedup_of: measures a smaller model.
         first_share: to begin with; as if all latency were multiply-adds when left out.
     """
-    share = min(0.95, 1 / wanted) if first_share is None else first_share
+    whole = plan_for(1.0)
+    slow = Reached(whole, 1.0, speedup_of(whole), 0)
+    if slow.speedup >= wanted:
+        return slow
+    share = min(0.95, slow.speedup / wanted) if first_share is None else first_share
     reached: Reached | None = None
-    slow: Reached | None = None
     fastest: Reached | None = None
     seen: list[Gone] = []
     for number in range(1, MEASUREMENTS + 1):
@@ -230,22 +233,21 @@ def for_speedup(
             reached = found if reached is None or found.share > reached.share else reached
             if found.speedup <= wanted * (1 + NEAR_ENOUGH):
                 break
-        elif slow is None or found.share < slow.share:
+        elif found.share < slow.share:
             slow = found
+        if reached is not None and slow.share <= reached.share:
+            break  # what is slower has less to do: they differ by no more than what is uncertain
         share = _next_share(wanted, reached, slow)
     result = reached or fastest
     assert result is not None
     return Reached(result.gone, result.share, result.speedup, len(seen))
 
 
-def _next_share(wanted: float, fast: Reached | None, slow: Reached | None) -> float:
+def _next_share(wanted: float, fast: Reached | None, slow: Reached) -> float:
     """Between what is fast enough and what is not, as if latency grew with the share on a line; else a little farther
     than as if it were in proportion to it."""
     if fast is None:
-        assert slow is not None
         return max(LEAST_COST, slow.share * slow.speedup / wanted * 0.95)
-    if slow is None or slow.share <= fast.share:
-        return min(fast.share * fast.speedup / wanted, (fast.share + 1) / 2)
     aim = 1 / (wanted * (1 + NEAR_ENOUGH / 2))
     part = (aim - 1 / fast.speedup) / (1 / slow.speedup - 1 / fast.speedup)
     return fast.share + (slow.share - fast.share) * min(max(part, 0.1), 0.9)

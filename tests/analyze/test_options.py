@@ -82,10 +82,10 @@ def test_just_as_much_is_pruned_as_the_speed_needs() -> None:
     first = ranked(budget)[0]
     names = [name for name, _ in first.parts]
     assert names == ["ChannelPrune", "QuantPost", "QuantAware", "Distillation"] and first.quantized
-    # 2.5 / (0.1 + 0.9 share) is to be 4 and 5 % more.
-    assert first.share == pytest.approx((2.5 / 4.2 - 0.1) / 0.9, abs=0.015)
+    # 2.5 / (0.1 + 0.9 share) is to be 4 and 3 % more.
+    assert first.share == pytest.approx((2.5 / 4.12 - 0.1) / 0.9, abs=0.015)
     timed = {"engine": "openvino", "precision": "int8", "kept_multiply_adds": first.share}
-    assert first.settings == {"prune": {"channel": {"target_speedup": 4.2}, "timed": timed}}
+    assert first.settings == {"prune": {"channel": {"target_speedup": 4.12}, "timed": timed}}
     assert first.minutes == 15.0 and first.low < first.speedup < first.high
 
 
