@@ -274,8 +274,11 @@ def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget, wanted: 
 
 
 def _slack(option: Option) -> float:
-    """A prediction within its error bar of the target is worth a try; what was measured is not wrong."""
-    return 1.0 if option.share >= 1 else 1 / 0.99
+    """What is wanted and lies within a prediction's error bar is worth a try, where pruning measures before it trains;
+    what was measured is not wrong."""
+    if option.share >= 1 or option.speedup <= 0:
+        return 1.0
+    return option.high / option.speedup if option.aim > 0 else 1 / 0.99
 
 
 def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:

@@ -103,6 +103,13 @@ def test_what_nothing_can_reach_is_said_at_once() -> None:
     assert "no strategy is predicted to be 50 times as fast" in found.why and "the nearest is" in found.why
 
 
+def test_what_the_error_bar_holds_is_tried_since_it_is_measured_before_training() -> None:
+    most = max(option.speedup for option in ranked(Budget(min_speedup=50)))
+    wanted = 1.05 * most  # made-up error bars are a tenth wide
+    found = decide(ranked(Budget(min_speedup=wanted)), [], Budget(min_speedup=wanted), wanted)
+    assert found.reachable and found.option is not None and found.option.speedup < wanted < found.option.high
+
+
 def test_a_model_without_channels_is_never_pruned() -> None:
     assert all(option.share == 1 for option in ranked(Budget(min_speedup=9), can_prune=False))
 
