@@ -120,7 +120,7 @@ def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
     (folder / "latency").symlink_to(ROOT / "latency")
     plain_stages.run(JOB, folder, _print)
     while plain_stages.learn(JOB, folder, _print):
-        plain_stages.run(JOB, folder, _print, begin="select")
+        plain_stages.run_again(JOB, folder, _print)
     manifest = read_json(folder / "deploy" / JOB / "manifest.json")
     told = read_json(folder / "artifacts" / JOB / "options" / "options.json")
     winner = manifest["winner"]

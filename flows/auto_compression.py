@@ -149,7 +149,7 @@ class AutoCompression:
         }
         plain_stages.run(JOB, work, _print, after)
         while plain_stages.learn(JOB, work, _print):
-            plain_stages.run(JOB, work, _print, after, begin="select")
+            plain_stages.run_again(JOB, work, _print, after)
         self._collect(work)
         shutil.rmtree(work)
 

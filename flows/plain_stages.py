@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from flows.run_stage import stream
 
@@ -38,6 +39,7 @@ def run(
     emit: Callable[[str], None],
     after: Mapping[str, Callable[[], None]] | None = None,
     begin: str | None = None,
+    end: str | None = None,
 ) -> None:
     """Run every stage of a job.
 
@@ -46,6 +48,7 @@ def run(
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
         begin: the stage to begin with, where those before it have run already; all are run when left out.
+        end: the last stage to run; all are run when left out.
 
     Raises:
         InputError: a stage found the input wrong.
@@ -53,7 +56,7 @@ def run(
     """
     ordered = commands(job)
     names = list(ordered)
-    for stage in names[names.index(begin) if begin else 0 :]:
+    for stage in names[names.index(begin) if begin else 0 : names.index(end) + 1 if end else None]:
         emit(f"[{names.index(stage) + 1}/{len(names)}] {stage} ...")
         lines, code = _run(ordered[stage], folder, emit)
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -64,6 +67,25 @@ def run(
             raise RuntimeError(f"the stage `{stage}` ended with {code}: {last}; its files are in {folder}")
         if after and stage in after:
             after[stage]()
+
+
+def run_again(
+    job: str, folder: Path, emit: Callable[[str], None], after: Mapping[str, Callable[[], None]] | None = None
+) -> None:
+    """Select anew, and run what comes after it; just the report where the strategy is the one that was carried out.
+
+    Args:
+        folder, emit, after: as for `run`.
+
+    Raises:
+        InputError, RuntimeError: as `run`.
+    """
+    strategy = folder / stage_folder(job, "select") / "strategy.json"
+    before = strategy.read_bytes()
+    run(job, folder, emit, after, "select", "select")
+    names = list(commands(job))
+    same = strategy.read_bytes() == before
+    run(job, folder, emit, after, "report" if same else names[names.index("select") + 1])
 
 
 def learn(job: str, folder: Path, emit: Callable[[str], None]) -> bool:

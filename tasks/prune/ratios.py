@@ -214,14 +214,14 @@ def for_speedup(
         first_share: to begin with; as if all latency were multiply-adds when left out.
     """
     whole = plan_for(1.0)
-    slow = Reached(whole, 1.0, speedup_of(whole), 0)
+    slow = Reached(whole, 1.0, speedup_of(whole), 1)
     if slow.speedup >= wanted:
         return slow
     share = min(0.95, slow.speedup / wanted) if first_share is None else first_share
     reached: Reached | None = None
     fastest: Reached | None = None
     seen: list[Gone] = []
-    for number in range(1, MEASUREMENTS + 1):
+    for number in range(2, MEASUREMENTS + 1):
         gone = plan_for(share)
         if gone in seen:
             break
@@ -240,7 +240,7 @@ def for_speedup(
         share = _next_share(wanted, reached, slow)
     result = reached or fastest
     assert result is not None
-    return Reached(result.gone, result.share, result.speedup, len(seen))
+    return Reached(result.gone, result.share, result.speedup, 1 + len(seen))
 
 
 def _next_share(wanted: float, fast: Reached | None, slow: Reached) -> float:
