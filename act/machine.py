@@ -60,7 +60,7 @@ def memory_bytes() -> int:
 def describe() -> dict[str, Any]:
     """CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "capabilities": capabilities(),
         "memory_bytes": memory_bytes(),
@@ -70,7 +70,8 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """As Linux tells it; the architecture where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

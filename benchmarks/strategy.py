@@ -1,7 +1,8 @@
 """`python -m benchmarks.strategy`: whether the strategy that is chosen is the one that trying all would have found.
 
-Part `choice`: of the variants that `benchmarks.latency_model` measured (run it first), each model's fastest is chosen
-by predicted latency alone, from models that did not see it, and compared with the fastest that was measured. Part
+Part `choice`: of the variants that `benchmarks.latency_model` measured and predicted (run it first), each model's
+fastest is chosen by predicted latency alone, from models that did not see it, and compared with the fastest that was
+measured. Part
 `speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on MNIST, and must give
 each within 10 %, or say that it cannot; with the accuracy that it costs. More than that is no miss where nothing was
 pruned: int8 is then the least that changes the model, and as fast as it is.
@@ -12,9 +13,11 @@ Prints tables, writes `benchmarks/results/strategy.json`, and ends with code 1, 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,11 @@ import yaml
 
 from act import machine
 from act.artifacts import read_json
-from act.errors import exit_on_input_error
-from act.latency.table import Table
+from act.errors import InputError, exit_on_input_error
 from benchmarks import mobilenet
 from benchmarks.bench import ROOT, conclude
-from benchmarks.latency_model import PRECISIONS, TABLES, Case, predict, read_table
+from benchmarks.latency_model import RESULT as MEASURED
+from benchmarks.latency_model import Case
 from benchmarks.training.mobilenet import write_samples
 from flows import plain_stages
 
@@ -42,14 +45,13 @@ def main() -> int:
     """Run the parts; 1 when a figure was not reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.strategy", description="The choice of strategy.")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
-    parser.add_argument("--tables", type=Path, default=TABLES, help="folder of the tables (default: %(default)s)")
     parser.add_argument("--speedups", nargs="+", type=float, default=list(SPEEDUPS), help="(default: 2 3 4)")
     arguments = parser.parse_args()
     results: dict[str, Any] = {"machine": machine.describe()}
     misses: list[str] = []
     with exit_on_input_error():
         if "choice" in arguments.parts:
-            results["choice"], missed = _choice(arguments.tables)
+            results["choice"], missed = _choice()
             misses += missed
         if "speedups" in arguments.parts:
             results["speedups"], missed = _speedups(arguments.speedups)
@@ -57,12 +59,13 @@ def main() -> int:
     return conclude(RESULT, results, misses)
 
 
-def _choice(tables: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _choice() -> tuple[list[dict[str, Any]], list[str]]:
+    if not MEASURED.is_file():
+        raise InputError(f"{MEASURED}: no such file; run `python -m benchmarks.latency_model` first")
     by_model: dict[str, list[Case]] = defaultdict(list)
-    for engine in PRECISIONS:
-        found = Table.read(RESULT.parent / f"latency_{engine}.jsonl")
-        for case in predict(engine, read_table(tables, engine), found):
-            by_model[case.model].append(case)
+    for told in json.loads(MEASURED.read_text(encoding="utf-8"))["cases"]:
+        case = Case(**{each.name: told[each.name] for each in fields(Case)})
+        by_model[case.model].append(case)
     rows, misses = [], []
     print(f"\n{'model':22}{'chosen by prediction':38}{'ms':>8}   {'fastest of all':38}{'ms':>8}{'slower by':>11}")
     for name, cases in by_model.items():

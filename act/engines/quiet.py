@@ -4,15 +4,28 @@ On a shared machine a neighbour on the other half of a core makes everything tak
 or for seconds at a time, and hardly anything that the kernel counts tells of it. A short fixed piece of work does: here
 it took 1.9 times as long then, and otherwise nine times of ten no more than 8 % longer than usual. (A checksum, which
 keeps little of a core busy, took only 1.08 times as long.)
+
+A neighbour may be at work for a minute without a pause, and a process that begins in it would take that for usual. So
+the quickest that was seen on this machine within a day is kept in a file of the user's cache.
+
+Neighbours come to each core by themselves: when each of two was disturbed seven times of eight, both were so only four
+times of five. So what runs on one core may be moved to where it is quiet.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+
+from act import machine
 
 T = TypeVar("T")
 
@@ -20,8 +33,15 @@ T = TypeVar("T")
 _VALUES, _TIMES = 4096, 60
 _FIRST_GAUGES = 40
 # Longer than the best by this, and somebody else is at work.
-_LONGER = 1.25
+_LONGER = 1.15
 _PAUSE_SECONDS = 0.001
+# A best that was kept counts for so long; and only if neighbours can explain how much quicker it is than what is seen.
+_KEPT_SECONDS = 24 * 3600.0
+_MOST_QUICKER = 2.5
+# Written anew when this much better.
+_BETTER = 0.98
+# Where nothing was kept, the first wait first watches the machine, for this share of the time that it may take.
+_WATCHED = 0.5
 
 
 class Work:
@@ -39,36 +59,95 @@ class Work:
         return time.perf_counter() - started
 
 
+class _Cores:
+    """The cores that this process may use, for moving all its threads between them."""
+
+    def __init__(self) -> None:
+        self._allowed = sorted(os.sched_getaffinity(0))
+        self._place = 0
+
+    def next(self) -> None:
+        """Move to the next core alone."""
+        if len(self._allowed) > 1:
+            self._place = (self._place + 1) % len(self._allowed)
+            self._move(self._allowed[self._place : self._place + 1])
+
+    def all(self) -> None:
+        """Use all of them again."""
+        if len(self._allowed) > 1:
+            self._move(self._allowed)
+
+    @staticmethod
+    def _move(cores: Sequence[int]) -> None:
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it may have ended meanwhile
+                os.sched_setaffinity(int(thread.name), cores)
+
+
 class Quiet:
     """Tells quiet moments from others, and waits for them.
 
+    Args:
+        kept: the file that remembers the machine at its quickest; made when it is missing, and none is where it cannot
+            be.
+
     Attributes:
         left_seconds: how long may be waited from now on, all waits and all that is done in vain together.
+        moves: whether what is timed runs on one core, so that it may be moved to a quiet one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Path | None = None) -> None:
         self.left_seconds = 0.0
+        self.moves = False
+        self._cores = _Cores()
+        self._file = kept
         self._work = Work()
         self._best = min(self._work.seconds() for _ in range(_FIRST_GAUGES))
+        self._kept = _read(kept)
+        self._watched = self._kept < math.inf
+        if self._best / _MOST_QUICKER < self._kept:
+            self._best = min(self._best, self._kept)
 
     def is_now(self) -> bool:
-        """Whether the work takes hardly longer than ever."""
-        taken = self._work.seconds()
+        """Whether the work takes hardly longer than ever; the first time it meets the caches of what was run before."""
+        taken = min(self._work.seconds(), self._work.seconds())
         self._best = min(self._best, taken)
+        if self._watched:
+            self._keep()
         return taken <= self._best * _LONGER
 
     def wait(self) -> None:
         """Return at the next quiet moment, or when there is no time left to wait."""
         started = time.perf_counter()
+        if not self._watched and self.left_seconds > 0:
+            self._watch(self.left_seconds * _WATCHED)
         while not self.is_now():
             waited = time.perf_counter() - started
             if waited >= self.left_seconds:
                 if self.left_seconds > 0:  # what was never seen again is not to be waited for each time
                     self._best *= _LONGER
                 self.left_seconds = 0.0
+                self._cores.all()
                 return
+            if self.moves:
+                self._cores.next()
             time.sleep(_PAUSE_SECONDS)
         self.left_seconds = max(0.0, self.left_seconds - (time.perf_counter() - started))
+
+    def _watch(self, seconds: float) -> None:
+        """Look for so long how quick this machine can be."""
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            self._best = min(self._best, self._work.seconds())
+            time.sleep(_PAUSE_SECONDS)
+        self._watched = True
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._best < self._kept * _BETTER:
+            self._kept = self._best
+            if self._file is not None:
+                _write(self._file, self._best)
 
     def bursts(
         self, burst: Callable[[int], T], runs: int, together: int, warm_up: Callable[[], object] | None = None
@@ -81,6 +160,14 @@ class Quiet:
             together: how many make a burst.
             warm_up: called before each burst, for looking for a quiet moment puts other things into the caches.
         """
+        try:
+            return self._bursts(burst, runs, together, warm_up)
+        finally:
+            self._cores.all()
+
+    def _bursts(
+        self, burst: Callable[[int], T], runs: int, together: int, warm_up: Callable[[], object] | None
+    ) -> list[T]:
         kept: list[T] = []
         while runs > 0:
             self.wait()
@@ -96,3 +183,44 @@ class Quiet:
             else:
                 self.left_seconds = max(0.0, self.left_seconds - spent)
         return kept
+
+
+def kept_file() -> Path | None:
+    """Where the user's programs keep such things; None where there is no such place."""
+    try:
+        folder = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return Path(folder) / "act-pipeline" / "quickest.json"
+
+
+def _read(path: Path | None) -> float:
+    """The seconds that are kept for this kind of CPU; infinity where there are none, or none of today."""
+    found = _all(path).get(machine.cpu_name()) if path is not None else None
+    if not isinstance(found, dict):
+        return math.inf
+    seconds, at = found.get("seconds"), found.get("at")
+    if not isinstance(seconds, float) or not isinstance(at, float) or not 0 <= time.time() - at < _KEPT_SECONDS:
+        return math.inf
+    return seconds if seconds > 0 else math.inf
+
+
+def _all(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _write(path: Path, seconds: float) -> None:
+    """Keep it; what cannot be written is no more than not remembered."""
+    told = {**_all(path), machine.cpu_name(): {"seconds": seconds, "at": time.time()}}
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from act.engines.base import Engine, Runner
-from act.engines.quiet import Quiet
+from act.engines.quiet import Quiet, kept_file
 from act.engines.registry import create
 from act.errors import InputError
 from act.quality import scorer
@@ -61,7 +61,7 @@ class Worker:
         self._engine: Engine | None = None
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
-        self._quiet = Quiet()
+        self._quiet = Quiet(kept_file())
 
     def offer(self) -> dict[str, Any]:
         engine = self._create()
@@ -80,7 +80,7 @@ class Worker:
         started = time.perf_counter()
         engine.load(Path(path), wanted, threads)
         seconds = time.perf_counter() - started
-        self._engine = engine
+        self._engine, self._quiet.moves = engine, threads == 1
         return {
             "version": engine.version(),
             "precisions": list(offered),

@@ -50,6 +50,9 @@ _PICTURE_CHANNELS = 4
 FOLDS = 5
 WITHIN = 0.9
 _OTHERS = ("", "")
+# More than these are thinned out, for a support-vector machine takes the square of their number; only of `_OTHERS`
+# there are that many.
+MOST_TO_FIT = 4000
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ class LatencyModel:
             kind = _OTHERS
         if kind not in self._fitted:
             members = self._members[kind] or [each for every in self._members.values() for each in every]
+            members = members[:: math.ceil(len(members) / MOST_TO_FIT)]
             self._fitted[kind] = _KindModel(
                 [each for each, _ in members], np.array([seconds for _, seconds in members])
             )

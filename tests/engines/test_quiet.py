@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from act import machine
 from act.engines import quiet, worker
 
 
-def made_up(monkeypatch: pytest.MonkeyPatch, gauges: Iterable[float]) -> quiet.Quiet:
-    """A machine on which the fixed work takes these seconds, after the first gauges with 1."""
-    given = itertools.chain([1.0] * quiet._FIRST_GAUGES, gauges)
+def made_up(
+    monkeypatch: pytest.MonkeyPatch, gauges: Iterable[float], kept: Path | None = None, watched: bool = True
+) -> quiet.Quiet:
+    """A machine on which the fixed work takes these seconds, after the first gauges with 1; each gauge does it twice.
+
+    Args:
+        kept: the file that remembers.
+        watched: whether the machine was watched already.
+    """
+    given = itertools.chain([1.0] * quiet._FIRST_GAUGES, (gauge for gauge in gauges for _ in range(2)))
     clock = [0.0]
 
     class Clock:
         @staticmethod
         def perf_counter() -> float:
             return clock[0]
+
+        @staticmethod
+        def time() -> float:
+            return time.time()
 
         @staticmethod
         def sleep(seconds: float) -> None:
@@ -35,26 +51,28 @@ def made_up(monkeypatch: pytest.MonkeyPatch, gauges: Iterable[float]) -> quiet.Q
     monkeypatch.setattr(quiet, "_TIMES", 1)
     monkeypatch.setattr(quiet, "time", Clock)
     monkeypatch.setattr(quiet, "np", Work)
-    return quiet.Quiet()
+    found = quiet.Quiet(kept)
+    found._watched = found._watched or watched
+    return found
 
 
 def test_it_returns_at_once_where_it_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(monkeypatch, [1.1])
     found.left_seconds = 100.0
     found.wait()
-    assert found.left_seconds == pytest.approx(98.9)
+    assert found.left_seconds == pytest.approx(100 - 2 * 1.1)
 
 
 def test_it_waits_until_a_neighbour_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(monkeypatch, [2.0, 2.0, 1.9, 1.0, 1.0, 1.9])
     found.left_seconds = 100.0
     found.wait()
-    assert found.left_seconds == pytest.approx(100 - 2 - 2 - 1.9 - 1, abs=0.01)
+    assert found.left_seconds == pytest.approx(100 - 2 * (2 + 2 + 1.9 + 1), abs=0.01)
     assert found.is_now() and not found.is_now()
 
 
 def test_it_waits_no_longer_than_it_may_and_then_takes_things_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = made_up(monkeypatch, itertools.repeat(1.3))
+    found = made_up(monkeypatch, itertools.repeat(1.2))
     found.left_seconds = 10.0
     found.wait()
     assert found.left_seconds == 0.0
@@ -74,8 +92,9 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
     told = iter([False, True, True, False, True])
 
     class Gauge(quiet.Quiet):
-        def __init__(self) -> None:
+        def __init__(self, kept: Path | None) -> None:
             self.left_seconds = 0.0
+            self._cores = quiet._Cores()
 
         def wait(self) -> None:
             assert self.left_seconds > 0
@@ -108,3 +127,72 @@ def test_bursts_are_warmed_up_and_made_again_while_there_is_time(monkeypatch: py
 def test_a_better_moment_is_what_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made_up(monkeypatch, [0.5, 1.0])
     assert found.is_now() and not found.is_now()
+
+
+def test_the_first_gauge_after_something_else_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = iter([1.9, 1.0, 1.9, 1.9])
+    found = made_up(monkeypatch, [])
+    monkeypatch.setattr(found._work, "seconds", lambda: next(given))
+    assert found.is_now() and not found.is_now()
+
+
+def test_a_machine_that_nothing_is_known_of_is_watched_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = tmp_path / "made" / "quickest.json"
+    # A neighbour is at work from before on: its end shows, only behind the first gauges, what the machine can do.
+    found = made_up(monkeypatch, [1.0, 1.0, 0.55, 1.0, 1.0, 0.55, 0.55], kept, watched=False)
+    found.left_seconds = 12.0
+    found.wait()
+    assert found._best == pytest.approx(0.55)
+    assert json.loads(kept.read_text())[machine.cpu_name()]["seconds"] == pytest.approx(0.55)
+    # The next process begins while the neighbour is at work, and knows it.
+    after = made_up(monkeypatch, [1.0, 0.6], kept, watched=False)
+    assert not after.is_now() and after.is_now()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "[1]",
+        "{",
+        json.dumps({machine.cpu_name(): 0.5}),
+        json.dumps({machine.cpu_name(): {"seconds": "0.5", "at": time.time()}}),
+        json.dumps({machine.cpu_name(): {"seconds": -0.5, "at": time.time()}}),
+        json.dumps({machine.cpu_name(): {"seconds": 0.5, "at": time.time() - 2 * 24 * 3600}}),
+        json.dumps({machine.cpu_name(): {"seconds": 0.5, "at": time.time() + 3600}}),
+        json.dumps({machine.cpu_name(): {"seconds": 0.01, "at": time.time()}}),
+        json.dumps({"another CPU": {"seconds": 0.5, "at": time.time()}}),
+    ],
+)
+def test_what_was_kept_counts_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str) -> None:
+    kept = tmp_path / "quickest.json"
+    kept.write_text(told, encoding="utf-8")
+    assert made_up(monkeypatch, [1.0], kept).is_now()
+
+
+def test_where_nothing_can_be_kept_it_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    found = made_up(monkeypatch, itertools.repeat(0.9), tmp_path / "file" / "quickest.json", watched=False)
+    found.left_seconds = 6.0
+    found.wait()
+    assert found._best == pytest.approx(0.9)
+
+
+def test_the_file_is_one_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert quiet.kept_file() == Path("/somewhere/act-pipeline/quickest.json")
+
+
+def test_what_runs_on_one_core_is_moved_to_a_quiet_one_and_freed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 1})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: moves.append(set(cores)))
+    monkeypatch.setattr(Path, "iterdir", lambda _: [Path("7")])
+    found = made_up(monkeypatch, [1.9, 1.9, 1.0, 1.0, 1.9, 1.0, 1.0])
+    found.left_seconds = 100.0
+    found.bursts(lambda count: count, 1, 1)
+    assert moves == [{1, 3}]  # several threads stay where they are
+    moves.clear()
+    found.moves = True
+    found.bursts(lambda count: count, 1, 1)
+    assert moves == [{3}, {1, 3}]
