@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ def stage_folder(job: str, stage: str) -> Path:
 
 @contextmanager
 def replace_folder(final: Path) -> Iterator[Path]:
-    """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not."""
+    """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not.
+
+    Folders above it that had to be made go with it, unless something else is in them by then.
+    """
+    made = [folder for folder in final.parents if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     for kind in ("partial", "old"):
         for leftover in final.parent.glob(f".{final.name}.{kind}-*"):
@@ -46,6 +50,9 @@ def replace_folder(final: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path], rooms: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from act import machine
 from act.engines.base import RuntimePrecision
-from act.engines.process import EngineFailure, EngineProcess
+from act.engines.process import EngineProcess
 from act.errors import InputError, exit_on_input_error
 from act.latency.kernel import Kernel
 from act.latency.model import LatencyModel, Measured
@@ -37,7 +37,7 @@ from act.written import write
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, measure
+from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure
 from tasks.prune.groups import find_groups
 from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink
@@ -133,11 +133,13 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
             for suffix, model in forms.items():
                 with tempfile.TemporaryDirectory() as folder:
                     written = write(name, model, batch, engine, PRECISIONS[engine], Path(folder))
-                    for precision in PRECISIONS[engine]:
-                        try:
-                            measured = measure(process, written, precision, patience=LONG_PATIENCE_SECONDS)
-                        except EngineFailure as failure:
-                            print(f"{name}: {engine} {precision}: {failure}")
+                    ways = [(precision, 1) for precision in PRECISIONS[engine]]
+                    patience, passes = LONG_PATIENCE_SECONDS, MANY_PASSES
+                    for (precision, _), measured in measure(
+                        written, ways, lambda _: process, patience=patience, passes=passes
+                    ).items():
+                        if not isinstance(measured, Measured):
+                            print(f"{name}: {engine} {precision}: {measured}")
                             continue
                         found.add(Row(precision + suffix, 1, measured))
                         print(

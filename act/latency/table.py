@@ -77,6 +77,13 @@ class Row:
     measured: Measured
     failure: str | None = None
 
+    @classmethod
+    def of(cls, name: str, precision: str, threads: int, found: Measured | Exception) -> Row:
+        """What was measured of a network, or why it was not."""
+        if isinstance(found, Measured):
+            return cls(precision, threads, found)
+        return cls(precision, threads, Measured(name, 0.0, []), str(found))
+
     @property
     def key(self) -> tuple[str, str, int]:
         """What is measured once."""

@@ -75,15 +75,9 @@ def _measure(
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
-        for precision in precisions:
-            try:
-                found = measure(process, written, precision, len(next(iter(batch.values()))))
-                row = Row(precision, process.threads, found)
-                told[precision] = {"seconds": found.seconds}
-            except EngineFailure as failure:
-                row = Row(precision, process.threads, Measured(name, 0.0, []), str(failure))
-                told[precision] = {"failure": str(failure)}
-            table.add(row)
-            if row.failure is not None and process.is_over:
-                break
+        ways = [(precision, process.threads) for precision in precisions]
+        size = len(next(iter(batch.values())))
+        for (precision, threads), found in measure(written, ways, lambda _: process, size).items():
+            table.add(Row.of(name, precision, threads, found))
+            told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
     return told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,23 @@ def test_the_rule_is_found_for_kernels_and_for_whole_networks() -> None:
         assert whole.seconds == pytest.approx(wanted, rel=0.1)
         assert whole.measured_share == 0
     assert max(abs(error) for error in cross_validate(networks(30))) < 0.1
+
+
+def test_kernels_that_were_counted_in_a_disturbed_moment_come_to_the_whole() -> None:
+    measured = networks(30)
+    disturbed = [
+        replace(
+            each, kernels=[(kernel, seconds * (1.25 if place % 3 == 0 else 1.0)) for kernel, seconds in each.kernels]
+        )
+        for place, each in enumerate(measured)
+    ]
+    model = LatencyModel(disturbed, errors=())
+    found = [
+        part.seconds / seconds
+        for network in measured
+        for part, (_, seconds) in zip(model.predict_kernels([k for k, _ in network.kernels]), network.kernels)
+    ]
+    assert np.quantile(found, 0.9) < 1.12
 
 
 def test_networks_are_predicted_by_models_that_did_not_see_them() -> None:

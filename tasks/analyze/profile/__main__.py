@@ -136,7 +136,7 @@ def _fill(
     from tqdm import tqdm
 
     from act.written import write
-    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, measure
+    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure
     from tasks.analyze.profile.networks import FEED, build
     from tasks.analyze.profile.plan import Plan
 
@@ -157,16 +157,14 @@ def _fill(
                 with tempfile.TemporaryDirectory() as folder:
                     kinds = list(dict.fromkeys(name for _, name, _ in missing))
                     written = write(network.name, model, batch, engine, kinds, Path(folder))
-                    for name, precision, number in missing:
-                        try:
-                            process = processes.of(number)
-                            found = measure(process, written, precision, patience=LONG_PATIENCE_SECONDS)
-                            row = Row(precision, number, found)
-                        except EngineFailure as failure:
-                            row = Row(precision, number, Measured(name, 0.0, []), str(failure))
-                        table.add(row)
-                        if row.failure is None:
-                            by_name[name].append(row.measured)
+                    ways = [(precision, number) for _, precision, number in missing]
+                    patience, passes = LONG_PATIENCE_SECONDS, MANY_PASSES
+                    for (precision, number), found in measure(
+                        written, ways, processes.of, patience=patience, passes=passes
+                    ).items():
+                        table.add(Row.of(network.name, precision, number, found))
+                        if isinstance(found, Measured):
+                            by_name[network.name].append(found)
                 model.discard()
             bar.update()
     return len(table.rows) - len(done)

@@ -59,9 +59,12 @@ LEAST_WORK, MOST_WORK = 5e6, 5e9
 FEWEST_BLOCKS, MOST_BLOCKS = 8, 24
 MOST_VALUES = 2**23
 FAMILIES = (
-    *("plain", "separable", "inverted", "bottleneck", "basic", "fire", "dense", "inception", "shuffle"),
+    *("plain", "separable", "inverted", "bottleneck", "grouped", "basic", "fire", "dense", "inception", "shuffle"),
     *("pool", "up", "excite", "attention", "gate"),
 )
+# Of blocks whose kind has another name.
+_FAMILY = {"conv": "plain", "tokens": "attention"}
+_GROUPS = (8, 16, 32, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,10 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
         }
     if family == "bottleneck":
         inner = _width(rng, max(8, out // 4 - 8), max(9, out // 2))
-        groups = rng.choice((1, 1, 32, 8)) if inner % 32 == 0 else 1
+        return {"kind": "bottleneck", "out": out, "inner": inner, "s": stride, "groups": 1}
+    if family == "grouped":
+        groups = rng.choice(_GROUPS)
+        inner = max(1, round(out / 2 / groups)) * groups
         return {"kind": "bottleneck", "out": out, "inner": inner, "s": stride, "groups": groups}
     if family == "basic":
         return {"kind": "basic", "out": out, "s": stride}
@@ -191,6 +197,13 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
             "act": rng.choice(("gelu", "swish")),
         }
     return {"kind": "gate", "act": rng.choice(("relu", "hardswish", "swish", "sigmoid", "tanh"))}
+
+
+def family_of(block: Block) -> str:
+    """Which of `FAMILIES` a block is of; of those that begin or end a network its kind."""
+    if block["kind"] == "bottleneck" and block["groups"] > 1:
+        return "grouped"
+    return _FAMILY.get(block["kind"], str(block["kind"]))
 
 
 def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, int, int, float]:

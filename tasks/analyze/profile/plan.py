@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from act.latency.model import Measured, cross_predict
-from tasks.analyze.profile.networks import FAMILIES, Network, draw
+from tasks.analyze.profile.networks import FAMILIES, Network, draw, family_of
 
 ROUND = 16
 # How many times as often as usual a kind of block is drawn, at least and at most.
@@ -52,10 +52,8 @@ class Plan:
             return {}
         of_family: dict[str, list[float]] = defaultdict(list)
         for network in drawn:
-            for family in {block["kind"] for block in network.blocks}:
-                of_family["plain" if family == "conv" else "attention" if family == "tokens" else family] += wrong[
-                    network.name
-                ]
+            for family in {family_of(block) for block in network.blocks}:
+                of_family[family] += wrong[network.name]
         return {
             family: float(np.clip(np.mean(of_family[family]) / usual, RAREST, MOST_OFTEN)) if of_family[family] else 1.0
             for family in FAMILIES
