@@ -39,6 +39,10 @@ SHORTEST_SECONDS = 0.3e-6
 SMALL_WEIGHTS = 64 * 1024
 TREES = 48
 _SMOOTH = {"C": 10.0, "epsilon": 0.02, "gamma": 0.02}
+# Of the mean of both, the machine's share.
+SMOOTH_SHARE = 0.7
+# A kernel's weight in the fit goes with this power of its time: long ones make up the whole, and are measured better.
+WEIGHT_POWER = 0.3
 SEED = 0
 FEWEST_FOR_TREES = 12
 # What does not multiply and is rarer is learned together with all others that do not.
@@ -49,7 +53,6 @@ MOST_CORRECTION = 5.0
 _PICTURE_CHANNELS = 4
 # Kernels' times are changed by no more than this to come to the whole.
 MOST_LEVELLED = 1.3
-LEVEL = True
 FOLDS = 5
 WITHIN = 0.9
 _OTHERS = ("", "")
@@ -143,17 +146,22 @@ class _KindModel:
 
     def __init__(self, placed: Sequence[_Placed], seconds: Vector) -> None:
         table = self._costs(placed)
-        self._rates = nnls(table / seconds[:, None], np.ones(len(seconds)))[0]
+        weights = (seconds / np.median(seconds)) ** WEIGHT_POWER
+        root = np.sqrt(weights)
+        self._rates = nnls(table * (root / seconds)[:, None], root)[0]
         self._trees: ExtraTreesRegressor | None = None
         self._smooth: Any = None
         self.error = 0.5
         base = np.maximum(table @ self._rates, SHORTEST_SECONDS)
         if len(placed) >= FEWEST_FOR_TREES:
             wanted = np.log(seconds / base)
+            features = self._features(placed)
             self._trees = ExtraTreesRegressor(
                 TREES, max_features=1.0, bootstrap=True, oob_score=True, random_state=SEED, n_jobs=1
-            ).fit(self._features(placed), wanted)
-            self._smooth = make_pipeline(StandardScaler(), SVR(**_SMOOTH)).fit(self._features(placed), wanted)
+            ).fit(features, wanted, sample_weight=weights)
+            self._smooth = make_pipeline(StandardScaler(), SVR(**_SMOOTH)).fit(
+                features, wanted, svr__sample_weight=weights
+            )
             missed = self._trees.oob_prediction_ - wanted
             self.error = float(np.sqrt(np.mean(missed**2)))
 
@@ -174,7 +182,7 @@ class _KindModel:
         # What the forest's own `predict` does, without its checks of each tree's input, which take most of its time.
         narrow = table.astype(np.float32)
         trees = np.mean([tree.tree_.predict(narrow)[:, 0] for tree in self._trees.estimators_], axis=0)
-        found = (trees + self._smooth.predict(table)) / 2
+        found = (1 - SMOOTH_SHARE) * trees + SMOOTH_SHARE * self._smooth.predict(table)
         return base * np.exp(np.clip(found, -limit, limit))
 
 
@@ -191,8 +199,7 @@ class LatencyModel:
         if not measured:
             raise ValueError("there is nothing measured to learn from")
         self._left_over = _left_over(measured)
-        if LEVEL:
-            measured = [_levelled(network, self._left_over) for network in measured]
+        measured = [_levelled(network, self._left_over) for network in measured]
         gathered: dict[tuple[Kernel, int], list[float]] = defaultdict(list)
         self._members: dict[tuple[str, str], list[tuple[_Placed, float]]] = defaultdict(list)
         for network in measured:
@@ -277,7 +284,10 @@ def cross_predict(measured: Sequence[Measured], folds: int = FOLDS) -> Iterable[
 
 
 def _kind(kernel: Kernel) -> tuple[str, str]:
-    """What is learned together; one of the engine's kinds is taken apart where it does several things."""
+    """What is learned together; one of the engine's kinds is taken apart where it does several things.
+
+    What does not multiply takes a time that goes with its bytes, in whatever precision, and is learned together.
+    """
     name = kernel.kind
     if kernel.convolves and kernel.groups > 1:
         name += ", depthwise" if kernel.groups == kernel.channels[0] else ", in groups"
@@ -285,7 +295,7 @@ def _kind(kernel: Kernel) -> tuple[str, str]:
         name += ", of pictures"
     elif "MatMul" in kernel.operators and "Softmax" in kernel.operators:
         name += ", attention"
-    return name, kernel.computes_in
+    return name, kernel.computes_in if kernel.multiplies else ""
 
 
 def _whole_costs(total: float, kernels: Sequence[Kernel]) -> npt.NDArray[np.float64]:
