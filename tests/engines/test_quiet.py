@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,25 +150,33 @@ def test_a_machine_that_nothing_is_known_of_is_watched_first(monkeypatch: pytest
     assert not after.is_now() and after.is_now()
 
 
+@pytest.mark.parametrize("told", ["", "[1]", "{", '{"CPU": 0.5}', '{"CPU": {"seconds": 0.5}}', '{"CPU": []}'])
+def test_a_file_that_says_nothing_is_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str
+) -> None:
+    kept = tmp_path / "quickest.json"
+    kept.write_text(told.replace("CPU", machine.cpu_name()), encoding="utf-8")
+    assert made_up(monkeypatch, [1.0], kept).is_now()
+
+
 @pytest.mark.parametrize(
-    "told",
+    ("cpu", "seconds", "hours", "counts"),
     [
-        "",
-        "[1]",
-        "{",
-        json.dumps({machine.cpu_name(): 0.5}),
-        json.dumps({machine.cpu_name(): {"seconds": "0.5", "at": time.time()}}),
-        json.dumps({machine.cpu_name(): {"seconds": -0.5, "at": time.time()}}),
-        json.dumps({machine.cpu_name(): {"seconds": 0.5, "at": time.time() - 2 * 24 * 3600}}),
-        json.dumps({machine.cpu_name(): {"seconds": 0.5, "at": time.time() + 3600}}),
-        json.dumps({machine.cpu_name(): {"seconds": 0.01, "at": time.time()}}),
-        json.dumps({"another CPU": {"seconds": 0.5, "at": time.time()}}),
+        (machine.cpu_name(), 0.5, 1, True),
+        ("another CPU", 0.5, 1, False),
+        (machine.cpu_name(), "0.5", 1, False),
+        (machine.cpu_name(), -0.5, 1, False),
+        (machine.cpu_name(), 0.01, 1, False),
+        (machine.cpu_name(), 0.5, 48, False),
+        (machine.cpu_name(), 0.5, -1, False),
     ],
 )
-def test_what_was_kept_counts_only_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str) -> None:
+def test_what_was_kept_counts_only_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpu: str, seconds: Any, hours: int, counts: bool
+) -> None:
     kept = tmp_path / "quickest.json"
-    kept.write_text(told, encoding="utf-8")
-    assert made_up(monkeypatch, [1.0], kept).is_now()
+    kept.write_text(json.dumps({cpu: {"seconds": seconds, "at": time.time() - hours * 3600}}), encoding="utf-8")
+    assert made_up(monkeypatch, [1.0], kept).is_now() != counts
 
 
 def test_where_nothing_can_be_kept_it_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
