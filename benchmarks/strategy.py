@@ -2,10 +2,9 @@
 
 Part `choice`: of the variants that `benchmarks.latency_model` measured and predicted (run it first), each model's
 fastest is chosen by predicted latency alone, from models that did not see it, and compared with the fastest that was
-measured. Part
-`speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on MNIST, and must give
-each within 10 %, or say that it cannot; with the accuracy that it costs. More than that is no miss where nothing was
-pruned: int8 is then the least that changes the model, and as fast as it is.
+measured. Part `speedups`: the pipeline is asked for 2, 3 and 4 times the speed of fp32 on MobileNetV1, trained on
+MNIST, and must give each within 10 %, or say that it cannot; with the accuracy that it costs. More than that is no miss
+where nothing was pruned: int8 is then the least that changes the model, and as fast as it is.
 
 Prints tables, writes `benchmarks/results/strategy.json`, and ends with code 1, naming each figure that was not reached.
 """

@@ -60,22 +60,25 @@ class Work:
 
 
 class _Cores:
-    """The cores that this process may use, for moving all its threads between them."""
+    """The cores that this process may use now, for moving all its threads between them."""
 
     def __init__(self) -> None:
         self._allowed = sorted(os.sched_getaffinity(0))
         self._place = 0
+        self._moved = False
 
     def next(self) -> None:
         """Move to the next core alone."""
         if len(self._allowed) > 1:
             self._place = (self._place + 1) % len(self._allowed)
             self._move(self._allowed[self._place : self._place + 1])
+            self._moved = True
 
     def all(self) -> None:
         """Use all of them again."""
-        if len(self._allowed) > 1:
+        if self._moved:
             self._move(self._allowed)
+            self._moved = False
 
     @staticmethod
     def _move(cores: Sequence[int]) -> None:
@@ -160,6 +163,7 @@ class Quiet:
             together: how many make a burst.
             warm_up: called before each burst, for looking for a quiet moment puts other things into the caches.
         """
+        self._cores = _Cores()  # whoever started this process may have pinned it meanwhile
         try:
             return self._bursts(burst, runs, together, warm_up)
         finally:

@@ -56,8 +56,8 @@ MOST_LEVELLED = 1.3
 FOLDS = 5
 WITHIN = 0.9
 _OTHERS = ("", "")
-# More than these are thinned out, for a support-vector machine takes the square of their number; only of `_OTHERS`
-# there are that many.
+# More than these are thinned out, for a support-vector machine takes the square of their number; of what does not
+# multiply there may be as many.
 MOST_TO_FIT = 4000
 
 
