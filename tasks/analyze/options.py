@@ -34,6 +34,7 @@ class Option:
         aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
         quantized: whether int8 is made.
         best: engine and precision that is predicted to be the fastest.
+        precisions: those that it can run in there; the fastest of them is what counts in the end.
         latency: predicted there.
         speedup, low, high: over fp32 on the same engine.
         bytes: of the weights, about.
@@ -46,6 +47,7 @@ class Option:
     aim: float
     quantized: bool
     best: tuple[str, str]
+    precisions: tuple[str, ...]
     latency: Latency
     speedup: float
     low: float
@@ -68,8 +70,7 @@ class Option:
         share = {"kept_multiply_adds": round(self.share, 4)}
         if self.aim <= 0:
             return {"prune": {"channel": share}}
-        engine, precision = self.best
-        begin = {"engine": engine, "precision": precision, **share}
+        begin = {"engine": self.best[0], "precisions": list(self.precisions), **share}
         return {"prune": {"channel": {"target_speedup": round(self.aim, 4)}, "timed": begin}}
 
     def to_json(self) -> dict[str, Any]:
@@ -325,6 +326,6 @@ def _option(
     spread = (latency.high / latency.seconds) if latency.seconds else 1.0
     size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
     minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
-    return Option(
-        parts, share, aim, int8, where, latency, speedup, speedup / spread, speedup * spread, int(size), minutes, why
-    )
+    there = tuple(name for engine, name in model.whole if engine == where[0] and name in precisions)
+    low, high = speedup / spread, speedup * spread
+    return Option(parts, share, aim, int8, where, there, latency, speedup, low, high, int(size), minutes, why)

@@ -65,7 +65,7 @@ def _prune(
     """The folder of what is of no more use once the stage has ended, if there is one.
 
     Args:
-        timed: `engine`, `precision` and `kept_multiply_adds` to begin with, of the search for a speed-up, where the
+        timed: `engine`, `precisions` and `kept_multiply_adds` to begin with, of the search for a speed-up, where the
             strategy says them.
     """
     from act.engines.process import EngineFailure
@@ -176,8 +176,8 @@ def _stopwatch(
     size = job.target.batch
     few = next(samples.batches(size))
     batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in few.items()}
-    engine, precision = timed.get("engine", job.target.engines[0]), timed.get("precision", "fp32")
-    stopwatch = Stopwatch(whole, batch, job.target, engine, precision)
+    engine, precisions = timed.get("engine", job.target.engines[0]), timed.get("precisions", ["fp32"])
+    stopwatch = Stopwatch(whole, batch, job.target, engine, precisions)
     try:
         stopwatch(whole)
     except EngineFailure as failure:

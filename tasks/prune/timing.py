@@ -7,7 +7,8 @@ within seconds of each guess.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +31,15 @@ class Stopwatch:
     Args:
         whole: the model that all are compared with.
         batch: samples of the target's batch size, batch axis first.
-        engine, precision: what the smaller ones run on and in; the whole one is in fp32.
+        engine, precisions: what the smaller ones run on and in, where the quickest counts, as in the benchmark that
+            follows; the whole one is in fp32.
     """
 
     whole: InferenceModel
     batch: Mapping[str, Array]
     target: Target
     engine: EngineName
-    precision: RuntimePrecision = "fp32"
+    precisions: Sequence[RuntimePrecision] = ("fp32",)
 
     def __call__(self, smaller: InferenceModel) -> float:
         """Over the whole model, both measured in turn because the machine may be faster or slower than a minute ago.
@@ -45,24 +47,27 @@ class Stopwatch:
         Raises:
             EngineFailure: the engine cannot run one of them.
         """
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-            slow = write("whole", self.whole, self.batch, self.engine, ["fp32"], Path(one))
-            fast = write("smaller", smaller, self.batch, self.engine, [self.precision], Path(other))
-            with self._running(slow, "fp32") as before, self._running(fast, self.precision) as after:
-                pairs = ((before, slow), (after, fast))
-                for process, written in pairs:
-                    process.load()
-                    process.warm_up(written.samples, self.target.batch, WARM_UP_SECONDS)
-                rounds = [
-                    [float(np.median(process.time(each.samples, self.target.batch, RUNS))) for process, each in pairs]
-                    for _ in range(ROUNDS)
-                ]
+        with ExitStack() as stack:
+            one, other = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+            slow = write("whole", self.whole, self.batch, self.engine, ["fp32"], one)
+            fast = write("smaller", smaller, self.batch, self.engine, self.precisions, other)
+            pairs = [
+                (stack.enter_context(self._running(written, precision)), written)
+                for written, precision in ((slow, "fp32"), *((fast, each) for each in self.precisions))
+            ]
+            for process, written in pairs:
+                process.load()
+                process.warm_up(written.samples, self.target.batch, WARM_UP_SECONDS)
+            rounds = [
+                [float(np.median(process.time(each.samples, self.target.batch, RUNS))) for process, each in pairs]
+                for _ in range(ROUNDS)
+            ]
         # The quickest rounds: what else the machine does only ever adds to them.
-        whole, rest = np.min(rounds, axis=0)
-        return float(whole / rest)
+        whole, *rest = np.min(rounds, axis=0)
+        return float(whole / min(rest))
 
     def __str__(self) -> str:
-        return f"{self.engine} in {self.precision}"
+        return f"{self.engine} in {' or '.join(self.precisions)}"
 
     def _running(self, written: Written, precision: RuntimePrecision) -> EngineProcess:
         return EngineProcess(self.engine, written.files[precision], precision, self.target.threads, LIMIT_SECONDS)

@@ -84,7 +84,8 @@ def test_just_as_much_is_pruned_as_the_speed_needs() -> None:
     assert names == ["ChannelPrune", "QuantPost", "QuantAware", "Distillation"] and first.quantized
     # 2.5 / (0.1 + 0.9 share) is to be 4 and 3 % more.
     assert first.share == pytest.approx((2.5 / 4.12 - 0.1) / 0.9, abs=0.015)
-    timed = {"engine": "openvino", "precision": "int8", "kept_multiply_adds": first.share}
+    timed = {"engine": "openvino", "precisions": list(first.precisions), "kept_multiply_adds": first.share}
+    assert first.best[1] == "int8" and {"fp32", "int8"} <= set(first.precisions)
     assert first.settings == {"prune": {"channel": {"target_speedup": 4.12}, "timed": timed}}
     assert first.minutes == 15.0 and first.low < first.speedup < first.high
 
