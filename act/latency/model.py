@@ -45,10 +45,8 @@ SMOOTH_SHARE = 0.7
 WEIGHT_POWER = 0.3
 SEED = 0
 FEWEST_FOR_TREES = 12
-# What does not multiply and is rarer is learned together with all others that do not.
+# What does not multiply and is rarer answers from all others that do not.
 FEWEST_OF_A_KIND = 8
-# Factors farther than this from the roofline are a mistake of the trees.
-MOST_CORRECTION = 5.0
 # Convolutions of so few channels are of the model's input, with kernels of their own.
 _PICTURE_CHANNELS = 4
 # Kernels' times are changed by no more than this to come to the whole.
@@ -151,6 +149,8 @@ class _KindModel:
         self._rates = nnls(table * (root / seconds)[:, None], root)[0]
         self._trees: ExtraTreesRegressor | None = None
         self._smooth: Any = None
+        # Factors farther from the roofline than any that was measured are a mistake.
+        self._farthest = (0.0, 0.0)
         self.error = 0.5
         base = np.maximum(table @ self._rates, SHORTEST_SECONDS)
         if len(placed) >= FEWEST_FOR_TREES:
@@ -164,6 +164,7 @@ class _KindModel:
             )
             missed = self._trees.oob_prediction_ - wanted
             self.error = float(np.sqrt(np.mean(missed**2)))
+            self._farthest = float(np.min(wanted)), float(np.max(wanted))
 
     @staticmethod
     def _costs(placed: Sequence[_Placed]) -> Vector:
@@ -177,13 +178,12 @@ class _KindModel:
         base = np.maximum(self._costs(placed) @ self._rates, SHORTEST_SECONDS)
         if self._trees is None:
             return base
-        limit = np.log(MOST_CORRECTION)
         table = self._features(placed)
         # What the forest's own `predict` does, without its checks of each tree's input, which take most of its time.
         narrow = table.astype(np.float32)
         trees = np.mean([tree.tree_.predict(narrow)[:, 0] for tree in self._trees.estimators_], axis=0)
         found = (1 - SMOOTH_SHARE) * trees + SMOOTH_SHARE * self._smooth.predict(table)
-        return base * np.exp(np.clip(found, -limit, limit))
+        return base * np.exp(np.clip(found, *self._farthest))
 
 
 class LatencyModel:
@@ -225,8 +225,8 @@ class LatencyModel:
                 unknown[_kind(each.kernel)].append(each)
             else:
                 found[each] = KernelPrediction(each.kernel, seconds, 0.0, True)
-        for kind, members in unknown.items():
-            model = self._model_of(kind)
+        for members in unknown.values():
+            model = self._fit(self._answering(members[0].kernel))
             for each, predicted in zip(members, model.predict(members)):
                 found[each] = KernelPrediction(each.kernel, float(predicted), model.error, False)
         return [found[each] for each in placed]
@@ -234,19 +234,27 @@ class LatencyModel:
     def fit_all(self) -> None:
         """Fit every kind of kernel now, and not when the first of its kind is asked for."""
         for kind in self._members:
-            self._model_of(kind)
+            self._fit(kind)
 
-    def _model_of(self, kind: tuple[str, str]) -> _KindModel:
-        members = self._members.get(kind, [])
-        if not members or (len(members) < FEWEST_OF_A_KIND and not members[0][0].kernel.multiplies):
-            kind = _OTHERS
+    def _fit(self, kind: tuple[str, str]) -> _KindModel:
         if kind not in self._fitted:
-            members = self._members[kind] or [each for every in self._members.values() for each in every]
+            members = self._members[kind]
             members = members[:: math.ceil(len(members) / MOST_TO_FIT)]
             self._fitted[kind] = _KindModel(
                 [each for each, _ in members], np.array([seconds for _, seconds in members])
             )
         return self._fitted[kind]
+
+    def _answering(self, kernel: Kernel) -> tuple[str, str]:
+        """A kernel's kind; where too few of it were measured, the one that is most like it."""
+        kind = _kind(kernel)
+        least = 1 if kernel.multiplies else FEWEST_OF_A_KIND
+        if len(self._members.get(kind, ())) >= least:
+            return kind
+        plain = (kernel.kind, kernel.computes_in) if kernel.multiplies else _OTHERS
+        if plain in self._members:
+            return plain
+        return max(self._members, key=lambda each: (each[1] == kind[1], len(self._members[each])))
 
     def predict(self, kernels: Sequence[Kernel]) -> Prediction:
         """The latency of a model that the engine runs as these kernels."""
