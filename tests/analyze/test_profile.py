@@ -12,7 +12,7 @@ import pytest
 from act.errors import InputError
 from act.latency.model import Measured
 from act.latency.table import Table
-from tasks.analyze.profile.__main__ import profile
+from tasks.analyze.profile.__main__ import SEED, profile
 from tasks.analyze.profile.networks import FAMILIES, FEED, Network, build, draw, family_of
 from tasks.analyze.profile.plan import ROUND, Plan
 from tests.latency.made import convolution, rule
@@ -37,7 +37,7 @@ def test_a_kind_of_block_can_be_drawn_more_often() -> None:
 
 def test_drawn_networks_run_with_any_batch() -> None:
     kinds = set()
-    for number in (3, 6, 8, 10, 11):
+    for number in (8, 9, 10, 14):
         network = draw(number, 0)
         network = Network(network.name, (1, 3, *[min(64, side) for side in network.shape[2:]]), network.blocks)
         model = build(network)
@@ -47,7 +47,7 @@ def test_drawn_networks_run_with_any_batch() -> None:
         np.testing.assert_allclose(whole[:1], half, rtol=1e-3, atol=1e-4)
         kinds |= {family_of(block) for block in network.blocks}
         model.discard()
-    assert {"encoder", "inverted", "inception", "dense", "shuffle", "grouped", "plain"} <= kinds
+    assert {"encoder", "inverted", "inception", "dense", "shuffle", "grouped", "map", "sequence"} <= kinds
 
 
 def test_what_was_predicted_worst_is_drawn_more_often() -> None:
@@ -69,16 +69,16 @@ def test_what_was_predicted_worst_is_drawn_more_often() -> None:
 def test_a_profile_goes_on_and_never_measures_twice(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
     table = profile("onnxruntime", path, [1], ["fp32"], 1, 600, show_progress=False)
-    assert [row.key for row in table.rows] == [("drawn 0/0", "fp32", 1)]
+    assert [row.key for row in table.rows] == [(f"drawn {SEED}/0", "fp32", 1)]
     first = path.read_bytes()
     assert profile("onnxruntime", path, [1], ["fp32"], 1, 600, show_progress=False).rows
     assert path.read_bytes() == first
     more = profile("onnxruntime", path, [1], ["fp32", "int8"], 2, 600, show_progress=False)
     assert [row.key for row in more.rows] == [
-        ("drawn 0/0", "fp32", 1),
-        ("drawn 0/0", "int8", 1),
-        ("drawn 0/1", "fp32", 1),
-        ("drawn 0/1", "int8", 1),
+        (f"drawn {SEED}/0", "fp32", 1),
+        (f"drawn {SEED}/0", "int8", 1),
+        (f"drawn {SEED}/1", "fp32", 1),
+        (f"drawn {SEED}/1", "int8", 1),
     ]
     assert path.read_bytes().startswith(first.split(b"\n")[0])
     read = Table.read(path)

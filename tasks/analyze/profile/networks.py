@@ -17,11 +17,17 @@ from act.model import InferenceModel
 from act.paddle_setup import CPU, paddle
 
 Block = dict[str, Any]
+# One for both axes, or each.
+Stride = int | tuple[int, int]
 
 FEED = "x"
 _SIDES = (32, 56, 64, 96, 112, 128, 160, 192, 224, 224, 224, 256, 299, 320)
 # Heights and widths of lines of text.
 _LINES = ((32, 100), (48, 192), (48, 320), (32, 320))
+# What a network tells, classes of a picture, a map of it, the letters of a line of text, and how often it is drawn.
+_PURPOSES = {"classes": 0.6, "map": 0.2, "line": 0.2}
+# A map is made of at least so many pixels.
+_MAP_PIXELS = 1600
 # Channels of well-known models; pruned ones have any number.
 _CHANNELS = (
     *(8, 12, 16, 16, 24, 24, 32, 32, 32, 40, 48, 48, 56, 58, 64, 64, 64, 72, 80, 88, 96, 96, 112, 116, 120, 128, 128),
@@ -93,7 +99,8 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     rng = random.Random(f"{seed}/{number}")
     chances = [max(0.0, (weights or {}).get(family, 1.0)) for family in FAMILIES]
     home = rng.choices(FAMILIES, chances, k=2)  # networks repeat a kind of block
-    shape = (1, 3, *rng.choice(_LINES)) if rng.random() < 0.15 else (1, 3, *[rng.choice(_SIDES)] * 2)
+    purpose = rng.choices(list(_PURPOSES), list(_PURPOSES.values()))[0]
+    shape = (1, 3, *rng.choice(_LINES)) if purpose == "line" else (1, 3, *[rng.choice(_SIDES)] * 2)
     budget = work_left = 2 ** rng.uniform(math.log2(LEAST_WORK), math.log2(MOST_WORK))
     if rng.random() < 0.1:
         return _transformer(number, rng)
@@ -103,22 +110,25 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     activation = rng.choice(_ACTIVATIONS)
     blocks: list[Block] = [{"kind": "conv", "out": channels, "k": kernel, "s": stride, "act": activation}]
     height, width = (-(-side // stride) for side in shape[2:])
+    # Lines of text lose their height first, so that their letters stay apart.
+    halved: Stride = (2, 1) if purpose == "line" and rng.random() < 0.8 else 2
     while len(blocks) < FEWEST_BLOCKS or (len(blocks) < MOST_BLOCKS and work_left > 0):
         family = rng.choice(home) if rng.random() < 0.6 else rng.choices(FAMILIES, chances)[0]
-        shrink = min(height, width) >= 8 and rng.random() < (0.7 if height * width > 3000 else 0.3)
-        block = _block(rng, family, channels, shrink)
+        fits = min(height, width) >= (8 if halved == 2 else 2) and (purpose != "map" or height * width > _MAP_PIXELS)
+        shrink = fits and rng.random() < (0.7 if height * width > 3000 else 0.3)
+        block = _block(rng, family, channels, halved if shrink else 1)
         after, high, wide, work = _follow(block, channels, height, width)
         if after * high * wide > MOST_VALUES or work > max(work_left, 0.1 * budget):
-            if min(height, width) < 8:
+            if not fits:
                 break
-            block = {"kind": "pool", "k": rng.choice((2, 3)), "s": 2, "how": rng.choice(("max", "avg"))}
+            block = {"kind": "pool", "k": rng.choice((2, 3)), "s": halved, "how": rng.choice(("max", "avg"))}
             if rng.random() < 0.5 and channels * height * width < MOST_VALUES / 4:
-                block = {"kind": "separable", "out": channels, "k": 3, "s": 2, "act": activation}
+                block = {"kind": "separable", "out": channels, "k": 3, "s": halved, "act": activation}
             after, high, wide, work = _follow(block, channels, height, width)
         blocks.append(block)
         channels, height, width = after, high, wide
         work_left -= work
-    blocks.append(_head(rng, channels, height, width))
+    blocks.append(_head(rng, purpose, channels, height, width))
     return Network(f"drawn {seed}/{number}", shape, blocks)
 
 
@@ -138,9 +148,9 @@ def _next_width(rng: random.Random, channels: int, shrink: bool) -> int:
     return _width(rng, max(8, int(low)), max(9, min(2048, int(high))))
 
 
-def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Block:
-    act, stride = rng.choice(_ACTIVATIONS), 2 if shrink else 1
-    out = _next_width(rng, channels, shrink)
+def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Block:
+    act = rng.choice(_ACTIVATIONS)
+    out = _next_width(rng, channels, stride != 1)
     if family == "plain":
         return {"kind": "conv", "out": out, "k": rng.choice(_KERNELS), "s": stride, "act": act}
     if family == "separable":
@@ -178,7 +188,7 @@ def _block(rng: random.Random, family: str, channels: int, shrink: bool) -> Bloc
         return {
             "kind": "pool",
             "k": rng.choice((2, 3)),
-            "s": rng.choice((1, 2, 2)),
+            "s": rng.choice((1, stride if stride != 1 else 2)),
             "how": rng.choice(("max", "max", "avg")),
         }
     if family == "up":
@@ -209,7 +219,8 @@ def family_of(block: Block) -> str:
 def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, int, int, float]:
     """Channels, height and width behind a block, and about how many multiply-adds it takes."""
     kind, stride = block["kind"], block.get("s", 1)
-    high, wide = -(-height // stride), -(-width // stride)
+    down, right = stride if isinstance(stride, tuple) else (stride, stride)
+    high, wide = -(-height // down), -(-width // right)
     area, out = high * wide, block.get("out", channels)
     if kind == "conv":
         taps = block["k"] ** 2 if isinstance(block["k"], int) else block["k"][0] * block["k"][1]
@@ -248,13 +259,13 @@ def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, 
     return channels, high, wide, 0.0
 
 
-def _head(rng: random.Random, channels: int, height: int, width: int) -> Block:
+def _head(rng: random.Random, purpose: str, channels: int, height: int, width: int) -> Block:
+    if purpose == "map":
+        return {"kind": "map", "out": rng.choice((16, 24, 64)), "maps": rng.choice((1, 1, 2, 21))}
+    if rng.random() < (0.6 if purpose == "line" else 0.1):
+        return {"kind": "sequence", "sizes": [rng.choice((97, 1000, 6625))]}
     if channels * height * width <= 30_000 and rng.random() < 0.4:
         return {"kind": "flat", "sizes": [rng.choice((512, 1024, 4096)), rng.choice((10, 100, 1000))]}
-    if rng.random() < 0.15:
-        return {"kind": "sequence", "sizes": [rng.choice((97, 1000, 6625))]}
-    if height * width >= 400:
-        return {"kind": "map", "out": rng.choice((16, 24, 64)), "maps": rng.choice((1, 1, 2, 21))}
     sizes = [rng.choice((10, 100, 1000, 1000))]
     return {"kind": "mean", "sizes": [rng.choice((512, 1024, 1280)), *sizes] if rng.random() < 0.3 else sizes}
 
@@ -299,13 +310,13 @@ def _act(x: Any, name: str) -> Any:
     return x if name == "none" else getattr(paddle.nn.functional, name)(x)
 
 
-def _conv(x: Any, out: int, k: Any = 1, s: int = 1, act: str = "relu", groups: int = 1) -> Any:
+def _conv(x: Any, out: int, k: Any = 1, s: Stride = 1, act: str = "relu", groups: int = 1) -> Any:
     padding = k // 2 if isinstance(k, int) else [side // 2 for side in k]
     layer = paddle.nn.Conv2D(x.shape[1], out, k, s, padding, groups=groups)
     return _act(layer(x), act)
 
 
-def _depthwise(x: Any, k: int, s: int, act: str) -> Any:
+def _depthwise(x: Any, k: int, s: Stride, act: str) -> Any:
     return _conv(x, x.shape[1], k, s, act, x.shape[1])
 
 
@@ -324,7 +335,7 @@ def _inverted(x: Any, b: Block) -> Any:
     return x + y if y.shape == x.shape else y
 
 
-def _residual(x: Any, y: Any, stride: int) -> Any:
+def _residual(x: Any, y: Any, stride: Stride) -> Any:
     short = x if y.shape == x.shape else _conv(x, y.shape[1], 1, stride, "none")
     return paddle.nn.functional.relu(y + short)
 
