@@ -33,11 +33,11 @@ from act.latency.model import LatencyModel, Measured
 from act.latency.table import FOLDER, Header, Row, Table, find_table
 from act.model import InferenceModel
 from act.params import EngineName
-from act.written import write
+from act.written import Written, write
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure
+from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, Way, measure_in_turn
 from tasks.prune.groups import find_groups
 from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink
@@ -55,8 +55,8 @@ LEAST_WITHIN = {0.10: 0.90, 0.15: 0.95}
 LEAST_RANKED, APART = 0.95, 1.05
 LONGEST_SECONDS = 0.05
 TIME_LIMIT_SECONDS = 3600.0
-# Minutes apart, for neighbours may be at work for as long.
-SWEEPS = 2
+# Minutes apart, for neighbours may be at work for as long; passes of each over all models in turn.
+SWEEPS, PASSES = 3, 2
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def main() -> int:
             path = RESULT.parent / f"latency_{engine}.jsonl"
             if not arguments.keep:
                 path.unlink(missing_ok=True)
-            for _ in range(arguments.sweeps):
-                _measure(engine, arguments.models, Table.open(path, table.header))
+            if arguments.sweeps > 0:
+                _measure(engine, arguments.models, Table.open(path, table.header), arguments.sweeps)
             tables.append((engine, table, path))
         cases = [case for engine, table, path in tables for case in predict(engine, table, Table.read(path))]
         misses = _report(cases)
@@ -127,31 +127,35 @@ def read_table(folder: Path, engine: EngineName) -> Table:
     return table
 
 
-def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
-    with EngineProcess(engine, Path(), "fp32", 1, TIME_LIMIT_SECONDS) as process, OneByOne(engine) as alone:
-        for name in models:
-            prepared = zoo.prepared(name)
-            whole = prepared.model()
-            batch = next(prepared.calibration().batches(1))
-            forms = {"": whole, PRUNED: _pruned(whole)}
-            for suffix, model in forms.items():
-                with tempfile.TemporaryDirectory() as folder:
-                    written = write(name, model, batch, engine, PRECISIONS[engine], Path(folder))
-                    ways = [(precision, 1) for precision in PRECISIONS[engine]]
-                    patience, passes = LONG_PATIENCE_SECONDS, MANY_PASSES
-                    for (precision, _), measured in measure(
-                        written, ways, lambda _: process, patience=patience, passes=passes
-                    ).items():
-                        if not isinstance(measured, Measured):
-                            print(f"{name}: {engine} {precision}: {measured}")
-                            continue
-                        found.add(Row(precision + suffix, 1, measured))
-                        print(
-                            f"{name:22}{engine:14}{precision + suffix:14}{measured.seconds * 1e3:9.3f} ms", flush=True
-                        )
-            alone.add(found, name, whole, batch)
-            for model in forms.values():
-                model.discard()
+def _measure(engine: EngineName, models: Sequence[str], found: Table, sweeps: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EngineProcess(engine, Path(), "fp32", 1, TIME_LIMIT_SECONDS) as process,
+    ):
+        everything: list[tuple[Written, str, Way]] = []
+        with OneByOne(engine) as alone:
+            for name in models:
+                prepared = zoo.prepared(name)
+                whole = prepared.model()
+                batch = next(prepared.calibration().batches(1))
+                for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
+                    own = Path(folder, name + suffix)
+                    own.mkdir()
+                    written = write(name, model, batch, engine, PRECISIONS[engine], own)
+                    everything += [(written, precision + suffix, (precision, 1)) for precision in PRECISIONS[engine]]
+                    if model is not whole:
+                        model.discard()
+                alone.add(found, name, whole, batch)
+                whole.discard()
+        for _ in range(sweeps):
+            todo = [(written, way) for written, _, way in everything]
+            told = measure_in_turn(todo, lambda _: process, patience=LONG_PATIENCE_SECONDS, passes=PASSES)
+            for (written, variant, _), measured in zip(everything, told):
+                if not isinstance(measured, Measured):
+                    print(f"{written.name}: {engine} {variant}: {measured}")
+                    continue
+                found.add(Row(variant, 1, measured))
+                print(f"{written.name:22}{engine:14}{variant:14}{measured.seconds * 1e3:9.3f} ms", flush=True)
 
 
 def _pruned(model: InferenceModel) -> InferenceModel:

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -29,6 +30,8 @@ NETWORKS = 120
 MINUTES = 13.0
 # Of the networks; another where the rules by which they are drawn are others.
 SEED = 1
+# Networks that are measured in turn, so that a minute lies between the passes over each.
+TOGETHER = 8
 LIMIT_SECONDS = 24 * 3600.0
 ENGINES = ("openvino", "onnxruntime")
 # Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
@@ -137,7 +140,7 @@ def _fill(
     from tqdm import tqdm
 
     from act.written import write
-    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure
+    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure_in_turn
     from tasks.analyze.profile.networks import FEED, build
     from tasks.analyze.profile.plan import Plan
 
@@ -147,27 +150,36 @@ def _fill(
         if row.failure is None:
             by_name[row.measured.name].append(row.measured)
     with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
-        for network in Plan(SEED, by_name).networks(networks):
-            keys = [(network.name, name, number) for number in processes.threads for name in precisions]
-            missing = [key for key in keys if key not in done]
-            if missing and time.monotonic() > deadline:
+        drawn = Plan(SEED, by_name).networks(networks)
+        while group := list(islice(drawn, TOGETHER)):
+            missing = {
+                network.name: [
+                    (name, number)
+                    for number in processes.threads
+                    for name in precisions
+                    if (network.name, name, number) not in done
+                ]
+                for network in group
+            }
+            if any(missing.values()) and time.monotonic() > deadline:
                 break
-            if missing:
-                model = build(network)
-                batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
-                with tempfile.TemporaryDirectory() as folder:
-                    kinds = list(dict.fromkeys(name for _, name, _ in missing))
-                    written = write(network.name, model, batch, engine, kinds, Path(folder))
-                    ways = [(precision, number) for _, precision, number in missing]
-                    patience, passes = LONG_PATIENCE_SECONDS, MANY_PASSES
-                    for (precision, number), found in measure(
-                        written, ways, processes.of, patience=patience, passes=passes
-                    ).items():
-                        table.add(Row.of(network.name, precision, number, found))
-                        if isinstance(found, Measured):
-                            by_name[network.name].append(found)
-                model.discard()
-            bar.update()
+            with tempfile.TemporaryDirectory() as folder:
+                everything = []
+                for place, network in enumerate(group):
+                    if ways := missing[network.name]:
+                        batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
+                        model, kinds = build(network), list(dict.fromkeys(name for name, _ in ways))
+                        own = Path(folder, str(place))
+                        own.mkdir()
+                        written = write(network.name, model, batch, engine, kinds, own)
+                        model.discard()
+                        everything += [(written, way) for way in ways]
+                measured = measure_in_turn(everything, processes.of, patience=LONG_PATIENCE_SECONDS, passes=MANY_PASSES)
+            for (written, (precision, number)), found in zip(everything, measured):
+                table.add(Row.of(written.name, precision, number, found))
+                if isinstance(found, Measured):
+                    by_name[written.name].append(found)
+            bar.update(len(group))
     return len(table.rows) - len(done)
 
 
