@@ -26,8 +26,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from act import machine
+from act.errors import InputError
 
 T = TypeVar("T")
+
+PATIENCE = "ACT_PATIENCE"
+"""Names, in the environment, how patient all measurements are: 1 as usual, 0 never wait (for tests and first looks)."""
 
 # Multiplications in the nearest cache: they want what the two halves of a core share.
 _VALUES, _TIMES = 4096, 60
@@ -187,6 +191,22 @@ class Quiet:
             else:
                 self.left_seconds = max(0.0, self.left_seconds - spent)
         return kept
+
+
+def patience() -> float:
+    """What every time that may be waited is multiplied by.
+
+    Raises:
+        InputError: the environment tells no number from 0 on.
+    """
+    text = os.environ.get(PATIENCE, "1")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise InputError(f"{PATIENCE}={text}: must be a number from 0 (never wait for a quiet machine) on; 1 is usual")
+    return value
 
 
 def kept_file() -> Path | None:

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from act.engines import quiet
 from act.engines.base import Engine, Runner
-from act.engines.quiet import Quiet, kept_file
 from act.engines.registry import create
 from act.errors import InputError
 from act.quality import scorer
@@ -61,7 +61,7 @@ class Worker:
         self._engine: Engine | None = None
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
-        self._quiet = Quiet(kept_file())
+        self._quiet = quiet.Quiet(quiet.kept_file())
 
     def offer(self) -> dict[str, Any]:
         engine = self._create()
@@ -129,7 +129,7 @@ class Worker:
         def burst(count: int) -> list[float]:
             return [self._run_timed(next(turn)) for _ in range(count)]
 
-        self._quiet.left_seconds = usual * runs * _MOST_TIMES_LONGER + patience
+        self._be_patient(usual * runs, patience)
         warm_up = partial(self._run_timed, feeds[0]) if together > 1 else None
         taken = self._quiet.bursts(burst, runs, together, warm_up)
         return {"seconds": [seconds for each in taken for seconds in each]}
@@ -180,8 +180,12 @@ class Worker:
 
     def profile(self, samples: str, batch: int, runs: int, patience: float) -> dict[str, Any]:
         feeds = self._feeds(samples, batch)[0]
-        self._quiet.left_seconds = self._run_timed(feeds) * runs * _MOST_TIMES_LONGER + patience
+        self._be_patient(self._run_timed(feeds) * runs, patience)
         return {"kernels": self._loaded.profile(feeds, runs, self._quiet)}
+
+    def _be_patient(self, seconds: float, patience: float) -> None:
+        """Allow what takes so long to wait for quiet moments, and to be repeated in them."""
+        self._quiet.left_seconds = (seconds * _MOST_TIMES_LONGER + patience) * quiet.patience()
 
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()

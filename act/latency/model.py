@@ -17,6 +17,7 @@ but the table's.
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -156,9 +157,11 @@ class _KindModel:
         if len(placed) >= FEWEST_FOR_TREES:
             wanted = np.log(seconds / base)
             features = self._features(placed)
-            self._trees = ExtraTreesRegressor(
-                TREES, max_features=1.0, bootstrap=True, oob_score=True, random_state=SEED, n_jobs=1
-            ).fit(features, wanted, sample_weight=weights)
+            with warnings.catch_warnings():  # of samples that every tree has seen, for they weigh most: they are few
+                warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores")
+                self._trees = ExtraTreesRegressor(
+                    TREES, max_features=1.0, bootstrap=True, oob_score=True, random_state=SEED, n_jobs=1
+                ).fit(features, wanted, sample_weight=weights)
             self._smooth = make_pipeline(StandardScaler(), SVR(**_SMOOTH)).fit(
                 features, wanted, svr__sample_weight=weights
             )

@@ -15,6 +15,7 @@ import pytest
 
 from act import machine
 from act.engines import quiet, worker
+from act.errors import InputError
 
 
 def made_up(
@@ -103,10 +104,35 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
         def is_now(self) -> bool:
             return next(told)
 
-    monkeypatch.setattr(worker, "Quiet", Gauge)
+    monkeypatch.setattr(quiet, "Quiet", Gauge)
+    monkeypatch.setenv(quiet.PATIENCE, "1")
     monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: next(taken))
     assert worker.Worker("none").time("samples", 1, runs=3, first=0, patience=1) == {"seconds": [1.0, 1.1, 1.2]}
+
+
+def test_the_environment_says_how_patient_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[float] = []
+
+    class Gauge(quiet.Quiet):
+        def __init__(self, kept: Path | None) -> None:
+            self.left_seconds = 0.0
+
+        def bursts(self, *_: Any) -> list[Any]:
+            allowed.append(self.left_seconds)
+            return []
+
+    monkeypatch.setattr(quiet, "Quiet", Gauge)
+    monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
+    monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: 1.0)
+    for share in ("1", "0.5", "0"):
+        monkeypatch.setenv(quiet.PATIENCE, share)
+        worker.Worker("none").time("samples", 1, runs=3, first=0, patience=4)
+    assert allowed == [10.0, 5.0, 0.0]
+    for wrong in ("-1", "inf", "nan", "soon", ""):
+        monkeypatch.setenv(quiet.PATIENCE, wrong)
+        with pytest.raises(InputError, match="ACT_PATIENCE=.*0 .never wait"):
+            quiet.patience()
 
 
 def test_bursts_are_warmed_up_and_made_again_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
