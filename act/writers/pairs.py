@@ -245,13 +245,16 @@ class Planner:
                     self._unite(tensors)
 
     def _are_alike(self, tensors: Iterable[str]) -> bool:
-        """Whether one scale for all of them still clips what activation functions clipped that others take in."""
-        makers = [self._graph.maker(name) for name in tensors]
+        """Whether one scale for all of them, and for what shares theirs already, still clips what activation functions
+        clipped that others take in."""
+        groups = {self._group(name) for name in tensors}
+        names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
+        makers = [self._graph.maker(name) for name in names]
         taken_in = {node.op_type for node in makers if node is not None and node.op_type in self._rules.taken_in}
         return (
             self._rules.hands_on
             or not taken_in
-            or (taken_in == {"Relu"} and all(self._never_negative(name) for name in tensors))
+            or (taken_in == {"Relu"} and all(self._never_negative(name) for name in names))
         )
 
     def _unite(self, names: Iterable[str]) -> None:

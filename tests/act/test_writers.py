@@ -192,6 +192,21 @@ def test_what_is_joined_has_one_scale_and_no_negative_half(engine: EngineName) -
     assert cosine(outputs(written, x), outputs(two_branches(), x)) > 0.999
 
 
+def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> None:
+    model = two_branches()
+    conv, relu, other, _, joined, *rest = model.graph.node
+    pool = helper.make_node("MaxPool", ["r1"], ["p1"], kernel_shape=[1, 1])
+    joined.input[:] = ["p1", "c2"]
+    del model.graph.node[:]
+    model.graph.node.extend([conv, relu, other, pool, joined, *rest])
+    graph = Graph(model)
+    ranges = {**RANGES, "p1": Range(0.0, 8.0), "c2": Range(-9.0, 6.0), "joined": Range(-9.0, 8.0)}
+    plan = Planner(graph, RULES["onnxruntime"], LAYERS, ranges, {}).plan()
+    # With a negative half the pair would not clip what the ReLU does, which would stay, and its convolution in float.
+    assert (plan.steps["r1"].scale, plan.steps["r1"].zero_point) == (pytest.approx(8 / 255), 0)
+    assert plan.steps["p1"] == plan.steps["r1"] and plan.steps["joined"].zero_point > 0
+
+
 def test_pairs_stand_where_each_engine_wants_them() -> None:
     assert planned("onnxruntime")[0].pairs == set(RANGES)
     assert planned("openvino")[0].pairs == {"x", "r1", "r2"}

@@ -103,7 +103,7 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     shape = (1, 3, *rng.choice(_LINES)) if purpose == "line" else (1, 3, *[rng.choice(_SIDES)] * 2)
     budget = work_left = 2 ** rng.uniform(math.log2(LEAST_WORK), math.log2(MOST_WORK))
     if rng.random() < 0.1:
-        return _transformer(number, rng)
+        return _transformer(f"{seed}/{number}", rng)
     channels = _width(rng, 16, 96)
     kernel = rng.choice((3, 3, 3, 7, 5))
     stride = 2 if min(shape[2:]) > 56 else rng.choice((1, 2))
@@ -270,7 +270,7 @@ def _head(rng: random.Random, purpose: str, channels: int, height: int, width: i
     return {"kind": "mean", "sizes": [rng.choice((512, 1024, 1280)), *sizes] if rng.random() < 0.3 else sizes}
 
 
-def _transformer(number: int, rng: random.Random) -> Network:
+def _transformer(name: str, rng: random.Random) -> Network:
     size, heads = rng.choice(
         ((64, 2), (128, 2), (128, 4), (192, 3), (256, 4), (312, 12), (384, 6), (512, 8), (768, 12))
     )
@@ -283,7 +283,7 @@ def _transformer(number: int, rng: random.Random) -> Network:
         *[block] * layers,
         {"kind": "first", "sizes": [rng.choice((2, 10, 1000))]},
     ]
-    return Network(f"drawn transformer {number}", (1, 3, side, side), blocks)
+    return Network(f"drawn transformer {name}", (1, 3, side, side), blocks)
 
 
 def build(network: Network) -> InferenceModel:
