@@ -37,7 +37,7 @@ from act.written import Written, write
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, Way, measure_in_turn
+from tasks.analyze.profile.measure import MANY_TURNS, Way, measure
 from tasks.prune.groups import find_groups
 from tasks.prune.ratios import in_blocks
 from tasks.prune.shrink import key, shrink
@@ -55,8 +55,10 @@ LEAST_WITHIN = {0.10: 0.90, 0.15: 0.95}
 LEAST_RANKED, APART = 0.95, 1.05
 LONGEST_SECONDS = 0.05
 TIME_LIMIT_SECONDS = 3600.0
-# Minutes apart, for neighbours may be at work for as long; passes of each over all models in turn.
-SWEEPS, PASSES = 3, 2
+# Neighbours may be at work for minutes.
+SWEEPS = 2
+# Models that are measured in turn.
+TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def main() -> int:
             path = RESULT.parent / f"latency_{engine}.jsonl"
             if not arguments.keep:
                 path.unlink(missing_ok=True)
-            if arguments.sweeps > 0:
-                _measure(engine, arguments.models, Table.open(path, table.header), arguments.sweeps)
+            for _ in range(arguments.sweeps):
+                _measure(engine, arguments.models, Table.open(path, table.header))
             tables.append((engine, table, path))
         cases = [case for engine, table, path in tables for case in predict(engine, table, Table.read(path))]
         misses = _report(cases)
@@ -127,29 +129,28 @@ def read_table(folder: Path, engine: EngineName) -> Table:
     return table
 
 
-def _measure(engine: EngineName, models: Sequence[str], found: Table, sweeps: int) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        EngineProcess(engine, Path(), "fp32", 1, TIME_LIMIT_SECONDS) as process,
-    ):
-        everything: list[tuple[Written, str, Way]] = []
-        with OneByOne(engine) as alone:
-            for name in models:
-                prepared = zoo.prepared(name)
-                whole = prepared.model()
-                batch = next(prepared.calibration().batches(1))
-                for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
-                    own = Path(folder, name + suffix)
-                    own.mkdir()
-                    written = write(name, model, batch, engine, PRECISIONS[engine], own)
-                    everything += [(written, precision + suffix, (precision, 1)) for precision in PRECISIONS[engine]]
-                    if model is not whole:
-                        model.discard()
-                alone.add(found, name, whole, batch)
-                whole.discard()
-        for _ in range(sweeps):
-            todo = [(written, way) for written, _, way in everything]
-            told = measure_in_turn(todo, lambda _: process, patience=LONG_PATIENCE_SECONDS, passes=PASSES)
+def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
+    def start(path: Path, precision: RuntimePrecision, threads: int) -> EngineProcess:
+        return EngineProcess(engine, path, precision, threads, TIME_LIMIT_SECONDS)
+
+    with OneByOne(engine) as alone:
+        for place in range(0, len(models), TOGETHER):
+            with tempfile.TemporaryDirectory() as folder:
+                everything: list[tuple[Written, str, Way]] = []
+                for name in models[place : place + TOGETHER]:
+                    prepared = zoo.prepared(name)
+                    whole = prepared.model()
+                    batch = next(prepared.calibration().batches(1))
+                    for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
+                        own = Path(folder, name + suffix)
+                        own.mkdir()
+                        written = write(name, model, batch, engine, PRECISIONS[engine], own)
+                        everything += [(written, each + suffix, (each, 1)) for each in PRECISIONS[engine]]
+                        if model is not whole:
+                            model.discard()
+                    alone.add(found, name, whole, batch)
+                    whole.discard()
+                told = measure([(written, way) for written, _, way in everything], start, turns=MANY_TURNS)
             for (written, variant, _), measured in zip(everything, told):
                 if not isinstance(measured, Measured):
                     print(f"{written.name}: {engine} {variant}: {measured}")

@@ -20,8 +20,8 @@ from act.latency.table import Header, Row, Table
 from act.model import InferenceModel
 from act.params import EngineName, Target
 from act.samples import Array
-from act.written import write
-from tasks.analyze.profile.measure import measure
+from act.written import Written, write
+from tasks.analyze.profile.measure import Way, measure
 
 LIMIT_SECONDS = 600
 # Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
@@ -58,7 +58,7 @@ def measure_own(
                     continue
                 wanted = [each for each in offered if each in _WANTED and each in target.precisions]
                 table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
-                told[engine] = _measure(name, model, batch, engine, process, wanted, table, fp32)
+                told[engine] = _measure(name, model, batch, engine, target.threads, wanted, table, fp32)
     return told
 
 
@@ -67,17 +67,20 @@ def _measure(
     model: InferenceModel,
     batch: Mapping[str, Array],
     engine: EngineName,
-    process: EngineProcess,
+    threads: int,
     precisions: Sequence[RuntimePrecision],
     table: Table,
     fp32: onnx.ModelProto,
 ) -> dict[str, Any]:
+    def start(path: Path, precision: RuntimePrecision, number: int) -> EngineProcess:
+        return EngineProcess(engine, path, precision, number, LIMIT_SECONDS)
+
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
-        ways = [(precision, process.threads) for precision in precisions]
+        everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
         size = len(next(iter(batch.values())))
-        for (precision, threads), found in measure(written, ways, lambda _: process, size).items():
+        for (_, (precision, _)), found in zip(everything, measure(everything, start, size)):
             table.add(Row.of(name, precision, threads, found))
             told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
     return told

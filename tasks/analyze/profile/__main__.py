@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import get_args
@@ -30,7 +29,7 @@ NETWORKS = 120
 MINUTES = 13.0
 # Of the networks; another where the rules by which they are drawn are others.
 SEED = 1
-# Networks that are measured in turn, so that a minute lies between the passes over each.
+# Networks that are measured in turn.
 TOGETHER = 8
 LIMIT_SECONDS = 24 * 3600.0
 ENGINES = ("openvino", "onnxruntime")
@@ -71,28 +70,6 @@ def _engine(target: str) -> EngineName:
     return name  # type: ignore[return-value]
 
 
-class _Processes:
-    """The engine in a process for each number of threads; one that crashed is begun anew."""
-
-    def __init__(self, engine: EngineName, threads: list[int]) -> None:
-        self.threads = list(dict.fromkeys(threads))
-        self._engine = engine
-        self._stack = ExitStack()
-        self._live: dict[int, EngineProcess] = {}
-
-    def __enter__(self) -> _Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def of(self, threads: int) -> EngineProcess:
-        if threads not in self._live or self._live[threads].is_over:
-            process = EngineProcess(self._engine, Path(), "fp32", threads, LIMIT_SECONDS)
-            self._live[threads] = self._stack.enter_context(process)
-        return self._live[threads]
-
-
 def profile(
     engine: EngineName,
     path: Path | None,
@@ -111,17 +88,18 @@ def profile(
         InputError: the engine is not here, or the table was measured elsewhere.
     """
     deadline = time.monotonic() + seconds
-    with _Processes(engine, threads) as processes:
+    with EngineProcess(engine, Path(), "fp32") as process:
         try:
-            version, offered = processes.of(threads[0]).offer()
+            version, offered = process.offer()
         except EngineFailure as failure:
             raise InputError(f"--target {engine}/cpu: {failure}") from None
-        wanted = [name for name in offered if name in (precisions or PRECISIONS)]
-        if not wanted:
-            raise InputError(f"--precisions: {engine} has none of {', '.join(precisions or [])} on this machine")
-        header = Header.here(engine, version)
-        table = Table.open(path or FOLDER / file_name(header), header)
-        added = _fill(table, engine, processes, wanted, networks, deadline, show_progress)
+    wanted = [name for name in offered if name in (precisions or PRECISIONS)]
+    if not wanted:
+        raise InputError(f"--precisions: {engine} has none of {', '.join(precisions or [])} on this machine")
+    header = Header.here(engine, version)
+    table = Table.open(path or FOLDER / file_name(header), header)
+    ways = [(name, number) for number in dict.fromkeys(threads) for name in wanted]
+    added = _fill(table, engine, ways, networks, deadline, show_progress)
     _tell(table, added)
     return table
 
@@ -129,8 +107,7 @@ def profile(
 def _fill(
     table: Table,
     engine: EngineName,
-    processes: _Processes,
-    precisions: Sequence[RuntimePrecision],
+    ways: Sequence[tuple[RuntimePrecision, int]],
     networks: int,
     deadline: float,
     show_progress: bool,
@@ -139,8 +116,8 @@ def _fill(
     # Paddle takes seconds to import, and wrong arguments are told before.
     from tqdm import tqdm
 
-    from act.written import write
-    from tasks.analyze.profile.measure import LONG_PATIENCE_SECONDS, MANY_PASSES, measure_in_turn
+    from act.written import Written, write
+    from tasks.analyze.profile.measure import MANY_TURNS, Way, measure
     from tasks.analyze.profile.networks import FEED, build
     from tasks.analyze.profile.plan import Plan
 
@@ -149,34 +126,30 @@ def _fill(
     for row in table.rows:
         if row.failure is None:
             by_name[row.measured.name].append(row.measured)
+
+    def start(path: Path, precision: RuntimePrecision, threads: int) -> EngineProcess:
+        return EngineProcess(engine, path, precision, threads, LIMIT_SECONDS)
+
     with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
         drawn = Plan(SEED, by_name).networks(networks)
         while group := list(islice(drawn, TOGETHER)):
-            missing = {
-                network.name: [
-                    (name, number)
-                    for number in processes.threads
-                    for name in precisions
-                    if (network.name, name, number) not in done
-                ]
-                for network in group
-            }
-            if any(missing.values()) and time.monotonic() > deadline:
-                break
+            everything: list[tuple[Written, Way]] = []
             with tempfile.TemporaryDirectory() as folder:
-                everything = []
                 for place, network in enumerate(group):
-                    if ways := missing[network.name]:
-                        batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
-                        model, kinds = build(network), list(dict.fromkeys(name for name, _ in ways))
+                    missing = [way for way in ways if (network.name, *way) not in done]
+                    if missing and time.monotonic() > deadline:
+                        return len(table.rows) - len(done)
+                    if missing:
                         own = Path(folder, str(place))
                         own.mkdir()
+                        batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
+                        model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in missing))
                         written = write(network.name, model, batch, engine, kinds, own)
                         model.discard()
-                        everything += [(written, way) for way in ways]
-                measured = measure_in_turn(everything, processes.of, patience=LONG_PATIENCE_SECONDS, passes=MANY_PASSES)
-            for (written, (precision, number)), found in zip(everything, measured):
-                table.add(Row.of(written.name, precision, number, found))
+                        everything += [(written, way) for way in missing]
+                measured = measure(everything, start, turns=MANY_TURNS)
+            for (written, (precision, threads)), found in zip(everything, measured):
+                table.add(Row.of(written.name, precision, threads, found))
                 if isinstance(found, Measured):
                     by_name[written.name].append(found)
             bar.update(len(group))

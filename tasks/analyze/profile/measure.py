@@ -1,31 +1,37 @@
 """Measuring networks on an engine: each as a whole, and every kernel that the engine makes of it.
 
-Neighbours are at work for seconds, and the clock of a shared machine changes by a tenth within a minute, so that what
-is measured within a few seconds is the same from time to time within 5 to 15 %. So networks are measured in several
-passes, all of them in turn, and of each the quickest pass counts.
+Neighbours on the machine are at work for seconds, and not all that they take away is seen by whoever looks for quiet
+moments: caches and memory are shared by all cores. The quickest of forty runs in a row was the same an hour later
+within 5 to 15 %; the quickest of a few runs, again and again within a minute or two, within 1 or 2 %. So all networks
+stay loaded, each in a process of its own, and take turns; of each the quickest turn counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from act.engines.base import RuntimePrecision
-from act.engines.process import PATIENCE_SECONDS, EngineFailure, EngineProcess
+from act.engines.process import EngineFailure, EngineProcess
 from act.latency.kernel import Kernel, kernels_of
 from act.latency.model import Measured
 from act.written import Written
 
-SECONDS_OF_RUNS = 0.15
-FEWEST_RUNS, MOST_RUNS = 6, 40
-PASSES = 2
+SECONDS_OF_RUNS = 0.04
+FEWEST_RUNS, MOST_RUNS = 4, 20
+PATIENCE_SECONDS = 0.05
+TURNS = 8
 # For tables, where what is measured once is kept.
-LONG_PATIENCE_SECONDS, MANY_PASSES = 2.0, 3
+MANY_TURNS = 16
 # Not the median: of runs that begin and end in quiet moments some were disturbed in between.
 _QUANTILE = 0.1
-# Kernels that together take longer than the whole by this were disturbed, and are measured anew in the next pass, a few
+# Kernels are counted over more runs, for what is counted is rounded to microseconds.
+_TIMES_MORE = 3
+# Kernels that together take longer than the whole by this were disturbed, and are measured anew in the next turn, a few
 # times at most; what still is longer then is scaled down to the whole.
 TOO_LONG, MOST_PROFILES = 1.1, 3
 
@@ -44,59 +50,49 @@ class _Seen:
 
 
 def measure(
-    written: Written,
-    ways: Sequence[Way],
-    process_of: Callable[[int], EngineProcess],
-    batch: int = 1,
-    patience: float = PATIENCE_SECONDS,
-    passes: int = PASSES,
-) -> dict[Way, Measured | EngineFailure]:
-    """Measure a network in several ways, as `measure_in_turn` does."""
-    found = measure_in_turn([(written, way) for way in ways], process_of, batch, patience, passes)
-    return dict(zip(ways, found))
-
-
-def measure_in_turn(
     everything: Sequence[tuple[Written, Way]],
-    process_of: Callable[[int], EngineProcess],
+    start: Callable[[Path, RuntimePrecision, int], EngineProcess],
     batch: int = 1,
-    patience: float = PATIENCE_SECONDS,
-    passes: int = PASSES,
+    turns: int = TURNS,
 ) -> list[Measured | EngineFailure]:
-    """Measure networks, each in its way, in several passes over all of them.
+    """Measure networks, each in its way.
 
     Args:
-        process_of: gives the engine's process with so many threads; models take each other's place in it.
+        start: makes the engine's process for a file, a precision and a number of threads; as many are there at the
+            same time as there is to measure.
         batch: how many samples at a time.
-        patience: seconds that each of the parts may wait for the machine to be quiet.
-        passes: how often each is timed; the quickest counts.
+        turns: how often each is timed; the quickest counts.
 
     Returns:
         In order, what was measured, or why the engine cannot.
     """
     seen = [_Seen() for _ in everything]
-    for _ in range(passes):
-        for (written, (precision, threads)), found in zip(everything, seen):
-            process = process_of(threads)
-            if found.failure is not None or (process.is_over and found.kernels):
-                continue
-            try:
-                _look_again(found, process, written, precision, batch, patience)
-            except EngineFailure as failure:
-                found.failure = failure
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(start(written.files[precision], precision, threads))
+            for written, (precision, threads) in everything
+        ]
+        for turn in range(turns):
+            for (written, _), process, found in zip(everything, processes, seen):
+                if found.failure is None and not process.is_over:
+                    try:
+                        if turn == 0:
+                            process.load()
+                        _look_again(found, process, written, batch)
+                    except EngineFailure as failure:
+                        # What fails in passing has been measured; what fails always, never.
+                        found.failure = None if found.kernels else failure
     return [found.failure or _measured(written.name, found) for (written, _), found in zip(everything, seen)]
 
 
-def _look_again(
-    found: _Seen, process: EngineProcess, written: Written, precision: RuntimePrecision, batch: int, patience: float
-) -> None:
-    process.load(written.files[precision], precision)
-    guess = min(process.time(written.samples, batch, 3))
+def _look_again(found: _Seen, process: EngineProcess, written: Written, batch: int) -> None:
+    guess = min(found.seconds or process.time(written.samples, batch, 3, patience=0.0))
     runs = int(np.clip(SECONDS_OF_RUNS / max(guess, 1e-6), FEWEST_RUNS, MOST_RUNS))
-    found.seconds.append(float(np.quantile(process.time(written.samples, batch, runs, patience=patience), _QUANTILE)))
+    told = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS)
+    found.seconds.append(float(np.quantile(told, _QUANTILE)))
     disturbed = not found.kernels or _total(found.kernels) > min(found.seconds) * TOO_LONG
     if disturbed and found.profiles < MOST_PROFILES:
-        kernels = kernels_of(process.profile(written.samples, batch, runs, patience))
+        kernels = kernels_of(process.profile(written.samples, batch, runs * _TIMES_MORE))
         found.kernels = min(found.kernels or kernels, kernels, key=_total)
         found.profiles += 1
 
