@@ -7,8 +7,9 @@ from it (scikit-learn): trees know the steps that blocks of channels make, the m
 takes the sum over its fused kernels plus what was measured to be left over: a start, and something for each kernel.
 
 A kernel's weights lie in a nearer cache the less the whole network has of them: a layer of 4 MB took 150 us in a
-network of 17 MB and 300 in one of 32. So the weights of the whole network are a feature of each of its kernels, and a
-measurement answers only for networks of about the same size, unless the kernel has hardly any weights.
+network of 17 MB and 300 in one of 32; and the less a network makes on the way, the nearer is all that it reads again.
+So the weights of the whole network, and these with all that its kernels make, are features of each of its kernels; and
+a measurement answers only for networks of about the same size.
 
 Nothing learned is stored: fitting takes seconds, always gives the same from the same table, and depends on no format
 but the table's.
@@ -118,26 +119,35 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A kernel within a network that has so many bytes of weights."""
+    """A kernel within a network.
+
+    Attributes:
+        around: bytes of all weights of the network.
+        touched: those, and what its kernels make.
+    """
 
     kernel: Kernel
     around: int
+    touched: int
 
     @cached_property
     def features(self) -> list[float]:
-        around = max(1, self.around)
-        return [*features(self.kernel), math.log2(around), math.log2(1 + self.kernel.weight_bytes / around)]
+        around, touched = max(1, self.around), max(1, self.touched)
+        own = math.log2(1 + self.kernel.weight_bytes / around)
+        return [*features(self.kernel), math.log2(around), own, math.log2(touched)]
 
     @property
-    def answers_for(self) -> tuple[Kernel, int]:
+    def answers_for(self) -> tuple[Kernel, int, int]:
         """What is the same for all that this one's measurement answers for."""
         small = self.kernel.weight_bytes < SMALL_WEIGHTS
-        return self.kernel, 0 if small else round(math.log2(max(1, self.around)))
+        around = 0 if small else round(math.log2(max(1, self.around)))
+        return self.kernel, around, round(math.log2(max(1, self.touched)))
 
 
 def _placed(kernels: Sequence[Kernel]) -> list[_Placed]:
     around = sum(kernel.weight_bytes for kernel in kernels)
-    return [_Placed(kernel, around) for kernel in kernels]
+    touched = around + sum(kernel.output.bytes for kernel in kernels)
+    return [_Placed(kernel, around, touched) for kernel in kernels]
 
 
 class _KindModel:
@@ -203,7 +213,7 @@ class LatencyModel:
             raise ValueError("there is nothing measured to learn from")
         self._left_over = _left_over(measured)
         measured = [_levelled(network, self._left_over) for network in measured]
-        gathered: dict[tuple[Kernel, int], list[float]] = defaultdict(list)
+        gathered: dict[tuple[Kernel, int, int], list[float]] = defaultdict(list)
         self._members: dict[tuple[str, str], list[tuple[_Placed, float]]] = defaultdict(list)
         for network in measured:
             placed = _placed([kernel for kernel, _ in network.kernels])

@@ -25,12 +25,17 @@ def test_what_was_measured_answers_from_the_table() -> None:
     assert not other.measured and other.error > 0
 
 
-def test_a_measurement_answers_for_networks_of_about_the_same_weights_only() -> None:
+def test_a_measurement_answers_for_networks_of_about_the_same_size_only() -> None:
     large, small = convolution(512, 512, 14), convolution(8, 8, 14)
-    around = [convolution(512, 512, 7)] * 20
     model = LatencyModel([*networks(6), Measured("alone", 1e-3, [(large, 7e-4), (small, 1e-5)])], errors=())
-    assert [each.measured for each in model.predict_kernels([large, small])] == [True, True]
-    assert [each.measured for each in model.predict_kernels([*around, large, small])[-2:]] == [False, True]
+
+    def measured(*others: Kernel) -> list[bool]:
+        return [each.measured for each in model.predict_kernels([large, small, *others])[:2]]
+
+    assert measured() == measured(convolution(8, 8, 7)) == [True, True]
+    # What it has in weights, and what it makes on the way.
+    assert measured(*[convolution(512, 512, 7)] * 20) == [False, False]
+    assert measured(*[convolution(8, 64, 112)] * 20) == [False, False]
 
 
 def test_the_rule_is_found_for_kernels_and_for_whole_networks() -> None:
