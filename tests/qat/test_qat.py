@@ -33,7 +33,7 @@ from act.training import build, distillation, trainable_weights
 from tasks.qat.layers import narrowed
 from tasks.qat.plan import decide, keep
 from tasks.qat.train import train
-from tests.models import noise, normalised_classifier
+from tests.models import first_layers, noise, normalised_classifier
 from tests.place import JOB
 
 CHECKOUT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ SETTINGS = Qat(evaluations_per_epoch=1, epochs=2, batch_size=4, learning_rate=1e
 
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    return normalised_classifier()
+    return first_layers(normalised_classifier(), 20)
 
 
 @pytest.fixture(scope="module")
