@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.models import CLASSIFIER, noise
+from act.model import InferenceModel
+from tests.models import CLASSIFIER, first_layers, noise
 
 CHECKOUT = Path(__file__).parents[1]
 JOB: dict[str, Any] = {
@@ -47,6 +48,12 @@ class Place:
         np.savez(folder / "data" / "calibration.npz", x=noise(2))
         np.savez(folder / "data" / "evaluation.npz", x=noise(3, seed=1), label=np.array([0, 1, 0]))
         shutil.copytree(CHECKOUT / "examples", folder / "examples")
+
+    def shorten(self, layers: int) -> None:
+        """Take the classifier's first layers only, for stages whose time goes with the square of their number."""
+        shutil.rmtree(self.folder / "model")
+        (self.folder / "model").mkdir()
+        first_layers(InferenceModel.load(CLASSIFIER), layers).save(self.folder / "model")
 
     def write(self) -> None:
         """Write the settings."""

@@ -36,6 +36,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The artefacts of a job whose channels are pruned, then two of every four weights, and which is then quantized and
     trained."""
     place = Place(tmp_path_factory.mktemp("pruned"))
+    place.shorten(24)
     training = {"epochs": 1, "batch_size": 2}
     place.job |= {
         "strategy": ["ChannelPrune", "ASPPrune", "QuantPost", "QuantAware"],
@@ -66,7 +67,7 @@ def test_the_saved_model_is_smaller_and_has_the_pattern(chain: Path) -> None:
     assert sizes[1] < 0.75 * sizes[0]
     assert [step["name"] for step in found["steps"]] == ["ChannelPrune", "ASPPrune"]
     axes = {layer.weight: layer.axis for layer in sparse_layers(pruned)}
-    assert len(found["sparse"]) > 15
+    assert len(found["sparse"]) > 5
     for name, each in found["sparse"].items():
         assert has_two_of_four(pruned.weight(name), axes[name])
         assert each == {"zeros": pytest.approx(0.5), "pattern": "2:4"}
@@ -85,7 +86,7 @@ def test_batch_norms_are_known_by_the_weights_that_they_went_into(chain: Path) -
     model = InferenceModel.load(chain / "prepare" / "model")
     with np.load(chain / "prepare" / "batch_norms.npz") as found:
         gammas = {name: found[name] for name in found.files}
-    assert len(gammas) == told(chain, "prepare/prepare.json")["normalised"]["folded_batch_norms"] > 30
+    assert len(gammas) == told(chain, "prepare/prepare.json")["normalised"]["folded_batch_norms"] > 10
     assert all(model.weight(name).shape[0] == len(gamma) for name, gamma in gammas.items())
     rows = told(chain, "prune/prune.json")["steps"][0]["layers"]
     assert any("note" not in row for row in rows) and any("no batch norm" in row.get("note", "") for row in rows)
