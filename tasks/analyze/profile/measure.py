@@ -27,6 +27,8 @@ PATIENCE_SECONDS = 0.05
 TURNS = 8
 # For tables, where what is measured once is kept.
 MANY_TURNS = 16
+# A model of seconds has had enough turns after so long.
+MOST_SECONDS = 10.0
 # Not the median: of runs that begin and end in quiet moments some were disturbed in between.
 _QUANTILE = 0.1
 # Kernels are counted over more runs, for what is counted is rounded to microseconds.
@@ -46,6 +48,7 @@ class _Seen:
     seconds: list[float] = field(default_factory=list)
     kernels: list[tuple[Kernel, float]] = field(default_factory=list)
     profiles: int = 0
+    spent: float = 0.0
     failure: EngineFailure | None = None
 
 
@@ -74,7 +77,7 @@ def measure(
         ]
         for turn in range(turns):
             for (written, _), process, found in zip(everything, processes, seen):
-                if found.failure is None and not process.is_over:
+                if found.failure is None and found.spent < MOST_SECONDS and not process.is_over:
                     try:
                         if turn == 0:
                             process.load()
@@ -90,6 +93,7 @@ def _look_again(found: _Seen, process: EngineProcess, written: Written, batch: i
     runs = int(np.clip(SECONDS_OF_RUNS / max(guess, 1e-6), FEWEST_RUNS, MOST_RUNS))
     told = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS)
     found.seconds.append(float(np.quantile(told, _QUANTILE)))
+    found.spent += sum(told)
     disturbed = not found.kernels or _total(found.kernels) > min(found.seconds) * TOO_LONG
     if disturbed and found.profiles < MOST_PROFILES:
         kernels = kernels_of(process.profile(written.samples, batch, runs * _TIMES_MORE))
