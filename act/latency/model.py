@@ -195,8 +195,16 @@ class _KindModel:
         # What the forest's own `predict` does, without its checks of each tree's input, which take most of its time.
         narrow = table.astype(np.float32)
         trees = np.mean([tree.tree_.predict(narrow)[:, 0] for tree in self._trees.estimators_], axis=0)
-        found = (1 - SMOOTH_SHARE) * trees + SMOOTH_SHARE * self._smooth.predict(table)
+        found = (1 - SMOOTH_SHARE) * trees + SMOOTH_SHARE * self._at(table)
         return base * np.exp(np.clip(found, *self._farthest))
+
+    def _at(self, table: Vector) -> Vector:
+        """What the machine's own `predict` gives, with the distances as a product of matrices, ten times as fast."""
+        scaler, machine = self._smooth[0], self._smooth[-1]
+        scaled, support = scaler.transform(table), machine.support_vectors_
+        squared = (scaled**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * scaled @ support.T
+        found: Vector = np.exp(-machine.gamma * squared) @ machine.dual_coef_[0] + machine.intercept_[0]
+        return found
 
 
 class LatencyModel:

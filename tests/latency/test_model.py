@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from act.latency.kernel import Kernel, Tensor
-from act.latency.model import LatencyModel, Measured, cross_predict, cross_validate
+from act.latency.model import LatencyModel, Measured, _kind, _placed, cross_predict, cross_validate
 from tests.latency.made import convolution, networks, rule
 
 
@@ -97,3 +97,13 @@ def test_the_same_table_gives_the_same_answers() -> None:
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing measured"):
         LatencyModel([])
+
+
+def test_the_quick_way_gives_what_scikit_learn_gives() -> None:
+    model = LatencyModel(networks(20), errors=())
+    model.fit_all()
+    kernels = [convolution(n, m, 14) for n, m in ((96, 160), (200, 333), (400, 64))]
+    placed = _placed(kernels)
+    found = model._fit(_kind(kernels[0]))
+    table = found._features(placed)
+    np.testing.assert_allclose(found._at(table), found._smooth.predict(table), rtol=1e-6, atol=1e-9)
