@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -130,9 +131,7 @@ def read_table(folder: Path, engine: EngineName) -> Table:
 
 
 def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
-    def start(path: Path, precision: RuntimePrecision, threads: int) -> EngineProcess:
-        return EngineProcess(engine, path, precision, threads, TIME_LIMIT_SECONDS)
-
+    start = partial(EngineProcess, engine, time_limit_seconds=TIME_LIMIT_SECONDS)
     with OneByOne(engine) as alone:
         for place in range(0, len(models), TOGETHER):
             with tempfile.TemporaryDirectory() as folder:

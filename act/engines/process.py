@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, final
 
 import act
+from act.engines import quiet
 from act.engines.base import RuntimePrecision
 from act.engines.registry import interpreter, location
 from act.quality import Quality
@@ -125,6 +126,7 @@ class EngineProcess:
         self._failure: EngineFailure | None = None
 
     def __enter__(self) -> EngineProcess:
+        quiet.patience()  # a wrong one is the user's mistake, and no failure of an engine
         environment = dict(os.environ)
         environment.update({name: str(self.threads) for name in _THREAD_VARIABLES})
         environment["GLOG_minloglevel"] = "2"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,15 @@ def measure_own(
     told: dict[str, dict[str, Any]] = {}
     for engine in target.engines:
         if engine in ENGINES:
-            with EngineProcess(engine, Path(), "fp32", target.threads, LIMIT_SECONDS) as process:
-                try:
+            try:
+                with EngineProcess(engine, Path(), "fp32", target.threads, LIMIT_SECONDS) as process:
                     version, offered = process.offer()
-                except EngineFailure as failure:
-                    told[engine] = {"fp32": {"failure": str(failure)}}
-                    continue
-                wanted = [each for each in offered if each in _WANTED and each in target.precisions]
-                table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
-                told[engine] = _measure(name, model, batch, engine, target.threads, wanted, table, fp32)
+            except EngineFailure as failure:
+                told[engine] = {"fp32": {"failure": str(failure)}}
+                continue
+            wanted = [each for each in offered if each in _WANTED and each in target.precisions]
+            table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
+            told[engine] = _measure(name, model, batch, engine, target.threads, wanted, table, fp32)
     return told
 
 
@@ -72,14 +73,12 @@ def _measure(
     table: Table,
     fp32: onnx.ModelProto,
 ) -> dict[str, Any]:
-    def start(path: Path, precision: RuntimePrecision, number: int) -> EngineProcess:
-        return EngineProcess(engine, path, precision, number, LIMIT_SECONDS)
-
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
         everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
         size = len(next(iter(batch.values())))
+        start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
         for (_, (precision, _)), found in zip(everything, measure(everything, start, size)):
             table.add(Row.of(name, precision, threads, found))
             told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}

@@ -24,6 +24,7 @@ class Engine:
 
     def __init__(self, turns: list[float], kernels: list[float] | None = None) -> None:
         self.is_over = False
+        self.tells_nothing = False
         self.asked: list[str] = []
         self._turns, self._kernels = turns, kernels or [1.0] * 9
 
@@ -47,6 +48,8 @@ class Engine:
         return [seconds * (1 + place) for place in range(runs)]
 
     def profile(self, *_: Any) -> list[dict[str, Any]]:
+        if self.tells_nothing:
+            return []
         return [{**KERNEL, "seconds": self._kernels.pop(0)}]
 
 
@@ -87,3 +90,10 @@ def test_what_fails_is_told_and_what_was_measured_before_stays() -> None:
     found = of(3, fp32=later, int8=dead)
     assert isinstance(found["int8"], EngineFailure) and dead.asked == ["load", "closed"]
     assert isinstance(found["fp32"], Measured) and found["fp32"].seconds < 0.15
+
+
+def test_an_engine_that_tells_nothing_of_its_kernels_may_fail_in_passing_too() -> None:
+    engine = Engine([0.1, 0.2])
+    engine.tells_nothing = True
+    found = of(5, fp32=engine)["fp32"]
+    assert isinstance(found, Measured) and found.seconds < 0.15 and not found.kernels

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import get_args
@@ -126,27 +127,24 @@ def _fill(
     for row in table.rows:
         if row.failure is None:
             by_name[row.measured.name].append(row.measured)
-
-    def start(path: Path, precision: RuntimePrecision, threads: int) -> EngineProcess:
-        return EngineProcess(engine, path, precision, threads, LIMIT_SECONDS)
-
+    start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
     with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
         drawn = Plan(SEED, by_name).networks(networks)
         while group := list(islice(drawn, TOGETHER)):
+            missing = {each.name: [way for way in ways if (each.name, *way) not in done] for each in group}
+            if any(missing.values()) and time.monotonic() > deadline:
+                break
             everything: list[tuple[Written, Way]] = []
             with tempfile.TemporaryDirectory() as folder:
                 for place, network in enumerate(group):
-                    missing = [way for way in ways if (network.name, *way) not in done]
-                    if missing and time.monotonic() > deadline:
-                        return len(table.rows) - len(done)
-                    if missing:
+                    if wanted := missing[network.name]:
                         own = Path(folder, str(place))
                         own.mkdir()
                         batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
-                        model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in missing))
+                        model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in wanted))
                         written = write(network.name, model, batch, engine, kinds, own)
                         model.discard()
-                        everything += [(written, way) for way in missing]
+                        everything += [(written, way) for way in wanted]
                 measured = measure(everything, start, turns=MANY_TURNS)
             for (written, (precision, threads)), found in zip(everything, measured):
                 table.add(Row.of(written.name, precision, threads, found))

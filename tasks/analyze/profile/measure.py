@@ -2,8 +2,9 @@
 
 Neighbours on the machine are at work for seconds, and not all that they take away is seen by whoever looks for quiet
 moments: caches and memory are shared by all cores. The quickest of forty runs in a row was the same an hour later
-within 5 to 15 %; the quickest of a few runs, again and again within a minute or two, within 1 or 2 %. So all networks
-stay loaded, each in a process of its own, and take turns; of each the quickest turn counts.
+within 5 to 15 %; of the quickest of a few runs, again and again within a minute or two, two measurements differed by
+2 % (standard deviation, 24 cases). So all networks stay loaded, each in a process of its own, and take turns; of each
+the quickest turn counts.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def measure(
                         _look_again(found, process, written, batch)
                     except EngineFailure as failure:
                         # What fails in passing has been measured; what fails always, never.
-                        found.failure = None if found.kernels else failure
+                        found.failure = None if found.profiles else failure
     return [found.failure or _measured(written.name, found) for (written, _), found in zip(everything, seen)]
 
 
