@@ -18,7 +18,8 @@ class OnnxOperator:
 
     Attributes:
         type: of the operator.
-        attributes: those of `group`, `strides`, `kernel_shape` and `channels_last` that it has.
+        attributes: those of `group`, `strides`, `kernel_shape` and `channels_last` that it has; `blocked` where it
+            computes on blocks of channels.
         fused: the types that it says were fused into it.
         constants: the shapes of the initialisers that it reads.
     """
@@ -48,6 +49,8 @@ def named_operators(graph: onnx.GraphProto) -> dict[str, OnnxOperator]:
         )
         if node.domain == "com.ms.internal.nhwc":
             operator.attributes["channels_last"] = 1
+        elif node.domain == "com.microsoft.nchwc":
+            operator.attributes["blocked"] = 1
         for name in (node.output[0], node.name):
             if name:
                 found[name] = operator

@@ -16,7 +16,7 @@ from act.latency.kernel import BYTES, Kernel
 
 # Channels are computed in blocks: of 16 (one register of float32), 32 and 64 (a tile of bf16, of int8).
 _BLOCKS = (16, 32, 64)
-_CHEAP = ("Relu", "Clip", "LeakyRelu", "PRelu")
+_BOUNDS = ("Clip", "LeakyRelu", "PRelu")
 _GATES = ("HardSwish", "HardSigmoid", "Sigmoid", "Swish")
 _COSTLY = ("Erf", "Gelu", "Tanh", "Exp", "Softmax")
 _JOINS = ("Add", "Sub", "Mul", "Div")
@@ -30,15 +30,22 @@ def costs(kernel: Kernel) -> list[float]:
     """What the roofline's time is made of.
 
     1; multiply-adds with padding, without it, and that in whole blocks of 16 and of 64 channels; bytes of activations,
-    of weights, and of what is made. What does not multiply has the values of its windows in place of multiply-adds.
+    of weights, and of what is made; what a convolution gathers; values that pass through an activation function. What
+    does not multiply has the values of its windows in place of multiply-adds.
     """
     average, ever = kernel.met
     before, after = kernel.channels
-    within = before // max(1, kernel.groups)
+    groups = max(1, kernel.groups)
+    within = before // groups
     work = kernel.multiply_adds if kernel.multiplies else kernel.output.values * max(1, kernel.taps)
     met = work * average
-    narrow = met / _fill(after, 16)
-    wide = met / _fill(after, 64) / (_fill(within, 64) if within > 1 else 1.0)
+    filled = after // groups if within > 1 else after
+    narrow = met / _fill(filled, 16)
+    wide = met / _fill(filled, 64) / (_fill(within, 64) if within > 1 else 1.0)
+    # What a convolution gathers: for each pixel and each group of channels a piece of every pixel in the window.
+    pieces = math.prod(kernel.image) * groups * kernel.taps * average if kernel.convolves else 0.0
+    # Engines compute a maximum with zero on the way, others of what they fuse in a pass of its own.
+    applied = sum(kernel.operators.count(name) for name in (*_BOUNDS, *_GATES, *_COSTLY)) if kernel.multiplies else 0
     return [
         1.0,
         float(work),
@@ -48,6 +55,8 @@ def costs(kernel: Kernel) -> list[float]:
         float(kernel.read_bytes + kernel.output.bytes),
         kernel.weight_bytes * ever,
         float(kernel.output.bytes),
+        pieces,
+        float(kernel.output.values * applied),
     ]
 
 
@@ -86,7 +95,10 @@ def features(kernel: Kernel) -> list[float]:
         float(kernel.strides[0] if kernel.strides else 1),
         float(kernel.strides[-1] if kernel.strides else 1),
         float(len(made)),
-        *(float(sum(name in names for name in kernel.operators)) for names in (_CHEAP, _GATES, _COSTLY, _JOINS)),
+        *(
+            float(sum(name in names for name in kernel.operators))
+            for names in (("Relu",), _BOUNDS, _GATES, _COSTLY, _JOINS)
+        ),
         float(len(kernel.output.shape)),
         _log(kernel.output.shape[-1] if kernel.output.shape else 1),
         _log(max(sizes)) - _log(min(sizes)),

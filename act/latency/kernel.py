@@ -59,6 +59,7 @@ class Kernel:
         group: of a convolution; None where it is not told.
         strides, window: of a convolution or a pool, along each spatial axis; empty where not told.
         channels_last: whether the shapes have the channels last.
+        blocked: whether it is told to compute on blocks of channels, as an operator of its own beside a plain one.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Kernel:
     strides: Shape = ()
     window: Shape = ()
     channels_last: bool = False
+    blocked: bool = False
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Kernel:
@@ -90,6 +92,7 @@ class Kernel:
             _shape(attributes.get("strides", ())),
             _shape(attributes.get("kernel_shape", ())),
             bool(attributes.get("channels_last", False)),
+            bool(attributes.get("blocked", False)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -98,8 +101,9 @@ class Kernel:
         for name, value in (("strides", self.strides), ("kernel_shape", self.window)):
             if value:
                 attributes[name] = list(value)
-        if self.channels_last:
-            attributes["channels_last"] = 1
+        for name, is_so in (("channels_last", self.channels_last), ("blocked", self.blocked)):
+            if is_so:
+                attributes[name] = 1
         return {
             "kind": self.kind,
             "precision": self.output.precision,

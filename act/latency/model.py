@@ -48,9 +48,10 @@ WEIGHT_POWER = 0.3
 SEED = 0
 FEWEST_FOR_TREES = 12
 # What does not multiply and is rarer answers from all others that do not.
-FEWEST_OF_A_KIND = 8
+FEWEST_OF_A_KIND = 3
 # Convolutions of so few channels are of the model's input, with kernels of their own.
 _PICTURE_CHANNELS = 4
+_RESIZING = ("Resize", "Upsample", "Interpolate")
 # Kernels' times are changed by no more than this to come to the whole.
 MOST_LEVELLED = 1.3
 FOLDS = 5
@@ -324,6 +325,10 @@ def _kind(kernel: Kernel) -> tuple[str, str]:
         name += ", of pictures"
     elif "MatMul" in kernel.operators and "Softmax" in kernel.operators:
         name += ", attention"
+    elif kernel.kind in _RESIZING and kernel.inputs and kernel.inputs[0].shape[-1:] == kernel.output.shape[-1:]:
+        name += ", channels last"
+    if kernel.convolves and kernel.blocked:
+        name += ", blocked"
     return name, kernel.computes_in if kernel.multiplies else ""
 
 

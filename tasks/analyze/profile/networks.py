@@ -28,6 +28,9 @@ _LINES = ((32, 100), (48, 192), (48, 320), (32, 320))
 _PURPOSES = {"classes": 0.6, "map": 0.2, "line": 0.2}
 # A map is made of at least so many pixels.
 _MAP_PIXELS = 1600
+# Maps of several sizes are brought to one: so many times as often as others they are enlarged, by one of these factors.
+_MORE_UP = 4.0
+_ENLARGED = (2, 2, 2, 4, 8)
 # Channels of well-known models; pruned ones have any number.
 _CHANNELS = (
     *(8, 12, 16, 16, 24, 24, 32, 32, 32, 40, 48, 48, 56, 58, 64, 64, 64, 72, 80, 88, 96, 96, 112, 116, 120, 128, 128),
@@ -97,9 +100,10 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
         weights: how often each of `FAMILIES` is drawn; all alike when left out.
     """
     rng = random.Random(f"{seed}/{number}")
-    chances = [max(0.0, (weights or {}).get(family, 1.0)) for family in FAMILIES]
-    home = rng.choices(FAMILIES, chances, k=2)  # networks repeat a kind of block
     purpose = rng.choices(list(_PURPOSES), list(_PURPOSES.values()))[0]
+    often = {"up": _MORE_UP} if purpose == "map" else {}
+    chances = [often.get(family, 1.0) * max(0.0, (weights or {}).get(family, 1.0)) for family in FAMILIES]
+    home = rng.choices(FAMILIES, chances, k=2)  # networks repeat a kind of block
     shape = (1, 3, *rng.choice(_LINES)) if purpose == "line" else (1, 3, *[rng.choice(_SIDES)] * 2)
     budget = work_left = 2 ** rng.uniform(math.log2(LEAST_WORK), math.log2(MOST_WORK))
     if rng.random() < 0.1:
@@ -192,7 +196,9 @@ def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Bl
             "how": rng.choice(("max", "max", "avg")),
         }
     if family == "up":
-        return {"kind": "up", "out": out if out <= 512 else 256, "how": rng.choice(("nearest", "transposed"))}
+        how, times = rng.choice((("nearest", rng.choice(_ENLARGED)), ("nearest", 2), ("transposed", 2)))
+        k = 2 if how == "transposed" else rng.choice((1, 3))
+        return {"kind": "up", "out": out if out <= 512 else 256, "how": how, "times": times, "k": k}
     if family == "excite":
         return {"kind": "excite", "ratio": rng.choice((2, 4, 4, 16))}
     if family == "attention":
@@ -246,12 +252,9 @@ def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, 
     if kind == "pool":
         return channels, high, wide, 0.0
     if kind == "up":
-        return (
-            out,
-            2 * height,
-            2 * width,
-            4 * height * width * channels * out * (1 if block["how"] == "transposed" else 9),
-        )
+        times = block["times"]
+        taps = 1 if block["how"] == "transposed" else block["k"] ** 2
+        return out, times * height, times * width, times**2 * height * width * channels * out * taps
     if kind == "tokens":
         size = block["size"]
         work = height * width * (2 * channels * size + size**2 * (4 + 2 * block["wide"]) + 2 * height * width * size)
@@ -403,7 +406,7 @@ def _pool(x: Any, b: Block) -> Any:
 def _up(x: Any, b: Block) -> Any:
     if b["how"] == "transposed":
         return paddle.nn.functional.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
-    return _conv(paddle.nn.functional.interpolate(x, scale_factor=2, mode="nearest"), b["out"], 3)
+    return _conv(paddle.nn.functional.interpolate(x, scale_factor=b["times"], mode="nearest"), b["out"], b["k"])
 
 
 def _encoder(x: Any, b: Block) -> Any:
