@@ -7,6 +7,7 @@ multiply-adds, the bytes of activations and of weights. The learned model only c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +17,11 @@ from act.latency.kernel import BYTES, Kernel
 
 # Channels are computed in blocks: of 16 (one register of float32), 32 and 64 (a tile of bf16, of int8).
 _BLOCKS = (16, 32, 64)
-_BOUNDS = ("Clip", "LeakyRelu", "PRelu")
-_GATES = ("HardSwish", "HardSigmoid", "Sigmoid", "Swish")
-_COSTLY = ("Erf", "Gelu", "Tanh", "Exp", "Softmax")
+_RELU = ("Relu",)
+_BOUNDS = ("Clip",)
+_SLOPES = ("LeakyRelu", "PRelu")
+_GATES = ("HardSwish", "HardSigmoid")
+_COSTLY = ("Sigmoid", "Swish", "QuickGelu", "Erf", "Gelu", "Tanh", "Exp", "Softmax")
 _JOINS = ("Add", "Sub", "Mul", "Div")
 
 Vector = npt.NDArray[np.float64]
@@ -45,7 +48,7 @@ def costs(kernel: Kernel) -> list[float]:
     # What a convolution gathers: for each pixel and each group of channels a piece of every pixel in the window.
     pieces = math.prod(kernel.image) * groups * kernel.taps * average if kernel.convolves else 0.0
     # Engines compute a maximum with zero on the way, others of what they fuse in a pass of its own.
-    applied = sum(kernel.operators.count(name) for name in (*_BOUNDS, *_GATES, *_COSTLY)) if kernel.multiplies else 0
+    applied = sum(_count(kernel, names) for names in (_BOUNDS, _SLOPES, _GATES, _COSTLY)) if kernel.multiplies else 0
     return [
         1.0,
         float(work),
@@ -68,7 +71,6 @@ def features(kernel: Kernel) -> list[float]:
     groups = kernel.groups
     within = before // max(1, groups)
     sizes = [each.values for each in kernel.inputs] or [1]
-    made = [kernel.operators.count(name) for name in kernel.operators]
     read = [each for each in kernel.inputs if each.values > 1] or list(kernel.inputs[:1])
     return [
         _log(kernel.multiply_adds),
@@ -94,11 +96,7 @@ def features(kernel: Kernel) -> list[float]:
         float(kernel.window[-1] if kernel.window else 1),
         float(kernel.strides[0] if kernel.strides else 1),
         float(kernel.strides[-1] if kernel.strides else 1),
-        float(len(made)),
-        *(
-            float(sum(name in names for name in kernel.operators))
-            for names in (("Relu",), _BOUNDS, _GATES, _COSTLY, _JOINS)
-        ),
+        *(float(_count(kernel, names)) for names in (_RELU, _BOUNDS, _SLOPES, _GATES, _COSTLY, _JOINS)),
         float(len(kernel.output.shape)),
         _log(kernel.output.shape[-1] if kernel.output.shape else 1),
         _log(max(sizes)) - _log(min(sizes)),
@@ -108,6 +106,23 @@ def features(kernel: Kernel) -> list[float]:
         float(kernel.channels_last),
         *kernel.met,
     ]
+
+
+def _count(kernel: Kernel, names: Sequence[str]) -> int:
+    """How many of these operators a kernel applies.
+
+    Behind a multiplication engines name constants that are folded into it too, a bias or a batch norm: an `Add` or a
+    `Mul` there counts only where there is a second input. A `Mul` all by itself is what is left of a swish.
+    """
+    if kernel.multiplies and len(kernel.inputs) < 2:
+        functions = [
+            name for name in kernel.operators if name in (*_RELU, *_BOUNDS, *_SLOPES, *_GATES, *_COSTLY, "Add")
+        ]
+        if names is _JOINS:
+            return 0
+        if names is _COSTLY and "Mul" in kernel.operators and not functions:
+            return 1
+    return sum(name in names for name in kernel.operators)
 
 
 def _log(value: int) -> float:

@@ -125,17 +125,19 @@ class _Placed:
     Attributes:
         around: bytes of all weights of the network.
         touched: those, and what its kernels make.
+        lasts: seconds of the network, by a first guess.
     """
 
     kernel: Kernel
     around: int
     touched: int
+    lasts: float
 
     @cached_property
     def features(self) -> list[float]:
         around, touched = max(1, self.around), max(1, self.touched)
         own = math.log2(1 + self.kernel.weight_bytes / around)
-        return [*features(self.kernel), math.log2(around), own, math.log2(touched)]
+        return [*features(self.kernel), math.log2(around), own, math.log2(touched), math.log2(self.lasts)]
 
     @property
     def answers_for(self) -> tuple[Kernel, int, int]:
@@ -145,27 +147,44 @@ class _Placed:
         return self.kernel, around, round(math.log2(max(1, self.touched)))
 
 
-def _placed(kernels: Sequence[Kernel]) -> list[_Placed]:
-    around = sum(kernel.weight_bytes for kernel in kernels)
-    touched = around + sum(kernel.output.bytes for kernel in kernels)
-    return [_Placed(kernel, around, touched) for kernel in kernels]
+def _weights(seconds: Vector) -> Vector:
+    weights: Vector = (seconds / np.median(seconds)) ** WEIGHT_POWER
+    return weights
+
+
+class _Roofline:
+    """The kernels of one kind and precision: a rate, not negative, for each of their costs.
+
+    Args:
+        seconds: measured, of each kernel.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], seconds: Vector) -> None:
+        self.count = len(seconds)
+        root = np.sqrt(_weights(seconds))
+        self._rates = nnls(self._costs(kernels) * (root / seconds)[:, None], root)[0]
+
+    @staticmethod
+    def _costs(kernels: Sequence[Kernel]) -> Vector:
+        return np.array([costs(kernel) for kernel in kernels])
+
+    def predict(self, kernels: Sequence[Kernel]) -> Vector:
+        """Seconds of each."""
+        return np.maximum(self._costs(kernels) @ self._rates, SHORTEST_SECONDS)
 
 
 class _KindModel:
-    """The kernels of one kind and precision."""
+    """How far the kernels of one kind and precision lie from their roofline."""
 
-    def __init__(self, placed: Sequence[_Placed], seconds: Vector) -> None:
-        table = self._costs(placed)
-        weights = (seconds / np.median(seconds)) ** WEIGHT_POWER
-        root = np.sqrt(weights)
-        self._rates = nnls(table * (root / seconds)[:, None], root)[0]
+    def __init__(self, roofline: _Roofline, placed: Sequence[_Placed], seconds: Vector) -> None:
+        self._roofline = roofline
         self._trees: ExtraTreesRegressor | None = None
         self._smooth: Any = None
         # Factors farther from the roofline than any that was measured are a mistake.
         self._farthest = (0.0, 0.0)
         self.error = 0.5
-        base = np.maximum(table @ self._rates, SHORTEST_SECONDS)
         if len(placed) >= FEWEST_FOR_TREES:
+            base, weights = roofline.predict([each.kernel for each in placed]), _weights(seconds)
             wanted = np.log(seconds / base)
             features = self._features(placed)
             with warnings.catch_warnings():  # of samples that every tree has seen, for they weigh most: they are few
@@ -181,15 +200,11 @@ class _KindModel:
             self._farthest = float(np.min(wanted)), float(np.max(wanted))
 
     @staticmethod
-    def _costs(placed: Sequence[_Placed]) -> Vector:
-        return np.array([costs(each.kernel) for each in placed])
-
-    @staticmethod
     def _features(placed: Sequence[_Placed]) -> Vector:
         return np.array([each.features for each in placed])
 
     def predict(self, placed: Sequence[_Placed]) -> Vector:
-        base = np.maximum(self._costs(placed) @ self._rates, SHORTEST_SECONDS)
+        base = self._roofline.predict([each.kernel for each in placed])
         if self._trees is None:
             return base
         table = self._features(placed)
@@ -222,16 +237,16 @@ class LatencyModel:
             raise ValueError("there is nothing measured to learn from")
         self._left_over = _left_over(measured)
         measured = [_levelled(network, self._left_over) for network in measured]
+        self._rooflines = _rooflines(measured)
         gathered: dict[tuple[Kernel, int, int], list[float]] = defaultdict(list)
         self._members: dict[tuple[str, str], list[tuple[_Placed, float]]] = defaultdict(list)
         for network in measured:
-            placed = _placed([kernel for kernel, _ in network.kernels])
+            placed = self._placed([kernel for kernel, _ in network.kernels])
             for each, (kernel, told) in zip(placed, network.kernels):
                 seconds = max(told, SHORTEST_SECONDS)
                 gathered[each.answers_for].append(seconds)
-                self._members[_kind(kernel)].append((each, seconds))
-                if not kernel.multiplies:
-                    self._members[_OTHERS].append((each, seconds))
+                for kind in _kinds(kernel):
+                    self._members[kind].append((each, seconds))
         self._known = {place: float(np.median(values)) for place, values in gathered.items()}
         self._fitted: dict[tuple[str, str], _KindModel] = {}
         self.errors = list(errors) if errors is not None else cross_validate(measured)
@@ -240,7 +255,7 @@ class LatencyModel:
         """The latency of each kernel of a network that consists of these."""
         found: dict[_Placed, KernelPrediction] = {}
         unknown: dict[tuple[str, str], list[_Placed]] = defaultdict(list)
-        placed = _placed(kernels)
+        placed = self._placed(kernels)
         for each in dict.fromkeys(placed):
             seconds = self._known.get(each.answers_for)
             if seconds is None:
@@ -263,20 +278,29 @@ class LatencyModel:
             members = self._members[kind]
             members = members[:: math.ceil(len(members) / MOST_TO_FIT)]
             self._fitted[kind] = _KindModel(
-                [each for each, _ in members], np.array([seconds for _, seconds in members])
+                self._rooflines[kind], [each for each, _ in members], np.array([seconds for _, seconds in members])
             )
         return self._fitted[kind]
+
+    def _placed(self, kernels: Sequence[Kernel]) -> list[_Placed]:
+        around = sum(kernel.weight_bytes for kernel in kernels)
+        touched = around + sum(kernel.output.bytes for kernel in kernels)
+        kinds: dict[tuple[str, str], list[Kernel]] = defaultdict(list)
+        for kernel in kernels:
+            kinds[self._answering(kernel)].append(kernel)
+        lasts = sum(float(self._rooflines[kind].predict(members).sum()) for kind, members in kinds.items())
+        return [_Placed(kernel, around, touched, lasts) for kernel in kernels]
 
     def _answering(self, kernel: Kernel) -> tuple[str, str]:
         """A kernel's kind; where too few of it were measured, the one that is most like it."""
         kind = _kind(kernel)
         least = 1 if kernel.multiplies else FEWEST_OF_A_KIND
-        if len(self._members.get(kind, ())) >= least:
+        if kind in self._rooflines and self._rooflines[kind].count >= least:
             return kind
         plain = (kernel.kind, kernel.computes_in) if kernel.multiplies else _OTHERS
-        if plain in self._members:
+        if plain in self._rooflines:
             return plain
-        return max(self._members, key=lambda each: (each[1] == kind[1], len(self._members[each])))
+        return max(self._rooflines, key=lambda each: (each[1] == kind[1], self._rooflines[each].count))
 
     def predict(self, kernels: Sequence[Kernel]) -> Prediction:
         """The latency of a model that the engine runs as these kernels."""
@@ -311,6 +335,23 @@ def cross_predict(measured: Sequence[Measured], folds: int = FOLDS) -> Iterable[
         for network in measured:
             if network.name in out:
                 yield network, model.predict([kernel for kernel, _ in network.kernels])
+
+
+def _rooflines(measured: Sequence[Measured]) -> dict[tuple[str, str], _Roofline]:
+    members: dict[tuple[str, str], list[tuple[Kernel, float]]] = defaultdict(list)
+    for network in measured:
+        for kernel, told in network.kernels:
+            for kind in _kinds(kernel):
+                members[kind].append((kernel, max(told, SHORTEST_SECONDS)))
+    return {
+        kind: _Roofline([kernel for kernel, _ in those], np.array([seconds for _, seconds in those]))
+        for kind, those in members.items()
+    }
+
+
+def _kinds(kernel: Kernel) -> tuple[tuple[str, str], ...]:
+    """Its own, and what rarer ones answer from."""
+    return (_kind(kernel),) if kernel.multiplies else (_kind(kernel), _OTHERS)
 
 
 def _kind(kernel: Kernel) -> tuple[str, str]:

@@ -61,7 +61,9 @@ _CHANNELS = (
     ),
     *(672, 768, 768, 960, 1024, 1024, 1280, 1536, 2048, 2048),
 )
-_ACTIVATIONS = ("relu", "relu", "relu", "relu6", "hardswish", "hardswish", "swish", "leaky_relu", "none")
+_ACTIVATIONS = (
+    *("relu", "relu", "relu", "relu6", "relu6", "hardswish", "hardswish", "hardswish", "swish", "leaky_relu", "none"),
+)
 _KERNELS = (1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (7, 1))
 # Multiply-adds of one network, between which it is drawn evenly in logarithms.
 LEAST_WORK, MOST_WORK = 5e6, 5e9
@@ -127,7 +129,7 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
                 break
             block = {"kind": "pool", "k": rng.choice((2, 3)), "s": halved, "how": rng.choice(("max", "avg"))}
             if rng.random() < 0.5 and channels * height * width < MOST_VALUES / 4:
-                block = {"kind": "separable", "out": channels, "k": 3, "s": halved, "act": activation}
+                block = {"kind": "separable", "out": channels, "k": 3, "s": halved, "act": activation, "se": 0}
             after, high, wide, work = _follow(block, channels, height, width)
         blocks.append(block)
         channels, height, width = after, high, wide
@@ -158,10 +160,11 @@ def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Bl
     if family == "plain":
         return {"kind": "conv", "out": out, "k": rng.choice(_KERNELS), "s": stride, "act": act}
     if family == "separable":
-        return {"kind": "separable", "out": out, "k": rng.choice((3, 3, 5)), "s": stride, "act": act}
+        excite = rng.choice((0, 0, 4))
+        return {"kind": "separable", "out": out, "k": rng.choice((3, 3, 5)), "s": stride, "act": act, "se": excite}
     if family == "inverted":
         wide = round(channels * rng.choice((1, 2, 3, 4, 6, 6)))
-        excite = rng.choice((0, 0, 4))
+        excite = rng.choice((0, 4))
         return {
             "kind": "inverted",
             "out": out,
@@ -200,7 +203,7 @@ def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Bl
         k = 2 if how == "transposed" else rng.choice((1, 3))
         return {"kind": "up", "out": out if out <= 512 else 256, "how": how, "times": times, "k": k}
     if family == "excite":
-        return {"kind": "excite", "ratio": rng.choice((2, 4, 4, 16))}
+        return {"kind": "excite", "ratio": rng.choice((2, 4, 4, 16)), "joins": rng.random() < 0.5}
     if family == "attention":
         heads = rng.choice((2, 4, 8))
         size = rng.choice((64, 96, 120, 128, 192, 256))
@@ -329,7 +332,8 @@ def _excite(x: Any, ratio: int) -> Any:
 
 
 def _separable(x: Any, b: Block) -> Any:
-    return _conv(_depthwise(x, b["k"], b["s"], b["act"]), b["out"], act=b["act"])
+    y = _depthwise(x, b["k"], b["s"], b["act"])
+    return _conv(_excite(y, b["se"]) if b["se"] else y, b["out"], act=b["act"])
 
 
 def _inverted(x: Any, b: Block) -> Any:
@@ -468,7 +472,7 @@ _BUILDERS = {
     "shuffle": _shuffle,
     "pool": _pool,
     "up": _up,
-    "excite": lambda x, b: _excite(x, b["ratio"]),
+    "excite": lambda x, b: x + _excite(x, b["ratio"]) if b["joins"] else _excite(x, b["ratio"]),
     "gate": lambda x, b: _act(x, b["act"]),
     "tokens": _tokens,
     "encoder": _encoder,
