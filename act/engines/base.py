@@ -81,12 +81,13 @@ class Engine(ABC):
             quiet: tells the moments to make them in.
 
         Returns:
-            For each kernel `kind`, `precision` of what it makes, `shape` of its output, `seconds` (mean over the
-            quicker half of the runs that nothing disturbed), `inputs` (`shape` and `precision` of each activation that
-            it reads), `weights` (the shapes of the constants that it reads, without single values), `operators` (the
-            ONNX types that it was made of, in order), `attributes` (of the ONNX operators: `group`, `strides`,
-            `kernel_shape`, where they have them) and, where it tells, `names` (as `kernels` gives them); empty where
-            the engine does not tell.
+            For each kernel `kind`, the `precision` that it runs in, `makes` (the precision of its output, where that
+            may be another), `shape` of its output, `seconds` (mean over the quicker half of the runs that nothing
+            disturbed), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the shapes of
+            the constants that it reads, without single values), `operators` (the ONNX types that it was made of, in
+            order), `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have them; and
+            `channels_last` and `blocked`) and, where it tells, `names` (as `kernels` gives them); empty where the
+            engine does not tell.
         """
         return []
 

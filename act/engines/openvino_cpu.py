@@ -113,6 +113,7 @@ class OpenVino(Engine):
                     "kind": info["layerType"],
                     "names": _listed(info["originalLayersNames"]),
                     "precision": info["runtimePrecision"],
+                    "makes": _made_in(node.output(0)),
                     "shape": _shape(node.output(0)),
                     "seconds": seconds[node.get_friendly_name()],
                     "inputs": [

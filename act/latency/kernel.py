@@ -84,7 +84,7 @@ class Kernel:
         group = attributes.get("group")
         return cls(
             str(told["kind"]),
-            Tensor(_shape(told["shape"]), str(told["precision"])),
+            Tensor(_shape(told["shape"]), str(told.get("makes", told["precision"]))),
             tuple(Tensor(_shape(each["shape"]), str(each["precision"])) for each in told["inputs"]),
             tuple(_shape(shape) for shape in told["weights"]),
             tuple(str(name) for name in told["operators"]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from act.latency.kernel import Kernel, Tensor
-from act.latency.model import LatencyModel, Measured, _kind, _placed, cross_predict, cross_validate
+from act.latency.model import LatencyModel, Measured, _kind, cross_predict, cross_validate
 from tests.latency.made import convolution, networks, rule
 
 
@@ -103,7 +103,7 @@ def test_the_quick_way_gives_what_scikit_learn_gives() -> None:
     model = LatencyModel(networks(20), errors=())
     model.fit_all()
     kernels = [convolution(n, m, 14) for n, m in ((96, 160), (200, 333), (400, 64))]
-    placed = _placed(kernels)
+    placed = model._placed(kernels)
     found = model._fit(_kind(kernels[0]))
     table = found._features(placed)
     np.testing.assert_allclose(found._at(table), found._smooth.predict(table), rtol=1e-6, atol=1e-9)
