@@ -23,6 +23,9 @@ _SLOPES = ("LeakyRelu", "PRelu")
 _GATES = ("HardSwish", "HardSigmoid")
 _COSTLY = ("Sigmoid", "Swish", "QuickGelu", "Erf", "Gelu", "Tanh", "Exp", "Softmax")
 _JOINS = ("Add", "Sub", "Mul", "Div")
+_FUNCTIONS = (_RELU, _BOUNDS, _SLOPES, _GATES, _COSTLY, _JOINS)
+# Of those, what costs something where it is fused: a maximum with zero is computed on the way.
+_PASSES = slice(1, 5)
 
 Vector = npt.NDArray[np.float64]
 
@@ -47,8 +50,7 @@ def costs(kernel: Kernel) -> list[float]:
     wide = met / _fill(filled, 64) / (_fill(within, 64) if within > 1 else 1.0)
     # What a convolution gathers: for each pixel and each group of channels a piece of every pixel in the window.
     pieces = math.prod(kernel.image) * groups * kernel.taps * average if kernel.convolves else 0.0
-    # Engines compute a maximum with zero on the way, others of what they fuse in a pass of its own.
-    applied = sum(_count(kernel, names) for names in (_BOUNDS, _SLOPES, _GATES, _COSTLY)) if kernel.multiplies else 0
+    applied = sum(_functions(kernel)[_PASSES]) if kernel.multiplies else 0.0
     return [
         1.0,
         float(work),
@@ -71,13 +73,17 @@ def features(kernel: Kernel) -> list[float]:
     groups = kernel.groups
     within = before // max(1, groups)
     sizes = [each.values for each in kernel.inputs] or [1]
+    least, most = _log(min(sizes)), _log(max(sizes))
+    work, read_bytes = kernel.multiply_adds, kernel.read_bytes
+    made_bytes, weight_bytes = kernel.output.bytes, kernel.weight_bytes
+    window, strides = kernel.window or (1,), kernel.strides or (1,)
     read = [each for each in kernel.inputs if each.values > 1] or list(kernel.inputs[:1])
     return [
-        _log(kernel.multiply_adds),
-        _log(kernel.read_bytes),
-        _log(kernel.output.bytes),
-        _log(kernel.weight_bytes),
-        _log(kernel.multiply_adds) - _log(kernel.read_bytes + kernel.output.bytes + kernel.weight_bytes),
+        _log(work),
+        _log(read_bytes),
+        _log(made_bytes),
+        _log(weight_bytes),
+        _log(work) - _log(read_bytes + made_bytes + weight_bytes),
         float(len(kernel.inputs)),
         _log(before),
         _log(after),
@@ -92,15 +98,12 @@ def features(kernel: Kernel) -> list[float]:
         # Some kernels handle odd numbers of channels one by one.
         *(_log(math.gcd(count, _BLOCKS[-1])) for count in (within, after)),
         float(kernel.taps),
-        float(kernel.window[0] if kernel.window else 1),
-        float(kernel.window[-1] if kernel.window else 1),
-        float(kernel.strides[0] if kernel.strides else 1),
-        float(kernel.strides[-1] if kernel.strides else 1),
-        *(float(_count(kernel, names)) for names in (_RELU, _BOUNDS, _SLOPES, _GATES, _COSTLY, _JOINS)),
+        *(float(sides[place]) for sides in (window, strides) for place in (0, -1)),
+        *_functions(kernel),
         float(len(kernel.output.shape)),
         _log(kernel.output.shape[-1] if kernel.output.shape else 1),
-        _log(max(sizes)) - _log(min(sizes)),
-        _log(max(sizes)) - _log(kernel.output.values),
+        most - least,
+        most - _log(kernel.output.values),
         float(BYTES.get(read[0].precision if read else kernel.output.precision, 4)),
         float(BYTES.get(kernel.output.precision, 4)),
         float(kernel.channels_last),
@@ -108,27 +111,34 @@ def features(kernel: Kernel) -> list[float]:
     ]
 
 
-def _count(kernel: Kernel, names: Sequence[str]) -> int:
-    """How many of these operators a kernel applies.
+@lru_cache(maxsize=1 << 12)
+def _applied(operators: Sequence[str], folded: bool) -> tuple[float, ...]:
+    """How many operators of each of `_FUNCTIONS` a kernel applies.
 
     Behind a multiplication engines name constants that are folded into it too, a bias or a batch norm: an `Add` or a
     `Mul` there counts only where there is a second input. A `Mul` all by itself is what is left of a swish.
+
+    Args:
+        folded: whether it is a multiplication with one input.
     """
-    if kernel.multiplies and len(kernel.inputs) < 2:
-        functions = [
-            name for name in kernel.operators if name in (*_RELU, *_BOUNDS, *_SLOPES, *_GATES, *_COSTLY, "Add")
-        ]
-        if names is _JOINS:
-            return 0
-        if names is _COSTLY and "Mul" in kernel.operators and not functions:
-            return 1
-    return sum(name in names for name in kernel.operators)
+    counts = {names: float(sum(name in names for name in operators)) for names in _FUNCTIONS}
+    if folded:
+        counts[_JOINS] = 0.0
+        if "Mul" in operators and "Add" not in operators and not any(counts.values()):
+            counts[_COSTLY] = 1.0
+    return tuple(counts.values())
 
 
+def _functions(kernel: Kernel) -> tuple[float, ...]:
+    return _applied(kernel.operators, kernel.multiplies and len(kernel.inputs) < 2)
+
+
+@lru_cache(maxsize=1 << 14)
 def _log(value: int) -> float:
     return math.log2(max(1, value))
 
 
+@lru_cache(maxsize=1 << 14)
 def _fill(count: int, block: int) -> float:
     """Which share of the blocks that hold this many is used."""
     return count / (math.ceil(count / block) * block) if count > 0 else 1.0

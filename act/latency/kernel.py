@@ -35,7 +35,7 @@ class Tensor:
     shape: Shape
     precision: str
 
-    @property
+    @cached_property
     def values(self) -> int:
         """How many."""
         return math.prod(self.shape)
@@ -136,7 +136,7 @@ class Kernel:
         """The same for kernels that are the same."""
         return json.dumps(self.to_json(), sort_keys=True)
 
-    @property
+    @cached_property
     def multiplies(self) -> bool:
         """Whether it multiplies matrices."""
         return self.kind in _CONVOLUTIONS or self.kind in _PRODUCTS or "MatMul" in self.operators

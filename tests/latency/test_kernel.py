@@ -18,6 +18,14 @@ def test_a_kernel_survives_being_written() -> None:
     assert kernel.key != convolution(64, 128, 14).key
 
 
+def test_blocks_of_channels_and_the_precision_that_is_made_survive_being_written() -> None:
+    told = {**convolution(64, 64, 28).to_json(), "precision": "u8", "makes": "f32"}
+    told["attributes"] |= {"blocked": 1}
+    kernel = Kernel.of(told)
+    assert kernel.blocked and kernel.output.precision == "f32"
+    assert Kernel.of(kernel.to_json()) == kernel
+
+
 def test_multiply_adds_of_convolutions_and_products() -> None:
     assert convolution(64, 128, 28).multiply_adds == 128 * 28 * 28 * 64 * 9
     assert convolution(64, 64, 28, group=64).multiply_adds == 64 * 28 * 28 * 9
