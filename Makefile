@@ -23,8 +23,9 @@ setup:
 demo: setup
 	@$(ENV) $(PY) -m flows.compress --job recogniser
 
+# One thread each, for two run side by side.
 test: setup
-	@$(ENV) $(PY) -m pytest -n 2 --dist loadfile tests
+	@$(ENV) OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile tests
 
 lint: setup
 	@$(PY) -m ruff check $(CODE)
