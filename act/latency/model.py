@@ -215,11 +215,13 @@ class _KindModel:
         return base * np.exp(np.clip(found, *self._farthest))
 
     def _at(self, table: Vector) -> Vector:
-        """What the machine's own `predict` gives, sooner: the distances are a product of matrices."""
+        """What the machine's own `predict` gives, sooner: the distances are a product of matrices, in float32."""
         scaler, machine = self._smooth[0], self._smooth[-1]
-        scaled, support = scaler.transform(table), machine.support_vectors_
+        scaled = ((table - scaler.mean_) / scaler.scale_).astype(np.float32)
+        support = machine.support_vectors_.astype(np.float32)
         squared = (scaled**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * scaled @ support.T
-        found: Vector = np.exp(-machine.gamma * squared) @ machine.dual_coef_[0] + machine.intercept_[0]
+        near = np.exp(np.float32(-machine.gamma) * squared)
+        found: Vector = near @ machine.dual_coef_[0].astype(np.float32) + machine.intercept_[0]
         return found
 
 
@@ -253,20 +255,19 @@ class LatencyModel:
 
     def predict_kernels(self, kernels: Sequence[Kernel]) -> list[KernelPrediction]:
         """The latency of each kernel of a network that consists of these."""
-        found: dict[_Placed, KernelPrediction] = {}
+        found: dict[Kernel, KernelPrediction] = {}
         unknown: dict[tuple[str, str], list[_Placed]] = defaultdict(list)
-        placed = self._placed(kernels)
-        for each in dict.fromkeys(placed):
+        for each in {each.kernel: each for each in self._placed(kernels)}.values():
             seconds = self._known.get(each.answers_for)
             if seconds is None:
                 unknown[_kind(each.kernel)].append(each)
             else:
-                found[each] = KernelPrediction(each.kernel, seconds, 0.0, True)
+                found[each.kernel] = KernelPrediction(each.kernel, seconds, 0.0, True)
         for members in unknown.values():
             model = self._fit(self._answering(members[0].kernel))
             for each, predicted in zip(members, model.predict(members)):
-                found[each] = KernelPrediction(each.kernel, float(predicted), model.error, False)
-        return [found[each] for each in placed]
+                found[each.kernel] = KernelPrediction(each.kernel, float(predicted), model.error, False)
+        return [found[kernel] for kernel in kernels]
 
     def fit_all(self) -> None:
         """Fit every kind of kernel now, and not when the first of its kind is asked for."""
