@@ -2,8 +2,8 @@
 
 The pass that PaddleSlim's `quant_aware` begins with puts the pairs in and lets gradients pass them unchanged
 (straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's and stay there, and
-asymmetric activations get their zero points, so that training starts exactly at the candidate. The rest of `quant_aware`
-adds observers of every output, which nothing here asks for and which take more than half of its time.
+asymmetric activations get their zero points, so that training starts exactly at the candidate. The rest of
+`quant_aware` adds observers of every output, which nothing here asks for and which take more than half of its time.
 """
 
 from __future__ import annotations
