@@ -156,7 +156,7 @@ def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
         "attempts": [{key: each[key] for key in each if key != "strategy"} for each in told["attempts"]],
         "verdict": told["verdict"],
         "reachable": told["reachable"],
-        "pruned": "ChannelPrune" in told["chosen"],
+        "pruned": read_json(folder / "artifacts" / JOB / "prune" / "prune.json")["pruned"],
     }
 
 

@@ -106,6 +106,10 @@ def _prune(
         step = run_step(strategy, model, quality, sparse, job, context, teachers, evaluate, scratch)
         model, sparse, quality = step.model, step.sparse, float(step.told["quality_after"])
         steps.append(step.told)
+    why = "; ".join(str(step["why"]) for step in steps)
+    if not sparse.masks and _size(model) == _size(whole):
+        _keep(name, folder, why)
+        return checkpoint
     (folder / "model").mkdir()
     model.save(folder / "model")
     zeros = _verified(InferenceModel.load(folder / "model"), sparse)
@@ -115,7 +119,7 @@ def _prune(
         folder / "prune.json",
         {
             "pruned": True,
-            "why": "; ".join(str(step["why"]) for step in steps),
+            "why": why,
             "steps": steps,
             "sparse": zeros,
             "multiply_adds": work,

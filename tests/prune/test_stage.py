@@ -163,6 +163,30 @@ def test_where_nothing_is_pruned_it_costs_nothing(tmp_path: Path) -> None:
     assert not found["pruned"] and found["steps"] == [] and found["kept_multiply_adds"] == 1
 
 
+def test_where_a_way_of_pruning_leaves_everything_the_model_stays_as_it_was(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.shorten(4)
+    place.job |= {
+        "strategy": ["ChannelPrune"],
+        "metric": "similarity",
+        "target": {"engines": ["openvino"]},
+        "prune": {"epochs": 1, "batch_size": 2, "channel": {"pruned_ratio": 0.01}},
+    }
+    np.savez(place.folder / "data" / "calibration.npz", x=noise(4, width=96))
+    np.savez(place.folder / "data" / "evaluation.npz", x=noise(3, width=96, seed=1))
+    here = place.folder / "artifacts" / "mine"
+    done = place.run("prepare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (here / "select").mkdir()
+    write_json(here / "select" / "strategy.json", {"prune": ["ChannelPrune"], "settings": {}})
+    done = place.run("prune")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = told(here, "prune/prune.json")
+    assert not found["pruned"] and found["kept_multiply_adds"] == 1
+    assert "100% of the multiply-adds are left" in found["why"]
+    assert (here / "prune/model/model.pdiparams").read_bytes() == (here / "prepare/model/model.pdiparams").read_bytes()
+
+
 def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = [3, 8, 8]
     model = static(plain, shape)
