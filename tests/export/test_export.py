@@ -123,7 +123,7 @@ def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
         if engine == "onnxruntime":
             path = tmp_path / "spoiled.onnx"
             onnx.save(twin, path)
-            spoil(path, ".scale", 30)
+            spoil(path, ".scale", 1 / 30)  # clipped: with larger steps this model's outputs may stay alike
             twin = onnx.load(path)
         return twin
 
