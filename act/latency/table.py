@@ -131,11 +131,18 @@ class Table:
         """
         lines = _lines(path)
         try:
-            header = _header(next(lines)[1])
+            version, header = _header(next(lines)[1])
         except StopIteration:
             raise InputError(f"{path}: empty; measure it with `python -m tasks.analyze.profile`") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: line 1 is no table's: {error!r}; measure it anew") from None
+            raise InputError(
+                f"{path}: line 1 is no table's: {error!r}; measure it anew with `python -m tasks.analyze.profile`"
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read; measure it "
+                "anew with `python -m tasks.analyze.profile`"
+            )
         table = cls(path, header)
         for number, line in lines:
             try:
@@ -255,11 +262,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: cannot be read: {error}; copy it anew") from None
 
 
-def _header(line: str) -> Header:
+def _header(line: str) -> tuple[Any, Header]:
+    """The version of the format, and the rest."""
     told = json.loads(line)
-    if told["schema_version"] != SCHEMA_VERSION:
-        raise ValueError(f"schema version {told['schema_version']}, {SCHEMA_VERSION} is wanted")
-    return Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), tuple(told["capabilities"]))
+    header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), tuple(told["capabilities"]))
+    return told["schema_version"], header
 
 
 def _row(told: dict[str, Any]) -> Row:

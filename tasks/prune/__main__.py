@@ -76,6 +76,7 @@ def _prune(
     from tasks.prune.cost import multiply_adds
     from tasks.prune.pruned import Context
     from tasks.prune.steps import Sparse, run_step
+    from tasks.prune.weights import count_parameters
 
     prepared = stage_folder(name, "prepare")
     whole = InferenceModel.load(prepared / "model")
@@ -107,7 +108,8 @@ def _prune(
         model, sparse, quality = step.model, step.sparse, float(step.told["quality_after"])
         steps.append(step.told)
     why = "; ".join(str(step["why"]) for step in steps)
-    if not sparse.masks and _size(model) == _size(whole):
+    before, after = count_parameters(whole), count_parameters(model)
+    if not sparse.masks and after == before:
         _keep(name, folder, why)
         return checkpoint
     (folder / "model").mkdir()
@@ -124,13 +126,13 @@ def _prune(
             "sparse": zeros,
             "multiply_adds": work,
             "kept_multiply_adds": sum(work.values()) / max(1, sum(multiply_adds(whole, one).values())),
-            "parameters": {"before": _size(whole), "after": _size(model)},
+            "parameters": {"before": before, "after": after},
             "quality": {"before": reference, "after": quality},
         },
     )
     print(
-        f"prune: quality {quality:.4f} (before {reference:.4f}), {_size(model) / 1e6:.2f} M parameters (before "
-        f"{_size(whole) / 1e6:.2f} M)" + (f", zeros in {len(zeros)} weights" if zeros else "")
+        f"prune: quality {quality:.4f} (before {reference:.4f}), {after / 1e6:.2f} M parameters (before "
+        f"{before / 1e6:.2f} M)" + (f", zeros in {len(zeros)} weights" if zeros else "")
     )
     return checkpoint
 
@@ -151,10 +153,6 @@ def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, dict[str, Any]
     return {
         name: {"zeros": float((model.weight(name) == 0).mean()), "pattern": sparse.pattern} for name in sparse.masks
     }
-
-
-def _size(model: InferenceModel) -> int:
-    return sum(int(model.weight(name).size) for name in model.weight_names())
 
 
 def _batch_norms(prepared: Path) -> dict[str, Any]:

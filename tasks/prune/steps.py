@@ -18,7 +18,7 @@ from tasks.prune import asp, channel, transformer, unstructured
 from tasks.prune.finetune import Tuned, finetune
 from tasks.prune.pruned import Context, Pruned
 from tasks.prune.unstructured import Gradual
-from tasks.prune.weights import masked
+from tasks.prune.weights import count_parameters, masked
 
 MODEL, STEP, TRAINING = "model", "step.json", "training"
 
@@ -89,18 +89,22 @@ def run_step(
         begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
         begun.told["quality_pruned"] = None if course is not None else evaluate(pruned.model)
         _save(begun, start)
-    tuned = finetune(
-        begun.model,
-        teachers,
-        context.samples,
-        job.prune,
-        job.distillation,
-        evaluate,
-        masks=begun.sparse.masks,
-        gradual=course,
-        checkpoint=scratch / TRAINING,
-        label=f"prune: {name}",
-    )
+    is_whole = course is None and not begun.sparse.masks and count_parameters(begun.model) == count_parameters(model)
+    if is_whole:
+        tuned = Tuned(begun.model, "nothing was trained, for nothing is gone", begun.told["quality_pruned"])
+    else:
+        tuned = finetune(
+            begun.model,
+            teachers,
+            context.samples,
+            job.prune,
+            job.distillation,
+            evaluate,
+            masks=begun.sparse.masks,
+            gradual=course,
+            checkpoint=scratch / TRAINING,
+            label=f"prune: {name}",
+        )
     if course is not None:
         begun, tuned = _with_zeros(begun, tuned, job, evaluate)
     told = {

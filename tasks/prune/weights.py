@@ -57,6 +57,11 @@ def _groups(model: InferenceModel, name: str) -> int:
     return int(op.attr("groups"))
 
 
+def count_parameters(model: InferenceModel) -> int:
+    """How many values all weights have together."""
+    return sum(int(model.weight(name).size) for name in model.weight_names())
+
+
 def refuse_unknown(names: Sequence[str], known: Sequence[str], key: str) -> None:
     """Refuse weights that the model does not have, or that cannot be pruned.
 
