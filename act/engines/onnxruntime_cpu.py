@@ -126,7 +126,7 @@ class OnnxRuntime(Engine):
                 self._run_in(session, feeds)
                 whole.append(time.perf_counter() - started)
 
-            def burst(count: int) -> range:
+            def burst(_: int, count: int) -> range:
                 for _ in range(count):
                     run()
                 return range(len(whole) - count, len(whole))

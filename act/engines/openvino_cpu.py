@@ -92,7 +92,7 @@ class OpenVino(Engine):
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
         counters = _Counters(compiled.create_infer_request(), feeds)
         together = max(1, int(_TOGETHER_SECONDS / counters.run()))
-        bursts = quiet.bursts(counters.burst, runs, together, counters.run)
+        bursts = quiet.bursts(lambda _, count: counters.burst(count), runs, together, counters.run)
         quick = sorted(bursts, key=lambda burst: burst.seconds / burst.runs)[: max(1, len(bursts) // 2)]
         seconds = counters.seconds(quick)
         # Only here: what is timed and whose memory is measured need not know ONNX.

@@ -14,10 +14,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,26 @@ class _Failure(Exception):
         self.kind = kind
 
 
+@dataclass
+class _Batch:
+    """Inputs that are timed.
+
+    Attributes:
+        feeds: of one inference.
+        quickest: seconds that the loaded model took with them at its quickest.
+    """
+
+    feeds: dict[str, Array]
+    quickest: float = math.inf
+
+
 class Worker:
     """Carries out commands on one engine; each public method is a command and returns JSON values."""
 
     def __init__(self, location: str) -> None:
         self._location = location
         self._engine: Engine | None = None
-        self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
+        self._timed: dict[tuple[str, int], list[_Batch]] = {}
         self._streams: list[Runner] = []
         self._quiet = quiet.Quiet(quiet.kept_file())
 
@@ -100,16 +114,16 @@ class Worker:
         return engine
 
     def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
-        feeds = self._feeds(samples, batch)
+        batches = self._batches(samples, batch)
         started = time.perf_counter()
-        outputs = self._loaded.run(feeds[0])
+        outputs = self._loaded.run(batches[0].feeds)
         first = time.perf_counter() - started
         for output in outputs:
             _check_finite(output, 0)
         taken: list[float] = []
         steady = False
         while not steady and (len(taken) < _FEWEST_WARM_UP_RUNS or time.perf_counter() - started < seconds):
-            taken.append(self._run_timed(feeds[len(taken) % len(feeds)]))
+            taken.append(self._run_timed(batches[len(taken) % len(batches)]))
             enough = len(taken) >= _FEWEST_WARM_UP_RUNS
             steady = enough and sum(taken) >= min(seconds, _SHORTEST_WARM_UP_SECONDS) and _is_steady(taken)
         return {
@@ -119,23 +133,28 @@ class Worker:
             "steady": steady,
         }
 
-    def time(self, samples: str, batch: int, runs: int, first: int, patience: float) -> dict[str, Any]:
-        feeds = self._feeds(samples, batch)
+    def time(self, samples: str, batch: int, runs: int, first: int, patience: float, as_quick: bool) -> dict[str, Any]:
+        batches = self._batches(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
-        usual = self._run_timed(feeds[first % len(feeds)])
-        turn = cycle([*feeds[first % len(feeds) :], *feeds[: first % len(feeds)]])
+        usual = self._run_timed(batches[first % len(batches)])
         together = max(1, int(_TOGETHER_SECONDS / usual))
 
-        def burst(count: int) -> list[float]:
-            return [self._run_timed(next(turn)) for _ in range(count)]
+        def burst(start: int, count: int) -> list[tuple[_Batch, float]]:
+            places = range(first + start, first + start + count)
+            return [(each, self._run_timed(each)) for each in (batches[place % len(batches)] for place in places)]
+
+        def slowed(taken: list[tuple[_Batch, float]]) -> float:
+            if not as_quick:
+                return 1.0
+            return sum(seconds for _, seconds in taken) / sum(each.quickest for each, _ in taken)
 
         self._be_patient(usual * runs, patience)
-        warm_up = partial(self._run_timed, feeds[0]) if together > 1 else None
-        taken = self._quiet.bursts(burst, runs, together, warm_up)
-        return {"seconds": [seconds for each in taken for seconds in each]}
+        warm_up = partial(self._run_timed, batches[0]) if together > 1 else None
+        bursts = self._quiet.bursts(burst, runs, together, warm_up, slowed)
+        return {"seconds": [seconds for taken in bursts for _, seconds in taken]}
 
     def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
-        feeds = self._feeds(samples, batch)
+        feeds = [each.feeds for each in self._batches(samples, batch)]
         if len(self._streams) != streams:
             self._streams = self._loaded.streams(streams)
             if not self._streams:
@@ -179,9 +198,9 @@ class Worker:
         return {"count": len(rows)}
 
     def profile(self, samples: str, batch: int, runs: int, patience: float) -> dict[str, Any]:
-        feeds = self._feeds(samples, batch)[0]
-        self._be_patient(self._run_timed(feeds) * runs, patience)
-        return {"kernels": self._loaded.profile(feeds, runs, self._quiet)}
+        first = self._batches(samples, batch)[0]
+        self._be_patient(self._run_timed(first) * runs, patience)
+        return {"kernels": self._loaded.profile(first.feeds, runs, self._quiet)}
 
     def _be_patient(self, seconds: float, patience: float) -> None:
         """Allow what takes so long to wait for quiet moments, and to be repeated in them."""
@@ -202,11 +221,13 @@ class Worker:
             raise _Failure("error", "no model is loaded")
         return self._engine
 
-    def _run_timed(self, feeds: Mapping[str, Array]) -> float:
+    def _run_timed(self, batch: _Batch) -> float:
         engine = self._loaded
         started = time.perf_counter()
-        engine.run(feeds)
-        return time.perf_counter() - started
+        engine.run(batch.feeds)
+        seconds = time.perf_counter() - started
+        batch.quickest = min(batch.quickest, seconds)
+        return seconds
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
         """The outputs of each sample in order, without the batch axis."""
@@ -222,17 +243,21 @@ class Worker:
                 yield [output[row] for output in outputs]
             index += size
 
-    def _feeds(self, samples: str, batch: int) -> list[dict[str, Array]]:
+    def _batches(self, samples: str, batch: int) -> list[_Batch]:
         key = (samples, batch)
         if key not in self._timed:
             batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
             self._timed[key] = [
-                {name: np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:]))) for name, feed in feeds.items()}
-                for feeds in batches
+                _Batch({name: _filled(feed, batch) for name, feed in feeds.items()}) for feeds in batches
             ]
             if not self._timed[key]:
                 raise _Failure("error", f"{samples}: no samples")
         return self._timed[key]
+
+
+def _filled(feed: Array, batch: int) -> Array:
+    """A feed of so many samples, repeated where it has fewer."""
+    return np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:])))
 
 
 def _is_steady(taken: list[float]) -> bool:

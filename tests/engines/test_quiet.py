@@ -107,9 +107,10 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(quiet, "Quiet", Gauge)
     monkeypatch.setenv(quiet.PATIENCE, "1")
-    monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
+    monkeypatch.setattr(worker.Worker, "_batches", lambda *_: [worker._Batch({}, quickest=1.0)])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: next(taken))
-    assert worker.Worker("none").time("samples", 1, runs=3, first=0, patience=1) == {"seconds": [1.0, 1.1, 1.2]}
+    timed = worker.Worker("none").time("samples", 1, runs=3, first=0, patience=1, as_quick=False)
+    assert timed == {"seconds": [1.2, 1.0, 1.1]}
 
 
 def test_the_environment_says_how_patient_all_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,11 +125,11 @@ def test_the_environment_says_how_patient_all_are(monkeypatch: pytest.MonkeyPatc
             return []
 
     monkeypatch.setattr(quiet, "Quiet", Gauge)
-    monkeypatch.setattr(worker.Worker, "_feeds", lambda *_: [{}])
+    monkeypatch.setattr(worker.Worker, "_batches", lambda *_: [worker._Batch({})])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: 1.0)
     for share in ("1", "0.5", "0"):
         monkeypatch.setenv(quiet.PATIENCE, share)
-        worker.Worker("none").time("samples", 1, runs=3, first=0, patience=4)
+        worker.Worker("none").time("samples", 1, runs=3, first=0, patience=4, as_quick=True)
     assert allowed == [10.0, 5.0, 0.0]
     for wrong in ("-1", "inf", "nan", "soon", ""):
         monkeypatch.setenv(quiet.PATIENCE, wrong)
@@ -140,19 +141,66 @@ def test_the_environment_says_how_patient_all_are(monkeypatch: pytest.MonkeyPatc
 
 
 def test_bursts_are_warmed_up_and_made_again_while_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = made_up(monkeypatch, itertools.repeat(1.0))
-    calls: list[str | int] = []
+    calls: list[str | tuple[int, int]] = []
 
-    def burst(count: int) -> int:
-        calls.append(count)
+    def burst(first: int, count: int) -> int:
+        calls.append((first, count))
         return len(calls)
 
+    found = made_up(monkeypatch, itertools.repeat(1.0))
     found.left_seconds = 100.0
     assert found.bursts(burst, 5, 2, lambda: calls.append("warm")) == [2, 4, 6]
-    assert calls == ["warm", 2, "warm", 2, "warm", 1]
-    disturbed = made_up(monkeypatch, itertools.cycle([1.0, 1.9]))  # quiet before each burst, and not behind it
-    disturbed.left_seconds = 0.0
-    assert disturbed.bursts(lambda count: count, 3, 2) == [2, 1]
+    assert calls == ["warm", (0, 2), "warm", (2, 2), "warm", (4, 1)]
+    calls.clear()
+    # Quiet before each burst, and behind all but the first one.
+    disturbed = made_up(monkeypatch, [1.0, 1.9, *[1.0] * 6])
+    disturbed.left_seconds = 100.0
+    assert disturbed.bursts(burst, 5, 2) == [4, 2, 3]
+    assert calls == [(0, 2), (2, 2), (4, 1), (0, 2)]
+    calls.clear()
+    hurried = made_up(monkeypatch, itertools.cycle([1.0, 1.9]))
+    hurried.left_seconds = 0.0
+    assert hurried.bursts(burst, 3, 2) == [1, 2]
+
+
+def test_what_took_longer_than_it_might_is_made_again_and_otherwise_the_least_slowed_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = made_up(monkeypatch, itertools.repeat(0.0))
+    tries = {0: iter([1.5, 1.1]), 2: iter([1.3, 1.2, 1.2, 1.4])}
+
+    def burst(first: int, _: int) -> tuple[float, int]:
+        slowed = next(tries[first])
+        found.left_seconds = 0.0 if slowed == 1.4 else 1.0
+        made.append(slowed)
+        return slowed, len(made)
+
+    made: list[float] = []
+    found.left_seconds = 1.0
+    assert found.bursts(burst, 4, 2, slowed=lambda it: it[0]) == [(1.1, 3), (1.2, 5)]
+    assert made == [1.5, 1.3, 1.1, 1.2, 1.2, 1.4]
+
+
+@pytest.mark.parametrize(("as_quick", "kept"), [(True, [1.0, 3.1]), (False, [1.0, 3.9])])
+def test_each_input_is_compared_with_itself(monkeypatch: pytest.MonkeyPatch, as_quick: bool, kept: list[float]) -> None:
+    """One input takes three times as long as the other, and is disturbed by a third at first."""
+    taken = {0: iter([1.0, 1.0]), 1: iter([3.0, 3.9, 3.1])}
+    batches = [worker._Batch({"x": np.array(place)}) for place in taken]
+    monkeypatch.setattr(quiet.Quiet, "wait", lambda _: None)
+    monkeypatch.setattr(quiet.Quiet, "is_now", lambda _: True)
+    monkeypatch.setattr(worker.Worker, "_batches", lambda *_: batches)
+
+    def run(_: worker.Worker, batch: worker._Batch) -> float:
+        seconds = next(taken[int(batch.feeds["x"])])
+        batch.quickest = min(batch.quickest, seconds)
+        return seconds
+
+    monkeypatch.setattr(worker.Worker, "_run_timed", run)
+    monkeypatch.setenv(quiet.PATIENCE, "1")
+    timer = worker.Worker("none")
+    run(timer, batches[1])
+    told = timer.time("samples", 1, runs=2, first=0, patience=100, as_quick=as_quick)
+    assert told == {"seconds": kept}
 
 
 def test_a_better_moment_is_what_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,12 +277,12 @@ def test_what_runs_on_one_core_is_moved_to_a_quiet_one_and_freed_again(monkeypat
     monkeypatch.setattr(Path, "iterdir", lambda _: [Path("7")])
     found = made_up(monkeypatch, [1.9, 1.9, 1.0, 1.0, 1.9, 1.0, 1.0, 1.9, 1.0, 1.0])
     found.left_seconds = 100.0
-    found.bursts(lambda count: count, 1, 1)
+    found.bursts(lambda _, count: count, 1, 1)
     assert moves == []  # several threads stay where they are
     found.moves = True
-    found.bursts(lambda count: count, 1, 1)
+    found.bursts(lambda _, count: count, 1, 1)
     assert moves == [{3}, {1, 3}]
     moves.clear()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
-    found.bursts(lambda count: count, 1, 1)
+    found.bursts(lambda _, count: count, 1, 1)
     assert moves == []  # what is pinned to one stays there

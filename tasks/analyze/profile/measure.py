@@ -90,9 +90,9 @@ def measure(
 
 
 def _look_again(found: _Seen, process: EngineProcess, written: Written, batch: int) -> None:
-    guess = min(found.seconds or process.time(written.samples, batch, 3, patience=0.0))
+    guess = min(found.seconds or process.time(written.samples, batch, 3, patience=0.0, as_quick=False))
     runs = int(np.clip(SECONDS_OF_RUNS / max(guess, 1e-6), FEWEST_RUNS, MOST_RUNS))
-    told = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS)
+    told = process.time(written.samples, batch, runs, patience=PATIENCE_SECONDS, as_quick=False)
     found.seconds.append(float(np.quantile(told, _QUANTILE)))
     found.spent += sum(told)
     disturbed = not found.kernels or _total(found.kernels) > min(found.seconds) * TOO_LONG
