@@ -244,6 +244,18 @@ class EngineProcess:
         )["seconds"]
         return seconds
 
+    def quickest(self, samples: Path, batch: int) -> list[float]:
+        """Seconds that the loaded model took at its quickest until now, with each of the batches that `time` repeats.
+
+        Infinity for what was not run yet. Run `first + n` of `time` was with the batch of that place, counted round.
+
+        Args:
+            samples: folder that `Samples.save` wrote.
+            batch: samples in each run.
+        """
+        seconds: list[float] = self._call("quickest", samples=str(samples.resolve()), batch=batch)["seconds"]
+        return seconds
+
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
         """Samples a second that several streams together do, each an inference after the other.
 

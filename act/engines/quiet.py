@@ -41,8 +41,9 @@ PATIENCE = "ACT_PATIENCE"
 # Multiplications in the nearest cache: they want what the two halves of a core share.
 _VALUES, _TIMES = 4096, 60
 _FIRST_GAUGES = 40
-# Longer than the best by this, and somebody else is at work.
-_LONGER = 1.15
+LONGER = 1.15
+"""What takes so many times as long as at its quickest was disturbed."""
+
 _PAUSE_SECONDS = 0.001
 # A best that was kept counts for so long; and only if neighbours can explain how much quicker it is than what is seen.
 _KEPT_SECONDS = 24 * 3600.0
@@ -126,7 +127,7 @@ class Quiet:
         self._best = min(self._best, taken)
         if self._watched:
             self._keep()
-        return taken <= self._best * _LONGER
+        return taken <= self._best * LONGER
 
     def wait(self) -> None:
         """Return at the next quiet moment, or when there is no time left to wait."""
@@ -137,7 +138,7 @@ class Quiet:
             waited = time.perf_counter() - started
             if waited >= self.left_seconds:
                 if self.left_seconds > 0:  # what was never seen again is not to be waited for each time
-                    self._best *= _LONGER
+                    self._best *= LONGER
                 self.left_seconds = 0.0
                 self._cores.all()
                 return
@@ -194,7 +195,7 @@ class Quiet:
                 spent = time.perf_counter() - started
                 if first not in best or slowed(found) <= slowed(best[first]):
                     best[first] = found
-                if self.left_seconds > 0 and not (self.is_now() and slowed(found) <= _LONGER):
+                if self.left_seconds > 0 and not (self.is_now() and slowed(found) <= LONGER):
                     self.left_seconds = max(0.0, self.left_seconds - spent)
                     pending.append(first)
         finally:

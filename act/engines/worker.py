@@ -153,6 +153,9 @@ class Worker:
         bursts = self._quiet.bursts(burst, runs, together, warm_up, slowed)
         return {"seconds": [seconds for taken in bursts for _, seconds in taken]}
 
+    def quickest(self, samples: str, batch: int) -> dict[str, Any]:
+        return {"seconds": [each.quickest for each in self._batches(samples, batch)]}
+
     def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
         feeds = [each.feeds for each in self._batches(samples, batch)]
         if len(self._streams) != streams:

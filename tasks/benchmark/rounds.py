@@ -3,12 +3,15 @@
 Every model has an engine process of its own that stays loaded to the end, so that a slow minute of the machine falls on
 all of them alike; how quiet the machine was is watched meanwhile (`quiet.py`). Throughput with several streams comes
 last, because it fills all cores.
+
+Behind the rounds, what was disturbed in one of them is timed anew for a while.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +20,15 @@ from typing import Any
 import numpy as np
 
 from act.engines import EngineFailure, EngineProcess, LoadInfo, WarmUp
+from act.engines.quiet import patience
+from act.engines.turns import Turn
 from act.params import Timing
 from tasks.benchmark.pinning import all_cores, pin, quietest_cores
 from tasks.benchmark.quiet import Watch
 from tasks.benchmark.statistics import Floats, speedup, summary
 
+# How long disturbed turns are taken again, times the user's patience.
+_AGAIN_SECONDS = 60.0
 # Throughput is the median of so many turns, each so long.
 _THROUGHPUT_TURNS = 3
 _THROUGHPUT_SECONDS = 0.15
@@ -123,8 +130,9 @@ def time_in_rounds(
         progress: told after each round what was done.
 
     Returns:
-        How quiet the machine was: plain JSON values, as `Watch.end` gives them, and `pinned_to_cores`: in each round
-        everything but throughput is timed on those of them that are least busy then.
+        How quiet the machine was: plain JSON values, as `Watch.end` gives them; `taken_again`, how many turns were
+        timed anew because something disturbed them; and `pinned_to_cores`: in each round everything but throughput is
+        timed on those of them that are least busy then.
     """
     _pin(everything, quietest_cores(threads))
     for running in everything:
@@ -133,16 +141,30 @@ def time_in_rounds(
     order = random.Random(settings.seed)
     watch = Watch()
     used: set[int] = set()
-    for number in range(settings.rounds):
-        # Anew in each round, for what else the machine does may have moved.
+
+    def pin_anew() -> None:
+        # For what else the machine does may have moved.
         cores = quietest_cores(threads)
         used.update(cores)
         _pin(everything, cores)
+
+    turns: list[tuple[Running, Turn]] = []
+    for number in range(settings.rounds):
+        pin_anew()
         watch.next_round(_pids(everything))
         for running in _shuffled(everything, order):
             watch.time_reference()
-            _time(running, batch, settings.runs_per_round, number)
+            turns += [(running, turn) for turn in _time(running, batch, settings.runs_per_round, number)]
         progress(f"latency, round {number + 1} of {settings.rounds}")
+    taken_again = 0
+    until = time.monotonic() + _AGAIN_SECONDS * patience()
+    while time.monotonic() < until and (left := _disturbed(turns)):
+        pin_anew()
+        for running, turn in left:
+            if time.monotonic() < until and running.measured.failure is None:
+                _take(running, turn)
+                taken_again += 1
+        progress(f"latency, {len(left)} disturbed turns again")
     ran = {name: measured for name, measured in references.items() if measured.failure is None}
     noise = watch.end(_pids(everything), {name: measured.main.rounds for name, measured in ran.items()})
     _pin(everything, all_cores())
@@ -157,7 +179,7 @@ def time_in_rounds(
         if running.measured.failure is None:
             running.measured.operators = _operators(running.process)
             running.measured.kernels = _kernels(running.process, running.measured.main.samples, batch)
-    return {**noise, "pinned_to_cores": sorted(used)}
+    return {**noise, "taken_again": taken_again, "pinned_to_cores": sorted(used)}
 
 
 def _pin(everything: Sequence[Running], cores: Sequence[int]) -> None:
@@ -187,14 +209,37 @@ def _warm_up(running: Running, batch: int) -> None:
                 return
 
 
-def _time(running: Running, batch: int, runs: int, number: int) -> None:
+def _time(running: Running, batch: int, runs: int, number: int) -> list[Turn]:
+    """The turns of one round, one for each of the model's inputs that it can run."""
+    turns = []
     for workload in running.measured.workloads:
-        if workload.failure is None:
-            try:
-                workload.rounds.append(running.process.time(workload.samples, batch, runs, number * runs))
-            except EngineFailure as failure:
-                running.fail(failure)
-                return
+        if workload.failure is None and running.measured.failure is None:
+            turn = Turn(running.process, workload.samples, batch, runs, number * runs)
+            if _take(running, turn):
+                workload.rounds.append(turn.seconds)
+                turns.append(turn)
+    return turns
+
+
+def _take(running: Running, turn: Turn) -> bool:
+    """Take a turn, and tell whether that went well."""
+    try:
+        turn.take()
+    except EngineFailure as failure:
+        running.fail(failure)
+        return False
+    return True
+
+
+def _disturbed(turns: Sequence[tuple[Running, Turn]]) -> list[tuple[Running, Turn]]:
+    found = []
+    for running, turn in turns:
+        try:
+            if running.measured.failure is None and turn.disturbed:
+                found.append((running, turn))
+        except EngineFailure as failure:
+            running.fail(failure)
+    return found
 
 
 def _time_streams(everything: Sequence[Running], batch: int, streams: int, order: random.Random) -> None:

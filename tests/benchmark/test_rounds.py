@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from act.engines import EngineFailure, EngineProcess, WarmUp
+from act.engines.quiet import PATIENCE
 from act.engines.worker import _is_steady
 from act.params import Timing
 from tasks.benchmark import quiet, rounds
@@ -39,6 +40,9 @@ class Process:
     def time(self, samples: Path, batch: int, runs: int, first: int) -> list[float]:
         self._asked(f"time {samples} from {first}")
         return [0.01] * runs
+
+    def quickest(self, samples: Path, batch: int) -> list[float]:
+        return [0.01, 0.01]
 
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
         self._asked(f"{streams} streams")
@@ -87,6 +91,39 @@ def test_every_round_has_everyone_once_on_the_same_samples_in_an_order_of_its_ow
     timed = [what for what, _ in told if what.startswith("time")]
     assert timed == [f"time 0 from {2 * number}" for number in range(6) for _ in range(5)]
     assert all(one.main.rounds == [[0.01, 0.01]] * 6 and one.peak_rss_bytes == 1000 for one in measured)
+
+
+def test_what_was_disturbed_is_timed_anew_behind_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`b` is disturbed in two rounds, and in one of them once more; `c` crashes when it is asked again."""
+    taken = {
+        ("b", 2): iter([0.02, 0.01]),
+        ("b", 6): iter([0.03, 0.04, 0.011]),
+        ("c", 4): iter([0.02, None]),
+        ("c", 8): iter([0.02]),
+    }
+
+    def seconds(process: Process, samples: Path, batch: int, runs: int, first: int) -> list[float]:
+        process._asked(f"time {samples} from {first}")
+        each = next(taken.get((process.name, first), iter([0.01])))
+        if each is None:
+            raise EngineFailure("crash", "ended by SIGSEGV")
+        return [each] * runs
+
+    monkeypatch.setattr(Process, "time", seconds)
+    monkeypatch.setenv(PATIENCE, "1")
+    (one, two, three), told = take_turns("abc")
+    behind = [each for each in told if each[0].startswith("time")][3 * 6 :]
+    assert sorted(behind[:3]) == [("time 0 from 2", "b"), ("time 0 from 4", "c"), ("time 0 from 6", "b")]
+    assert behind[3:] == [("time 0 from 6", "b")]
+    assert one.main.rounds == [[0.01] * 2] * 6
+    assert two.main.rounds == [[0.01] * 2] * 3 + [[0.011] * 2] + [[0.01] * 2] * 2
+    assert three.failure is not None and three.failure.kind == "crash"
+    # No more than the user's patience.
+    taken |= {("b", 2): iter([0.02]), ("b", 6): iter([0.03]), ("c", 4): iter([0.02]), ("c", 8): iter([0.02])}
+    monkeypatch.setenv(PATIENCE, "0")
+    (_, two, three), told = take_turns("abc")
+    assert len([what for what, _ in told if what.startswith("time")]) == 3 * 6
+    assert two.main.rounds[1] == [0.02] * 2 and three.failure is None
 
 
 def test_a_refused_shape_is_missing_alone_and_the_first_fails_the_row() -> None:
