@@ -22,6 +22,8 @@ LEAST_SHARE = 0.05
 STEP = 0.01
 # A speed-up is aimed at a little above what is asked for, because no two measurements are ever the same.
 MARGIN = 1.03
+# So many times the quality that may be lost is clearly too much.
+CLEARLY = 2.0
 
 
 @dataclass(frozen=True)
@@ -215,12 +217,13 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
     """Choose the next option by what was tried.
 
     What met the budget stays. What lost too much quality rules out all that prunes as much or more, and all that
-    quantizes where int8 alone lost it; what was too slow has corrected the predictions already. When nothing is left,
-    or the time is up, the attempt that came nearest is done again, so that it is what is deployed.
+    quantizes where int8 alone lost it; where pruning alone clearly lost too much, so does the same with int8. What was
+    too slow has corrected the predictions already. When nothing is left, or the time is up, the attempt that came
+    nearest is done again, so that it is what is deployed.
     """
     if (good := met(tried)) is not None:
         return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
-    left = [option for option in found if not _hopeless(option, tried, budget, wanted)]
+    left = [option for option in found if not _hopeless(option, tried, budget)]
     fast = [option for option in left if option.speedup * _slack(option) >= wanted]
     if not tried:
         if fast:
@@ -257,19 +260,24 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
         else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
     )
     told = f"nearest is {best_tried.key}, {best_tried.speedup:.2f} times as fast as fp32"
+    fast_enough = [attempt for attempt in tried if attempt.fastest >= wanted]
+    if fast_enough:
+        cheapest = min(fast_enough, key=lambda attempt: attempt.lost)
+        told += f"; {cheapest.key} was {cheapest.fastest:.2f} times as fast, and lost {cheapest.lost:.4f} of quality"
     why = f"the budget cannot be met: {cause}; {told}"
     return Decision(best_tried.key, None, best_tried, why, False, False)
 
 
-def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget, wanted: float) -> bool:
+def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget) -> bool:
     for attempt in tried:
         if option.key == attempt.key:
             return True
         same = option.quantized == attempt.quantized
         if same and attempt.share < 1 and abs(option.share - attempt.share) < 2 * STEP:
             return True
-        lost = attempt.lost > budget.max_quality_drop and attempt.fastest >= wanted
-        if lost and same and option.share <= attempt.share:
+        # Int8 comes on top of what pruning lost, though training for it may win some of that back.
+        may_lose = budget.max_quality_drop * (1.0 if same else CLEARLY)
+        if attempt.lost > may_lose and option.quantized >= attempt.quantized and option.share <= attempt.share:
             return True
     return False
 

@@ -160,6 +160,26 @@ def test_what_int8_lost_alone_is_not_pruned_besides() -> None:
     assert found.option is None or not found.option.quantized
 
 
+@pytest.mark.parametrize(("lost", "with_int8"), [(0.009, True), (0.015, True), (0.05, False)])
+def test_what_pruning_alone_clearly_lost_is_not_quantized_besides(lost: float, with_int8: bool) -> None:
+    budget = Budget(min_speedup=4, max_quality_drop=0.01)
+    options = ranked(budget)
+    pruned = next(option for option in options if option.share < 1 and not option.quantized)
+    tried = [attempt(pruned, lost=lost, share=0.999, fastest=3.9, speedup=1.0)]
+    found = decide([option for option in options if option.quantized], tried, budget, 4.0)
+    assert (found.option is not None) == with_int8
+
+
+@pytest.mark.parametrize("fastest", [3.9, 4.1])
+def test_what_lost_too_much_is_not_pruned_more_however_fast_it_was(fastest: float) -> None:
+    budget = Budget(min_speedup=4, max_quality_drop=0.01)
+    option = next(option for option in ranked(budget) if option.share < 1)
+    tried = [attempt(option, key="before", lost=0.05, share=option.share + 0.1, fastest=fastest, speedup=1.0)]
+    found = decide([option], tried, budget, 4.0)
+    assert found.again == tried[0] and not found.reachable
+    assert ("4.10 times as fast, and lost 0.0500 of quality" in found.why) == (fastest > 4)
+
+
 def test_what_met_the_budget_is_done_again() -> None:
     budget = Budget(min_speedup=4)
     _, found = second({"met": True}, budget, 4.0)
