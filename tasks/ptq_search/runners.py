@@ -35,6 +35,8 @@ SERVER_SECONDS = 120
 CONNECT_SECONDS = 20
 NO_WORKER_SECONDS = 30
 _POLL_SECONDS = 0.1
+# Until a result is here: on Ray that is how one looks whether there is one.
+_RESULT_SECONDS = {"dask": 60.0, "ray": _POLL_SECONDS}
 # What a worker needs beside the engine's own time: starting, importing, receiving the model.
 _SLACK_SECONDS = 120
 _DRAIN_SECONDS = 10
@@ -222,26 +224,32 @@ def _as_they_end(
 ) -> Iterator[tuple[int, Result]]:
     """Give each result with its place as it comes.
 
-    A future is asked for its result only when it has one: on Dask, a wait that times out while the result is on its way
+    On Dask a future is asked for its result only when it has one: a wait that times out while the result is on its way
     makes all later ones fail (dask/distributed issue 8514).
 
     Raises:
         InputError, TrialsLost: as `Runner.run`.
     """
-    ready: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for index, future in futures.items():
-        future.add_done_callback(lambda _future, index=index: ready.put(index))
-    pending, seen = set(futures), time.monotonic()
+    pending, seen = dict(futures), time.monotonic()
     while pending:
         if runner.stopped:
             raise TrialsLost("the search was stopped")
-        try:
-            index = ready.get(timeout=_POLL_SECONDS)
-        except queue.Empty:
-            pass
-        else:
-            pending.remove(index)
-            yield index, _outcome(runner, futures[index])
+        time.sleep(_POLL_SECONDS)
+        for index, future in list(pending.items()):
+            if runner.cluster.kind == "dask" and not future.wrapped_future.done():
+                continue
+            try:
+                outcome = future.result(timeout=_RESULT_SECONDS[runner.cluster.kind], raise_on_failure=False)
+            except TimeoutError:
+                continue
+            except Exception as error:
+                # The cluster's own failures come this way, the trial's as an outcome.
+                raise _lost(runner.cluster, error) from None
+            if isinstance(outcome, BaseException):
+                runner.news.put(outcome)
+                raise outcome
+            del pending[index]
+            yield index, outcome
         now = time.monotonic()
         if are_workers_left():
             seen = now
@@ -252,23 +260,6 @@ def _as_they_end(
                 else "did not end them in their time"
             )
             raise TrialsLost(f"{len(pending)} trials were lost: {runner.cluster} {why}; start workers and run again")
-
-
-def _outcome(runner: PrefectRunner, future: Any) -> Result:
-    """The result of a trial that has ended.
-
-    Raises:
-        InputError, TrialsLost: as `Runner.run`.
-    """
-    try:
-        outcome: Result | BaseException = future.result(timeout=_SLACK_SECONDS, raise_on_failure=False)
-    except Exception as error:
-        # The cluster's own failures come this way, the trial's as an outcome.
-        raise _lost(runner.cluster, error) from None
-    if isinstance(outcome, BaseException):
-        runner.news.put(outcome)
-        raise outcome
-    return outcome
 
 
 def _lost(cluster: Cluster, error: BaseException) -> TrialsLost:
