@@ -8,9 +8,9 @@ keeps little of a core busy, took only 1.08 times as long.)
 A neighbour may be at work for a minute without a pause, and a process that begins in it would take that for usual. So
 the quickest that was seen on this machine within a day is kept in a file of the user's cache.
 
-Neighbours that fill the caches, which all cores share, do not show in it at all: beside some, a model with 13 MB of
-weights took 0.5 to 1.3 ms within minutes, and one with 3 MB 0.22 ms all the time. Only the model itself tells: what
-takes longer than the same inputs took at their quickest was disturbed, too.
+Neighbours that fill the caches, which all cores share, do not show in it at all: within seven minutes beside some, a
+model with 13 MB of weights took from 0.51 to 1.28 ms (medians of fifteen rounds), and one with 3 MB from 0.21 to 0.27.
+Only the model itself tells: what takes longer than the same inputs took at their quickest was disturbed, too.
 
 Neighbours come to each core by themselves: when each of two was disturbed seven times of eight, both were so only four
 times of five. So what runs on one core may be moved to where it is quiet.

@@ -197,6 +197,9 @@ def test_in_the_end_the_nearest_is_done_again() -> None:
     found = decide(ranked(budget), tried, budget, 4.0)
     assert found.again == tried[-1] and not found.reachable and not found.open
     assert "cannot be met: 4 strategies were tried" in found.why and "2.30 times" in found.why
+    # Where only fp32 kept the quality, each time, what was done last need not be done again.
+    equal = [replace(each, speedup=1.0) for each in tried]
+    assert decide(ranked(budget), equal, budget, 4.0).again == equal[-1]
 
 
 def test_the_time_limit_ends_it() -> None:

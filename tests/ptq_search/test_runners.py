@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from act.engines import ENGINES
 from act.errors import InputError
 from act.quality import Quality
 from act.samples import Ragged, Samples
+from tasks.ptq_search import runners
 from tasks.ptq_search.measure import Result, TrialJob, measure
 from tasks.ptq_search.runners import LocalRunner, PrefectRunner, choose
 from tests.place import CHECKOUT
@@ -93,6 +96,35 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) 
     place = Cluster.parse(kind, "here")
     with pytest.raises(InputError, match=f"ACT_TRIALS_ON is '{kind}', which needs the package `prefect-{kind}`"):
         PrefectRunner(place, 1, 1).__enter__()
+
+
+def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that times out there spoils all later ones: dask/distributed issue 8514."""
+    monkeypatch.setattr(runners, "_POLL_SECONDS", 0.0)
+
+    class Future:
+        def __init__(self, looks: int, result: Any) -> None:
+            self.looks, self._result = looks, result
+
+        @property
+        def wrapped_future(self) -> Future:
+            return self
+
+        def done(self) -> bool:
+            self.looks -= 1
+            return self.looks < 0
+
+        def result(self, timeout: float, raise_on_failure: bool) -> Any:
+            assert self.looks < 0 and timeout > 1 and not raise_on_failure
+            return self._result
+
+    def ended(futures: dict[int, Future]) -> list[tuple[int, Any]]:
+        runner = PrefectRunner(Cluster("dask", None), 1, 1)
+        return list(runners._as_they_end(runner, futures, time.monotonic() + 60, lambda: True))
+
+    assert ended({0: Future(2, "a"), 1: Future(0, "b"), 2: Future(1, "c")}) == [(1, "b"), (2, "c"), (0, "a")]
+    with pytest.raises(InputError, match="no samples"):
+        ended({0: Future(1, InputError("no samples"))})
 
 
 def test_a_search_is_the_same_on_dask(tmp_path: Path, prefect_home: Path) -> None:
