@@ -38,6 +38,8 @@ EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
 
 JOB = "model"
 WORK_FOLDER = ".pipeline"
+# What the callback gave for the candidates of the model that is deployed.
+_METRICS = "eval_callback.json"
 # How far the metric of the model may lie from `origin_metric`: ACT's own figure.
 ORIGIN_TOLERANCE = 0.05
 # How many samples are taken of loaders that may be endless, and how much of the disk.
@@ -108,7 +110,7 @@ class AutoCompression:
         raw, self._counts = _without_counts(raw, origin)
         translation = translate(raw, origin, scripts=False)
         self._origin_metric = translation.origin_metric
-        self._metrics: dict[str, float] = {}
+        self._given_metric: float | None = None
         self._metric_is_given = "metric" in translation.job
         self._entry = _entry(translation, given, self._files)
         if target_speedup is not None:
@@ -136,7 +138,7 @@ class AutoCompression:
             from act.model import InferenceModel
 
             model = InferenceModel.load(Path(self._entry["model"]["path"]), *self._files)
-        self._metrics = {"fp32": self._metric(model)} if self._callback else {}
+        self._given_metric = self._metric(model) if self._callback else None
         self._refuse_another_origin()
         work = self._folder / WORK_FOLDER
         shutil.rmtree(work, ignore_errors=True)
@@ -257,7 +259,7 @@ class AutoCompression:
 
     def _refuse_another_origin(self) -> None:
         """Refuse to begin when the callback does not find the metric that the configuration promises."""
-        wanted, found = self._origin_metric, self._metrics.get("fp32")
+        wanted, found = self._origin_metric, self._given_metric
         if wanted is not None and found is not None and abs(found - wanted) > ORIGIN_TOLERANCE:
             raise InputError(
                 f"`eval_callback` gives {found:.4f} for the given model, but `TrainConfig.origin_metric` is "
@@ -265,24 +267,27 @@ class AutoCompression:
             )
 
     def _choose(self, work: Path) -> None:
-        """Have that candidate deployed which the callback likes best, where there is a callback."""
-        if self._callback is None:
+        """Have that candidate deployed which the callback likes best, where there is a callback, and leave its figures
+        with the files that they are of."""
+        if self._callback is None or self._given_metric is None:
             return
         from act.model import InferenceModel
 
         exported = work / stage_folder(JOB, "export")
         found = read_json(exported / "candidates.json")
+        metrics = {"fp32": self._given_metric}
         for entry in found["candidates"]:
-            if entry["name"] not in self._metrics:
+            if entry["name"] not in metrics:
                 folder = exported / entry["files"]["paddle_inference"]
                 with _paddle_as_it_was():
                     model = InferenceModel.load(folder)
-                self._metrics[entry["name"]] = self._metric(model)
-        for name, metric in self._metrics.items():
+                metrics[entry["name"]] = self._metric(model)
+        write_json(exported / _METRICS, {"metrics": metrics})
+        for name, metric in metrics.items():
             _print(f"  eval_callback: {name}: {metric:.4f}")
         quantized = [entry["name"] for entry in found["candidates"] if entry["precision"] == "int8"]
         if quantized:
-            liked = max(quantized, key=lambda name: (self._metrics[name], name == found["deploy"]))
+            liked = max(quantized, key=lambda name: (metrics[name], name == found["deploy"]))
             write_json(exported / "candidates.json", {**found, "deploy": liked})
 
     def _collect(self, work: Path) -> None:
@@ -298,9 +303,11 @@ class AutoCompression:
                 shutil.copyfile(self._folder / file, self._folder / str(given))
         shutil.copyfile(work / "params.yaml", self._folder / "params.yaml")
         name = manifest["deployed_candidate"]
-        if self._metrics:
-            self.final_metric = self._metrics[name]
-            write_json(self._folder / "eval_callback.json", {"metrics": self._metrics, "deployed": name})
+        told = work / stage_folder(JOB, "export") / _METRICS
+        if told.is_file():
+            metrics = read_json(told)["metrics"]
+            self.final_metric = metrics[name]
+            write_json(self._folder / _METRICS, {"metrics": metrics, "deployed": name})
         _print(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
 
 

@@ -5,6 +5,7 @@ For a job that nobody will run again: `flows.auto_compression`. Each stage is a 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import signal
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,12 +27,11 @@ CHECKOUT = Path(__file__).parents[1]
 
 def commands(job: str) -> dict[str, list[str]]:
     """The command of every stage, each after those whose results it reads."""
-    stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    described = {name: stage["do"] for name, stage in stages.items()}
+    described = _described()
     makers = {out: name for name, stage in described.items() for out in stage["outs"]}
     needs = {name: {makers[dep] for dep in stage["deps"] if dep in makers} for name, stage in described.items()}
     order = TopologicalSorter(needs).static_order()
-    return {name: shlex.split(described[name]["cmd"].replace("${key}", shlex.quote(job))) for name in order}
+    return {name: shlex.split(_of(job, described[name]["cmd"], shlex.quote)) for name in order}
 
 
 def run(
@@ -72,7 +73,9 @@ def run(
 def run_again(
     job: str, folder: Path, emit: Callable[[str], None], after: Mapping[str, Callable[[], None]] | None = None
 ) -> None:
-    """Select anew, and run what comes after it; just the report where the strategy is the one that was carried out.
+    """Select anew, and run what comes after it; just the report where the strategy is one that was carried out.
+
+    What strategies made that were carried out before is kept in `attempts/JOB/`, until it is asked for again.
 
     Args:
         folder, emit, after: as for `run`.
@@ -83,9 +86,40 @@ def run_again(
     strategy = folder / stage_folder(job, "select") / "strategy.json"
     before = strategy.read_bytes()
     run(job, folder, emit, after, "select", "select")
+    chosen = strategy.read_bytes()
+    if chosen == before:
+        run(job, folder, emit, after, "report")
+        return
     names = list(commands(job))
-    same = strategy.read_bytes() == before
-    run(job, folder, emit, after, "report" if same else names[names.index("select") + 1])
+    later = names[names.index("select") + 1 :]
+    made = [Path(_of(job, out, str)) for stage in later for out in _described()[stage]["outs"]]
+    kept = folder / "attempts" / job
+    _move(made, folder, kept / _short(before))
+    there = kept / _short(chosen)
+    if there.exists():
+        _move(made, there, folder)
+    run(job, folder, emit, after, "report" if there.exists() else later[0])
+
+
+def _described() -> dict[str, Any]:
+    stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return {name: stage["do"] for name, stage in stages.items()}
+
+
+def _of(job: str, text: str, quote: Callable[[str], str]) -> str:
+    """A text of `dvc.yaml` for this job."""
+    return text.replace("${key}", quote(job))
+
+
+def _short(strategy: bytes) -> str:
+    return hashlib.sha256(strategy).hexdigest()[:16]
+
+
+def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
+    for path in paths:
+        if (source / path).exists():
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).rename(target / path)
 
 
 def learn(job: str, folder: Path, emit: Callable[[str], None]) -> bool:

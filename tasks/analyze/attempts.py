@@ -17,9 +17,12 @@ import numpy as np
 
 from act.artifacts import read_json, write_json
 from act.errors import InputError
+from act.params import Budget
 
 FOLDER = Path("attempts")
 MOST_ATTEMPTS = 4
+# So many times the speed that is asked for is more than pruning should give, where quality was paid for it.
+_MORE_THAN_ASKED = 1.10
 # What was measured and what was predicted are never so far apart but by a mistake.
 _CORRECTION = (0.3, 3.0)
 
@@ -120,9 +123,17 @@ def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], 
 
 
 def met(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The fastest that met the budget."""
+    """Of those that met the budget the one that lost least quality; of equals the fastest."""
     good = [attempt for attempt in attempts if attempt.met]
-    return min(good, key=lambda attempt: attempt.latency_ms) if good else None
+    return min(good, key=lambda attempt: (max(0.0, attempt.drop), attempt.latency_ms)) if good else None
+
+
+def overshot(attempt: Attempt, budget: Budget) -> bool:
+    """Whether it met the budget with more cut out than the speed needs, so that quality could be had back."""
+    faster = attempt.speedup / budget.min_speedup
+    if budget.max_latency_ms is not None:
+        faster = min(faster, budget.max_latency_ms / attempt.latency_ms)
+    return attempt.met and attempt.share < 1 and attempt.drop > 0 and faster > _MORE_THAN_ASKED
 
 
 def nearest(attempts: Sequence[Attempt]) -> Attempt:

@@ -1,8 +1,9 @@
-"""`python -m tasks.analyze.learn --job NAME`: note what the chosen strategy came to, where it missed the budget.
+"""`python -m tasks.analyze.learn --job NAME`: note what the chosen strategy came to, where another may be better.
 
 Reads the measurements and the winner that the pipeline left, and adds an attempt to `attempts/NAME.json`. The next run
 of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.compress` does all of this by itself. A
-job whose budget was met at once, or whose strategy the user fixed, has nothing to learn from.
+job whose budget was met at once, with no more cut out than that needs, or whose strategy the user fixed, has nothing to
+learn from.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from act.artifacts import DEPLOY_ROOT, ROOT, read_json, stage_folder
 from act.params import Job
 from act.stage import job_from_command_line
-from tasks.analyze.attempts import Attempt, add, read
+from tasks.analyze.attempts import Attempt, add, overshot, read
 
 
 def main() -> None:
@@ -32,11 +33,11 @@ def learn(name: str, job: Job) -> str:
         return "the strategy is fixed in params.yaml"
     manifest = read_json(DEPLOY_ROOT / name / "manifest.json")
     tried = read(name, told["of"])
-    if manifest["budget"]["met"] and not tried:
-        return f"{told['chosen']} meets the budget"
     if not told["open"]:
-        return str(told["verdict"])
+        return str(told["verdict"]) if tried or not manifest["budget"]["met"] else f"{told['chosen']} meets the budget"
     attempt = _attempt(name, told, manifest)
+    if attempt.met and not tried and not overshot(attempt, job.budget):
+        return f"{attempt.key} meets the budget"
     add(name, told["of"], attempt)
     outcome = "meets the budget" if attempt.met else "misses the budget"
     return f"{attempt.key} {outcome}: {attempt.fastest:.2f} times as fast, {attempt.lost:.4f} of quality lost"

@@ -14,7 +14,7 @@ from typing import Any
 
 from act.params import Budget, StrategyName
 from tasks.analyze import attempts
-from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest
+from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest, overshot
 from tasks.analyze.predictor import Latency
 
 # The least share of the multiply-adds that is left by pruning.
@@ -216,15 +216,29 @@ class Decision:
 def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wanted: float) -> Decision:
     """Choose the next option by what was tried.
 
-    What met the budget stays. What lost too much quality rules out all that prunes as much or more, and all that
-    quantizes where int8 alone lost it; where pruning alone clearly lost too much, so does the same with int8. What was
-    too slow has corrected the predictions already. When nothing is left, or the time is up, the attempt that came
-    nearest is done again, so that it is what is deployed.
+    What met the budget stays, unless it lost quality for much more speed than was asked for: then less is cut out where
+    that is predicted to do, and what met the budget with the least loss stays. What lost too much quality rules out all
+    that prunes as much or more, and all that quantizes where int8 alone lost it; where pruning alone clearly lost too
+    much, so does the same with int8. What was too slow has corrected the predictions already. When nothing is left, or
+    the time is up, the attempt that came nearest is done again, so that it is what is deployed.
     """
-    if (good := met(tried)) is not None:
-        return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
     left = [option for option in found if not _hopeless(option, tried, budget)]
     fast = [option for option in left if option.speedup * _slack(option) >= wanted]
+    spent = sum(attempt.minutes for attempt in tried)
+    limit = budget.time_limit_minutes
+
+    def is_time_for(option: Option) -> bool:
+        return len(tried) < MOST_ATTEMPTS and (limit is None or spent + option.minutes <= limit)
+
+    if (good := met(tried)) is not None:
+        gentler = [option for option in fast if option.quantized == good.quantized and good.share < option.share < 1]
+        if overshot(good, budget) and gentler and is_time_for(gentler[0]):
+            why = (
+                f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as fp32, "
+                f"{good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
+            )
+            return Decision(gentler[0].key, gentler[0], None, why, True, True)
+        return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
     if not tried:
         if fast:
             option = fast[0]
@@ -243,9 +257,7 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
             f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
         )
         return Decision(whole.key, whole, None, why, False, False)
-    spent = sum(attempt.minutes for attempt in tried)
-    limit = budget.time_limit_minutes
-    if fast and len(tried) < MOST_ATTEMPTS and (limit is None or spent + fast[0].minutes <= limit):
+    if fast and is_time_for(fast[0]):
         last = tried[-1]
         missed = (
             f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"

@@ -27,7 +27,7 @@ def variant(name: str, speedup: float, drop: float) -> dict[str, Any]:
     return {"name": name, "speedup": {"value": speedup}, "drop": {"value": drop}}
 
 
-def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key") -> None:
+def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key", speedup: float = 2.0) -> None:
     folder = Path("artifacts/mine")
     for name in ("select", "options", "prune"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key") 
     write_json(folder / "options" / "options.json", told)
     Path("deploy/mine").mkdir(parents=True, exist_ok=True)
     failed = {"name": "bf16", "speedup": None, "drop": None}
-    winner = {**variant("bf16", 2.0, 0.001), "latency_ms": 5.0}
+    winner = {**variant("bf16", speedup, 0.001), "latency_ms": 5.0}
     manifest: dict[str, Any] = {"budget": {"met": met}, "winner": winner}
     manifest["variants"] = [variant("fp32", 1.0, 0.0), variant("int8", 2.8, 0.05), winner, failed]
     write_json(Path("deploy/mine/manifest.json"), manifest)
@@ -60,6 +60,8 @@ def test_what_missed_the_budget_is_noted(job: Job) -> None:
     ("left", "words"),
     [
         ({"met": True}, "a key meets the budget"),
+        ({"met": True, "speedup": 3.2}, "a key meets the budget"),
+        ({"met": True, "opened": False, "speedup": 3.5}, "a key meets the budget"),
         ({"opened": False}, "nothing is left"),
         ({"chosen": None}, "fixed in params.yaml"),
     ],
@@ -68,6 +70,12 @@ def test_nothing_is_noted_where_there_is_nothing_to_learn(job: Job, left: dict[s
     leave(**left)
     assert words in learn("mine", job)
     assert not attempts.FOLDER.exists()
+
+
+def test_what_gave_more_than_asked_for_is_noted(job: Job) -> None:
+    leave(met=True, speedup=3.5)
+    assert "a key meets the budget" in learn("mine", job)
+    assert [each.met for each in attempts.read("mine", OF)] == [True]
 
 
 def test_what_met_it_after_others_is_noted_so_that_it_stays(job: Job) -> None:

@@ -186,6 +186,35 @@ def test_what_met_the_budget_is_done_again() -> None:
     assert found.again is not None and found.option is None and not found.open and "met the budget" in found.why
 
 
+def test_where_more_was_cut_out_than_the_speed_needs_less_is() -> None:
+    budget = Budget(min_speedup=4)
+    first, found = second({"met": True, "fastest": 4.8, "speedup": 4.8, "drop": 0.005}, budget, 4.0)
+    assert found.option is not None and found.open and found.option.share > first.share + 0.05
+    assert "4.80 times as fast" in found.why and "cuts out less" in found.why
+
+
+@pytest.mark.parametrize("changes", [{"drop": 0.0}, {"speedup": 4.3}, {"share": 1.0}, {"minutes": 100.0}])
+def test_else_what_met_the_budget_stays(changes: dict[str, Any]) -> None:
+    budget = Budget(min_speedup=4, time_limit_minutes=60)
+    made = {"met": True, "fastest": 4.8, "speedup": 4.8, "drop": 0.005, **changes}
+    _, found = second(made, budget, 4.0)
+    assert found.again is not None and found.option is None and "met the budget" in found.why
+
+
+def test_of_what_met_the_budget_the_one_that_lost_least_is_kept() -> None:
+    budget = Budget(min_speedup=4)
+    option = ranked(budget)[0]
+    fast = attempt(option, key="fast", met=True, fastest=4.8, speedup=4.8, drop=0.008, latency_ms=2.0)
+    slower = replace(fast, key="slower", share=0.99, fastest=4.2, speedup=4.2, drop=0.005, latency_ms=2.3)
+    worse = replace(slower, drop=0.009)
+    assert decide([], [fast, slower], budget, 4.0).again == slower
+    assert decide([], [fast, worse], budget, 4.0).again == fast
+    # A latency that may be taken is a wish, too: what just holds it did not cut out too much.
+    assert attempts.overshot(fast, budget)
+    assert not attempts.overshot(fast, Budget(min_speedup=4, max_latency_ms=2.1))
+    assert attempts.overshot(fast, Budget(max_latency_ms=2.3))
+
+
 def test_in_the_end_the_nearest_is_done_again() -> None:
     budget = Budget(min_speedup=4)
     option = ranked(budget)[0]

@@ -9,6 +9,7 @@ import pytest
 from flows import plain_stages
 
 STAGES = plain_stages.commands("mine")
+LATER = list(STAGES)[list(STAGES).index("select") + 1 :]
 
 
 @pytest.mark.parametrize("chosen", [b"the same", b"another"])
@@ -30,3 +31,32 @@ def test_what_was_carried_out_is_not_carried_out_twice(
     names = list(STAGES)
     assert ran == (["select", "report"] if chosen == b"the same" else names[names.index("select") :])
     assert names[-1] == "report"
+
+
+def test_what_an_earlier_strategy_made_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "artifacts" / "mine"
+    strategy, pruned, deployed = made / "select" / "strategy.json", made / "prune" / "x", tmp_path / "deploy/mine/y"
+    chosen = iter(["first", "second", "first", "third"])
+    ran: list[str] = []
+
+    def run(command: list[str], *_: object) -> tuple[list[str], int]:
+        ran.append(next(name for name, each in STAGES.items() if each == command))
+        if ran[-1] == "select":
+            put(strategy, next(chosen))
+        if ran[-1] == "prune":
+            put(pruned, strategy.read_text())
+        if ran[-1] == "report":
+            put(deployed, strategy.read_text())
+        return [], 0
+
+    def put(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    monkeypatch.setattr(plain_stages, "_run", run)
+    plain_stages.run("mine", tmp_path, lambda line: None)
+    for stages in (LATER, ["report"], LATER):
+        ran.clear()
+        plain_stages.run_again("mine", tmp_path, lambda line: None)
+        assert ran == ["select", *stages]
+        assert pruned.read_text() == deployed.read_text() == strategy.read_text()
