@@ -184,8 +184,9 @@ def rank(
             share = _share_for(model, wanted, names, int8)
             why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
-                # What was tried knows more than a measurement before training: which variant won in the end.
-                aim = 0.0 if int8 in model.corrections else wanted * MARGIN
+                # What was tried pruned knows more than a measurement before training: which variant won in the end.
+                known = model.corrections.get(int8, Correction()).points[0][0] < 1
+                aim = 0.0 if known else wanted * MARGIN
                 options.append(_option(model, parts, share, int8, names, costs, why, aim))
     fast = [option for option in options if option.speedup * _slack(option) >= wanted]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
@@ -324,7 +325,7 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
         if latency is None:
             continue
         speedup = model.whole[engine, "fp32"].seconds / latency.seconds
-        factor = model.corrections[int8].at(share) if share < 1 and int8 in model.corrections else 1.0
+        factor = model.corrections[int8].at(share) if int8 in model.corrections else 1.0
         found.append((speedup * factor, (engine, precision), latency))
     if not found:
         return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)

@@ -16,6 +16,7 @@ import onnx
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.quiet import patience
 from act.latency.model import Measured
 from act.latency.table import Header, Row, Table
 from act.model import InferenceModel
@@ -25,6 +26,8 @@ from act.written import Written, write
 from tasks.analyze.profile.measure import Way, measure
 
 LIMIT_SECONDS = 600
+# All else is compared with what is measured here. Times the user's patience.
+MOST_TURNS = 64
 # Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "paddle_inference")
 _WANTED = ("fp32", "bf16", "int8")
@@ -79,7 +82,8 @@ def _measure(
         everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
         size = len(next(iter(batch.values())))
         start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
-        for (_, (precision, _)), found in zip(everything, measure(everything, start, size)):
+        everyone = measure(everything, start, size, most_turns=round(MOST_TURNS * patience()))
+        for (_, (precision, _)), found in zip(everything, everyone):
             table.add(Row.of(name, precision, threads, found))
             told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
     return told

@@ -4,7 +4,8 @@ Every model has an engine process of its own that stays loaded to the end, so th
 all of them alike; how quiet the machine was is watched meanwhile (`quiet.py`). Throughput with several streams comes
 last, because it fills all cores.
 
-Behind the rounds, what was disturbed in one of them is timed anew for a while.
+Behind the rounds, what was disturbed in one of them is timed anew for a while, where too little was not. What counts in
+the end are the rounds in which a model was not disturbed, five at least (`act/engines/turns.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from act.engines import EngineFailure, EngineProcess, LoadInfo, WarmUp
 from act.engines.quiet import patience
-from act.engines.turns import Turn
+from act.engines.turns import Turn, disturbed, undisturbed
 from act.params import Timing
 from tasks.benchmark.pinning import all_cores, pin, quietest_cores
 from tasks.benchmark.quiet import Watch
@@ -42,14 +43,16 @@ class Workload:
         samples: folder that `Samples.save` wrote.
         inputs: shape of each input, batch axis first.
         warm_up: how the latency became steady.
-        rounds: seconds of the runs of each round.
+        turns: one in each round.
+        counting: which rounds count; None for all.
         failure: why these inputs have no figures, or None.
     """
 
     samples: Path
     inputs: Mapping[str, Sequence[int]]
     warm_up: WarmUp | None = None
-    rounds: list[list[float]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    counting: list[int] | None = None
     failure: EngineFailure | None = None
 
     @property
@@ -58,9 +61,14 @@ class Workload:
         return " ".join("x".join(map(str, shape)) for shape in self.inputs.values())
 
     @property
+    def rounds(self) -> list[list[float]]:
+        """Seconds of the runs of each round."""
+        return [turn.seconds for turn in self.turns]
+
+    @property
     def seconds(self) -> Floats:
-        """Of single runs, float [rounds, runs]."""
-        return np.array(self.rounds)
+        """Of single runs in the rounds that count, float [rounds, runs]."""
+        return np.array(self.rounds if self.counting is None else [self.rounds[place] for place in self.counting])
 
 
 @dataclass
@@ -148,23 +156,24 @@ def time_in_rounds(
         used.update(cores)
         _pin(everything, cores)
 
-    turns: list[tuple[Running, Turn]] = []
     for number in range(settings.rounds):
         pin_anew()
         watch.next_round(_pids(everything))
         for running in _shuffled(everything, order):
             watch.time_reference()
-            turns += [(running, turn) for turn in _time(running, batch, settings.runs_per_round, number)]
+            _time(running, batch, settings.runs_per_round, number)
         progress(f"latency, round {number + 1} of {settings.rounds}")
     taken_again = 0
     until = time.monotonic() + _AGAIN_SECONDS * patience()
-    while time.monotonic() < until and (left := _disturbed(turns)):
+    while time.monotonic() < until and (left := _disturbed(everything)):
         pin_anew()
         for running, turn in left:
             if time.monotonic() < until and running.measured.failure is None:
                 _take(running, turn)
                 taken_again += 1
         progress(f"latency, {len(left)} disturbed turns again")
+    for running in everything:
+        _choose_rounds(running)
     ran = {name: measured for name, measured in references.items() if measured.failure is None}
     noise = watch.end(_pids(everything), {name: measured.main.rounds for name, measured in ran.items()})
     _pin(everything, all_cores())
@@ -209,16 +218,13 @@ def _warm_up(running: Running, batch: int) -> None:
                 return
 
 
-def _time(running: Running, batch: int, runs: int, number: int) -> list[Turn]:
-    """The turns of one round, one for each of the model's inputs that it can run."""
-    turns = []
+def _time(running: Running, batch: int, runs: int, number: int) -> None:
+    """Take the turns of one round, one for each of the model's inputs that it can run."""
     for workload in running.measured.workloads:
         if workload.failure is None and running.measured.failure is None:
             turn = Turn(running.process, workload.samples, batch, runs, number * runs)
             if _take(running, turn):
-                workload.rounds.append(turn.seconds)
-                turns.append(turn)
-    return turns
+                workload.turns.append(turn)
 
 
 def _take(running: Running, turn: Turn) -> bool:
@@ -231,15 +237,24 @@ def _take(running: Running, turn: Turn) -> bool:
     return True
 
 
-def _disturbed(turns: Sequence[tuple[Running, Turn]]) -> list[tuple[Running, Turn]]:
+def _disturbed(everything: Sequence[Running]) -> list[tuple[Running, Turn]]:
     found = []
-    for running, turn in turns:
+    for running in everything:
         try:
-            if running.measured.failure is None and turn.disturbed:
-                found.append((running, turn))
+            if running.measured.failure is None:
+                found += [(running, turn) for each in running.measured.workloads for turn in disturbed(each.turns)]
         except EngineFailure as failure:
             running.fail(failure)
     return found
+
+
+def _choose_rounds(running: Running) -> None:
+    try:
+        if running.measured.failure is None:
+            for workload in running.measured.workloads:
+                workload.counting = undisturbed([turn.slowed for turn in workload.turns])
+    except EngineFailure as failure:
+        running.fail(failure)
 
 
 def _time_streams(everything: Sequence[Running], batch: int, streams: int, order: random.Random) -> None:
@@ -305,13 +320,11 @@ def _workload_to_json(workload: Workload, reference: Workload | None, seed: int)
     entry: dict[str, Any] = {"inputs": {name: list(shape) for name, shape in workload.inputs.items()}}
     if workload.failure is not None:
         return {**entry, "latency": None, "speedup": None, "failure": _failure_to_json(workload.failure)}
-    compared = reference is not None and reference.failure is None
-    return {
-        **entry,
-        "latency": summary(workload.seconds),
-        "speedup": speedup(reference.seconds, workload.seconds, seed).to_json() if reference and compared else None,
-        "failure": None,
-    }
+    ratio = None
+    if reference is not None and reference.failure is None:
+        paired = reference.counting == workload.counting
+        ratio = speedup(reference.seconds, workload.seconds, seed, paired).to_json()
+    return {**entry, "latency": summary(workload.seconds), "speedup": ratio, "failure": None}
 
 
 def _throughput_to_json(measured: Measured, streams: int) -> dict[str, Any] | None:

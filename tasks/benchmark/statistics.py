@@ -1,8 +1,8 @@
 """Medians, spreads and confidence intervals of what was measured.
 
 Intervals are percentile bootstraps (Efron, 1979). Latencies are resampled by round, because runs within a round share
-whatever else the machine was doing; a ratio takes the same rounds for both sides, and a quality difference the same
-samples, so that what is common to both cancels.
+whatever else the machine was doing; a ratio takes the same rounds for both sides where it has them, and a quality
+difference the same samples, so that what is common to both cancels.
 """
 
 from __future__ import annotations
@@ -44,20 +44,21 @@ def summary(seconds: Floats) -> dict[str, float]:
     }
 
 
-def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
+def speedup(reference: Floats, candidate: Floats, seed: int, paired: bool = True) -> Interval:
     """How many times faster the candidate is: ratio of the medians.
 
     Args:
         reference: seconds, float [rounds, runs].
-        candidate: seconds of the same rounds, float [rounds, runs].
+        candidate: seconds, float [rounds, runs].
         seed: of the resampling.
+        paired: whether the rounds of both are the same.
     """
     generator = np.random.default_rng(seed)
-    rounds = len(reference)
     ratios = []
     for _ in range(_RESAMPLES // _CHUNK):
-        chosen = generator.integers(rounds, size=(_CHUNK, rounds))
-        ratios.append(_medians(reference[chosen]) / _medians(candidate[chosen]))
+        chosen = generator.integers(len(reference), size=(_CHUNK, len(reference)))
+        others = chosen if paired else generator.integers(len(candidate), size=(_CHUNK, len(candidate)))
+        ratios.append(_medians(reference[chosen]) / _medians(candidate[others]))
     return _interval(float(np.median(reference) / np.median(candidate)), np.concatenate(ratios))
 
 

@@ -136,6 +136,20 @@ def test_too_slow_corrects_the_prediction_and_more_is_pruned() -> None:
     assert "is 3.40 times as fast" in found.why
 
 
+def test_what_was_not_as_fast_whole_as_it_had_been_measured_is_pruned() -> None:
+    budget = Budget(min_speedup=2.4)
+    whole = ranked(budget)[0]
+    assert (
+        whole.share == 1 and whole.quantized and not any(each.share < 1 and each.quantized for each in ranked(budget))
+    )
+    tried = [attempt(whole, fastest=1.8, speedup=1.8)]
+    again = rank(corrected(model(), tried, PRECISIONS), budget, QUANTIZE, COSTS, PRECISIONS)
+    pruned = next(option for option in again if option.share < 1 and option.quantized)
+    # How much is to go is measured, for nothing was tried pruned.
+    assert pruned.aim > 0 and pruned.speedup == pytest.approx(2.4 * 1.03, rel=0.03)
+    assert decide(again, tried, budget, 2.4).option != whole
+
+
 def test_a_correction_is_right_where_something_was_tried_and_fades_towards_the_whole_model() -> None:
     correction = attempts.Correction(((0.25, 2.0), (1.0, 1.0)))
     assert correction.at(0.25) == pytest.approx(2) and correction.at(1.0) == pytest.approx(1)

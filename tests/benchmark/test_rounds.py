@@ -94,36 +94,42 @@ def test_every_round_has_everyone_once_on_the_same_samples_in_an_order_of_its_ow
 
 
 def test_what_was_disturbed_is_timed_anew_behind_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`b` is disturbed in two rounds, and in one of them once more; `c` crashes when it is asked again."""
+    """`b` is disturbed in two rounds, and in one of them once more; `c` is in one, and `d` crashes when asked again."""
     taken = {
-        ("b", 2): iter([0.02, 0.01]),
-        ("b", 6): iter([0.03, 0.04, 0.011]),
-        ("c", 4): iter([0.02, None]),
-        ("c", 8): iter([0.02]),
+        ("b", 2): iter([0.02]),
+        ("b", 6): iter([0.03, 0.04]),
+        ("c", 4): iter([0.02]),
+        ("d", 4): iter([0.02, None]),
+        ("d", 8): iter([0.02]),
     }
 
     def seconds(process: Process, samples: Path, batch: int, runs: int, first: int) -> list[float]:
         process._asked(f"time {samples} from {first}")
-        each = next(taken.get((process.name, first), iter([0.01])))
+        each = next(taken.get((process.name, first), iter(())), 0.01)
         if each is None:
             raise EngineFailure("crash", "ended by SIGSEGV")
         return [each] * runs
 
     monkeypatch.setattr(Process, "time", seconds)
     monkeypatch.setenv(PATIENCE, "1")
-    (one, two, three), told = take_turns("abc")
-    behind = [each for each in told if each[0].startswith("time")][3 * 6 :]
-    assert sorted(behind[:3]) == [("time 0 from 2", "b"), ("time 0 from 4", "c"), ("time 0 from 6", "b")]
-    assert behind[3:] == [("time 0 from 6", "b")]
-    assert one.main.rounds == [[0.01] * 2] * 6
-    assert two.main.rounds == [[0.01] * 2] * 3 + [[0.011] * 2] + [[0.01] * 2] * 2
-    assert three.failure is not None and three.failure.kind == "crash"
+    (one, two, three, four), told = take_turns("abcd")
+    behind = [each for each in told if each[0].startswith("time")][4 * 6 :]
+    assert behind == [("time 0 from 2", "b"), ("time 0 from 6", "b"), ("time 0 from 4", "d")], "five are enough"
+    assert one.main.rounds == [[0.01] * 2] * 6 and one.main.counting == [0, 1, 2, 3, 4, 5]
+    assert two.main.rounds == [[0.01] * 2] * 3 + [[0.03] * 2] + [[0.01] * 2] * 2
+    # What was disturbed does not count.
+    assert two.main.counting == [0, 1, 2, 4, 5]
+    assert three.main.counting == [0, 1, 3, 4, 5] and three.main.seconds.tolist() == [[0.01] * 2] * 5
+    assert four.failure is not None and four.failure.kind == "crash"
+    entry = rounds.to_json(three, one, 1, seed=0)
+    assert entry["latency"]["runs"] == 10 and entry["speedup"]["value"] == 1
     # No more than the user's patience.
-    taken |= {("b", 2): iter([0.02]), ("b", 6): iter([0.03]), ("c", 4): iter([0.02]), ("c", 8): iter([0.02])}
+    taken |= {("b", 2): iter([0.02]), ("b", 6): iter([0.03]), ("d", 4): iter([0.02]), ("d", 8): iter([0.02])}
     monkeypatch.setenv(PATIENCE, "0")
-    (_, two, three), told = take_turns("abc")
-    assert len([what for what, _ in told if what.startswith("time")]) == 3 * 6
-    assert two.main.rounds[1] == [0.02] * 2 and three.failure is None
+    (_, two, _, four), told = take_turns("abcd")
+    assert len([what for what, _ in told if what.startswith("time")]) == 4 * 6
+    assert two.main.counting == [0, 1, 2, 4, 5], "the least disturbed, where fewer than five were not disturbed"
+    assert four.failure is None
 
 
 def test_a_refused_shape_is_missing_alone_and_the_first_fails_the_row() -> None:

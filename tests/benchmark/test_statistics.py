@@ -45,6 +45,15 @@ def test_a_noisy_ratio_has_a_wide_interval_around_its_value_and_the_seed_fixes_i
     assert speedup(first, first, seed=3).low == 1 == speedup(first, first, seed=3).high
 
 
+def test_rounds_of_their_own_are_drawn_on_each_side() -> None:
+    first, second = np.full((15, 8), 0.010), np.full((5, 8), 0.005)
+    found = speedup(first, second, seed=1, paired=False)
+    assert (found.value, found.low, found.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+    noise = np.random.default_rng(0).uniform(1, 3, size=(15, 1)) * np.ones((1, 8))
+    apart = speedup(0.010 * noise, 0.005 * noise, seed=1, paired=False)
+    assert apart.value == pytest.approx(2) and apart.low < 1.9 and apart.high > 2.1
+
+
 def test_unsteadiness_is_about_rounds_and_not_about_runs() -> None:
     runs = np.array([[1.0, 2.0, 3.0]] * 10)
     assert unsteadiness(runs.tolist()) == 0

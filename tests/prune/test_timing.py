@@ -7,6 +7,7 @@ import pytest
 
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.quiet import PATIENCE
+from act.engines.turns import FEWEST
 from act.model import InferenceModel
 from act.paddle_setup import paddle
 from act.params import Job, Target, validate
@@ -30,7 +31,7 @@ def network(width: int) -> InferenceModel:
     return static(layers, SHAPE)
 
 
-def test_medians_over_all_rounds_and_the_quickest_precision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_medians_over_rounds_and_the_quickest_precision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.05)
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     asked: list[str] = []
@@ -51,7 +52,7 @@ def test_medians_over_all_rounds_and_the_quickest_precision_are_compared(monkeyp
     assert len(asked) > 3 * 3 * timing.FEWEST_ROUNDS, "small models get more rounds"
 
 
-def test_what_was_disturbed_is_timed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_too_little_was_not_disturbed_more_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.05)
     monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
     monkeypatch.setenv(PATIENCE, "1")
@@ -67,10 +68,19 @@ def test_what_was_disturbed_is_timed_anew(monkeypatch: pytest.MonkeyPatch) -> No
         return [18.0 if in_rounds and asked > 2 else 6.0] * timing.RUNS
 
     monkeypatch.setattr(EngineProcess, "time", seconds)
-    monkeypatch.setattr(EngineProcess, "quickest", lambda *_: [6.0])  # the smaller one is quicker anyway
     stopwatch = Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino")
     assert stopwatch(network(8)) == pytest.approx(3.0)
-    assert asked == 2 * timing.FEWEST_ROUNDS + (timing.FEWEST_ROUNDS - 1)
+    assert asked == 2 * timing.FEWEST_ROUNDS + FEWEST - 1
+
+    def disturbed(process: EngineProcess, samples: object, *_: object) -> list[float]:
+        # Of the next model's time nothing more is known of the whole one than before.
+        nonlocal asked
+        asked += 1
+        return [3.0 if asked % 2 == 0 else 18.0] * timing.RUNS
+
+    asked = 0
+    monkeypatch.setattr(EngineProcess, "time", disturbed)
+    assert stopwatch(network(12)) == pytest.approx(2.0) and asked == 2 * timing.FEWEST_ROUNDS
 
 
 def test_what_an_engine_cannot_run_is_told() -> None:

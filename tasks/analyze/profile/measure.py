@@ -28,6 +28,8 @@ PATIENCE_SECONDS = 0.05
 TURNS = 8
 # For tables, where what is measured once is kept.
 MANY_TURNS = 16
+# The quickest is believed when so many turns were as quick as it within 5 %.
+SAME, SAME_TURNS = 1.05, 3
 # A model of seconds has had enough turns after so long.
 MOST_SECONDS = 10.0
 # Not the median: of runs that begin and end in quiet moments some were disturbed in between.
@@ -52,12 +54,18 @@ class _Seen:
     spent: float = 0.0
     failure: EngineFailure | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the quickest turn was no single one."""
+        return sum(each <= min(self.seconds) * SAME for each in self.seconds) >= SAME_TURNS
+
 
 def measure(
     everything: Sequence[tuple[Written, Way]],
     start: Callable[[Path, RuntimePrecision, int], EngineProcess],
     batch: int = 1,
     turns: int = TURNS,
+    most_turns: int = 0,
 ) -> list[Measured | EngineFailure]:
     """Measure networks, each in its way.
 
@@ -66,6 +74,7 @@ def measure(
             same time as there is to measure.
         batch: how many samples at a time.
         turns: how often each is timed; the quickest counts.
+        most_turns: how often at most where, after these, too few turns were as quick as the quickest.
 
     Returns:
         In order, what was measured, or why the engine cannot.
@@ -76,8 +85,10 @@ def measure(
             stack.enter_context(start(written.files[precision], precision, threads))
             for written, (precision, threads) in everything
         ]
-        for turn in range(turns):
+        for turn in range(max(turns, most_turns)):
             for (written, _), process, found in zip(everything, processes, seen):
+                if turn >= turns and found.is_settled:
+                    continue
                 if found.failure is None and found.spent < MOST_SECONDS and not process.is_over:
                     try:
                         if turn == 0:
