@@ -44,6 +44,7 @@ class Attempt:
         met: whether the winner meets the budget.
         minutes: that the stages took.
         strategy: what `strategy.json` said.
+        timed: speed-up that was measured of what was pruned, before it was trained; 0 where none was.
     """
 
     key: str
@@ -58,6 +59,7 @@ class Attempt:
     met: bool
     minutes: float
     strategy: dict[str, Any]
+    timed: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -120,6 +122,11 @@ def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], 
         points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
         found[attempt.quantized] = Correction(tuple(sorted(points.items())))
     return found
+
+
+def timed(attempts: Sequence[Attempt], quantized: bool) -> list[Attempt]:
+    """Those with int8, or those without, of which it was measured before training how fast they are."""
+    return [each for each in attempts if each.quantized == quantized and each.share < 1 and each.timed > 0]
 
 
 def met(attempts: Sequence[Attempt]) -> Attempt | None:

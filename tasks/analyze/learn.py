@@ -49,6 +49,7 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attem
     fastest = max(measured, key=lambda each: float(each["speedup"]["value"]), default=None)
     winner = manifest["winner"]
     pruned = read_json(stage_folder(name, "prune") / "prune.json")
+    timed = [each["measured_speedup"] for each in pruned["steps"] if each.get("measured_speedup")]
     return Attempt(
         key=told["chosen"],
         share=float(pruned["kept_multiply_adds"]),
@@ -62,6 +63,7 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attem
         met=bool(manifest["budget"]["met"]),
         minutes=_minutes(name),
         strategy=strategy,
+        timed=float(timed[-1]) if timed else 0.0,
     )
 
 

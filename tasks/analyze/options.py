@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from act.params import Budget, StrategyName
 from tasks.analyze import attempts
 from tasks.analyze.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest, overshot
@@ -22,6 +24,10 @@ LEAST_SHARE = 0.05
 STEP = 0.01
 # A speed-up is aimed at a little above what is asked for, because no two measurements are ever the same.
 MARGIN = 1.03
+# What is within 1 % of what is wanted is tried, too.
+_ALMOST = 0.99
+# Pruning is never told to stop at less.
+_LEAST_AIM = 1.01
 # So many times the quality that may be lost is clearly too much.
 CLEARLY = 2.0
 
@@ -34,6 +40,7 @@ class Option:
         parts: names in ACT's vocabulary, each with its reason, in order.
         share: of the multiply-adds that pruning is predicted to leave; 1 where nothing is pruned.
         aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
+        begin: share that it begins with; 0 for the predicted one.
         quantized: whether int8 is made.
         best: engine and precision that is predicted to be the fastest.
         precisions: those that it can run in there; the fastest of them is what counts in the end.
@@ -57,6 +64,7 @@ class Option:
     bytes: int
     minutes: float
     why: str
+    begin: float = 0.0
 
     @property
     def key(self) -> str:
@@ -69,7 +77,7 @@ class Option:
         """What the stages after it are told beside the names."""
         if self.share >= 1:
             return {}
-        share = {"kept_multiply_adds": round(self.share, 4)}
+        share = {"kept_multiply_adds": round(self.begin or self.share, 4)}
         if self.aim <= 0:
             return {"prune": {"channel": share}}
         begin = {"engine": self.best[0], "precisions": list(self.precisions), **share}
@@ -120,6 +128,7 @@ class Model:
         can_prune: whether there are channels to prune.
         source: tells where predictions come from.
         corrections: what a predicted speed-up is multiplied by, with int8 and without.
+        tried: what was tried before.
     """
 
     whole: Mapping[tuple[str, str], Latency]
@@ -129,6 +138,7 @@ class Model:
     can_prune: bool
     source: Callable[[], str]
     corrections: Mapping[bool, Correction] = field(default_factory=dict)
+    tried: Sequence[Attempt] = ()
 
 
 def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
@@ -138,7 +148,7 @@ def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str])
     def predicted(share: float, int8: bool) -> float:
         return _best(model, share, precisions if int8 else plain, int8)[1]
 
-    return replace(model, corrections=attempts.corrections(tried, predicted))
+    return replace(model, corrections=attempts.corrections(tried, predicted), tried=tried)
 
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
@@ -184,10 +194,7 @@ def rank(
             share = _share_for(model, wanted, names, int8)
             why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
-                # What was tried pruned knows more than a measurement before training: which variant won in the end.
-                known = model.corrections.get(int8, Correction()).points[0][0] < 1
-                aim = 0.0 if known else wanted * MARGIN
-                options.append(_option(model, parts, share, int8, names, costs, why, aim))
+                options.append(_aimed(_option(model, parts, share, int8, names, costs, why), model.tried, wanted))
     fast = [option for option in options if option.speedup * _slack(option) >= wanted]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
     return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
@@ -300,7 +307,27 @@ def _slack(option: Option) -> float:
     what was measured is not wrong."""
     if option.share >= 1 or option.speedup <= 0:
         return 1.0
-    return option.high / option.speedup if option.aim > 0 else 1 / 0.99
+    return option.high / option.speedup
+
+
+def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
+    """With the speed-up at which pruning stops.
+
+    What was tried tells how much of the speed that was measured before training was left in the end, when other
+    variants and another minute of the machine counted; and how much had to go for it.
+    """
+    aim = wanted * MARGIN
+    same = [each for each in tried if each.quantized == option.quantized and each.share < 1]
+    if not same:
+        return replace(option, aim=aim)
+    # Predictions are right now where something was tried.
+    option = replace(option, high=option.speedup / _ALMOST)
+    if not (measured := attempts.timed(tried, option.quantized)):
+        return option
+    aim *= float(np.exp(np.mean([np.log(each.timed / each.fastest) for each in measured])))
+    nearest_to_it = min(measured, key=lambda each: abs(np.log(each.timed / aim)))
+    begin = min(max(nearest_to_it.share * nearest_to_it.timed / aim, LEAST_SHARE), 0.95)
+    return replace(option, aim=max(aim, _LEAST_AIM), begin=begin)
 
 
 def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
@@ -341,7 +368,6 @@ def _option(
     precisions: Sequence[str],
     costs: Costs,
     why: str,
-    aim: float = 0.0,
 ) -> Option:
     where, speedup, latency = _best(model, share, precisions, int8)
     spread = (latency.high / latency.seconds) if latency.seconds else 1.0
@@ -349,4 +375,4 @@ def _option(
     minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
     there = tuple(name for engine, name in model.whole if engine == where[0] and name in precisions)
     low, high = speedup / spread, speedup * spread
-    return Option(parts, share, aim, int8, where, there, latency, speedup, low, high, int(size), minutes, why)
+    return Option(parts, share, 0.0, int8, where, there, latency, speedup, low, high, int(size), minutes, why)

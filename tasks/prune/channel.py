@@ -56,15 +56,16 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
     scores = {key(group): channel_scores(model, group, settings.criterion, context.batch_norms) for group in groups}
     inputs = gather(model, plan, context.samples, context.seed)
     costs = Costs(model, plan, first_batch(context.samples))
+    speedup = None
     if settings.pruned_ratio is not None:
         gone = {key(group): in_blocks(group, _ratio(group, settings.pruned_ratio, ratios)) for group in groups}
         why = "the ratios are those that were given"
     else:
-        gone, why = _by_sensitivity(model, plan, groups, scores, inputs, costs, settings, context)
+        gone, why, speedup = _by_sensitivity(model, plan, groups, scores, inputs, costs, settings, context)
     smaller = cut(model, plan, gone, scores, inputs)
     share = costs.of(gone) / max(costs.total, 1)
     rows = [_row(group, gone[key(group)], settings, context) for group in groups]
-    return Pruned(smaller, f"{share:.0%} of the multiply-adds are left; {why}", [*rows, *left])
+    return Pruned(smaller, f"{share:.0%} of the multiply-adds are left; {why}", [*rows, *left], speedup=speedup)
 
 
 def cut(
@@ -143,8 +144,8 @@ def _by_sensitivity(
     costs: Costs,
     settings: ChannelPrune,
     context: Context,
-) -> tuple[Gone, str]:
-    """How many units of each group go, and why so many."""
+) -> tuple[Gone, str, float | None]:
+    """How many units of each group go, why so many, and the speed-up that was measured with them, if any was."""
     measured = context.speedup
     if settings.target_speedup is not None and measured is None and context.first_share is None:
         raise InputError(
@@ -156,7 +157,7 @@ def _by_sensitivity(
     if settings.target_speedup is None or measured is None:
         share = settings.kept_multiply_adds or context.first_share or DEFAULT_SHARE
         gone = for_cost(groups, curves, costs, share)
-        return gone, "chosen layer by layer, where the outputs move least for what is saved"
+        return gone, "chosen layer by layer, where the outputs move least for what is saved", None
     target = settings.target_speedup
 
     def speedup_of(gone: Gone) -> float:
@@ -169,7 +170,7 @@ def _by_sensitivity(
         return for_cost(groups, curves, costs, share)
 
     reached = for_speedup(target, plan_for, speedup_of, context.first_share)
-    return reached.gone, _told(reached, target, str(measured))
+    return reached.gone, _told(reached, target, str(measured)), reached.speedup
 
 
 def _told(reached: Reached, target: float, where: str) -> str:

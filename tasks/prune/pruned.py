@@ -38,9 +38,11 @@ class Pruned:
         why: one sentence.
         layers: for the report, for each layer `name`, `kept`, `of`, `ratio`, and `why` where it was left alone.
         masks: by weight where it may be other than zero, bool in its shape; empty where nothing need stay sparse.
+        speedup: over the given model in fp32, where it was measured.
     """
 
     model: InferenceModel
     why: str
     layers: list[dict[str, Any]] = field(default_factory=list)
     masks: dict[str, Array] = field(default_factory=dict)
+    speedup: float | None = None

@@ -42,8 +42,9 @@ class Step:
 
     Attributes:
         model: what goes on.
-        told: for `prune.json`: `name`, `why`, `layers`, `quality_before`, `quality_pruned` (before training),
-            `quality_after`, `training`, `distillation` and `history`.
+        told: for `prune.json`: `name`, `why`, `layers`, `measured_speedup` (before training, where it was measured),
+            `quality_before`, `quality_pruned` (before training), `quality_after`, `training`, `distillation` and
+            `history`.
         sparse: what must stay zero.
     """
 
@@ -85,7 +86,13 @@ def run_step(
         pruned, course = _prune(name, model, job, context)
         masks = {**(sparse.masks if pruned.masks == {} and course is None else {}), **pruned.masks}
         print(f"prune: {name}: {pruned.why}")
-        told = {"name": name, "why": pruned.why, "layers": pruned.layers, "quality_before": quality}
+        told = {
+            "name": name,
+            "why": pruned.why,
+            "layers": pruned.layers,
+            "measured_speedup": pruned.speedup,
+            "quality_before": quality,
+        }
         begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
         begun.told["quality_pruned"] = None if course is not None else evaluate(pruned.model)
         _save(begun, start)

@@ -136,6 +136,24 @@ def test_too_slow_corrects_the_prediction_and_more_is_pruned() -> None:
     assert "is 3.40 times as fast" in found.why
 
 
+def test_what_came_of_a_measurement_before_training_corrects_the_next_aim() -> None:
+    budget = Budget(min_speedup=4)
+    first, found = second({"met": True, "fastest": 4.8, "speedup": 4.8, "drop": 0.005, "timed": 4.2}, budget, 4.0)
+    assert found.option is not None
+    aim = 4.12 * 4.2 / 4.8
+    timed = found.option.settings["prune"]["timed"]
+    assert found.option.settings["prune"]["channel"]["target_speedup"] == pytest.approx(aim, abs=1e-3)
+    assert timed["kept_multiply_adds"] == pytest.approx(first.share * 4.2 / aim, abs=1e-3)
+    # What came to more and what came to less are taken together, and what is near is begun with.
+    more = attempt(first, fastest=4.8, timed=4.2, share=0.4)
+    less = replace(more, key="less", fastest=3.6, timed=3.6, share=0.5)
+    options = rank(corrected(model(), [more, less], PRECISIONS), budget, QUANTIZE, COSTS, PRECISIONS)
+    third = next(option for option in options if option.quantized and option.share < 1)
+    assert third.aim == pytest.approx(4.12 * (4.2 / 4.8) ** 0.5)
+    assert third.begin == pytest.approx(0.5 * 3.6 / third.aim)
+    assert third.high == pytest.approx(third.speedup / 0.99), "what was tried is known"
+
+
 def test_what_was_not_as_fast_whole_as_it_had_been_measured_is_pruned() -> None:
     budget = Budget(min_speedup=2.4)
     whole = ranked(budget)[0]
