@@ -45,6 +45,7 @@ class Attempt:
         minutes: that the stages took.
         strategy: what `strategy.json` said.
         timed: speed-up that was measured of what was pruned, before it was trained; 0 where none was.
+        pruned_lost: quality that pruning alone lost, after training, before anything was quantized.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Attempt:
     minutes: float
     strategy: dict[str, Any]
     timed: float = 0.0
+    pruned_lost: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

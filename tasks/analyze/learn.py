@@ -64,6 +64,7 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attem
         minutes=_minutes(name),
         strategy=strategy,
         timed=float(timed[-1]) if timed else 0.0,
+        pruned_lost=float(pruned["quality"]["before"] - pruned["quality"]["after"]) if timed else 0.0,
     )
 
 

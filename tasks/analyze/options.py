@@ -226,9 +226,10 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
 
     What met the budget stays, unless it lost quality for much more speed than was asked for: then less is cut out where
     that is predicted to do, and what met the budget with the least loss stays. What lost too much quality rules out all
-    that prunes as much or more, and all that quantizes where int8 alone lost it; where pruning alone clearly lost too
-    much, so does the same with int8. What was too slow has corrected the predictions already. When nothing is left, or
-    the time is up, the attempt that came nearest is done again, so that it is what is deployed.
+    that prunes as much or more, and all that quantizes where int8 alone lost it; where it was lost before int8 was
+    made, leaving int8 out is no help; and where pruning alone clearly lost too much, so does the same with int8. What
+    was too slow has corrected the predictions already. When nothing is left, or the time is up, the attempt that came
+    nearest is done again, so that it is what is deployed.
     """
     left = [option for option in found if not _hopeless(option, tried, budget)]
     fast = [option for option in left if option.speedup * _slack(option) >= wanted]
@@ -294,6 +295,8 @@ def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget) -> bool:
             return True
         same = option.quantized == attempt.quantized
         if same and attempt.share < 1 and abs(option.share - attempt.share) < 2 * STEP:
+            return True
+        if attempt.pruned_lost > budget.max_quality_drop and not option.quantized and option.share <= attempt.share:
             return True
         # Int8 comes on top of what pruning lost, though training for it may win some of that back.
         may_lose = budget.max_quality_drop * (1.0 if same else CLEARLY)

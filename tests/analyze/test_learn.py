@@ -32,8 +32,9 @@ def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key", 
     for name in ("select", "options", "prune"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     settings = {"prune": {"channel": {"target_speedup": 3.15}}}
+    quality = {"before": 0.95, "after": 0.93}
     steps = [{"measured_speedup": 3.1}, {"measured_speedup": None}]
-    write_json(folder / "prune" / "prune.json", {"kept_multiply_adds": 0.4, "steps": steps})
+    write_json(folder / "prune" / "prune.json", {"kept_multiply_adds": 0.4, "steps": steps, "quality": quality})
     write_json(folder / "select" / "strategy.json", {"quantize": True, "settings": settings, "strategy": [], "why": ""})
     told = {"chosen": chosen, "of": OF, "open": opened, "verdict": "nothing is left", "predicted_speedup": 3.2}
     write_json(folder / "options" / "options.json", told)
@@ -54,7 +55,7 @@ def test_what_missed_the_budget_is_noted(job: Job) -> None:
     assert (found.key, found.share, found.quantized, found.met) == ("a key", 0.4, True, False)
     assert (found.predicted, found.fastest, found.lost) == (3.2, 2.8, 0.05)
     assert (found.speedup, found.drop, found.latency_ms, found.minutes) == (2.0, 0.001, 5.0, 1.5)
-    assert found.timed == 3.1
+    assert found.timed == 3.1 and found.pruned_lost == pytest.approx(0.02)
     assert found.strategy["settings"] == {"prune": {"channel": {"target_speedup": 3.15}}}
 
 

@@ -202,6 +202,20 @@ def test_what_pruning_alone_clearly_lost_is_not_quantized_besides(lost: float, w
     assert (found.option is not None) == with_int8
 
 
+@pytest.mark.parametrize(
+    ("pruned_lost", "share", "without_int8"), [(0.0, 0.5, True), (0.02, 0.5, False), (0.02, 0.01, True)]
+)
+def test_what_pruning_lost_before_int8_is_not_had_back_without_it(
+    pruned_lost: float, share: float, without_int8: bool
+) -> None:
+    budget = Budget(min_speedup=4, max_quality_drop=0.01)
+    options = ranked(budget)
+    first = next(option for option in options if option.share < 1 and option.quantized)
+    tried = [attempt(first, lost=0.03, share=share, fastest=4.1, speedup=1.0, pruned_lost=pruned_lost)]
+    found = decide([option for option in options if not option.quantized], tried, budget, 4.0)
+    assert (found.option is not None) == without_int8
+
+
 @pytest.mark.parametrize("fastest", [3.9, 4.1])
 def test_what_lost_too_much_is_not_pruned_more_however_fast_it_was(fastest: float) -> None:
     budget = Budget(min_speedup=4, max_quality_drop=0.01)
