@@ -226,6 +226,19 @@ def test_what_lost_too_much_is_not_pruned_more_however_fast_it_was(fastest: floa
     assert ("4.10 times as fast, and lost 0.0500 of quality" in found.why) == (fastest > 4)
 
 
+@pytest.mark.parametrize(("fastest", "lost", "hopeless"), [(4.3, 0.03, True), (4.6, 0.03, False), (4.3, 0.015, False)])
+def test_what_clearly_lost_too_much_at_about_that_speed_is_not_pruned_a_little_less(
+    fastest: float, lost: float, hopeless: bool
+) -> None:
+    budget = Budget(min_speedup=4, max_quality_drop=0.01)
+    for option in (each for each in ranked(budget) if each.share < 1):
+        tried = [attempt(option, key="more", share=option.share - 0.1, lost=lost, fastest=fastest, speedup=1.0)]
+        assert (decide([option], tried, budget, 4.0).option is None) == hopeless
+        # Nor is it without int8, where pruning had lost that before.
+        tried = [replace(tried[0], quantized=True, pruned_lost=lost)]
+        assert (decide([option], tried, budget, 4.0).option is None) == hopeless
+
+
 def test_what_met_the_budget_is_done_again() -> None:
     budget = Budget(min_speedup=4)
     _, found = second({"met": True}, budget, 4.0)
