@@ -28,8 +28,8 @@ MARGIN = 1.03
 _ALMOST = 0.99
 # Pruning is never told to stop at less.
 _LEAST_AIM = 1.01
-# So many times the quality that may be lost is clearly too much, at nearly the speed that is wanted: pruned for 12 % less
-# speed, a network lost 2.6 times less (0.0390 at 3.68 times as fast as fp32, 0.0150 at 3.23).
+# So many times the quality that may be lost is clearly too much, at nearly the speed that is wanted: pruned for 12 %
+# less speed, a network lost 2.6 times less (0.0390 at 3.68 times as fast as fp32, 0.0150 at 3.23).
 CLEARLY, NEARLY = 2.0, 1.10
 
 
