@@ -17,6 +17,7 @@ from act.quality import cosine
 from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
 from act.samples import Ragged, Samples
 from act.writers import paddle_cpu
+from tests.cpu import similar
 from tests.models import seen
 
 CHANNELS, SIDE, SAMPLES = 16, 12, 4
@@ -115,7 +116,7 @@ def test_the_engine_computes_what_the_quantized_model_does(build: Build, least: 
     (wanted,) = quantize(model, scheme).run({"x": pictures()})
     found, executed = on_the_engine(paddle_cpu.write(model, scheme), tmp_path)
     assert executed["multiplying"] == {"int8": {"fused_conv2d": len(scheme.layers)}}
-    assert np.mean(list(map(cosine, found, wanted))) > least
+    assert np.mean(list(map(cosine, found, wanted))) > similar(least, where_sums_saturate=0.999)
 
 
 def test_columns_that_the_engine_would_clip_are_read_in_float(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from act.quantization import (
 )
 from act.samples import Array
 from tasks.prepare.normalise import normalise
+from tests.cpu import EXACT_SUMS
 from tests.models import RECOGNISER, noise, seen
 from tests.prepare.networks import batch as pictures
 from tests.prepare.networks import build
@@ -245,6 +246,7 @@ def upsampled(x: Any) -> Any:
     return paddle.nn.functional.sigmoid(grown)
 
 
+@EXACT_SUMS
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_transposed_convolution_is_quantized_along_its_output_channels(symmetric: bool, tmp_path: Path) -> None:
     model, feed = normalise(build(upsampled, (1, 3, 8, 8)))[0], pictures((1, 3, 8, 8))
@@ -297,6 +299,7 @@ def test_what_a_scheme_leaves_in_float_has_its_reason() -> None:
     assert first[0].name not in [entry["name"] for entry in found]
 
 
+@EXACT_SUMS
 @pytest.mark.parametrize("bias", [True, False])
 def test_openvino_and_onnx_runtime_agree_on_a_pool_after_an_int8_convolution(bias: bool, tmp_path: Path) -> None:
     """Squeeze-and-excitation: OpenVINO alone would apply the scales of a convolution without a bias twice."""

@@ -25,6 +25,7 @@ from act.writers.graph import Graph
 from act.writers.pairs import Plan, Planner, put_pairs
 from act.writers.simplify import ends_of_gates, input_to_depth
 from act.writers.steps import exact, gate_step, gate_summand
+from tests.cpu import similar
 from tests.models import noise, normalised_classifier
 
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
@@ -81,7 +82,7 @@ def test_the_file_computes_nearly_what_the_fp32_model_does(
 ) -> None:
     x = noise(4, seed=1)
     found, wanted = outputs(write(engine, fp32, model, scheme), x), outputs(fp32, x)
-    assert np.mean(list(map(cosine, found, wanted))) > 0.99
+    assert np.mean(list(map(cosine, found, wanted))) > similar(0.99, where_sums_saturate=0.98)
 
 
 def test_onnx_runtime_runs_every_layer_and_gate_in_int8(
@@ -189,7 +190,7 @@ def test_what_is_joined_has_one_scale_and_no_negative_half(engine: EngineName) -
     (step,) = {plan.steps[name] for name in ("r1", "r2", "joined", "pooled")}
     assert (step.scale, step.zero_point) == (pytest.approx(8 / 255), 0)
     x = np.random.default_rng(1).uniform(-3, 3, size=(2, 3, 8, 8)).astype(np.float32)
-    assert cosine(outputs(written, x), outputs(two_branches(), x)) > 0.999
+    assert cosine(outputs(written, x), outputs(two_branches(), x)) > similar(0.999, where_sums_saturate=0.99)
 
 
 def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> None:
