@@ -269,7 +269,7 @@ class AutoCompression:
     def _choose(self, work: Path) -> None:
         """Have that candidate deployed which the callback likes best, where there is a callback, and leave its figures
         with the files that they are of."""
-        if self._callback is None or self._given_metric is None:
+        if self._given_metric is None:
             return
         from act.model import InferenceModel
 

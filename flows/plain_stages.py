@@ -31,7 +31,7 @@ def commands(job: str) -> dict[str, list[str]]:
     makers = {out: name for name, stage in described.items() for out in stage["outs"]}
     needs = {name: {makers[dep] for dep in stage["deps"] if dep in makers} for name, stage in described.items()}
     order = TopologicalSorter(needs).static_order()
-    return {name: shlex.split(_of(job, described[name]["cmd"], shlex.quote)) for name in order}
+    return {name: shlex.split(described[name]["cmd"].replace("${key}", shlex.quote(job))) for name in order}
 
 
 def run(
@@ -92,7 +92,7 @@ def run_again(
         return
     names = list(commands(job))
     later = names[names.index("select") + 1 :]
-    made = [Path(_of(job, out, str)) for stage in later for out in _described()[stage]["outs"]]
+    made = [Path(out.replace("${key}", job)) for stage in later for out in _described()[stage]["outs"]]
     kept = folder / "attempts" / job
     _move(made, folder, kept / _short(before))
     there = kept / _short(chosen)
@@ -104,11 +104,6 @@ def run_again(
 def _described() -> dict[str, Any]:
     stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return {name: stage["do"] for name, stage in stages.items()}
-
-
-def _of(job: str, text: str, quote: Callable[[str], str]) -> str:
-    """A text of `dvc.yaml` for this job."""
-    return text.replace("${key}", quote(job))
 
 
 def _short(strategy: bytes) -> str:

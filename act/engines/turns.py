@@ -1,9 +1,9 @@
 """Turns that models take at being timed, which may be taken again where something disturbed them.
 
 A turn by itself waits for quiet moments (`act/engines/quiet.py`), but a neighbour who fills the caches may go on for
-longer than that. Beside such neighbours a network with 13 MB of weights took 0.57 to 1.5 ms and its int8 form 0.38 to
-0.41 ms, in 295 turns of each within five minutes. From minute to minute, the ratio of both had a standard deviation of
-12 % by the median of all turns, and of 6 % by that of each one's five least disturbed.
+longer than that. Beside such neighbours a network with 13 MB of weights took 0.57 to 1.5 ms and its int8 form mostly
+0.38 to 0.41 ms, in 295 turns of each within five minutes. From minute to minute, the ratio of both had a standard
+deviation of 12 % by the median of all turns, and of 6 % by that of each one's five least disturbed.
 """
 
 from __future__ import annotations

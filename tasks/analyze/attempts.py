@@ -126,11 +126,6 @@ def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], 
     return found
 
 
-def timed(attempts: Sequence[Attempt], quantized: bool) -> list[Attempt]:
-    """Those with int8, or those without, of which it was measured before training how fast they are."""
-    return [each for each in attempts if each.quantized == quantized and each.share < 1 and each.timed > 0]
-
-
 def met(attempts: Sequence[Attempt]) -> Attempt | None:
     """Of those that met the budget the one that lost least quality; of equals the fastest."""
     good = [attempt for attempt in attempts if attempt.met]

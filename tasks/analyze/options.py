@@ -333,7 +333,7 @@ def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
         return replace(option, aim=aim)
     # Predictions are right now where something was tried.
     option = replace(option, high=option.speedup / _ALMOST)
-    if not (measured := attempts.timed(tried, option.quantized)):
+    if not (measured := [each for each in same if each.timed > 0]):
         return option
     aim *= float(np.exp(np.mean([np.log(each.timed / each.fastest) for each in measured])))
     nearest_to_it = min(measured, key=lambda each: abs(np.log(each.timed / aim)))

@@ -235,6 +235,26 @@ def test_the_callback_chooses_what_is_deployed(small: Path, tmp_path: Path) -> N
     assert (tmp_path / "made/ONNX/other.onnx").read_bytes() == (tmp_path / "made/quant_model.onnx").read_bytes()
 
 
+def test_the_callback_is_asked_anew_for_the_candidates_of_another_strategy(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which bear the same names."""
+    ac = AutoCompression(str(small), endless, save_dir=str(tmp_path / "made"), eval_callback=Callback())
+    found = iter([0.5, 0.7])
+    monkeypatch.setattr(ac, "_metric", lambda model: next(found))
+    ac._given_metric = 0.9
+    exported = tmp_path / "artifacts/model/export"
+    exported.mkdir(parents=True)
+    entry = {"name": "int8-ptq-1", "precision": "int8", "files": {"paddle_inference": str(small)}}
+    for metric in (0.5, 0.7):
+        (exported / "candidates.json").write_text(
+            json.dumps({"schema_version": 1, "candidates": [entry], "deploy": None})
+        )
+        ac._choose(tmp_path)
+        told = json.loads((exported / "eval_callback.json").read_text())
+        assert told["metrics"] == {"fp32": 0.9, "int8-ptq-1": metric}
+
+
 @pytest.mark.parametrize(
     ("labels", "metric"),
     [
