@@ -76,7 +76,7 @@ class _Run:
         # A stage that uses Prefect itself must find the server of this very run.
         server = PREFECT_API_URL.value()
         self.groups = ProcessGroups(locks, {PREFECT_API_URL.name: server} if server else {})
-        self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
+        self.records = {job: Record(job, [stage.name for stage in needed_by(job, stages)]) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
         self.emit: Callable[[str], None] = _print

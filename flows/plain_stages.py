@@ -11,7 +11,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import yaml
 
 from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
+from flows.record import Record
 from flows.run_stage import stream
 
 CHECKOUT = Path(__file__).parents[1]
@@ -35,39 +38,21 @@ def commands(job: str) -> dict[str, list[str]]:
 
 
 def run(
-    job: str,
-    folder: Path,
-    emit: Callable[[str], None],
-    after: Mapping[str, Callable[[], None]] | None = None,
-    begin: str | None = None,
-    end: str | None = None,
+    job: str, folder: Path, emit: Callable[[str], None], after: Mapping[str, Callable[[], None]] | None = None
 ) -> None:
     """Run every stage of a job.
 
     Args:
-        folder: with `params.yaml`; what the stages write comes there.
+        folder: with `params.yaml`; what the stages write comes there, and what became of each as `flows.record` has it.
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
-        begin: the stage to begin with, where those before it have run already; all are run when left out.
-        end: the last stage to run; all are run when left out.
 
     Raises:
         InputError: a stage found the input wrong.
         RuntimeError: a stage failed.
     """
-    ordered = commands(job)
-    names = list(ordered)
-    for stage in names[names.index(begin) if begin else 0 : names.index(end) + 1 if end else None]:
-        emit(f"[{names.index(stage) + 1}/{len(names)}] {stage} ...")
-        lines, code = _run(ordered[stage], folder, emit)
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        if code == USER_ERROR_EXIT_CODE and errors:
-            raise InputError(errors[-1])
-        if code != 0:
-            last = lines[-1] if lines else "it said nothing"
-            raise RuntimeError(f"the stage `{stage}` ended with {code}: {last}; its files are in {folder}")
-        if after and stage in after:
-            after[stage]()
+    names = list(commands(job))
+    _run_stages(job, folder, emit, after, names, Record(job, names, folder))
 
 
 def run_again(
@@ -85,20 +70,56 @@ def run_again(
     """
     strategy = folder / stage_folder(job, "select") / "strategy.json"
     before = strategy.read_bytes()
-    run(job, folder, emit, after, "select", "select")
-    chosen = strategy.read_bytes()
-    if chosen == before:
-        run(job, folder, emit, after, "report")
-        return
     names = list(commands(job))
-    later = names[names.index("select") + 1 :]
-    made = [Path(out.replace("${key}", job)) for stage in later for out in _described()[stage]["outs"]]
+    earlier, later = names[: names.index("select")], names[names.index("select") + 1 :]
+    record = Record(job, names, folder)
+    _leave(earlier, record)
+    _run_stages(job, folder, emit, after, ["select"], record)
+    chosen = strategy.read_bytes()
     kept = folder / "attempts" / job
-    _move(made, folder, kept / _short(before))
     there = kept / _short(chosen)
-    if there.exists():
-        _move(made, there, folder)
-    run(job, folder, emit, after, "report" if there.exists() else later[0])
+    if chosen != before:
+        made = [Path(out.replace("${key}", job)) for stage in later for out in _described()[stage]["outs"]]
+        _move(made, folder, kept / _short(before))
+        if there.exists():
+            _move(made, there, folder)
+    if chosen == before or there.exists():
+        _leave(later[:-1], record)
+        later = later[-1:]
+    _run_stages(job, folder, emit, after, later, record)
+
+
+def _leave(stages: Sequence[str], record: Record) -> None:
+    for stage in stages:
+        record.finish(stage, "cached", None, "")
+
+
+def _run_stages(
+    job: str,
+    folder: Path,
+    emit: Callable[[str], None],
+    after: Mapping[str, Callable[[], None]] | None,
+    stages: Sequence[str],
+    record: Record,
+) -> None:
+    ordered = commands(job)
+    names = list(ordered)
+    for stage in stages:
+        emit(f"[{names.index(stage) + 1}/{len(names)}] {stage} ...")
+        started, began = datetime.now(timezone.utc).isoformat(timespec="seconds"), time.monotonic()
+        lines, code = _run(ordered[stage], folder, emit)
+        if code != 0:
+            record.finish(stage, "failed", None, started)
+        else:
+            record.finish(stage, "ran", time.monotonic() - began, started)
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if code == USER_ERROR_EXIT_CODE and errors:
+            raise InputError(errors[-1])
+        if code != 0:
+            last = lines[-1] if lines else "it said nothing"
+            raise RuntimeError(f"the stage `{stage}` ended with {code}: {last}; its files are in {folder}")
+        if after and stage in after:
+            after[stage]()
 
 
 def _described() -> dict[str, Any]:

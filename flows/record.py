@@ -14,7 +14,6 @@ from typing import Literal
 
 from act.artifacts import ROOT, read_json, write_json
 from act.errors import InputError
-from flows.graph import Stage
 
 Outcome = Literal["waiting", "ran", "cached", "failed"]
 
@@ -34,15 +33,16 @@ class Record:
 
     Args:
         job: the job's name.
-        stages: of that job, in order.
+        stages: names of that job's, in order.
+        folder: in which the stages run.
     """
 
-    def __init__(self, job: str, stages: Sequence[Stage]) -> None:
+    def __init__(self, job: str, stages: Sequence[str], folder: Path = Path()) -> None:
         self.job = job
-        self.path = path_of(job)
+        self.path = folder / path_of(job)
         self._lock = threading.Lock()
         before = _read(self.path)
-        self.rows = {s.name: Row(s.name, "waiting", *before.get(s.name, (None, None))) for s in stages}
+        self.rows = {name: Row(name, "waiting", *before.get(name, (None, None))) for name in stages}
         self._write()
 
     def finish(self, name: str, outcome: Outcome, seconds: float | None, started: str) -> None:
@@ -60,7 +60,7 @@ class Record:
 
 
 def path_of(job: str) -> Path:
-    """Where the record of a job is."""
+    """Where the record of a job is, in the folder in which its stages run."""
     return ROOT / "flow" / f"{job}.json"
 
 

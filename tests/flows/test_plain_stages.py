@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from act.artifacts import read_json
+from act.errors import USER_ERROR_EXIT_CODE, InputError
 from flows import plain_stages
+from flows.record import path_of
 
 STAGES = plain_stages.commands("mine")
 LATER = list(STAGES)[list(STAGES).index("select") + 1 :]
@@ -31,6 +34,20 @@ def test_what_was_carried_out_is_not_carried_out_twice(
     names = list(STAGES)
     assert ran == (["select", "report"] if chosen == b"the same" else names[names.index("select") :])
     assert names[-1] == "report"
+    outcomes = {row["name"]: row["outcome"] for row in read_json(tmp_path / path_of("mine"))["stages"]}
+    assert outcomes == {name: "ran" if name in ran else "cached" for name in names}
+
+
+def test_what_failed_is_noted_and_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], *_: object) -> tuple[list[str], int]:
+        return ["error: params.yaml: no such job"], USER_ERROR_EXIT_CODE if command == STAGES["analyze"] else 0
+
+    monkeypatch.setattr(plain_stages, "_run", run)
+    with pytest.raises(InputError, match="^params.yaml: no such job$"):
+        plain_stages.run("mine", tmp_path, lambda line: None)
+    rows = read_json(tmp_path / path_of("mine"))["stages"]
+    assert [row["outcome"] for row in rows] == ["ran", "failed", *["waiting"] * (len(STAGES) - 2)]
+    assert [row["seconds"] is not None for row in rows[:2]] == [True, False]
 
 
 def test_what_an_earlier_strategy_made_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
