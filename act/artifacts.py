@@ -68,8 +68,17 @@ def fingerprint(settings: Any, inputs: Iterable[Path], rooms: Iterable[str]) -> 
     files += [path for room in rooms for path in sorted((_CHECKOUT / room).rglob("*.py"))]
     for path in files:
         if path.is_file():
-            digest.update(str(path.name).encode() + hashlib.sha256(path.read_bytes()).digest())
+            digest.update(str(path.name).encode() + _digest(path))
     return digest.hexdigest()[:32]
+
+
+def _digest(path: Path) -> bytes:
+    """Of a file's content, which may be larger than what should be held in memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def write_json(path: Path, payload: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ it took 1.9 times as long then, and otherwise nine times of ten no more than 8 %
 keeps little of a core busy, took only 1.08 times as long.)
 
 A neighbour may be at work for a minute without a pause, and a process that begins in it would take that for usual. So
-the quickest that was seen on this machine within a day is kept in a file of the user's cache.
+the quickest that was seen on this machine within a day is kept in a file of the user's cache (`act/engines/kept.py`).
 
 Neighbours that fill the caches, which all cores share, do not show in it at all: within seven minutes beside some, a
 model with 13 MB of weights took from 0.51 to 1.28 ms (medians of fifteen rounds), and one with 3 MB from 0.21 to 0.27.
@@ -18,7 +18,6 @@ times of five. So what runs on one core may be moved to where it is quiet.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -26,11 +25,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from act import machine
+from act.engines.kept import BETTER, MOST_QUICKER, Kept
 from act.errors import InputError
 
 T = TypeVar("T")
@@ -45,11 +44,7 @@ LONGER = 1.15
 """What takes so many times as long as at its quickest was disturbed."""
 
 _PAUSE_SECONDS = 0.001
-# A best that was kept counts for so long; and only if neighbours can explain how much quicker it is than what is seen.
-_KEPT_SECONDS = 24 * 3600.0
-_MOST_QUICKER = 2.5
-# Written anew when this much better.
-_BETTER = 0.98
+_WORK = "the fixed piece of work"
 # Where nothing was kept, the first wait first watches the machine, for this share of the time that it may take.
 _WATCHED = 0.5
 
@@ -101,24 +96,23 @@ class Quiet:
     """Tells quiet moments from others, and waits for them.
 
     Args:
-        kept: the file that remembers the machine at its quickest; made when it is missing, and none is where it cannot
-            be.
+        kept: remembers the machine at its quickest.
 
     Attributes:
         left_seconds: how long may be waited from now on, all waits and all that is done in vain together.
         moves: whether what is timed runs on one core, so that it may be moved to a quiet one.
     """
 
-    def __init__(self, kept: Path | None = None) -> None:
+    def __init__(self, kept: Kept | None = None) -> None:
         self.left_seconds = 0.0
         self.moves = False
         self._cores = _Cores()
-        self._file = kept
+        self._memory = kept or Kept()
         self._work = Work()
         self._best = min(self._work.seconds() for _ in range(_FIRST_GAUGES))
-        self._kept = _read(kept)
+        (self._kept,) = self._memory.read(_WORK)
         self._watched = self._kept < math.inf
-        if self._best / _MOST_QUICKER < self._kept:
+        if self._best / MOST_QUICKER < self._kept:
             self._best = min(self._best, self._kept)
 
     def is_now(self) -> bool:
@@ -157,10 +151,9 @@ class Quiet:
         self._keep()
 
     def _keep(self) -> None:
-        if self._best < self._kept * _BETTER:
+        if self._best < self._kept * BETTER:
             self._kept = self._best
-            if self._file is not None:
-                _write(self._file, self._best)
+            self._memory.write(_WORK, [self._best])
 
     def bursts(
         self,
@@ -217,44 +210,3 @@ def patience() -> float:
     if not 0 <= value < math.inf:
         raise InputError(f"{PATIENCE}={text}: must be a number from 0 (never wait for a quiet machine) on; 1 is usual")
     return value
-
-
-def kept_file() -> Path | None:
-    """Where the user's programs keep such things; None where there is no such place."""
-    try:
-        folder = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return Path(folder) / "act-pipeline" / "quickest.json"
-
-
-def _read(path: Path | None) -> float:
-    """The seconds that are kept for this kind of CPU; infinity where there are none, or none of today."""
-    found = _all(path).get(machine.cpu_name()) if path is not None else None
-    if not isinstance(found, dict):
-        return math.inf
-    seconds, at = found.get("seconds"), found.get("at")
-    if not isinstance(seconds, float) or not isinstance(at, float) or not 0 <= time.time() - at < _KEPT_SECONDS:
-        return math.inf
-    return seconds if seconds > 0 else math.inf
-
-
-def _all(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _write(path: Path, seconds: float) -> None:
-    """Keep it; what cannot be written is no more than not remembered."""
-    told = {**_all(path), machine.cpu_name(): {"seconds": seconds, "at": time.time()}}
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(told) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()

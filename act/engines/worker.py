@@ -6,6 +6,7 @@ Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_D
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from act.engines import quiet
+from act.artifacts import fingerprint
+from act.engines import kept, quiet
 from act.engines.base import Engine, Runner
+from act.engines.kept import BETTER, MOST_QUICKER
 from act.engines.registry import create
 from act.errors import InputError
 from act.quality import scorer
@@ -60,11 +63,18 @@ class _Batch:
 
     Attributes:
         feeds: of one inference.
-        quickest: seconds that the loaded model took with them at its quickest.
+        seen: seconds that the loaded model took with them at its quickest, in this process.
+        known: likewise, in earlier ones.
     """
 
     feeds: dict[str, Array]
-    quickest: float = math.inf
+    seen: float = math.inf
+    known: float = math.inf
+
+    @property
+    def quickest(self) -> float:
+        """Seconds that it is compared with."""
+        return min(self.seen, self.known) if self.seen <= self.known * MOST_QUICKER else self.seen
 
 
 class Worker:
@@ -73,9 +83,15 @@ class Worker:
     def __init__(self, location: str) -> None:
         self._location = location
         self._engine: Engine | None = None
+        # The loaded model's file or folder, and how it runs.
+        self._model: tuple[Path, str] = Path(), ""
+        # What it is kept under for later processes, with the inputs that it is timed with.
+        self._names: dict[tuple[str, int], str] = {}
         self._timed: dict[tuple[str, int], list[_Batch]] = {}
         self._streams: list[Runner] = []
-        self._quiet = quiet.Quiet(quiet.kept_file())
+        remembers = quiet.patience() > 0
+        self._quiet = quiet.Quiet(kept.of_the_user("quickest.json") if remembers else None)
+        self._memory = kept.of_the_user("models.json") if remembers else None
 
     def offer(self) -> dict[str, Any]:
         engine = self._create()
@@ -83,7 +99,7 @@ class Worker:
 
     def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
         # Of the model before, if there was one.
-        self._engine, self._streams, self._timed = None, [], {}
+        self._engine, self._streams, self._timed, self._names = None, [], {}, {}
         engine = self._create()
         offered = engine.precisions()
         wanted = next((name for name in offered if name == precision), None)
@@ -95,6 +111,7 @@ class Worker:
         engine.load(Path(path), wanted, threads)
         seconds = time.perf_counter() - started
         self._engine, self._quiet.moves = engine, threads == 1
+        self._model = Path(path), f"{self._location} {engine.version()} {precision} {threads}"
         return {
             "version": engine.version(),
             "precisions": list(offered),
@@ -151,6 +168,7 @@ class Worker:
         self._be_patient(usual * runs, patience)
         warm_up = partial(self._run_timed, batches[0]) if together > 1 else None
         bursts = self._quiet.bursts(burst, runs, together, warm_up, slowed)
+        self._remember(samples, batch)
         return {"seconds": [seconds for taken in bursts for _, seconds in taken]}
 
     def quickest(self, samples: str, batch: int) -> dict[str, Any]:
@@ -229,7 +247,7 @@ class Worker:
         started = time.perf_counter()
         engine.run(batch.feeds)
         seconds = time.perf_counter() - started
-        batch.quickest = min(batch.quickest, seconds)
+        batch.seen = min(batch.seen, seconds)
         return seconds
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
@@ -255,7 +273,32 @@ class Worker:
             ]
             if not self._timed[key]:
                 raise _Failure("error", f"{samples}: no samples")
+            if self._memory is not None:
+                self._names[key] = self._name(self._timed[key])
+                known = self._memory.read(self._names[key], len(self._timed[key]))
+                for each, seconds in zip(self._timed[key], known):
+                    each.known = seconds
         return self._timed[key]
+
+    def _remember(self, samples: str, batch: int) -> None:
+        """Keep for later processes what the loaded model took at its quickest."""
+        batches, name = self._batches(samples, batch), self._names.get((samples, batch))
+        if self._memory is None or name is None or all(each.seen >= each.known * BETTER for each in batches):
+            return
+        for each in batches:
+            each.known = each.quickest
+        self._memory.write(name, [each.known for each in batches])
+
+    def _name(self, batches: Sequence[_Batch]) -> str:
+        """What tells the loaded model with these inputs from others."""
+        path, how = self._model
+        files = [path] if path.is_dir() else sorted(each for each in path.parent.iterdir() if each.stem == path.stem)
+        inputs = [
+            (name, str(feed.dtype), feed.shape, hashlib.sha256(feed.tobytes()).hexdigest())
+            for each in batches
+            for name, feed in each.feeds.items()
+        ]
+        return fingerprint((how, inputs), files, ())
 
 
 def _filled(feed: Array, batch: int) -> Array:

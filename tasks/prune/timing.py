@@ -65,25 +65,27 @@ class Stopwatch:
             slow = write("whole", self.whole, self.batch, self.engine, ["fp32"], one)
             fast = write("smaller", smaller, self.batch, self.engine, self.precisions, other)
             models = [
-                (stack.enter_context(self._running(written, precision)), written, turns)
+                _Timed(
+                    stack.enter_context(self._running(written, precision)), written.samples, self.target.batch, turns
+                )
                 for written, precision, turns in (
                     (slow, "fp32", self._whole),
                     *((fast, each, Turns()) for each in self.precisions),
                 )
             ]
-            for process, written, _ in models:
-                process.load()
-                process.warm_up(written.samples, self.target.batch, WARM_UP_SECONDS)
+            for model in models:
+                model.process.load()
+                model.process.warm_up(model.samples, model.batch, WARM_UP_SECONDS)
             rounds, began = 0, time.monotonic()
             while rounds < FEWEST_ROUNDS or time.monotonic() < began + LEAST_SECONDS:
                 rounds += 1
-                for process, written, turns in models:
-                    turns.append(process.time(written.samples, self.target.batch, RUNS))
+                for model in models:
+                    model.take_turn()
             until = time.monotonic() + MORE_SECONDS * patience()
-            while time.monotonic() < until and (left := [each for each in models if not _is_enough(each[2])]):
-                for process, written, turns in left:
-                    turns.append(process.time(written.samples, self.target.batch, RUNS))
-        whole, *rest = (_median(turns) for _, _, turns in models)
+            while time.monotonic() < until and (left := [model for model in models if not model.is_enough()]):
+                for model in left:
+                    model.take_turn()
+            whole, *rest = (model.median() for model in models)
         return whole / min(rest)
 
     def __str__(self) -> str:
@@ -93,15 +95,25 @@ class Stopwatch:
         return EngineProcess(self.engine, written.files[precision], precision, self.target.threads, LIMIT_SECONDS)
 
 
-def _slowed(turns: Turns) -> list[float]:
-    """How many times longer each turn took than if all its runs had been as quick as the quickest of all."""
-    quickest = min(map(min, turns))
-    return [sum(turn) / (len(turn) * quickest) for turn in turns]
+@dataclass(frozen=True)
+class _Timed:
+    """A model that takes turns at being timed, all on the same inputs."""
 
+    process: EngineProcess
+    samples: Path
+    batch: int
+    turns: Turns
 
-def _is_enough(turns: Turns) -> bool:
-    return sum(each <= LONGER for each in _slowed(turns)) >= FEWEST
+    def take_turn(self) -> None:
+        self.turns.append(self.process.time(self.samples, self.batch, RUNS))
 
+    def is_enough(self) -> bool:
+        return sum(each <= LONGER for each in self._slowed()) >= FEWEST
 
-def _median(turns: Turns) -> float:
-    return float(np.median([turns[place] for place in undisturbed(_slowed(turns))]))
+    def median(self) -> float:
+        return float(np.median([self.turns[place] for place in undisturbed(self._slowed())]))
+
+    def _slowed(self) -> list[float]:
+        """How many times longer each turn took than if all its runs had been as quick as any that is known of."""
+        quickest = min(*self.process.quickest(self.samples, self.batch), *map(min, self.turns))
+        return [sum(turn) / (len(turn) * quickest) for turn in self.turns]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -13,10 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act import machine
 from act.engines import quiet, worker
+from act.engines.kept import Kept
 from act.engines.process import EngineProcess
 from act.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is kept for later processes is kept for none but these tests'."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def made_up(
@@ -54,7 +59,7 @@ def made_up(
     monkeypatch.setattr(quiet, "_TIMES", 1)
     monkeypatch.setattr(quiet, "time", Clock)
     monkeypatch.setattr(quiet, "np", Work)
-    found = quiet.Quiet(kept)
+    found = quiet.Quiet(Kept(kept))
     found._watched = found._watched or watched
     return found
 
@@ -95,7 +100,7 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
     told = iter([False, True, True, False, True])
 
     class Gauge(quiet.Quiet):
-        def __init__(self, kept: Path | None) -> None:
+        def __init__(self, kept: Kept | None) -> None:
             self.left_seconds = 0.0
             self._cores = quiet._Cores()
 
@@ -107,7 +112,7 @@ def test_runs_that_were_disturbed_are_made_again(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(quiet, "Quiet", Gauge)
     monkeypatch.setenv(quiet.PATIENCE, "1")
-    monkeypatch.setattr(worker.Worker, "_batches", lambda *_: [worker._Batch({}, quickest=1.0)])
+    monkeypatch.setattr(worker.Worker, "_batches", lambda *_: [worker._Batch({}, seen=1.0)])
     monkeypatch.setattr(worker.Worker, "_run_timed", lambda *_: next(taken))
     timed = worker.Worker("none").time("samples", 1, runs=3, first=0, patience=1, as_quick=False)
     assert timed == {"seconds": [1.2, 1.0, 1.1]}
@@ -117,7 +122,7 @@ def test_the_environment_says_how_patient_all_are(monkeypatch: pytest.MonkeyPatc
     allowed: list[float] = []
 
     class Gauge(quiet.Quiet):
-        def __init__(self, kept: Path | None) -> None:
+        def __init__(self, kept: Kept | None) -> None:
             self.left_seconds = 0.0
 
         def bursts(self, *_: Any) -> list[Any]:
@@ -192,7 +197,7 @@ def test_each_input_is_compared_with_itself(monkeypatch: pytest.MonkeyPatch, as_
 
     def run(_: worker.Worker, batch: worker._Batch) -> float:
         seconds = next(taken[int(batch.feeds["x"])])
-        batch.quickest = min(batch.quickest, seconds)
+        batch.seen = min(batch.seen, seconds)
         return seconds
 
     monkeypatch.setattr(worker.Worker, "_run_timed", run)
@@ -222,39 +227,18 @@ def test_a_machine_that_nothing_is_known_of_is_watched_first(monkeypatch: pytest
     found.left_seconds = 12.0
     found.wait()
     assert found._best == pytest.approx(0.55)
-    assert json.loads(kept.read_text())[machine.cpu_name()]["seconds"] == pytest.approx(0.55)
+    assert Kept(kept).read(quiet._WORK) == [pytest.approx(0.55)]
     # The next process begins while the neighbour is at work, and knows it.
     after = made_up(monkeypatch, [1.0, 0.6], kept, watched=False)
     assert not after.is_now() and after.is_now()
 
 
-@pytest.mark.parametrize("told", ["", "[1]", "{", '{"CPU": 0.5}', '{"CPU": {"seconds": 0.5}}', '{"CPU": []}'])
-def test_a_file_that_says_nothing_is_as_good_as_none(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, told: str
+@pytest.mark.parametrize(("seconds", "counts"), [(0.5, True), (0.01, False)])
+def test_what_was_kept_counts_only_where_neighbours_can_explain_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float, counts: bool
 ) -> None:
-    kept = tmp_path / "quickest.json"
-    kept.write_text(told.replace("CPU", machine.cpu_name()), encoding="utf-8")
-    assert made_up(monkeypatch, [1.0], kept).is_now()
-
-
-@pytest.mark.parametrize(
-    ("cpu", "seconds", "hours", "counts"),
-    [
-        (machine.cpu_name(), 0.5, 1, True),
-        ("another CPU", 0.5, 1, False),
-        (machine.cpu_name(), "0.5", 1, False),
-        (machine.cpu_name(), -0.5, 1, False),
-        (machine.cpu_name(), 0.01, 1, False),
-        (machine.cpu_name(), 0.5, 48, False),
-        (machine.cpu_name(), 0.5, -1, False),
-    ],
-)
-def test_what_was_kept_counts_only_where_it_can_be(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpu: str, seconds: Any, hours: int, counts: bool
-) -> None:
-    kept = tmp_path / "quickest.json"
-    kept.write_text(json.dumps({cpu: {"seconds": seconds, "at": time.time() - hours * 3600}}), encoding="utf-8")
-    assert made_up(monkeypatch, [1.0], kept).is_now() != counts
+    Kept(tmp_path / "quickest.json").write(quiet._WORK, [seconds])
+    assert made_up(monkeypatch, [1.0], tmp_path / "quickest.json").is_now() != counts
 
 
 def test_where_nothing_can_be_kept_it_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -263,11 +247,6 @@ def test_where_nothing_can_be_kept_it_goes_on(monkeypatch: pytest.MonkeyPatch, t
     found.left_seconds = 6.0
     found.wait()
     assert found._best == pytest.approx(0.9)
-
-
-def test_the_file_is_one_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert quiet.kept_file() == Path("/somewhere/act-pipeline/quickest.json")
 
 
 def test_what_runs_on_one_core_is_moved_to_a_quiet_one_and_freed_again(monkeypatch: pytest.MonkeyPatch) -> None:

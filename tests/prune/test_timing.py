@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,7 @@ def test_medians_over_rounds_and_the_quickest_precision_are_compared(monkeypatch
         return [(6.0, 3.0, 2.0)[place] * (9 if (number, place) == (1, 2) else 1)]
 
     monkeypatch.setattr(EngineProcess, "time", seconds)
+    monkeypatch.setattr(EngineProcess, "quickest", lambda *_: [math.inf])
     stopwatch = Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino", ["fp32", "int8"])
     assert stopwatch(network(8)) == pytest.approx(3.0)
     assert asked == ["fp32", "fp32", "int8"] * timing.FEWEST_ROUNDS
@@ -68,6 +71,7 @@ def test_where_too_little_was_not_disturbed_more_is_timed(monkeypatch: pytest.Mo
         return [18.0 if in_rounds and asked > 2 else 6.0] * timing.RUNS
 
     monkeypatch.setattr(EngineProcess, "time", seconds)
+    monkeypatch.setattr(EngineProcess, "quickest", lambda *_: [math.inf])
     stopwatch = Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino")
     assert stopwatch(network(8)) == pytest.approx(3.0)
     assert asked == 2 * timing.FEWEST_ROUNDS + FEWEST - 1
@@ -81,6 +85,11 @@ def test_where_too_little_was_not_disturbed_more_is_timed(monkeypatch: pytest.Mo
     asked = 0
     monkeypatch.setattr(EngineProcess, "time", disturbed)
     assert stopwatch(network(12)) == pytest.approx(2.0) and asked == 2 * timing.FEWEST_ROUNDS
+
+    # An earlier process knows that all of this was disturbed, as does the clock: the time for more is soon up.
+    monkeypatch.setattr(EngineProcess, "quickest", lambda process, *_: [1.0])
+    monkeypatch.setattr(timing, "MORE_SECONDS", 0.2)
+    assert stopwatch(network(12)) == pytest.approx(2.0) and asked > 4 * timing.FEWEST_ROUNDS
 
 
 def test_what_an_engine_cannot_run_is_told() -> None:
