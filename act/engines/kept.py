@@ -9,7 +9,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,17 +35,17 @@ class Kept:
         self._path = path
         self._most = most
 
-    def read(self, name: str, count: int = 1) -> list[float]:
-        """The seconds that are kept; infinity for each where there are none of today, or not so many."""
+    def read(self, name: str) -> float:
+        """The seconds that are kept; infinity where there are none of today."""
         found = self._all().get(self._key(name))
-        return found["seconds"] if found and len(found["seconds"]) == count else [math.inf] * count
+        return found["seconds"] if found else math.inf
 
-    def write(self, name: str, seconds: Sequence[float]) -> None:
+    def write(self, name: str, seconds: float) -> None:
         """Keep them; what cannot be written is no more than not remembered."""
         if self._path is None:
             return
-        told = {**self._all(), self._key(name): {"seconds": list(seconds), "at": time.time()}}
-        newest = sorted(told, key=lambda key: float(told[key]["at"]))[-self._most :]
+        told = {**self._all(), self._key(name): {"seconds": seconds, "at": time.time()}}
+        newest = sorted(told, key=lambda key: told[key]["at"])[-self._most :]
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +59,7 @@ class Kept:
     def _key(name: str) -> str:
         return f"{machine.cpu_name()}: {name}"
 
-    def _all(self) -> dict[str, dict[str, Any]]:
+    def _all(self) -> dict[str, dict[str, float]]:
         """All that is of today and as it must be."""
         try:
             told = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else {}
@@ -82,6 +81,6 @@ def _is_of_today(each: Any) -> bool:
     if not isinstance(each, dict):
         return False
     seconds, at = each.get("seconds"), each.get("at")
-    if not isinstance(seconds, list) or not all(isinstance(value, float) and value > 0 for value in seconds):
+    if not isinstance(seconds, float) or not isinstance(at, float):
         return False
-    return isinstance(at, float) and 0 <= time.time() - at < _SECONDS
+    return seconds > 0 and 0 <= time.time() - at < _SECONDS

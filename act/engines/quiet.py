@@ -110,7 +110,7 @@ class Quiet:
         self._memory = kept or Kept()
         self._work = Work()
         self._best = min(self._work.seconds() for _ in range(_FIRST_GAUGES))
-        (self._kept,) = self._memory.read(_WORK)
+        self._kept = self._memory.read(_WORK)
         self._watched = self._kept < math.inf
         if self._best / MOST_QUICKER < self._kept:
             self._best = min(self._best, self._kept)
@@ -153,7 +153,7 @@ class Quiet:
     def _keep(self) -> None:
         if self._best < self._kept * BETTER:
             self._kept = self._best
-            self._memory.write(_WORK, [self._best])
+            self._memory.write(_WORK, self._best)
 
     def bursts(
         self,

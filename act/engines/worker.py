@@ -6,7 +6,7 @@ Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_D
 
 from __future__ import annotations
 
-import hashlib
+import glob
 import json
 import math
 import os
@@ -15,9 +15,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -58,23 +58,48 @@ class _Failure(Exception):
 
 
 @dataclass
+class _Shape:
+    """How long the loaded model took at its quickest with any inputs of one shape.
+
+    Attributes:
+        name: what it is kept under for later processes; None where it is not.
+        seen: seconds, in this process.
+        known: seconds, in earlier ones.
+    """
+
+    name: str | None = None
+    seen: float = math.inf
+    known: float = math.inf
+
+    @property
+    def scale(self) -> float:
+        """What this process's quickest is multiplied by, where an earlier one met better moments."""
+        return self.known / self.seen if self.known < self.seen <= self.known * MOST_QUICKER else 1.0
+
+
+@dataclass
 class _Batch:
     """Inputs that are timed.
 
     Attributes:
         feeds: of one inference.
+        shape: theirs.
         seen: seconds that the loaded model took with them at its quickest, in this process.
-        known: likewise, in earlier ones.
     """
 
     feeds: dict[str, Array]
+    shape: _Shape = field(default_factory=_Shape)
     seen: float = math.inf
-    known: float = math.inf
+
+    def took(self, seconds: float) -> None:
+        """Note what a run took."""
+        self.seen = min(self.seen, seconds)
+        self.shape.seen = min(self.shape.seen, seconds)
 
     @property
     def quickest(self) -> float:
-        """Seconds that it is compared with."""
-        return min(self.seen, self.known) if self.seen <= self.known * MOST_QUICKER else self.seen
+        """Seconds that a run is compared with."""
+        return self.seen * self.shape.scale
 
 
 class Worker:
@@ -85,8 +110,6 @@ class Worker:
         self._engine: Engine | None = None
         # The loaded model's file or folder, and how it runs.
         self._model: tuple[Path, str] = Path(), ""
-        # What it is kept under for later processes, with the inputs that it is timed with.
-        self._names: dict[tuple[str, int], str] = {}
         self._timed: dict[tuple[str, int], list[_Batch]] = {}
         self._streams: list[Runner] = []
         remembers = quiet.patience() > 0
@@ -99,7 +122,7 @@ class Worker:
 
     def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
         # Of the model before, if there was one.
-        self._engine, self._streams, self._timed, self._names = None, [], {}, {}
+        self._engine, self._streams, self._timed = None, [], {}
         engine = self._create()
         offered = engine.precisions()
         wanted = next((name for name in offered if name == precision), None)
@@ -168,7 +191,7 @@ class Worker:
         self._be_patient(usual * runs, patience)
         warm_up = partial(self._run_timed, batches[0]) if together > 1 else None
         bursts = self._quiet.bursts(burst, runs, together, warm_up, slowed)
-        self._remember(samples, batch)
+        self._remember(batches)
         return {"seconds": [seconds for taken in bursts for _, seconds in taken]}
 
     def quickest(self, samples: str, batch: int) -> dict[str, Any]:
@@ -247,7 +270,7 @@ class Worker:
         started = time.perf_counter()
         engine.run(batch.feeds)
         seconds = time.perf_counter() - started
-        batch.seen = min(batch.seen, seconds)
+        batch.took(seconds)
         return seconds
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
@@ -268,37 +291,33 @@ class Worker:
         key = (samples, batch)
         if key not in self._timed:
             batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
-            self._timed[key] = [
-                _Batch({name: _filled(feed, batch) for name, feed in feeds.items()}) for feeds in batches
-            ]
-            if not self._timed[key]:
+            filled = [{name: _filled(feed, batch) for name, feed in feeds.items()} for feeds in batches]
+            if not filled:
                 raise _Failure("error", f"{samples}: no samples")
-            if self._memory is not None:
-                self._names[key] = self._name(self._timed[key])
-                known = self._memory.read(self._names[key], len(self._timed[key]))
-                for each, seconds in zip(self._timed[key], known):
-                    each.known = seconds
+            shapes: dict[str, _Shape] = {}
+            self._timed[key] = [_Batch(feeds, self._shape(feeds, shapes)) for feeds in filled]
         return self._timed[key]
 
-    def _remember(self, samples: str, batch: int) -> None:
-        """Keep for later processes what the loaded model took at its quickest."""
-        batches, name = self._batches(samples, batch), self._names.get((samples, batch))
-        if self._memory is None or name is None or all(each.seen >= each.known * BETTER for each in batches):
-            return
-        for each in batches:
-            each.known = each.quickest
-        self._memory.write(name, [each.known for each in batches])
+    def _shape(self, feeds: dict[str, Array], shapes: dict[str, _Shape]) -> _Shape:
+        """The shape of inputs, from those that there are or a new one."""
+        told = json.dumps({name: [str(feed.dtype), *feed.shape] for name, feed in feeds.items()})
+        if told not in shapes:
+            shapes[told] = _Shape()
+            if self._memory is not None:
+                path, how = self._model
+                # A format of several files has one stem for all.
+                files = [path] if path.is_dir() else sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+                name = fingerprint((how, told), files, ())
+                shapes[told] = _Shape(name, known=self._memory.read(name))
+        return shapes[told]
 
-    def _name(self, batches: Sequence[_Batch]) -> str:
-        """What tells the loaded model with these inputs from others."""
-        path, how = self._model
-        files = [path] if path.is_dir() else sorted(each for each in path.parent.iterdir() if each.stem == path.stem)
-        inputs = [
-            (name, str(feed.dtype), feed.shape, hashlib.sha256(feed.tobytes()).hexdigest())
-            for each in batches
-            for name, feed in each.feeds.items()
-        ]
-        return fingerprint((how, inputs), files, ())
+    def _remember(self, batches: Iterable[_Batch]) -> None:
+        """Keep for later processes what the loaded model took at its quickest."""
+        for shape in {id(each.shape): each.shape for each in batches}.values():
+            better = shape.seen < shape.known * BETTER or shape.seen > shape.known * MOST_QUICKER
+            if self._memory is not None and shape.name is not None and better:
+                shape.known = shape.seen
+                self._memory.write(shape.name, shape.known)
 
 
 def _filled(feed: Array, batch: int) -> Array:

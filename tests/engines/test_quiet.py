@@ -197,7 +197,7 @@ def test_each_input_is_compared_with_itself(monkeypatch: pytest.MonkeyPatch, as_
 
     def run(_: worker.Worker, batch: worker._Batch) -> float:
         seconds = next(taken[int(batch.feeds["x"])])
-        batch.seen = min(batch.seen, seconds)
+        batch.took(seconds)
         return seconds
 
     monkeypatch.setattr(worker.Worker, "_run_timed", run)
@@ -227,7 +227,7 @@ def test_a_machine_that_nothing_is_known_of_is_watched_first(monkeypatch: pytest
     found.left_seconds = 12.0
     found.wait()
     assert found._best == pytest.approx(0.55)
-    assert Kept(kept).read(quiet._WORK) == [pytest.approx(0.55)]
+    assert Kept(kept).read(quiet._WORK) == pytest.approx(0.55)
     # The next process begins while the neighbour is at work, and knows it.
     after = made_up(monkeypatch, [1.0, 0.6], kept, watched=False)
     assert not after.is_now() and after.is_now()
@@ -237,7 +237,7 @@ def test_a_machine_that_nothing_is_known_of_is_watched_first(monkeypatch: pytest
 def test_what_was_kept_counts_only_where_neighbours_can_explain_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float, counts: bool
 ) -> None:
-    Kept(tmp_path / "quickest.json").write(quiet._WORK, [seconds])
+    Kept(tmp_path / "quickest.json").write(quiet._WORK, seconds)
     assert made_up(monkeypatch, [1.0], tmp_path / "quickest.json").is_now() != counts
 
 
