@@ -6,7 +6,6 @@ Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_D
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -63,8 +62,8 @@ class _Shape:
 
     Attributes:
         name: what it is kept under for later processes; None where it is not.
-        seen: seconds, in this process.
-        known: seconds, in earlier ones.
+        seen: seconds of a run in the quickest burst of this process; single runs would tell more of luck.
+        known: likewise, of earlier ones.
     """
 
     name: str | None = None
@@ -90,11 +89,6 @@ class _Batch:
     feeds: dict[str, Array]
     shape: _Shape = field(default_factory=_Shape)
     seen: float = math.inf
-
-    def took(self, seconds: float) -> None:
-        """Note what a run took."""
-        self.seen = min(self.seen, seconds)
-        self.shape.seen = min(self.shape.seen, seconds)
 
     @property
     def quickest(self) -> float:
@@ -181,7 +175,11 @@ class Worker:
 
         def burst(start: int, count: int) -> list[tuple[_Batch, float]]:
             places = range(first + start, first + start + count)
-            return [(each, self._run_timed(each)) for each in (batches[place % len(batches)] for place in places)]
+            taken = [(each, self._run_timed(each)) for each in (batches[place % len(batches)] for place in places)]
+            shape = taken[0][0].shape
+            if count >= min(together, runs) and all(each.shape is shape for each, _ in taken):
+                shape.seen = min(shape.seen, sum(seconds for _, seconds in taken) / count)
+            return taken
 
         def slowed(taken: list[tuple[_Batch, float]]) -> float:
             if not as_quick:
@@ -270,7 +268,7 @@ class Worker:
         started = time.perf_counter()
         engine.run(batch.feeds)
         seconds = time.perf_counter() - started
-        batch.took(seconds)
+        batch.seen = min(batch.seen, seconds)
         return seconds
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
@@ -305,17 +303,16 @@ class Worker:
             shapes[told] = _Shape()
             if self._memory is not None:
                 path, how = self._model
-                # A format of several files has one stem for all.
-                files = [path] if path.is_dir() else sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
-                name = fingerprint((how, told), files, ())
+                name = fingerprint((how, told), [path], ())
                 shapes[told] = _Shape(name, known=self._memory.read(name))
         return shapes[told]
 
     def _remember(self, batches: Iterable[_Batch]) -> None:
         """Keep for later processes what the loaded model took at its quickest."""
         for shape in {id(each.shape): each.shape for each in batches}.values():
-            better = shape.seen < shape.known * BETTER or shape.seen > shape.known * MOST_QUICKER
-            if self._memory is not None and shape.name is not None and better:
+            if self._memory is None or shape.name is None or shape.seen == math.inf:
+                continue
+            if shape.seen < shape.known * BETTER or shape.seen > shape.known * MOST_QUICKER:
                 shape.known = shape.seen
                 self._memory.write(shape.name, shape.known)
 

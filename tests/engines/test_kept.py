@@ -109,7 +109,7 @@ def test_a_later_process_knows_how_quick_the_same_model_was(monkeypatch: pytest.
 
         def run(_: worker.Worker, batch: worker._Batch) -> float:
             seconds = taken[int(batch.feeds["x"][0, 0]) - Inputs.first]
-            batch.took(seconds)
+            batch.seen = min(batch.seen, seconds)
             return seconds
 
         monkeypatch.setattr(worker.Worker, "_run_timed", run)

@@ -197,7 +197,7 @@ def test_each_input_is_compared_with_itself(monkeypatch: pytest.MonkeyPatch, as_
 
     def run(_: worker.Worker, batch: worker._Batch) -> float:
         seconds = next(taken[int(batch.feeds["x"])])
-        batch.took(seconds)
+        batch.seen = min(batch.seen, seconds)
         return seconds
 
     monkeypatch.setattr(worker.Worker, "_run_timed", run)
