@@ -38,6 +38,7 @@ class Attempt:
         predicted: speed-up of the fastest variant.
         fastest: measured speed-up of the fastest variant, whatever its quality.
         lost: quality that this one lost.
+        kept: measured speed-up of the fastest variant that lost no more quality than it may, fast enough or not.
         speedup: of the winner.
         drop: of the winner.
         latency_ms: of the winner.
@@ -62,6 +63,7 @@ class Attempt:
     strategy: dict[str, Any]
     timed: float = 0.0
     pruned_lost: float = 0.0
+    kept: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -141,8 +143,8 @@ def overshot(attempt: Attempt, budget: Budget) -> bool:
 
 
 def nearest(attempts: Sequence[Attempt]) -> Attempt:
-    """The one that came nearest: the fastest whose winner kept the quality, which all winners do.
+    """The one that came nearest: the fastest that kept the quality.
 
     Of equals the last, whose artefacts are still there.
     """
-    return max(reversed(attempts), key=lambda attempt: attempt.speedup)
+    return max(reversed(attempts), key=lambda attempt: attempt.kept)

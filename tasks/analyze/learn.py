@@ -15,6 +15,9 @@ from act.params import Job
 from act.stage import job_from_command_line
 from tasks.analyze.attempts import Attempt, add, overshot, read
 
+# A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
+ROUNDING = 1e-9
+
 
 def main() -> None:
     """Parse the command line and learn."""
@@ -35,7 +38,7 @@ def learn(name: str, job: Job) -> str:
     tried = read(name, told["of"])
     if not told["open"]:
         return str(told["verdict"]) if tried or not manifest["budget"]["met"] else f"{told['chosen']} meets the budget"
-    attempt = _attempt(name, told, manifest)
+    attempt = _attempt(name, told, manifest, job.budget.max_quality_drop)
     if attempt.met and not tried and not overshot(attempt, job.budget):
         return f"{attempt.key} meets the budget"
     add(name, told["of"], attempt)
@@ -43,10 +46,11 @@ def learn(name: str, job: Job) -> str:
     return f"{attempt.key} {outcome}: {attempt.fastest:.2f} times as fast, {attempt.lost:.4f} of quality lost"
 
 
-def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attempt:
+def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any], may_lose: float) -> Attempt:
     strategy = read_json(stage_folder(name, "select") / "strategy.json")
     measured = [each for each in manifest["variants"] if each["speedup"] is not None and each["drop"] is not None]
     fastest = max(measured, key=lambda each: float(each["speedup"]["value"]), default=None)
+    kept = [each for each in measured if float(each["drop"]["value"]) <= may_lose + ROUNDING]
     winner = manifest["winner"]
     pruned = read_json(stage_folder(name, "prune") / "prune.json")
     timed = [each["measured_speedup"] for each in pruned["steps"] if each.get("measured_speedup")]
@@ -57,6 +61,7 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any]) -> Attem
         predicted=float(told["predicted_speedup"] or 0.0),
         fastest=float(fastest["speedup"]["value"]) if fastest else 1.0,
         lost=float(fastest["drop"]["value"]) if fastest else 0.0,
+        kept=max((float(each["speedup"]["value"]) for each in kept), default=1.0),
         speedup=float(winner["speedup"]["value"]) if winner["speedup"] else 1.0,
         drop=float(winner["drop"]["value"]) if winner["drop"] else 0.0,
         latency_ms=float(winner["latency_ms"]),

@@ -230,8 +230,8 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
     that prunes as much or more, and all that quantizes where int8 alone lost it; where it was lost before int8 was
     made, leaving int8 out is no help; and where pruning alone clearly lost too much, so does the same with int8. What
     clearly lost too much for hardly more than the speed that is wanted rules out pruning a little less, too. What was
-    too slow has corrected the predictions already. When nothing is left, or the time is up, the attempt that came
-    nearest is done again, so that it is what is deployed.
+    too slow has corrected the predictions already. When nothing is left, or the time is up, the model with all its
+    channels is done, if it was not and is predicted to come nearer, and the attempt that came nearest is what stays.
     """
     left = [option for option in found if not _hopeless(option, tried, budget, wanted)]
     fast = [option for option in left if option.speedup * _slack(option) >= wanted]
@@ -282,12 +282,16 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
         if len(tried) >= MOST_ATTEMPTS
         else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
     )
-    told = f"nearest is {best_tried.key}, {best_tried.speedup:.2f} times as fast as fp32"
+    told = f"nearest is {best_tried.key}, {best_tried.kept:.2f} times as fast as fp32 where the quality is kept"
     fast_enough = [attempt for attempt in tried if attempt.fastest >= wanted]
     if fast_enough:
         cheapest = min(fast_enough, key=lambda attempt: attempt.lost)
         told += f"; {cheapest.key} was {cheapest.fastest:.2f} times as fast, and lost {cheapest.lost:.4f} of quality"
     why = f"the budget cannot be met: {cause}; {told}"
+    for whole in left:
+        if whole.share >= 1 and whole.speedup > best_tried.kept and (limit is None or spent + whole.minutes <= limit):
+            why += f"; {whole.key}, which keeps every channel, is predicted to come nearer and is done last"
+            return Decision(whole.key, whole, None, why, False, True)
     return Decision(best_tried.key, None, best_tried, why, False, False)
 
 

@@ -55,6 +55,7 @@ def test_what_missed_the_budget_is_noted(job: Job) -> None:
     assert (found.key, found.share, found.quantized, found.met) == ("a key", 0.4, True, False)
     assert (found.predicted, found.fastest, found.lost) == (3.2, 2.8, 0.05)
     assert (found.speedup, found.drop, found.latency_ms, found.minutes) == (2.0, 0.001, 5.0, 1.5)
+    assert found.kept == 2.0, "int8 was faster, and lost too much"
     assert found.timed == 3.1 and found.pruned_lost == pytest.approx(0.02)
     assert found.strategy["settings"] == {"prune": {"channel": {"target_speedup": 3.15}}}
 

@@ -199,7 +199,7 @@ def test_what_pruning_alone_clearly_lost_is_not_quantized_besides(lost: float, w
     pruned = next(option for option in options if option.share < 1 and not option.quantized)
     tried = [attempt(pruned, lost=lost, share=0.999, fastest=3.9, speedup=1.0)]
     found = decide([option for option in options if option.quantized], tried, budget, 4.0)
-    assert (found.option is not None) == with_int8
+    assert found.option is not None and (found.option.share < 1) == with_int8
 
 
 @pytest.mark.parametrize(
@@ -274,25 +274,45 @@ def test_of_what_met_the_budget_the_one_that_lost_least_is_kept() -> None:
     assert attempts.overshot(fast, Budget(max_latency_ms=2.3))
 
 
+def tries(budget: Budget) -> list[Attempt]:
+    """As many as there may be, each a little nearer to the speed and none there."""
+    option = ranked(budget)[0]
+    return [
+        attempt(option, key=f"try {n}", share=0.9 - n / 10, fastest=2.6 + n / 10, kept=2.6 + n / 10)
+        for n in range(MOST_ATTEMPTS)
+    ]
+
+
 def test_in_the_end_the_nearest_is_done_again() -> None:
     budget = Budget(min_speedup=4)
-    option = ranked(budget)[0]
-    tried = [
-        attempt(option, key=f"try {n}", share=0.9 - n / 10, fastest=2.0 + n / 10, speedup=2.0 + n / 10)
-        for n in range(4)
-    ]
-    assert len(tried) == MOST_ATTEMPTS
+    tried = tries(budget)
     found = decide(ranked(budget), tried, budget, 4.0)
     assert found.again == tried[-1] and not found.reachable and not found.open
-    assert "cannot be met: 4 strategies were tried" in found.why and "2.30 times" in found.why
-    # Where only fp32 kept the quality, each time, what was done last need not be done again.
-    equal = [replace(each, speedup=1.0) for each in tried]
+    assert "cannot be met: 4 strategies were tried" in found.why and "2.90 times" in found.why
+    # Where none kept more of the speed than another, what was done last need not be done again.
+    equal = [replace(each, kept=2.6) for each in tried]
     assert decide(ranked(budget), equal, budget, 4.0).again == equal[-1]
+
+
+def test_in_the_end_all_channels_are_kept_where_that_comes_nearer() -> None:
+    budget = Budget(min_speedup=4, time_limit_minutes=100)
+    options = ranked(budget)
+    whole = next(option for option in options if option.share == 1)
+    tried = [replace(each, lost=0.2, kept=1.0) for each in tries(budget)]
+    found = decide(options, tried, budget, 4.0)
+    assert found.option == whole and not found.reachable and found.open and "cannot be met" in found.why
+    done = attempt(whole, fastest=2.5, kept=2.4)
+    after = decide(options, [*tried, done], budget, 4.0)
+    assert after.again == done and not after.open and "2.40 times as fast" in after.why
+    # Not where it is too late, or where what was tried comes as near.
+    late = Budget(min_speedup=4, time_limit_minutes=sum(each.minutes for each in tried) + whole.minutes - 1)
+    for known, limited in ((tried, late), ([*tried[:3], replace(tried[3], kept=2.5)], budget)):
+        assert decide(options, known, limited, 4.0).again == known[-1]
 
 
 def test_the_time_limit_ends_it() -> None:
     budget = Budget(min_speedup=4, time_limit_minutes=20)
-    _, found = second({"fastest": 3.4, "speedup": 3.4}, budget, 4.0)
+    _, found = second({"fastest": 3.4, "kept": 3.4}, budget, 4.0)
     assert found.again is not None and "the time limit is 20" in found.why
 
 

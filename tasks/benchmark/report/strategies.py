@@ -51,7 +51,7 @@ def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
         "predicted": f"{attempt['predicted']:.2f}{TIMES}",
         "fastest": f"{attempt['fastest']:.2f}{TIMES}",
         "lost": f"{attempt['lost']:.4f}",
-        "speedup": f"{attempt['speedup']:.2f}{TIMES}",
+        "kept": f"{attempt['kept']:.2f}{TIMES}",
         "minutes": f"{attempt['minutes']:.0f}" if attempt["minutes"] else NOTHING,
         "outcome": "met the budget" if attempt["met"] else "missed it",
     }
