@@ -247,7 +247,8 @@ class EngineProcess:
     def quickest(self, samples: Path, batch: int) -> list[float]:
         """Seconds that the loaded model took at its quickest until now, with each of the batches that `time` repeats.
 
-        Infinity for what was not run yet. Run `first + n` of `time` was with the batch of that place, counted round.
+        Less in proportion where an earlier process on this machine met better moments (`act/engines/kept.py`), and
+        infinity for what was not run yet. Run `first + n` of `time` was with the batch of that place, counted round.
 
         Args:
             samples: folder that `Samples.save` wrote.
