@@ -13,6 +13,8 @@ from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.stage import job_from_command_line
 
 MOST_CHEAP = 2
+# What pruning lost, training of what is quantized may win back in part, but not where it was so many times too much.
+CLEARLY = 2.0
 # A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
 ROUNDING = 1e-9
 
@@ -22,8 +24,13 @@ def main() -> None:
     with job_from_command_line("tasks.qat.plan", "Decide whether one job needs training.") as (name, job):
         strategy = read_json(stage_folder(name, "select") / "strategy.json")
         found = read_json(stage_folder(name, "refine") / "candidates.json")
+        pruned = read_json(stage_folder(name, "prune") / "prune.json")
         plan, why = decide(
-            strategy["train"], found["candidates"], job.budget.max_quality_drop, always=strategy["train_always"]
+            strategy["train"],
+            found["candidates"],
+            job.budget.max_quality_drop,
+            always=strategy["train_always"],
+            pruned_lost=pruned["quality"]["before"] - pruned["quality"]["after"] if pruned["pruned"] else 0.0,
         )
         kept = keep(found["candidates"], job.budget.max_quality_drop)
         with replace_folder(stage_folder(name, "qat_plan")) as folder:
@@ -47,7 +54,11 @@ def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]
 
 
 def decide(
-    allowed: bool, candidates: list[dict[str, Any]], max_quality_drop: float, always: bool = False
+    allowed: bool,
+    candidates: list[dict[str, Any]],
+    max_quality_drop: float,
+    always: bool = False,
+    pruned_lost: float = 0.0,
 ) -> tuple[dict[str, Any], str]:
     """The plan, and the sentence that explains it.
 
@@ -56,6 +67,7 @@ def decide(
         always: whether it does so in any case, because the user asks for it.
         candidates: of `refine`, with `id`, `quality` and `drop`.
         max_quality_drop: of the budget, in units of the metric.
+        pruned_lost: what pruning lost before anything was quantized, in the same units.
     """
     stay: dict[str, Any] = {"train": False, "start": None}
     if not candidates:
@@ -69,6 +81,8 @@ def decide(
     missed = f"{best['id']} loses {best['drop']:.4f}, more than the budget of {max_quality_drop:g}"
     if not allowed:
         return stay, f"no training: {missed}, but the strategy does not train"
+    if pruned_lost > CLEARLY * max_quality_drop + ROUNDING:
+        return stay, f"no training: {missed}, and pruning alone lost {pruned_lost:.4f}, too much to be won back"
     return {"train": True, "start": best["id"]}, f"training starts from {best['id']}: {missed}"
 
 

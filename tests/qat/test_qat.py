@@ -248,3 +248,11 @@ def test_training_that_is_asked_for_starts_from_the_best_though_it_is_inside_the
     plan, why = decide(True, candidates, 0.01, always=True)
     assert plan == {"train": True, "start": "two"} and "asks for it" in why
     assert decide(True, [], 0.01, always=True)[0] == {"train": False, "start": None}
+
+
+def test_what_pruning_lost_beyond_hope_is_not_trained() -> None:
+    for lost, start in ((0.02, "b"), (0.0201, None)):
+        plan, why = decide(True, CANDIDATES, 0.01, pruned_lost=lost)
+        assert plan == {"train": start is not None, "start": start}
+    assert "pruning alone lost 0.0201" in why
+    assert decide(True, CANDIDATES, 0.01, always=True, pruned_lost=0.5)[0]["train"]
