@@ -257,6 +257,10 @@ class Target(Settings):
         return names
 
 
+ROUNDING = 1e-9
+"""A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error."""
+
+
 class Budget(Settings):
     """What the user will give for speed."""
 

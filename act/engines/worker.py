@@ -292,20 +292,21 @@ class Worker:
             filled = [{name: _filled(feed, batch) for name, feed in feeds.items()} for feeds in batches]
             if not filled:
                 raise _Failure("error", f"{samples}: no samples")
-            shapes: dict[str, _Shape] = {}
-            self._timed[key] = [_Batch(feeds, self._shape(feeds, shapes)) for feeds in filled]
+            told = [
+                json.dumps({name: [str(feed.dtype), *feed.shape] for name, feed in feeds.items()}) for feeds in filled
+            ]
+            shapes = self._shapes(dict.fromkeys(told))
+            self._timed[key] = [_Batch(feeds, shapes[name]) for feeds, name in zip(filled, told)]
         return self._timed[key]
 
-    def _shape(self, feeds: dict[str, Array], shapes: dict[str, _Shape]) -> _Shape:
-        """The shape of inputs, from those that there are or a new one."""
-        told = json.dumps({name: [str(feed.dtype), *feed.shape] for name, feed in feeds.items()})
-        if told not in shapes:
-            shapes[told] = _Shape()
-            if self._memory is not None:
-                path, how = self._model
-                name = fingerprint((how, told), [path], ())
-                shapes[told] = _Shape(name, known=self._memory.read(name))
-        return shapes[told]
+    def _shapes(self, told: Iterable[str]) -> dict[str, _Shape]:
+        """What is known of the loaded model with inputs of these shapes."""
+        if self._memory is None:
+            return {shape: _Shape() for shape in told}
+        path, how = self._model
+        model = fingerprint(how, [path], ())
+        names = {shape: f"{model} {shape}" for shape in told}
+        return {shape: _Shape(name, known=self._memory.read(name)) for shape, name in names.items()}
 
     def _remember(self, batches: Iterable[_Batch]) -> None:
         """Keep for later processes what the loaded model took at its quickest."""

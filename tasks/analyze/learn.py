@@ -11,12 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from act.artifacts import DEPLOY_ROOT, ROOT, read_json, stage_folder
-from act.params import Job
+from act.params import ROUNDING, Job
 from act.stage import job_from_command_line
 from tasks.analyze.attempts import Attempt, add, overshot, read
-
-# A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
-ROUNDING = 1e-9
 
 
 def main() -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.params import ROUNDING
 from act.stage import job_from_command_line
 
 MOST_CHEAP = 2
 # What pruning lost, training of what is quantized may win back in part, but not where it was so many times too much.
 CLEARLY = 2.0
-# A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
-ROUNDING = 1e-9
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from act.errors import InputError
-from act.params import Budget
+from act.params import ROUNDING, Budget
 from tasks.benchmark.report.wording import factor, milliseconds
 from tasks.benchmark.rows import Figures, MeasuredVariant
 
@@ -22,8 +22,6 @@ ENGINE_NAMES = {
     "paddle_lite": "Paddle Lite",
     "tensorrt": "TensorRT",
 }
-# A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def choose(rows: Sequence[MeasuredVariant], budget: Budget) -> Choice:
 
 def meets(figures: Figures, budget: Budget) -> bool:
     """Whether a winner's figures are what the budget asks for; fp32 wins with less where nothing is."""
-    fast = (figures.speedup.value if figures.speedup else 1.0) >= budget.min_speedup - _ROUNDING
+    fast = (figures.speedup.value if figures.speedup else 1.0) >= budget.min_speedup - ROUNDING
     return fast and (budget.max_latency_ms is None or figures.median_ms <= budget.max_latency_ms)
 
 
@@ -107,9 +105,9 @@ def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
     if speedup is None or drop is None:
         return ("fp32 failed on this engine: nothing to compare with",)
     misses = []
-    if drop.value > budget.max_quality_drop + _ROUNDING:
+    if drop.value > budget.max_quality_drop + ROUNDING:
         misses.append(f"loses {drop.value:.4f} of quality where {budget.max_quality_drop:.4g} is allowed")
-    if speedup.value < budget.min_speedup - _ROUNDING:
+    if speedup.value < budget.min_speedup - ROUNDING:
         misses.append(
             f"is slower than fp32 ({factor(speedup.value)})"
             if speedup.value < 1
