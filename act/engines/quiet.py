@@ -12,7 +12,7 @@ Neighbours that fill the caches, which all cores share, do not show in it at all
 model with 13 MB of weights took from 0.51 to 1.28 ms (medians of fifteen rounds), and one with 3 MB from 0.21 to 0.27.
 Only the model itself tells: what takes longer than the same inputs took at their quickest was disturbed, too. That is
 kept as well, for other processes that run the same file: as long as each went by what it met itself, such a model came
-out at 0.64 to 0.82 ms in twelve of them within eight minutes.
+out at 0.65 to 1.01 ms in eight of them within six minutes; with what was kept, in turn with these, at 0.67 to 0.78 ms.
 
 Neighbours come to each core by themselves: when each of two was disturbed seven times of eight, both were so only four
 times of five. So what runs on one core may be moved to where it is quiet.
