@@ -259,6 +259,8 @@ class Target(Settings):
 
 ROUNDING = 1e-9
 """A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error."""
+CLEARLY = 2.0
+"""So many times the quality that may be lost is clearly too much: no training is expected to win it back."""
 
 
 class Budget(Settings):

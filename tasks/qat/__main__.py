@@ -37,7 +37,8 @@ def main() -> None:
             if plan["train"]:
                 checkpoint = _train(name, job, plan["start"], folder)
             else:
-                _finish(folder, [], {"needed": False, "why": "post-training quantization is enough, or all there is"})
+                why = "post-training quantization is enough, or training would be in vain"
+                _finish(folder, [], {"needed": False, "why": why})
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 

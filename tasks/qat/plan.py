@@ -10,12 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.params import ROUNDING
+from act.params import CLEARLY, ROUNDING
 from act.stage import job_from_command_line
 
 MOST_CHEAP = 2
-# What pruning lost, training of what is quantized may win back in part, but not where it was so many times too much.
-CLEARLY = 2.0
 
 
 def main() -> None:
