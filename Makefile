@@ -48,7 +48,7 @@ peers: setup
 
 # Apart from .venv, because Paddle Lite's wheels stop at CPython 3.10.
 lite: setup
-	@$(PY) -m act.lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
+	@$(PY) -m act.engines.paddle_lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
 
 clean:
 	rm -rf .venv .venv-lite .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

@@ -27,13 +27,13 @@ import numpy.typing as npt
 import onnx
 import yaml
 
+from act.engines.evaluation import write_for_engine
 from act.engines.process import EngineProcess
-from act.evaluation import write_for_engine
-from act.model import InferenceModel
-from act.onnx_format import to_onnx
-from act.quality import Quality
-from act.quantization import OPERATORS, Layer, Scheme, quantizable_layers
-from act.samples import Samples
+from act.metrics.quality import Quality
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.quantization.scheme import OPERATORS, Layer, Scheme, quantizable_layers
+from act.samples.dataset import Samples
 from benchmarks import mobilenet
 
 ROOT = Path(__file__).parents[1]

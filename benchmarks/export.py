@@ -29,11 +29,11 @@ import numpy as np
 from act import machine
 from act.engines import EngineFailure, EngineProcess, RuntimePrecision
 from act.errors import exit_on_input_error
-from act.params import EngineName
+from act.settings import EngineName
+from act.timing.pinning import pin, quietest_cores
+from act.timing.statistics import speedup, summary
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT, conclude
-from tasks.benchmark.pinning import pin, quietest_cores
-from tasks.benchmark.statistics import speedup, summary
 
 RESULT = ROOT / "benchmarks" / "results" / "export.json"
 ROUNDS, RUNS = 15, 10

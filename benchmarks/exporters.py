@@ -19,18 +19,18 @@ from typing import Any
 
 import onnx
 
-from act.activations import reader
-from act.evaluation import write_for_engine
-from act.lite.kernels import read_kernels
-from act.onnx_format import to_onnx
-from act.params import EngineName
-from act.quantization import OPERATORS, Scheme, make_scheme, quantizable_layers
-from act.samples import Array
-from act.writers import further_tensors
+from act.engines.evaluation import write_for_engine
+from act.engines.onnx_writer import further_tensors
+from act.engines.paddle_lite.files import OptFailure, write_nb
+from act.engines.paddle_lite.kernels import read_kernels
+from act.onnx_graph.conversion import to_onnx
+from act.quantization.activations import reader
+from act.quantization.scheme import OPERATORS, Scheme, make_scheme, quantizable_layers
+from act.quantization.statistics import TensorStatistics, collect
+from act.quantization.thresholds import rule
+from act.samples.dataset import Array
+from act.settings import EngineName
 from benchmarks.zoo import CALIBRATION, Prepared
-from tasks.export.paddle_lite import OptFailure, write_nb
-from tasks.ptq_search.statistics import TensorStatistics, collect
-from tasks.ptq_search.thresholds import rule
 
 Writer = Callable[["Source", Path], Path]
 BATCH = 8

@@ -1,7 +1,7 @@
 """`python -m benchmarks.latency_model`: how well the latency of a model that was never measured is predicted.
 
 Each of twenty models is measured as a whole on OpenVINO and ONNX Runtime with one thread, in fp32, bf16 and int8,
-whole and with 30 % of its channels pruned. Then its latency is predicted from the table that `tasks.analyze.profile`
+whole and with 30 % of its channels pruned. Then its latency is predicted from the table that `act.strategy.profile`
 made on this machine and from the other models' kernels, never from its own. Beside it stand what is simpler:
 multiply-adds, the nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that
 are measured one by one.
@@ -28,21 +28,21 @@ import numpy.typing as npt
 from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
+from act.engines.variants import Written, write
 from act.errors import InputError, exit_on_input_error
-from act.latency.features import costs, features
-from act.latency.kernel import Kernel
-from act.latency.model import LatencyModel, Measured
-from act.latency.table import FOLDER, Header, Row, Table, find_table
-from act.model import InferenceModel
-from act.params import EngineName
-from act.written import Written, write
+from act.program.model import InferenceModel
+from act.pruning.groups import find_groups
+from act.pruning.ratios import in_blocks
+from act.pruning.shrink import key, shrink
+from act.settings import EngineName
+from act.strategy.latency.features import costs, features
+from act.strategy.latency.kernel import Kernel
+from act.strategy.latency.model import LatencyModel, Measured
+from act.strategy.latency.table import FOLDER, Header, Row, Table, find_table
+from act.strategy.profile.measure import MANY_TURNS, Way, measure
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
-from tasks.analyze.profile.measure import MANY_TURNS, Way, measure
-from tasks.prune.groups import find_groups
-from tasks.prune.ratios import in_blocks
-from tasks.prune.shrink import key, shrink
 
 RESULT = ROOT / "benchmarks" / "results" / "latency_model.json"
 TABLES = ROOT / FOLDER
@@ -127,7 +127,7 @@ def read_table(folder: Path, engine: EngineName) -> Table:
         table = find_table(Header.here(engine, process.offer()[0]), folder)
     if table is None:
         raise InputError(
-            f"{folder}: no table of {engine} on this machine; run `python -m tasks.analyze.profile --target "
+            f"{folder}: no table of {engine} on this machine; run `python -m act.strategy.profile --target "
             f"{engine}/cpu`"
         )
     return table

@@ -49,7 +49,7 @@ def _peaks(bench: Bench, count: int, folder: Path) -> dict[str, float]:
     select = artifacts / "select"
     select.mkdir()
     (select / "strategy.json").write_text('{"schema_version": 1, "quantize": true}', encoding="utf-8")
-    return {"calibrate": _peak("ptq_search.calibrate", folder), "prepare": drawing, "prepare_seconds": seconds}
+    return {"calibrate": _peak("calibrate", folder), "prepare": drawing, "prepare_seconds": seconds}
 
 
 def _peak(module: str, folder: Path) -> float:

@@ -25,14 +25,14 @@ import numpy as np
 
 from act import machine
 from act.engines import EngineProcess, RuntimePrecision
+from act.engines.evaluation import write_for_engine
+from act.engines.fusion import named_by_outputs
 from act.errors import exit_on_input_error
-from act.evaluation import write_for_engine
-from act.params import EngineName
-from act.quantization import only
+from act.quantization.scheme import only
+from act.settings import EngineName
+from act.timing.statistics import speedup, summary
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT, conclude
-from tasks.analyze.fusion import named_by_outputs
-from tasks.benchmark.statistics import speedup, summary
 
 RESULT = ROOT / "benchmarks" / "results" / "mixed_precision.json"
 ENGINE: EngineName = "openvino"

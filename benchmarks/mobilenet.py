@@ -179,7 +179,7 @@ def _write_samples(folder: Path, train: Digits, test: Digits) -> None:
 
 def _train(digits: Digits, folder: Path) -> None:
     """Train, and save an inference model as `model.pdmodel` and `model.pdiparams`."""
-    from act.paddle_setup import CPU, paddle
+    from act.program.paddle_setup import CPU, paddle
 
     static = paddle.static
     executor, scope = static.Executor(CPU), static.Scope()
@@ -215,7 +215,7 @@ def _train(digits: Digits, folder: Path) -> None:
 
 def _speed_up(network: Any) -> None:
     """Let the convolutions of 1x1 compute the same as one product of matrices, not one for each image."""
-    from act.paddle_setup import paddle
+    from act.program.paddle_setup import paddle
 
     def product(convolution: Any) -> Callable[[Any], Any]:
         def forward(x: Any) -> Any:
@@ -267,8 +267,8 @@ def _accuracy(folder: Path, digits: Digits) -> float:
     """The share of the images that the saved model tells."""
     import onnxruntime
 
-    from act.model import InferenceModel
-    from act.onnx_format import to_onnx
+    from act.onnx_graph.conversion import to_onnx
+    from act.program.model import InferenceModel
 
     session: Any = onnxruntime.InferenceSession(
         to_onnx(InferenceModel.load(folder)).SerializeToString(), providers=["CPUExecutionProvider"]

@@ -15,12 +15,12 @@ import onnx
 import onnxruntime
 
 from act.engines.process import EngineFailure, EngineProcess
-from act.latency.model import Measured
-from act.latency.table import Row, Table
-from act.model import InferenceModel
-from act.onnx_format import to_onnx
-from act.params import EngineName
-from act.samples import Array, Ragged, Samples
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.samples.dataset import Array, Ragged, Samples
+from act.settings import EngineName
+from act.strategy.latency.model import Measured
+from act.strategy.latency.table import Row, Table
 
 MODELS = ("mobilenet_v1", "resnet50", "squeezenet", "shufflenet_v2", "mobilenet_v3", "recogniser")
 RUNS = 9

@@ -36,13 +36,13 @@ from tqdm import tqdm
 
 from act import machine
 from act.errors import exit_on_input_error
+from act.search.pareto import hypervolume
+from act.search.sampler import ForestSampler, Observation, RandomSampler, Sampler
+from act.search.space import Setting, Space
+from act.timing.rows import Interval
+from act.timing.statistics import Floats, mean_difference
 from benchmarks.bench import ROOT, conclude
 from benchmarks.table import SUBSPACES, Table, table
-from tasks.benchmark.rows import Interval
-from tasks.benchmark.statistics import Floats, mean_difference
-from tasks.ptq_search.pareto import hypervolume
-from tasks.ptq_search.sampler import ForestSampler, Observation, RandomSampler, Sampler
-from tasks.ptq_search.space import Setting, Space
 
 RESULT = ROOT / "benchmarks" / "results" / "sampler.json"
 PICTURE = ROOT / "docs" / "sampler.svg"

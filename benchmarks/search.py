@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from act.quality import Quality
-from act.quantization import Scheme
+from act.metrics.quality import Quality
+from act.quantization.scheme import Scheme
+from act.timing.rows import Interval
+from act.timing.statistics import Floats, mean_difference, speedup
 from benchmarks.bench import TRIALS, Bench
-from tasks.benchmark.rows import Interval
-from tasks.benchmark.statistics import Floats, mean_difference, speedup
 
 LONGEST_SECONDS = 240
 
@@ -61,9 +61,9 @@ def compare(fp32: Floats, ours: Floats, theirs: Floats) -> Loss:
 
 def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
     """Search, measure, print a table; what was found, and what was missed."""
-    for name in ("analyze", "analyze.select", "prune"):
+    for name in ("analyze", "select", "prune"):
         bench.stage(name)
-    parts = {name: bench.stage(name) for name in ("ptq_search.calibrate", "ptq_search")}
+    parts = {name: bench.stage(name) for name in ("calibrate", "ptq_search")}
     seconds = sum(parts.values())
     parts["refine"] = bench.stage("refine")
     artifacts = bench.folder / "artifacts" / "search"

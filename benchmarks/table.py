@@ -20,20 +20,19 @@ import yaml
 from tqdm import tqdm
 
 from act import machine
+from act.engines.evaluation import Evaluation, write_for_engine
 from act.engines.process import EngineFailure
-from act.evaluation import Evaluation, write_for_engine
-from act.model import InferenceModel
-from act.onnx_format import to_onnx
-from act.params import ThresholdAlgorithm
-from act.quantization import Scheme, quantizable_layers
-from act.samples import Samples
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.quantization.scheme import Scheme, quantizable_layers
+from act.quantization.sensitivity import measure
+from act.quantization.statistics import STATISTICS_FILE, load
+from act.samples.dataset import Samples
+from act.search.sampler import Observation
+from act.search.schemes import SchemeMaker
+from act.search.space import Setting, Space
+from act.settings import ThresholdAlgorithm
 from benchmarks.bench import BATCH, CALIBRATION, ROOT, SUBJECTS, run_stage
-from tasks.ptq_search.calibrate import STATISTICS_FILE
-from tasks.ptq_search.sampler import Observation
-from tasks.ptq_search.schemes import SchemeMaker
-from tasks.ptq_search.sensitivity import measure
-from tasks.ptq_search.space import Setting, Space
-from tasks.ptq_search.statistics import load
 
 CACHE = ROOT / "benchmarks" / "cache" / "settings"
 ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")
@@ -187,7 +186,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     """What the search stage has before its first trial, made by the stages before it."""
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"table": job}}), encoding="utf-8")
-    for stage in ("prepare", "analyze", "analyze.select", "prune", "ptq_search.calibrate"):
+    for stage in ("prepare", "analyze", "select", "prune", "calibrate"):
         run_stage(stage, "table", folder)
     artifacts = folder / "artifacts" / "table"
     prepared = artifacts / "prepare"

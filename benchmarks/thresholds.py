@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import onnx
 
-from act.activations import reader
-from act.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.paddle_setup import CPU, paddle
-from act.params import ThresholdAlgorithm
-from act.quantization import OPERATORS, Range, make_scheme
+from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.program.paddle_setup import CPU, paddle
+from act.quantization.activations import reader
+from act.quantization.scheme import OPERATORS, Range, make_scheme
+from act.quantization.statistics import TensorStatistics, collect
+from act.quantization.thresholds import rule
+from act.search.schemes import SchemeMaker
+from act.search.space import Setting
+from act.settings import ThresholdAlgorithm
+from act.timing.rows import Interval
+from act.timing.statistics import Floats
 from benchmarks.bench import BATCH, CALIBRATION, Bench, nncf_presets
-from tasks.benchmark.rows import Interval
-from tasks.benchmark.statistics import Floats
-from tasks.ptq_search.calibrate import equalised
-from tasks.ptq_search.schemes import SchemeMaker
-from tasks.ptq_search.space import Setting
-from tasks.ptq_search.statistics import TensorStatistics, collect
-from tasks.ptq_search.thresholds import rule
+from tasks.calibrate.__main__ import equalised
 
 REPEATS = 3
 ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")

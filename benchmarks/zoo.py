@@ -20,16 +20,16 @@ import numpy as np
 import yaml
 
 from act.artifacts import replace_folder, write_json
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.samples import Samples
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.samples.dataset import Samples
 from benchmarks.bench import PAGE, ROOT, run_stage
 
 CACHE = ROOT / "benchmarks" / "cache" / "zoo"
 STAMP = "stamp.json"
 SEED = 0
 SIDE, CALIBRATION, EVALUATION = 224, 16, 4
-PARTS = ("benchmarks/zoo.py", "tasks/prepare/**/*.py", "act/model.py", "act/samples.py")
+PARTS = ("benchmarks/zoo.py", "tasks/prepare/**/*.py", "act/program/model.py", "act/samples/dataset.py")
 
 Network = Callable[[], Any]
 

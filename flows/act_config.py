@@ -20,9 +20,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from act.act_config import Translation, merged, read
 from act.errors import InputError, exit_on_input_error
-from act.params import DEFAULT_PATH, Job, Params, read_mapping, settings_in, validate
+from act.paddleslim import Translation, merged, read
+from act.settings import DEFAULT_PATH, Job, Params, read_mapping, settings_in, validate
 
 _IF_NOTHING_IS_SAID: dict[str, Any] = {"metric": "similarity", "strategy": "auto"}
 

@@ -13,7 +13,7 @@ import copy
 import math
 import shutil
 import sys
-import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/paddle_setup.py)
+import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/program/paddle_setup.py)
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +23,16 @@ import numpy as np
 import PIL.Image  # noqa: F401
 import yaml
 
-from act.act_config import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
 from act.artifacts import DEPLOY_ROOT, read_json, stage_folder, write_json
 from act.errors import InputError
-from act.params import Job, Params, read_mapping, validate
-from act.samples import LABEL, Ragged, save_flat
+from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
+from act.samples.dataset import LABEL, Ragged, save_flat
+from act.settings import Job, Params, read_mapping, validate
 from flows import plain_stages
 
 if TYPE_CHECKING:
-    from act.model import InferenceModel
-    from act.samples import FeedSpec, Samples
+    from act.program.model import InferenceModel
+    from act.samples.dataset import FeedSpec, Samples
 
 EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
 
@@ -135,7 +135,7 @@ class AutoCompression:
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
         with _paddle_as_it_was():
-            from act.model import InferenceModel
+            from act.program.model import InferenceModel
 
             model = InferenceModel.load(Path(self._entry["model"]["path"]), *self._files)
         self._given_metric = self._metric(model) if self._callback else None
@@ -169,7 +169,7 @@ class AutoCompression:
 
     def _write_samples(self, model: InferenceModel, work: Path) -> None:
         """Take samples of the loaders, write them, and fit the entry to them."""
-        from act.loaders import deal_out, peek, take
+        from act.samples.loaders import deal_out, peek, take
 
         feeds = model.feed_specs()
         batch, size, train = peek(self._train, feeds, "train_dataloader")
@@ -271,7 +271,7 @@ class AutoCompression:
         with the files that they are of."""
         if self._given_metric is None:
             return
-        from act.model import InferenceModel
+        from act.program.model import InferenceModel
 
         exported = work / stage_folder(JOB, "export")
         found = read_json(exported / "candidates.json")

@@ -33,19 +33,19 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from act.act_config import refuse_lagging
 from act.artifacts import stage_folder
-from act.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.errors import USER_ERROR_EXIT_CODE, InputError
-from act.params import DEFAULT_PATH, Params, load, load_job
+from act.paddleslim import refuse_lagging
+from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
+from act.settings import DEFAULT_PATH, Params, load, load_job
+from act.strategy import attempts
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
 from flows.record import Outcome, Record, path_of
 from flows.run_stage import ProcessGroups, StageFailed, run_stage
 from flows.server import refuse_unreachable, temporary_server
 from flows.turnstile import Turnstile
-from tasks.analyze import attempts
-from tasks.analyze.learn import learn
+from tasks.select.learn import learn
 
 RETRIES = 1
 RETRY_DELAY_SECONDS = 3
@@ -150,7 +150,7 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     Returns:
         The path of each job's manifest.
 
-    Where a budget is missed, the strategies that could still meet it are tried in turn (`tasks/analyze/options.py`).
+    Where a budget is missed, the strategies that could still meet it are tried in turn (`act/strategy/options.py`).
 
     Raises:
         InputError: the settings are wrong, or a job is unknown.

@@ -150,9 +150,9 @@ def learn(job: str, folder: Path, emit: Callable[[str], None]) -> bool:
     """
     path = folder / "attempts" / f"{job}.json"
     before = path.read_bytes() if path.exists() else b""
-    lines, code = _run(["python", "-m", "tasks.analyze.learn", "--job", job], folder, emit)
+    lines, code = _run(["python", "-m", "tasks.select.learn", "--job", job], folder, emit)
     if code != 0:
-        raise RuntimeError(f"`tasks.analyze.learn` ended with {code}: {lines[-1] if lines else 'it said nothing'}")
+        raise RuntimeError(f"`tasks.select.learn` ended with {code}: {lines[-1] if lines else 'it said nothing'}")
     return (path.read_bytes() if path.exists() else b"") != before
 
 

@@ -23,7 +23,7 @@ from act.errors import USER_ERROR_EXIT_CODE, InputError
 
 @flow(name="profile")
 def profile(target: str, threads: list[int] | None = None, networks: int | None = None) -> str:
-    """Measure this machine's table, as `python -m tasks.analyze.profile` does; what is in it already is kept.
+    """Measure this machine's table, as `python -m act.strategy.profile` does; what is in it already is kept.
 
     Args:
         target: such as `openvino/cpu`.
@@ -37,7 +37,7 @@ def profile(target: str, threads: list[int] | None = None, networks: int | None 
         InputError: the arguments are wrong, or the engine is not here.
         RuntimeError: measuring failed.
     """
-    command = [sys.executable, "-m", "tasks.analyze.profile", "--target", target]
+    command = [sys.executable, "-m", "act.strategy.profile", "--target", target]
     command += ["--threads", *map(str, threads)] if threads else []
     command += ["--networks", str(networks)] if networks else []
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)

@@ -27,9 +27,9 @@ from prefect.runner import Runner
 from prefect.schedules import Cron
 from pydantic import ValidationError
 
-from act.cluster import ALLOWED
 from act.errors import InputError, exit_on_input_error
-from act.params import load
+from act.search.cluster import ALLOWED
+from act.settings import load
 from flows.compress import DEFAULT_LIMIT, check, choose_cluster, compress
 from flows.server import refuse_unreachable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from act.engines.quiet import Quiet
-from act.samples import Array
+from act.samples.dataset import Array
 
 # How a model runs, not how it is stored: `bf16` runs fp32 files in bfloat16, `int8+bf16` runs a quantized file with
 # bfloat16 for whatever is not quantized.

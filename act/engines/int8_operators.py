@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from act.params import EngineName
+from act.settings import EngineName
 
 # Paddle's operator types that the engine has int8 kernels for, given quantize/dequantize pairs around them.
 INT8_OPERATORS: dict[EngineName, tuple[str, ...]] = {

@@ -23,11 +23,11 @@ import act
 from act.engines import quiet
 from act.engines.base import RuntimePrecision
 from act.engines.registry import interpreter, location
-from act.quality import Quality
-from act.samples import Ragged, Samples
+from act.metrics.quality import Quality
+from act.samples.dataset import Ragged, Samples
 
 if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydantic
-    from act.params import Metric
+    from act.settings import Metric
 
 # missing: the engine is not installed; unsupported: it lacks the precision here; error: it refused, with its message;
 # wrong_output: it answered with NaN or infinity; crash: its process died; timeout: it was killed at its time limit.

@@ -10,25 +10,25 @@ import importlib
 import sys
 
 from act.engines.base import Engine
-from act.lite import environment as lite_environment
+from act.engines.paddle_lite import environment as lite_environment
 
 ENGINES = {
-    "openvino": "act.engines.openvino_cpu:OpenVino",
-    "onnxruntime": "act.engines.onnxruntime_cpu:OnnxRuntime",
-    "paddle_inference": "act.engines.paddle_inference_cpu:PaddleInference",
-    "paddle_lite": "act.engines.paddle_lite_cpu:PaddleLite",
+    "openvino": "act.engines.openvino.runtime:OpenVino",
+    "onnxruntime": "act.engines.onnxruntime.runtime:OnnxRuntime",
+    "paddle_inference": "act.engines.paddle_inference.runtime:PaddleInference",
+    "paddle_lite": "act.engines.paddle_lite.runtime:PaddleLite",
     # TensorRT itself is not on package indexes; ONNX Runtime drives it where it is installed.
-    "tensorrt": "act.engines.onnxruntime_gpu:OnnxRuntimeTensorRt",
+    "tensorrt": "act.engines.onnxruntime.gpu:OnnxRuntimeTensorRt",
 }
 # Engines of other environments: each with what tells its interpreter, or None while that environment is not there.
 _INTERPRETERS = {"paddle_lite": lite_environment.python}
 # What only the stand-alone measurement offers (`tasks/benchmark/infer`): no job can have them as its target.
 STANDALONE_ENGINES = {
-    "paddle_native": "act.engines.paddle_inference_cpu:PaddleNative",
-    "paddle_gpu": "act.engines.paddle_inference_gpu:PaddleGpu",
-    "paddle_tensorrt": "act.engines.paddle_inference_gpu:PaddleTensorRt",
-    "onnxruntime_cuda": "act.engines.onnxruntime_gpu:OnnxRuntimeCuda",
-    "onnxruntime_tensorrt": "act.engines.onnxruntime_gpu:OnnxRuntimeTensorRt",
+    "paddle_native": "act.engines.paddle_inference.runtime:PaddleNative",
+    "paddle_gpu": "act.engines.paddle_inference.gpu:PaddleGpu",
+    "paddle_tensorrt": "act.engines.paddle_inference.gpu:PaddleTensorRt",
+    "onnxruntime_cuda": "act.engines.onnxruntime.gpu:OnnxRuntimeCuda",
+    "onnxruntime_tensorrt": "act.engines.onnxruntime.gpu:OnnxRuntimeTensorRt",
 }
 
 

@@ -30,8 +30,8 @@ from act.engines.base import Engine, Runner
 from act.engines.kept import BETTER, MOST_QUICKER
 from act.engines.registry import create
 from act.errors import InputError
-from act.quality import scorer
-from act.samples import Array, Ragged, Samples
+from act.metrics.quality import scorer
+from act.samples.dataset import Array, Ragged, Samples
 
 # Latency is steady when the medians of two windows of runs in a row differ by less than this share. A window is a
 # quarter of all runs so far, so that models of microseconds are not called steady within microseconds.

@@ -17,7 +17,7 @@ import numpy as np
 
 from act.artifacts import read_json, write_json
 from act.errors import InputError
-from act.samples import Array
+from act.samples.dataset import Array
 
 _INDEX = "checkpoint.json"
 

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from act.errors import InputError
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.params import Distillation, DistillationLoss
-from act.samples import Array
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.samples.dataset import Array
+from act.settings import Distillation, DistillationLoss
 from act.training.losses import AddLoss, Loss, squared_error
 
 _FAR_BELOW = 1e5

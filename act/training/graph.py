@@ -6,7 +6,7 @@ from typing import Any
 
 from paddle.base.framework import Parameter
 
-from act.model import InferenceModel
+from act.program.model import InferenceModel
 
 _RESHAPING = ("reshape2", "transpose2", "squeeze2", "unsqueeze2", "flatten2", "flatten_contiguous_range")
 

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from paddle.base.framework import Parameter
 
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.quantization import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers
-from act.samples import Array
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.quantization.scheme import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers
+from act.samples.dataset import Array
 from act.training.graph import position
 
 LearnedRanges = Literal["lsq", "pact"]

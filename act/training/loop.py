@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from act.model import InferenceModel
-from act.params import TrainConfig
-from act.samples import Array, Samples
+from act.program.model import InferenceModel
+from act.samples.dataset import Array, Samples
+from act.settings import TrainConfig
 from act.training.checkpoint import Checkpoint
 from act.training.graph import use_onednn
 from act.training.program import TrainingProgram

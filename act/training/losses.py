@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from act.model import InferenceModel
-from act.paddle_setup import paddle
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
 from act.training.graph import cut_gradient
 
 _SMALLEST_MEAN_SQUARE = 1e-12

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from act.model import InferenceModel
-from act.samples import Array
+from act.program.model import InferenceModel
+from act.samples.dataset import Array
 
 LEAST_SHARE = 0.01
 """A weight with fewer exact zeros was not pruned: trained values hit zero by chance only."""

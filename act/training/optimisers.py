@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from act.paddle_setup import paddle
-from act.params import OptimizerName, Schedule
+from act.program.paddle_setup import paddle
+from act.settings import OptimizerName, Schedule
 
 _LARGEST_GRADIENT = 1.0
 # Those that decay weights apart from the gradient, and so take a plain number; others take it as L2.

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from paddleslim.quant.quanter import IrGraph, QuantizationTransformPassV2, core
 
-from act.model import InferenceModel
-from act.paddle_setup import CPU
-from act.quantization import LEVELS, OPERATORS, Scheme
+from act.program.model import InferenceModel
+from act.program.paddle_setup import CPU
+from act.quantization.scheme import LEVELS, OPERATORS, Scheme
 from act.training.graph import add_number, position
 
 _SKIP = "skip_quant"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from act.errors import InputError
-from act.paddle_setup import CPU, paddle
+from act.program.paddle_setup import CPU, paddle
 
 SHARE = "share@processes"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from act.model import InferenceModel
-from act.paddle_setup import CPU, paddle
-from act.params import OptimizerName, Schedule
-from act.quantization import OPERATORS, Scheme, quantizable_layers, with_values
-from act.samples import Array
+from act.program.model import InferenceModel
+from act.program.paddle_setup import CPU, paddle
+from act.quantization.scheme import OPERATORS, Scheme, quantizable_layers, with_values
+from act.samples.dataset import Array
+from act.settings import OptimizerName, Schedule
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
 from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss

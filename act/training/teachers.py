@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from act.errors import InputError
-from act.model import InferenceModel, find_files
-from act.params import Distillation, ModelSource
-from act.quality import cosine
-from act.samples import Array, FeedSpec
-from act.source import resolve
+from act.formats.source import resolve
+from act.metrics.quality import cosine
+from act.program.model import InferenceModel, find_files
+from act.samples.dataset import Array, FeedSpec
+from act.settings import Distillation, ModelSource
 
 _SAME = 0.9999
 

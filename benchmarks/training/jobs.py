@@ -15,15 +15,15 @@ import yaml
 
 from act.artifacts import read_json
 from act.engines import EngineProcess, RuntimePrecision
+from act.timing.statistics import mean_difference, speedup, summary
 from benchmarks.bench import run_stage
-from tasks.benchmark.statistics import mean_difference, speedup, summary
 
 ROUNDS, RUNS = 15, 20
 SEED = 0
 TIME_LIMIT_SECONDS = 600
 ENGINE = "openvino"
 BEFORE_PRUNING = ("prepare", "analyze")
-AFTER = ("analyze.select", "prune", "ptq_search.calibrate", "ptq_search", "refine", "qat.plan", "qat", "export")
+AFTER = ("select", "prune", "calibrate", "ptq_search", "refine", "plan", "qat", "export")
 
 
 @dataclass

@@ -20,24 +20,24 @@ import numpy as np
 import paddleslim.quant.quanter as quanter
 import yaml
 
-from act.activations import reader
-from act.evaluation import Evaluation
-from act.model import InferenceModel
-from act.onnx_format import to_onnx
-from act.paddle_setup import CPU, paddle
-from act.params import Distillation, Job, Qat, load_job
-from act.quality import Quality
-from act.quantization import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
-from act.samples import Samples
+from act.engines.evaluation import Evaluation
+from act.engines.onnx_writer import further_tensors
+from act.metrics.quality import Quality
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.program.paddle_setup import CPU, paddle
+from act.quantization.activations import reader
+from act.quantization.scheme import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
+from act.quantization.statistics import collect
+from act.quantization.thresholds import rule
+from act.samples.dataset import Samples
+from act.settings import Distillation, Job, Qat, load_job
+from act.timing.statistics import mean_difference
 from act.training import TrainingProgram, count_steps, distil, fit, plan, trainable_weights, with_weights
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
 from act.training.optimisers import make_optimizer, make_rate
-from act.writers import further_tensors
+from act.training.qat import train
 from benchmarks.bench import BATCH, ROOT, run_stage
-from tasks.benchmark.statistics import mean_difference
-from tasks.ptq_search.statistics import collect
-from tasks.ptq_search.thresholds import rule
-from tasks.qat.train import train
 
 TRAINING, CALIBRATION, EVALUATION, HELD_OUT = 512, 64, 512, 1024
 LONGEST_SECONDS = 15 * 60

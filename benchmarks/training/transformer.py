@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from act.paddle_setup import paddle
+from act.program.paddle_setup import paddle
 from benchmarks import mobilenet
 from benchmarks.training import jobs
 

@@ -27,18 +27,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.params import Job
-from act.stage import job_from_command_line
+from act.settings import Job
+from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
     import onnx
 
-    from act.model import InferenceModel
-    from act.params import EngineName
-    from act.samples import Array, Samples
-    from tasks.analyze.engines import Told
-    from tasks.analyze.graph import Graph, Tensor
-    from tasks.analyze.operators import Operator
+    from act.engines.inspection import Told
+    from act.program.graph import Graph, Tensor
+    from act.program.model import InferenceModel
+    from act.program.operators import Operator
+    from act.samples.dataset import Array, Samples
+    from act.settings import EngineName
 
 
 def main() -> None:
@@ -49,14 +49,14 @@ def main() -> None:
 
 def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act import machine
-    from act.model import InferenceModel
-    from act.onnx_format import to_onnx
-    from act.samples import Samples
-    from tasks.analyze import foldable, memory, structure
-    from tasks.analyze.engines import ask_engines
-    from tasks.analyze.graph import Graph, observe
-    from tasks.analyze.operators import assign_latency, list_operators
-    from tasks.analyze.own import measure_own
+    from act.engines.inspection import ask_engines
+    from act.onnx_graph.conversion import to_onnx
+    from act.program import foldable, memory, structure
+    from act.program.graph import Graph, observe
+    from act.program.model import InferenceModel
+    from act.program.operators import assign_latency, list_operators
+    from act.samples.dataset import Samples
+    from act.strategy.own import measure_own
 
     described = read_json(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")
@@ -126,7 +126,7 @@ def _sensitivity(
     operators: Sequence[Operator],
     samples: Samples,
 ) -> dict[str, Any]:
-    from tasks.analyze.sensitivity import Sensitivity, measure
+    from act.quantization.layer_errors import Sensitivity, measure
 
     settings = job.analyze
     if settings.samples == 0 or settings.time_limit_seconds == 0:
@@ -144,9 +144,9 @@ def _engines(
     sample: Mapping[str, Array],
 ) -> dict[str, Any]:
     """What is told of each engine: what it said itself, what it fuses, and which layers it has int8 kernels for."""
+    from act.engines import fusion
+    from act.engines.evaluation import READS_ONNX
     from act.engines.int8_operators import INT8_OPERATORS
-    from act.evaluation import READS_ONNX
-    from tasks.analyze import fusion
 
     twins: dict[str, int] | None = {}
     if any(each.kernels for name, each in told.items() if name in READS_ONNX):
@@ -179,7 +179,7 @@ def _by_kind(kernels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write_table(path: Path, operators: Sequence[Operator]) -> None:
-    from tasks.analyze.operators import Operator
+    from act.program.operators import Operator
 
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=[column.name for column in fields(Operator)])

@@ -5,7 +5,7 @@ Reads the candidates of `export` and the samples of `prepare`. Writes
 - `measurements.json`: one row a variant, with spreads and confidence intervals, failures and causes, the machine;
 - `latencies.csv`: every single run; `scores.csv`: the score of every sample, so that nothing need be taken on trust.
 
-The budget is not read here: changing it selects anew (`python -m tasks.benchmark.report`) and measures nothing.
+The budget is not read here: changing it selects anew (`python -m act.reporting`) and measures nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.params import Job
-from act.stage import job_from_command_line
-from tasks.benchmark.measure import Data, Row, measure, steps, to_json
-from tasks.benchmark.variants import read_candidates
+from act.settings import Job
+from act.timing.measure import Data, Row, measure, steps, to_json
+from act.timing.variants import read_candidates
+from tasks.stage import job_from_command_line
 
 
 def main() -> None:

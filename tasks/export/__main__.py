@@ -1,6 +1,6 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
-Reads the models of `prepare` and `prune`, the candidates of `refine` that `qat_plan` keeps, and the trained model of
+Reads the models of `prepare` and `prune`, the candidates of `refine` that `plan` keeps, and the trained model of
 `qat` where there is one. Writes a folder for fp32, for a pruned model (`pruned`, in fp32) and for each int8 candidate,
 and `candidates.json`, which names the files of each candidate for each engine, their sizes, and how far each file's
 outputs lie from the simulated quantized model's. With `paddle_lite` or `tensorrt` among the target's engines also their
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.params import EngineName
-from act.stage import job_from_command_line
+from act.settings import EngineName
+from tasks.stage import job_from_command_line
 
 PRUNED = "pruned"
 
@@ -30,17 +30,18 @@ def main() -> None:
 
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
-    from act.model import InferenceModel
-    from act.quantization import Range, Scheme
-    from act.samples import Samples
-    from tasks.export import paddle_lite, tensorrt
-    from tasks.export.check import Checker
-    from tasks.export.write import write_fp32, write_int8
+    from act.engines.check import Checker
+    from act.engines.export import write_fp32, write_int8
+    from act.engines.paddle_lite import files as paddle_lite
+    from act.engines.tensorrt import files as tensorrt
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Range, Scheme
+    from act.samples.dataset import Samples
 
     prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))
     model = InferenceModel.load(prepared / "model")
     checker = Checker(Samples.load(prepared / "calibration"))
-    keep = read_json(stage_folder(job, "qat_plan") / "plan.json")["keep"]
+    keep = read_json(stage_folder(job, "plan") / "plan.json")["keep"]
     found = [entry for entry in read_json(searched / "candidates.json")["candidates"] if entry["id"] in keep]
     candidates: list[dict[str, Any]] = []
 

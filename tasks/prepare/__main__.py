@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder, write_json
 from act.errors import InputError
-from act.params import Job
-from act.stage import job_from_command_line
+from act.settings import Job
+from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
-    from act.model import InferenceModel
-    from act.samples import Array, FeedSpec, Ragged, Samples
+    from act.program.model import InferenceModel
+    from act.samples.dataset import Array, FeedSpec, Ragged, Samples
 
 LARGEST_DEVIATION = 1e-4
 
@@ -33,11 +33,11 @@ def main() -> None:
 def _prepare(job: Job, final: Path) -> None:
     import numpy as np
 
-    from act.model import InferenceModel, find_files
-    from act.samples import check_samples
-    from act.source import resolve
-    from tasks.prepare.normalise import normalise, set_inference_mode
-    from tasks.prepare.readers import read
+    from act.formats.source import resolve
+    from act.program.model import InferenceModel, find_files
+    from act.program.passes.normalise import normalise, set_inference_mode
+    from act.samples.dataset import check_samples
+    from act.samples.readers import read
 
     source = resolve(Path(job.model.path), "folder")
     files = find_files(source, job.model.model_filename, job.model.params_filename)
@@ -98,7 +98,7 @@ def _check_labels(job: Job, labels: Ragged | None, classes: int) -> None:
     Args:
         classes: how many the model tells apart; -1 when it does not say.
     """
-    from act.quality import CTC_BLANK, PADDING
+    from act.metrics.quality import CTC_BLANK, PADDING
 
     if labels is None:
         raise InputError(
@@ -142,7 +142,7 @@ def _outputs(model: InferenceModel, batch: Mapping[str, Array], where: str) -> l
     """
     import numpy as np
 
-    from act.model import reason
+    from act.program.model import reason
 
     size = len(next(iter(batch.values())))
     try:
@@ -179,7 +179,7 @@ def _reference(model: InferenceModel, samples: Samples, program: Path, scratch: 
     Raises:
         InputError: as `_outputs`.
     """
-    from act.samples import Gathering, Samples
+    from act.samples.dataset import Gathering, Samples
 
     gathered = [Gathering(scratch) for _ in model.fetch_names]
     for index, batch in enumerate(samples.batches(1)):

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
-from act.params import Job, StrategyName
-from act.stage import job_from_command_line
+from act.settings import Job, StrategyName
+from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
-    from act.model import InferenceModel
-    from act.samples import Samples
-    from tasks.prune.steps import Sparse
+    from act.program.model import InferenceModel
+    from act.pruning.steps import Sparse
+    from act.samples.dataset import Samples
 
 
 def main() -> None:
@@ -68,15 +68,15 @@ def _prune(
         timed: `engine`, `precisions` and `kept_multiply_adds` to begin with, of the search for a speed-up, where the
             strategy says them.
     """
+    from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
-    from act.evaluation import Evaluation
-    from act.model import InferenceModel
-    from act.samples import Samples
+    from act.program.model import InferenceModel
+    from act.pruning.cost import multiply_adds
+    from act.pruning.pruned import Context
+    from act.pruning.steps import Sparse, run_step
+    from act.pruning.weights import count_parameters
+    from act.samples.dataset import Samples
     from act.training.teachers import load_teachers, teacher_files
-    from tasks.prune.cost import multiply_adds
-    from tasks.prune.pruned import Context
-    from tasks.prune.steps import Sparse, run_step
-    from tasks.prune.weights import count_parameters
 
     prepared = stage_folder(name, "prepare")
     whole = InferenceModel.load(prepared / "model")
@@ -143,7 +143,7 @@ def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, dict[str, Any]
     Raises:
         RuntimeError: something is not zero that should be.
     """
-    from tasks.prune.asp import without_pattern
+    from act.pruning.asp import without_pattern
 
     for name, mask in sparse.masks.items():
         if model.weight(name)[mask == 0].any():
@@ -173,7 +173,7 @@ def _stopwatch(
     import numpy as np
 
     from act.engines.process import EngineFailure
-    from tasks.prune.timing import Stopwatch
+    from act.pruning.timing import Stopwatch
 
     size = job.target.batch
     few = next(samples.batches(size))

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
-from act.cluster import Cluster
-from act.params import Job, PtqSearch
-from act.stage import job_from_command_line
+from act.search.cluster import Cluster
+from act.settings import Job, PtqSearch
+from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
-    from act.evaluation import Evaluation
-    from act.quality import Quality
-    from act.quantization import Scheme
-    from tasks.ptq_search.measure import TrialJob
-    from tasks.ptq_search.schemes import SchemeMaker
-    from tasks.ptq_search.search import Search
-    from tasks.ptq_search.sensitivity import LayerSensitivity
-    from tasks.ptq_search.space import Space
+    from act.engines.evaluation import Evaluation
+    from act.metrics.quality import Quality
+    from act.quantization.scheme import Scheme
+    from act.quantization.sensitivity import LayerSensitivity
+    from act.search.measure import TrialJob
+    from act.search.schemes import SchemeMaker
+    from act.search.search import Search
+    from act.search.space import Space
 
 SENSITIVITY_SAMPLES = 8
 
@@ -65,20 +65,19 @@ def _one_trial(settings: PtqSearch) -> PtqSearch:
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
+    from act.engines.evaluation import Evaluation
     from act.engines.int8_operators import INT8_OPERATORS
     from act.engines.process import EngineFailure
-    from act.evaluation import Evaluation
-    from act.model import InferenceModel
-    from act.onnx_format import to_onnx
-    from act.quantization import quantizable_layers
-    from act.samples import Samples
-    from tasks.ptq_search.calibrate import STATISTICS_FILE
-    from tasks.ptq_search.runners import choose
-    from tasks.ptq_search.sampler import ForestSampler, importance
-    from tasks.ptq_search.schemes import SchemeMaker
-    from tasks.ptq_search.search import Journal, Search
-    from tasks.ptq_search.sensitivity import measure
-    from tasks.ptq_search.statistics import load
+    from act.onnx_graph.conversion import to_onnx
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import quantizable_layers
+    from act.quantization.sensitivity import measure
+    from act.quantization.statistics import STATISTICS_FILE, load
+    from act.samples.dataset import Samples
+    from act.search.runners import choose
+    from act.search.sampler import ForestSampler, importance
+    from act.search.schemes import SchemeMaker
+    from act.search.search import Journal, Search
 
     cluster = Cluster.from_environment()
     prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
@@ -129,7 +128,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
 
 
 def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
-    from tasks.ptq_search.space import Space
+    from act.search.space import Space
 
     present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
     # Depthwise convolutions hold few of the multiply-adds and lose most in int8; matrix products are the next to go.
@@ -152,8 +151,8 @@ def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[st
 
 def _trial_job(evaluation: Evaluation, model: Any, scheme: Scheme, fp32_onnx: Any, reference: Quality) -> TrialJob:
     """The measurement of a scheme's model, with the model in it."""
-    from act.evaluation import write_for_engine
-    from tasks.ptq_search.measure import TrialJob
+    from act.engines.evaluation import write_for_engine
+    from act.search.measure import TrialJob
 
     with tempfile.TemporaryDirectory() as name:
         entry = write_for_engine(evaluation.engine, model, scheme, Path(name), fp32_onnx)
@@ -174,7 +173,7 @@ def _trial_job(evaluation: Evaluation, model: Any, scheme: Scheme, fp32_onnx: An
 
 
 def _run(search: Search, settings: PtqSearch, size: int, fp32: float) -> None:
-    from tasks.ptq_search.progress import Progress
+    from act.search.progress import Progress
 
     total = min(settings.max_quant_count, size)
     with Progress(total, fp32, 60 * settings.time_limit_minutes, settings.side_by_side) as progress:

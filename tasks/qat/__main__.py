@@ -1,6 +1,6 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
-Reads the plan of `qat_plan`, the start of `refine`, the model of `calibrate`, and the model and samples of `prepare`.
+Reads the plan of `plan`, the start of `refine`, the model of `calibrate`, and the model and samples of `prepare`.
 Writes `qat.json` (`needed`, `why`, `candidate`, what was compared with the teachers, `history`, qualities),
 `history.csv`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
 `scheme.json` (what quantizes it).
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
-from act.params import Job
-from act.stage import job_from_command_line
+from act.settings import Job
+from tasks.stage import job_from_command_line
 
 CANDIDATE = "int8-qat"
 HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
@@ -28,7 +28,7 @@ HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
-        plan = read_json(stage_folder(name, "qat_plan") / "plan.json")
+        plan = read_json(stage_folder(name, "plan") / "plan.json")
         if plan["train"] and not _writes():
             _train(name, job, plan["start"], None)
             return
@@ -60,12 +60,12 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
         folder: where the result goes; None: nothing is written.
     """
     # Paddle takes seconds to import, and a job without training needs none of it.
-    from act.evaluation import Evaluation
-    from act.model import InferenceModel
-    from act.quantization import Scheme
-    from act.samples import Samples
+    from act.engines.evaluation import Evaluation
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Scheme
+    from act.samples.dataset import Samples
+    from act.training.qat import train
     from act.training.teachers import load_teachers, teacher_files
-    from tasks.qat.train import train
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
     model = InferenceModel.load(stage_folder(name, "calibrate") / "model")

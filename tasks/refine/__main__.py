@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
-from act.params import Job, RefineMethod
-from act.params import Refine as Settings
-from act.stage import job_from_command_line
+from act.settings import Job, RefineMethod
+from act.settings import Refine as Settings
+from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
-    from act.model import InferenceModel
-    from act.quantization import Scheme
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Scheme
 
     Method = Callable[[InferenceModel, Scheme], Scheme | None]
 
@@ -67,10 +67,10 @@ def _refine(
     name: str, job: Job, found: dict[str, Any], chosen: Sequence[str], folder: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All candidates, refined ones in the place of their starts, and every attempt."""
-    from act.evaluation import Evaluation
-    from act.model import InferenceModel
-    from act.onnx_format import to_onnx
-    from act.quantization import Scheme
+    from act.engines.evaluation import Evaluation
+    from act.onnx_graph.conversion import to_onnx
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Scheme
 
     prepared = stage_folder(name, "prepare")
     evaluation = Evaluation.of(job, prepared)
@@ -113,7 +113,7 @@ def improve(
         deadline: on `time.monotonic`'s clock; no method begins after it.
     """
     from act.engines.process import EngineFailure, one_line
-    from act.model import reason
+    from act.program.model import reason
 
     best, attempts = float(candidate["quality"]), []
     for method, run in methods.items():
@@ -166,12 +166,12 @@ def _renamed(candidate: dict[str, Any], attempts: Sequence[dict[str, Any]], refe
 def _methods(
     prepared: Path, settings: Settings, model: InferenceModel, fp32_onnx: Any, deadline: float
 ) -> dict[RefineMethod, Method]:
-    from act.activations import reader
-    from act.quantization import OPERATORS, Layer, quantizable_layers
-    from act.samples import Samples
-    from tasks.refine.moments import Moments, gather
-    from tasks.refine.regions import layer_ends, reconstruct, region_ends
-    from tasks.refine.rounding import adaround
+    from act.quantization.activations import reader
+    from act.quantization.moments import Moments, gather
+    from act.quantization.rounding import adaround
+    from act.quantization.scheme import OPERATORS, Layer, quantizable_layers
+    from act.samples.dataset import Samples
+    from act.training.regions import layer_ends, reconstruct, region_ends
 
     samples = Samples.load(prepared / "calibration").head(settings.samples)
     layers = quantizable_layers(model, OPERATORS)

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from act.search.sampler import Observation
+from act.search.space import Space
 from benchmarks.sampler import RandomAfterStart, ahead, curves_of, replay
 from benchmarks.table import Table, space_of
-from tasks.ptq_search.sampler import Observation
-from tasks.ptq_search.space import Space
 
 SPACE = Space(("avg", "hist"), (0.9999,), (8,), (True, False), ("abs_max",), (False, True), (("mul",),), (0, 1))
 

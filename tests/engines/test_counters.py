@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from act.engines import openvino_cpu
-from act.engines.openvino_cpu import _Counters
+from act.engines.openvino import runtime as openvino_cpu
+from act.engines.openvino.runtime import _Counters
 
 
 @dataclass

@@ -11,13 +11,13 @@ import onnx
 import pytest
 
 from act.engines import ENGINES, EngineFailure, EngineProcess
-from act.engines.paddle_inference_gpu import PaddleTensorRt
+from act.engines.paddle_inference.gpu import PaddleTensorRt
 from act.machine import cpu_flags
-from act.model import InferenceModel
-from act.onnx_format import to_onnx
-from act.quality import cosine
-from act.samples import Array, Ragged, Samples
-from tests.models import CLASSIFIER, noise
+from act.metrics.quality import cosine
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.samples.dataset import Array, Ragged, Samples
+from tests.support.models import CLASSIFIER, noise
 
 # Those of the environment that the tests run in; for the others see test_paddle_lite.py, and what lacks here.
 OURS = [name for name in ENGINES if name not in ("paddle_lite", "tensorrt")]

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from act.engines import EngineFailure, EngineProcess
-from act.lite import environment
-from act.lite.program import for_lite
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.quality import cosine
-from act.quantization import make_scheme, quantizable_layers, quantize
-from act.samples import Ragged, Samples
-from tasks.export.paddle_lite import write_nb
-from tests.lite import REAL, fake_environment
-from tests.models import CLASSIFIER, noise, normalised_classifier, seen
-from tests.prepare.networks import build
+from act.engines.paddle_lite import environment
+from act.engines.paddle_lite.files import write_nb
+from act.engines.paddle_lite.program import for_lite
+from act.metrics.quality import cosine
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.quantization.scheme import make_scheme, quantizable_layers, quantize
+from act.samples.dataset import Ragged, Samples
+from tests.support.lite import REAL, fake_environment
+from tests.support.models import CLASSIFIER, noise, normalised_classifier, seen
+from tests.support.prepare_networks import build
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from act.engines import ENGINES, EngineFailure, EngineProcess
-from act.samples import Ragged, Samples
+from act.samples.dataset import Ragged, Samples
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,7 +109,7 @@ def test_a_time_out_kills_the_whole_group(fake: Callable[..., EngineProcess], sa
 def test_the_worker_dies_with_its_parent(samples: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from act.engines import ENGINES, EngineProcess\n"
-        "ENGINES['fake'] = 'tests.engines.fakes:Hangs'\n"
+        "ENGINES['fake'] = 'tests.support.fake_engines:Hangs'\n"
         "with EngineProcess('fake', Path('.'), 'fp32') as engine:\n"
         "    engine.load(); engine.warm_up(Path(sys.argv[1]), 1)\n"
     )

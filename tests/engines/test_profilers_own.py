@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from act.engines import onnxruntime_cpu
+from act.engines.onnxruntime import runtime as onnxruntime_cpu
 from act.engines.quiet import Quiet
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from act.act_config import refuse_lagging
 from act.errors import InputError
-from act.params import load_job
+from act.paddleslim import refuse_lagging
+from act.settings import load_job
 from flows.act_config import entry_of, settings_of, write
 
 CHECKOUT = Path(__file__).parents[2]

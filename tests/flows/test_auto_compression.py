@@ -20,11 +20,11 @@ import yaml
 from PIL import Image
 
 from act.errors import InputError
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.params import Arrays
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.samples.readers.arrays import read as read_arrays
+from act.settings import Arrays
 from flows.auto_compression import AutoCompression
-from tasks.prepare.readers.arrays import read as read_arrays
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -373,7 +373,7 @@ def test_a_list_of_strategies_and_a_yaml_file_are_configurations_and_nothing_is_
 
 
 def test_input_shapes_are_timed_where_the_samples_have_others(small: Path, tmp_path: Path) -> None:
-    from act.samples import FeedSpec, Ragged, Samples
+    from act.samples.dataset import FeedSpec, Ragged, Samples
 
     samples = Samples({"inputs": Ragged.of([np.zeros((3, 32, 32), "float32")])})
     feeds = [FeedSpec("inputs", "float32", (-1, 3, -1, -1))]

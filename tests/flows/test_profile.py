@@ -26,7 +26,7 @@ def test_it_runs_the_command_and_returns_what_that_says(monkeypatch: pytest.Monk
     started = answer(monkeypatch, 0, "latency/table.jsonl: 1 thread(s)\n")
     assert module.profile.fn("openvino/cpu", [1, 2], 3) == "latency/table.jsonl: 1 thread(s)"
     assert started[0][1:] == [
-        *("-m", "tasks.analyze.profile", "--target", "openvino/cpu"),
+        *("-m", "act.strategy.profile", "--target", "openvino/cpu"),
         *("--threads", "1", "2", "--networks", "3"),
     ]
 

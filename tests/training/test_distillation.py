@@ -11,10 +11,10 @@ import pytest
 import scipy.special as sp  # type: ignore[import-untyped]
 
 from act.errors import InputError
-from act.model import InferenceModel
-from act.params import Distillation, ModelSource
+from act.program.model import InferenceModel
+from act.settings import Distillation, ModelSource
 from act.training import Part, build, distil, distillation, plan, trainable_weights
-from tests.training.small import convolutions
+from tests.support.small_training import convolutions
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
 Floats = npt.NDArray[Any]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.model import InferenceModel
-from act.paddle_setup import paddle
-from act.quantization import OPERATORS, Range, Scheme, make_scheme, quantizable_layers, quantize
-from act.samples import Array
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.quantization.scheme import OPERATORS, Range, Scheme, make_scheme, quantizable_layers, quantize
+from act.samples.dataset import Array
 from act.training import Loss, TrainingProgram, build, distillation, trainable_weights, with_weights
-from tests.models import seen
-from tests.training.small import convolutions
+from tests.support.models import seen
+from tests.support.small_training import convolutions
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
-from act.model import InferenceModel
-from act.params import Schedule, TrainConfig
-from act.samples import Array, Ragged, Samples
+from act.program.model import InferenceModel
+from act.samples.dataset import Array, Ragged, Samples
+from act.settings import Schedule, TrainConfig
 from act.training import Fit, TrainingProgram, build, count_steps, distillation, fit, trainable_weights, with_weights
-from tests.training.small import convolutions
+from tests.support.small_training import convolutions
 
 CHECKOUT = Path(__file__).parents[2]
 PICTURES = np.random.default_rng(1).normal(size=(12, 1, 8, 8)).astype(np.float32)

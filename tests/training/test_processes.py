@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
-from act.params import Distillation, TrainConfig
-from act.samples import Array, Ragged, Samples
+from act.samples.dataset import Array, Ragged, Samples
+from act.settings import Distillation, TrainConfig
 from act.training import build, count_steps, distil, fit, plan, trainable_weights
 from act.training.processes import Processes, processes
-from tests.training.small import convolutions
+from tests.support.small_training import convolutions
 
 CHECKOUT = Path(__file__).parents[2]
 SAMPLES = Samples({"x": Ragged.of(list(np.random.default_rng(1).normal(size=(13, 1, 8, 8)).astype(np.float32)))})

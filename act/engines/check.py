@@ -1,0 +1,177 @@
+"""Whether an exported file computes what the simulated model computes, on real samples.
+
+The Paddle files must agree with the model in memory to the bit. The ONNX file runs on ONNX Runtime with its graph
+optimisations off, so that it follows the file literally. Two correct implementations still round a few values to
+neighbouring integers, and a deep model carries that on, so the integers behind every quantize operator are compared:
+on average they must lie much nearer to the simulated model's than the fp32 model's own values do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from act.metrics.quality import cosine
+from act.program.model import InferenceModel
+from act.quantization.scheme import LEVELS, Scheme, quantize
+from act.samples.dataset import Array, Samples
+
+SAMPLES = 8
+COMPARED_SAMPLES = 64  # where one form is chosen among several
+LEAST_PADDLE_SIMILARITY = 1 - 1e-6
+LEAST_FP32_ONNX_SIMILARITY = 1 - 1e-4
+LARGEST_DEVIATION = 0.05  # in quantization steps, or:
+LARGEST_DEVIATION_SHARE = 0.5  # of the fp32 model's own deviation
+# Where the outputs are this similar all of it is allowed: fp32 itself is a fraction of a step away then, and no nearer
+# than engines that round in another order are to each other.
+SAME_OUTPUTS = 1 - 1e-3
+LARGEST_LOSS_RATIO, LARGEST_FURTHER_LOSS = 4, 0.05  # of similarity, beside the simulated model's loss
+
+
+class Checker:
+    """Compares exported files with the model that they were made from.
+
+    Args:
+        samples: the calibration samples, of which the first few are used.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self._batch = next(samples.head(SAMPLES).batches(SAMPLES))
+        self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
+        self._more = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
+
+    def fp32(self, model: InferenceModel, paddle_folder: Path, onnx_file: Path) -> dict[str, float]:
+        """Mean cosine similarity of the fp32 files' outputs to the model's.
+
+        Raises:
+            RuntimeError: a file computes something else.
+        """
+        wanted = model.run(self._batch)
+        similarity = {
+            "paddle": _similarity(InferenceModel.load(paddle_folder).run(self._batch), wanted),
+            "onnx": _similarity(_run_literally(onnx.load(onnx_file), self._batch), wanted),
+        }
+        _require(similarity["paddle"] >= LEAST_PADDLE_SIMILARITY, paddle_folder, similarity)
+        _require(similarity["onnx"] >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, similarity)
+        return similarity
+
+    def paddle(self, program: InferenceModel, folder: Path) -> float:
+        """Mean cosine similarity of a saved int8 program's outputs to the one's in memory.
+
+        Raises:
+            RuntimeError: the files compute something else.
+        """
+        similarity = _similarity(InferenceModel.load(folder).run(self._batch), program.run(self._batch))
+        _require(similarity >= LEAST_PADDLE_SIMILARITY, folder, {"paddle": similarity})
+        return similarity
+
+    def int8(
+        self, model: InferenceModel, simulated: InferenceModel, scheme: Scheme, onnx_file: Path
+    ) -> dict[str, float]:
+        """How near an int8 ONNX file comes to the simulated quantized model.
+
+        Args:
+            model: the fp32 model.
+            simulated: the quantized model in memory.
+            scheme: which made the one from the other.
+
+        Returns:
+            `onnx`: mean cosine similarity of the outputs. `onnx_steps`, `fp32_steps`: how many quantization steps the
+            file's integers, and the fp32 model's values, lie from the simulated ones on average.
+
+        Raises:
+            RuntimeError: the file computes something else.
+        """
+        integers = [f"{name}.quantized" for name in scheme.activations]
+        outputs = model.fetch_names
+        simulation = simulated.run(self._batch, [*outputs, *integers])
+        twin = onnx.load(onnx_file)
+        for name, span in zip(integers, scheme.activations.values()):
+            kind = onnx.TensorProto.INT8 if span.symmetric else onnx.TensorProto.UINT8
+            twin.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+        found = [_signed(values) for values in _run_literally(twin, self._batch)]
+        count = len(outputs)
+        plain = model.run(self._batch, list(scheme.activations))
+        rounded = [span.quantize(values) for values, span in zip(plain, scheme.activations.values())]
+        result = {
+            "onnx": _similarity(found[:count], simulation[:count]),
+            "onnx_steps": _steps(found[count:], simulation[count:]),
+            "fp32_steps": _steps(rounded, simulation[count:]),
+        }
+        share = 1.0 if result["onnx"] >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
+        allowed = max(LARGEST_DEVIATION, share * result["fp32_steps"])
+        _require(result["onnx_steps"] <= allowed, onnx_file, result)
+        return result
+
+    def target(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> tuple[float, bool]:
+        """Mean cosine similarity of the outputs of an engine's int8 file to the fp32 model's, and whether it will do.
+
+        Such a file rounds at more places than the simulated model, or at fewer, so that it is held to the same order of
+        loss, not to the same integers.
+        """
+        wanted = model.run(self._batch)
+        found = _similarity(_run_literally(onnx.load(onnx_file), self._batch), wanted)
+        expected = _similarity(simulated.run(self._batch), wanted)
+        return found, 1 - found <= LARGEST_LOSS_RATIO * (1 - expected) + LARGEST_FURTHER_LOSS
+
+    def near(self, model: InferenceModel, scheme: Scheme, onnx_file: Path) -> float:
+        """As `target`, for an engine that has no other form to fall back on.
+
+        Raises:
+            RuntimeError: the file loses much more than the simulated model.
+        """
+        similarity, holds = self.target(model, quantize(model, scheme), onnx_file)
+        _require(holds, onnx_file, {"similarity": similarity})
+        return similarity
+
+    def on_onnxruntime(self, model: InferenceModel, written: onnx.ModelProto) -> float:
+        """Mean cosine similarity of the outputs of a file to the fp32 model's, as ONNX Runtime fuses and runs it."""
+        session = _session(written, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        wanted = self._wanted(model)
+        found = [session.run(None, dict(batch)) for batch in self._more]
+        return float(np.mean([_similarity(each, truth) for each, truth in zip(found, wanted)]))
+
+    def _wanted(self, model: InferenceModel) -> list[list[Array]]:
+        if self._outputs is None or self._outputs[0] is not model:
+            self._outputs = model, [model.run(batch) for batch in self._more]
+        return self._outputs[1]
+
+
+def _session(model: onnx.ModelProto, level: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _run_literally(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
+    session = _session(model, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    outputs: list[Array] = session.run(None, dict(batch))
+    return outputs
+
+
+def _signed(values: Array) -> Array:
+    """Unsigned integers as the signed ones that the simulated model has; anything else as it is."""
+    return values.astype(np.float32) - (LEVELS + 1) if values.dtype == np.uint8 else values
+
+
+def _similarity(found: list[Array], wanted: list[Array]) -> float:
+    each = [cosine(sample, truth) for output, want in zip(found, wanted) for sample, truth in zip(output, want)]
+    return float(np.mean(each))
+
+
+def _steps(found: list[Array], wanted: list[Array]) -> float:
+    # Paddle2ONNX flattens what a `mul` reads, where Paddle does so inside the operator: same values, other shapes.
+    pairs = [(a.astype(np.float32).reshape(-1), b.reshape(-1)) for a, b in zip(found, wanted)]
+    return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))
+
+
+def _require(holds: bool, path: Path, measured: dict[str, float]) -> None:
+    if not holds:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+        raise RuntimeError(f"{path} does not compute what the simulated model does: {figures}")

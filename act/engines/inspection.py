@@ -1,0 +1,102 @@
+"""What each engine of the target says of the fp32 model: version, precisions, kernels and their times.
+
+An engine runs in a process of its own; one that is missing, crashes or hangs is told with its cause.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from act.engines.base import RuntimePrecision
+from act.engines.evaluation import write_for_engine
+from act.engines.fusion import named_by_outputs
+from act.engines.process import EngineFailure, EngineProcess
+from act.program.model import InferenceModel
+from act.settings import EngineName, Job
+
+LIMIT_SECONDS = 120
+
+
+@dataclass
+class Told:
+    """What one engine told.
+
+    Attributes:
+        version: of its library; None where it failed.
+        precisions: that it has here.
+        failure: why it could not be asked; None where it could.
+        kernels: as `EngineProcess.kernels` gives them; empty where it does not tell.
+        timed: as `EngineProcess.profile` gives them; empty where it does not tell, or was not asked.
+        multiplying: for each precision that it is asked for, how many kernels multiply matrices in which.
+    """
+
+    version: str | None = None
+    precisions: list[str] = field(default_factory=list)
+    failure: str | None = None
+    kernels: list[dict[str, Any]] = field(default_factory=list)
+    timed: list[dict[str, Any]] = field(default_factory=list)
+    multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in `analysis.json`."""
+        found: dict[str, Any] = {
+            "version": self.version,
+            "precisions": self.precisions,
+            "multiplying": self.multiplying,
+        }
+        return found if self.failure is None else {**found, "failure": self.failure}
+
+
+def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Told]:
+    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
+
+    Args:
+        fp32: what `to_onnx` made of the model.
+        samples: folder of the samples to measure on.
+    """
+    named = named_by_outputs(fp32)
+    found: dict[EngineName, Told] = {}
+    for name in job.target.engines:
+        timed = any(told.timed for told in found.values())
+        with tempfile.TemporaryDirectory() as scratch:
+            path = write_for_engine(name, model, None, Path(scratch), named)
+            # DVC keeps the answer, so what may fail in passing is asked twice.
+            for last in (False, True):
+                try:
+                    found[name] = _ask(name, path, job, None if timed else samples)
+                    break
+                except EngineFailure as failure:
+                    found[name] = Told(failure=str(failure))
+                    if last or failure.kind in ("missing", "unsupported"):
+                        print(f"analyze: {name} cannot be used here: {failure}")
+                        break
+    return found
+
+
+def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Told:
+    with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
+        info = process.load()
+        told = Told(info.version, list(info.precisions))
+        if samples is not None:
+            told.timed = process.profile(samples, batch=1)
+        told.kernels = process.kernels()
+        told.multiplying["fp32"] = _multiplying(process)
+    wanted: RuntimePrecision = "bf16"
+    if wanted in told.precisions and wanted in job.target.precisions:
+        try:
+            with EngineProcess(name, path, wanted, job.target.threads, LIMIT_SECONDS) as process:
+                process.load()
+                told.multiplying[wanted] = _multiplying(process)
+        except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
+            print(f"analyze: {name} cannot run the model in {wanted}: {failure}")
+    return told
+
+
+def _multiplying(process: EngineProcess) -> dict[str, int]:
+    kinds = process.operators().get("multiplying", {})
+    return {precision: sum(counts.values()) for precision, counts in kinds.items()}

@@ -1,0 +1,123 @@
+"""Int8 models written the way the engine that will run them wants it: one file a target, its rules as data.
+
+`act/quantization/onnx_model.py` writes what the quantized Paddle program is, operator by operator. Engines run that
+correctly, but fuse little of it: which tensors must stand between quantize/dequantize pairs, signed or unsigned,
+depends on the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from act import machine
+from act.engines.onnxruntime import rules as onnxruntime_cpu
+from act.engines.openvino import rules as openvino_cpu
+from act.onnx_graph import passes as simplify
+from act.onnx_graph.graph import Array, Graph
+from act.program.model import InferenceModel
+from act.quantization.onnx_model import activation_tensors, keep_pools_right
+from act.quantization.qdq import Planner, Rules, put_pairs
+from act.quantization.scheme import OPERATORS, Range, Scheme, quantizable_layers
+from act.settings import EngineName
+
+RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES, "openvino": openvino_cpu.RULES}
+
+
+def further_tensors(fp32: onnx.ModelProto) -> list[str]:
+    """The tensors beside those that layers read, of which some target wants to know the range.
+
+    Args:
+        fp32: what `to_onnx` made of the model.
+    """
+    made = {"Conv", "ConvTranspose", "HardSwish"}.union(
+        *(rules.followers | rules.taken_in | set(rules.layers) for rules in RULES.values())
+    )
+    inferred = onnx.shape_inference.infer_shapes(fp32).graph
+    floats = {
+        each.name
+        for each in (*inferred.value_info, *inferred.output)
+        if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    return [name for node in fp32.graph.node if node.op_type in made for name in node.output if name in floats]
+
+
+def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+    """The int8 model of a scheme for an engine that reads ONNX.
+
+    Args:
+        fp32: what `to_onnx` made of `model`; not changed.
+        model: the fp32 Paddle model that the scheme is for.
+        scheme: with the ranges of `further_tensors`; where one lacks, what needs it stays in float. On a CPU whose sums
+            of int8 products saturate its weights are written with 7 bits.
+    """
+    chosen = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    tensors = activation_tensors(fp32, chosen)
+    ranges = {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
+    rules, graph = RULES[engine], Graph(fp32)
+    if rules.unsigned:
+        seen = {**scheme.extremes, **{tensors[name]: scheme.extremes.get(name) for name in scheme.activations}}
+        ranges = {name: span.within(seen.get(name) or span) for name, span in ranges.items()}
+        for name, low in simplify.ends_of_gates(graph).items():
+            if name in ranges:
+                ranges[name] = Range(max(ranges[name].low, low), ranges[name].high)
+    for layer in chosen:
+        if not np.array_equal(graph.constant(layer.weight), model.weight(layer.weight)):
+            raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
+    for name, values in scheme.biases.items():
+        graph.add_constant(name, values.reshape(graph.constant(name).shape))
+    simplify.bias_of_transposed(graph)
+    simplify.gate_residuals(graph)
+    if "Gemm" in rules.layers:
+        simplify.products_to_gemm(graph)
+    factors: dict[str, Array] = {}
+    changed: dict[str, str] = {}
+    shifts: dict[str, float] = {}
+    if rules.clips:
+        factors, changed = simplify.factors_into_depthwise(graph)
+        simplify.split_hard_swish(graph)
+        shifts = simplify.take_out_shifts(graph, rules.own_scales)
+    scheme = _multiplied(graph, scheme, factors)
+    if machine.int8_sums_saturate():
+        scheme = _narrowed(scheme)
+    if rules.deep_input:
+        deep = simplify.input_to_depth(graph)
+        turned = {name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers}
+        scheme = replace(scheme, integers={**scheme.integers, **turned})
+        ranges |= {f"{name}.deep": ranges[name] for name in graph.inputs if name in ranges}
+    for name, source in changed.items():
+        ranges.pop(name, None)
+        if name in shifts and source in ranges:
+            ranges[name] = ranges[source].shifted(shifts[name])
+    planner = Planner(graph, rules, {layer.weight: layer for layer in chosen}, ranges, shifts)
+    plan = planner.plan()
+    for name, shift in shifts.items():
+        if name not in planner.made:
+            simplify.put_back_shift(graph, name, shift)
+    put_pairs(graph, planner, plan, scheme)
+    result = graph.model()
+    if engine == "openvino":
+        keep_pools_right(result.graph)
+    return result
+
+
+def _narrowed(scheme: Scheme) -> Scheme:
+    """Weights of 7 bits: the sum of two of their products with uint8 fits into 16 bits (`reduce_range` of others)."""
+    integers = {name: np.round(values / 2).astype(np.int8) for name, values in scheme.integers.items()}
+    thresholds = {name: np.float32(2) * values for name, values in scheme.weights.items()}
+    return replace(scheme, weights=thresholds, integers=integers)
+
+
+def _multiplied(graph: Graph, scheme: Scheme, factors: Mapping[str, Array]) -> Scheme:
+    """Multiply weights of the graph by a factor for each output channel, and their thresholds, which gives the same
+    integers."""
+    thresholds = dict(scheme.weights)
+    for name, values in factors.items():
+        weight = graph.constant(name)
+        graph.add_constant(name, (weight * values.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32))
+        if name in thresholds:
+            thresholds[name] = (thresholds[name] * values).astype(np.float32)
+    return replace(scheme, weights=thresholds)

@@ -1,0 +1,58 @@
+"""ONNX Runtime on an NVIDIA GPU: its CUDA provider, or TensorRT behind it.
+
+Left alone, ONNX Runtime falls back to the CPU with a warning when a provider does not start. Here that is an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnxruntime
+
+from act.engines.base import RuntimePrecision
+from act.engines.onnxruntime.runtime import OnnxRuntime
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """ONNX Runtime's `CUDAExecutionProvider`, first GPU."""
+
+    name = "onnxruntime_cuda"
+    provider: ClassVar[str] = "CUDAExecutionProvider"
+
+    def lacks(self) -> str | None:
+        if self.provider in onnxruntime.get_available_providers():
+            return None
+        return (
+            f"this ONNX Runtime {onnxruntime.__version__} is built without {self.provider}: install `onnxruntime-gpu` "
+            "of the same version in place of `onnxruntime`, or run on the CPU (use_gpu: false)"
+        )
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        return ("fp32",)
+
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        super().load(path, precision, threads)
+        first = self._session.get_providers()[0]
+        if first != self.provider:
+            raise RuntimeError(
+                f"{self.provider} did not start and ONNX Runtime fell back to {first}: check the driver and the CUDA, "
+                "cuDNN and TensorRT libraries that this version asks for"
+            )
+
+    def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
+        return [self.provider, "CPUExecutionProvider"]
+
+
+class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
+    """ONNX Runtime's `TensorrtExecutionProvider`; int8 takes the scales of the quantize/dequantize pairs."""
+
+    name = "onnxruntime_tensorrt"
+    provider: ClassVar[str] = "TensorrtExecutionProvider"
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        return ("fp32", "fp16", "int8")
+
+    def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
+        options = {"trt_fp16_enable": precision == "fp16", "trt_int8_enable": precision == "int8"}
+        return [(self.provider, options), "CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -1,0 +1,26 @@
+"""How OpenVINO on a CPU wants an int8 model.
+
+Sources: OpenVINO 2026 documentation, "Low Precision Transformations" (which operators it runs in int8 behind a
+quantized input, and through which it moves the scales on), and NNCF 3.4's `hardware_config` for CPUs, made for it.
+
+Layers need pairs on what they read only: the CPU plugin makes the next layer's rounding the last step of the layer
+before, behind its bias and activation function. Where something stands between two layers that would only move numbers
+about, as a pool or a concatenation, the pair must stand ahead of it, or the layer before writes floats. A concatenation
+needs one scale for all that it joins.
+"""
+
+from __future__ import annotations
+
+from act.quantization.qdq import LayerRule, Rules
+
+_INPUT_ONLY = LayerRule(output=False, bias=False)
+
+RULES = Rules(
+    layers={"Conv": _INPUT_ONLY, "ConvTranspose": _INPUT_ONLY, "MatMul": _INPUT_ONLY},
+    own_scales=frozenset({"Add"}),
+    one_scale=frozenset({"Concat", "MaxPool", "Reshape", "Transpose", "Split", "Resize"}),
+    joins=frozenset({"Concat"}),
+    taken_in=frozenset({"Relu", "Clip", "HardSwish", "Sigmoid"}),
+    unsigned=False,
+    hands_on=True,
+)

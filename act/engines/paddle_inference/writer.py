@@ -1,0 +1,164 @@
+"""How Paddle Inference with oneDNN wants an int8 program: the quantized one, with residual additions rounded as well.
+
+Source: Paddle 2.6, `cpu_quantize_pass` and `params_quantization_mkldnn_pass`. oneDNN adds a residual to a convolution's
+sum as its last step. Only where both summands are rounded does it do so in int8; otherwise every block of a residual
+network writes its sums in float and reads them again. These kernels know no zero point.
+
+An average of pixels that is rounded must be kept apart from its pool: else the pass gives the pool's input the range of
+the averages, which is far smaller, and clips it. Squeeze and excitation blocks then compute something else. What is
+multiplied by a number, as by a dropout that scales, must be kept apart likewise. A concatenation of signed and unsigned
+integers, as in ShuffleNetV2, ends with an error, and so stays in float.
+
+The scales of a product's weight are taken from its values as if the matrix lay in memory the other way round, so that
+most columns are clipped. Such layers only have their weights stored in int8; the engine makes floats of them once, as
+it loads the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from act.engines.int8_operators import INT8_OPERATORS
+from act.program.model import InferenceModel
+from act.quantization.scheme import (
+    LEVELS,
+    OPERATORS,
+    Layer,
+    Range,
+    Scheme,
+    quantizable_layers,
+    quantize,
+    quantize_activation,
+    without_others,
+)
+
+_PRODUCTS = ("matmul_v2", "mul")
+# What makes values of another range than it reads; `dropout` multiplies by what it keeps, in models that say so.
+_SCALES = ("pool2d", "dropout", "scale")
+# What hands integers on as they are, so that ranges spread through it.
+_HANDS_ON = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
+
+
+def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
+    """The int8 program of a scheme for Paddle Inference; with zero points `quantize`.
+
+    Args:
+        model: the fp32 model that the scheme is for.
+        scheme: with the ranges of `act.engines.onnx_writer.further_tensors`, where summands shall be rounded as well.
+    """
+    scheme = without_others(model, scheme, INT8_OPERATORS["paddle_inference"])
+    if not all(span.symmetric for span in scheme.activations.values()):
+        return quantize(model, scheme)
+    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    weights_only = [layer.name for layer in layers if _would_clip(model, layer)]
+    result = quantize(model, scheme, weights_only)
+    _keep_scaled_apart(result)
+    _keep_mixtures_apart(result)
+    if not scheme.further:
+        return result
+    spans = _summands(model, scheme)
+    for name in [op.output_arg_names[0] for op in model.ops if _adds_activations(model, op)]:
+        op = next(op for op in result.ops if name in op.output_arg_names)
+        sources = [str(source).removesuffix(".dequantized") for source in op.input_arg_names]
+        if all(source in spans and _is_ready(result, source, op) for source in sources):
+            for source, given in zip(sources, list(op.input_arg_names)):
+                if given == source:
+                    op._rename_input(source, _rounded(result, source, spans[source], op))
+    return result
+
+
+def _would_clip(model: InferenceModel, layer: Layer) -> bool:
+    """Whether the engine's scales for a product's weight would cost more than rounding it to int8 does."""
+    return layer.op_type in _PRODUCTS and clips(model.weight(layer.weight))
+
+
+def clips(weight: npt.NDArray[np.float32]) -> bool:
+    """Whether a matrix loses more by the engine's scales than by rounding with right ones.
+
+    Args:
+        weight: float32 [inputs, outputs].
+    """
+    limits = np.abs(weight.reshape(weight.shape[::-1])).max(axis=1)  # the engine's, for each output
+    clipped = np.square(np.maximum(np.abs(weight) - limits, 0)).sum()
+    rounded = np.square(np.abs(weight).max(axis=0) / LEVELS).sum() / 12 * weight.shape[0]
+    return bool(clipped > rounded)
+
+
+def _keep_scaled_apart(model: InferenceModel) -> None:
+    """Put an operator that does nothing behind every average pool, and everything that scales, whose result is
+    rounded."""
+    rounded = {op.input("X")[0] for op in model.ops if op.type == "quantize_linear"}
+    for op in [op for op in model.ops if op.type in _SCALES]:
+        name = op.output("Out")[0]
+        if name in rounded and (op.type != "pool2d" or op.attr("pooling_type") == "avg"):
+            _keep_apart(model, op, name)
+
+
+def _keep_mixtures_apart(model: InferenceModel) -> None:
+    """Put an operator that does nothing behind every concatenation of what activation functions made non-negative with
+    what may be negative, where a range would spread to it."""
+    makers = {name: op for op in model.ops for name in op.output_arg_names}
+    for op in [op for op in model.ops if op.type == "concat"]:
+        unsigned = {name in makers and makers[name].type in ("relu", "relu6") for name in op.input("X")}
+        name = op.output("Out")[0]
+        if len(unsigned) > 1 and _is_rounded_later(model, name):
+            _keep_apart(model, op, name)
+
+
+def _is_rounded_later(model: InferenceModel, name: str) -> bool:
+    """Whether a tensor is rounded, or what is handed on of it."""
+    readers = [op for op in model.ops if name in op.input_arg_names]
+    return any(
+        op.type == "quantize_linear"
+        or (op.type in _HANDS_ON and any(_is_rounded_later(model, made) for made in op.output_arg_names))
+        for op in readers
+    )
+
+
+def _keep_apart(model: InferenceModel, op: Any, name: str) -> None:
+    """Put an operator that does nothing behind what an operator makes: no range spreads through it."""
+    block = model.program.global_block()
+    source = block.var(name)
+    before = block.create_var(name=f"{name}.apart", shape=source.shape, dtype=source.dtype)
+    op._rename_output(name, before.name)
+    block._insert_op_without_sync(
+        _place(model, op) + 1, type="assign", inputs={"X": [before]}, outputs={"Out": [source]}
+    )
+
+
+def _adds_activations(model: InferenceModel, op: Any) -> bool:
+    names = set(op.input_arg_names)
+    shapes = {tuple(model.program.global_block().var(name).shape) for name in names}
+    alike = len(names) == 2 and len(shapes) == 1
+    return op.type == "elementwise_add" and alike and not any(model.is_weight(name) for name in names)
+
+
+def _summands(model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
+    """The ranges of tensors by their Paddle names: ONNX merges a layer and its bias, and names both as the layer."""
+    spans = {**scheme.further, **scheme.activations}
+    layers = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    for op in model.ops:
+        if op.type == "elementwise_add" and op.input("X")[0] in layers and model.is_weight(op.input("Y")[0]):
+            if op.input("X")[0] in scheme.further:
+                spans.setdefault(op.output_arg_names[0], scheme.further[op.input("X")[0]])
+            spans.pop(op.input("X")[0], None)
+    return {name: span for name, span in spans.items() if span.symmetric}
+
+
+def _place(model: InferenceModel, op: Any) -> int:
+    return next(i for i, other in enumerate(model.program.global_block().ops) if other.desc == op.desc)
+
+
+def _is_ready(model: InferenceModel, name: str, op: Any) -> bool:
+    """Whether a tensor is not rounded yet, or before an operator."""
+    makers = [other for other in model.ops if f"{name}.dequantized" in other.output_arg_names]
+    return not makers or _place(model, makers[0]) < _place(model, op)
+
+
+def _rounded(model: InferenceModel, name: str, span: Range, op: Any) -> str:
+    if model.program.global_block().has_var(f"{name}.dequantized"):
+        return f"{name}.dequantized"
+    return quantize_activation(model, _place(model, op), name, span)

@@ -1,0 +1,164 @@
+"""Paddle Lite's environment: made on request, apart from ours, because its wheels stop at CPython 3.10.
+
+`python -m act.engines.paddle_lite.environment` (or `make lite`) makes `.venv-lite` in the checkout from
+`requirements-lite.lock`, with whatever CPython 3.10 the machine has. This module is imported inside that environment
+too, by the worker of the engine `paddle_lite`, so it needs nothing but Python itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from act.errors import InputError, exit_on_input_error
+
+ROOT = Path(__file__).resolve().parents[3]
+LOCK = ROOT / "requirements-lite.lock"
+# Names another folder for the environment, so that several checkouts can share one.
+VARIABLE = "ACT_LITE_ENVIRONMENT"
+CURE = "`make lite` makes it, `make LITE_PYTHON=/path/to/python3.10 lite` from an interpreter that is named"
+
+_STAMP = "installed-from"
+_LOG = "installation.log"
+# What `python3.10` on the path may be a shim for, and where uv keeps the interpreters that it installs.
+_ELSEWHERE = (
+    ".pyenv/versions/3.10.*/bin/python3.10",
+    ".local/share/uv/python/cpython-3.10.*-linux-x86_64-gnu/bin/python3.10",
+)
+_FITS = (
+    "import platform, sys, venv, ensurepip; "
+    "sys.exit((platform.python_implementation(), *sys.version_info[:2]) != ('CPython', 3, 10))"
+)
+_PROBE_SECONDS = 60
+_INSTALL_SECONDS = 1800
+
+
+def folder() -> Path:
+    """Where the environment is, or would be."""
+    return Path(os.environ.get(VARIABLE) or ROOT / ".venv-lite")
+
+
+def python() -> Path | None:
+    """The interpreter of the environment, or None where it is not there or not whole."""
+    interpreter = folder() / "bin" / "python"
+    try:
+        whole = (folder() / _STAMP).read_text(encoding="utf-8") == _checksum()
+    except OSError:
+        return None
+    return interpreter if whole and os.access(interpreter, os.X_OK) else None
+
+
+def lacks() -> str | None:
+    """What is missing to run Paddle Lite here, with the cure; None where nothing is."""
+    if python() is not None:
+        return None
+    if (folder() / _STAMP).exists():
+        return f"Paddle Lite's environment is not of this {LOCK.name}: {CURE}"
+    return f"Paddle Lite's environment is not there (its wheels need a CPython 3.10): {CURE}"
+
+
+def make(named: str | None = None) -> Path:
+    """Make the environment, unless it is there and whole.
+
+    Args:
+        named: a CPython 3.10 to make it from; without it one is looked for.
+
+    Returns:
+        The environment's interpreter.
+
+    Raises:
+        InputError: there is no CPython 3.10, or installing failed.
+    """
+    ready = python()
+    if ready is not None:
+        return ready
+    source = find_interpreter(named)
+    target = folder()
+    print(f"making {target} with {source} from {LOCK.name} (about a minute, 300 MB)", flush=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    interpreter = target / "bin" / "python"
+    # The lock is complete: nothing is resolved again, and nothing is installed that it does not name.
+    pip = [str(interpreter), "-m", "pip", "install", "--no-deps", "--require-hashes", "--no-input"]
+    steps = [
+        [source, "-m", "venv", str(target)],
+        [*pip, "--disable-pip-version-check", "-r", str(LOCK)],
+        [str(interpreter), "-c", "import numpy, paddlelite.lite"],
+    ]
+    log = target / _LOG
+    for command in steps:
+        with log.open("a", encoding="utf-8") as file:
+            try:
+                failed = subprocess.run(command, stdout=file, stderr=file, timeout=_INSTALL_SECONDS).returncode != 0
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise InputError(f"{target} cannot be made: {error}") from None
+        if failed:
+            raise InputError(f"{target} cannot be made: {_last_words(log)}; the whole log is {log}")
+    (target / _STAMP).write_text(_checksum(), encoding="utf-8")
+    return interpreter
+
+
+def find_interpreter(named: str | None = None) -> str:
+    """A CPython 3.10 that runs and has `venv` and `ensurepip`.
+
+    Args:
+        named: the only one that counts, a path or a name on the path.
+
+    Raises:
+        InputError: there is none; the message says what was looked at.
+    """
+    candidates = [named] if named is not None else list(_candidates())
+    for candidate in candidates:
+        if _fits(candidate):
+            return candidate
+    looked_at = ", ".join(candidates) if candidates else "no `python3.10` on the path"
+    raise InputError(
+        f"Paddle Lite needs a CPython 3.10 with the modules venv and ensurepip, and none that runs was found "
+        f"({looked_at}): install one, and name it if need be: make LITE_PYTHON=/path/to/python3.10 lite"
+    )
+
+
+def _candidates() -> Iterator[str]:
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        if folder and (found := shutil.which("python3.10", path=folder)) is not None:
+            yield found
+    for pattern in _ELSEWHERE:
+        yield from sorted(map(str, Path.home().glob(pattern)), reverse=True)
+
+
+def _fits(candidate: str) -> bool:
+    # The names of shims exist even where the interpreter does not: only one that runs counts.
+    try:
+        return subprocess.run([candidate, "-c", _FITS], capture_output=True, timeout=_PROBE_SECONDS).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _checksum() -> str:
+    return hashlib.sha256(LOCK.read_bytes()).hexdigest()
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("ERROR") or "Error" in line]
+    return next((line for line in reversed(errors or lines) if line.strip()), "it did not say why")
+
+
+def main() -> None:
+    """Make the environment and say where it is."""
+    parser = argparse.ArgumentParser(
+        prog="python -m act.engines.paddle_lite.environment", description="Make Paddle Lite's own environment."
+    )
+    parser.add_argument("--python", help="a CPython 3.10 to make it from (default: one is looked for)")
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        print(f"Paddle Lite's environment: {make(arguments.python).parents[1]}")
+
+
+if __name__ == "__main__":
+    main()

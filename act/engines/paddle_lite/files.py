@@ -1,0 +1,137 @@
+"""The files for Paddle Lite: `.nb` for ARM, written by its own `opt`, and the Paddle model that its x86 runtime reads.
+
+`opt` runs in a process of its own under the interpreter of Paddle Lite's environment, with a time limit; its crash is a
+recorded cause like the lack of that environment. Half precision is fp32's file with fp16 kernels: the weights stay in
+fp32 and are converted on the phone. There is no int8 mixed with fp16: what `opt` leaves in float in a quantized model
+is fp32 whatever it is told.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from act.engines.int8_operators import INT8_OPERATORS
+from act.engines.paddle_lite import environment
+from act.engines.paddle_lite.kernels import read_kernels
+from act.engines.paddle_lite.program import for_lite
+from act.engines.process import FailureKind, one_line
+from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.quantization.scheme import Scheme, quantize, without_others
+
+ENGINE: Final = "paddle_lite"
+OPT_SECONDS = 300.0
+
+# Starts what follows with Linux's ADDR_NO_RANDOMIZE, because `opt` writes a few bytes of an address into its file.
+# Where that is not allowed it changes nothing.
+_ADDRESSES_AS_EVER = (
+    "import ctypes, os, sys; ctypes.CDLL(None).personality(0x0040000); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+ArmPrecision = Literal["fp32", "fp16", "int8"]
+
+
+class OptFailure(Exception):
+    """`opt` wrote no file.
+
+    Attributes:
+        kind: what sort of failure.
+        cause: one line.
+    """
+
+    def __init__(self, kind: FailureKind, cause: str) -> None:
+        super().__init__(f"{kind}: {cause}")
+        self.kind = kind
+        self.cause = cause
+
+
+def add_files(entry: dict[str, Any], model: InferenceModel, scheme: Scheme | None, folder: Path) -> None:
+    """Write an fp32 model (`scheme` is None) or its int8 form, and say so in its entry of `candidates.json`.
+
+    The entry gets, for the engine `paddle_lite`, `files` and `bytes` as for the others; `paddle_lite_arm`, for each
+    `.nb` its `precision` and either `file`, `bytes` and the `operators` that `opt` chose, or `failure`; or, where the
+    scheme has zero points, only `refused`.
+
+    Args:
+        entry: of the candidate; changed.
+        model: what the candidate was made from.
+        scheme: how.
+        folder: the export stage's, which has a folder of the candidate's name.
+    """
+    if scheme is not None and not all(span.symmetric for span in scheme.activations.values()):
+        # It drops the shifts that stand for them without a word, and with them the quantized kernels.
+        entry.setdefault("refused", {})[ENGINE] = (
+            "Paddle Lite's int8 kernels know no zero point: search with `activation_symmetric: [true]`"
+        )
+        return
+    program = model if scheme is None else quantize(model, without_others(model, scheme, INT8_OPERATORS[ENGINE]))
+    target = folder / entry["name"] / ENGINE
+    target.mkdir()
+    for_lite(program).save(target)
+    entry["files"][ENGINE] = f"{entry['name']}/{ENGINE}"
+    entry["bytes"][ENGINE] = sum((target / file).stat().st_size for file in (PROGRAM_FILE, WEIGHTS_FILE))
+    precisions: tuple[ArmPrecision, ...] = ("fp32", "fp16") if scheme is None else ("int8",)
+    entry["paddle_lite_arm"] = [_arm(target, entry["files"][ENGINE], precision) for precision in precisions]
+
+
+def _arm(folder: Path, path: str, precision: ArmPrecision) -> dict[str, Any]:
+    file = folder / f"arm-{precision}.nb"
+    try:
+        write_nb(folder, file, precision)
+    except OptFailure as failure:
+        return {"precision": precision, "failure": {"kind": failure.kind, "cause": failure.cause}}
+    written = {"file": f"{path}/{file.name}", "bytes": file.stat().st_size, "operators": read_kernels(file)}
+    return {"precision": precision, **written, "failure": None}
+
+
+def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float = OPT_SECONDS) -> None:
+    """Write a `.nb` file for ARM.
+
+    Args:
+        folder: with `model.pdmodel` and `model.pdiparams` as `for_lite` makes them, quantized for int8.
+        file: to write, ending in `.nb`.
+        precision: of the kernels.
+        seconds: after which `opt` is killed.
+
+    Raises:
+        OptFailure: Paddle Lite's environment is not there, or `opt` crashed, hung or refused the model.
+    """
+    lacking = environment.lacks()
+    interpreter = environment.python()
+    if interpreter is None:
+        raise OptFailure("missing", lacking or "Paddle Lite's environment is gone")
+    command = [
+        *(str(interpreter), "-c", _ADDRESSES_AS_EVER, str(interpreter.parent / "paddle_lite_opt")),
+        f"--model_file={folder / PROGRAM_FILE}",
+        f"--param_file={folder / WEIGHTS_FILE}",
+        f"--optimize_out={file.with_suffix('')}",
+        "--valid_targets=arm",
+        f"--enable_fp16={'true' if precision == 'fp16' else 'false'}",
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        file.unlink(missing_ok=True)
+        raise OptFailure("timeout", f"`opt` was not done within its time limit of {seconds:g} s") from None
+    if done.returncode != 0 or not file.is_file():
+        file.unlink(missing_ok=True)
+        raise OptFailure("crash" if done.returncode < 0 else "error", one_line(_cause(done)))
+
+
+def _cause(done: subprocess.CompletedProcess[bytes]) -> str:
+    code = done.returncode
+    how = f"`opt` ended by {signal.Signals(-code).name}" if code < 0 else f"`opt` ended with exit code {code}"
+    if code == 0:
+        how = "`opt` wrote no file"
+    lines = done.stdout.decode(errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if any(letter.isalpha() for letter in line)), "")
+    return f"{how}: {last}" if last else how

@@ -1,0 +1,86 @@
+"""Paddle Lite on this machine's CPU, in a process under the interpreter of its own environment.
+
+Paddle Lite is made for ARM. Its x86 runtime shows that a model loads and what fp32 computes. It says nothing of the
+speed on a phone, and little of int8: its kernels saturate, and are wrong for some products with quantized weights
+(README.md, "Paddle Lite").
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.engines.base import Engine, RuntimePrecision
+from act.engines.paddle_lite import environment
+from act.engines.paddle_lite.kernels import read_kernels
+from act.samples.dataset import Array
+
+# With this pass, hard-swish fused into an x86 int8 convolution gives other values (2.13rc0).
+_WRONG_IN_INT8 = "lite_conv_activation_fuse_pass"
+
+
+class PaddleLite(Engine):
+    """Paddle Lite's full predictor: it reads the Paddle model and optimises it as it loads, as `opt` does."""
+
+    name = "paddle_lite"
+
+    def __init__(self) -> None:
+        self._library: Any = None
+        try:
+            self._library = importlib.import_module("paddlelite.lite")
+        except ImportError as error:
+            self._missing = str(error)
+        self._predictor: Any = None
+        self._described: dict[str, Any] = {}
+
+    def version(self) -> str:
+        return str(self._library.Opt().version())
+
+    def lacks(self) -> str | None:
+        if self._library is not None:
+            return None
+        return environment.lacks() or f"Paddle Lite cannot be imported: {self._missing}"
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        return ("fp32", "int8")
+
+    def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        lite = self._library
+        kinds = [(lite.TargetType.X86, lite.PrecisionType.FP32), (lite.TargetType.Host, lite.PrecisionType.FP32)]
+        config = lite.CxxConfig()
+        config.set_model_file(str(path / "model.pdmodel"))
+        config.set_param_file(str(path / "model.pdiparams"))
+        if precision == "int8":
+            kinds.insert(0, (lite.TargetType.X86, lite.PrecisionType.INT8))
+            config.add_discarded_pass(_WRONG_IN_INT8)
+        config.set_valid_places([lite.Place(*kind) for kind in kinds])
+        config.set_threads(threads)
+        self._predictor = lite.create_paddle_predictor(config)
+        self._described = {"kernels": precision, "threads": int(config.threads())}
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        for name in self._predictor.get_input_names():
+            self._predictor.get_input_by_name(name).from_numpy(feeds[name])
+        self._predictor.run()
+        # What `numpy` gives lies in the tensor, which the next run overwrites.
+        return [np.array(self._predictor.get_output(place).numpy()) for place in self._outputs()]
+
+    def _outputs(self) -> range:
+        return range(len(self._predictor.get_output_names()))
+
+    # No `streams`: two predictors in two threads take turns, because the library keeps Python's lock while it runs.
+
+    def operators(self) -> dict[str, dict[str, Any]]:
+        """As Paddle Lite writes its optimised model down."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._predictor.save_optimized_model(str(Path(folder) / "optimised"))
+            return read_kernels(Path(folder) / "optimised.nb")
+
+    def describe(self) -> dict[str, Any]:
+        """Which kernels were asked for, and the number of threads."""
+        return self._described

@@ -1,0 +1,118 @@
+"""An fp32 Paddle program as ONNX, by Paddle2ONNX in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from act.errors import InputError
+from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+
+OPSET = 14  # the lowest with HardSwish, which all our engines fuse
+TIME_LIMIT_SECONDS = 600
+# In a process of its own, because Paddle2ONNX ends the process when it meets an operator that it cannot convert.
+_CONVERT = """
+import sys
+import paddle2onnx
+program, weights, target, opset = sys.argv[1:]
+paddle2onnx.export(program, weights, target, opset_version=int(opset))
+"""
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
+
+
+def to_onnx(model: InferenceModel) -> onnx.ModelProto:
+    """The fp32 model as ONNX, with its weights as initialisers under their Paddle names.
+
+    Raises:
+        InputError: Paddle2ONNX cannot convert it; the message has its reason.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save(folder)
+        target = folder / "model.onnx"
+        arguments = [str(folder / PROGRAM_FILE), str(folder / WEIGHTS_FILE), str(target), str(OPSET)]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _CONVERT, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=TIME_LIMIT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise _not_convertible(f"no end after {TIME_LIMIT_SECONDS} s") from None
+        if done.returncode != 0 or not target.is_file():
+            raise _not_convertible(_reason(done.stdout))
+        converted = onnx.load(target)
+    _constants_to_initialisers(converted.graph)
+    try:
+        onnx.shape_inference.infer_shapes(converted, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise _not_convertible(f"what it writes is no valid model: {error}") from None
+    return converted
+
+
+def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProto | None:
+    """The ONNX model with the weights of another model of the same program, which takes much less time than `to_onnx`.
+
+    Args:
+        fp32: what `to_onnx` made of the one; not changed.
+        model: the other; a weight of one value may have become one of several.
+
+    Returns:
+        None where the ONNX model does not have every weight of the program as it is.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(fp32)
+    initialisers = {initialiser.name: initialiser for initialiser in result.graph.initializer}
+    used = {name for op in model.ops for name in op.input_arg_names}
+    for name in model.weight_names():
+        if name in used:
+            if name not in initialisers:
+                return None
+            value, before = model.weight(name), tuple(initialisers[name].dims)
+            if before != value.shape and np.prod(before) == value.size:
+                value = value.reshape(before)
+            elif before != value.shape and np.prod(before) != 1:
+                return None
+            initialisers[name].CopyFrom(numpy_helper.from_array(value, name))
+    return result
+
+
+def _reason(log: str) -> str:
+    """The line of Paddle2ONNX's log that tells most: the operators that it lacks, its last error, or its last line."""
+    lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
+    for sign in ("not supported", "rror"):
+        for line in lines:
+            if sign in line:
+                return line.removeprefix("[Paddle2ONNX] ").rstrip(",")
+    return lines[-1] if lines else "it gives no reason"
+
+
+def _not_convertible(reason: str) -> InputError:
+    return InputError(
+        f"Paddle2ONNX cannot convert the model: {' '.join(reason.split())}; every job exports an ONNX file, so the "
+        "model must be built of operators that ONNX has"
+    )
+
+
+def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
+    """Paddle2ONNX writes weights as `Constant` nodes; engines and quantizers look for initialisers."""
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)

@@ -1,0 +1,254 @@
+"""Exact rewrites of an fp32 ONNX graph into the form that integer kernels know."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from act.onnx_graph.graph import Array, Graph, attribute
+
+_SAME = 1e-4
+_GATES = ("HardSwish", "HardSigmoid")
+
+
+def products_to_gemm(graph: Graph) -> None:
+    """`MatMul` of a table by a constant and the `Add` of a constant vector as one `Gemm`."""
+    ranks = _ranks(graph.model())
+    for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
+        addition = graph.only_reader(product.output[0])
+        table = ranks.get(product.input[0]) == 2
+        if not table or not graph.is_constant(product.input[1]) or addition is None or addition.op_type != "Add":
+            continue
+        bias = next(name for name in addition.input if name != product.output[0])
+        if graph.is_constant(bias) and graph.constant(bias).shape == graph.constant(product.input[1]).shape[1:]:
+            gemm = helper.make_node("Gemm", [*product.input, bias], list(addition.output))
+            graph.replace([product, addition], [gemm])
+
+
+def split_hard_swish(graph: Graph) -> None:
+    """`HardSwish` as the product of its input and its input's `HardSigmoid`, which is what it is."""
+    for node in [node for node in graph.nodes if node.op_type == "HardSwish"]:
+        source, result = node.input[0], node.output[0]
+        gate = f"{result}.gate"
+        graph.replace(
+            [node],
+            [
+                helper.make_node("HardSigmoid", [source], [gate], alpha=1 / 6, beta=0.5),
+                helper.make_node("Mul", [source, gate], [result]),
+            ],
+        )
+
+
+def ends_of_gates(graph: Graph) -> dict[str, float]:
+    """The tensors that only `HardSwish` and `HardSigmoid` read, and for each the number below which it makes no
+    difference how small a value is: they give zero."""
+    ends: dict[str, float] = {}
+    for name in dict.fromkeys(name for node in graph.nodes for name in node.output):
+        readers = graph.readers(name)
+        if readers and name not in graph.outputs and all(node.op_type in _GATES for node in readers):
+            ends[name] = min(_end_of_gate(node) for node in readers)
+    return ends
+
+
+def _end_of_gate(node: onnx.NodeProto) -> float:
+    if node.op_type == "HardSwish":
+        return -3.0
+    slope, middle = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    return min(-middle / slope, 0.0) if slope > 0 else -np.inf
+
+
+def gate_residuals(graph: Graph) -> None:
+    """`x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
+    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
+        addition = graph.only_reader(product.output[0])
+        if addition is None or addition.op_type != "Add" or not set(product.input) & set(addition.input):
+            continue
+        source = next(iter(set(product.input) & set(addition.input)))
+        gate = next((name for name in product.input if name != source), source)
+        maker = graph.maker(gate)
+        if maker is None or maker.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, maker):
+            continue
+        one = graph.add_constant("one", np.array(1, dtype=np.float32))
+        opened = f"{gate}.opened"
+        graph.replace(
+            [product, addition],
+            [
+                helper.make_node("Add", [gate, one], [opened]),
+                helper.make_node("Mul", [source, opened], list(addition.output)),
+            ],
+        )
+
+
+def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
+    current: onnx.NodeProto | None = node
+    while current is not None and current.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
+        current = graph.maker(current.input[0])
+    return current is not None and current.op_type == "GlobalAveragePool"
+
+
+def bias_of_transposed(graph: Graph) -> None:
+    """The `Add` of one value a channel after a `ConvTranspose` as its bias."""
+    for layer in [node for node in graph.nodes if node.op_type == "ConvTranspose" and len(node.input) == 2]:
+        addition = graph.only_reader(layer.output[0])
+        if addition is None or addition.op_type != "Add":
+            continue
+        name = next(name for name in addition.input if name != layer.output[0])
+        values = graph.constant(name) if graph.is_constant(name) else np.zeros(0)
+        if values.ndim in (3, 4) and values.shape[-3] == values.size:
+            bias = graph.add_constant(f"{name}.flat", values.reshape(-1))
+            merged = helper.make_node("ConvTranspose", [*layer.input, bias], list(addition.output))
+            merged.attribute.extend(layer.attribute)
+            graph.replace([layer, addition], [merged])
+
+
+def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, str]]:
+    """Take out every `Mul` by one number, or by one a channel, of what only depthwise convolutions read.
+
+    Their weights take it up, channel by channel; an `Add` between, of one number or one a channel, is divided by it.
+
+    Returns:
+        By weight, what its output channels are to be multiplied by, float32 [channels] > 0; and for tensors that
+        are now smaller or larger than they were, the one that an `Add` makes them of.
+    """
+    factors: dict[str, Array] = {}
+    changed: dict[str, str] = {}
+    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
+        scaled = _by_channel(graph, product)
+        addition = graph.only_reader(product.output[0])
+        shifted = _by_channel(graph, addition) if addition is not None and addition.op_type == "Add" else None
+        result = product if shifted is None or addition is None else addition
+        readers = graph.readers(result.output[0])
+        if scaled is None or (scaled[1] <= 0).any() or result.output[0] in graph.outputs or not readers:
+            continue
+        if not all(_is_depthwise(graph, reader, result.output[0]) for reader in readers):
+            continue
+        for reader in readers:
+            channels = graph.constant(reader.input[1]).shape[0]
+            size = scaled[1].size
+            factors[reader.input[1]] = np.repeat(scaled[1], channels // size)
+        if shifted is None:
+            for reader in readers:
+                reader.input[0] = scaled[0]
+        elif addition is not None:
+            summand = (shifted[1] / scaled[1]).astype(np.float32)
+            # What was one number, before each channel had a factor, is one again.
+            summand = summand[:1] if np.ptp(summand) <= _SAME * np.abs(summand).max() else summand.reshape(-1, 1, 1)
+            changed[addition.output[0]] = scaled[0]
+            addition.input[:] = [scaled[0], graph.add_constant(f"{addition.output[0]}.summand", summand)]
+        graph.remove(product)
+    return factors, changed
+
+
+def _by_channel(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array] | None:
+    """The activation and the values, float32 [1 or channels], where a node combines it with one value a channel."""
+    names = [name for name in node.input if graph.is_constant(name)]
+    if len(names) != 1:
+        return None
+    values = graph.constant(names[0])
+    if values.size > 1 and not (values.ndim in (3, 4) and values.shape[-3] == values.size):
+        return None
+    return next(name for name in node.input if name != names[0]), values.reshape(-1)
+
+
+def _is_depthwise(graph: Graph, node: onnx.NodeProto, name: str) -> bool:
+    """Whether a node is a convolution of this tensor with one input channel for each output channel."""
+    if node.op_type != "Conv" or node.input[0] != name or not graph.is_constant(node.input[1]):
+        return False
+    weight = graph.constant(node.input[1])
+    return weight.shape[1] == 1 and attribute(node, "group", 1) == weight.shape[0]
+
+
+def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
+    """Take out every `Add` of one number behind an operator of some types, which then makes what the `Add` made.
+
+    Returns:
+        What is to be added to a tensor, by its name: a pair can do so by its zero point, or else `put_back_shift`.
+    """
+    shifts: dict[str, float] = {}
+    for addition in [node for node in graph.nodes if node.op_type == "Add"]:
+        constants = [name for name in addition.input if graph.is_constant(name)]
+        if len(constants) != 1 or graph.constant(constants[0]).size != 1 or graph.constant(constants[0]).ndim > 1:
+            continue
+        source = next(name for name in addition.input if name != constants[0])
+        maker = graph.maker(source)
+        if maker is None or maker.op_type not in behind or graph.only_reader(source) is None:
+            continue
+        shifts[addition.output[0]] = float(graph.constant(constants[0]).reshape(-1)[0])
+        graph.remove(addition)
+        maker.output[0] = addition.output[0]
+    return shifts
+
+
+def put_back_shift(graph: Graph, name: str, shift: float) -> None:
+    """Add to a tensor what was taken out."""
+    maker = graph.maker(name)
+    assert maker is not None
+    source = f"{name}.unshifted"
+    maker.output[list(maker.output).index(name)] = source
+    constant = graph.add_constant(f"{name}.shift", np.array(shift, dtype=np.float32))
+    graph.replace([maker], [maker, helper.make_node("Add", [source, constant], [name])])
+
+
+def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
+    """Let a first convolution with stride 2 read blocks of 2 x 2 pixels as channels, with stride 1: the same sums.
+
+    A kernel over pixels of three channels makes its engine gather three bytes at a time, which takes longer than
+    multiplying them. Done where height and width are known and even.
+
+    Returns:
+        By weight, the zero rows and columns that `blocks` puts ahead of it; its tensor here is changed already.
+    """
+    changed: dict[str, tuple[int, int]] = {}
+    for node in [node for node in graph.nodes if node.op_type == "Conv" and node.input[0] in graph.inputs]:
+        size, weight = [side or 1 for side in graph.shape_of_input(node.input[0])[2:]], node.input[1]
+        plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and attribute(node, "group", 1) == 1
+        even = len(size) == 2 and all(side % 2 == 0 for side in size)
+        strided = list(attribute(node, "strides", [])) == [2, 2] and set(attribute(node, "dilations", [1])) == {1}
+        if not (plain and even and strided and graph.is_constant(weight) and len(graph.readers(weight)) == 1):
+            continue
+        kernel, pads = graph.constant(weight).shape[2:], list(attribute(node, "pads", [0] * 4))
+        ahead = (pads[0] % 2, pads[1] % 2)
+        first = [(pads[axis] + ahead[axis]) // 2 for axis in range(2)]
+        last = []
+        for axis, side in enumerate(size):
+            outputs = (side + pads[axis] + pads[axis + 2] - kernel[axis]) // 2 + 1
+            last.append(outputs - 1 + (kernel[axis] + ahead[axis] + 1) // 2 - first[axis] - side // 2)
+        if min(last) < 0:
+            continue
+        deep = f"{node.input[0]}.deep"
+        values = blocks(graph.constant(weight), ahead)
+        graph.add_constant(weight, values)
+        convolution = helper.make_node("Conv", [deep, *node.input[1:]], list(node.output), pads=[*first, *last])
+        graph.replace([node], [helper.make_node("SpaceToDepth", [node.input[0]], [deep], blocksize=2), convolution])
+        changed[weight] = ahead
+    return changed
+
+
+def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
+    """The weight of a convolution over blocks of 2 x 2 pixels.
+
+    Args:
+        weight: [outputs, channels, height, width].
+        ahead: rows and columns of zeros to put before it; behind it comes what makes the sizes even.
+
+    Returns:
+        [outputs, 4 * channels, height / 2, width / 2], channels in the order of ONNX's `SpaceToDepth`.
+    """
+    outputs, channels, *kernel = weight.shape
+    margins = [(before, (side + before) % 2) for side, before in zip(kernel, ahead)]
+    padded = np.pad(weight, [(0, 0), (0, 0), *margins])
+    height, width = (side // 2 for side in padded.shape[2:])
+    apart = padded.reshape(outputs, channels, height, 2, width, 2).transpose(0, 3, 5, 1, 2, 4)
+    return np.ascontiguousarray(apart.reshape(outputs, 4 * channels, height, width))
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model)
+    known = [*inferred.graph.input, *inferred.graph.value_info]
+    return {
+        each.name: len(each.type.tensor_type.shape.dim) for each in known if each.type.tensor_type.HasField("shape")
+    }

@@ -1,0 +1,520 @@
+"""ACT's YAML configurations in terms of a job of `params.yaml`.
+
+The `Global` keys are those of PaddleSlim's example scripts. Each key becomes a setting here, or is named in a warning
+with what to use instead. What a file leaves out gets the default of this project, not ACT's.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from act.errors import InputError
+from act.paddleslim import sections
+from act.paddleslim.sections import null_if_none
+from act.paddleslim.training import after_pruning, train_settings
+from act.settings import Job, QuantizableOperator, WeightQuantization, read_mapping, settings_in, validate
+
+OWN_SECTION = "Pipeline"
+
+_SECTIONS = list(sections.Sections.model_fields)
+
+
+@dataclass
+class Translation:
+    """What a configuration says, in our terms.
+
+    Attributes:
+        job: sections of a job as they stand in `params.yaml`, with nothing but what the configuration says.
+        warnings: a line for each key that means nothing here, or something else than in ACT.
+        origin_metric: what the configuration promises of the given model, where it does.
+    """
+
+    job: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    origin_metric: float | None = None
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Each setting by its path, such as `qat.epochs`, and its value."""
+        return _leaves(self.job, "")
+
+    def missing_in(self, job: Mapping[str, Any]) -> list[str]:
+        """What a job's entry says otherwise or not at all; a few words each."""
+        found = []
+        for path, value in self.leaves():
+            there: Any = job
+            for part in path.split("."):
+                there = there.get(part, _ABSENT) if isinstance(there, Mapping) else _ABSENT
+            if there is _ABSENT or there != value:
+                found.append(f"`{path}` should be {value!r}" + ("" if there is _ABSENT else f" and is {there!r}"))
+        return found
+
+    def merged_into(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """A job's entry with this above it."""
+        return merged(job, self.job)
+
+
+_ABSENT = object()
+
+
+def read(path: Path) -> Translation:
+    """The translation of a file.
+
+    Raises:
+        InputError: the file is missing, no YAML, or a key or value is wrong.
+    """
+    return translate(read_mapping(path, "name an ACT configuration"), str(path))
+
+
+def refuse_lagging(name: str, job: Job) -> None:
+    """Refuse a job whose entry lacks what its ACT configuration says: DVC follows the entry, not the configuration.
+
+    Raises:
+        InputError: there is such a difference, or the configuration is wrong.
+    """
+    if job.act_config is None:
+        return
+    missing = read(Path(job.act_config)).missing_in(job.model_dump())
+    if missing:
+        raise InputError(
+            f"params.yaml: job `{name}` lags behind {job.act_config}: {'; '.join(missing[:3])}"
+            f"{f'; and {len(missing) - 3} more' if len(missing) > 3 else ''}; run "
+            f"`python -m flows.act_config {job.act_config} --job {name}`"
+        )
+
+
+def translate(raw: Mapping[str, Any], origin: str, scripts: bool = True) -> Translation:
+    """A job's settings from an ACT configuration.
+
+    Args:
+        raw: its sections.
+        origin: where it comes from, for messages.
+        scripts: whether `Global`, which ACT leaves to its example scripts, counts.
+
+    Raises:
+        InputError: a key or value is wrong; every wrong key of the sections is named.
+    """
+    translator = _Translator(_checked(raw, origin), origin, scripts)
+    if scripts:
+        translator.globals(raw.get("Global"))
+    translator.strategies()
+    for key in raw:
+        if key not in (*_SECTIONS, "Global", OWN_SECTION, "Prune"):
+            translator.warn(
+                str(key), "not a section of ACT; a job's `data` and `metric` say how samples are read and judged"
+            )
+    own = raw.get(OWN_SECTION)
+    if own is not None and not isinstance(own, dict):
+        raise InputError(f"{origin}: `{OWN_SECTION}` is {own!r:.80}; it must hold sections of a job of params.yaml")
+    translator.result.job = merged(translator.result.job, own or {})
+    return translator.result
+
+
+def _checked(raw: Mapping[str, Any], origin: str) -> sections.Sections:
+    """The sections of a file."""
+    known = [*_SECTIONS, "Global", OWN_SECTION, "Prune"]
+    for key in raw:
+        near = difflib.get_close_matches(str(key), known, 1, 0.8)
+        if key not in known and near:
+            raise InputError(f"{origin}: `{key}` is not a section of ACT; did you mean `{near[0]}`?")
+    found = {key: {} if raw[key] is None else raw[key] for key in _SECTIONS if key in raw}
+    if "Prune" in raw:
+        found.update(_old_prune(raw["Prune"], origin))
+    return validate(sections.Sections, found, origin)
+
+
+def _old_prune(value: Any, origin: str) -> dict[str, Any]:
+    """The section `Prune` of PaddleSlim 2.2, which names the method by a key."""
+    methods = {"prune": "ChannelPrune", "transformer_pruner": "TransformerPrune", "asp": "ASPPrune"}
+    if not isinstance(value, dict) or value.get("prune_algo") not in methods:
+        raise InputError(
+            f"{origin}: `Prune` must name one of {', '.join(methods)} as `prune_algo`; or use the section "
+            "`ChannelPrune`, `TransformerPrune`, `ASPPrune` or `UnstructurePrune`"
+        )
+    return {methods[value["prune_algo"]]: {key: inner for key, inner in value.items() if key != "prune_algo"}}
+
+
+def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from _leaves(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both; where they differ, what is above. Neither is changed."""
+    result = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        old = result.get(key)
+        both = isinstance(value, Mapping) and isinstance(old, Mapping)
+        result[key] = merged(old, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]
+    return result
+
+
+class _Translator:
+    """Fills a translation, section by section.
+
+    Args:
+        given: the sections, checked.
+        origin: where they come from, for messages.
+        scripts: whether it is a file for one of ACT's scripts, rather than for a call.
+    """
+
+    def __init__(self, given: sections.Sections, origin: str, scripts: bool) -> None:
+        self._sections = given
+        self._origin = origin
+        self._scripts = scripts
+        self._batch_size: int | None = None
+        self.result = Translation()
+
+    def warn(self, key: str, why: str) -> None:
+        self.result.warnings.append(f"{self._origin}: `{key}`: {why}")
+
+    def _set(self, section: str, **values: Any) -> None:
+        place = self.result.job
+        for part in section.split("."):
+            place = place.setdefault(part, {})
+        place.update(values)
+
+    def strategies(self) -> None:
+        """Every section but `Global`, and `strategy`."""
+        given = self._sections
+        post, search, aware = given.QuantPost, given.HyperParameterOptimization, given.QuantAware or given.Quantization
+        aware_name = "QuantAware" if given.QuantAware else "Quantization"
+        if given.Quantization and search is not None:
+            # PaddleSlim 2.3: what the search quantizes.
+            self._quantized_types("Quantization", given.Quantization)
+            aware = given.QuantAware
+        prunes = ("ChannelPrune", "ASPPrune", "TransformerPrune", "UnstructurePrune")
+        names = [name for name in prunes if getattr(given, name) is not None]
+        if post is not None or search is not None:
+            names.append("QuantPost")
+            self._post(post or sections.QuantPostSection(), search)
+        if search is not None:
+            names.append("HyperParameterOptimization")
+            self._search(search)
+        if aware is not None:
+            names.append("QuantAware")
+            self._aware(aware_name, aware)
+        if given.Distillation is not None or given.MultiTeacherDistillation is not None:
+            names.append("Distillation")
+        if names:
+            self.result.job["strategy"] = names
+        for name in names:
+            if name in prunes:
+                self._prune(name)
+        self._distillation()
+        self._training(pruned=any(name in prunes for name in names))
+
+    def _prune(self, name: str) -> None:
+        given = getattr(self._sections, name)
+        values = given.model_dump(exclude_unset=True, exclude_none=True)
+        self._place(name, _PRUNE[name], values)
+
+    def _distillation(self) -> None:
+        one, several = self._sections.Distillation, self._sections.MultiTeacherDistillation
+        if one is not None and several is not None:
+            raise InputError(
+                f"{self._origin}: `Distillation` and `MultiTeacherDistillation` cannot both be: keep one of them"
+            )
+        given = one or several
+        if given is None:
+            return
+        name = "Distillation" if one is not None else "MultiTeacherDistillation"
+        values = given.model_dump(include={"loss", "node", "alpha"}, exclude_none=True)
+        values = {key: value for key, value in values.items() if value != []}
+        if "node" in values:
+            values.setdefault("loss", "l2")  # ACT's default
+        self._place(name, "distillation", values)
+        teachers = _teachers(given)
+        if teachers:
+            self._place(name, "distillation", {"teachers": teachers})
+
+    def _training(self, pruned: bool) -> None:
+        """`TrainConfig`, for every stage that trains."""
+        train, size = self._sections.TrainConfig, self._batch_size
+        values = {} if train is None else train_settings(train, self.warn, self._origin)
+        if train is not None:
+            self.result.origin_metric = train.origin_metric
+            if train.origin_metric is not None and self._scripts:
+                self.warn("TrainConfig.origin_metric", "quality is measured: the report has the given model's")
+        names = self.result.job.get("strategy")
+        if size is not None and (names is None or {*names} - {"QuantPost", "HyperParameterOptimization"}):
+            values["batch_size"] = size
+        if pruned:
+            self._place("TrainConfig", "prune", values)
+        self._place("TrainConfig", "qat", after_pruning(values) if pruned else values)
+
+    def _place(self, act_key: str, section: str, values: Mapping[str, Any]) -> None:
+        """Put settings into a section of the job, and name those that there are none of."""
+        kind: Any = Job
+        for part in section.split("."):
+            inner = kind.model_fields.get(part) if kind is not None else None
+            kind = settings_in(inner.annotation) if inner is not None else None
+        for key, value in values.items():
+            if kind is not None and key in kind.model_fields:
+                self._set(section, **{key: value})
+            else:
+                self.warn(f"{act_key}.{key}", f"`{section}` has no such setting")
+
+    def _post(self, post: sections.QuantPostSection, search: sections.HyperParameterOptimizationSection | None) -> None:
+        given = post.model_fields_set
+        self._quantized_types("QuantPost", post)
+        if "batch_size" in given and post.batch_size is not None:
+            self._set("calibration", batch_size=post.batch_size)
+        if post.batch_nums is not None and search is None:
+            self._set("calibration", batch_num=[post.batch_nums])
+        if search is None:
+            # One quantization, with these settings and no others.
+            self._set("ptq_search", ptq_algo=[post.algo or "hist"], max_float_layers=0, max_quant_count=1)
+            self._set("ptq_search", bias_correct=[bool(post.bias_correction)], activation_symmetric=[True])
+            if post.hist_percent is not None or post.algo in (None, "hist"):
+                self._set("ptq_search", hist_percent=[0.999 if post.hist_percent is None else post.hist_percent])
+            self._weight_scales("QuantPost.weight_quantize_type", [post.weight_quantize_type or "channel_wise_abs_max"])
+        else:
+            for key in ("algo", "hist_percent", "bias_correction", "batch_nums", "weight_quantize_type"):
+                if key in given:
+                    self.warn(
+                        f"QuantPost.{key}", "`HyperParameterOptimization` searches it; its section says among what"
+                    )
+        if post.recon_level is not None:
+            self._set("refine", methods=[post.recon_level.replace("-", "_")])
+        else:
+            self._set("refine", candidates=0)  # ACT reconstructs nothing that it is not told to
+        for key, why in {
+            "epochs": "reconstruction counts steps here: `refine.steps`",
+            "lr": "reconstruction has a rate of its own kind here: `refine.learning_rate`",
+            "regions": "regions are found in the graph: `refine.region_layers` says how large",
+            "region_weights_names": "regions are found in the graph: `refine.region_layers` says how large",
+            "activation_quantize_type": "ranges come from `ptq_search.ptq_algo`",
+            "skip_tensor_list": "the search finds which layers stay in float: `ptq_search.max_float_layers`",
+        }.items():
+            if key in given and getattr(post, key) is not None:
+                self.warn(f"QuantPost.{key}", why)
+        if "simulate_activation_quant" in given and not post.simulate_activation_quant:
+            self.warn("QuantPost.simulate_activation_quant", "reconstruction always quantizes the activations, too")
+        self._format("QuantPost", post)
+
+    def _search(self, search: sections.HyperParameterOptimizationSection) -> None:
+        for key in ("ptq_algo", "bias_correct", "max_quant_count"):
+            value = getattr(search, key)
+            if value is not None:
+                self._set("ptq_search", **{key: list(dict.fromkeys(value)) if isinstance(value, list) else value})
+        if search.weight_quantize_type is not None:
+            self._weight_scales("HyperParameterOptimization.weight_quantize_type", search.weight_quantize_type)
+        if search.hist_percent is not None:
+            self._set("ptq_search", hist_percent=_between_shares(search.hist_percent))
+        if search.batch_num is not None:
+            self._set("calibration", batch_num=_between_counts(search.batch_num))
+
+    def _aware(self, name: str, aware: sections.QuantAwareSection) -> None:
+        given = aware.model_fields_set
+        self._quantized_types(name, aware)
+        self._place(
+            name, "qat", {key: getattr(aware, key) for key in ("use_pact", "not_quant_pattern") if key in given}
+        )
+        if aware.weight_quantize_type is not None:
+            self._weight_scales(f"{name}.weight_quantize_type", [aware.weight_quantize_type])
+        for key, why in {
+            "activation_quantize_type": "training starts from the ranges of the best post-training candidate",
+            "window_size": "no moving ranges: training starts from the best post-training candidate's",
+            "moving_rate": "no moving ranges: training starts from the best post-training candidate's",
+        }.items():
+            if key in given:
+                self.warn(f"{name}.{key}", why)
+        if aware.for_tensorrt:
+            self.warn(f"{name}.for_tensorrt", "`target.engines` says what the model is made for")
+        self._format(name, aware)
+
+    def _format(self, name: str, settings: sections.QuantAwareSection | sections.QuantPostSection) -> None:
+        if not settings.onnx_format:
+            self.warn(f"{name}.onnx_format", "always true: Paddle's files have the form that converts to ONNX")
+        if settings.is_full_quantize:
+            self.warn(
+                f"{name}.is_full_quantize",
+                "each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it",
+            )
+
+    def _quantized_types(self, name: str, settings: sections.QuantAwareSection | sections.QuantPostSection) -> None:
+        if settings.quantize_op_types is None:
+            return
+        # `matmul` is what `matmul_v2` was called before.
+        wanted = ["matmul_v2" if kind == "matmul" else kind for kind in settings.quantize_op_types]
+        ours = get_args(QuantizableOperator)
+        for kind in wanted:
+            if kind not in ours:
+                self.warn(
+                    f"{name}.quantize_op_types",
+                    f"`{kind}` is not chosen by hand: {', '.join(ours)} are, and what lies between them runs in int8 "
+                    "where the engine can",
+                )
+        kept = list(dict.fromkeys(kind for kind in wanted if kind in ours))
+        if not kept:
+            raise InputError(
+                f"{self._origin}: `{name}.quantize_op_types` is {settings.quantize_op_types}, of which nothing is "
+                f"quantized here; name some of {', '.join(ours)}"
+            )
+        self._set("ptq_search", quantizable_op_type=kept)
+
+    def _weight_scales(self, key: str, wanted: list[sections.WeightScale]) -> None:
+        ours = get_args(WeightQuantization)
+        for kind in wanted:
+            if kind not in ours:
+                self.warn(key, f"`{kind}` is for activations; weights have {', '.join(ours)}")
+        kept = list(dict.fromkeys(kind for kind in wanted if kind in ours))
+        if kept:
+            self._set("ptq_search", weight_quantize_type=kept)
+
+    def globals(self, given: Any) -> None:
+        """The keys of the example scripts."""
+        if given is None:
+            return
+        if not isinstance(given, dict):
+            raise InputError(f"{self._origin}: `Global` is {given!r:.80}; it must hold a mapping (`key: value`)")
+        settings = {key: null_if_none(value) for key, value in given.items()}
+        for key in ("model_dir", "model_filename", "params_filename", "data_dir"):
+            value = settings.pop(key, None)
+            if value is None:
+                continue
+            if not isinstance(value, str):
+                raise InputError(f"{self._origin}: `Global.{key}` is {value!r:.80}; it must be a text")
+            if key == "data_dir":
+                self._image_folder(value, settings)
+            else:
+                self._set("model", **{"path" if key == "model_dir" else key: value.rstrip("/") or "/"})
+        self._batch(settings.pop("batch_size", None))
+        self._shapes(settings.pop("input_shapes", None))
+        self._hardware(settings.pop("deploy_hardware", None))
+        for key, value in settings.items():
+            if value is not None:
+                self.warn(f"Global.{key}", _GLOBAL.get(key, _GLOBAL_OTHERWISE))
+
+    def _image_folder(self, path: str, settings: dict[str, Any]) -> None:
+        """What ACT's example for image classification reads: its lists, sizes, and ImageNet's mean and deviation."""
+        size, resize = settings.pop("img_size", None), settings.pop("resize_size", None)
+        size = settings.pop("crop_size", None) if size is None else size
+        for key, value in (("img_size", size), ("resize_size", resize)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise InputError(f"{self._origin}: `Global.{key}` is {value!r:.80}; it must be a number of pixels")
+        self.result.job["data"] = {
+            "reader": "image_folder",
+            "path": path.rstrip("/") or "/",
+            "calibration_list": "train_list.txt",
+            "evaluation_list": "val_list.txt",
+            "size": [size or 224] * 2,
+            "resize": resize or 256,
+            "interpolation": "lanczos",
+        }
+        self.result.job["metric"] = "top1"
+
+    def _batch(self, size: Any) -> None:
+        if size is None:
+            return
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= 1024:
+            raise InputError(f"{self._origin}: `Global.batch_size` is {size!r:.80}; it must lie between 1 and 1024")
+        if self._sections.QuantPost is not None or self._sections.HyperParameterOptimization is not None:
+            self._set("calibration", batch_size=size)
+        self._batch_size = size
+
+    def _shapes(self, shapes: Any) -> None:
+        if shapes is None:
+            return
+        if not isinstance(shapes, dict):
+            self.warn(
+                "Global.input_shapes",
+                "shapes are those of the samples; further ones to time: `benchmark.shapes`, by input",
+            )
+            return
+        self._set("benchmark", shapes=[timed_shapes(shapes, f"{self._origin}: `Global.input_shapes`")])
+
+    def _hardware(self, name: Any) -> None:
+        if name not in (None, "cpu"):
+            self.warn("Global.deploy_hardware", hardware_advice(str(name)))
+
+
+def _teachers(given: sections.DistillationSection | sections.MultiTeacherDistillationSection) -> list[dict[str, Any]]:
+    """Each teacher as a model of ours; none when it is the given model itself."""
+    folders, programs, weights = (
+        value if isinstance(value, list) else [value]
+        for value in (given.teacher_model_dir, given.teacher_model_filename, given.teacher_params_filename)
+    )
+    found = []
+    for number, folder in enumerate(folders):
+        if folder is not None:
+            names = [each[number] if number < len(each) else None for each in (programs, weights)]
+            files = {"model_filename": names[0], "params_filename": names[1]}
+            found.append({"path": folder, **{key: name for key, name in files.items() if name is not None}})
+    return found
+
+
+def hardware_advice(name: str) -> str:
+    """What to do about a `deploy_hardware` that nothing is measured on here."""
+    if name == "gpu":
+        return "measured on this machine's CPU; `target.engines` says by what"
+    return (
+        f"nothing is measured on {name}; `paddle_lite` among `target.engines` writes .nb files for ARM, and the "
+        "figures are of this machine's CPU"
+    )
+
+
+def timed_shapes(shapes: Mapping[str, Any], what: str) -> dict[str, list[int]]:
+    """ACT's `input_shapes` without the batch axis.
+
+    Args:
+        what: its name, for the message.
+
+    Raises:
+        InputError: a shape is no list of lengths.
+    """
+    found = {}
+    for name, shape in shapes.items():
+        lengths = list(shape)[1:] if isinstance(shape, (list, tuple)) else []
+        if not lengths or not all(isinstance(length, int) and length > 0 for length in lengths):
+            raise InputError(f"{what}: `{name}` is {shape!r:.80}; give the length of each axis, the batch first")
+        found[str(name)] = lengths
+    return found
+
+
+def _between_shares(bounds: list[float]) -> list[float]:
+    """ACT draws evenly between the bounds; the search chooses from them and one between, by what is cut off."""
+    low, high = min(bounds), max(bounds)
+    if low == high or not 0 < low < high <= 1:
+        return list(dict.fromkeys(bounds))
+    middle = 1 - math.sqrt((1 - low) * (1 - high)) if high < 1 else (low + high) / 2
+    return sorted({low, round(middle, 6), high})
+
+
+def _between_counts(bounds: list[int]) -> list[int]:
+    return sorted({min(bounds), (min(bounds) + max(bounds)) // 2, max(bounds)})
+
+
+# ACT's section -> ours.
+_PRUNE = {
+    "ChannelPrune": "prune.channel",
+    "ASPPrune": "prune.asp",
+    "TransformerPrune": "prune.transformer",
+    "UnstructurePrune": "prune.unstructured",
+}
+_GLOBAL_OTHERWISE = "a key of one of ACT's example scripts; a job's `data` says how samples are read"
+_READER = "a job's `data` says how samples are read: `reader: function` takes a loader from your own Python code"
+_GLOBAL = {
+    "reader_config": _READER,
+    "dataset": _READER,
+    "task_name": _READER,
+    "input_list": _READER,
+    "input_names": "inputs are read from the model",
+    "input_name": "inputs are read from the model",
+    "img_size": "`data.size` of the reader `image_folder`",
+    "crop_size": "`data.size` of the reader `image_folder`",
+    "resize_size": "`data.resize` of the reader `image_folder`",
+    "character_dict_path": "`data.alphabet` of the reader `text_lines`",
+    "Evaluation": "evaluation is always done, by the job's `metric`",
+    "model_type": "the kind of model is read from its graph",
+    "arch": "the kind of model is read from its graph",
+}

@@ -1,0 +1,261 @@
+"""Operators that a model could do without: what nothing reads, what changes nothing, what could be computed beforehand.
+
+The program is only looked at. `prepare` has taken away what it can fold with certainty; what is found here is left over
+or was never its business, and an engine may fold it when it compiles the model (`fusion.py` tells what it did).
+
+- `dead`: no output of the model depends on it. `unused weight`: no operator reads it.
+- `identity`: dropout at inference, a scale by 1, a cast to the same type, a reshape or transpose to the same shape or
+  order, a sum with zeros, a product with ones, a concatenation of one tensor, a pool over one place, `assign`.
+- `cancels`: two transposes that undo each other or could be one; a reshape of a reshape, of which only the last counts.
+- `batch norm`: folds into the layer before it, which only it reads (Jacob et al., 2018).
+- `scale`: a multiplication by one number right behind a layer and its bias, which only it reads: folds into both.
+- `constant`: depends on no input of the model, so that it could be computed once.
+- `repeated`: computes once more what an operator before it has computed from the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from act.program.graph import Graph, Node, Tensor
+from act.program.model import InferenceModel
+
+FindingKind = Literal["dead", "unused weight", "identity", "cancels", "batch norm", "scale", "constant", "repeated"]
+
+_RANDOM = ("uniform_random", "gaussian_random", "randint", "randperm", "bernoulli", "multinomial", "dropout")
+_EFFECTS = ("while", "conditional_block", "select_input", "select_output", "write_to_array", "print", "py_func")
+_MAKERS = ("fill_constant", "assign_value", "fill_any_like", "fill_zeros_like")
+_RESHAPES = ("reshape2", "flatten_contiguous_range", "flatten2", "squeeze2", "unsqueeze2")
+_NO_ATTRIBUTES = ("op_callstack", "op_namescope", "op_device", "op_role", "op_role_var", "with_quant_attr")
+_SUMS, _PRODUCTS = ("elementwise_add", "elementwise_sub"), ("elementwise_mul", "elementwise_div")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One operator (or weight) that could go.
+
+    Attributes:
+        kind: see above.
+        name: of the operator, which is that of its output, or of the weight.
+        type: Paddle's operator type; `weight` for a weight.
+        why: what makes it superfluous, and what it folds into.
+    """
+
+    kind: FindingKind
+    name: str
+    type: str
+    why: str
+
+
+def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Finding]:
+    """All findings, in the program's order, at most one for each operator; unused weights last.
+
+    Args:
+        tensors: what `observe` saw for one sample.
+    """
+    dead, constant, repeated = _dead(graph), constants(graph), _repeated(graph)
+    found = []
+    for node in graph.nodes:
+        if node.number in dead:
+            found.append(Finding("dead", node.name, node.type, "no output of the model depends on it"))
+        elif node.number in constant:
+            # Of a chain of constant operators the last says it all.
+            if node.type not in _MAKERS and not _only_constants_read(graph, node, constant):
+                count = len(_chain(graph, node, constant))
+                why = "depends on no input of the model" + (f", like {count - 1} before it" if count > 1 else "")
+                found.append(Finding("constant", node.name, node.type, why))
+        elif node.number in repeated:
+            found.append(Finding("repeated", node.name, node.type, f"the same as `{repeated[node.number]}`"))
+        else:
+            for rule in (_identity, _cancels, _batch_norm, _scale):
+                told = rule(model, graph, tensors, node)
+                if told is not None:
+                    found.append(told)
+                    break
+    read = {name for node in graph.nodes for name in node.weights} | set(graph.fetches)
+    blocks = {name for block in model.program.blocks for op in block.ops for name in op.input_arg_names}
+    for name in sorted(set(graph.weights) - read - blocks):
+        found.append(Finding("unused weight", name, "weight", "no operator reads it"))
+    return found
+
+
+def _dead(graph: Graph) -> set[int]:
+    """The operators that no output depends on, not even for a size."""
+    needed: set[int] = set()
+    waiting = [graph.makers[name] for name in graph.fetches if name in graph.makers]
+    waiting += [node.number for node in graph.nodes if node.type in _EFFECTS]
+    writers: dict[str, list[int]] = {}
+    for node in graph.nodes:
+        for name in node.makes:
+            writers.setdefault(name, []).append(node.number)
+    while waiting:
+        number = waiting.pop()
+        if number not in needed:
+            needed.add(number)
+            node = graph.nodes[number]
+            waiting += [writer for name in (*node.reads, *node.sizes) for writer in writers.get(name, [])]
+    return {node.number for node in graph.nodes} - needed
+
+
+def constants(graph: Graph) -> set[int]:
+    """The operators that depend on no input of the model."""
+    found: set[int] = set()
+    for node in graph.nodes:
+        before = [graph.makers.get(name) for name in (*node.reads, *node.sizes)]
+        if node.type not in (*_RANDOM, *_EFFECTS) and all(number in found for number in before):
+            found.add(node.number)
+    return found
+
+
+def _only_constants_read(graph: Graph, node: Node, constant: set[int]) -> bool:
+    if any(name in graph.fetches for name in node.makes):
+        return False
+    readers = [reader.number for name in node.makes for reader in graph.readers_of(name)]
+    return bool(readers) and all(number in constant for number in readers)
+
+
+def _chain(graph: Graph, node: Node, constant: set[int]) -> set[int]:
+    """A constant operator and the operators that it depends on, those that only write a constant left out."""
+    found, waiting = {node.number}, [node]
+    while waiting:
+        current = waiting.pop()
+        for name in (*current.reads, *current.sizes):
+            maker = graph.maker(name)
+            if maker is not None and maker.number in constant and maker.number not in found:
+                if maker.type not in _MAKERS:
+                    found.add(maker.number)
+                waiting.append(maker)
+    return found
+
+
+def _repeated(graph: Graph) -> dict[int, str]:
+    """The operators that do what one before them did, with the name of that one."""
+    seen: dict[tuple[Any, ...], str] = {}
+    found: dict[int, str] = {}
+    written: dict[str, int] = {}
+    for node in graph.nodes:
+        for name in node.makes:
+            written[name] = written.get(name, 0) + 1
+    for node in graph.nodes:
+        names = (*node.reads, *node.sizes)
+        if node.type in (*_RANDOM, *_EFFECTS, *_MAKERS) or not names or any(written.get(n, 0) > 1 for n in names):
+            continue
+        inputs = tuple((slot, tuple(node.op.input(slot))) for slot in sorted(node.op.input_names))
+        attributes = tuple(
+            (name, repr(node.op.attr(name))) for name in sorted(node.op.attr_names) if name not in _NO_ATTRIBUTES
+        )
+        key = (node.type, inputs, attributes)
+        if key in seen:
+            found[node.number] = seen[key]
+        seen.setdefault(key, node.name)
+    return found
+
+
+def _identity(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor], node: Node) -> Finding | None:
+    why = _changes_nothing(model, tensors, node)
+    return None if why is None else Finding("identity", node.name, node.type, why)
+
+
+def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
+    """Why an operator gives what it is given; None where it does not, or not for certain."""
+    if node.type == "assign":
+        return "gives what it is given"
+    if node.type == "dropout":
+        kept = node.attribute("dropout_implementation") == "upscale_in_train" or node.attribute("dropout_prob") == 0
+        return "does nothing at inference" if kept else None
+    if node.type == "scale":
+        plain = node.attribute("scale") == 1 and node.attribute("bias") == 0 and len(node.reads) == 1
+        return "multiplies by 1 and adds 0" if plain else None
+    if node.type == "cast":
+        return "to the type that it reads" if node.attribute("in_dtype") == node.attribute("out_dtype") else None
+    if node.type == "transpose2":
+        order = list(node.attribute("axis"))
+        return "keeps the order of the axes" if order == sorted(order) else None
+    if node.type == "concat":
+        return "of one tensor" if len(node.reads) == 1 and not node.weights else None
+    if node.type == "pool2d":
+        return "over one place" if _pools_nothing(node) else None
+    if node.type in _RESHAPES:
+        return "to the shape that it reads" if _same_declared_shape(model, node) else None
+    if node.type in (*_SUMS, *_PRODUCTS) and len(node.weights) == 1 and len(node.reads) == 1:
+        return _neutral(model, tensors, node)
+    return None
+
+
+def _pools_nothing(node: Node) -> bool:
+    sides, steps = node.attribute("ksize", []), node.attribute("strides", [])
+    whole = node.attribute("global_pooling") or node.attribute("adaptive")
+    return not whole and set(sides) == {1} and set(steps) == {1} and not any(node.attribute("paddings", []))
+
+
+def _same_declared_shape(model: InferenceModel, node: Node) -> bool:
+    """Whether a reshape gives the shape that it reads for all inputs, not for one sample only."""
+    if not node.reads:
+        return False
+    block = model.program.global_block()
+    before, after = (tuple(block.var(name).shape) for name in (node.reads[0], node.name))
+    return before == after and before.count(-1) <= 1
+
+
+def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
+    """A sum with zeros or a product with ones that does not widen what it reads."""
+    weight = model.weight(node.weights[0])
+    if node.reads[0] not in tensors or node.name not in tensors or node.op.input("Y")[0] != node.weights[0]:
+        return None
+    if tensors[node.reads[0]].shape != tensors[node.name].shape:
+        return None
+    number = 0 if node.type in _SUMS else 1
+    words = "adds zeros" if node.type in _SUMS else "multiplies by ones"
+    return words if bool(np.all(weight == number)) else None
+
+
+def _cancels(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
+    maker = graph.maker(node.reads[0]) if node.reads else None
+    if maker is None:
+        return None
+    alone = len(graph.readers_of(maker.name)) == 1 and maker.name not in graph.fetches
+    if node.type == "transpose2" and maker.type == "transpose2":
+        first, second = (list(each.attribute("axis")) for each in (maker, node))
+        if [first[axis] for axis in second] == sorted(first):
+            return Finding("cancels", node.name, node.type, f"undoes `{maker.name}`")
+        if alone:
+            return Finding("cancels", node.name, node.type, f"could be one with `{maker.name}`")
+    if node.type in _RESHAPES and maker.type in _RESHAPES and alone:
+        return Finding("cancels", maker.name, maker.type, f"`{node.name}` gives it another shape at once")
+    return None
+
+
+def _layer_before(graph: Graph, node: Node) -> Node | None:
+    """The layer whose output only this operator reads, perhaps through the addition of a bias."""
+    maker = graph.maker(node.reads[0]) if node.reads else None
+    if maker is not None and maker.type == "elementwise_add" and maker.weights and _only_read(graph, maker):
+        maker = graph.maker(maker.reads[0]) if maker.reads else None
+    return maker if maker is not None and maker.is_layer and _only_read(graph, maker) else None
+
+
+def _only_read(graph: Graph, node: Node) -> bool:
+    return len(graph.readers_of(node.name)) == 1 and node.name not in graph.fetches
+
+
+def _batch_norm(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
+    if node.type != "batch_norm":
+        return None
+    layer = _layer_before(graph, node)
+    if layer is None:
+        return None
+    if any(len(graph.readers_of(name)) > 1 for name in layer.weights):
+        return None
+    return Finding("batch norm", node.name, node.type, f"folds into `{layer.name}`")
+
+
+def _scale(model: InferenceModel, graph: Graph, _: Mapping[str, Tensor], node: Node) -> Finding | None:
+    by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
+    by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and model.weight(node.weights[0]).size == 1
+    layer = _layer_before(graph, node) if by_number or by_weight else None
+    if layer is None or any(len(graph.readers_of(name)) > 1 for name in layer.weights):
+        return None
+    return Finding("scale", node.name, node.type, f"a multiplication by one number, folds into `{layer.name}`")

@@ -1,0 +1,213 @@
+"""The program as a graph: for each operator what it reads and makes, and what was seen of every tensor for one sample.
+
+Only values count as edges. What an operator is told of sizes, and what a training run would keep, is left out, so that
+a reshape does not seem to depend on whatever its new shape was taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.samples.dataset import Array
+
+# Inputs that hold sizes and places, and outputs that nothing reads at inference.
+_SIZES = (
+    *("Shape", "ShapeTensor", "ShapeTensorList", "SizeTensor", "OutSize", "Scale", "AxisTensor", "ExpandTimes"),
+    *("StartsTensor", "StartsTensorList", "EndsTensor", "EndsTensorList", "StridesTensor", "SectionsTensorList"),
+    *("expand_shapes_tensor", "repeat_times_tensor"),
+)
+_FOR_TRAINING = ("XShape", "Mask", "MeanOut", "VarianceOut", "SavedMean", "SavedVariance", "ReserveSpace")
+_ALSO_FOR_TRAINING = {"layer_norm": ("Mean", "Variance"), "group_norm": ("Mean", "Variance")}
+_MAIN_SLOTS = ("Out", "Output", "Y")
+_SIZES_OF = ("shape", "size", "numel")
+
+# A prime, so that no row of a picture is as long.
+_PERIOD = 65_521
+_NUMBERS = np.random.default_rng(0).normal(size=_PERIOD)
+
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
+TRANSPOSED_CONVOLUTIONS = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
+MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What was seen of a tensor for one sample.
+
+    Attributes:
+        shape: batch axis first.
+        dtype: NumPy's name of it.
+        sketch: two figures that tell tensors of different values apart: root of the sum of squares, and the sum of the
+            values times fixed numbers; empty where the values are no numbers.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    sketch: tuple[float, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """The memory of its values."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator.
+
+    Attributes:
+        number: its place in the program.
+        name: its main output.
+        type: Paddle's operator type.
+        reads: tensors whose values it reads, weights left out.
+        sizes: tensors that tell it sizes only.
+        weights: weights that it reads.
+        makes: tensors that it makes, main output first.
+        op: Paddle's own.
+    """
+
+    number: int
+    name: str
+    type: str
+    reads: tuple[str, ...]
+    sizes: tuple[str, ...]
+    weights: tuple[str, ...]
+    makes: tuple[str, ...]
+    op: Any
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it slides a weight over a picture."""
+        return self.type in CONVOLUTIONS or self.type in TRANSPOSED_CONVOLUTIONS
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it multiplies by a weight."""
+        return bool(self.weights) and (self.is_convolution or self.type in MATRIX_PRODUCTS)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it multiplies two activations as matrices."""
+        return self.type in MATRIX_PRODUCTS and len(self.reads) == 2
+
+    def attribute(self, name: str, otherwise: Any = None) -> Any:
+        """An attribute, or what stands for it where there is none."""
+        return self.op.attr(name) if self.op.has_attr(name) else otherwise
+
+
+@dataclass
+class Graph:
+    """The operators of a model in order.
+
+    Attributes:
+        nodes: by number.
+        feeds: names of the inputs.
+        fetches: names of the outputs.
+        makers: number of the operator that makes a tensor; the last where several write it.
+        readers: numbers of the operators that read a tensor, be it for its values or as a size.
+        weights: the shape of every weight.
+    """
+
+    nodes: list[Node]
+    feeds: tuple[str, ...]
+    fetches: tuple[str, ...]
+    makers: dict[str, int] = field(default_factory=dict)
+    readers: dict[str, list[int]] = field(default_factory=dict)
+    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: InferenceModel) -> Graph:
+        """The graph of a model's main block."""
+        block = model.program.global_block()
+        weights = {name: tuple(block.var(name).shape) for name in model.weight_names() if block.has_var(name)}
+        nodes = [_node(number, op, weights) for number, op in enumerate(op for op in model.ops if op.output_arg_names)]
+        graph = cls(nodes, tuple(model.feed_names), tuple(model.fetch_names), weights=weights)
+        for node in nodes:
+            for name in dict.fromkeys([*node.reads, *node.sizes, *node.weights]):
+                graph.readers.setdefault(name, []).append(node.number)
+            for name in node.makes:
+                graph.makers[name] = node.number
+        return graph
+
+    def maker(self, name: str) -> Node | None:
+        """The operator that makes a tensor; None for an input or a weight."""
+        number = self.makers.get(name)
+        return None if number is None else self.nodes[number]
+
+    def readers_of(self, name: str) -> list[Node]:
+        """The operators that read a tensor."""
+        return [self.nodes[number] for number in self.readers.get(name, [])]
+
+    def makers_before(self, node: Node) -> list[int]:
+        """The numbers of the operators whose values a node reads; none where it only asks for a size."""
+        if node.type in _SIZES_OF:
+            return []
+        return sorted({self.makers[name] for name in node.reads if self.makers.get(name, node.number) < node.number})
+
+    def ancestors(self) -> list[int]:
+        """For each operator a set of bits: those that it depends on, itself included."""
+        found: list[int] = []
+        for node in self.nodes:
+            bits = 1 << node.number
+            for number in self.makers_before(node):
+                bits |= found[number]
+            found.append(bits)
+        return found
+
+
+def _node(number: int, op: Any, weights: Collection[str]) -> Node:
+    reads: dict[str, None] = {}
+    sizes: dict[str, None] = {}
+    used: dict[str, None] = {}
+    for slot in op.input_names:
+        for name in op.input(slot):
+            (used if name in weights else sizes if slot in _SIZES else reads)[name] = None
+    skipped = (*_FOR_TRAINING, *_ALSO_FOR_TRAINING.get(op.type, ()))
+    slots = [slot for slot in op.output_names if slot not in skipped]
+    slots.sort(key=lambda slot: _MAIN_SLOTS.index(slot) if slot in _MAIN_SLOTS else len(_MAIN_SLOTS))
+    makes = list(dict.fromkeys(name for slot in slots for name in op.output(slot)))
+    makes = makes or list(op.output_arg_names)[:1]
+    return Node(number, str(makes[0]), str(op.type), tuple(reads), tuple(sizes), tuple(used), tuple(makes), op)
+
+
+def observe(model: InferenceModel, graph: Graph, batch: Mapping[str, Array]) -> dict[str, Tensor]:
+    """Every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
+    block = model.program.global_block()
+    dense = paddle.framework.core.VarDesc.VarType.LOD_TENSOR
+    made = [name for node in graph.nodes for name in node.makes]
+    wanted = [name for name in dict.fromkeys(made) if block.has_var(name) and block.var(name).type == dense]
+    found = {name: _seen(np.asarray(value)) for name, value in batch.items()}
+    for name, value in zip(wanted, model.run(batch, wanted)):
+        if value is not None:
+            found[name] = _seen(np.asarray(value))
+    return found
+
+
+def _seen(value: Array) -> Tensor:
+    return Tensor(tuple(value.shape), value.dtype.name, sketch(value))
+
+
+def sketch(value: Array) -> tuple[float, ...]:
+    """Figures by which tensors of the same values are known again, whatever their shape."""
+    if not np.issubdtype(value.dtype, np.number) and value.dtype != np.bool_:
+        return ()
+    flat = value.reshape(-1).astype(np.float64)
+    whole = flat.size // _PERIOD * _PERIOD
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = flat[:whole].reshape(-1, _PERIOD).sum(axis=0)
+        sums[: flat.size - whole] += flat[whole:]
+        return float(np.sqrt(flat @ flat)), float(sums @ _NUMBERS)
+
+
+def alike(first: Tensor, second: Tensor, tolerance: float = 1e-3) -> bool:
+    """Whether two tensors hold the same values, up to the rounding of different kernels."""
+    if not first.sketch or not second.sketch or np.prod(first.shape) != np.prod(second.shape):
+        return False
+    size = max(first.sketch[0], second.sketch[0])
+    return all(abs(one - other) <= tolerance * size for one, other in zip(first.sketch, second.sketch))

@@ -1,0 +1,124 @@
+"""The table of a model's operators: parameters, multiply-adds, and each one's share of the latency.
+
+Shapes are those of one real sample. Multiply-adds are counted for convolutions and matrix products, as is usual; other
+operators count as zero. The latency of each of these layers is measured by the kernel counters of the first engine that
+has some, whose kernels run in the program's order; where they cannot be told apart, the share of multiply-adds stands
+in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor, observe
+from act.program.model import InferenceModel
+from act.quantization.scheme import OPERATORS, quantizable_layers
+from act.samples.dataset import Array
+
+# OpenVINO's and ONNX Runtime's names of the kernels that run a layer with a weight.
+_LAYER_KERNELS = (
+    *("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected"),
+    *("Conv", "FusedConv", "ConvTranspose", "MatMul", "Gemm"),
+)
+
+
+@dataclass
+class Operator:
+    """One operator of the program.
+
+    Attributes:
+        name: its first output.
+        type: Paddle's operator type.
+        shape: of that output for one sample, batch axis first.
+        weights: the shape of each of its weights.
+        parameters: number of values in its weights; a weight that several operators share counts for each of them.
+        multiply_adds: for one sample.
+        quantizable: whether our quantizer can run it in int8.
+        latency_share: of the whole model's latency, in [0, 1]; None where it was not told apart.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    weights: tuple[tuple[int, ...], ...]
+    parameters: int
+    multiply_adds: int
+    quantizable: bool
+    latency_share: float | None = None
+
+
+def list_operators(
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    graph: Graph | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> list[Operator]:
+    """The operators of the model in program order, with the shapes that they have for this batch of one sample.
+
+    Args:
+        graph: of the model, when the caller has it already.
+        tensors: what `observe` saw for this batch, likewise.
+    """
+    graph = graph or Graph.of(model)
+    tensors = tensors if tensors is not None else observe(model, graph, batch)
+    # A branch that this sample does not take gives no value.
+    shapes: dict[str, tuple[int, ...]] = {name: () for node in graph.nodes for name in node.makes}
+    shapes |= {name: tensor.shape for name, tensor in tensors.items()} | graph.weights
+    quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    return [
+        Operator(
+            node.name,
+            node.type,
+            shapes[node.name],
+            tuple(graph.weights[name] for name in node.weights),
+            sum(int(np.prod(graph.weights[name])) for name in node.weights),
+            _multiply_adds(node, shapes),
+            node.name in quantizable,
+        )
+        for node in graph.nodes
+    ]
+
+
+def _multiply_adds(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    op, output = node.op, int(np.prod(shapes[node.name]))
+    if op.type in CONVOLUTIONS:
+        return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
+    if op.type in TRANSPOSED_CONVOLUTIONS:
+        image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
+        return int(np.prod(image)) * int(np.prod(weight[1:]))
+    if op.type == "mul":
+        return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
+    if op.type in MATRIX_PRODUCTS:
+        left = shapes[op.input("X")[0]]
+        flag = {"matmul_v2": "trans_x", "matmul": "transpose_X"}.get(op.type)
+        turned = flag is not None and op.attr(flag) and len(left) > 1
+        return output * int(left[-2] if turned else left[-1])
+    return 0
+
+
+def assign_latency(operators: Sequence[Operator], kernels: Sequence[Mapping[str, Any]]) -> str:
+    """Fill in the latency shares, and say where they come from.
+
+    Args:
+        operators: changed in place.
+        kernels: of the fp32 model, as `EngineProcess.profile` gives them; may be empty.
+    """
+    layers = [o for o in operators if o.multiply_adds and o.parameters]
+    found = [kernel for kernel in kernels if kernel["kind"] in _LAYER_KERNELS]
+    total = sum(kernel["seconds"] for kernel in kernels)
+    if total > 0 and len(found) == len(layers) and all(_same(o, k) for o, k in zip(layers, found)):
+        for operator, kernel in zip(layers, found):
+            operator.latency_share = kernel["seconds"] / total
+        return "measured: the engine's kernel times; a layer's kernel includes what is fused into it"
+    everything = sum(operator.multiply_adds for operator in operators) or 1
+    for operator in operators:
+        operator.latency_share = operator.multiply_adds / everything
+    return "derived: share of multiply-adds, because the engine's kernels could not be matched to the layers"
+
+
+def _same(operator: Operator, kernel: Mapping[str, Any]) -> bool:
+    return int(np.prod(operator.shape)) == int(np.prod(kernel["shape"]))

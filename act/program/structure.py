@@ -1,0 +1,525 @@
+"""What kind of network a program is, and of which parts it is built: backbone, repeated blocks, joins, heads.
+
+Nothing goes by names; each part has a rule.
+
+- A layer is a convolution or a matrix product with a weight. An attention is a softmax that reads, through operators
+  without a weight, a product of two activations, and is read, likewise, by another such product (Vaswani et al.,
+  2017); Paddle's fused attention operators are one each.
+- Kind: `cnn` with convolutions, `transformer` with attention, `recurrent` with recurrent operators, `mixed` with two of
+  them, `dense` with matrix products only, `other` without layers. Convolutions whose stride is their kernel and that
+  read an input cut it into patches and do not make a transformer a mixed one (Dosovitskiy et al., 2021).
+- Join: an addition of two activations of one shape that come from one tensor. `residual` where one way from that tensor
+  has no layer and the other has some (He et al., 2016), or one layer, a projection, and the other more; `pyramid` where
+  a way holds an upsampling (Lin et al., 2017); else `parallel`. Beside these there are `gates` (a product of two
+  activations, one of which comes from the other through a layer, as in squeeze-and-excitation, Hu et al., 2018) and
+  `concatenations`.
+- Block: what lies between the tensor and a residual join, and holds no other residual join; a projection counts as part
+  of it, but two blocks may differ by one. Blocks, and layers, joins
+  and attentions outside of them, are a sequence in the program's order. A stretch of it that repeats itself at once,
+  with the same kernels and joins and any numbers of channels, is a group of repeated blocks, where it holds no repeats
+  itself; of single layers three must stand in a row.
+- Head of an output: what only it needs and no other output, and what comes after all blocks, joins and attentions, at
+  the latest its last layer. Backbone: all operators that are in no head.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from act.program.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor
+from act.program.operators import Operator
+
+Kind = Literal["cnn", "transformer", "recurrent", "mixed", "dense", "other"]
+JoinKind = Literal["residual", "pyramid", "parallel"]
+
+_FUSED_ATTENTION = (
+    *("fused_attention", "flash_attn", "multihead_matmul", "fused_multi_transformer", "memory_efficient_attention"),
+    "fused_dot_product_attention",
+)
+_RECURRENT = ("rnn", "lstm", "gru", "lstmp", "cudnn_lstm", "fusion_gru", "fusion_lstm", "gru_unit", "lstm_unit")
+_UPSAMPLING = ("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2", "bicubic_interp_v2")
+_LONGEST_PERIOD = 24
+_GIVES = {1: "one number a sample", 2: "a vector a sample", 3: "a table a sample", 4: "maps"}
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention: its operators from the first product to the second, in order."""
+
+    softmax: int
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Join:
+    """An addition of two activations that come from one tensor.
+
+    Attributes:
+        number: of the addition.
+        kind: see above.
+        start: number of the operator that makes the tensor; -1 for an input.
+        members: numbers of the operators on both ways, the addition included, in order.
+        short: members on the way with fewer layers.
+    """
+
+    number: int
+    kind: JoinKind
+    start: int
+    members: tuple[int, ...]
+    short: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Token:
+    """One piece of the sequence: what it looks like, and the operators that it stands for."""
+
+    signature: tuple[str, ...]
+    members: tuple[int, ...]
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks that repeat one another.
+
+    Attributes:
+        layers: what one of them holds, in words.
+        count: how many there are.
+        residual: whether residual joins are in them.
+        members: operators of all of them.
+    """
+
+    layers: tuple[str, ...]
+    count: int
+    residual: bool
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What makes one output.
+
+    Attributes:
+        output: its name.
+        members: numbers of its operators, in order.
+    """
+
+    output: str
+    members: tuple[int, ...]
+
+
+@dataclass
+class Structure:
+    """What was found in a graph.
+
+    Args:
+        graph: of the model.
+        tensors: what was seen of its tensors for one sample.
+    """
+
+    graph: Graph
+    tensors: Mapping[str, Tensor]
+    _before: list[int] = field(init=False)
+    _sources: list[frozenset[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._before = self.graph.ancestors()
+        self._sources = []
+        for node in self.graph.nodes:
+            given = frozenset(node.reads) & frozenset(self.graph.feeds)
+            self._sources.append(given.union(*(self._sources[n] for n in self.graph.makers_before(node))))
+
+    @cached_property
+    def attentions(self) -> list[Attention]:
+        """All of them, in order."""
+        found = []
+        for node in self.graph.nodes:
+            if node.type in _FUSED_ATTENTION:
+                found.append(Attention(node.number, (node.number,)))
+            elif node.type == "softmax":
+                before, after = self._product_before(node), self._product_after(node)
+                if before is not None and after is not None:
+                    members = self._between(before, after)
+                    found.append(Attention(node.number, members))
+        return found
+
+    def _product_before(self, node: Node) -> int | None:
+        """The product of two activations that a softmax reads through operators without a weight of their own."""
+        seen: set[int] = set()
+        waiting = self.graph.makers_before(node)
+        while waiting:
+            number = waiting.pop()
+            other = self.graph.nodes[number]
+            if number in seen or other.is_layer:
+                continue
+            seen.add(number)
+            if other.is_product:
+                return number
+            waiting += self.graph.makers_before(other)
+        return None
+
+    def _product_after(self, node: Node) -> int | None:
+        seen: set[int] = set()
+        waiting = [node]
+        while waiting:
+            current = waiting.pop()
+            for reader in self.graph.readers_of(current.name):
+                if reader.is_product:
+                    return reader.number
+                if reader.number not in seen and not reader.is_layer:
+                    seen.add(reader.number)
+                    waiting.append(reader)
+        return None
+
+    def _between(self, first: int, last: int) -> tuple[int, ...]:
+        """The operators on any way from one operator to another, both included."""
+        bits = self._before[last]
+        return tuple(n for n in range(first, last + 1) if bits >> n & 1 and self._before[n] >> first & 1)
+
+    @cached_property
+    def kind(self) -> Kind:
+        """By the families of operators that it has."""
+        nodes = self.graph.nodes
+        families: dict[Kind, bool] = {
+            "transformer": bool(self.attentions),
+            "recurrent": any(node.type in _RECURRENT for node in nodes),
+        }
+        convolutions = [node for node in nodes if node.is_convolution]
+        patches = [node for node in convolutions if self._cuts_patches(node)]
+        families["cnn"] = len(convolutions) > (len(patches) if any(families.values()) else 0)
+        there = [name for name, has in families.items() if has]
+        if len(there) > 1:
+            return "mixed"
+        if there:
+            return there[0]
+        return "dense" if any(node.is_layer for node in nodes) else "other"
+
+    def _cuts_patches(self, node: Node) -> bool:
+        """Whether a convolution reads an input and steps by its whole kernel."""
+        before = self._before[node.number] & ~(1 << node.number)
+        shape = self._kernel(node)
+        steps = tuple(node.attribute("strides", []))
+        first = not any(self.graph.nodes[n].is_layer for n in _numbers(before))
+        return first and bool(shape) and steps == shape and min(shape) > 1
+
+    def _kernel(self, node: Node) -> tuple[int, ...]:
+        """The sides of a convolution's window."""
+        return self.graph.weights[node.weights[0]][2:] if node.weights else ()
+
+    @cached_property
+    def joins(self) -> list[Join]:
+        """All additions of two activations that come from one tensor, in order."""
+        return [join for node in self.graph.nodes if (join := self._join(node)) is not None]
+
+    def _join(self, node: Node) -> Join | None:
+        if node.type not in ("elementwise_add", "sum") or len(node.reads) != 2 or node.weights:
+            return None
+        shapes = [self.tensors[name].shape for name in node.reads if name in self.tensors]
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            return None
+        makers = [self.graph.makers.get(name, -1) for name in node.reads]
+        start = self._common(node.reads, makers)
+        if start is None:
+            return None
+        ways = [self._way(start, maker) for maker in makers]
+        depths = [self._depth(start, maker, way) for maker, way in zip(makers, ways)]
+        short, long = sorted(depths)
+        members = tuple(sorted({*ways[0], *ways[1], node.number}))
+        if any(self._upsamples(number) for number in members):
+            kind: JoinKind = "pyramid"
+        elif (short == 0 and long > 0) or (short == 1 and long > 1):
+            kind = "residual"
+        elif long == 0:
+            return None
+        else:
+            kind = "parallel"
+        return Join(node.number, kind, start, members, ways[0] if depths[0] == short else ways[1])
+
+    def _common(self, names: Sequence[str], makers: Sequence[int]) -> int | None:
+        """The operator whose tensor both come from, the last one where there are several; -1 for an input; None where
+        they have nothing in common."""
+        before = [self._before[maker] if maker >= 0 else 0 for maker in makers]
+        common = before[0] & before[1]
+        if common:
+            return common.bit_length() - 1
+        inputs = [self._sources[maker] if maker >= 0 else {name} for name, maker in zip(names, makers)]
+        return -1 if inputs[0] & inputs[1] & set(self.graph.feeds) else None
+
+    def _way(self, start: int, end: int) -> tuple[int, ...]:
+        """The operators on the ways from a tensor to another, without the one that makes the first."""
+        if end < 0 or end == start:
+            return ()
+        if start < 0:
+            return tuple(_numbers(self._before[end]))
+        return tuple(n for n in self._between(start, end) if n != start)
+
+    def _depth(self, start: int, end: int, way: Collection[int]) -> int:
+        """The number of layers and attentions on the longest way."""
+        deepest: dict[int, int] = {start: 0}
+        for number in way:
+            node = self.graph.nodes[number]
+            counts = node.is_layer or node.type in (*_RECURRENT, *_FUSED_ATTENTION)
+            before = max((deepest.get(n, 0) for n in self.graph.makers_before(node)), default=0)
+            deepest[number] = before + int(counts)
+        return deepest.get(end, 0)
+
+    def _upsamples(self, number: int) -> bool:
+        node = self.graph.nodes[number]
+        steps = node.attribute("strides", [1]) if node.type in TRANSPOSED_CONVOLUTIONS else [1]
+        return node.type in _UPSAMPLING or max(steps) > 1
+
+    @cached_property
+    def gates(self) -> list[int]:
+        """Products of two activations, one of which comes from the other through a layer."""
+        found = []
+        for node in self.graph.nodes:
+            if node.type != "elementwise_mul" or len(node.reads) != 2:
+                continue
+            makers = [self.graph.makers.get(name, -1) for name in node.reads]
+            start = self._common(node.reads, makers)
+            if start is not None and start in makers:
+                depths = [self._depth(start, maker, self._way(start, maker)) for maker in makers]
+                if min(depths) == 0 < max(depths):
+                    found.append(node.number)
+        return found
+
+    @cached_property
+    def residual_blocks(self) -> list[Join]:
+        """The residual joins that hold no other one."""
+        residual = [join for join in self.joins if join.kind == "residual"]
+        return [
+            join
+            for join in residual
+            if not any(other.number != join.number and other.number in join.members for other in residual)
+        ]
+
+    @cached_property
+    def groups(self) -> list[Blocks]:
+        """The blocks, each kind of them that repeats itself at once as one; single residual blocks, too."""
+        tokens = self._tokens()
+        found = []
+        place = 0
+        while place < len(tokens):
+            period, count = _repeats(tokens, place)
+            stretch = tokens[place : place + period * count]
+            residual = any(token.residual for token in stretch)
+            if count > 1 or residual:
+                layers = tuple(word for token in stretch[:period] for word in token.signature)
+                members = tuple(sorted(number for token in stretch for number in token.members))
+                found.append(Blocks(layers, count, residual, members))
+            place += len(stretch)
+        return found
+
+    def _tokens(self) -> list[_Token]:
+        """The sequence: blocks, and what stands outside of them, each at the place of its last operator."""
+        inside: dict[int, int] = {}
+        for block in self.residual_blocks:
+            inside |= dict.fromkeys(block.members, block.number)
+        last = {self._last_layer(name) for name in self.graph.fetches}
+        tokens = []
+        for node in self.graph.nodes:
+            words = self._words(node)
+            if node.number in inside:
+                if inside[node.number] == node.number:
+                    tokens.append(self._block_token(node.number))
+            elif words and node.number not in last:
+                tokens.append(_Token(words, (node.number,)))
+        return tokens
+
+    def _block_token(self, number: int) -> _Token:
+        block = next(join for join in self.residual_blocks if join.number == number)
+        projection = set(block.short)
+        nodes = [self.graph.nodes[n] for n in block.members if n not in projection and n != number]
+        words = tuple(word for node in nodes for word in self._words(node))
+        return _Token((*words, "residual join"), block.members, residual=True)
+
+    def _words(self, node: Node) -> tuple[str, ...]:
+        """What an operator is called in a block; nothing for those that blocks do not differ by."""
+        if node.number in self._marks:
+            return (self._marks[node.number],)
+        if node.is_layer and node.is_convolution:
+            sides = "x".join(map(str, self._kernel(node)))
+            groups, weight = int(node.attribute("groups", 1)), self.graph.weights[node.weights[0]]
+            apart = "" if groups == 1 else "depthwise " if weight[1] == 1 else "grouped "
+            turned = "transposed " if node.type in TRANSPOSED_CONVOLUTIONS else ""
+            return (f"{turned}{apart}convolution {sides}",)
+        if node.is_layer:
+            return ("matrix product",)
+        if node.type == "concat" and len(node.reads) > 1:
+            return ("concatenation",)
+        return ("recurrence",) if node.type in _RECURRENT else ()
+
+    @cached_property
+    def _marks(self) -> dict[int, str]:
+        """Attentions, gates and joins in words."""
+        words = {join.number: f"{join.kind} join" for join in self.joins}
+        words |= dict.fromkeys(self.gates, "gate")
+        return words | {attention.softmax: "attention" for attention in self.attentions}
+
+    def _last_layer(self, output: str) -> int:
+        """The number of the last layer that an output depends on; -1 where there is none."""
+        maker = self.graph.makers.get(output)
+        if maker is None:
+            return -1
+        return max((n for n in _numbers(self._before[maker]) if self.graph.nodes[n].is_layer), default=-1)
+
+    @cached_property
+    def heads(self) -> list[Head]:
+        """One for each output, in order."""
+        needs = [
+            self._before[self.graph.makers[name]] if name in self.graph.makers else 0 for name in self.graph.fetches
+        ]
+        marks = [number for group in self.groups for number in group.members]
+        marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
+        marks += [node.number for node in self.graph.nodes if node.type == "concat" and len(node.reads) > 1]
+        behind = self._behind(marks)
+        heads = []
+        for place, (name, needed) in enumerate(zip(self.graph.fetches, needs)):
+            shared = 0
+            for other, bits in enumerate(needs):
+                shared |= bits if other != place else 0
+            own = [n for n in _numbers(needed & ~shared) if self._sources[n]]
+            last = self._last_layer(name)
+            after = [n for n in own if n not in behind] if marks else []
+            since = [n for n in own if last >= 0 and self._before[n] >> last & 1]
+            heads.append(Head(name, tuple(sorted({*after, *since}) if last >= 0 else own)))
+        return heads
+
+    def _behind(self, marks: Collection[int]) -> frozenset[int]:
+        """The marks and all operators that one of them depends on."""
+        bits = 0
+        for number in marks:
+            bits |= self._before[number]
+        return frozenset(_numbers(bits))
+
+    @cached_property
+    def backbone(self) -> tuple[int, ...]:
+        """All operators that are in no head."""
+        inside = {number for head in self.heads for number in head.members}
+        return tuple(node.number for node in self.graph.nodes if node.number not in inside)
+
+
+def _numbers(bits: int) -> Iterator[int]:
+    """The places of the ones, ascending."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
+
+
+def _repeats(tokens: Sequence[_Token], start: int) -> tuple[int, int]:
+    """Length and number of the stretches from a place on that repeat the first: those that are most, the shortest of
+    them; one token alone where nothing repeats."""
+    best = (1, 1)
+    for period in range(1, min(_LONGEST_PERIOD, (len(tokens) - start) // 2) + 1):
+        stretch = tokens[start : start + period]
+        first = [token.signature for token in stretch]
+        count = 1
+        while [t.signature for t in tokens[start + count * period : start + (count + 1) * period]] == first:
+            count += 1
+        # Two layers of one kind in a row are no blocks yet, and what holds repeats is not one block.
+        enough = 2 if period > 1 or stretch[0].residual else 3
+        if count >= max(enough, best[1] + 1) and _holds_layers(stretch) and _holds_no_repeats(stretch):
+            best = (period, count)
+    return best
+
+
+def _holds_layers(stretch: Sequence[_Token]) -> bool:
+    return any(not word.endswith(("join", "concatenation", "gate")) for token in stretch for word in token.signature)
+
+
+def _holds_no_repeats(stretch: Sequence[_Token]) -> bool:
+    return all(_repeats(stretch, place) == (1, 1) for place in range(len(stretch) - 1))
+
+
+def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, Any]:
+    """What `analysis.json` says of the structure.
+
+    Args:
+        operators: the table, in the order of the graph's nodes.
+    """
+    nodes = structure.graph.nodes
+    residual = [join for join in structure.joins if join.kind == "residual"]
+    return {
+        "kind": structure.kind,
+        "backbone": {**_costs(structure.backbone, structure, operators), "stages": _stages(structure, operators)},
+        "blocks": [
+            {
+                "layers": list(group.layers),
+                "count": group.count,
+                "residual": group.residual,
+                "first": nodes[group.members[0]].name,
+                "last": nodes[group.members[-1]].name,
+                **_costs(group.members, structure, operators),
+            }
+            for group in structure.groups
+        ],
+        "residual_joins": [nodes[join.number].name for join in residual],
+        "pyramid_joins": [nodes[join.number].name for join in structure.joins if join.kind == "pyramid"],
+        "parallel_joins": [nodes[join.number].name for join in structure.joins if join.kind == "parallel"],
+        "gates": [nodes[number].name for number in structure.gates],
+        "concatenations": sum(node.type == "concat" and len(node.reads) > 1 for node in nodes),
+        "attentions": [nodes[attention.softmax].name for attention in structure.attentions],
+        "heads": [
+            {
+                "output": head.output,
+                "gives": _gives(structure.tensors.get(head.output)),
+                "types": [nodes[number].type for number in head.members],
+                **_costs(head.members, structure, operators),
+            }
+            for head in structure.heads
+        ],
+    }
+
+
+def _gives(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "nothing for this sample"
+    return _GIVES.get(len(tensor.shape), f"a tensor of rank {len(tensor.shape)}")
+
+
+def _costs(members: Collection[int], structure: Structure, operators: Sequence[Operator]) -> dict[str, int]:
+    chosen = [operators[number] for number in members]
+    return {
+        "operators": len(chosen),
+        "layer_count": sum(structure.graph.nodes[number].is_layer for number in members),
+        "parameters": sum(operator.parameters for operator in chosen),
+        "multiply_adds": sum(operator.multiply_adds for operator in chosen),
+    }
+
+
+def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[str, Any]]:
+    """The backbone's layers by the size of what they make, height and width or length, in order of appearance."""
+    stages: dict[tuple[int, ...], dict[str, Any]] = {}
+    for number in structure.backbone:
+        node, operator = structure.graph.nodes[number], operators[number]
+        if not node.is_layer or len(operator.shape) < 2:
+            continue
+        channels_first = node.is_convolution and node.attribute("data_format", "NCHW") in ("NCHW", "NCDHW", "AnyLayout")
+        places = operator.shape[2:] if channels_first else operator.shape[1:-1]
+        if node.is_convolution and set(places) == {1}:  # of a gate, between two stages
+            continue
+        channels = operator.shape[1] if channels_first else operator.shape[-1]
+        stage = stages.setdefault(places, {"size": list(places), "layers": 0, "channels": 0, "multiply_adds": 0})
+        stage["layers"] += 1
+        stage["channels"] = max(stage["channels"], channels)
+        stage["multiply_adds"] += operator.multiply_adds
+    return list(stages.values())
+
+
+def census(operators: Sequence[Operator]) -> list[dict[str, Any]]:
+    """How many operators of each type there are, with what they hold and cost; most frequent first."""
+    counts = Counter(operator.type for operator in operators)
+    return [
+        {
+            "type": kind,
+            "count": count,
+            "parameters": sum(operator.parameters for operator in operators if operator.type == kind),
+            "multiply_adds": sum(operator.multiply_adds for operator in operators if operator.type == kind),
+        }
+        for kind, count in counts.most_common()
+    ]

@@ -1,0 +1,133 @@
+"""Groups of channels that can be pruned, and those that are left alone, with the cause."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from act.program.model import InferenceModel
+from act.pruning.trace import Trace
+
+# A weight and one of its axes.
+Place = tuple[str, int]
+Kind = Literal["channels", "heads", "feed_forward"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels (or heads) any of which can be pruned, each with all that belongs to it.
+
+    Attributes:
+        name: of the first weight whose output channels they are.
+        kind: `heads` where a reshape sorts channels into blocks; `feed_forward` between two matrix products.
+        units: atoms, one a channel or head, in order.
+        members: for each weight and axis the indices of each unit, int64 [units, indices a unit].
+        outputs: the places among them that are output channels of a layer.
+        inputs: the places among them that are input channels of a layer.
+        normalised: whether a layer norm takes its mean over them.
+    """
+
+    name: str
+    kind: Kind
+    units: tuple[int, ...]
+    members: Mapping[Place, npt.NDArray[np.int64]]
+    outputs: tuple[Place, ...]
+    inputs: tuple[Place, ...]
+    normalised: bool
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return len(self.units)
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """Output channels of a layer that cannot be pruned, and why."""
+
+    weight: str
+    why: str
+
+
+@dataclass
+class Plan:
+    """What can be pruned in a model.
+
+    Attributes:
+        trace: of the model.
+        groups: in the order of the program.
+        left: layers whose output channels stay.
+    """
+
+    trace: Trace
+    groups: list[Group] = field(default_factory=list)
+    left: list[LeftAlone] = field(default_factory=list)
+
+
+def find_groups(model: InferenceModel) -> Plan:
+    """All groups of a model."""
+    trace = Trace(model)
+    plan = Plan(trace)
+    places: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
+    weights = [name for name in trace.axes if model.is_weight(name)]
+    for name in weights:
+        for number, axis in enumerate(trace.axes[name]):
+            if axis is not None:
+                for index, root in enumerate(trace.atoms.roots(axis)):
+                    places[int(root)][name, number].append(index)
+    heads = {trace.atoms.find(atom) for atom in trace.heads}
+    normalised = {trace.atoms.find(atom) for atom in trace.normalised}
+    alike: dict[tuple[frozenset[Place], bool], list[int]] = defaultdict(list)
+    for root, found in places.items():
+        if trace.atoms.cause(root) is None:
+            alike[frozenset(found), root in heads].append(root)
+    for (_, in_heads), roots in alike.items():
+        group = _group(trace, roots, places, in_heads, bool(normalised & set(roots)))
+        if group is not None:
+            plan.groups.append(group)
+    order = {name: number for number, name in enumerate(trace.outputs)}
+    plan.groups.sort(key=lambda group: order[group.name])
+    grouped = {place for group in plan.groups for place in group.outputs}
+    for name, along in trace.outputs.items():
+        if (name, along) not in grouped:
+            plan.left.append(LeftAlone(name, _why(trace, name, along)))
+    return plan
+
+
+def _group(
+    trace: Trace, roots: Sequence[int], places: Mapping[int, Mapping[Place, list[int]]], in_heads: bool, normed: bool
+) -> Group | None:
+    """None where the units are not of one kind, or where there is nothing to choose among."""
+    keys = list(places[roots[0]])
+    sizes = {place: {len(places[root][place]) for root in roots} for place in keys}
+    outputs = tuple(place for place in keys if trace.outputs.get(place[0]) == place[1])
+    if len(roots) < 2 or not outputs or any(len(each) != 1 for each in sizes.values()):
+        return None
+    members = {place: np.array([places[root][place] for root in roots], dtype=np.int64) for place in keys}
+    inputs = tuple(place for place in keys if trace.inputs.get(place[0]) == place[1])
+    ranks = {len(trace.shape(name)) for name, _ in (*outputs, *inputs)}
+    kind: Kind = "channels"
+    if in_heads:
+        kind = "heads"
+    elif ranks == {2} and len(inputs) > 0 and not normed:
+        kind = "feed_forward"
+    return Group(outputs[0][0], kind, tuple(roots), members, outputs, inputs, normed)
+
+
+def _why(trace: Trace, name: str, axis: int) -> str:
+    atoms = trace.axes[name][axis]
+    if atoms is None:
+        return "a single channel"
+    causes = [cause for atom in atoms if (cause := trace.atoms.cause(int(atom))) is not None]
+    return causes[0] if causes else "its channels stand or fall together, so that there is nothing to choose among"
+
+
+def kept_units(group: Group, removed: Collection[int]) -> list[int]:
+    """The numbers of the units that stay."""
+    gone = set(removed)
+    return [unit for unit in range(group.count) if unit not in gone]

@@ -1,0 +1,112 @@
+"""What the layers that read pruned channels are given: means and second moments of their inputs, from one pass.
+
+They tell how much of a layer's output a channel makes up, and how the channels that stay can do the work of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.pruning.groups import Plan
+from act.quantization.activations import reader
+from act.quantization.scheme import OPERATORS, Layer, quantizable_layers
+from act.samples.dataset import Array, Samples
+
+Floats = npt.NDArray[np.float64]
+
+SAMPLES, BATCH = 64, 8
+POSITIONS = 2048
+"""Places of a picture or a sequence that are looked at in each batch, at most."""
+LARGEST = 4096
+"""Input channels above which a layer is left out: its moments would fill the memory."""
+
+
+@dataclass
+class Inputs:
+    """Of one layer's input channels.
+
+    Attributes:
+        layer: that reads them.
+        axis: of its weight's input channels.
+        mean: float64 [channels].
+        moments: float64 [channels, channels], the mean of x x'.
+    """
+
+    layer: Layer
+    axis: int
+    mean: Floats
+    moments: Floats
+
+
+def consumers(model: InferenceModel, plan: Plan) -> dict[str, tuple[Layer, int]]:
+    """The layers that read channels of some group, with the axis of their input channels, by weight."""
+    wanted = {place for group in plan.groups for place in group.inputs}
+    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS)}
+    return {
+        name: (layers[name], axis)
+        for name, axis in plan.trace.inputs.items()
+        if name in layers and (name, axis) in wanted
+    }
+
+
+def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> dict[str, Inputs]:
+    """The moments of the inputs of every layer that reads channels of a group, by the name of its weight."""
+    found = consumers(model, plan)
+    able = {name: each for name, each in found.items() if model.weight(name).shape[each[1]] <= LARGEST}
+    if not able:
+        return {}
+    read = reader(to_onnx(model), [layer for layer, _ in able.values()])
+    rng = np.random.default_rng(seed)
+    sums: dict[str, Floats] = {}
+    products: dict[str, Floats] = {}
+    counts = dict.fromkeys(able, 0)
+    for batch in samples.head(SAMPLES).batches(BATCH):
+        values = read(batch)
+        for name, (layer, axis) in able.items():
+            rows = _rows(values[layer.activation], layer, model.weight(name).shape[axis], rng)
+            sums[name] = sums.get(name, 0) + rows.sum(axis=0, dtype=np.float64)
+            products[name] = products.get(name, 0) + (rows.T @ rows).astype(np.float64)
+            counts[name] += len(rows)
+        samples.release()
+    return {
+        name: Inputs(layer, axis, sums[name] / counts[name], products[name] / counts[name])
+        for name, (layer, axis) in able.items()
+    }
+
+
+def _rows(values: Array, layer: Layer, channels: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Some places of an activation, float32 [places, channels]."""
+    if layer.op_type in ("conv2d", "depthwise_conv2d", "conv2d_transpose"):
+        values = np.moveaxis(values, 1, -1)
+    rows = values.reshape(-1, channels)
+    if len(rows) > POSITIONS:
+        rows = rows[np.sort(rng.choice(len(rows), POSITIONS, replace=False))]
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def as_table(weight: npt.NDArray[np.float32], axis: int) -> Floats:
+    """A weight as float64 [input channels, everything else]."""
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+
+
+def output_change(model: InferenceModel, inputs: Inputs, indices: Sequence[npt.NDArray[np.int64]]) -> Floats:
+    """How much a layer's output changes without each of several sets of its input channels: float64 [sets], as a
+    share of its mean square. The places of a window count as independent.
+
+    Args:
+        indices: the input channels of each set.
+    """
+    table = as_table(model.weight(inputs.layer.weight), inputs.axis)
+    whole = float(np.einsum("io,ij,jo->", table, inputs.moments, table, optimize=True))
+    change = np.array([_energy(table[chosen], inputs.moments[np.ix_(chosen, chosen)]) for chosen in indices])
+    return change / max(whole, np.finfo(np.float64).tiny)
+
+
+def _energy(table: Floats, moments: Floats) -> float:
+    return float(((moments @ table) * table).sum())

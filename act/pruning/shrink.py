@@ -1,0 +1,130 @@
+"""Takes units out of a model: weights are cut, and the sizes that operators name are changed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from act.program.model import InferenceModel
+from act.pruning.groups import Group, Plan
+from act.pruning.trace import Trace, main_output
+
+Mask = npt.NDArray[np.bool_]
+
+
+def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]]) -> InferenceModel:
+    """A smaller copy of the model.
+
+    Args:
+        model: that the plan was made for; not changed.
+        plan: of its groups.
+        removed: for each group, by name and kind as `key` gives it, the numbers of the units that go.
+
+    Raises:
+        ValueError: all units of a group would go.
+    """
+    trace, gone = plan.trace, gone_atoms(plan, removed)
+    result = model.copy()
+    if not gone:
+        return result
+    kept = {name: [_kept(trace, axis, gone) for axis in axes] for name, axes in trace.axes.items()}
+    block = result.program.global_block()
+    for name in [name for name in trace.axes if model.is_weight(name)]:
+        value = model.weight(name)
+        for axis, mask in enumerate(kept[name]):
+            if mask is not None:
+                value = value.compress(mask, axis)
+        if value.shape != model.weight(name).shape:
+            block.var(name).desc.set_shape(list(value.shape))
+            result.set_weight(name, value)
+    for op in result.ops:
+        _change_sizes(result, op, kept, trace)
+    infer_shapes(result)
+    return result
+
+
+def gone_atoms(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
+    """The sets of atoms that go with these units.
+
+    Raises:
+        ValueError: all units of a group would go.
+    """
+    gone: set[int] = set()
+    for group in plan.groups:
+        numbers = set(removed.get(key(group), ()))
+        if len(numbers) >= group.count:
+            raise ValueError(f"all of {group.name} would be pruned")
+        gone |= {plan.trace.atoms.find(group.units[number]) for number in numbers}
+    return gone
+
+
+def key(group: Group) -> str:
+    """What names a group within its plan: a layer's channels may be in several, behind a concatenation for instance."""
+    return f"{group.name}@{group.units[0]}"
+
+
+def _kept(trace: Trace, axis: npt.NDArray[np.int64] | None, gone: set[int]) -> Mask | None:
+    """Which indices of an axis stay, bool [size]; None where all do."""
+    if axis is None:
+        return None
+    mask = np.array([int(root) not in gone for root in trace.atoms.roots(axis)], dtype=np.bool_)
+    return None if mask.all() else mask
+
+
+def _change_sizes(model: InferenceModel, op: Any, kept: Mapping[str, Sequence[Mask | None]], trace: Trace) -> None:
+    if op.type in ("conv2d", "depthwise_conv2d"):
+        name = op.input("Filter")[0]
+        # A depthwise convolution has as many groups as channels; one in groups keeps its groups.
+        if op.attr("groups") > 1 and trace.shape(name)[1] == 1:
+            channels = kept[op.input("Input")[0]][1]
+            if channels is not None:
+                op._set_attr("groups", int(channels.sum()))
+    elif op.type == "reshape2":
+        sizes = list(op.attr("shape"))
+        for place, mask in enumerate(kept[main_output(op)]):
+            if mask is None:
+                continue
+            if place < len(sizes) and sizes[place] > 0:
+                sizes[place] = int(mask.sum())
+            _change_constant(model, op, place, int(mask.sum()))
+        op._set_attr("shape", sizes)
+    elif op.type == "split" and op.attr("sections"):
+        along = op.attr("axis")
+        masks = [kept[name][along] for name in op.output("Out")]
+        sections = [int(mask.sum()) if mask is not None else size for mask, size in zip(masks, op.attr("sections"))]
+        op._set_attr("sections", sections)
+    elif op.type == "slice":
+        _change_slice(op, kept)
+
+
+def _change_constant(model: InferenceModel, op: Any, place: int, size: int) -> None:
+    """A size that comes from an operator of its own, which nothing else reads."""
+    names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
+    if place >= len(names):
+        return
+    maker = next((other for other in model.ops if names[place] in other.output_arg_names), None)
+    if maker is not None and maker.type == "fill_constant":
+        maker._set_attr("value", float(size))
+        maker._set_attr("str_value", str(size))
+
+
+def _change_slice(op: Any, kept: Mapping[str, Sequence[Mask | None]]) -> None:
+    starts, ends = list(op.attr("starts")), list(op.attr("ends"))
+    for number, axis in enumerate(op.attr("axes")):
+        mask = kept[op.input("Input")[0]][axis]
+        if mask is not None:
+            before = np.concatenate([[0], np.cumsum(mask)])
+            places = range(len(mask))[starts[number] : ends[number]]
+            starts[number], ends[number] = int(before[places.start]), int(before[places.stop])
+    op._set_attr("starts", starts)
+    op._set_attr("ends", ends)
+
+
+def infer_shapes(model: InferenceModel) -> None:
+    """Let Paddle tell the shapes of all activations anew, in the program's order."""
+    block = model.program.global_block()
+    for op in model.ops:
+        op.desc.infer_shape(block.desc)

@@ -1,0 +1,125 @@
+"""`UnstructurePrune`: single weights of smallest magnitude become zero, at once or more and more during training.
+
+Gradual magnitude pruning raises the share of zeros along a cubic curve, quickly at first, when many weights are idle,
+and slowly in the end (Zhu and Gupta, "To prune, or not to prune", 2017, equation 1). What is zero stays zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from act.errors import InputError
+from act.program.model import InferenceModel
+from act.pruning.pruned import Pruned
+from act.pruning.weights import Mask, SparseLayer, described, masked, smallest_out, sparse_layers
+from act.settings import UnstructurePrune
+from act.training import TrainingProgram
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """The course of gradual pruning.
+
+    Attributes:
+        weights: names of those that get zeros.
+        ratio: share of zeros in the end.
+        initial: share of zeros at the first raise.
+        start: step of training after which it is pruned first.
+        steps: from there to the last raise.
+        raises: how many times the share is raised.
+        local: whether it holds for each weight.
+    """
+
+    weights: list[str]
+    ratio: float
+    initial: float
+    start: int
+    steps: int
+    raises: int
+    local: bool
+
+    @property
+    def end(self) -> int:
+        """The step after which the model has all of its zeros."""
+        return self.start + self.steps
+
+    def ratio_after(self, step: int) -> float:
+        """The share of zeros after a step of training."""
+        if step < self.start or step < 1:
+            return 0.0
+        done = min(step - self.start, self.steps) * self.raises // self.steps
+        return self.ratio + (self.initial - self.ratio) * (1 - done / self.raises) ** 3
+
+    def after_step(self, program: TrainingProgram, step: int) -> None:
+        """Set more weights to zero, where the share is raised after this step."""
+        ratio = self.ratio_after(step)
+        if ratio > self.ratio_after(step - 1):
+            for name, mask in self.masks(program.student, ratio).items():
+                program.set_mask(name, mask)
+
+    def counts(self, step: int) -> bool:
+        """Whether the model has all of its zeros after a step."""
+        return step >= self.end
+
+    def masks(self, model: InferenceModel, ratio: float) -> dict[str, Mask]:
+        """What stays of a model's weights for a share of zeros."""
+        return smallest_out({name: model.weight(name) for name in self.weights}, ratio, self.local)
+
+
+def prune(model: InferenceModel, settings: UnstructurePrune) -> Pruned:
+    """The model with all of its zeros at once.
+
+    Raises:
+        InputError: there is no weight to prune.
+    """
+    layers = _layers(model, settings)
+    weights = {layer.weight: model.weight(layer.weight) for layer in layers}
+    if settings.prune_mode == "threshold":
+        masks = {name: np.abs(values) >= settings.threshold for name, values in weights.items()}
+        said = f"weights below {settings.threshold:g} are zero"
+    else:
+        masks = smallest_out(weights, settings.ratio, settings.local_sparsity)
+        said = f"{settings.ratio:.0%} of {'each weight' if settings.local_sparsity else 'the weights'} are zero"
+    return Pruned(masked(model, masks), f"{said}, those of smallest magnitude", described(layers, masks), masks)
+
+
+def gradual(model: InferenceModel, settings: UnstructurePrune, steps: int) -> Gradual:
+    """The course that the zeros take during a training.
+
+    Args:
+        model: its weights' names count, not their values.
+        settings: with `gmp_config`.
+        steps: of the training.
+
+    Raises:
+        InputError: there is no weight to prune, or the training is too short.
+    """
+    config = settings.gmp_config
+    start = config.stable_iterations or 0
+    pruning = config.pruning_iterations or max(1, (steps - start) // 2)
+    if start + pruning > steps:
+        raise InputError(
+            f"`prune.unstructured.gmp_config`: the zeros are complete after {start} + {pruning} steps, but training "
+            f"makes only {steps}: raise `prune.epochs`, or lower `stable_iterations` and `pruning_iterations`"
+        )
+    names = [layer.weight for layer in _layers(model, settings)]
+    return Gradual(
+        names, settings.ratio, config.initial_ratio, start, pruning, config.pruning_steps, settings.local_sparsity
+    )
+
+
+def layers_of(model: InferenceModel, masks: dict[str, Mask]) -> list[dict[str, object]]:
+    """For the report: what is kept of each layer."""
+    return described(sparse_layers(model), masks)
+
+
+def _layers(model: InferenceModel, settings: UnstructurePrune) -> list[SparseLayer]:
+    layers = sparse_layers(model)
+    if settings.prune_params_type == "conv1x1_only":
+        layers = [layer for layer in layers if layer.pointwise]
+    if not layers:
+        kind = "1x1 convolution" if settings.prune_params_type == "conv1x1_only" else "layer"
+        raise InputError(f"strategy `UnstructurePrune`: the model has no {kind} whose weights can be pruned")
+    return layers

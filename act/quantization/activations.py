@@ -1,0 +1,44 @@
+"""Reading activations out of the fp32 model: on ONNX Runtime, several times faster than by Paddle's executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import onnx
+import onnxruntime
+
+from act.quantization.onnx_model import activation_tensors
+from act.quantization.scheme import Layer
+from act.samples.dataset import Array
+
+Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] = ()) -> Reader:
+    """A function that runs the fp32 model on a batch and gives every activation that the layers read, by Paddle name.
+
+    Args:
+        fp32: what `act.onnx_graph.conversion.to_onnx` made of the model; not changed.
+        further: names of other tensors to give, as they are in the ONNX model.
+    """
+    tensors = activation_tensors(fp32, layers)
+    tensors |= {name: name for name in further if name not in tensors}
+    twin = onnx.ModelProto()
+    twin.CopyFrom(fp32)
+    given = {feed.name for feed in twin.graph.input}
+    inner = sorted(set(tensors.values()) - given)
+    if inner:
+        del twin.graph.output[:]
+    twin.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session: Any = onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def read(batch: Mapping[str, Array]) -> dict[str, Array]:
+        # A model whose layers all read its inputs has nothing to run for, and ONNX Runtime refuses to.
+        found = session.run(inner, dict(batch)) if inner else []
+        values = {**batch, **dict(zip(inner, found))}
+        return {activation: values[tensor] for activation, tensor in tensors.items()}
+
+    return read

@@ -1,0 +1,88 @@
+"""Bias correction: what rounding a weight adds to the mean of a layer's output is taken off its bias.
+
+The mean error of output channel c is the sum of the weight's rounding errors, each times the mean of the input channel
+that it multiplies (Nagel et al., "Data-free quantization through weight equalization and bias correction", 2019,
+section 4.2, with measured means). PaddleSlim accepts `bias_correction` and, with `onnx_format`, does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from act.program.model import InferenceModel
+from act.quantization.scheme import LEVELS, Layer, bias_of, quantize_weight
+
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
+
+Means = npt.NDArray[np.float64]
+
+
+def corrected_biases(
+    model: InferenceModel,
+    layers: Collection[Layer],
+    thresholds: Mapping[str, npt.NDArray[np.float32]],
+    means: Mapping[str, Means | None],
+) -> dict[str, npt.NDArray[np.float32]]:
+    """New values of the biases of those layers that have one.
+
+    Args:
+        model: the fp32 model.
+        layers: the quantized ones.
+        thresholds: of each weight, float32 [channels].
+        means: of each activation's channels, float64 [channels]; None where it has none.
+    """
+    result = {}
+    for layer in layers:
+        bias, mean = bias_of(model, layer), means[layer.activation]
+        if bias is None or mean is None or _is_stack_of_matrices(model, layer):
+            continue
+        shift = mean_error(model.weight(layer.weight), thresholds[layer.weight], layer, mean)
+        if shift is not None:
+            shift = shift / _positions_a_tap(model, layer)
+            before = model.weight(bias)
+            result[bias] = (before - shift.reshape(before.shape)).astype(np.float32)
+    return result
+
+
+def _is_stack_of_matrices(model: InferenceModel, layer: Layer) -> bool:
+    """Whether a matrix product reads a tensor of rank 4, whose means are those of axis 1 and not of its last axis."""
+    rank = len(model.program.global_block().var(layer.activation).shape)
+    return layer.op_type not in _CONVOLUTIONS and rank == 4
+
+
+def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
+    """One output position in how many is reached by a given tap of the kernel."""
+    if layer.op_type != "conv2d_transpose":
+        return 1
+    op = next(op for op in model.ops if layer.name in op.output_arg_names)
+    return int(np.prod(op.attr("strides")))
+
+
+def mean_error(
+    weight: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], layer: Layer, means: Means
+) -> Means | None:
+    """What quantizing a weight adds to the mean of each output channel, float64 [channels], where each tap is used.
+
+    Returns:
+        None where the weight's input channels are not the activation's, so that nothing can be said.
+    """
+    shape = [1] * weight.ndim
+    shape[layer.axis] = -1
+    steps = (thresholds.astype(np.float64) / LEVELS).reshape(shape)
+    error: npt.NDArray[Any] = quantize_weight(weight, thresholds, layer.axis) * steps - weight
+    rows = np.moveaxis(error, layer.axis, 0)
+    if layer.op_type in _CONVOLUTIONS:
+        # [output channels, input channels of a group, ...]
+        rows = rows.reshape(*rows.shape[:2], -1).sum(axis=2)
+    if rows.ndim != 2 or len(means) % rows.shape[1]:
+        return None
+    groups = len(means) // rows.shape[1]
+    if len(rows) % groups:
+        return None
+    grouped = np.repeat(means.reshape(groups, -1), len(rows) // groups, axis=0)
+    total: Means = (rows * grouped).sum(axis=1)
+    return total

@@ -1,0 +1,411 @@
+"""Quantize/dequantize pairs where a target's rules want them, so that the target runs int8 kernels between them.
+
+An operator runs in int8 when all that it reads and makes stands between pairs. Layers with weights are those of the
+scheme; operators without weights follow where they read what an int8 operator made. Tensors that must share one scale
+(what a pool reads and makes, what a concatenation joins) get the range that holds all of theirs. A tensor that cannot
+be negative is written without the negative half, which is twice as fine over the same range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from act.onnx_graph.graph import Array, Graph, attribute
+from act.quantization.qdq_steps import Step, exact, gate_step, gate_summand, slope_and_middle, step_of
+from act.quantization.scheme import LEVELS, Layer, Range, Scheme, quantize_weight
+
+# More bits than a bias should use of int32: the sum of products needs the rest.
+_LARGEST_BIAS = 2.0**30
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """How a target wants an operator with a weight.
+
+    Attributes:
+        output: whether what it makes must be quantized as well, for it to run in int8.
+        bias: whether its third input is a bias that must be int32.
+    """
+
+    output: bool
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a target runs in int8, by ONNX operator type.
+
+    Attributes:
+        layers: operators with a weight as their second input.
+        own_scales: operators whose inputs and output each have a scale of their own.
+        one_scale: operators that hand numbers on, so that input and output have the same scale.
+        joins: of `one_scale` or `own_scales`, those whose inputs and output are better given one scale.
+        taken_in: activation functions that the operator before takes in, because the output's range already clips.
+        unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
+        deep_input: whether a first convolution had better read blocks of pixels (`simplify.input_to_depth`).
+        clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
+        hands_on: whether the pairs before an operator of `one_scale` do for what it makes as well, so that there is
+            none behind it; then such an operator is only worth it where something reads that in int8.
+    """
+
+    layers: Mapping[str, LayerRule]
+    own_scales: frozenset[str]
+    one_scale: frozenset[str]
+    joins: frozenset[str]
+    taken_in: frozenset[str]
+    unsigned: bool
+    clips: bool = False
+    hands_on: bool = False
+    deep_input: bool = False
+
+    @property
+    def followers(self) -> frozenset[str]:
+        """Operators without weights that can run in int8."""
+        return self.own_scales | self.one_scale | ({"HardSigmoid"} if self.clips else set())
+
+
+# Operators without weights that calculate with all their inputs.
+JOINING = ("Add", "Mul", "Concat")
+# What these make is never negative; what those hand on is negative only where they read something negative.
+_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"})
+
+
+@dataclass
+class Plan:
+    """What is quantized.
+
+    Attributes:
+        int8: first outputs of the nodes that run in int8.
+        steps: of each tensor that has a scale.
+        pairs: those of them that get a pair.
+    """
+
+    int8: set[str] = field(default_factory=set)
+    steps: dict[str, Step] = field(default_factory=dict)
+    pairs: set[str] = field(default_factory=set)
+
+
+class Planner:
+    """Decides which nodes of a graph run in int8, and over which ranges.
+
+    Args:
+        graph: simplified for the target.
+        rules: the target's.
+        layers: those to quantize, by their weight.
+        ranges: of tensors, by their ONNX name; what has none stays in float.
+        shifts: what is to be added to tensors, by their name (`simplify.take_out_shifts`).
+
+    Attributes:
+        made: the tensors that int8 operators make.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        rules: Rules,
+        layers: Mapping[str, Layer],
+        ranges: Mapping[str, Range],
+        shifts: Mapping[str, float],
+    ) -> None:
+        self._graph = graph
+        self._rules = rules
+        self._layers = layers
+        gates = [node.output[0] for node in graph.nodes if node.op_type == "HardSigmoid" and rules.clips]
+        self._ranges = {**ranges, **dict.fromkeys(gates, Range(0.0, 1.0))}
+        for node in graph.nodes:
+            if node.op_type == "Add" and node.output[0] not in self._ranges:
+                self._ranges.update(self._range_of_sum(node))
+        self._shifts = shifts
+        self._int8: set[str] = set()
+        self.made: set[str] = set()
+        self._groups: dict[str, str] = {}
+
+    def plan(self) -> Plan:
+        """The nodes and the steps."""
+        for node in self._graph.nodes:
+            if self.layer(node) is not None and self._can_be_layer(node):
+                self._take(node)
+        while self._add_followers():
+            pass
+        tensors = self._tensors()
+        self._join()
+        pairs = tensors - {name for node in self._handing_on() for name in self.ends(node)}
+        return Plan(set(self._int8), self._steps(tensors), pairs)
+
+    def layer(self, node: onnx.NodeProto) -> Layer | None:
+        """The layer of the scheme that a node is."""
+        known = node.op_type in self._rules.layers and len(node.input) > 1
+        return self._layers.get(node.input[1]) if known else None
+
+    def end(self, node: onnx.NodeProto) -> str:
+        """The tensor behind a node and the activation function that it takes in."""
+        reader = self._graph.only_reader(node.output[0])
+        takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
+        taken = reader is not None and takes and reader.op_type in self._rules.taken_in
+        return str(reader.output[0]) if reader is not None and taken else str(node.output[0])
+
+    def ends(self, node: onnx.NodeProto) -> list[str]:
+        """All tensors that a node makes, those with a taken-in activation function behind it."""
+        return [self.end(node)] if len(node.output) == 1 else list(node.output)
+
+    def _can_be_layer(self, node: onnx.NodeProto) -> bool:
+        rule = self._rules.layers[node.op_type]
+        return node.input[0] in self._ranges and (not rule.output or self.end(node) in self._ranges)
+
+    def _take(self, node: onnx.NodeProto) -> None:
+        self._int8.add(node.output[0])
+        self.made.update(self.ends(node))
+
+    def _add_followers(self) -> bool:
+        """Take the operators without weights that now can run in int8; whether there were any."""
+        read = {name for node in self._graph.nodes if node.output[0] in self._int8 for name in node.input}
+        before, within_reach = len(self._int8), self._within_reach()
+        for node in self._graph.nodes:
+            if node.op_type in self._rules.followers and node.output[0] not in self._int8:
+                given = self._graph.activations(node)
+                known = all(name in self._ranges or name in self.made for name in given)
+                fits = node.op_type in self._rules.one_scale or self.end(node) in self._ranges
+                useful = not self._rules.hands_on or any(name in read for name in self.ends(node))
+                wanted = useful and any(name in within_reach for name in given)
+                if known and fits and wanted and self._is_calculable(node):
+                    self._take(node)
+        return len(self._int8) > before
+
+    def _within_reach(self) -> set[str]:
+        """The tensors that int8 operators make, and what those make of them that would hand them on."""
+        found = set(self.made)
+        for node in self._graph.nodes:
+            if self._rules.hands_on and node.op_type in self._rules.one_scale and found.intersection(node.input):
+                found.update(node.output)
+        return found
+
+    def _range_of_sum(self, node: onnx.NodeProto) -> dict[str, Range]:
+        """The range of a tensor of known range and a number."""
+        numbers = [self._graph.constant(name) for name in node.input if self._graph.is_constant(name)]
+        spans = [self._ranges[name] for name in node.input if name in self._ranges]
+        if len(numbers) != 1 or numbers[0].size != 1 or len(spans) != 1:
+            return {}
+        number = float(numbers[0].reshape(-1)[0])
+        return {node.output[0]: spans[0].shifted(number)}
+
+    def _is_calculable(self, node: onnx.NodeProto) -> bool:
+        """Whether a node calculates with activations only, and a gate opens and closes a product only."""
+        if node.op_type == "HardSigmoid":
+            slope, middle = slope_and_middle(node)
+            readers = {reader.op_type for reader in self._graph.readers(node.output[0])}
+            opens = readers <= {"Add", "Mul"} and node.output[0] not in self._graph.outputs
+            return slope > 0 and 0 <= middle <= 1 and opens
+        if node.op_type == "Resize":
+            return attribute(node, "mode", b"nearest") == b"nearest"
+        constants = [name for name in node.input if name and self._graph.is_constant(name)]
+        # Shapes, axes and the like may be constant; of what is calculated with, a single number.
+        return node.op_type not in JOINING or all(
+            node.op_type != "Concat" and self._graph.constant(name).size == 1 and self._graph.constant(name).ndim <= 1
+            for name in constants
+        )
+
+    def _tensors(self) -> set[str]:
+        """Those that get a scale."""
+        found: set[str] = set()
+        for node in self._graph.nodes:
+            if node.output[0] in self._int8:
+                found.update([node.input[0]] if self.layer(node) is not None else self._data(node))
+        for node in self._graph.nodes:
+            if node.output[0] in self._int8:
+                layer = self.layer(node) is not None
+                if self._rules.layers[node.op_type].output if layer else not self._rules.hands_on:
+                    found.update(self.ends(node))
+        return found
+
+    def _handing_on(self) -> list[onnx.NodeProto]:
+        """The operators behind which there is no pair."""
+        one_scale = self._rules.one_scale if self._rules.hands_on else ()
+        return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in one_scale]
+
+    def _data(self, node: onnx.NodeProto) -> list[str]:
+        """What an operator without weights calculates with: of most the first input, of joining ones all."""
+        given = self._graph.activations(node)
+        return given if node.op_type in JOINING else given[:1]
+
+    def _join(self) -> None:
+        followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
+        for node in followers:
+            if node.op_type in self._rules.one_scale and node.op_type not in self._rules.joins:
+                self._unite([node.input[0], *self.ends(node)])
+        for node in followers:
+            if node.op_type in self._rules.joins:
+                tensors = [*self._data(node), self.end(node)]
+                if self._are_alike(tensors):
+                    self._unite(tensors)
+
+    def _are_alike(self, tensors: Iterable[str]) -> bool:
+        """Whether one scale for all of them, and for what shares theirs already, still clips what activation functions
+        clipped that others take in."""
+        groups = {self._group(name) for name in tensors}
+        names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
+        makers = [self._graph.maker(name) for name in names]
+        taken_in = {node.op_type for node in makers if node is not None and node.op_type in self._rules.taken_in}
+        return (
+            self._rules.hands_on
+            or not taken_in
+            or (taken_in == {"Relu"} and all(self._never_negative(name) for name in names))
+        )
+
+    def _unite(self, names: Iterable[str]) -> None:
+        first, *others = [self._group(name) for name in names]
+        for other in others:
+            if other != first:
+                self._groups[other] = first
+
+    def _group(self, name: str) -> str:
+        while name in self._groups:
+            name = self._groups[name]
+        return name
+
+    def _steps(self, tensors: Iterable[str]) -> dict[str, Step]:
+        members: dict[str, list[str]] = {}
+        for name in sorted(tensors):
+            members.setdefault(self._group(name), []).append(name)
+        steps: dict[str, Step] = {}
+        for names in members.values():
+            known = [self._ranges[name] for name in names if name in self._ranges]
+            hull = Range(min(span.low for span in known), max(span.high for span in known))
+            never_negative = all(self._never_negative(name) for name in names)
+            step = step_of(hull, never_negative, self._rules.unsigned)
+            steps.update({name: self._before(name, step) for name in names})
+        return steps
+
+    def _before(self, name: str, step: Step) -> Step:
+        """The step with what else the pair of a tensor does."""
+        maker = self._graph.maker(name)
+        if name in self._shifts and name in self.made:
+            lowest, highest = (0, 255) if step.zero_point.dtype == np.uint8 else (-LEVELS - 1, LEVELS)
+            zero = int(step.zero_point) + round(self._shifts[name] / float(step.scale))
+            return replace(step, before=(step.scale, step.zero_point.dtype.type(np.clip(zero, lowest, highest))))
+        if maker is not None and maker.op_type == "HardSigmoid" and name in self.made:
+            return gate_step(*slope_and_middle(maker))
+        return step
+
+    def _never_negative(self, name: str) -> bool:
+        node = self._graph.maker(name)
+        if node is None:
+            return False
+        if node.op_type == "Clip":
+            low = node.input[1] if len(node.input) > 1 else ""
+            return bool(low) and self._graph.is_constant(low) and float(self._graph.constant(low)) >= 0
+        if node.op_type in self._rules.followers:
+            return all(self._never_negative(each) for each in self._data(node))
+        return node.op_type in _NEVER_NEGATIVE
+
+
+def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
+    """Write a plan into its graph: pairs, int8 weights and int32 biases.
+
+    Args:
+        scheme: the thresholds or integers of the weights, and the biases.
+    """
+    made = planner.made
+    stored: list[onnx.NodeProto] = []
+    nodes: list[onnx.NodeProto] = []
+    for name in graph.inputs:
+        if name in plan.pairs:
+            nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+    for node in graph.nodes:
+        if node.output[0] in plan.int8:
+            layer = planner.layer(node)
+            if layer is not None:
+                stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], scheme)
+            for place, name in enumerate(node.input):
+                if name in plan.pairs and name not in made:
+                    node.input[place] = f"{name}.dequantized"
+            if node.op_type == "HardSigmoid":
+                summand = _dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
+                stored.append(summand)
+                node = helper.make_node("Add", [node.input[0], summand.output[0]], list(node.output))
+            elif node.op_type in JOINING:
+                for place, name in enumerate(node.input):
+                    if graph.is_constant(name):
+                        number = _dequantize(
+                            graph, f"{node.output[0]}.number", *exact(float(graph.constant(name).reshape(-1)[0]))
+                        )
+                        stored.append(number)
+                        node.input[place] = number.output[0]
+        nodes.append(node)
+        for place, name in enumerate(node.output):
+            if name in plan.pairs and name in made:
+                # Nobody reads what lies before such a pair, or it would not fuse: not even what runs in float.
+                node.output[place] = f"{name}.unrounded"
+                nodes += _pair(graph, node.output[place], name, plan.steps[name], name)
+            elif name in plan.pairs:
+                nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+    graph.nodes = [*stored, *nodes]
+
+
+def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
+    scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
+    zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
+    quantized = f"{name}.quantized"
+    before = [scale, zero]
+    if step.before is not None:
+        before = [
+            graph.add_constant(f"{name}.scale_before", np.array(step.before[0], dtype=np.float32)),
+            graph.add_constant(f"{name}.zero_point_before", np.array(step.before[1])),
+        ]
+    return [
+        helper.make_node("QuantizeLinear", [source, *before], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
+    ]
+
+
+def _weight_and_bias(
+    graph: Graph, node: onnx.NodeProto, layer: Layer, step: Step, scheme: Scheme
+) -> list[onnx.NodeProto]:
+    bias = graph.constant(node.input[2]) if len(node.input) > 2 and graph.is_constant(node.input[2]) else None
+    thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
+    if bias is not None:
+        thresholds, integers = _leave_room_for_bias(thresholds, integers, bias.reshape(-1), step.scale, layer.axis)
+    if integers is None:
+        integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
+    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
+    zeros = np.zeros(scales.shape, dtype=np.int8)
+    nodes = [_dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
+    node.input[1] = nodes[0].output[0]
+    if bias is not None:
+        unit = (scales * step.scale).astype(np.float32)
+        rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
+        name = f"{node.output[0]}.bias"
+        nodes.append(_dequantize(graph, name, rounded.astype(np.int32), unit, zeros.astype(np.int32), 0))
+        node.input[2] = nodes[1].output[0]
+    return nodes
+
+
+def _dequantize(
+    graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
+) -> onnx.NodeProto:
+    parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
+    names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
+    attributes = {} if axis is None else {"axis": axis}
+    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)
+
+
+def _leave_room_for_bias(
+    thresholds: npt.NDArray[np.float32],
+    integers: npt.NDArray[np.int8] | None,
+    bias: npt.NDArray[np.float32],
+    step: np.float32,
+    axis: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8] | None]:
+    """Coarser weights for channels so weak that their bias, in units of their products, is more than int32 holds."""
+    least = (np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * float(step)) * LEVELS).astype(np.float32)
+    wider = np.maximum(thresholds, least)
+    if integers is None or np.array_equal(wider, thresholds):
+        return wider, integers
+    shape = [1] * integers.ndim
+    shape[axis] = -1
+    return wider, np.round(integers * (thresholds / wider).reshape(shape)).astype(np.int8)

@@ -1,0 +1,79 @@
+"""Scales and zero points of tensors, and how a pair of them does an operator's work.
+
+A `QuantizeLinear` and the `DequantizeLinear` behind it may differ: then the pair scales, shifts and clips what goes
+through it, at no cost where an engine fuses both into the operators beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from act.onnx_graph.graph import attribute
+from act.quantization.scheme import LEVELS, SMALLEST_THRESHOLD, Range
+
+_WHOLE = 2 * LEVELS + 1
+
+Number = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The scale and the zero point of a tensor.
+
+    Attributes:
+        scale: > 0.
+        zero_point: uint8 or int8, a scalar.
+        before: the scale and zero point that the values are rounded with, where the pair also scales or shifts them.
+    """
+
+    scale: np.float32
+    zero_point: np.uint8 | np.int8
+    before: tuple[np.float32, np.uint8 | np.int8] | None = None
+
+
+def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
+    """The scale and zero point for a range.
+
+    Args:
+        span: of the values.
+        never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
+        unsigned: write uint8 also where int8 would need no zero point.
+    """
+    if never_negative:
+        span = Range(0.0, max(span.high, SMALLEST_THRESHOLD))
+    if span.symmetric:
+        zero: np.uint8 | np.int8 = np.uint8(LEVELS + 1) if unsigned else np.int8(0)
+        return Step(np.float32(span.scale), zero)
+    return Step(np.float32(span.scale), np.uint8(span.zero_point + LEVELS + 1))
+
+
+def slope_and_middle(node: onnx.NodeProto) -> tuple[float, float]:
+    """Of a `HardSigmoid`, which is clip(slope x + middle, 0, 1)."""
+    return attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+
+
+def gate_step(slope: float, middle: float) -> Step:
+    """The pair that makes a `HardSigmoid` of its input and `gate_summand`: 0 to 255 stand for 0 to 1."""
+    before = (np.float32(1 / (slope * _WHOLE)), np.uint8(round(middle * _WHOLE)))
+    return Step(np.float32(1 / _WHOLE), np.uint8(0), before)
+
+
+def gate_summand(slope: float, middle: float) -> Number:
+    """What the zero point of `gate_step` leaves to be added to the input.
+
+    Half a step too much or too little, as 127.5 needs, would raise or lower every gate alike, and the network with it.
+    """
+    return exact((middle * _WHOLE - round(middle * _WHOLE)) / (slope * _WHOLE))
+
+
+def exact(value: float) -> Number:
+    """A number as an integer, its scale and its zero point."""
+    return (
+        np.array(int(value > 0), np.uint8),
+        np.array(abs(value) or 1.0, np.float32),
+        np.array(int(value < 0), np.uint8),
+    )

@@ -1,0 +1,277 @@
+"""What all threshold rules need to know of an activation, collected in one pass over the samples.
+
+Each activation keeps its extremes, the sums of its batches' extremes, its channels' sums and a histogram of its values.
+The histogram spans a power of two and doubles when a value exceeds it (as PyTorch's `HistogramObserver` widens its
+own); its bins then merge in pairs, so that the order of the batches does not change a count.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from act.errors import InputError
+from act.quantization.scheme import Range
+from act.samples.dataset import Array
+
+STATISTICS_FILE = "statistics.npz"
+BINS = 4096
+"""Bins on each side of zero; the larger side uses more than half of its own."""
+
+# 2**-100: below every value that matters, and far enough up that `BINS / limit` is a float32.
+_LEAST_EXPONENT = -100
+# Values counted at a time: their scratch copies stay in the processor's cache.
+_CHUNK = 1 << 16
+
+_NUMBERS = ("low", "high", "sum_of_minima", "sum_of_maxima", "sum_of_absolute_maxima")
+_INTEGERS = ("batches", "exponent", "channel_values")
+
+Read = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Snapshots = dict[int, dict[str, "TensorStatistics"]]
+
+
+def _no_counts() -> npt.NDArray[np.int64]:
+    return np.zeros(2 * BINS, dtype=np.int64)
+
+
+@dataclass(eq=False)
+class TensorStatistics:
+    """One activation, over all batches seen; its size depends on the number of channels alone.
+
+    Attributes:
+        batches: how many batches were seen.
+        low: the least value, infinity before the first batch.
+        high: the largest value, minus infinity before the first batch.
+        sum_of_minima: the batches' least values, added up.
+        sum_of_maxima: the batches' largest values, added up.
+        sum_of_absolute_maxima: the batches' largest absolute values, added up.
+        exponent: the histogram spans [-limit, limit) with limit = 2**exponent.
+        counts: int64 [2 * BINS], how many values fell into each bin of equal width; bin BINS starts at zero.
+        channel_sums: float64 [channels], the channels' values added up; None where there is no channel axis (rank 1)
+            or its length differs between batches. The axis is 1 at rank 4, else the last.
+        channel_values: how many values each channel's sum holds.
+    """
+
+    batches: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    sum_of_minima: float = 0.0
+    sum_of_maxima: float = 0.0
+    sum_of_absolute_maxima: float = 0.0
+    exponent: int = _LEAST_EXPONENT
+    counts: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    channel_sums: npt.NDArray[np.float64] | None = None
+    channel_values: int = 0
+
+    @property
+    def largest(self) -> float:
+        """The largest absolute value seen, 0 before the first batch."""
+        return max(-self.low, self.high, 0.0)
+
+    @property
+    def limit(self) -> float:
+        """Where the histogram ends on either side: a power of two, > `largest`."""
+        return math.ldexp(1.0, self.exponent)
+
+    @property
+    def bin_width(self) -> float:
+        """Width of one bin, > 0."""
+        return self.limit / BINS
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """The middle of each bin, float64 [2 * BINS]."""
+        return (np.arange(-BINS, BINS) + 0.5) * self.bin_width
+
+    @property
+    def magnitudes(self) -> npt.NDArray[np.int64]:
+        """Histogram of the absolute values from 0 to `limit`, int64 [BINS]."""
+        return self.counts[BINS:] + self.counts[BINS - 1 :: -1]
+
+    @property
+    def channel_means(self) -> npt.NDArray[np.float64] | None:
+        """Mean of each channel, float64 [channels], or None; see `channel_sums`."""
+        return None if self.channel_sums is None else self.channel_sums / self.channel_values
+
+    def clipped(self, threshold: float, symmetric: bool) -> Range:
+        """The range of a clipping threshold >= 0: around zero, or else what was seen of it, widened to hold zero."""
+        if symmetric:
+            return Range.around_zero(threshold)
+        return Range(max(min(self.low, 0.0), -threshold), min(max(self.high, 0.0), threshold))
+
+    def add(self, values: Array) -> None:
+        """Count one batch's values, of any shape and any real dtype; no values count as no batch.
+
+        Raises:
+            FloatingPointError: a value is NaN, or infinite as a float32.
+        """
+        if values.size == 0:
+            return
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, dtype=np.float32).reshape(values.shape)
+        low, high = float(values.min()), float(values.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise FloatingPointError("holds NaN or infinity")
+        largest = max(-low, high)
+        self._widen(math.frexp(largest)[1] if largest > 0 else _LEAST_EXPONENT)
+        self.counts += _histogram(values.reshape(-1), BINS / self.limit)
+        sums = _channel_sums(values)
+        self._add_channels(sums, 0 if sums is None else values.size // sums.size)
+        self.batches += 1
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.sum_of_minima += low
+        self.sum_of_maxima += high
+        self.sum_of_absolute_maxima += largest
+
+    def _add_channels(self, sums: npt.NDArray[np.float64] | None, values: int) -> None:
+        if self.batches == 0 and sums is not None:
+            self.channel_sums, self.channel_values = sums.copy(), values
+        elif self.channel_sums is not None and sums is not None and sums.shape == self.channel_sums.shape:
+            self.channel_sums = self.channel_sums + sums
+            self.channel_values += values
+        else:
+            self.channel_sums, self.channel_values = None, 0
+
+    def _widen(self, exponent: int) -> None:
+        # After log2(BINS) doublings only the two bins beside zero are in use, and they merge into themselves.
+        for _ in range(min(exponent - self.exponent, BINS.bit_length())):
+            merged = _no_counts()
+            merged[BINS // 2 : BINS + BINS // 2] = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = merged
+        self.exponent = max(self.exponent, exponent)
+
+
+def collect(
+    read: Read, batches: Iterable[Mapping[str, Array]], total: int, snapshots: Collection[int] = ()
+) -> Snapshots:
+    """Gather the statistics of every activation that `read` gives for a batch of feeds.
+
+    Args:
+        read: the activations of one batch, by name.
+        batches: the feeds, batch by batch.
+        total: number of batches, for the progress bar.
+        snapshots: numbers of batches after which to keep a copy of the statistics; those never reached are left out.
+
+    Returns:
+        The statistics by name, by the number of batches seen; all batches are always among them.
+
+    Raises:
+        FloatingPointError: an activation is NaN or infinite; the message names it.
+        ValueError: there are no batches.
+    """
+    statistics: dict[str, TensorStatistics] = {}
+    found: Snapshots = {}
+    seen = 0
+    for seen, batch in enumerate(tqdm(batches, total=total, desc="calibration", unit="batch", leave=False), start=1):
+        for name, values in read(batch).items():
+            try:
+                statistics.setdefault(name, TensorStatistics()).add(values)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"the activation `{name}` of the fp32 model {error}") from None
+        if seen in snapshots:
+            found[seen] = copy.deepcopy(statistics)
+    if seen == 0:
+        raise ValueError("there are no batches to collect statistics from")
+    found[seen] = statistics
+    return found
+
+
+def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) -> None:
+    """Write statistics as one .npz without pickled objects; equal statistics in equal order give equal bytes."""
+    rows = [(seen, name, each) for seen, by_name in snapshots.items() for name, each in by_name.items()]
+    spans = [_used(each.counts) for _, _, each in rows]
+    counts = [each.counts[start:stop] for (_, _, each), (start, stop) in zip(rows, spans)]
+    channels = [each.channel_sums for _, _, each in rows]
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "seen": np.array([seen for seen, _, _ in rows], dtype=np.int64),
+        "names": np.array([name for _, name, _ in rows], dtype=np.str_),
+        "numbers": np.array([[getattr(each, key) for key in _NUMBERS] for _, _, each in rows], dtype=np.float64),
+        "integers": np.array([[getattr(each, key) for key in _INTEGERS] for _, _, each in rows], dtype=np.int64),
+        "spans": np.array(spans, dtype=np.int64),
+        "counts": _smallest_dtype(np.concatenate([_no_counts()[:0], *counts])),
+        "channels": np.array([-1 if sums is None else sums.size for sums in channels], dtype=np.int64),
+        "channel_sums": np.concatenate([np.zeros(0), *(sums for sums in channels if sums is not None)]),
+    }
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load(path: Path) -> Snapshots:
+    """The inverse of `save`, exact.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _unpack({key: file[key] for key in file.files})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
+    except Exception as error:  # a damaged zip archive raises almost anything, depending on the byte
+        raise InputError(f"{path}: damaged statistics: {error}; remove the file and run its stage again") from None
+
+
+def _unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshots:
+    found: Snapshots = {}
+    spans, channels = arrays["spans"].reshape(-1, 2), arrays["channels"]
+    counts = _split(arrays["counts"], spans[:, 1] - spans[:, 0])
+    sums = _split(arrays["channel_sums"], np.maximum(channels, 0))
+    for row, (seen, name) in enumerate(zip(arrays["seen"].tolist(), arrays["names"].tolist())):
+        each = TensorStatistics(
+            **dict(zip(_NUMBERS, arrays["numbers"][row].tolist(), strict=True)),
+            **dict(zip(_INTEGERS, arrays["integers"][row].tolist(), strict=True)),
+            channel_sums=sums[row].copy() if channels[row] >= 0 else None,
+        )
+        each.counts[slice(*spans[row])] = counts[row]
+        found.setdefault(seen, {})[name] = each
+    return found
+
+
+def _split(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    ends = np.cumsum(lengths)
+    if lengths.sum() != values.size:
+        raise ValueError("the arrays' lengths do not fit together")
+    return [values[end - length : end] for end, length in zip(ends, lengths)]
+
+
+def _used(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
+    used = np.flatnonzero(counts)
+    return (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
+
+
+def _smallest_dtype(counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+
+
+def _histogram(values: npt.NDArray[np.float32], bins_per_unit: float) -> npt.NDArray[np.int64]:
+    """Counts of flat values in (-BINS, BINS) / bins_per_unit, int64 [2 * BINS]; exact, as that is a power of two."""
+    counts = _no_counts()
+    scaled = np.empty(min(values.size, _CHUNK), dtype=np.float32)
+    bins = np.empty(scaled.size, dtype=np.intp)  # the one dtype that `bincount` does not copy
+    for start in range(0, values.size, _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        part, index = scaled[: chunk.size], bins[: chunk.size]
+        np.multiply(chunk, np.float32(bins_per_unit), out=part)
+        np.floor(part, out=part)
+        np.add(part, np.float32(BINS), out=part)
+        np.copyto(index, part, casting="unsafe")
+        counts += np.bincount(index, minlength=2 * BINS)
+    return counts
+
+
+def _channel_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
+    """Sums over all axes but the channels'; each sample's in float32, so that no float64 copy is made."""
+    if values.ndim < 2:
+        return None
+    if values.ndim == 4:
+        return values.reshape(*values.shape[:2], -1).sum(axis=2).sum(axis=0, dtype=np.float64)
+    samples = values.reshape(values.shape[0], -1, values.shape[-1])
+    return samples.sum(axis=1).sum(axis=0, dtype=np.float64)

@@ -1,0 +1,21 @@
+"""`mse`: the range with the least squared error between the values and their int8 copies.
+
+The criterion of Paddle's `PostTrainingQuantization`, computed from the histogram instead of one batch's values.
+"""
+
+from __future__ import annotations
+
+from act.quantization.scheme import Range
+from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds.grid import Copies, Floats, least
+
+
+def mse(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """The best of the grid's thresholds; asymmetric: the values seen, cut there on both sides."""
+    return least(statistics, symmetric, _loss)
+
+
+def _loss(statistics: TensorStatistics, copies: Copies) -> Floats:
+    # The values' own squares are the same for every range, so that they are left out.
+    errors: Floats = (copies.values * (copies.values * copies.counts - 2 * copies.sums)).sum(axis=1)
+    return errors

@@ -1,0 +1,90 @@
+"""Numbers as they stand on the page and in its sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from act.timing.rows import Interval
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+MINUS = "\N{MINUS SIGN}"
+TO = "\N{EN DASH}"
+NOTHING = "\N{EN DASH}"
+# What rounds to zero at four decimals carries no sign.
+_LEAST_LOSS = 5e-5
+
+
+def three_digits(value: float) -> str:
+    """A positive number with three significant digits and its trailing zeros: 4.30, 12.0, 0.414, 1234."""
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
+    return f"{value:.{max(0, digits)}f}"
+
+
+def milliseconds(value: float) -> str:
+    """Such as `4.30 ms`."""
+    return f"{three_digits(value)} ms"
+
+
+def factor(value: float) -> str:
+    """A ratio of speeds, with its sign of multiplication."""
+    return f"{value:.2f}{TIMES}"
+
+
+def loss(value: float) -> str:
+    """Quality lost; a gain has a minus."""
+    return minus(f"{value:.4f}") if abs(value) >= _LEAST_LOSS else "0.0000"
+
+
+def between(interval: Interval, digits: int) -> str:
+    """The ends of an interval."""
+    return minus(f"{interval.low:.{digits}f} to {interval.high:.{digits}f}")
+
+
+def minus(text: str) -> str:
+    """The same with typographic minus signs."""
+    return text.replace("-", MINUS)
+
+
+def size(count: int | None) -> str:
+    """A number of bytes, in the units of file managers."""
+    if count is None:
+        return NOTHING
+    if count < 1_000_000:
+        return f"{count / 1000:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What an engine executes, in words; each may be empty.
+
+    Attributes:
+        share: how many of the layers that multiply do so in the lowest precision.
+        above: kinds and numbers of the others, by precision.
+        conversions: quantize and dequantize operators that were not fused.
+    """
+
+    share: str
+    above: str
+    conversions: str
+
+
+def executed(operators: Mapping[str, Any]) -> Executed:
+    """In words what `act.engines.Engine.operators` gives."""
+    multiplying: Mapping[str, Mapping[str, int]] = operators.get("multiplying", {})
+    conversions = _counts(operators.get("conversions", {}))
+    if not multiplying:
+        return Executed("", "", conversions)
+    lowest = next(name for name in ("int8", "fp16", "bf16", *multiplying) if name in multiplying)
+    total = sum(sum(kinds.values()) for kinds in multiplying.values())
+    others = [f"{_counts(kinds)} in {name}" for name, kinds in multiplying.items() if name != lowest]
+    return Executed(
+        f"{sum(multiplying[lowest].values())} of {total} layers in {lowest}", "; ".join(others), conversions
+    )
+
+
+def _counts(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())

@@ -1,0 +1,128 @@
+"""The user's own samples from `calibration.npz` and `evaluation.npz`: one array a feed, the first axis counts samples.
+
+Or from the folders `calibration/` and `evaluation/` with a file `FEED.npy` for each feed, which are mapped. An array
+named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of different shapes
+come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from act.errors import InputError
+from act.machine import memory_bytes
+from act.samples.dataset import LABEL, Array, Ragged, Samples
+from act.settings import Arrays
+
+LARGEST_MEMORY_SHARE = 0.25
+SHAPES = ".shapes"
+
+
+def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
+    """The calibration and the evaluation samples.
+
+    Raises:
+        InputError: a file is missing, damaged, or holds objects instead of numbers.
+    """
+    folder = Path(settings.path)
+    return _read(folder / "calibration", feeds, False), _read(folder / "evaluation", feeds, True)
+
+
+def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
+    """The samples of `PLACE.npz`, or of the folder `PLACE/`."""
+    path = place.with_suffix(".npz")
+    if place.is_dir():
+        if path.exists():
+            raise InputError(f"{place}: there are both this folder and {path.name}; remove one of them")
+        path, arrays = place, _map(place)
+    else:
+        arrays = _load(path)
+    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
+    label = arrays.pop(LABEL, None) if LABEL not in feeds else None
+    ragged = {
+        name: _shaped(path, name, array, shapes[name]) if name in shapes else _rows(array)
+        for name, array in arrays.items()
+    }
+    if label is None or not labelled:
+        return Samples(ragged)
+    if label.dtype.kind not in "iub":
+        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; class numbers are whole numbers")
+    each = max(int(np.prod(label.shape[1:])), 1)
+    return Samples(ragged, _rows(label.reshape(len(label), each).astype(np.int64)))
+
+
+def _map(folder: Path) -> dict[str, Array]:
+    """The arrays of a folder, by the names of their files; none of it is in memory."""
+    arrays: dict[str, Array] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # NumPy's header parser raises a dozen kinds on damaged files
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"{path}: not a NumPy .npy file of plain numbers: {reason}; save it with numpy.save(path, array)"
+            ) from None
+        if mapped.size and not mapped.flags.c_contiguous:
+            raise InputError(
+                f"{path}: in Fortran's order; save it with numpy.save(path, numpy.ascontiguousarray(array))"
+            )
+        arrays[path.name.removesuffix(".npy")] = mapped
+    if not arrays:
+        raise InputError(f"{folder}: no .npy files in it; the reader `arrays` wants one for each input, FEED.npy")
+    return arrays
+
+
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        # What cannot be held must not be unpacked: a small file can promise any size.
+        if size > memory_bytes() * LARGEST_MEMORY_SHARE:
+            raise InputError(f"{path}: unpacks to {size / 1e9:.1f} GB, too much for this machine; give fewer samples")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file, and no folder {path.stem}/ with .npy files; the reader `arrays` needs one of them"
+        ) from None
+    except InputError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{path}: not a NumPy .npz file of plain numbers: {reason}; save it with numpy.savez(path, FEED=array)"
+        ) from None
+
+
+def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
+    """Samples of different shapes, from their values one after another and a table of their shapes."""
+    key = f"{path}: `{name}{SHAPES}`"
+    if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
+        raise InputError(
+            f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; it must hold whole numbers, one row a sample with "
+            "the length of each axis"
+        )
+    if shapes.size and int(shapes.min()) < 1:
+        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least one value along each axis")
+    wanted = sum(math.prod(row) for row in shapes.tolist())
+    if wanted != values.size:
+        raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")
+    return Ragged(_flat(values), shapes.astype(np.int64))
+
+
+def _rows(array: Array) -> Ragged:
+    shapes = np.tile(np.array(array.shape[1:], dtype=np.int64), (len(array), 1))
+    return Ragged(_flat(array), shapes)
+
+
+def _flat(array: Array) -> Array:
+    # What is mapped must stay so: NumPy's function would forget that it is.
+    return array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)

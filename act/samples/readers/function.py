@@ -1,0 +1,108 @@
+"""A function of the user's that returns a loader, named `package.module:function`.
+
+The module is imported from the project's folder or from an installed package, and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from act.errors import InputError
+from act.samples.dataset import FeedSpec, Samples
+from act.samples.loaders import Loader, deal_out, take
+from act.settings import Function
+
+
+def read(settings: Function, feeds: Sequence[FeedSpec], scratch: Path) -> tuple[Samples, Samples]:
+    """The calibration and the evaluation samples.
+
+    Args:
+        feeds: the model's inputs.
+        scratch: folder that the samples are kept in, in files without a name.
+
+    Raises:
+        InputError: there is no such function, it fails, or returns something else than a loader for these inputs.
+    """
+    counts = (settings.calibration, settings.evaluation)
+    with _dynamic_mode(), _told_about(settings.function):
+        loader = _call("function", settings.function, settings)
+        if settings.evaluation_function is None:
+            return deal_out(loader, feeds, counts, scratch, settings.function)
+        calibration = take(loader, feeds, counts[0], scratch, settings.function)
+    with _dynamic_mode(), _told_about(settings.evaluation_function):
+        loader = _call("evaluation_function", settings.evaluation_function, settings)
+        return Samples(calibration.feeds), take(loader, feeds, counts[1], scratch, settings.evaluation_function)
+
+
+def _call(key: str, name: str, settings: Function) -> Loader:
+    module_name, _, function_name = name.partition(":")
+    _refuse_strangers(key, module_name)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(f"`data.{key}` is {name!r}, but there is no module `{error.name}`; correct the name") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise InputError(f"`data.{key}` is {name!r}, but {module.__file__} has no function `{function_name}`")
+    loader: Loader = function(**settings.settings)
+    return loader
+
+
+def _refuse_strangers(key: str, module_name: str) -> None:
+    """Refuse a module that is neither the user's nor installed, before any of it runs."""
+    top = module_name.partition(".")[0]
+    project = Path.cwd().resolve()
+    if str(project) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
+        sys.path.insert(0, str(project))
+    allowed = [project, *(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))]
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        raise InputError(
+            f"`data.{key}` names the module `{module_name}`, but there is no `{top}` in {project} and none is installed"
+        )
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
+    if not places or not all(any(Path(p).resolve().is_relative_to(root) for root in allowed) for p in places):
+        where = f"in {places[0]}" if places else "a part of Python"
+        raise InputError(
+            f"`data.{key}` names the module `{module_name}`, which is {where}; only modules of the project's folder "
+            f"{project} and of installed packages are used"
+        )
+
+
+@contextmanager
+def _dynamic_mode() -> Iterator[None]:
+    """Paddle as the user's code finds it where nobody has set anything: tensors and data sets want it so."""
+    from act.program.paddle_setup import paddle
+
+    paddle.disable_static()
+    try:
+        yield
+    finally:
+        paddle.enable_static()
+
+
+@contextmanager
+def _told_about(name: str) -> Iterator[None]:
+    """Turn what the user's code raises into one line, with the call stack before it: only that shows where."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise  # the disk of our own files is full
+        traceback.print_exc()
+        raise InputError(f"{name}: failed: {error}; mend it, or its settings") from None
+    except Exception as error:
+        traceback.print_exc()
+        said = " ".join(str(error).split())
+        raise InputError(f"{name}: failed with {type(error).__name__}: {said}; mend it, or `data.settings`") from None

@@ -1,0 +1,212 @@
+"""Pictures in a folder, in ImageNet's layout, prepared as classifiers are evaluated: resized, cut, normalised.
+
+A list has a line `relative/path CLASS` for each picture; the class may be missing. Without a list all pictures of the
+folder are taken, sorted by path. Pictures are opened one by one and kept on the disk, so that their number takes no
+memory; one that would take too much by itself is refused before it is unpacked.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from act.errors import InputError
+from act.samples.dataset import Array, FeedSpec, Gathering, Ragged, Samples
+from act.settings import ImageFolder
+
+LARGEST_PIXELS = 100_000_000
+LONGEST_LIST = 64_000_000  # bytes
+# Those that Pillow reads by itself; others start programs, or hold more than a picture.
+_FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".ppm": "PPM",
+}
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A picture, its class number where the list gives one, and where it is named, for messages."""
+
+    path: Path
+    label: int | None
+    where: str
+
+
+def read(settings: ImageFolder, feed: FeedSpec, scratch: Path) -> tuple[Samples, Samples]:
+    """The calibration samples (no labels) and the evaluation samples (labelled where the list has classes).
+
+    Args:
+        feed: the model's input, float32 [-1, channels, height, width].
+        scratch: folder that the pictures are kept in, in files without a name.
+
+    Raises:
+        InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large,
+            or outside the folder.
+    """
+    channels, size = _shape(settings, feed)
+    calibration = _entries(settings.path, settings.calibration_list)
+    if settings.evaluation_list in (None, settings.calibration_list):
+        if len(calibration) < 2:
+            raise InputError(
+                f"{settings.path}: {len(calibration)} pictures; it takes two, to calibrate on one and judge by another"
+            )
+        calibration, evaluation = calibration[0::2], calibration[1::2]
+    else:
+        evaluation = _entries(settings.path, settings.evaluation_list)
+    first, second = _thinned(calibration, settings.calibration), _thinned(evaluation, settings.evaluation)
+    unlabelled = [entry for entry in second if entry.label is None]
+    if unlabelled and len(unlabelled) != len(second):
+        raise InputError(f"{unlabelled[0].where}: has no class number, though others have one; give all or none")
+    labels = None if unlabelled else Ragged.of([np.array([entry.label], dtype=np.int64) for entry in second])
+    return (
+        Samples({feed.name: _read_all(first, settings, channels, size, scratch)}),
+        Samples({feed.name: _read_all(second, settings, channels, size, scratch)}, labels),
+    )
+
+
+def _shape(settings: ImageFolder, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
+    """How many channels the model wants, and the height and width of its pictures."""
+    if len(feed.shape) != 4 or feed.dtype != "float32" or feed.shape[1] not in (1, 3):
+        raise InputError(
+            f"reader `image_folder` feeds float32 [N, 3 or 1, height, width], but the model's input `{feed.name}` is "
+            f"{feed.dtype} {list(feed.shape)}; use `arrays` or `function`"
+        )
+    channels, height, width = feed.shape[1:]
+    if settings.size is None and -1 in (height, width):
+        raise InputError(
+            f"the model's input `{feed.name}` takes pictures of any size; set `data.size: [height, width]` for the "
+            "reader `image_folder`"
+        )
+    size = (settings.size[0], settings.size[1]) if settings.size else (height, width)
+    if settings.resize is not None and max(size) > settings.resize:
+        raise InputError(
+            f"{size[0]} x {size[1]} pixels cannot be cut from a picture of which the shorter side is `data.resize` "
+            f"{settings.resize}: raise it, or set it to null to stretch the pictures"
+        )
+    if len(settings.mean) not in (1, channels):
+        raise InputError(
+            f"`data.mean` and `data.std` have {len(settings.mean)} values, but the model's input `{feed.name}` has "
+            f"{channels} channel: give one value each"
+        )
+    return channels, size
+
+
+def _entries(folder: str, list_file: str | None) -> list[_Entry]:
+    """What the list names, in its order; all pictures of the folder when there is no list."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{folder}: no such folder; the reader `image_folder` needs it")
+    if list_file is None:
+        found = sorted(path for path in root.rglob("*") if path.suffix.lower() in _FORMATS and path.is_file())
+        if not found:
+            raise InputError(f"{folder}: no pictures in it; looked for {', '.join(_FORMATS)}")
+        return [_Entry(_inside(root, path, str(path)), None, str(path)) for path in found]
+    path = _inside(root, root / list_file, f"`data` names the list {list_file!r}, which")
+    try:
+        if path.stat().st_size > LONGEST_LIST:
+            raise InputError(f"{path}: {path.stat().st_size / 1e6:.0f} MB are no list of pictures; name a text file")
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list: {error}; name a text file inside {folder}") from None
+    entries = [_entry(root, line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not entries:
+        raise InputError(f"{path}: names no pictures; write a line `relative/path.jpg CLASS` for each")
+    return entries
+
+
+def _entry(root: Path, line: str, where: str) -> _Entry:
+    name, _, last = line.strip().rpartition(" ") if " " in line.strip() else line.strip().rpartition("\t")
+    if not name or not last.lstrip("+-").isdecimal():
+        name, last = line.strip(), ""
+    if last and not 0 <= int(last[:20]) < 2**31:
+        raise InputError(f"{where}: the class is {last[:20]}; classes are counted from 0")
+    return _Entry(_inside(root, root / name.strip(), f"{where}: {name.strip()!r}"), int(last) if last else None, where)
+
+
+def _inside(root: Path, path: Path, what: str) -> Path:
+    """The path, unless it leads out of the folder: a list from elsewhere must not reach other files."""
+    try:
+        if path.resolve().is_relative_to(root.resolve()):
+            return path
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, links in a circle
+        raise InputError(f"{what} is no path: {error}; name a picture inside {root}") from None
+    raise InputError(f"{what} leads out of {root}; name what lies inside it")
+
+
+def _thinned(entries: Sequence[_Entry], count: int) -> list[_Entry]:
+    """At most so many, evenly from the whole list, which may be sorted by class."""
+    if len(entries) <= count:
+        return list(entries)
+    return [entries[position * len(entries) // count] for position in range(count)]
+
+
+def _read_all(
+    entries: Sequence[_Entry], settings: ImageFolder, channels: int, size: tuple[int, int], scratch: Path
+) -> Ragged:
+    pictures = Gathering(scratch)
+    for entry in tqdm(entries, desc="reading pictures", unit="picture", leave=False, delay=2):
+        pictures.add(_prepared(_open(entry, channels), settings, size))
+    return pictures.ragged()
+
+
+def _open(entry: _Entry, channels: int) -> Image.Image:
+    where = entry.where if entry.where == str(entry.path) else f"{entry.where}: {entry.path}"
+    kind = _FORMATS.get(entry.path.suffix.lower())
+    if kind is None:
+        raise InputError(f"{where}: not a kind of picture that is read here ({', '.join(_FORMATS)}); convert it")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we refuse more than it warns of
+            # Files are not always what their name says: ImageNet has a PNG called JPEG.
+            with Image.open(entry.path, formats=sorted(set(_FORMATS.values()))) as image:
+                if image.width * image.height > LARGEST_PIXELS:
+                    raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                return image.convert("RGB" if channels == 3 else "L")
+    except FileNotFoundError:
+        raise InputError(f"{where}: no such file; correct the list or copy the picture there") from None
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{where}: too large, {error}; at most {LARGEST_PIXELS} pixels are read: shrink it or leave it out"
+        ) from None
+    except Exception as error:  # Pillow and its codecs raise a dozen kinds on damaged files
+        raise InputError(
+            f"{where}: not a picture, or damaged: {' '.join(str(error).split())}; mend it or leave it out"
+        ) from None
+
+
+def _prepared(image: Image.Image, settings: ImageFolder, size: tuple[int, int]) -> Array:
+    """An input of the model, float32 [channels, height, width]."""
+    height, width = size
+    if settings.resize is None:
+        image = image.resize((width, height), _FILTERS[settings.interpolation])
+    else:
+        factor = settings.resize / min(image.size)
+        longer = [max(round(length * factor), settings.resize) for length in image.size]
+        # Only what is kept is computed: a strip a pixel high and a million long would fill the memory.
+        left, top = ((whole - part) // 2 for whole, part in zip(longer, (width, height)))
+        across, down = image.width / longer[0], image.height / longer[1]
+        right, bottom = min((left + width) * across, image.width), min((top + height) * down, image.height)
+        box = (left * across, top * down, right, bottom)
+        image = image.resize((width, height), _FILTERS[settings.interpolation], box=box)
+    pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
+    if settings.order == "BGR":
+        pixels = pixels[:, :, ::-1]
+    mean, std = np.array(settings.mean, dtype=np.float32), np.array(settings.std, dtype=np.float32)
+    normalised = (pixels * np.float32(settings.scale) - mean) / std
+    return np.ascontiguousarray(normalised.transpose(2, 0, 1), dtype=np.float32)

@@ -1,0 +1,276 @@
+"""Lines of text, and pages of them, drawn with real fonts and degraded like photographs, as PP-OCR's models want them.
+
+Each sample has a random stream of its own, made from the seed, its role and its number, so that it does not depend on
+how many others are drawn. A text belongs to the calibration or to the evaluation samples by its checksum, so the two
+never share one. Preprocessing follows PP-OCR: (pixel / 255 - 0.5) / 0.5, blue first; of a line the height is fixed, the
+ratio kept, and there are zeros to the right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from tqdm import tqdm
+
+from act.errors import InputError
+from act.formats.source import resolve
+from act.metrics.quality import PADDING
+from act.samples.dataset import Array, Gathering, Ragged, Samples
+from act.settings import TextLines
+
+Role = Literal["calibration", "evaluation"]
+Picture = npt.NDArray[np.float32]
+Colour = tuple[int, int, int]
+
+_ROLES: tuple[Role, ...] = ("calibration", "evaluation")
+_FONT_FOLDER = "matplotlib/mpl-data/fonts/ttf"
+_FONT_NAMES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
+_CASES = (str.lower, str.capitalize, str.upper)
+_CALIBRATION_SHARE = 5  # one text in five
+_MOST_WORDS = 3
+_MOST_TRIES = 1000
+_LINE_SIZES, _PAGE_SIZES = (20, 33), (12, 41)  # of fonts: the smallest, and one more than the largest
+_FEWEST_PAGE_LINES, _MOST_PAGE_LINES = 3, 10
+_ON_OWN_PAPER = 0.7  # share of a page's lines; the others are labels with colours of their own
+_MARGIN = 4  # pixels between the lines of a page
+_MOST_MISSES = 30  # random places that were taken, or texts too wide, before a page counts as full
+
+
+def read(settings: TextLines, feed: str, class_count: int, scratch: Path) -> tuple[Samples, Samples]:
+    """Draw the calibration samples (no labels) and the evaluation samples (labels) for the input named `feed`.
+
+    Args:
+        class_count: how many classes the model tells apart; -1 when it does not say.
+        scratch: folder that the pictures are kept in, in files without a name.
+
+    Feeds are float32 [3, height, width] in [-1, 1]. Labels of `recognition` are int64 class numbers filled up with
+    `PADDING`; labels of `direction` are int64 [1]: 1 when the line is upside down; `detection` has none.
+
+    Raises:
+        InputError: the list of words or the alphabet is missing or unusable, or belongs to another model.
+    """
+    words = _read_words(Path(settings.path))
+    classes = _read_alphabet(settings) if settings.task == "recognition" else {}
+    if classes:
+        if class_count not in (-1, len(classes) + 1):
+            raise InputError(
+                f"{settings.alphabet}: {len(classes)} characters with the space and one blank make {len(classes) + 1} "
+                f"classes, but the model has {class_count}; name the alphabet that the model was trained with"
+            )
+        words = [word for word in words if all(case(c) in classes for c in word for case in _CASES)]
+        if not words:
+            raise InputError(f"{settings.path}: no word of it can be written with the alphabet {settings.alphabet}")
+    painter = _Painter(settings, words)
+    calibration, _ = _draw(painter, settings, "calibration", settings.calibration, scratch)
+    evaluation, lines = _draw(painter, settings, "evaluation", settings.evaluation, scratch)
+    labels = None if settings.task == "detection" else Ragged.of(_labels(settings, classes, lines))
+    return Samples({feed: calibration}), Samples({feed: evaluation}, labels)
+
+
+def _draw(
+    painter: _Painter, settings: TextLines, role: Role, count: int, scratch: Path
+) -> tuple[Ragged, list[tuple[str, bool]]]:
+    """The pictures, and for each its text and whether it is upside down."""
+    pictures, lines = Gathering(scratch), []
+    for number in tqdm(range(count), desc=f"drawing {role}", unit="picture", leave=False, delay=2):
+        turned = settings.task == "direction" and number % 2 == 1
+        if settings.task == "detection":
+            picture, text = painter.page(role, number)
+        else:
+            picture, text = painter.line(role, number, turned)
+        pictures.add(picture)
+        lines.append((text, turned))
+    return pictures.ragged(), lines
+
+
+def _labels(settings: TextLines, classes: dict[str, int], lines: Sequence[tuple[str, bool]]) -> list[Array]:
+    if settings.task == "direction":
+        return [np.array([turned], dtype=np.int64) for _, turned in lines]
+    longest = max(len(text) for text, _ in lines)
+    return [
+        np.array([classes[c] for c in text] + [PADDING] * (longest - len(text)), dtype=np.int64) for text, _ in lines
+    ]
+
+
+class _Painter:
+    """Draws lines and pages.
+
+    Args:
+        settings: size and seed.
+        words: what the lines are made of.
+    """
+
+    def __init__(self, settings: TextLines, words: Sequence[str]) -> None:
+        self._settings = settings
+        self._words = words
+        self._fonts = _find_fonts()
+
+    def line(self, role: Role, number: int, turned: bool) -> tuple[Picture, str]:
+        """One picture, float32 [3, height, width], and its text; `turned`: by 180 degrees."""
+        rng = self._stream(role, number)
+        height, width = self._settings.height, self._settings.width
+        for text, font in self._texts(role, rng, _LINE_SIZES):
+            image = _degrade(_write(text, font, _colours(rng), rng), rng)
+            fitted = int(np.ceil(image.width * height / image.height))
+            if fitted <= width:
+                break
+        else:
+            raise self._do_not_fit()
+        if turned:
+            image = image.transpose(Image.Transpose.ROTATE_180)
+        picture = np.zeros((3, height, width), dtype=np.float32)
+        picture[:, :, :fitted] = _as_input(image.resize((fitted, height), Image.Resampling.BILINEAR))
+        return picture, text
+
+    def page(self, role: Role, number: int) -> tuple[Picture, str]:
+        """One picture with several lines of text, float32 [3, height, width], and what stands there, a line each.
+
+        The lines do not touch. Most stand on the page's own paper, some on a label.
+        """
+        rng = self._stream(role, number)
+        own = _colours(rng)
+        image = Image.new("RGB", (self._settings.width, self._settings.height), own[0])
+        wanted = int(rng.integers(_FEWEST_PAGE_LINES, _MOST_PAGE_LINES + 1))
+        taken = np.zeros(image.size[::-1], dtype=bool)
+        written: list[str] = []
+        misses = 0
+        for text, font in self._texts(role, rng, _PAGE_SIZES):
+            line = _write(text, font, own if rng.random() < _ON_OWN_PAPER else _colours(rng), rng)
+            place = _free_place(taken, line.size, rng)
+            if place is not None:
+                image.paste(line, place)
+                written.append(text)
+            misses += place is None
+            if len(written) == wanted or misses == _MOST_MISSES:
+                break
+        if not written:
+            raise self._do_not_fit()
+        return _as_input(_degrade(image, rng)), "\n".join(written)
+
+    def _stream(self, role: Role, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._settings.seed, _ROLES.index(role), number])
+
+    def _texts(
+        self, role: Role, rng: np.random.Generator, sizes: tuple[int, int]
+    ) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+        """Texts of this role, each with a font, as many as may be tried."""
+        for _ in range(_MOST_TRIES):
+            text = self._text(rng)
+            path, size = self._fonts[rng.integers(len(self._fonts))], int(rng.integers(*sizes))
+            if _role_of(text) == role:
+                yield text, _load_font(path, size)
+
+    def _text(self, rng: np.random.Generator) -> str:
+        case = _CASES[rng.integers(len(_CASES))]
+        count = int(rng.integers(1, _MOST_WORDS + 1))
+        return " ".join(case(self._words[rng.integers(len(self._words))]) for _ in range(count))
+
+    def _do_not_fit(self) -> InputError:
+        height, width = self._settings.height, self._settings.width
+        cure = "raise both" if self._settings.task == "detection" else "raise `width` or lower `height`"
+        return InputError(
+            f"{self._settings.path}: its words do not fit into {width} x {height} pixels; {cure}, or use shorter and "
+            "more words"
+        )
+
+
+def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
+    """Of the paper and of the ink, one light and one dark."""
+    paper = rng.integers(140, 256, size=3)
+    ink = rng.integers(0, 110, size=3)
+    if rng.random() < 0.3:
+        paper, ink = ink, paper
+    return _colour(paper), _colour(ink)
+
+
+def _colour(values: Array) -> Colour:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue
+
+
+def _write(
+    text: str, font: ImageFont.FreeTypeFont, colours: tuple[Colour, Colour], rng: np.random.Generator
+) -> Image.Image:
+    """A piece of paper with a line on it, not quite level."""
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
+    paper, ink = colours
+    image = Image.new("RGB", (right - left + 6, bottom - top + 8), paper)
+    ImageDraw.Draw(image).text((3 - left, 4 - top), text, font=font, fill=ink)
+    return image.rotate(float(rng.uniform(-2.5, 2.5)), resample=Image.Resampling.BICUBIC, fillcolor=paper)
+
+
+def _free_place(
+    taken: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int] | None:
+    """A random place, (left, top), of a line of a size, (width, height), which is then taken; None if it is not free.
+
+    Args:
+        taken: bool [height, width] of the page; changed.
+    """
+    width, height = size
+    if height > taken.shape[0] or width > taken.shape[1]:
+        return None
+    left, top = int(rng.integers(taken.shape[1] - width + 1)), int(rng.integers(taken.shape[0] - height + 1))
+    if taken[max(top - _MARGIN, 0) : top + height + _MARGIN, max(left - _MARGIN, 0) : left + width + _MARGIN].any():
+        return None
+    taken[top : top + height, left : left + width] = True
+    return left, top
+
+
+def _as_input(image: Image.Image) -> Picture:
+    pixels = np.asarray(image, dtype=np.float32)
+    values: Picture = (pixels[:, :, ::-1].transpose(2, 0, 1) / 255 - 0.5) / 0.5
+    return values
+
+
+def _degrade(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    blurred = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.7))))
+    noisy = np.asarray(blurred, dtype=np.float32) + rng.normal(0, rng.uniform(5, 30), (image.height, image.width, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def _role_of(text: str) -> Role:
+    checksum = hashlib.sha256(text.encode()).digest()[0]
+    return "calibration" if checksum % _CALIBRATION_SHARE == 0 else "evaluation"
+
+
+@cache
+def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(path), size=size)
+
+
+def _find_fonts() -> list[Path]:
+    folder = Path(str(distribution("matplotlib").locate_file(_FONT_FOLDER)))
+    return sorted(path for path in folder.glob("*.ttf") if path.stem.split("-")[0] in _FONT_NAMES)
+
+
+def _read_words(path: Path) -> list[str]:
+    words = list(dict.fromkeys(_read_text(path).split()))
+    if not words:
+        raise InputError(f"{path}: holds no words; put one word on each line")
+    return words
+
+
+def _read_alphabet(settings: TextLines) -> dict[str, int]:
+    """Class number of each character: the blank is 0, then the lines of the file, then the space."""
+    assert settings.alphabet is not None
+    characters = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")
+    characters = [character.strip("\r") for character in characters if character.strip("\r")]
+    return {character: number for number, character in enumerate([*characters, " "], start=1)}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None

@@ -1,0 +1,150 @@
+"""Measuring one trial: a plain function of plain data, which gives the same result wherever it runs.
+
+The model travels with the job; the samples, of which there may be gigabytes, are read from the folder that `prepare`
+left, so that a worker on another machine needs it at the same path. Nothing here imports Paddle, which would cost each
+worker seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.errors import InputError
+from act.metrics.quality import Quality
+from act.samples.dataset import Samples
+from act.settings import EngineName, Metric
+
+# A trial is given up after its first samples when it is all but certain to lose this share of fp32's quality.
+HOPELESS_SHARE = 0.1
+FIRST_SHARE = 0.25
+FEWEST_FIRST_SAMPLES = 64
+_CERTAINTY = 2.58  # standard errors: 99 %
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """All that measuring a trial takes.
+
+    Attributes:
+        engine: where the model runs.
+        files: the model, contents by file name.
+        entry: which of the files the engine loads; `.` for the folder that holds them.
+        precision: how the engine runs it.
+        threads: threads of the engine.
+        samples: folder of the evaluation samples, an absolute path.
+        metric: what is measured.
+        reference: folder of the fp32 outputs, for the metric `similarity`; an absolute path.
+        fp32: the fp32 model's quality on all samples.
+        batch: samples at a time.
+        time_limit_seconds: after which the engine counts as hung.
+    """
+
+    engine: EngineName
+    files: Mapping[str, bytes]
+    entry: str
+    precision: RuntimePrecision
+    threads: int
+    samples: Path
+    metric: Metric
+    reference: Path | None
+    fp32: Quality
+    batch: int
+    time_limit_seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial gave.
+
+    Attributes:
+        quality: on the samples that were run; of a trial that was given up, an estimate for all of them; minus
+            infinity where the engine failed.
+        beside: further figures on the same samples.
+        samples: how many were run.
+        failure: why there is no quality, or None.
+        seconds: making and measuring.
+    """
+
+    quality: float
+    beside: Mapping[str, float]
+    samples: int
+    failure: str | None
+    seconds: float
+
+
+def measure(job: TrialJob) -> Result:
+    """Run a trial's model on the samples.
+
+    Raises:
+        InputError: the samples are not on this machine, or are others. That is no fault of the trial's, and so no
+            result.
+    """
+    started = time.perf_counter()
+    _check_folder(job.samples, len(job.fp32.scores))
+    if job.reference is not None:
+        _check_folder(job.reference, len(job.fp32.scores))
+    with tempfile.TemporaryDirectory() as name:
+        for file, content in job.files.items():
+            (Path(name) / file).write_bytes(content)
+        path = Path(name) / job.entry
+        try:
+            with EngineProcess(job.engine, path, job.precision, job.threads, job.time_limit_seconds) as process:
+                process.load()
+                result = judge(
+                    lambda count: process.quality(job.samples, job.metric, job.reference, count, job.batch), job.fp32
+                )
+        except EngineFailure as failure:
+            result = Result(-math.inf, {}, 0, str(failure), 0)
+    return Result(**{**vars(result), "seconds": time.perf_counter() - started})
+
+
+def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
+    """The result of a trial, from the first samples where they leave no hope and from all where they do.
+
+    Args:
+        quality_on: gives the quality on the first so many samples, or on all (None).
+        fp32: the fp32 model's quality on all samples.
+    """
+    total = len(fp32.scores)
+    first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
+    if 2 * first <= total:
+        quality = quality_on(first)
+        losses = np.array(fp32.scores[:first]) - np.array(quality.scores)
+        if is_hopeless(losses, fp32.value):
+            return Result(fp32.value - float(losses.mean()), quality.beside, first, None, 0)
+    quality = quality_on(None)
+    return Result(quality.value, quality.beside, total, None, 0)
+
+
+def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
+    """Whether these losses of single samples make it all but certain that too much is lost over all.
+
+    Args:
+        losses: of the first samples, float64 [samples], in units of the metric.
+        reference: quality of the fp32 model.
+    """
+    error = float(losses.std(ddof=1)) / len(losses) ** 0.5
+    return float(losses.mean()) - _CERTAINTY * error > HOPELESS_SHARE * reference
+
+
+def _check_folder(folder: Path, count: int) -> None:
+    here = socket.gethostname()
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder on {here}; every machine that runs trials needs the checkout with its artefacts "
+            "at the same path, as on a shared file system"
+        )
+    found = len(Samples.load(folder))
+    if found != count:
+        raise InputError(f"{folder}: holds {found} samples on {here} and {count} where the search runs; share one copy")

@@ -1,0 +1,207 @@
+"""Chooses which quantization settings to try next, at random or guided by random forests.
+
+The forest is the surrogate of SMAC (Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General
+Algorithm Configuration, 2011) with expected improvement, without its random suggestions in between, of which 30 trials
+have none to spare; quality and cost are made one by random augmented Chebyshev weights as in ParEGO (Knowles 2006), and
+trials side by side by the constant liar (Ginsbourger et al. 2010). `benchmarks.sampler` compares it with chance.
+Suggestions depend on the seed and the history alone, so that a search that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm, rankdata  # type: ignore[import-untyped]
+from sklearn.ensemble import RandomForestRegressor
+
+from act.search.pareto import front
+from act.search.space import ACT_KEYS, Setting, Space
+
+Floats = NDArray[np.float64]
+
+TREES = 30
+CANDIDATES = 500  # random ones among which the acquisition is maximised
+NEIGHBOURS = 20  # of each of the best settings so far
+MOST_CENTRES = 8
+QUALITY_FIRST = (9, 1)  # of the beta distribution of quality's weight, whose mean is 0.9
+FEWEST = 4  # observations below which a forest says nothing
+AUGMENTATION = 0.05  # Knowles's rho
+DRAWS = 200  # in vain before the whole space is listed instead
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One trial's result.
+
+    Attributes:
+        setting: what was tried.
+        quality: higher is better; minus infinity for a trial that failed.
+        cost: lower is better; any unit.
+
+    Raises:
+        ValueError: the quality or the cost is not a number.
+    """
+
+    setting: Setting
+    quality: float
+    cost: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.quality) or math.isnan(self.cost):
+            raise ValueError("a quality or cost is not a number")
+
+
+class Sampler(ABC):
+    """Suggests settings of a space.
+
+    Args:
+        space: the settings to choose from.
+        seed: 0 or more; with the history it decides every suggestion.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self.space = space
+        self.seed = seed
+
+    def suggest(self, history: Sequence[Observation], count: int) -> list[Setting]:
+        """Different settings that were never tried; fewer than `count`, down to none, where the space has no more.
+
+        Args:
+            history: all results so far, in the order of the trials. Settings outside of the space are not learned from.
+            count: how many to suggest, for trials side by side.
+        """
+        grown = list(history)
+        while len(grown) < len(history) + count:
+            # Not one generator for the sampler's life: a search that is resumed could not find its place in it.
+            rng = np.random.default_rng([self.seed, len(grown)])
+            setting = self._next(grown, rng)
+            if setting is None:
+                break
+            grown.append(_lie(setting, history))
+        return [observation.setting for observation in grown[len(history) :]]
+
+    @abstractmethod
+    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+        """One new setting, or None where all were tried."""
+
+
+class RandomSampler(Sampler):
+    """Suggests at random, every parameter uniform over its choices."""
+
+    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+        return _draw(self.space, {observation.setting for observation in history}, rng)
+
+
+class ForestSampler(Sampler):
+    """Suggests the space's first settings, then those of which random forests expect the most improvement."""
+
+    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+        tried = {observation.setting for observation in history}
+        for setting in self.space.first():
+            if setting not in tried:
+                return setting
+        known = [observation for observation in history if observation.setting in self.space]
+        if len(known) < FEWEST:
+            return _draw(self.space, tried, rng)
+        candidates = self._candidates(known, tried, rng)
+        if not candidates:
+            return _draw(self.space, tried, rng)
+        return candidates[int(np.argmax(self._improvement(known, candidates, rng)))]
+
+    def _candidates(self, known: Sequence[Observation], tried: Set[Setting], rng: np.random.Generator) -> list[Setting]:
+        """Settings not yet tried, in random order, so that the first of equals is a random one."""
+        if self.space.size <= CANDIDATES + len(tried):
+            found = list(self.space)
+        else:
+            found = [self.space.sample(rng) for _ in range(CANDIDATES)]
+            # The front begins with the best quality.
+            for index in front([(o.quality, o.cost) for o in known])[:MOST_CENTRES]:
+                found += self.space.neighbours(known[index].setting, rng, NEIGHBOURS)
+        left = [setting for setting in dict.fromkeys(found) if setting not in tried]
+        return [left[i] for i in rng.permutation(len(left))]
+
+    def _improvement(self, known: Sequence[Observation], candidates: list[Setting], rng: np.random.Generator) -> Floats:
+        """The expected improvement of each candidate under random weights of quality and cost."""
+        features = self.space.encode([observation.setting for observation in known])
+        losses = (_ranks([-o.quality for o in known]), _ranks([o.cost for o in known]))
+        asked = self.space.encode(candidates)
+        quality, cost = (_predict(features, loss, asked, int(rng.integers(2**31))) for loss in losses)
+        weight = rng.beta(*QUALITY_FIRST)
+        scores = _chebyshev(quality, cost, weight)
+        return _expected_improvement(scores.mean(0), scores.std(0), float(_chebyshev(*losses, weight).min()))
+
+
+def importance(space: Space, history: Sequence[Observation]) -> dict[str, float]:
+    """How much each parameter matters for quality: its share of the fall in variance in a random forest.
+
+    Args:
+        space: the settings that were searched.
+        history: the results; settings outside of the space do not count.
+
+    Returns:
+        ACT's name of each parameter -> its share. The shares' sum is 1; all are 0 where fewer than 4 results are
+        known or all have the same quality.
+    """
+    shares = dict.fromkeys(ACT_KEYS.values(), 0.0)
+    known = [observation for observation in history if observation.setting in space]
+    if len(known) < FEWEST or len({observation.quality for observation in known}) == 1:
+        return shares
+    features = space.encode([observation.setting for observation in known])
+    forest = _fit(features, _ranks([observation.quality for observation in known]), 0)
+    for key, share in zip(space.feature_owner, forest.feature_importances_):
+        shares[key] += float(share)
+    return shares
+
+
+def _draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Setting | None:
+    for _ in range(DRAWS):
+        setting = space.sample(rng)
+        if setting not in tried:
+            return setting
+    left = [setting for setting in space if setting not in tried]
+    return left[int(rng.integers(len(left)))] if left else None
+
+
+def _lie(setting: Setting, history: Sequence[Observation]) -> Observation:
+    """A trial that is still to be run, as if its result were an ordinary one."""
+    if not history:
+        return Observation(setting, 0.0, 0.0)
+    # A value that was observed, not the mean of the middle two: infinities have no mean.
+    middle = len(history) // 2
+    return Observation(setting, sorted(o.quality for o in history)[middle], sorted(o.cost for o in history)[middle])
+
+
+def _ranks(values: Sequence[float]) -> Floats:
+    """Ranks scaled to 0 .. 1; unlike the values they keep a few terrible trials from hiding all other differences."""
+    ranks = rankdata(values)
+    return (ranks - ranks.min()) / max(float(np.ptp(ranks)), 1.0)
+
+
+def _fit(features: Floats, target: Floats, seed: int) -> RandomForestRegressor:
+    # SMAC's share of features in each split.
+    forest = RandomForestRegressor(TREES, max_features=5 / 6, n_jobs=1, random_state=seed)
+    return forest.fit(features, target)
+
+
+def _predict(features: Floats, target: Floats, asked: Floats, seed: int) -> Floats:
+    """What each tree predicts: float64 [trees, n]."""
+    rows = asked.astype(np.float32)
+    trees = _fit(features, target, seed).estimators_
+    return np.stack([tree.predict(rows, check_input=False) for tree in trees])
+
+
+def _chebyshev(quality: Floats, cost: Floats, weight: float) -> Floats:
+    """ParEGO's augmented Chebyshev scalar of two losses in 0 .. 1."""
+    first, second = weight * quality, (1 - weight) * cost
+    return np.maximum(first, second) + AUGMENTATION * (first + second)
+
+
+def _expected_improvement(mean: Floats, spread: Floats, best: float) -> Floats:
+    """By how much a normally distributed loss falls below the best one on average."""
+    gain, spread = best - mean, np.maximum(spread, 1e-12)
+    return gain * norm.cdf(gain / spread) + spread * norm.pdf(gain / spread)

@@ -1,0 +1,113 @@
+"""From the settings of a trial to its quantization scheme, and what that scheme is expected to cost on the target.
+
+Ranges, weight thresholds and corrected biases are computed once and kept, so that a further trial costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from act.program.model import InferenceModel
+from act.quantization.bias_correction import corrected_biases
+from act.quantization.scheme import Layer, Range, Scheme
+from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds import rule
+from act.quantization.weights import weight_thresholds
+from act.search.space import Setting
+from act.settings import WeightQuantization
+
+# What a multiply-add costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,
+# and a zero point is paid for on top. Coarse (it ranks OpenVINO's latencies of the demo model), but the same every
+# time; the benchmark measures whatever this lets through.
+INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, "matmul_v2": 0.25, "mul": 0.25}
+ZERO_POINT_COST = 0.02
+
+
+class SchemeMaker:
+    """Makes schemes of one model.
+
+    Args:
+        model: the fp32 model.
+        layers: those that may be quantized, in program order.
+        statistics: for each number of batches, of every activation that the layers read.
+        multiply_adds: of each layer, by its name.
+    """
+
+    def __init__(
+        self,
+        model: InferenceModel,
+        layers: Sequence[Layer],
+        statistics: Mapping[int, Mapping[str, TensorStatistics]],
+        multiply_adds: Mapping[str, int],
+    ) -> None:
+        self._model = model
+        self._layers = layers
+        self._statistics = statistics
+        self._multiply_adds = multiply_adds
+        self._ranges: dict[tuple[object, ...], dict[str, Range]] = {}
+        self._weights: dict[tuple[str, WeightQuantization], npt.NDArray[np.float32]] = {}
+        # Layers in the order in which they are left in floating point, most sensitive first.
+        self.order: Sequence[str] = ()
+
+    def ranges(self, setting: Setting) -> dict[str, Range]:
+        """The range of every activation under the rule of a setting."""
+        key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
+        if key not in self._ranges:
+            apply = rule(setting.algorithm, setting.hist_percent)
+            found = self._statistics[setting.batch_num]
+            self._ranges[key] = {name: apply(tensor, setting.symmetric) for name, tensor in found.items()}
+        return self._ranges[key]
+
+    def chosen(self, setting: Setting) -> list[Layer]:
+        """The layers that a setting quantizes: those of its types but for the most sensitive ones among them."""
+        able = {layer.name for layer in self._layers if layer.op_type in setting.op_types}
+        left = [name for name in self.order if name in able][: setting.float_layers]
+        return [layer for layer in self._layers if layer.name in able and layer.name not in left]
+
+    def make(self, setting: Setting) -> Scheme:
+        """The scheme of a setting."""
+        return self.make_for(self.chosen(setting), setting)
+
+    def make_for(self, layers: Sequence[Layer], setting: Setting) -> Scheme:
+        """The scheme that quantizes these layers as a setting says."""
+        ranges = self.ranges(setting)
+        weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
+        biases = {}
+        if setting.bias_correct:
+            found = self._statistics[setting.batch_num]
+            means = {layer.activation: found[layer.activation].channel_means for layer in layers}
+            biases = corrected_biases(self._model, layers, weights, means)
+        return Scheme(
+            tuple(layer.name for layer in layers),
+            {layer.activation: ranges[layer.activation] for layer in layers},
+            weights,
+            biases,
+            further=ranges,
+            extremes=self._extremes(setting.batch_num),
+        )
+
+    def _extremes(self, batch_num: int) -> dict[str, Range]:
+        apply = rule("min_max", None)
+        return {name: apply(tensor, False) for name, tensor in self._statistics[batch_num].items()}
+
+    def cost(self, setting: Setting) -> float:
+        """What the model's multiply-adds cost under a setting, as a share of their cost in fp32."""
+        total = sum(self._multiply_adds.values())
+        if total == 0:
+            return 1.0
+        ranges = self.ranges(setting)
+        saved = sum(
+            self._multiply_adds.get(layer.name, 0)
+            * (1 - INT8_COST[layer.op_type] - (ZERO_POINT_COST if ranges[layer.activation].zero_point else 0))
+            for layer in self.chosen(setting)
+        )
+        return 1 - saved / total
+
+    def _thresholds(self, layer: Layer, kind: WeightQuantization) -> npt.NDArray[np.float32]:
+        key = (layer.weight, kind)
+        if key not in self._weights:
+            self._weights[key] = weight_thresholds(self._model.weight(layer.weight), layer.axis, kind)
+        return self._weights[key]

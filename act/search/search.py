@@ -1,0 +1,182 @@
+"""The search over quantization settings: trials that a sampler suggests, each measured on a real engine.
+
+Trials are suggested in rounds of `side_by_side`, whatever runs them, so that the same seed gives the same search
+everywhere; the trials of a round run at the same time where there is room (`act/search/runners.py`). Every trial
+is written to a journal as it ends. A search that was killed goes through the same rounds again and takes from the
+journal what it holds, so that it ends exactly as it would have ended at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from act.metrics.quality import Quality
+from act.quantization.scheme import Scheme
+from act.search.measure import Result, TrialJob
+from act.search.pareto import front
+from act.search.runners import Runner
+from act.search.sampler import Observation, Sampler
+from act.search.space import Setting
+from act.settings import PtqSearch
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and its result; `cost` is what the model is expected to cost, 1 being fp32."""
+
+    number: int
+    setting: Setting
+    cost: float
+    result: Result
+    whole: bool
+
+    def to_json(self, reference: float) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "id": self.number,
+            "settings": self.setting.to_json(),
+            "quality": None if self.result.failure else self.result.quality,
+            "beside": dict(self.result.beside),
+            "drop": None if self.result.failure else reference - self.result.quality,
+            "cost": self.cost,
+            "samples": self.result.samples,
+            "failure": self.result.failure,
+            "seconds": round(self.result.seconds, 3),
+        }
+
+
+class Journal:
+    """Results by setting, in a file that only grows; the last line may be cut off by a kill, and is then left out.
+
+    Args:
+        path: of the file, made when the first result is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._results: dict[str, Result] = {}
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+                self._results[entry["setting"]] = Result(**entry["result"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def get(self, setting: Setting) -> Result | None:
+        """The result of a setting that was tried before."""
+        return self._results.get(self._key(setting))
+
+    def add(self, setting: Setting, result: Result) -> None:
+        """Keep a result."""
+        self._results[self._key(setting)] = result
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"setting": self._key(setting), "result": vars(result)}) + "\n")
+
+    @staticmethod
+    def _key(setting: Setting) -> str:
+        return json.dumps(setting.to_json(), sort_keys=True)
+
+
+class Search:
+    """Runs trials and keeps them all.
+
+    Args:
+        sampler: suggests settings.
+        make: gives the scheme of a setting.
+        cost: what a setting is expected to cost.
+        job: the measurement of a scheme's model.
+        reference: the fp32 model's quality on all samples.
+        journal: results of an earlier, unfinished run of the same search.
+        runner: measures the trials of a round.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        make: Callable[[Setting], Scheme],
+        cost: Callable[[Setting], float],
+        job: Callable[[Scheme], TrialJob],
+        reference: Quality,
+        journal: Journal,
+        runner: Runner,
+    ) -> None:
+        self._sampler = sampler
+        self._make = make
+        self._cost = cost
+        self._job = job
+        self._reference = reference
+        self._journal = journal
+        self._runner = runner
+        self.trials: list[Trial] = []
+
+    def run(self, settings: PtqSearch, progress: Callable[[Trial], None]) -> None:
+        """Run trials until their number, the time or the space is used up.
+
+        Args:
+            settings: `max_quant_count`, `side_by_side` and `time_limit_minutes` count here.
+            progress: told of each trial as it ends; those of a round may end in any order.
+        """
+        deadline = time.monotonic() + 60 * settings.time_limit_minutes
+        while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
+            suggested = self._sampler.suggest(self.history(), settings.side_by_side)
+            suggested = suggested[: settings.max_quant_count - len(self.trials)]
+            if not suggested:
+                break
+            self.trials += self._round(suggested, progress)
+
+    def history(self) -> list[Observation]:
+        """What the sampler learns from."""
+        return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
+
+    def front(self) -> list[Trial]:
+        """The Pareto front of quality and cost among the trials measured on all samples, best quality first."""
+        whole = [trial for trial in self.trials if trial.whole]
+        return [whole[index] for index in front([(trial.result.quality, trial.cost) for trial in whole])]
+
+    def candidates(self) -> list[Trial]:
+        """The Pareto front, and the best symmetric trial where it has none, best quality first.
+
+        Paddle's int8 kernels and calibration tables know no zero point.
+        """
+        chosen = self.front()
+        symmetric = [trial for trial in self.trials if trial.whole and trial.setting.symmetric]
+        if symmetric and not any(trial.setting.symmetric for trial in chosen):
+            chosen.append(max(symmetric, key=lambda trial: trial.result.quality))
+        return sorted(chosen, key=lambda trial: -trial.result.quality)
+
+    def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], None]) -> list[Trial]:
+        """The trials of these settings, in order; each is in the journal before `progress` hears of it."""
+        trials: dict[int, Trial] = {}
+        unknown: list[int] = []
+        jobs: list[TrialJob] = []
+        made: list[float] = []
+        for place, setting in enumerate(settings):
+            if (known := self._journal.get(setting)) is not None:
+                trials[place] = self._trial(place, setting, known)
+                progress(trials[place])
+                continue
+            started = time.perf_counter()
+            jobs.append(self._job(self._make(setting)))
+            made.append(time.perf_counter() - started)
+            unknown.append(place)
+
+        def ended(index: int, result: Result) -> None:
+            place = unknown[index]
+            result = replace(result, seconds=result.seconds + made[index])
+            self._journal.add(settings[place], result)
+            trials[place] = self._trial(place, settings[place], result)
+            progress(trials[place])
+
+        self._runner.run(jobs, ended)
+        return [trials[place] for place in range(len(settings))]
+
+    def _trial(self, place: int, setting: Setting, result: Result) -> Trial:
+        whole = result.failure is None and result.samples == len(self._reference.scores)
+        return Trial(len(self.trials) + place, setting, self._cost(setting), result, whole)

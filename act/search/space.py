@@ -1,0 +1,278 @@
+"""The quantization settings that a search may try, as samplers see them: drawn, varied and turned into numbers.
+
+The parameters and their names are those of ACT's `QuantPost` in PaddleSlim. One is conditional in the sense of SMAC
+(Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General Algorithm Configuration, 2011):
+`hist_percent` exists only under the rule `hist`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from act.settings import ThresholdAlgorithm
+
+WeightQuantizeType = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
+
+# Field of `Setting` -> the parameter's name in ACT.
+ACT_KEYS = {
+    "algorithm": "ptq_algo",
+    "hist_percent": "hist_percent",
+    "batch_num": "batch_num",
+    "symmetric": "activation_symmetric",
+    "weight_quantize_type": "weight_quantize_type",
+    "bias_correct": "bias_correct",
+    "op_types": "quantizable_op_type",
+    "float_layers": "float_layers",
+}
+
+# Rules that choose thresholds alike, the best family first and in it the best rule: a share of the values,
+# the mean of the batches' maxima, the closest fit to the values, the whole range.
+FAMILIES: tuple[tuple[str, ...], ...] = (("hist",), ("avg",), ("mse", "emd", "KL"), ("min_max", "abs_max"))
+WEIGHTS_BY_MERIT: tuple[WeightQuantizeType, ...] = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
+GOOD_SHARE = 0.9999
+MOST_FIRST = 6
+
+Choice = TypeVar("Choice")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one trial tries.
+
+    Attributes:
+        algorithm: the rule for the activations' thresholds.
+        hist_percent: the share of values that `hist` covers, above 0 and at most 1; None for other rules.
+        batch_num: the number of calibration batches.
+        symmetric: whether the activations' zero point is 0.
+        weight_quantize_type: how the weights' scales are found.
+        bias_correct: whether the shift that rounding gives the weights' mean and spread is taken back.
+        op_types: the operator types that are quantized.
+        float_layers: how many of the most sensitive layers stay in floating point.
+
+    Raises:
+        ValueError: `hist_percent` is missing under `hist`, or given under another rule.
+    """
+
+    algorithm: ThresholdAlgorithm
+    hist_percent: float | None
+    batch_num: int
+    symmetric: bool
+    weight_quantize_type: WeightQuantizeType
+    bias_correct: bool
+    op_types: tuple[str, ...]
+    float_layers: int
+
+    def __post_init__(self) -> None:
+        if (self.algorithm == "hist") != (self.hist_percent is not None):
+            raise ValueError(f"hist_percent is {self.hist_percent} under the rule {self.algorithm}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The setting with ACT's keys."""
+        return {
+            key: list(self.op_types) if name == "op_types" else getattr(self, name) for name, key in ACT_KEYS.items()
+        }
+
+
+@dataclass(frozen=True)
+class Space:
+    """The choices of every parameter; iteration gives every setting once, always in the same order.
+
+    Attributes:
+        algorithms, hist_percents, batch_nums, symmetric, weight_quantize_types, bias_correct, op_types, float_layers:
+            the choices of the parameter of `Setting` with that name.
+
+    Raises:
+        ValueError: a parameter has no choice, the same choice twice, or one out of range.
+    """
+
+    algorithms: tuple[ThresholdAlgorithm, ...]
+    hist_percents: tuple[float, ...]
+    batch_nums: tuple[int, ...]
+    symmetric: tuple[bool, ...]
+    weight_quantize_types: tuple[WeightQuantizeType, ...]
+    bias_correct: tuple[bool, ...]
+    op_types: tuple[tuple[str, ...], ...]
+    float_layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            choices = getattr(self, field.name)
+            if not choices:
+                raise ValueError(f"`{field.name}` has no choice")
+            # Two orders of the same operator types would be one model tried twice.
+            if len({frozenset(c) if isinstance(c, tuple) else c for c in choices}) != len(choices):
+                raise ValueError(f"`{field.name}` has the same choice twice: {choices}")
+        if not all(self.op_types):
+            raise ValueError("`op_types` has a choice without any operator type")
+        if not all(0 < share <= 1 for share in self.hist_percents):
+            raise ValueError(f"`hist_percents` must lie above 0 and at most at 1: {self.hist_percents}")
+        if min(self.batch_nums) < 1 or min(self.float_layers) < 0:
+            raise ValueError("`batch_nums` must be at least 1 and `float_layers` at least 0")
+
+    @property
+    def size(self) -> int:
+        """The number of different settings."""
+        rules = sum(len(self._shares(algorithm)) for algorithm in self.algorithms)
+        return rules * math.prod(map(len, self._independent()))
+
+    def __iter__(self) -> Iterator[Setting]:
+        for algorithm in self.algorithms:
+            for share, *others in itertools.product(self._shares(algorithm), *self._independent()):
+                yield Setting(algorithm, share, *others)
+
+    def __contains__(self, setting: object) -> bool:
+        return (
+            isinstance(setting, Setting)
+            and setting.algorithm in self.algorithms
+            and setting.hist_percent in self._shares(setting.algorithm)
+            and setting.batch_num in self.batch_nums
+            and setting.symmetric in self.symmetric
+            and setting.weight_quantize_type in self.weight_quantize_types
+            and setting.bias_correct in self.bias_correct
+            and setting.op_types in self.op_types
+            and setting.float_layers in self.float_layers
+        )
+
+    def first(self) -> list[Setting]:
+        """One to six settings to begin with, in the order of what we expect of them.
+
+        Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
+        turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
+        makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
+        """
+        found: list[Setting] = []
+        for symmetric in sorted(self.symmetric):
+            for family in FAMILIES:
+                algorithm = min((a for a in self.algorithms if a in family), key=family.index, default=None)
+                if algorithm is not None:
+                    end = max if len(found) % 2 else min
+                    found.append(self._promising(algorithm, symmetric, end(self.float_layers)))
+        return found[:MOST_FIRST]
+
+    def sample(self, rng: np.random.Generator) -> Setting:
+        """A random setting: every parameter that exists is uniform over its choices."""
+        algorithm = _pick(rng, self.algorithms)
+        return Setting(
+            algorithm,
+            _pick(rng, self._shares(algorithm)),
+            _pick(rng, self.batch_nums),
+            _pick(rng, self.symmetric),
+            _pick(rng, self.weight_quantize_types),
+            _pick(rng, self.bias_correct),
+            _pick(rng, self.op_types),
+            _pick(rng, self.float_layers),
+        )
+
+    def neighbours(self, setting: Setting, rng: np.random.Generator, count: int) -> list[Setting]:
+        """Random different settings that differ from one in one or two parameters.
+
+        A `hist_percent` that comes or goes with the rule `hist` does not count as a parameter of its own.
+
+        Returns:
+            At most `count` of them; fewer where the space has fewer, or few enough to be drawn again and again.
+        """
+        alternatives = self._alternatives(setting)
+        found: dict[Setting, None] = {}
+        for _ in range(4 * count if alternatives else 0):
+            order = rng.permutation(len(alternatives))[: rng.integers(1, 3)]
+            names = [list(alternatives)[i] for i in order]
+            found[self._changed(setting, {name: _pick(rng, alternatives[name]) for name in names}, rng)] = None
+            if len(found) == count:
+                break
+        return list(found)
+
+    @property
+    def feature_owner(self) -> tuple[str, ...]:
+        """ACT's name of the parameter that each column of `encode` belongs to."""
+        widths = {
+            "algorithm": len(self.algorithms),
+            "weight_quantize_type": len(self.weight_quantize_types),
+            "op_types": len(self._operators()),
+        }
+        return tuple(key for name, key in ACT_KEYS.items() for _ in range(widths.get(name, 1)))
+
+    def encode(self, settings: Sequence[Setting]) -> NDArray[np.float64]:
+        """Settings as numbers for a regression, different settings as different rows.
+
+        Categories are one-hot, operator types 0 or 1 each, a share is its negative decimal logarithm of what it
+        leaves out (0 where there is none), counts are logarithms to base 2.
+
+        Returns:
+            float64 [n, features], columns as in `feature_owner`.
+
+        Raises:
+            ValueError: a setting is not in the space.
+        """
+        strangers = [setting for setting in settings if setting not in self]
+        if strangers:
+            raise ValueError(f"not in the space: {strangers[0]}")
+        rows = [self._row(setting) for setting in settings]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.feature_owner))
+
+    def _row(self, setting: Setting) -> list[float]:
+        # 1e-16 is below the distance of any float under 1 from 1, so that the share 1 differs from all others.
+        left_out = 1.0 if setting.hist_percent is None else max(1 - setting.hist_percent, 1e-16)
+        return [
+            *(float(setting.algorithm == name) for name in self.algorithms),
+            -math.log10(left_out),
+            math.log2(setting.batch_num),
+            float(setting.symmetric),
+            *(float(setting.weight_quantize_type == name) for name in self.weight_quantize_types),
+            float(setting.bias_correct),
+            *(float(name in setting.op_types) for name in self._operators()),
+            math.log2(1 + setting.float_layers),
+        ]
+
+    def _operators(self) -> list[str]:
+        return sorted({name for choice in self.op_types for name in choice})
+
+    def _shares(self, algorithm: str) -> tuple[float | None, ...]:
+        return self.hist_percents if algorithm == "hist" else (None,)
+
+    def _independent(self) -> tuple[tuple[Any, ...], ...]:
+        """The choices of all parameters after `hist_percent`, in the order of `Setting`."""
+        return (
+            self.batch_nums,
+            self.symmetric,
+            self.weight_quantize_types,
+            self.bias_correct,
+            self.op_types,
+            self.float_layers,
+        )
+
+    def _promising(self, algorithm: ThresholdAlgorithm, symmetric: bool, float_layers: int) -> Setting:
+        share = min(self.hist_percents, key=lambda p: abs(p - GOOD_SHARE)) if algorithm == "hist" else None
+        return Setting(
+            algorithm,
+            share,
+            max(self.batch_nums),
+            symmetric,
+            min(self.weight_quantize_types, key=WEIGHTS_BY_MERIT.index),
+            max(self.bias_correct),
+            max(self.op_types, key=len),
+            float_layers,
+        )
+
+    def _alternatives(self, setting: Setting) -> dict[str, list[Any]]:
+        """For each parameter that can change, by field of `Setting`: its other choices."""
+        names = list(ACT_KEYS)
+        choices = (self.algorithms, self._shares(setting.algorithm), *self._independent())
+        others = {name: [c for c in all_ if c != getattr(setting, name)] for name, all_ in zip(names, choices)}
+        return {name: left for name, left in others.items() if left}
+
+    def _changed(self, setting: Setting, changes: dict[str, Any], rng: np.random.Generator) -> Setting:
+        if "algorithm" in changes:
+            changes = {**changes, "hist_percent": _pick(rng, self._shares(changes["algorithm"]))}
+        return replace(setting, **changes)
+
+
+def _pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+    # Not `rng.choice`: it gives numpy's scalars, which are no JSON.
+    return choices[int(rng.integers(len(choices)))]

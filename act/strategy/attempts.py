@@ -1,0 +1,150 @@
+"""What was tried for a job, and what that teaches: which option comes next, or that there is nothing better to try.
+
+A job's attempts are kept in `attempts/JOB.json`, outside the artefacts, which they outlive: `tasks.select.learn`
+adds to it what the pipeline measured, and `select` reads it. They count only as long as model, target, budget and
+strategy are what they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.artifacts import read_json, write_json
+from act.errors import InputError
+from act.settings import Budget
+
+FOLDER = Path("attempts")
+MOST_ATTEMPTS = 4
+# So many times the speed that is asked for is more than pruning should give, where quality was paid for it.
+_MORE_THAN_ASKED = 1.10
+# What was measured and what was predicted are never so far apart but by a mistake.
+_CORRECTION = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One strategy, carried out.
+
+    Attributes:
+        key: of the option.
+        share: of the multiply-adds that pruning really left.
+        quantized: whether int8 was made.
+        predicted: speed-up of the fastest variant.
+        fastest: measured speed-up of the fastest variant, whatever its quality.
+        lost: quality that this one lost.
+        kept: measured speed-up of the fastest variant that lost no more quality than it may, fast enough or not.
+        speedup: of the winner.
+        drop: of the winner.
+        latency_ms: of the winner.
+        met: whether the winner meets the budget.
+        minutes: that the stages took.
+        strategy: what `strategy.json` said.
+        timed: speed-up that was measured of what was pruned, before it was trained; 0 where none was.
+        pruned_lost: quality that pruning alone lost, after training, before anything was quantized.
+    """
+
+    key: str
+    share: float
+    quantized: bool
+    predicted: float
+    fastest: float
+    lost: float
+    speedup: float
+    drop: float
+    latency_ms: float
+    met: bool
+    minutes: float
+    strategy: dict[str, Any]
+    timed: float = 0.0
+    pruned_lost: float = 0.0
+    kept: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
+    """What was tried of this very job, first first; nothing where that is of other settings.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / f"{job}.json"
+    if not path.exists():
+        return []
+    told = read_json(path)
+    try:
+        if told["of"] != fingerprint:
+            return []
+        return [Attempt(**each) for each in told["attempts"]]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: no list of attempts: {error!r}; remove the file") from None
+
+
+def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
+    """Add an attempt, in the place of one of the same key; what there is now."""
+    found = [each for each in read(job, fingerprint, folder) if each.key != attempt.key] + [attempt]
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"{job}.json", {"of": fingerprint, "attempts": [each.to_json() for each in found]})
+    return found
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What predicted speed-ups are multiplied by: right where something was tried, and in proportion between.
+
+    Attributes:
+        points: shares of the multiply-adds that are left, ascending, each with its factor. The whole model was
+            measured, so that there the factor is 1 until it was tried, too.
+    """
+
+    points: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+
+    def at(self, share: float) -> float:
+        """The factor, linear in logarithms between the shares that were tried; below them that of the least."""
+        shares, factors = (np.log(np.array(values)) for values in zip(*self.points))
+        return float(np.exp(np.interp(math.log(share), shares, factors)))
+
+
+def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], float]) -> Mapping[bool, Correction]:
+    """Measured to predicted speed-up, with int8 and without.
+
+    Args:
+        predicted: uncorrected, for a share of the multiply-adds, with int8 or without.
+    """
+    found: dict[bool, Correction] = {}
+    for attempt in attempts:
+        factor = attempt.fastest / predicted(attempt.share, attempt.quantized)
+        known = found.get(attempt.quantized, Correction())
+        points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
+        found[attempt.quantized] = Correction(tuple(sorted(points.items())))
+    return found
+
+
+def met(attempts: Sequence[Attempt]) -> Attempt | None:
+    """Of those that met the budget the one that lost least quality; of equals the fastest."""
+    good = [attempt for attempt in attempts if attempt.met]
+    return min(good, key=lambda attempt: (max(0.0, attempt.drop), attempt.latency_ms)) if good else None
+
+
+def overshot(attempt: Attempt, budget: Budget) -> bool:
+    """Whether it met the budget with more cut out than the speed needs, so that quality could be had back."""
+    faster = attempt.speedup / budget.min_speedup
+    if budget.max_latency_ms is not None:
+        faster = min(faster, budget.max_latency_ms / attempt.latency_ms)
+    return attempt.met and attempt.share < 1 and attempt.drop > 0 and faster > _MORE_THAN_ASKED
+
+
+def nearest(attempts: Sequence[Attempt]) -> Attempt:
+    """The one that came nearest: the fastest that kept the quality.
+
+    Of equals the last, whose artefacts are still there.
+    """
+    return max(reversed(attempts), key=lambda attempt: attempt.kept)

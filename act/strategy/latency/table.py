@@ -1,0 +1,278 @@
+"""The table of what was measured: a file of JSON lines that grows by a line a network, and that can be copied.
+
+The first line tells what it was measured on: the engine, its version, the CPU. Each further line is one network at one
+precision and number of threads, with the kernels that the engine made of it. A line that was cut off by a kill is left
+out, and written anew. Nothing in a table is executed; whatever is not as it must be is refused by line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from act import machine
+from act.errors import InputError
+from act.strategy.latency.kernel import Kernel
+from act.strategy.latency.model import Measured
+
+FOLDER = Path("latency")
+# 2: kernels tell the precision of what they make, and ONNX Runtime's whether they compute on blocks of channels.
+SCHEMA_VERSION = 2
+_MICRO = 1e6
+_ERRORS = "errors of networks left out"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a table was measured on.
+
+    Attributes:
+        engine: as in the settings.
+        version: of the engine's library.
+        cpu: its name.
+        capabilities: its instruction sets that matter (`act.machine.CAPABILITIES`).
+    """
+
+    engine: str
+    version: str
+    cpu: str
+    capabilities: tuple[str, ...]
+
+    @classmethod
+    def here(cls, engine: str, version: str) -> Header:
+        """Of this machine."""
+        told = machine.describe()
+        return cls(engine, version, str(told["cpu"]), tuple(told["capabilities"]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As the first line of a table."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "engine": self.engine,
+            "version": self.version,
+            "cpu": self.cpu,
+            "capabilities": list(self.capabilities),
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network at one precision.
+
+    Attributes:
+        precision: how it ran.
+        threads: of one inference.
+        measured: what was found; no kernels and no time where `failure` says why not.
+        failure: why the engine could not run it.
+    """
+
+    precision: str
+    threads: int
+    measured: Measured
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, name: str, precision: str, threads: int, found: Measured | Exception) -> Row:
+        """What was measured of a network, or why it was not."""
+        if isinstance(found, Measured):
+            return cls(precision, threads, found)
+        return cls(precision, threads, Measured(name, 0.0, []), str(found))
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What is measured once."""
+        return self.measured.name, self.precision, self.threads
+
+    def to_json(self) -> dict[str, Any]:
+        """As a line of a table."""
+        return {
+            "network": self.measured.name,
+            "precision": self.precision,
+            "threads": self.threads,
+            **({"failure": self.failure} if self.failure is not None else {}),
+            "microseconds": round(self.measured.seconds * _MICRO, 2),
+            "kernels": [
+                {**kernel.to_json(), "microseconds": round(seconds * _MICRO, 2)}
+                for kernel, seconds in self.measured.kernels
+            ],
+        }
+
+
+@dataclass
+class Table:
+    """A table in memory.
+
+    Attributes:
+        path: of the file.
+        header: what it was measured on.
+        rows: in order.
+        noted: for each number of threads how wrong predictions of networks that were left out were, the logarithms of
+            measured to predicted latency.
+    """
+
+    path: Path
+    header: Header
+    rows: list[Row] = field(default_factory=list)
+    noted: dict[int, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """Read a table, packed (`.gz`) or not.
+
+        Raises:
+            InputError: it is missing, damaged, or of another version.
+        """
+        lines = _lines(path)
+        try:
+            version, header = _header(next(lines)[1])
+        except StopIteration:
+            raise InputError(f"{path}: empty; measure it with `python -m act.strategy.profile`") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: line 1 is no table's: {error!r}; measure it anew with `python -m act.strategy.profile`"
+            ) from None
+        if version != SCHEMA_VERSION:
+            raise InputError(
+                f"{path}: line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read; measure it "
+                "anew with `python -m act.strategy.profile`"
+            )
+        table = cls(path, header)
+        for number, line in lines:
+            try:
+                told = json.loads(line)
+                if _ERRORS in told:
+                    table.noted[int(told["threads"])] = [float(each) for each in told[_ERRORS]]
+                else:
+                    table.rows.append(_row(told))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if not line.endswith("\n"):
+                    break  # cut off by a kill
+                raise InputError(
+                    f"{path}: line {number} is damaged: {error!r}; remove the line, and it will be measured again"
+                ) from None
+        return table
+
+    @classmethod
+    def open(cls, path: Path, header: Header) -> Table:
+        """The table that is to be added to; a new one where there is none.
+
+        Raises:
+            InputError: it was measured elsewhere.
+        """
+        if path.exists():
+            table = cls.read(path)
+            table.refuse_elsewhere(header)
+            whole = "".join(line for _, line in _lines(path) if line.endswith("\n"))
+        else:
+            table = cls(path, header)
+            whole = json.dumps(header.to_json()) + "\n"
+        # What a kill cut off is gone before anything is added.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        partial.write_text(whole, encoding="utf-8")
+        partial.rename(path)
+        return table
+
+    def add(self, row: Row) -> None:
+        """Add a row, to the file as well."""
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row.to_json()) + "\n")
+
+    def note(self, threads: int, errors: list[float]) -> None:
+        """Note how wrong predictions are, in the file as well."""
+        self.noted[threads] = errors
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"threads": threads, _ERRORS: [round(each, 4) for each in errors]}) + "\n")
+
+    def refuse_elsewhere(self, here: Header) -> None:
+        """Refuse a table of another engine, version or CPU than this one.
+
+        Raises:
+            InputError: it differs; names how.
+        """
+        for name in ("engine", "version", "cpu", "capabilities"):
+            found, wanted = getattr(self.header, name), getattr(here, name)
+            if found != wanted:
+                raise InputError(
+                    f"{self.path}: measured with {name} {found!r}, here it is {wanted!r}: what it says does not hold "
+                    f"here; measure a table with `python -m act.strategy.profile --target {here.engine}/cpu`"
+                )
+
+    @property
+    def threads(self) -> list[int]:
+        """The numbers of threads that something was measured with, ascending."""
+        return sorted({row.threads for row in self.rows if row.failure is None})
+
+    def measured(self, threads: int, but: str = "") -> list[Measured]:
+        """What was measured with so many threads.
+
+        Args:
+            but: the name of a network to leave out.
+
+        Raises:
+            InputError: nothing was.
+        """
+        found = [row.measured for row in self.rows if row.threads == threads and row.failure is None]
+        found = [each for each in found if each.name != but]
+        if not found:
+            counts = ", ".join(map(str, self.threads)) or "none"
+            raise InputError(
+                f"{self.path}: nothing was measured with {threads} threads, only with {counts}; "
+                f"add to it with `python -m act.strategy.profile --threads {threads}`"
+            )
+        return found
+
+
+def file_name(header: Header) -> str:
+    """What a machine's table of an engine is called: the same for the same engine, version and CPU."""
+    digest = hashlib.sha256(json.dumps(header.to_json()).encode()).hexdigest()[:8]
+    return f"{header.engine}-{header.version}-{digest}.jsonl"
+
+
+def find_table(header: Header, folder: Path = FOLDER) -> Table | None:
+    """The table that was measured on such a machine; None where there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    for suffix in ("", ".gz"):
+        path = folder / (file_name(header) + suffix)
+        if path.exists():
+            table = Table.read(path)
+            table.refuse_elsewhere(header)
+            return table
+    return None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+            yield from enumerate(io.TextIOWrapper(file, encoding="utf-8"), start=1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such table; measure it with `python -m act.strategy.profile`") from None
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read: {error}; copy it anew") from None
+
+
+def _header(line: str) -> tuple[Any, Header]:
+    """The version of the format, and the rest."""
+    told = json.loads(line)
+    header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), tuple(told["capabilities"]))
+    return told["schema_version"], header
+
+
+def _row(told: dict[str, Any]) -> Row:
+    kernels = [(Kernel.of(each), float(each["microseconds"]) / _MICRO) for each in told["kernels"]]
+    measured = Measured(str(told["network"]), float(told["microseconds"]) / _MICRO, kernels)
+    failure = told.get("failure")
+    if failure is None and not 0 < measured.seconds < 1e6:
+        raise ValueError(f"a latency of {measured.seconds} s")
+    return Row(str(told["precision"]), int(told["threads"]), measured, None if failure is None else str(failure))

@@ -1,0 +1,393 @@
+"""The strategies that could meet a budget, with what each is predicted to give and to cost, in the order to try them.
+
+The least that changes the model comes first: half precision and int8, which training mends where they lose too much;
+then fewer channels, just as few as the speed that is asked for needs, with and without int8. How few that is the stage
+that prunes finds by measuring, from the prediction on; training comes after. What was tried corrects the predictions
+(`attempts.py`), so that the next try, which trusts them, is a better one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from act.settings import CLEARLY, Budget, StrategyName
+from act.strategy import attempts
+from act.strategy.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest, overshot
+from act.strategy.predictor import Latency
+
+# The least share of the multiply-adds that is left by pruning.
+LEAST_SHARE = 0.05
+STEP = 0.01
+# A speed-up is aimed at a little above what is asked for, because no two measurements are ever the same.
+MARGIN = 1.03
+# What is within 1 % of what is wanted is tried, too.
+_ALMOST = 0.99
+# Pruning is never told to stop at less.
+_LEAST_AIM = 1.01
+# What lost clearly too much was nearly as fast as wanted up to so many times that speed: pruned for 12 % less speed, a
+# network lost 2.6 times less (0.0390 at 3.68 times as fast as fp32, 0.0150 at 3.23).
+NEARLY = 1.10
+
+
+@dataclass(frozen=True)
+class Option:
+    """A strategy to try.
+
+    Attributes:
+        parts: names in ACT's vocabulary, each with its reason, in order.
+        share: of the multiply-adds that pruning is predicted to leave; 1 where nothing is pruned.
+        aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
+        begin: share that it begins with; 0 for the predicted one.
+        quantized: whether int8 is made.
+        best: engine and precision that is predicted to be the fastest.
+        precisions: those that it can run in there; the fastest of them is what counts in the end.
+        latency: predicted there.
+        speedup, low, high: over fp32 on the same engine.
+        bytes: of the weights, about.
+        minutes: that it is expected to take.
+        why: one sentence.
+    """
+
+    parts: tuple[tuple[StrategyName, str], ...]
+    share: float
+    aim: float
+    quantized: bool
+    best: tuple[str, str]
+    precisions: tuple[str, ...]
+    latency: Latency
+    speedup: float
+    low: float
+    high: float
+    bytes: int
+    minutes: float
+    why: str
+    begin: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        names = "+".join(name for name, _ in self.parts) or "none"
+        return names if self.share >= 1 else f"{names} at {self.share:.2f}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the stages after it are told beside the names."""
+        if self.share >= 1:
+            return {}
+        share = {"kept_multiply_adds": round(self.begin or self.share, 4)}
+        if self.aim <= 0:
+            return {"prune": {"channel": share}}
+        begin = {"engine": self.best[0], "precisions": list(self.precisions), **share}
+        return {"prune": {"channel": {"target_speedup": round(self.aim, 4)}, "timed": begin}}
+
+    def to_json(self) -> dict[str, Any]:
+        """For `options.json`."""
+        return {
+            "key": self.key,
+            "strategy": [name for name, _ in self.parts],
+            "settings": self.settings,
+            "engine": self.best[0],
+            "precision": self.best[1],
+            "latency_ms": self.latency.seconds * 1e3,
+            "latency_low_ms": self.latency.low * 1e3,
+            "latency_high_ms": self.latency.high * 1e3,
+            "speedup": self.speedup,
+            "bytes": self.bytes,
+            "minutes": self.minutes,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an option takes, in minutes; estimates.
+
+    Attributes:
+        quantize: the search and what refines its candidates.
+        train: once through a training of pruned channels.
+        measure: export and benchmark.
+    """
+
+    quantize: float
+    train: float
+    measure: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of the model.
+
+    Attributes:
+        whole: measured latency by (engine, precision).
+        pruned: predicts the latency by (engine, precision) with a share of the multiply-adds.
+        bytes: of the fp32 weights.
+        int8_share: share of the parameters that can be stored in int8.
+        can_prune: whether there are channels to prune.
+        source: tells where predictions come from.
+        corrections: what a predicted speed-up is multiplied by, with int8 and without.
+        tried: what was tried before.
+    """
+
+    whole: Mapping[tuple[str, str], Latency]
+    pruned: Callable[[str, str, float], Latency | None]
+    bytes: int
+    int8_share: float
+    can_prune: bool
+    source: Callable[[], str]
+    corrections: Mapping[bool, Correction] = field(default_factory=dict)
+    tried: Sequence[Attempt] = ()
+
+
+def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
+    """The model with its predictions corrected by what was measured of those that were tried."""
+    plain = [name for name in precisions if name != "int8"]
+
+    def predicted(share: float, int8: bool) -> float:
+        return _best(model, share, precisions if int8 else plain, int8)[1]
+
+    return replace(model, corrections=attempts.corrections(tried, predicted), tried=tried)
+
+
+def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
+    """Over fp32 on the fastest engine; what a largest latency asks for, too."""
+    wanted = budget.min_speedup
+    if budget.max_latency_ms is not None and whole:
+        fp32 = [latency.seconds for (_, precision), latency in whole.items() if precision == "fp32"]
+        if fp32:
+            wanted = max(wanted, min(fp32) * 1e3 / budget.max_latency_ms)
+    return wanted
+
+
+def rank(
+    model: Model, budget: Budget, quantize: Sequence[tuple[StrategyName, str]], costs: Costs, precisions: Sequence[str]
+) -> list[Option]:
+    """The options, first to be tried first.
+
+    Args:
+        quantize: the parts of a strategy that makes int8; empty where nothing can.
+        precisions: those of the target.
+    """
+    wanted = wanted_speedup(budget, model.whole)
+    options = []
+    plain = [name for name in precisions if name != "int8"]
+    if quantize:
+        options.append(_option(model, tuple(quantize), 1.0, True, list(precisions), costs, "nothing is cut out"))
+    else:
+        options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
+    if model.can_prune and wanted > 1:
+        pruned: tuple[StrategyName, str] = (
+            "ChannelPrune",
+            f"{wanted:g} times the speed of fp32 is asked for, and int8 or half precision alone are not predicted to "
+            "give it",
+        )
+        taught: tuple[StrategyName, str] = (
+            "Distillation",
+            "the samples have no labels for training, so the fp32 model's outputs are the target",
+        )
+        rest = [part for part in quantize if part[0] != "Distillation"]
+        for parts, names, int8 in (((pruned, *rest, taught), list(precisions), True), ((pruned, taught), plain, False)):
+            if int8 and not quantize:
+                continue
+            share = _share_for(model, wanted, names, int8)
+            why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
+            if share < 1.0:
+                options.append(_aimed(_option(model, parts, share, int8, names, costs, why), model.tried, wanted))
+    fast = [option for option in options if option.speedup * _slack(option) >= wanted]
+    slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
+    return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done next.
+
+    Attributes:
+        key: of the option.
+        option: that is tried for the first time; None where one is done again.
+        again: the attempt that is done again, because it is the best that there is.
+        why: one sentence.
+        reachable: whether the budget was met, or is predicted to be met by what is tried.
+        open: whether another try could follow this one.
+    """
+
+    key: str
+    option: Option | None
+    again: Attempt | None
+    why: str
+    reachable: bool
+    open: bool
+
+
+def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wanted: float) -> Decision:
+    """Choose the next option by what was tried.
+
+    What met the budget stays, unless it lost quality for much more speed than was asked for: then less is cut out where
+    that is predicted to do, and what met the budget with the least loss stays. What lost too much quality rules out all
+    that prunes as much or more, and all that quantizes where int8 alone lost it; where it was lost before int8 was
+    made, leaving int8 out is no help; and where pruning alone clearly lost too much, so does the same with int8. What
+    clearly lost too much for hardly more than the speed that is wanted rules out pruning a little less, too. What was
+    too slow has corrected the predictions already. When nothing is left, or the time is up, the model with all its
+    channels is done, if it was not and is predicted to come nearer, and the attempt that came nearest is what stays.
+    """
+    left = [option for option in found if not _hopeless(option, tried, budget, wanted)]
+    fast = [option for option in left if option.speedup * _slack(option) >= wanted]
+    spent = sum(attempt.minutes for attempt in tried)
+    limit = budget.time_limit_minutes
+
+    def is_time_for(option: Option) -> bool:
+        return len(tried) < MOST_ATTEMPTS and (limit is None or spent + option.minutes <= limit)
+
+    if (good := met(tried)) is not None:
+        gentler = [option for option in fast if option.quantized == good.quantized and good.share < option.share < 1]
+        if overshot(good, budget) and gentler and is_time_for(gentler[0]):
+            why = (
+                f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as fp32, "
+                f"{good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
+            )
+            return Decision(gentler[0].key, gentler[0], None, why, True, True)
+        return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
+    if not tried:
+        if fast:
+            option = fast[0]
+            more = (
+                f" ({option.speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)"
+                if wanted > 1
+                else ""
+            )
+            return Decision(
+                option.key, option, None, f"{option.key} comes first{more}", True, wanted > 1 or len(found) > 1
+            )
+        best = max(found, key=lambda option: option.speedup)
+        whole = next((option for option in found if option.share >= 1), best)
+        why = (
+            f"no strategy is predicted to be {wanted:.3g} times as fast as fp32: the nearest is {best.key} with "
+            f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
+        )
+        return Decision(whole.key, whole, None, why, False, False)
+    if fast and is_time_for(fast[0]):
+        last = tried[-1]
+        missed = (
+            f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"
+        )
+        return Decision(fast[0].key, fast[0], None, f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
+    best_tried = nearest(tried)
+    cause = (
+        "nothing else is predicted to meet the budget"
+        if not fast
+        else f"{MOST_ATTEMPTS} strategies were tried"
+        if len(tried) >= MOST_ATTEMPTS
+        else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
+    )
+    told = f"nearest is {best_tried.key}, {best_tried.kept:.2f} times as fast as fp32 where the quality is kept"
+    fast_enough = [attempt for attempt in tried if attempt.fastest >= wanted]
+    if fast_enough:
+        cheapest = min(fast_enough, key=lambda attempt: attempt.lost)
+        told += f"; {cheapest.key} was {cheapest.fastest:.2f} times as fast, and lost {cheapest.lost:.4f} of quality"
+    why = f"the budget cannot be met: {cause}; {told}"
+    for whole in left:
+        if whole.share >= 1 and whole.speedup > best_tried.kept and (limit is None or spent + whole.minutes <= limit):
+            why += f"; {whole.key}, which keeps every channel, is predicted to come nearer and is done last"
+            return Decision(whole.key, whole, None, why, False, True)
+    return Decision(best_tried.key, None, best_tried, why, False, False)
+
+
+def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget, wanted: float) -> bool:
+    allowed = budget.max_quality_drop
+    for attempt in tried:
+        if option.key == attempt.key:
+            return True
+        same = option.quantized == attempt.quantized
+        if same and attempt.share < 1 and abs(option.share - attempt.share) < 2 * STEP:
+            return True
+        if attempt.share < 1 and option.share < 1:
+            # What pruning lost before int8 was made is lost without int8, too.
+            lost = attempt.lost if same else attempt.pruned_lost if attempt.quantized else 0.0
+            if lost > CLEARLY * allowed and attempt.fastest <= NEARLY * wanted:
+                return True
+            if lost > allowed and option.share <= attempt.share:
+                return True
+        # Int8 comes on top of what pruning lost, though training for it may win some of that back.
+        may_lose = allowed * (1.0 if same else CLEARLY)
+        if attempt.lost > may_lose and option.quantized >= attempt.quantized and option.share <= attempt.share:
+            return True
+    return False
+
+
+def _slack(option: Option) -> float:
+    """What is wanted and lies within a prediction's error bar is worth a try, where pruning measures before it trains;
+    what was measured is not wrong."""
+    if option.share >= 1 or option.speedup <= 0:
+        return 1.0
+    return option.high / option.speedup
+
+
+def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
+    """With the speed-up at which pruning stops.
+
+    What was tried tells how much of the speed that was measured before training was left in the end, when other
+    variants and another minute of the machine counted; and how much had to go for it.
+    """
+    aim = wanted * MARGIN
+    same = [each for each in tried if each.quantized == option.quantized and each.share < 1]
+    if not same:
+        return replace(option, aim=aim)
+    # Predictions are right now where something was tried.
+    option = replace(option, high=option.speedup / _ALMOST)
+    if not (measured := [each for each in same if each.timed > 0]):
+        return option
+    aim *= float(np.exp(np.mean([np.log(each.timed / each.fastest) for each in measured])))
+    nearest_to_it = min(measured, key=lambda each: abs(np.log(each.timed / aim)))
+    begin = min(max(nearest_to_it.share * nearest_to_it.timed / aim, LEAST_SHARE), 0.95)
+    return replace(option, aim=max(aim, _LEAST_AIM), begin=begin)
+
+
+def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
+    """The largest share of multiply-adds that is predicted to be fast enough; 1 where the whole model is."""
+    if _best(model, 1.0, precisions, int8)[1] >= wanted:
+        return 1.0
+    low, high = LEAST_SHARE, 1.0
+    while high - low > STEP:
+        middle = (low + high) / 2
+        enough = _best(model, middle, precisions, int8)[1] >= wanted * MARGIN
+        low, high = (middle, high) if enough else (low, middle)
+    return round(low, 2)
+
+
+def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> tuple[tuple[str, str], float, Latency]:
+    """Engine and precision of the largest speed-up over fp32 on the same engine, the speed-up, and the latency."""
+    found: list[tuple[float, tuple[str, str], Latency]] = []
+    for engine, precision in model.whole:
+        if precision not in precisions or (engine, "fp32") not in model.whole:
+            continue
+        latency = model.whole[engine, precision] if share >= 1 else model.pruned(engine, precision, share)
+        if latency is None:
+            continue
+        speedup = model.whole[engine, "fp32"].seconds / latency.seconds
+        factor = model.corrections[int8].at(share) if int8 in model.corrections else 1.0
+        found.append((speedup * factor, (engine, precision), latency))
+    if not found:
+        return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)
+    speedup, where, latency = max(found, key=lambda each: each[0])
+    return where, speedup, latency
+
+
+def _option(
+    model: Model,
+    parts: tuple[tuple[StrategyName, str], ...],
+    share: float,
+    int8: bool,
+    precisions: Sequence[str],
+    costs: Costs,
+    why: str,
+) -> Option:
+    where, speedup, latency = _best(model, share, precisions, int8)
+    spread = (latency.high / latency.seconds) if latency.seconds else 1.0
+    size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
+    minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
+    there = tuple(name for engine, name in model.whole if engine == where[0] and name in precisions)
+    low, high = speedup / spread, speedup * spread
+    return Option(parts, share, 0.0, int8, where, there, latency, speedup, low, high, int(size), minutes, why)

@@ -1,0 +1,89 @@
+"""The model itself on each engine, in every precision that is there: measured as it is, int8 with unsearched ranges.
+
+Ranges and rounding do not change how long int8 takes, so that a model is known to be fast enough, or not, before
+anything is searched or trained. With it are the kernels that the engine made, for what does not exist yet.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.quiet import patience
+from act.engines.variants import Written, write
+from act.program.model import InferenceModel
+from act.samples.dataset import Array
+from act.settings import EngineName, Target
+from act.strategy.latency.model import Measured
+from act.strategy.latency.table import Header, Row, Table
+from act.strategy.profile.measure import Way, measure
+
+LIMIT_SECONDS = 600
+# All else is compared with what is measured here. Times the user's patience.
+MOST_TURNS = 64
+# Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
+ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "paddle_inference")
+_WANTED = ("fp32", "bf16", "int8")
+
+
+def measure_own(
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    target: Target,
+    folder: Path,
+    fp32: onnx.ModelProto,
+) -> dict[str, dict[str, Any]]:
+    """Measure, and write `ENGINE.jsonl` for each engine of the target into a folder.
+
+    Args:
+        name: of the job.
+        batch: samples of the target's batch size, batch axis first.
+        fp32: what `to_onnx` made of the model.
+
+    Returns:
+        For each engine and precision `seconds`, or `failure`.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for engine in target.engines:
+        if engine in ENGINES:
+            try:
+                with EngineProcess(engine, Path(), "fp32", target.threads, LIMIT_SECONDS) as process:
+                    version, offered = process.offer()
+            except EngineFailure as failure:
+                told[engine] = {"fp32": {"failure": str(failure)}}
+                continue
+            wanted = [each for each in offered if each in _WANTED and each in target.precisions]
+            table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
+            told[engine] = _measure(name, model, batch, engine, target.threads, wanted, table, fp32)
+    return told
+
+
+def _measure(
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    engine: EngineName,
+    threads: int,
+    precisions: Sequence[RuntimePrecision],
+    table: Table,
+    fp32: onnx.ModelProto,
+) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
+        everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
+        size = len(next(iter(batch.values())))
+        start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
+        everyone = measure(everything, start, size, most_turns=round(MOST_TURNS * patience()))
+        for (_, (precision, _)), found in zip(everything, everyone):
+            table.add(Row.of(name, precision, threads, found))
+            told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
+    return told

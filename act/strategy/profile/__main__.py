@@ -1,0 +1,172 @@
+"""`python -m act.strategy.profile --target ENGINE/cpu`: measure the table that a latency model is learned from.
+
+To be run on the machine that the models shall run on, with nothing else at work there. The table is one file, which can
+be copied; a profile that is stopped goes on where it was, and what was measured is never measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.errors import InputError, exit_on_input_error
+from act.settings import EngineName
+from act.strategy.latency.model import Measured, cross_validate
+from act.strategy.latency.table import FOLDER, Header, Row, Table, file_name
+
+NETWORKS = 120
+MINUTES = 12.0
+# Of the networks; another where the rules by which they are drawn are others.
+SEED = 3
+# Networks that are measured in turn.
+TOGETHER = 8
+LIMIT_SECONDS = 24 * 3600.0
+ENGINES = ("openvino", "onnxruntime")
+# Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m act.strategy.profile", description="Measure the table that a latency model is learned from."
+    )
+    parser.add_argument("--target", required=True, help=f"one of {', '.join(f'{name}/cpu' for name in ENGINES)}")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads (default: 1)")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="(default: all that the engine has here)")
+    parser.add_argument("--networks", type=int, default=NETWORKS, help="how many at most (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="how long at most (default: %(default)s)")
+    parser.add_argument("--table", type=Path, help=f"the file (default: one of this machine's own in {FOLDER}/)")
+    arguments = parser.parse_args()
+    with exit_on_input_error():
+        engine = _engine(arguments.target)
+        for number in arguments.threads:
+            if not 1 <= number <= (os.cpu_count() or 1):
+                raise InputError(f"--threads: {number} is not between 1 and the {os.cpu_count()} cores of this machine")
+        if arguments.networks < 1 or not arguments.minutes > 0:
+            raise InputError("--networks and --minutes must be above 0")
+        profile(
+            engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, arguments.minutes * 60
+        )
+
+
+def _engine(target: str) -> EngineName:
+    name, _, device = target.partition("/")
+    if name not in ENGINES or device != "cpu":
+        known = name in get_args(EngineName)
+        why = "tells nothing of its kernels, so that they cannot be measured" if known else "is no engine"
+        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in ENGINES)}")
+    return name  # type: ignore[return-value]
+
+
+def profile(
+    engine: EngineName,
+    path: Path | None,
+    threads: list[int],
+    precisions: list[str] | None,
+    networks: int,
+    seconds: float,
+    show_progress: bool = True,
+) -> Table:
+    """Measure until so many networks are in the table, or the time is up; what it has already is not measured again.
+
+    Args:
+        path: of the table; this machine's own in `FOLDER` when left out.
+
+    Raises:
+        InputError: the engine is not here, or the table was measured elsewhere.
+    """
+    deadline = time.monotonic() + seconds
+    with EngineProcess(engine, Path(), "fp32") as process:
+        try:
+            version, offered = process.offer()
+        except EngineFailure as failure:
+            raise InputError(f"--target {engine}/cpu: {failure}") from None
+    wanted = [name for name in offered if name in (precisions or PRECISIONS)]
+    if not wanted:
+        raise InputError(f"--precisions: {engine} has none of {', '.join(precisions or [])} on this machine")
+    header = Header.here(engine, version)
+    table = Table.open(path or FOLDER / file_name(header), header)
+    ways = [(name, number) for number in dict.fromkeys(threads) for name in wanted]
+    added = _fill(table, engine, ways, networks, deadline, show_progress)
+    _tell(table, added)
+    return table
+
+
+def _fill(
+    table: Table,
+    engine: EngineName,
+    ways: Sequence[tuple[RuntimePrecision, int]],
+    networks: int,
+    deadline: float,
+    show_progress: bool,
+) -> int:
+    """Measure what is missing; how many rows were added."""
+    # Paddle takes seconds to import, and wrong arguments are told before.
+    from tqdm import tqdm
+
+    from act.engines.variants import Written, write
+    from act.strategy.profile.measure import MANY_TURNS, Way, measure
+    from act.strategy.profile.networks import FEED, build
+    from act.strategy.profile.plan import Plan
+
+    done = {row.key for row in table.rows}
+    by_name: dict[str, list[Measured]] = defaultdict(list)
+    for row in table.rows:
+        if row.failure is None:
+            by_name[row.measured.name].append(row.measured)
+    start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
+    with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
+        drawn = Plan(SEED, by_name).networks(networks)
+        while group := list(islice(drawn, TOGETHER)):
+            missing = {each.name: [way for way in ways if (each.name, *way) not in done] for each in group}
+            if any(missing.values()) and time.monotonic() > deadline:
+                break
+            everything: list[tuple[Written, Way]] = []
+            with tempfile.TemporaryDirectory() as folder:
+                for place, network in enumerate(group):
+                    if wanted := missing[network.name]:
+                        own = Path(folder, str(place))
+                        own.mkdir()
+                        batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
+                        model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in wanted))
+                        written = write(network.name, model, batch, engine, kinds, own)
+                        model.discard()
+                        everything += [(written, way) for way in wanted]
+                measured = measure(everything, start, turns=MANY_TURNS)
+            for (written, (precision, threads)), found in zip(everything, measured):
+                table.add(Row.of(written.name, precision, threads, found))
+                if isinstance(found, Measured):
+                    by_name[written.name].append(found)
+            bar.update(len(group))
+    return len(table.rows) - len(done)
+
+
+def _tell(table: Table, added: int) -> None:
+    """How well the latency of networks that were left out is predicted, for each number of threads."""
+    for threads in table.threads:
+        measured = table.measured(threads)
+        names = {each.name for each in measured}
+        kernels = {kernel for each in measured for kernel, _ in each.kernels}
+        if added or threads not in table.noted:
+            table.note(threads, cross_validate(measured))
+        missed = table.noted[threads]
+        errors = np.abs(np.expm1(missed))
+        told = f"; left out, half of them are predicted within {np.median(errors):.1%}" if len(errors) else ""
+        print(f"{table.path}: {threads} thread(s): {len(names)} networks, {len(kernels)} different kernels{told}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Plans what is measured (which model on which engine in which precision), and measures it side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from act.engines import EngineFailure, EngineProcess, RuntimePrecision
+from act.timing import rounds
+from act.timing.infer.models import Model, input_shapes, random_samples, read_model
+from act.timing.infer.settings import Infer, split_precision
+from act.timing.rounds import Measured, Running, Workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One row of the table: a model on an engine.
+
+    Attributes:
+        model: what.
+        engine: where.
+        precision: how.
+        note: what the reader must know about it, or None.
+        refusal: why it is not even tried, or None.
+    """
+
+    model: Model
+    engine: str
+    precision: RuntimePrecision
+    note: str | None = None
+    refusal: str | None = None
+
+
+def plans(settings: Infer) -> list[Plan]:
+    """All rows: the first model's, then those of the models beside it.
+
+    Raises:
+        InputError: a model's files are missing or damaged.
+    """
+    first = read_model(Path(settings.inference_model_dir), settings.model_filename, settings.params_filename)
+    found = list(_plans_of(first, settings.precision, settings))
+    for entry in settings.compare:
+        path, precision = split_precision(entry)
+        model = read_model(Path(path))
+        wanted = precision or ("int8" if model.quantized else "fp32")
+        found += _plans_of(model, cast(RuntimePrecision, wanted), settings)
+    return found
+
+
+def _plans_of(model: Model, precision: RuntimePrecision, settings: Infer) -> Iterator[Plan]:
+    note = refusal = None
+    if "int8" in precision and not model.quantized:
+        refusal = (
+            "int8 is asked for, but the model holds no quantize/dequantize operators and no engine adds them: give the "
+            "quantized model, or set use_int8: false"
+        )
+    elif "int8" not in precision and model.quantized:
+        if model.kind == "onnx":
+            precision = "int8+bf16" if precision == "bf16" else "int8"
+            note = "it is a quantized file, and this engine runs its int8 operators whatever use_int8 says"
+        else:
+            note = "it is quantized, but use_int8 is not set: its quantize/dequantize pairs run one by one in float"
+    for engine in _engines(model, settings):
+        yield Plan(model, engine, precision, note, refusal)
+
+
+def _engines(model: Model, settings: Infer) -> list[str]:
+    if model.kind == "onnx":
+        if settings.use_gpu:
+            return ["onnxruntime_tensorrt" if settings.use_tensorrt else "onnxruntime_cuda"]
+        return list(settings.engines)
+    if settings.use_gpu:
+        return ["paddle_tensorrt" if settings.use_tensorrt else "paddle_gpu"]
+    return ["paddle_inference" if settings.enable_mkldnn else "paddle_native"]
+
+
+def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure all rows side by side on random data.
+
+    Args:
+        chosen: what `plans` gave.
+        settings: batch, sizes, threads, rounds, seed.
+        progress: told what was done.
+
+    Returns:
+        `models`, one entry a row with its figures or its failure; `compared_with`, the number of the row that
+        `speedup` compares with, the first that ran, or None; and `noise`. Plain JSON values.
+
+    Raises:
+        InputError: a model's inputs cannot be given random data of `batch_size`.
+    """
+    batch = settings.batch_size
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        everything = []
+        for number, plan in enumerate(chosen):
+            folder = scratch / str(number)
+            folder.mkdir()
+            measured = Measured(_workloads(plan.model, settings, folder))
+            process = EngineProcess(
+                plan.engine,
+                plan.model.link(folder / "model"),
+                plan.precision,
+                settings.cpu_num_threads,
+                settings.time_limit_seconds,
+            )
+            running = Running(measured, process)
+            everything.append(running)
+            if plan.refusal is not None:
+                running.fail(EngineFailure("unsupported", plan.refusal))
+                continue
+            try:
+                measured.info = stack.enter_context(process).load()
+            except EngineFailure as failure:
+                running.fail(failure)
+            progress(f"row {number + 1} loaded")
+        rows = {f"row {number}": running.measured for number, running in enumerate(everything, start=1)}
+        noise = rounds.time_in_rounds(everything, rows, batch, settings.cpu_num_threads, settings, progress)
+    return _to_json(chosen, [running.measured for running in everything], noise, settings)
+
+
+def _workloads(model: Model, settings: Infer, folder: Path) -> list[Workload]:
+    """One for each size that makes a difference to the model."""
+    found: dict[tuple[tuple[int, ...], ...], Workload] = {}
+    for size in settings.image_size:
+        shapes = input_shapes(model, settings.batch_size, size, settings.sequence_length)
+        if tuple(shapes.values()) not in found:
+            samples = folder / f"{size[0]}x{size[1]}"
+            random_samples(model, shapes, settings.batch_size, settings.seed).save(samples)
+            found[tuple(shapes.values())] = Workload(samples, shapes)
+    return list(found.values())
+
+
+def _to_json(chosen: list[Plan], measured: list[Measured], noise: dict[str, Any], settings: Infer) -> dict[str, Any]:
+    compared = next((number for number, one in enumerate(measured) if one.failure is None), None)
+    reference = measured[compared] if compared is not None else None
+    streams = rounds.stream_count(settings, settings.cpu_num_threads)
+    return {
+        "compared_with": compared,
+        "noise": noise,
+        "models": [
+            {
+                "model": plan.model.name,
+                "engine": plan.engine,
+                "precision": plan.precision,
+                "quantized": plan.model.quantized,
+                "bytes": plan.model.bytes,
+                "note": plan.note,
+                **rounds.to_json(one, reference, streams, settings.seed),
+            }
+            for plan, one in zip(chosen, measured)
+        ],
+    }

@@ -1,0 +1,117 @@
+"""The settings of the stand-alone measurement: the fields of ACT's `infer.yaml`, and a few more.
+
+Each is a key of the YAML file and a flag of the command line, which wins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from act.engines import RuntimePrecision
+from act.settings import Timing, read_mapping, validate
+
+OnnxEngine = Literal["onnxruntime", "openvino"]
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+_LARGEST = 1 << 15
+
+
+def _sizes(value: Any) -> tuple[tuple[int, int], ...]:
+    """Heights and widths, from a number, `HEIGHTxWIDTH`, or a list of such."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    found = []
+    for one in values:
+        match = _SIZE.fullmatch(one) if isinstance(one, str) else None
+        if match is not None:
+            found.append((int(match[1]), int(match[2])))
+        elif isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= _LARGEST:
+            found.append((one, one))
+        else:
+            raise ValueError(
+                f"each size must be a whole number from 1 to {_LARGEST} or HEIGHTxWIDTH, such as 224 or 48x320"
+            )
+    if not found:
+        raise ValueError("at least one size is needed")
+    return tuple(dict.fromkeys(found))
+
+
+class Infer(Timing):
+    """What to measure and how."""
+
+    inference_model_dir: str = Field(
+        min_length=1, description="folder with a Paddle inference model, its .pdmodel file, or an .onnx file"
+    )
+    model_filename: str | None = Field(
+        default=None, description="program file in that folder, or an .onnx file in it; found when left out"
+    )
+    params_filename: str | None = Field(default=None, description="weights file in that folder; found when left out")
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    image_size: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_sizes)] = Field(
+        default=((224, 224),), description="size of dynamic picture axes: 224, 48x320, or several, each measured"
+    )
+    use_tensorrt: bool = Field(default=False, description="needs use_gpu")
+    use_gpu: bool = Field(default=False, description="NVIDIA GPU; .onnx files then run on ONNX Runtime alone")
+    enable_mkldnn: bool = Field(default=True, description="oneDNN kernels for Paddle models on the CPU")
+    use_fp16: bool = Field(default=False, description="half precision, with TensorRT")
+    use_bf16: bool = Field(default=False, description="half precision on CPUs that have it")
+    use_int8: bool = Field(default=False, description="int8 kernels; the model must be a quantized one")
+    cpu_num_threads: int = Field(default=1, ge=1, le=256, description="threads of one inference")
+    sequence_length: int = Field(default=128, ge=1, le=1 << 20, description="length of dynamic axes other than those")
+    engines: list[OnnxEngine] = Field(
+        default=list(get_args(OnnxEngine)), min_length=1, description="where .onnx files run on the CPU"
+    )
+    compare: list[str] = Field(
+        default=[],
+        description="further models to measure beside the first: paths, with =PRECISION after one to choose how it "
+        "runs (fp32, bf16, fp16, int8, int8+bf16); else int8 if it is quantized, fp32 if not",
+    )
+
+    @field_validator("compare")
+    @classmethod
+    def _precisions_are_known(cls, entries: list[str]) -> list[str]:
+        for entry in entries:
+            path, precision = split_precision(entry)
+            if not path:
+                raise ValueError("an entry names no model")
+            if precision is not None and precision not in get_args(RuntimePrecision):
+                raise ValueError(f"`{precision}` in `{entry}` is none of {', '.join(get_args(RuntimePrecision))}")
+        return entries
+
+    @model_validator(mode="after")
+    def _switches_fit(self) -> Infer:
+        if self.use_tensorrt and not self.use_gpu:
+            raise ValueError("`use_tensorrt` is set without `use_gpu`: TensorRT runs on NVIDIA GPUs; set both or none")
+        if self.use_fp16 and self.use_int8:
+            raise ValueError("`use_fp16` and `use_int8` are both set: choose one")
+        if self.use_fp16 and self.use_bf16:
+            raise ValueError("`use_fp16` and `use_bf16` are both set: choose one")
+        return self
+
+    @property
+    def precision(self) -> RuntimePrecision:
+        """How the first model is to run."""
+        if self.use_int8:
+            return "int8+bf16" if self.use_bf16 else "int8"
+        return "fp16" if self.use_fp16 else "bf16" if self.use_bf16 else "fp32"
+
+
+def split_precision(entry: str) -> tuple[str, str | None]:
+    """A path and, where one stands after the last `=`, a precision."""
+    path, sign, precision = entry.rpartition("=")
+    return (path, precision) if sign else (entry, None)
+
+
+def read(path: Path | None, flags: Mapping[str, Any]) -> Infer:
+    """The settings of a file with flags put over them.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value is wrong. Every wrong key is named.
+    """
+    raw = read_mapping(path, "name an existing settings file after --config") if path is not None else {}
+    origin = " and ".join([*([str(path)] if path is not None else []), *(["the command line"] if flags else [])])
+    return validate(Infer, {**raw, **flags}, origin or "the command line")

@@ -1,0 +1,211 @@
+"""Measures all variants side by side: quality first, then latency in rounds that every variant takes part in.
+
+How the rounds go is `act/timing/rounds.py`'s; here is what takes part in them, and what is made of it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act.engines import EngineFailure, EngineProcess
+from act.errors import InputError
+from act.metrics.quality import Quality
+from act.samples.dataset import Ragged, Samples
+from act.settings import Benchmark, Metric, Target
+from act.timing import rounds
+from act.timing.rounds import Measured, Running, Workload
+from act.timing.statistics import mean_difference
+from act.timing.variants import Candidate, Variant, variants
+
+# Samples of each further input shape: as many as are timed in turn.
+_SHAPED_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is run.
+
+    Attributes:
+        samples: folder of the evaluation samples.
+        metric: the figure of quality.
+        reference: folder of the fp32 model's outputs, for the metric `similarity`.
+    """
+
+    samples: Path
+    metric: Metric
+    reference: Path | None
+
+
+@dataclass
+class Row:
+    """One variant and what was measured of it.
+
+    Attributes:
+        variant: what.
+        measured: its timings, or its failure.
+        quality: on all evaluation samples.
+    """
+
+    variant: Variant
+    measured: Measured
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All rows, and how quiet the machine was.
+
+    Attributes:
+        rows: one a variant, grouped by engine, fp32 first.
+        noise: how quiet the machine was, plain JSON values.
+        streams: how many streams throughput was measured with.
+    """
+
+    rows: list[Row]
+    noise: dict[str, Any]
+    streams: int
+
+
+def measure(
+    candidates: Sequence[Candidate], target: Target, settings: Benchmark, data: Data, progress: Callable[[str], None]
+) -> Measurement:
+    """Measure every variant of the candidates on every engine of the target.
+
+    Args:
+        candidates: what the export stage wrote.
+        target: engines, precisions, threads, batch.
+        settings: rounds, runs, seed, time limit of each variant.
+        data: samples and metric.
+        progress: told after each step what was done; there are `steps(...)` of them or a little fewer.
+
+    Returns:
+        One row a variant; a failure is a row as well.
+
+    Raises:
+        InputError: a further input shape does not fit the samples.
+    """
+    with ExitStack() as stack:
+        inputs = _inputs(data.samples, settings, target.batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        # Quality needs no quiet machine, so that it may use all of it; latency is measured afterwards, alone.
+        workers = max(1, len(os.sched_getaffinity(0)) // target.threads)
+        with ThreadPoolExecutor(workers) as pool:
+
+            def start(variant: Variant) -> tuple[Row, Running]:
+                path = variant.candidate.files.get(variant.engine, Path())
+                process = EngineProcess(
+                    variant.engine, path, variant.precision, target.threads, settings.time_limit_seconds
+                )
+                measured = Measured([Workload(samples, shapes) for samples, shapes in inputs])
+                row, running = Row(variant, measured), Running(measured, stack.enter_context(process))
+                _prepare(row, running, target, data)
+                progress(f"quality of {variant.engine} {variant.label}")
+                return row, running
+
+            fp32 = next(candidate for candidate in candidates if candidate.is_reference)
+            first = list(pool.map(start, [Variant(engine, fp32, "fp32") for engine in target.engines]))
+            rest = []
+            for row, _ in first:
+                offered = row.measured.info.precisions if row.measured.info is not None else None
+                rest += variants(row.variant.engine, candidates, target, offered)[1:]
+            everything = first + list(pool.map(start, rest))
+        everything.sort(key=lambda pair: target.engines.index(pair[0].variant.engine))
+        running = [running for _, running in everything]
+        references: dict[str, Measured] = {
+            row.variant.engine: row.measured for row, _ in everything if row.variant.is_reference
+        }
+        noise = rounds.time_in_rounds(running, references, target.batch, target.threads, settings, progress)
+    return Measurement([row for row, _ in everything], noise, rounds.stream_count(settings, target.threads))
+
+
+def steps(engines: int, candidates: int, rounds: int) -> int:
+    """About how many steps `measure` will tell: fp32 and bf16, and each further candidate once or twice, and rounds."""
+    return engines * (1 + candidates) + rounds
+
+
+def _prepare(row: Row, running: Running, target: Target, data: Data) -> None:
+    """Load the model and measure its quality."""
+    variant = row.variant
+    if variant.engine in variant.candidate.refused:
+        running.fail(EngineFailure("unsupported", variant.candidate.refused[variant.engine]))
+        return
+    if variant.engine not in variant.candidate.files:
+        running.fail(EngineFailure("error", "the stage `export` wrote no file for this engine"))
+        return
+    try:
+        row.measured.info = running.process.load()
+        row.quality = running.process.quality(data.samples, data.metric, data.reference, None, target.batch)
+    except EngineFailure as failure:
+        running.fail(failure)
+
+
+def _inputs(
+    folder: Path, settings: Benchmark, batch: int, scratch: Path
+) -> list[tuple[Path, Mapping[str, Sequence[int]]]]:
+    """The evaluation samples, and of each further shape some of them, cut or repeated to it; with their shapes."""
+    samples = Samples.load(folder)
+    shapes = {name: [batch, *map(int, feed.shapes[0])] for name, feed in samples.feeds.items()}
+    found: list[tuple[Path, Mapping[str, Sequence[int]]]] = [(folder, shapes)]
+    for place, wanted in enumerate(settings.shapes):
+        for name, shape in wanted.items():
+            if name not in samples.feeds or len(shape) != samples.feeds[name].shapes.shape[1]:
+                fitting = ", ".join(f"`{feed}` with {len(full) - 1} axes" for feed, full in shapes.items())
+                raise InputError(
+                    f"`benchmark.shapes.{place}.{name}` is {list(shape)}: the samples' feeds are {fitting} (the batch "
+                    "axis is not counted)"
+                )
+        some = samples.head(_SHAPED_BATCHES * batch)
+        resized = {
+            name: Ragged.of([np.resize(value, wanted.get(name, value.shape)) for value in feed])
+            for name, feed in some.feeds.items()
+        }
+        Samples(resized).save(scratch / str(place))
+        found.append((scratch / str(place), {name: [batch, *wanted.get(name, shapes[name][1:])] for name in shapes}))
+    return found
+
+
+def to_json(measurement: Measurement, seed: int) -> dict[str, Any]:
+    """All rows with their figures, and how quiet the machine was; plain JSON values.
+
+    Speed-up and drop compare with fp32 on the same engine and carry 95 % confidence intervals; they are null where
+    that reference failed.
+    """
+    references = {
+        row.variant.engine: row for row in measurement.rows if row.variant.is_reference and row.measured.failure is None
+    }
+    return {
+        "noise": measurement.noise,
+        "variants": [
+            _row_to_json(row, references.get(row.variant.engine), measurement.streams, seed) for row in measurement.rows
+        ],
+    }
+
+
+def _row_to_json(row: Row, reference: Row | None, streams: int, seed: int) -> dict[str, Any]:
+    variant = row.variant
+    path = variant.candidate.files.get(variant.engine)
+    entry: dict[str, Any] = {
+        "engine": variant.engine,
+        "name": variant.label,
+        "candidate": variant.candidate.name,
+        "precision": variant.precision,
+        "bytes": variant.candidate.bytes.get(variant.engine),
+        "path": str(path) if path is not None else None,
+        **rounds.to_json(row.measured, reference.measured if reference is not None else None, streams, seed),
+        "quality": None,
+        "drop": None,
+    }
+    if row.measured.failure is None and row.quality is not None:
+        entry["quality"] = {"value": row.quality.value, **row.quality.beside}
+        if reference is not None and reference.quality is not None:
+            scores = np.array(row.quality.scores)
+            entry["drop"] = mean_difference(np.array(reference.quality.scores), scores, seed).to_json()
+    return entry

@@ -1,0 +1,118 @@
+"""Reconstruction: layers, or regions of several, learn to give what the fp32 model gives at their ends.
+
+Layer by layer as in AdaQuant (Hubara et al., 2021), by region as in BRECQ (Li et al., 2021): weights and biases train
+with the quantized forward pass and the straight-through estimator, on what the quantized layers before give. All
+regions train side by side in one program; no gradient passes from one to the one before, so that each has an aim of its
+own and the whole costs no more than a training step. Ranges and thresholds stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from act.program.model import InferenceModel
+from act.program.paddle_setup import paddle
+from act.quantization.scheme import OPERATORS, Scheme, bias_of, quantizable_layers, quantize_weight
+from act.samples.dataset import Samples
+from act.settings import Refine
+from act.training import build, reconstruction, sparse_masks
+
+
+def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
+    """The output of every quantized layer, its bias included."""
+    readers = {op.input("X")[0]: op for op in model.ops if op.type == "elementwise_add"}
+    found = []
+    for layer in quantizable_layers(model, OPERATORS):
+        if layer.name in scheme.layers:
+            added = bias_of(model, layer) is not None
+            found.append(readers[layer.name].output_arg_names[0] if added else layer.name)
+    return found
+
+
+def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> list[str]:
+    """Where the model can be cut in two through a single tensor, and its outputs; a softmax counts by its logits.
+
+    Args:
+        fewest_layers: quantized layers between two ends.
+    """
+    last_read = {name: place for place, op in enumerate(model.ops) for name in op.input_arg_names}
+    last_read |= dict.fromkeys(model.fetch_names, len(model.ops))
+    alive = {name for name in model.feed_names if name in last_read}
+    ends: list[str] = []
+    layers = 0
+    for place, op in enumerate(model.ops):
+        alive |= {name for name in op.output_arg_names if name in last_read}
+        alive = {name for name in alive if last_read[name] > place}
+        layers += any(name in scheme.layers for name in op.output_arg_names)
+        if len(alive) == 1 and layers >= fewest_layers and alive <= set(op.output_arg_names):
+            name = next(iter(alive))
+            if _is_float(model, name) and name not in model.fetch_names:
+                ends.append(name)
+                layers = 0
+    makers = {name: op for op in model.ops for name in op.output_arg_names}
+    for name in model.fetch_names:
+        maker = makers.get(name)
+        if maker is not None and _is_float(model, name):
+            ends.append(str(maker.input("X")[0]) if maker.type == "softmax" else name)
+    return list(dict.fromkeys(ends))
+
+
+def reconstruct(
+    model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
+) -> Scheme | None:
+    """The scheme with trained weights and biases; None where there is no end to compare, no time for a single step, or
+    a loss that is not finite.
+
+    Args:
+        model: the fp32 model, which is the teacher as well.
+        scheme: the start.
+        ends: of the regions.
+        samples: unlabelled.
+        deadline: on `time.monotonic`'s clock.
+    """
+    if not ends or time.monotonic() > deadline:  # building the program takes seconds
+        return None
+    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]
+    weights = [layer.weight for layer in layers]
+    training = build(
+        model,
+        scheme,
+        reconstruction(ends),
+        [*weights, *biases],
+        learning_rate=settings.learning_rate,
+        steps=settings.steps,
+        seed=settings.seed,
+        masks=sparse_masks(model, weights),
+    )
+    batches = list(samples.batches(settings.batch_size))
+    rng = np.random.default_rng(settings.seed)
+    order = [index for _ in range(-(-settings.steps // len(batches))) for index in rng.permutation(len(batches))]
+    done = 0
+    with tqdm(order[: settings.steps], desc="reconstruction", unit="step", leave=False) as bar:
+        for index in bar:
+            if time.monotonic() > deadline:
+                break
+            loss = training.step(batches[index], model.run(batches[index], training.teacher_names))
+            if not math.isfinite(loss):
+                return None
+            bar.set_postfix_str(f"loss {loss:.4f}")
+            done += 1
+    if done == 0:
+        return None
+    trained = training.weights()
+    integers = {
+        layer.weight: quantize_weight(trained[layer.weight], scheme.weights[layer.weight], layer.axis)
+        for layer in layers
+    }
+    return replace(scheme, integers=integers, biases={**scheme.biases, **{name: trained[name] for name in biases}})
+
+
+def _is_float(model: InferenceModel, name: str) -> bool:
+    return bool(model.program.global_block().var(name).dtype == paddle.float32)

@@ -1,0 +1,212 @@
+"""The whole chain on the classifier: what it leaves behind, and what a rerun, a change and a kill do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import JOB, Workspace, small_workspace
+
+STAGES = [
+    "prepare",
+    "analyze",
+    "select",
+    "prune",
+    "calibrate",
+    "ptq_search",
+    "refine",
+    "plan",
+    "qat",
+    "export",
+    "benchmark",
+    "report",
+]
+
+
+def outcomes(workspace: Workspace) -> dict[str, str]:
+    stages = workspace.read(f"artifacts/flow/{JOB}.json")["stages"]
+    return {stage["name"].split("@")[0]: stage["outcome"] for stage in stages}
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """Checksum of every model file, calibration table and scheme below a folder."""
+    wanted = (".pdmodel", ".pdiparams", ".onnx", ".txt")
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in wanted or path.parent.name == "schemes"
+    }
+
+
+def test_the_flow_leaves_the_documented_result(compressed: Workspace) -> None:
+    deploy = compressed.folder / "deploy" / JOB
+    for name in ("model.pdmodel", "model.pdiparams", "calibration_table.txt", "quant_model.onnx", "report.html"):
+        assert (deploy / name).stat().st_size > 0
+    manifest = compressed.read(f"deploy/{JOB}/manifest.json")
+    assert manifest["schema_version"] == 1
+    assert manifest["job"] == JOB
+    assert list(outcomes(compressed)) == STAGES
+
+
+def test_int8_files_are_about_a_quarter(compressed: Workspace) -> None:
+    export = compressed.folder / "artifacts" / JOB / "export"
+    int8_folder = export / compressed.read(f"artifacts/{JOB}/export/candidates.json")["deploy"]
+    for name in ("model.pdiparams", "onnx"):
+        fp32 = export / "fp32" / ("model.onnx" if name == "onnx" else name)
+        int8 = int8_folder / ("quant_model.onnx" if name == "onnx" else name)
+        assert int8.stat().st_size < 0.45 * fp32.stat().st_size  # half a MB: names and shapes weigh, too
+
+
+def test_every_trial_is_kept_and_the_best_go_on(compressed: Workspace) -> None:
+    found = compressed.read(f"artifacts/{JOB}/ptq_search/trials.json")
+    assert len(found["trials"]) == 6
+    assert sum(found["importance"].values()) == pytest.approx(1) or not any(found["importance"].values())
+    assert len(found["sensitivity"]) > 40
+    candidates = compressed.read(f"artifacts/{JOB}/ptq_search/candidates.json")["candidates"]
+    assert set(found["front"]) <= {candidate["trial"] for candidate in candidates}
+    best = max(trial["quality"] for trial in found["trials"] if trial["failure"] is None)
+    assert candidates[0]["quality"] == best
+    keep = compressed.read(f"artifacts/{JOB}/plan/plan.json")["keep"]
+    exported = compressed.read(f"artifacts/{JOB}/export/candidates.json")["candidates"]
+    assert sorted(entry["name"] for entry in exported if entry["precision"] == "int8") == sorted(keep)
+    assert not list((compressed.folder / "artifacts" / JOB / ".ptq_search_journal").glob("*"))
+
+
+def test_the_calibration_table_names_tensors_and_thresholds(compressed: Workspace) -> None:
+    lines = (compressed.folder / "deploy" / JOB / "calibration_table.txt").read_text().splitlines()
+    assert len(lines) > 20
+    for line in lines:
+        _, scale = line.split(" ")
+        assert float(scale) > 0
+
+
+def test_the_checkout_stays_clean_but_for_the_lock(compressed: Workspace) -> None:
+    status = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=compressed.folder, check=True, capture_output=True, text=True
+    ).stdout
+    assert {line[3:] for line in status.splitlines()} <= {"dvc.lock", "params.yaml"}
+
+
+def test_a_rerun_does_no_work(compressed: Workspace) -> None:
+    done = compressed.run("-m", "dvc", "repro")
+    assert "up to date" in done.stdout + done.stderr
+    done = compressed.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 0
+    assert set(outcomes(compressed).values()) == {"cached"}
+
+
+def test_dvc_shows_metrics_and_plots(compressed: Workspace, tmp_path: Path) -> None:
+    done = compressed.run("-m", "dvc", "metrics", "show")
+    assert done.returncode == 0 and "speedup" in done.stdout
+    done = compressed.run("-m", "dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plots" / "index.html").is_file()
+
+
+def test_a_change_redoes_only_what_it_touches(compressed: Workspace) -> None:
+    # Another figure that changes no decision: less than one sample's share of the quality.
+    compressed.change(f"jobs.{JOB}.budget.max_quality_drop", 0.0101)
+    try:
+        done = compressed.run("-m", "flows.compress", "--job", JOB)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ran = {name for name, outcome in outcomes(compressed).items() if outcome == "ran"}
+        assert {"select", "report"} <= ran
+        assert not ran & {"prepare", "analyze", "calibrate", "ptq_search", "export", "benchmark"}
+
+        compressed.change(f"jobs.{JOB}.ptq_search.max_quant_count", 5)
+        done = compressed.run("-m", "dvc", "status")
+        stale = {line.split("@")[0] for line in done.stdout.splitlines() if "@" in line and line[0].isalpha()}
+        assert "ptq_search" in stale
+        assert not stale & {"prepare", "analyze", "calibrate"}
+    finally:
+        compressed.change(f"jobs.{JOB}.budget.max_quality_drop", 0.01)
+        compressed.change(f"jobs.{JOB}.ptq_search.max_quant_count", 6)
+
+
+def test_a_killed_run_is_finished_by_the_next_with_the_same_bytes(compressed: Workspace, tmp_path: Path) -> None:
+    other = small_workspace(tmp_path / "other")
+    artifacts = other.folder / "artifacts" / JOB
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", f"export@{JOB}"],
+        cwd=other.folder,
+        env=other.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(artifacts.glob(".ptq_search.partial-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = other.run("-m", "dvc", "repro", f"export@{JOB}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'prepare@" in done.stdout and "Running stage 'prepare@" not in done.stdout
+    first, second = (model_files(w.folder / "artifacts" / JOB) for w in (compressed, other))
+    assert len(first) > 8
+    assert first == second
+
+
+# Stands in for `act.artifacts.write_json`: dies as a kill at this moment would make it die.
+KILLED_WHILE_WRITING = """
+import os, runpy, signal, sys
+from act import artifacts
+
+def die(path, payload):
+    path.write_text("{", encoding="utf-8")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+artifacts.write_json = die
+sys.argv = sys.argv[1:]
+runpy.run_module(sys.argv[0], run_name="__main__")
+"""
+MODULES = {
+    "select": "tasks.select",
+    "calibrate": "tasks.calibrate",
+    "plan": "tasks.plan",
+    "report": "tasks.report",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_leaves_nothing_that_looks_whole(compressed: Workspace, stage: str) -> None:
+    artifacts = compressed.folder / "artifacts" / JOB
+    deployed = model_files(compressed.folder / "deploy")
+    kept = (artifacts / stage).rename(artifacts / f"kept-{stage}")
+    try:
+        module = MODULES.get(stage, f"tasks.{stage}")
+        done = compressed.run("-c", KILLED_WHILE_WRITING, module, "--job", JOB)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not (artifacts / stage).exists()
+        assert list(artifacts.glob(f".{stage}.partial-*"))
+        assert model_files(compressed.folder / "deploy") == deployed
+    finally:
+        for partial in artifacts.glob(f".{stage}.partial-*"):
+            shutil.rmtree(partial)
+        kept.rename(artifacts / stage)
+
+
+def test_wrong_input_ends_the_flow_with_code_2_before_any_work(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "wrong")
+    workspace.change(f"jobs.{JOB}.budget.max_quality_dorp", 0.5)
+    done = workspace.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 2
+    assert f"jobs.{JOB}.budget.max_quality_dorp" in done.stderr + done.stdout
+    assert not (workspace.folder / "artifacts").exists()
+
+
+def test_a_missing_model_ends_the_flow_with_code_2(tmp_path: Path) -> None:
+    workspace = small_workspace(tmp_path / "missing")
+    workspace.change(f"jobs.{JOB}.model.path", "no/such/model")
+    done = workspace.run("-m", "flows.compress", "--job", JOB)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "no/such/model" in done.stdout + done.stderr

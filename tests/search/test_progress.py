@@ -1,0 +1,87 @@
+"""How far a search is: what is shown, how often, and the time left."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from act.search.measure import Result
+from act.search.progress import Progress
+from act.search.search import Trial
+from act.search.space import Setting
+
+SETTING = Setting("avg", None, 4, True, "channel_wise_abs_max", True, ("conv2d",), 0)
+
+
+def trial(quality: float, whole: bool = True) -> Trial:
+    return Trial(0, SETTING, 0.5, Result(quality, {}, 100, None, 1.0), whole)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def shown(qualities: list[float], step: float, total: int, limit: float = 1000) -> tuple[list[str], Progress]:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(total, 0.8, limit, 1, stream, clock) as progress:
+        for quality in qualities:
+            clock.seconds += step
+            progress(trial(quality))
+    return stream.getvalue().splitlines(), progress
+
+
+def test_the_best_stands_beside_its_drop() -> None:
+    lines, _ = shown([0.7, 0.79, 0.75], 10, 30)
+    assert lines[-1] == "search: trial 3 of 30, best 0.7900 (0.0100 below fp32), 04:30 left"
+    lines, _ = shown([0.7, 0.81, 0.75], 10, 3)
+    assert lines[-1] == "search: trial 3 of 3, best 0.8100 (0.0100 above fp32), 00:00 left"
+
+
+def test_a_log_has_a_line_now_and_then_and_one_at_the_end() -> None:
+    lines, _ = shown([0.7] * 100, 1, 100)
+    assert len(lines) == 10 and all("\r" not in line for line in lines)
+    lines, _ = shown([0.7] * 3, 1, 3)
+    assert len(lines) == 1 and "trial 3 of 3" in lines[0]
+
+
+def test_a_trial_that_was_given_up_is_not_the_best() -> None:
+    stream = io.StringIO()
+    with Progress(1, 0.8, 100, 1, stream) as progress:
+        progress(trial(0.9, whole=False))
+    assert "best" not in stream.getvalue() and "none whole yet" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("limit", "left"), [(1000, 50), (70, 20)])
+def test_the_time_left_is_the_smaller_of_the_pace_and_the_limit(limit: float, left: float) -> None:
+    _, progress = shown([0.7] * 5, 10, 10, limit)
+    assert progress.seconds_left() == left
+
+
+def test_trials_from_the_journal_do_not_promise_a_fast_end() -> None:
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100, 0.8, 10_000, 1, stream, clock) as progress:
+        for _ in range(50):
+            progress(trial(0.7))
+        for _ in range(5):
+            clock.seconds += 10
+            progress(trial(0.7))
+    assert progress.seconds_left() == 450
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress(2, 0.8, 100, 1, stream) as progress:
+        progress(trial(0.7))
+        progress(trial(0.75))
+    assert "\r" in stream.getvalue()
+    assert "trial 2 of 2, best 0.7500 (0.0500 below fp32)" in stream.getvalue()

@@ -1,0 +1,229 @@
+"""What every sampler must do, and that the forest finds better settings than chance does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from act.search import sampler as sampler_module
+from act.search.pareto import hypervolume
+from act.search.sampler import ForestSampler, Observation, RandomSampler, Sampler, importance
+from act.search.space import ACT_KEYS, Setting, Space
+
+SPACE = Space(
+    algorithms=("abs_max", "avg", "hist", "mse", "KL"),
+    hist_percents=(0.999, 0.9999, 0.99999),
+    batch_nums=(4, 16),
+    symmetric=(False, True),
+    weight_quantize_types=("abs_max", "channel_wise_abs_max", "channel_wise_mse"),
+    bias_correct=(False, True),
+    op_types=(("conv2d",), ("conv2d", "depthwise_conv2d"), ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")),
+    float_layers=(0, 1, 2, 4, 8, 16),
+)
+TINY = Space(("avg", "hist"), (0.999, 0.9999), (8,), (True, False), ("abs_max",), (False, True), (("mul",),), (0, 1))
+SAMPLERS = [RandomSampler, ForestSampler]
+
+Measure = Callable[[Setting], tuple[float, float]]
+Make = type[RandomSampler] | type[ForestSampler]
+
+
+def plain(setting: Setting) -> tuple[float, float]:
+    """A quality with one terrible region, and a cost that falls as quality does."""
+    quality = 0.9 + 0.01 * setting.float_layers**0.5 + 0.02 * setting.bias_correct - 0.03 * setting.symmetric
+    if setting.algorithm == "abs_max":
+        quality = 0.01
+    return quality, 1.0 + 0.1 * setting.float_layers - 0.2 * setting.symmetric
+
+
+def constant(setting: Setting) -> tuple[float, float]:
+    return 0.5, 1.0
+
+
+def failing(setting: Setting) -> tuple[float, float]:
+    return (-math.inf, math.inf) if setting.symmetric else plain(setting)
+
+
+def observe(settings: Sequence[Setting], measure: Measure) -> list[Observation]:
+    return [Observation(setting, *measure(setting)) for setting in settings]
+
+
+def search(sampler: Sampler, measure: Measure, trials: int, count: int = 1) -> list[Observation]:
+    history: list[Observation] = []
+    while len(history) < trials:
+        history += observe(sampler.suggest(history, count), measure)
+    return history
+
+
+@pytest.fixture(params=SAMPLERS)
+def make(request: pytest.FixtureRequest) -> Make:
+    found: Make = request.param
+    return found
+
+
+@pytest.mark.parametrize("measure", [plain, constant, failing])
+def test_suggestions_are_new_and_in_the_space(make: Make, measure: Measure) -> None:
+    settings = [observation.setting for observation in search(make(SPACE, 3), measure, 24)]
+    assert all(setting in SPACE for setting in settings)
+    assert len(set(settings)) == len(settings)
+
+
+@pytest.mark.parametrize("count", [1, 5, 1000])
+@pytest.mark.parametrize("measure", [plain, constant])
+def test_a_tiny_space_is_exhausted_exactly(make: Make, count: int, measure: Measure) -> None:
+    history = search(make(TINY, 0), measure, TINY.size, count)
+    assert len(history) == TINY.size
+    assert {observation.setting for observation in history} == set(TINY)
+    assert make(TINY, 0).suggest(history, count) == []
+
+
+def test_a_resumed_search_goes_on_as_an_uninterrupted_one(make: Make) -> None:
+    whole = search(make(SPACE, 5), plain, 20)
+    for length in range(len(whole)):
+        assert make(SPACE, 5).suggest(whole[:length], 1) == [whole[length].setting]
+
+
+def test_calls_before_do_not_matter(make: Make) -> None:
+    history = search(make(SPACE, 1), plain, 10)
+    sampler = make(SPACE, 1)
+    expected = sampler.suggest(history, 3)
+    sampler.suggest(history[:4], 2)
+    sampler.suggest([], 1)
+    assert sampler.suggest(history, 3) == expected
+
+
+def test_the_first_of_several_is_the_one_alone(make: Make) -> None:
+    history = search(make(SPACE, 2), plain, 12)
+    assert make(SPACE, 2).suggest(history, 4)[:1] == make(SPACE, 2).suggest(history, 1)
+
+
+def test_the_seed_matters(make: Make) -> None:
+    history = search(RandomSampler(SPACE, 9), plain, 12) + observe(SPACE.first(), plain)
+    assert len({tuple(make(SPACE, seed).suggest(history, 3)) for seed in range(5)}) == 5
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+@pytest.mark.parametrize("count", [0, 1, 12])
+def test_short_histories(make: Make, length: int, count: int) -> None:
+    history = search(RandomSampler(SPACE, 4), plain, length)
+    settings = make(SPACE, 4).suggest(history, count)
+    assert len(set(settings)) == len(settings) == count
+    assert not {observation.setting for observation in history} & set(settings)
+
+
+def test_several_suggestions_are_different(make: Make) -> None:
+    history = search(make(SPACE, 6), plain, 11)
+    settings = make(SPACE, 6).suggest(history, 8)
+    assert len(set(settings)) == 8
+    assert not {observation.setting for observation in history} & set(settings)
+
+
+def test_results_from_another_space_do_no_harm(make: Make) -> None:
+    strangers = search(RandomSampler(replace(SPACE, batch_nums=(3,)), 0), plain, 7)
+    history = strangers + search(make(SPACE, 0), plain, 10)
+    assert make(SPACE, 0).suggest(history, 2)[0] in SPACE
+
+
+def test_what_is_not_a_number_is_refused() -> None:
+    setting = SPACE.first()[0]
+    for quality, cost in ((math.nan, 1.0), (1.0, math.nan)):
+        with pytest.raises(ValueError, match="not a number"):
+            Observation(setting, quality, cost)
+
+
+def test_the_forest_begins_with_the_first_settings() -> None:
+    first = SPACE.first()
+    assert ForestSampler(SPACE, 0).suggest([], 20)[: len(first)] == first
+    history = observe([first[1], first[0]], plain)
+    assert ForestSampler(SPACE, 0).suggest(history, 4) == first[2:6]
+
+
+def test_expected_improvement_against_draws() -> None:
+    mean, spread = np.array([0.2, 0.5, 0.9]), np.array([0.3, 0.1, 0.4])
+    draws = np.random.default_rng(0).normal(mean, spread, size=(400_000, 3))
+    expected = np.maximum(0.4 - draws, 0).mean(0)
+    np.testing.assert_allclose(sampler_module._expected_improvement(mean, spread, 0.4), expected, rtol=0.02)
+    certain = sampler_module._expected_improvement(np.array([0.1, 0.7]), np.zeros(2), 0.4)
+    np.testing.assert_allclose(certain, [0.3, 0.0], atol=1e-9)
+
+
+class Rugged:
+    """A random function with interactions: quality, of which a quarter is terrible, and a cost."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        settings = list(SPACE)
+        features = SPACE.encode(settings)
+        features /= np.maximum(features.max(0), 1)
+        # Few parameters matter much, as is usual; which ones, and to which side, is random.
+        strengths = dict(zip(ACT_KEYS.values(), rng.permutation([3, 2, 1.5, 1, 0.5, 0.3, 0.2, 0.1])))
+        scale = np.array([strengths[key] for key in SPACE.feature_owner])
+        pairs = rng.normal(size=(scale.size, scale.size)) * 0.7 * np.sqrt(np.outer(scale, scale))
+        quality = features @ (rng.normal(size=scale.size) * scale) + np.sum(features @ pairs * features, axis=1)
+        loss = (quality.max() - quality) / quality.std()
+        loss[loss > np.quantile(loss, 0.75)] *= 20
+        cost = features @ (rng.normal(size=scale.size) * scale)
+        self.table = {s: (-float(q), float(c)) for s, q, c in zip(settings, loss, cost / cost.std())}
+        self.reference = (-float(np.quantile(loss, 0.6)), float(cost.max() / cost.std()))
+
+    def run(self, sampler: Sampler, trials: int) -> tuple[float, float]:
+        """The best quality's regret, and the share of the possible hypervolume."""
+        points = [(o.quality, o.cost) for o in search(sampler, self.table.__getitem__, trials)]
+        possible = hypervolume(list(self.table.values()), self.reference)
+        return -max(quality for quality, _ in points), hypervolume(points, self.reference) / possible
+
+
+def test_the_forest_is_better_than_chance() -> None:
+    forest, chance = [], []
+    for seed in range(10):
+        function = Rugged(seed)
+        forest.append(function.run(ForestSampler(SPACE, seed), 30))
+        chance.append(function.run(RandomSampler(SPACE, seed), 30))
+    (regret, volume), (chance_regret, chance_volume) = np.median(forest, axis=0), np.median(chance, axis=0)
+    assert regret < chance_regret
+    assert volume > chance_volume
+
+
+def test_the_forest_looks_for_low_cost_where_quality_is_the_same() -> None:
+    def cost(setting: Setting) -> float:
+        return 10.0 * setting.symmetric - setting.float_layers
+
+    history = observe(SPACE.first(), lambda s: (0.5, cost(s)))
+    history += search(RandomSampler(SPACE, 2), lambda s: (0.5, cost(s)), 30)
+    usual = np.median([observation.cost for observation in history])
+    chosen = [ForestSampler(SPACE, seed).suggest(history, 1)[0] for seed in range(10)]
+    assert all(cost(setting) < usual for setting in chosen)
+
+
+@pytest.mark.parametrize(
+    ("key", "measure"),
+    [
+        ("activation_symmetric", lambda s: 0.9 - 0.1 * s.symmetric),
+        ("ptq_algo", lambda s: {"abs_max": 0.1, "avg": 0.9, "hist": 0.95, "mse": 0.8, "KL": 0.5}[s.algorithm]),
+        ("float_layers", lambda s: 0.9 + 0.001 * s.float_layers),
+        ("quantizable_op_type", lambda s: -len(s.op_types)),
+    ],
+)
+def test_importance_finds_the_only_parameter_that_matters(key: str, measure: Callable[[Setting], float]) -> None:
+    history = search(RandomSampler(SPACE, 1), lambda s: (measure(s), 1.0), 60)
+    shares = importance(SPACE, history)
+    assert set(shares) == set(ACT_KEYS.values())
+    assert sum(shares.values()) == pytest.approx(1)
+    assert all(share >= 0 for share in shares.values())
+    assert shares[key] > 0.8
+    assert importance(SPACE, history) == shares
+
+
+def test_importance_without_grounds_is_zero() -> None:
+    zeros = dict.fromkeys(ACT_KEYS.values(), 0.0)
+    assert importance(SPACE, []) == zeros
+    assert importance(SPACE, search(RandomSampler(SPACE, 0), plain, 3)) == zeros
+    assert importance(SPACE, search(RandomSampler(SPACE, 0), constant, 20)) == zeros
+
+
+def test_a_parameter_without_a_choice_has_no_importance() -> None:
+    space = replace(SPACE, bias_correct=(True,))
+    assert importance(space, search(RandomSampler(space, 0), plain, 30))["bias_correct"] == 0

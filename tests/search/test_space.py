@@ -1,0 +1,242 @@
+"""The space of settings against its own enumeration, and its settings as numbers and as JSON."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from act.search.space import ACT_KEYS, FAMILIES, Setting, Space
+from act.settings import ThresholdAlgorithm
+
+ALL_TYPES = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
+SPACE = Space(
+    algorithms=("abs_max", "hist", "avg", "mse"),
+    hist_percents=(0.999, 0.9999, 1.0),
+    batch_nums=(4, 16),
+    symmetric=(True, False),
+    weight_quantize_types=("abs_max", "channel_wise_abs_max", "channel_wise_mse"),
+    bias_correct=(False, True),
+    op_types=(("conv2d",), ALL_TYPES),
+    float_layers=(0, 1, 4),
+)
+WITHOUT_HIST = replace(SPACE, algorithms=("avg", "KL"))
+ONLY_HIST = replace(SPACE, algorithms=("hist",))
+ONE = Space(("avg",), (0.9999,), (8,), (True,), ("abs_max",), (False,), (("mul",),), (0,))
+SPACES = [SPACE, WITHOUT_HIST, ONLY_HIST, ONE]
+
+
+def by_brute_force(space: Space) -> set[Setting]:
+    choices: list[tuple[Any, ...]] = [
+        space.algorithms,
+        (None, *space.hist_percents),
+        space.batch_nums,
+        space.symmetric,
+        space.weight_quantize_types,
+        space.bias_correct,
+        space.op_types,
+        space.float_layers,
+    ]
+    found = set()
+    for algorithm, share, *others in itertools.product(*choices):
+        if (algorithm == "hist") == (share is not None):
+            found.add(Setting(algorithm, share, *others))
+    return found
+
+
+def changed(one: Setting, other: Setting) -> set[str]:
+    """The parameters in which two settings differ; a share that follows from the rule is none."""
+    names = {name for name in ACT_KEYS if getattr(one, name) != getattr(other, name)}
+    return names - {"hist_percent"} if "algorithm" in names else names
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_size_and_iteration(space: Space) -> None:
+    listed, expected = list(space), by_brute_force(space)
+    assert len(listed) == space.size == len(expected)
+    assert set(listed) == expected
+    assert all(setting in space for setting in listed)
+
+
+def test_size_by_hand() -> None:
+    assert SPACE.size == (3 + 3) * 2 * 2 * 3 * 2 * 2 * 3
+    assert ONE.size == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": "KL"},
+        {"algorithm": "avg", "hist_percent": None, "batch_num": 5},
+        {"hist_percent": 0.5},
+        {"op_types": ALL_TYPES[::-1]},
+        {"float_layers": 2},
+    ],
+)
+def test_what_is_not_in_the_space(change: dict[str, Any]) -> None:
+    inside = Setting("hist", 0.999, 4, True, "abs_max", False, ALL_TYPES, 0)
+    assert inside in SPACE
+    if change.get("algorithm", "hist") != "hist":
+        change = {"hist_percent": None, **change}
+    outside = replace(inside, **change)
+    assert outside not in SPACE
+    with pytest.raises(ValueError, match="not in the space"):
+        SPACE.encode([inside, outside])
+
+
+def test_a_share_belongs_to_hist_alone() -> None:
+    avg = Setting("avg", None, 4, True, "abs_max", False, ALL_TYPES, 0)
+    with pytest.raises(ValueError, match="hist_percent"):
+        replace(avg, hist_percent=0.999)
+    with pytest.raises(ValueError, match="hist_percent"):
+        replace(avg, algorithm="hist")
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_samples_cover_the_space_and_nothing_else(space: Space) -> None:
+    rng = np.random.default_rng(0)
+    samples = [space.sample(rng) for _ in range(4000)]
+    assert all(sample in space for sample in samples)
+    assert len(set(samples)) > 0.9 * space.size
+    for algorithm in space.algorithms:
+        share = np.mean([sample.algorithm == algorithm for sample in samples])
+        assert share == pytest.approx(1 / len(space.algorithms), abs=0.04)
+
+
+@pytest.mark.parametrize("field", SPACE.__dataclass_fields__)
+def test_no_choice_and_a_choice_twice_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"`{field}` has no choice"):
+        replace(SPACE, **{field: ()})
+    with pytest.raises(ValueError, match=f"`{field}` has the same choice twice"):
+        replace(SPACE, **{field: (*getattr(SPACE, field), getattr(SPACE, field)[0])})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"op_types": (("conv2d", "mul"), ("mul", "conv2d"))}, "twice"),
+        ({"op_types": ((),)}, "without any operator"),
+        ({"hist_percents": (0.0,)}, "hist_percents"),
+        ({"hist_percents": (0.9, 1.1)}, "hist_percents"),
+        ({"batch_nums": (0, 1)}, "batch_nums"),
+        ({"float_layers": (-1, 0)}, "float_layers"),
+    ],
+)
+def test_choices_out_of_range_are_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(SPACE, **change)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_first_settings_are_in_the_space(space: Space) -> None:
+    first = space.first()
+    assert 1 <= len(first) <= 6
+    assert len(set(first)) == len(first)
+    assert all(setting in space for setting in first)
+
+
+def test_first_settings_in_order_of_merit() -> None:
+    first = SPACE.first()
+    assert [(s.algorithm, s.hist_percent, s.symmetric, s.float_layers) for s in first] == [
+        ("hist", 0.9999, False, 0),
+        ("avg", None, False, 4),
+        ("mse", None, False, 0),
+        ("abs_max", None, False, 4),
+        ("hist", 0.9999, True, 0),
+        ("avg", None, True, 4),
+    ]
+    assert all(s.bias_correct and s.op_types == ALL_TYPES for s in first)
+
+
+def test_every_rule_has_a_family() -> None:
+    assert sorted(itertools.chain(*FAMILIES)) == sorted(get_args(ThresholdAlgorithm))
+
+
+@pytest.mark.parametrize("space", [SPACE, WITHOUT_HIST, ONLY_HIST])
+def test_neighbours_differ_in_one_or_two_parameters(space: Space) -> None:
+    rng = np.random.default_rng(1)
+    numbers = set()
+    for _ in range(60):
+        setting = space.sample(rng)
+        neighbours = space.neighbours(setting, rng, 20)
+        assert 10 < len(neighbours) <= 20
+        assert len(set(neighbours)) == len(neighbours)
+        assert all(neighbour in space for neighbour in neighbours)
+        numbers |= {len(changed(setting, neighbour)) for neighbour in neighbours}
+    assert numbers == {1, 2}
+
+
+def test_neighbours_reach_every_parameter() -> None:
+    rng = np.random.default_rng(2)
+    setting = next(s for s in SPACE if s.algorithm == "hist")
+    reached = [changed(setting, neighbour) for neighbour in SPACE.neighbours(setting, rng, 150)]
+    assert set.union(*reached) == set(ACT_KEYS)
+
+
+def test_neighbours_where_there_are_few() -> None:
+    rng = np.random.default_rng(3)
+    assert ONE.neighbours(next(iter(ONE)), rng, 5) == []
+    pair = replace(ONE, symmetric=(True, False))
+    one, other = pair
+    assert pair.neighbours(one, rng, 5) == [other]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_encoding_tells_all_settings_apart(space: Space) -> None:
+    settings = list(space)
+    rows = space.encode(settings)
+    assert rows.dtype == np.float64
+    assert rows.shape == (space.size, len(space.feature_owner))
+    assert np.isfinite(rows).all()
+    # The forests see float32.
+    assert len(np.unique(rows.astype(np.float32), axis=0)) == space.size
+    assert space.encode([]).shape == (0, len(space.feature_owner))
+
+
+def test_encoding_by_hand() -> None:
+    rows = SPACE.encode(
+        [
+            Setting("hist", 0.999, 16, True, "channel_wise_mse", False, ("conv2d",), 1),
+            Setting("avg", None, 4, False, "abs_max", True, ALL_TYPES, 0),
+        ]
+    )
+    np.testing.assert_allclose(rows[0], [0, 1, 0, 0, 3, 4, 1, 0, 0, 1, 0, 1, 0, 0, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(rows[1], [0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 1, 1, 1, 1, 0], atol=1e-9)
+
+
+def test_only_a_parameters_own_columns_change_with_it() -> None:
+    owner, rng = np.array(SPACE.feature_owner), np.random.default_rng(4)
+    assert set(owner) == set(ACT_KEYS.values())
+    setting = next(s for s in SPACE if s.algorithm == "avg")
+    for neighbour in SPACE.neighbours(setting, rng, 100):
+        one, other = SPACE.encode([setting, neighbour])
+        expected = {ACT_KEYS[name] for name in changed(setting, neighbour)}
+        assert set(owner[one != other]) - {"hist_percent"} == expected
+
+
+def test_different_settings_are_different_json() -> None:
+    assert len({json.dumps(setting.to_json()) for setting in SPACE}) == SPACE.size
+
+
+def test_json_by_hand() -> None:
+    assert Setting("hist", 0.999, 16, True, "abs_max", False, ("conv2d", "mul"), 4).to_json() == {
+        "ptq_algo": "hist",
+        "hist_percent": 0.999,
+        "batch_num": 16,
+        "activation_symmetric": True,
+        "weight_quantize_type": "abs_max",
+        "bias_correct": False,
+        "quantizable_op_type": ["conv2d", "mul"],
+        "float_layers": 4,
+    }
+
+
+def test_samples_are_json() -> None:
+    rng = np.random.default_rng(5)
+    sample = SPACE.sample(rng)
+    for setting in (sample, *SPACE.neighbours(sample, rng, 10)):
+        json.dumps(setting.to_json())

@@ -1,0 +1,107 @@
+"""A program for `test_runners.py`: searches with made-up qualities, on a small Dask cluster and here.
+
+A process of its own, because Prefect reads its settings when it is imported. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import distributed
+
+from act.errors import InputError
+from act.metrics.quality import Quality
+from act.quantization.scheme import Scheme
+from act.search.cluster import Cluster
+from act.search.measure import Result, TrialJob, measure
+from act.search.runners import LocalRunner, PrefectRunner, Runner, server_for
+from act.search.sampler import ForestSampler
+from act.search.search import Journal, Search, Trial
+from act.search.space import Setting
+from act.settings import PtqSearch
+from tests.support.small_space import SPACE
+
+SETTINGS = PtqSearch(max_quant_count=12, side_by_side=3)
+FP32 = Quality(0.8, [0.8] * 100)
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of a search."""
+
+
+def work(job: TrialJob) -> Result:
+    """A quality from the setting; one setting fails."""
+    setting = json.loads(job.files["setting"])
+    if setting["ptq_algo"] == "mse" and setting["float_layers"] == 0:
+        return Result(-math.inf, {}, 0, "crash: ended by SIGSEGV", 0)
+    lost = 0.02 * (setting["ptq_algo"] == "avg") + 0.01 * setting["activation_symmetric"]
+    return Result(0.8 - lost + 0.002 * setting["float_layers"], {}, 100, None, 0)
+
+
+def search(journal: Path, runner: Runner) -> Search:
+    settings: list[Setting] = []
+
+    def make(setting: Setting) -> Scheme:
+        settings.append(setting)
+        return Scheme((str(len(settings) - 1),), {}, {})
+
+    def job(scheme: Scheme) -> TrialJob:
+        files = {"setting": json.dumps(settings[int(scheme.layers[0])].to_json()).encode()}
+        return TrialJob("openvino", files, ".", "int8", 1, Path("/nowhere/samples"), "top1", None, FP32, 1, 60)
+
+    return Search(ForestSampler(SPACE, 0), make, lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
+
+
+def trials(journal: Path, runner: Runner, stop_after: int = 1000) -> list[Any]:
+    found = search(journal, runner)
+
+    def progress(trial: Trial) -> None:
+        if len(journal.read_text().splitlines()) >= stop_after:
+            raise Killed
+
+    found.run(SETTINGS, progress)
+    return [[trial.setting.to_json(), repr(trial.result.quality), trial.result.failure] for trial in found.trials]
+
+
+def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:
+    with PrefectRunner(place, 2, 1, work) as runner:
+        answer["on dask"] = trials(folder / "dask", runner)
+        answer["resumed on dask"] = trials(folder / "resumed", runner)
+    try:
+        with PrefectRunner(place, 2, 1, measure) as runner:
+            trials(folder / "no_samples", runner)
+    except InputError as error:
+        answer["no samples"] = str(error)
+    answer["kept without samples"] = (folder / "no_samples").exists()
+    try:
+        with PrefectRunner(place, 2, 1, work) as runner:
+            trials(folder / "killed", runner, stop_after=4)
+    except Killed:
+        answer["resumed here"] = trials(folder / "killed", LocalRunner(2, work))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    answer: dict[str, Any] = {
+        "one worker": trials(folder / "one", LocalRunner(1, work)),
+        "several workers": trials(folder / "several", LocalRunner(3, work)),
+    }
+    try:
+        trials(folder / "resumed", LocalRunner(2, work), stop_after=5)
+    except Killed:
+        answer["killed after"] = len((folder / "resumed").read_text().splitlines())
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        place = Cluster("dask", cluster.scheduler_address)
+        with server_for(place):  # one for all three runners
+            on_dask(folder, place, answer)
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""A small network to train in a second."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from act.program.model import InferenceModel
+from act.program.paddle_setup import CPU, paddle
+
+
+def convolutions(seed: int = 0) -> InferenceModel:
+    """Two convolutions and a classifier of three classes, softmax included; input x [N, 1, 8, 8]."""
+    program, begin, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
+    with (
+        paddle.static.scope_guard(scope),
+        paddle.static.program_guard(program, begin),
+        paddle.utils.unique_name.guard(),
+    ):
+        paddle.enable_static()
+        x = paddle.static.data("x", [-1, 1, 8, 8], "float32")
+        hidden = paddle.nn.functional.relu(paddle.static.nn.conv2d(x, 4, 3, padding=1))
+        hidden = paddle.nn.functional.relu(paddle.static.nn.conv2d(hidden, 8, 3, stride=2, padding=1))
+        logits = paddle.static.nn.fc(paddle.flatten(hidden, 1), 3)
+        output = paddle.nn.functional.softmax(logits)
+        paddle.static.Executor(CPU).run(begin)
+    model = InferenceModel(program, scope, ["x"], [output.name])
+    rng = np.random.default_rng(seed)
+    for name in model.weight_names():
+        shape = model.weight(name).shape
+        model.set_weight(name, rng.normal(scale=1 / np.sqrt(np.prod(shape[1:]) or 1), size=shape).astype(np.float32))
+    return model

@@ -1,0 +1,295 @@
+"""Models and data on the edge: each goes through the stages for real, and is handled or refused with one clear line."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+import act.engines.evaluation
+import act.engines.export
+import act.onnx_graph.conversion
+from act.artifacts import read_json
+from act.engines.check import Checker
+from act.engines.export import write_int8
+from act.program.model import InferenceModel
+from act.program.passes.normalise import normalise
+from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers
+from act.samples.dataset import Array, Samples
+from tests.support.models import seen
+from tests.support.odd_models import ODD
+from tests.support.place import JOB
+
+# As they are run, and the names of their folders.
+STAGES = {
+    "prepare": "tasks.prepare.__main__",
+    "analyze": "tasks.analyze.__main__",
+    "select": "tasks.select.__main__",
+    "prune": "tasks.prune.__main__",
+    "calibrate": "tasks.calibrate.__main__",
+    "ptq_search": "tasks.ptq_search.__main__",
+    "refine": "tasks.refine.__main__",
+    "plan": "tasks.plan.__main__",
+    "qat": "tasks.qat.__main__",
+    "export": "tasks.export.__main__",
+    "benchmark": "tasks.benchmark.__main__",
+    "report": "tasks.report.__main__",
+}
+ARTIFACTS = Path("artifacts/mine")
+CONVERTERS = (act.onnx_graph.conversion, act.engines.evaluation, act.engines.export)
+
+
+@pytest.fixture(autouse=True)
+def converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each stage converts the model to ONNX in a process of its own; once is enough here."""
+    real, known = act.onnx_graph.conversion.to_onnx, dict[bytes, onnx.ModelProto]()
+
+    def to_onnx(model: InferenceModel) -> onnx.ModelProto:
+        folder = tmp_path_factory.mktemp("model")
+        model.save(folder)
+        key = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+        if key not in known:
+            known[key] = real(model)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(known[key])
+        return copy
+
+    for module in CONVERTERS:
+        monkeypatch.setattr(module, "to_onnx", to_onnx)
+
+
+class Stages:
+    """The stages on one odd model, in this process: starting one for each of them takes longer than they do."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.job: dict[str, Any] = {
+            **JOB,
+            "metric": ODD[name].metric,
+            "target": {"engines": ["onnxruntime"]},
+            "calibration": {"batch_size": 4, "batch_num": [1, 2]},
+            "ptq_search": {"max_quant_count": 2},
+            "refine": {"steps": 2},
+            "qat": {"epochs": 1},
+            "benchmark": {"rounds": 3, "runs_per_round": 2},
+        }
+        model = ODD[name].model()
+        Path("model").mkdir()
+        Path("data").mkdir()
+        model.save(Path("model"))
+        self.save("calibration", ODD[name].samples(model, 6, seed=1))
+        self.save("evaluation", ODD[name].samples(model, 7, seed=2))
+
+    @staticmethod
+    def save(role: str, samples: Samples) -> None:
+        arrays: dict[str, Array] = {}
+        for name, feed in samples.feeds.items():
+            if len({tuple(shape) for shape in feed.shapes}) > 1:
+                arrays |= {name: feed.flat, f"{name}.shapes": feed.shapes}
+            else:
+                arrays[name] = np.stack(list(feed))
+        if samples.labels is not None and role == "evaluation":
+            arrays["label"] = np.stack(list(samples.labels))
+        np.savez(Path("data") / f"{role}.npz", **arrays)
+
+    def run(self, first: str = "prepare", last: str = "ptq_search") -> None:
+        Path("params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
+        names = list(STAGES)
+        self._monkeypatch.setattr(sys, "argv", ["stage", "--job", "mine"])
+        for name in names[names.index(first) : names.index(last) + 1]:
+            importlib.import_module(STAGES[name]).main()
+
+
+@pytest.fixture
+def stages(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    monkeypatch.chdir(tmp_path)
+    return Stages(request.param, monkeypatch)
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("stages", names, indirect=True)
+
+
+def found() -> dict[str, Any]:
+    return read_json(ARTIFACTS / "ptq_search" / "trials.json")
+
+
+def lengths(folder: Path) -> set[tuple[int, ...]]:
+    return {tuple(shape) for feed in Samples.load(folder).feeds.values() for shape in feed.shapes.tolist()}
+
+
+@on("picture_and_ids")
+def test_two_inputs_of_which_one_is_integers_of_any_length_reach_the_report(stages: Stages) -> None:
+    stages.job["target"] = {"engines": ["onnxruntime", "openvino", "paddle_inference"], "batch": 3}
+    stages.job["budget"] = {"max_quality_drop": 0.2}
+    stages.run(last="report")
+    assert found()["reference"]["quality"] == 1.0
+    assert len(found()["sensitivity"]) == 3, "the convolution and both matrix products"
+    assert min(trial["quality"] for trial in found()["trials"]) > 0.5
+    variants = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    measured = {(entry["engine"], entry["precision"]) for entry in variants if entry["failure"] is None}
+    assert {(engine, kind) for engine in stages.job["target"]["engines"] for kind in ("fp32", "int8")} <= measured
+    assert Path("deploy/mine/quant_model.onnx").is_file() and Path("deploy/mine/report.html").is_file()
+
+
+@on("tokens")
+def test_outputs_of_different_lengths_are_compared_to_the_report(stages: Stages) -> None:
+    stages.job["target"] = {"engines": ["onnxruntime"], "batch": 3}
+    stages.run(last="report")
+    assert len(lengths(ARTIFACTS / "prepare" / "reference")) > 1
+    assert all(trial["quality"] > 0.99 for trial in found()["trials"])
+    manifest = read_json(Path("deploy/mine/manifest.json"))
+    assert manifest["job"] == "mine"
+
+
+@on("reader", "fully_convolutional")
+def test_pictures_of_different_sizes_are_searched(stages: Stages) -> None:
+    """Lines of different lengths under `ctc_exact`, maps of different sizes under `similarity`."""
+    stages.run()
+    assert len(lengths(ARTIFACTS / "prepare" / "evaluation")) > 2
+    assert found()["reference"]["quality"] == pytest.approx(1.0)
+    assert found()["front"] and max(trial["quality"] for trial in found()["trials"]) > 0.8
+
+
+@on("constant", "silent_inside")
+def test_a_constant_output_is_told_and_int8_keeps_it(stages: Stages, capsys: pytest.CaptureFixture[str]) -> None:
+    stages.run()
+    assert "is the same for every evaluation sample" in capsys.readouterr().out
+    assert len(read_json(ARTIFACTS / "prepare" / "prepare.json")["constant_outputs"]) == 1
+    assert all(entry["error"] == pytest.approx(0, abs=1e-6) for entry in found()["sensitivity"])
+    assert all(trial["quality"] == pytest.approx(1) for trial in found()["trials"])
+
+
+@on("nothing")
+@pytest.mark.parametrize("strategy", ["auto", ["QuantPost"]])
+def test_without_a_layer_to_quantize_fp32_is_what_is_left(
+    stages: Stages, strategy: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.job["strategy"] = strategy
+    stages.run(last="report" if strategy == "auto" else "ptq_search")
+    assert "ptq_search: nothing to do: the " in capsys.readouterr().out
+    assert found()["trials"] == [] and found()["why"]
+    if strategy == "auto":
+        assert read_json(Path("deploy/mine/manifest.json"))["winner"]["precision"] in ("fp32", "bf16")
+
+
+@on("one_class")
+def test_one_class_and_one_evaluation_sample_reach_the_report(stages: Stages) -> None:
+    model = InferenceModel.load(Path("model"))
+    stages.save("evaluation", ODD["one_class"].samples(model, 1, seed=2))
+    stages.run(last="report")
+    assert [trial["quality"] for trial in found()["trials"]] == [1.0, 1.0]
+    variants = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    drops = [entry["drop"] for entry in variants if entry["drop"] is not None]
+    assert drops and all(drop == {"value": 0.0, "low": 0.0, "high": 0.0} for drop in drops)
+
+
+@on("two_outputs", "integer_output")
+def test_outputs_of_whole_numbers_are_searched_and_no_target_of_training(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.job["budget"] = {"max_quality_drop": 0.0}
+    stages.run(last="qat")
+    assert found()["front"]
+    trained = read_json(ARTIFACTS / "qat" / "qat.json")
+    only_whole_numbers = len(InferenceModel.load(Path("model")).fetch_names) == 1
+    assert trained["needed"] is not only_whole_numbers
+    assert ("no output of the model is float32" in capsys.readouterr().out) is only_whole_numbers
+
+
+@on("zero_over_zero")
+def test_an_fp32_model_that_fails_on_an_evaluation_sample_is_not_searched(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = np.load("data/evaluation.npz")["x"]
+    pictures[3] = 0
+    np.savez("data/evaluation.npz", x=pictures, label=np.zeros(len(pictures), dtype=np.int64))
+    stages.run()
+    assert "onnxruntime cannot run the fp32 model" in found()["why"]
+    assert "NaN or infinity in the output for sample 3" in capsys.readouterr().out
+
+
+def no_samples(stages: Stages) -> None:
+    arrays = dict(np.load("data/calibration.npz"))
+    np.savez("data/calibration.npz", **{name: values[:0] for name, values in arrays.items()})
+
+
+def black_picture(stages: Stages) -> None:
+    stages.job["metric"] = "similarity"
+    pictures = np.load("data/evaluation.npz")["x"]
+    pictures[3] = 0
+    np.savez("data/evaluation.npz", x=pictures)
+
+
+def bad_shapes(stages: Stages) -> None:
+    arrays = dict(np.load("data/calibration.npz"))
+    arrays["ids.shapes"] = arrays["ids.shapes"] + 1
+    np.savez("data/calibration.npz", **arrays)
+
+
+@pytest.mark.parametrize(
+    ("stages", "spoil", "stage", "words"),
+    [
+        ("constant", no_samples, "prepare", "no samples; at least one is needed"),
+        ("tokens", bad_shapes, "prepare", "`ids.shapes` asks for"),
+        ("overflow", None, "prepare", "on the first calibration samples output"),
+        ("zero_over_zero", black_picture, "prepare", "on evaluation sample 3 output"),
+        ("ids_out_of_range", None, "prepare", "expected >= 0 and < 11, but got"),
+        ("no_batch_axis", None, "prepare", "has shape [] for 4 samples"),
+        ("fixed_batch", None, "prepare", "input `x` has shape [1, 3, 8, 8]"),
+        ("channels_last", None, "analyze", "what it writes is no valid model"),
+        ("infinite_inside", None, "calibrate", "of the fp32 model holds NaN or infinity"),
+    ],
+    indirect=["stages"],
+)
+def test_what_cannot_be_handled_is_one_line_and_code_2(
+    stages: Stages, spoil: Any, stage: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if spoil is not None:
+        spoil(stages)
+    before = list(STAGES)[: list(STAGES).index(stage)]
+    if before:
+        stages.run(last=before[-1])
+    with pytest.raises(SystemExit) as ended:
+        stages.run(first=stage, last=stage)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and words in last
+    made = {*before, "options"} if "select" in before else set(before)
+    assert {path.name for path in ARTIFACTS.glob("*")} == made, "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("turned", 3),  # the weights are stored the other way round
+        ("turned_activation", 2),
+        ("ranks", 3),
+        ("rank_one", 0),
+        ("fc", 2),
+        ("tied", 1),
+        ("shared_weight", 1),
+        ("norm_left_over", 2),
+        ("grouped", 4),  # with a channel of zeros
+    ],
+)
+def test_what_is_quantized_of_unusual_layers_is_exported_alike(name: str, count: int, tmp_path: Path) -> None:
+    original = ODD[name].model()
+    model, _ = normalise(original)
+    samples = ODD[name].samples(original, 4, seed=1)
+    batch = next(samples.batches(4))
+    np.testing.assert_allclose(model.run(batch)[0], original.run(batch)[0], atol=1e-5)
+    layers = quantizable_layers(model, OPERATORS)
+    assert len(layers) == count
+    for some in (layers, layers[:1]):
+        scheme = make_scheme(model, some, seen(model, some, batch, symmetric=False))
+        if some:  # raises where a file computes something else
+            write_int8(f"{len(some)}-layers", model, scheme, tmp_path, Checker(samples))
+        shutil.rmtree(tmp_path / f"{len(some)}-layers", ignore_errors=True)

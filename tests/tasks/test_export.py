@@ -1,0 +1,152 @@
+"""Exported files compute what the simulated model computes, and a file that does not is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from act.engines import calibration_table, evaluation
+from act.engines import export as write
+from act.engines.check import Checker
+from act.engines.export import write_fp32, write_int8
+from act.program.model import InferenceModel
+from act.quantization.scheme import (
+    OPERATORS,
+    Range,
+    Scheme,
+    bias_of,
+    make_scheme,
+    quantizable_layers,
+    quantize,
+    quantize_weight,
+)
+from act.samples.dataset import Ragged, Samples
+from act.settings import EngineName
+from tests.support.models import RECOGNISER, noise, seen
+
+SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
+
+
+@pytest.fixture(scope="module")
+def model() -> InferenceModel:
+    return InferenceModel.load(RECOGNISER)
+
+
+@pytest.fixture(scope="module")
+def scheme(model: InferenceModel) -> Scheme:
+    layers = quantizable_layers(model, OPERATORS)
+    return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=True))
+
+
+@pytest.fixture(scope="module")
+def asymmetric(model: InferenceModel) -> Scheme:
+    """Zero points, a bias that is not the model's, and weights that are not rounded to the nearest."""
+    layers = quantizable_layers(model, OPERATORS)
+    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
+    bias = bias_of(model, layers[3])
+    assert bias is not None
+    integers = {
+        layer.weight: quantize_weight(model.weight(layer.weight), scheme.weights[layer.weight], layer.axis) // 2
+        for layer in layers[4:6]
+    }
+    return replace(scheme, biases={bias: model.weight(bias) * np.float32(1.1)}, integers=integers)
+
+
+@pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
+def test_every_form_is_written_and_shrinks_to_about_a_quarter(
+    model: InferenceModel, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    checker = Checker(SAMPLES)
+    fp32 = write_fp32(model, tmp_path, checker)
+    int8 = write_int8("int8-ptq", model, request.getfixturevalue(kind), tmp_path, checker)
+    for entry in (fp32, int8):
+        for path in entry["files"].values():
+            assert (tmp_path / path).exists()
+    assert int8["weight_bytes"] < 0.3 * fp32["weight_bytes"]
+    assert int8["bytes"]["openvino"] < 0.3 * fp32["bytes"]["openvino"]
+    assert int8["check"]["onnx_steps"] < 0.5 * int8["check"]["fp32_steps"]
+    stored = {i.name: i.data_type for i in onnx.load(tmp_path / int8["files"]["openvino"]).graph.initializer}
+    assert sum(kind == onnx.TensorProto.INT8 for name, kind in stored.items() if name.endswith(".quantized")) == 47
+
+
+@pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
+def test_the_calibration_table_has_a_line_a_tensor(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    spans = request.getfixturevalue(kind).activations
+    calibration_table.write(request.getfixturevalue(kind), tmp_path / "table.txt")
+    lines = [line.split(" ") for line in (tmp_path / "table.txt").read_text().splitlines()]
+    assert {name: float(scale) for name, scale in lines} == {n: max(-s.low, s.high) for n, s in spans.items()}
+
+
+def spoil(path: Path, suffix: str, change: float) -> None:
+    twin = onnx.load(path)
+    for initialiser in twin.graph.initializer:
+        if initialiser.name.endswith(suffix) and initialiser.data_type == onnx.TensorProto.FLOAT:
+            changed = np.asarray(numpy_helper.to_array(initialiser) * change, dtype=np.float32)
+            initialiser.CopyFrom(numpy_helper.from_array(changed, initialiser.name))
+    onnx.save(twin, path)
+
+
+def test_a_file_with_wrong_scales_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    checker = Checker(SAMPLES)
+    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    folder = tmp_path / "int8-ptq"
+    spoil(folder / "quant_model.onnx", "_0.scale", 1.2)
+    with pytest.raises(RuntimeError, match="does not compute what the simulated model does"):
+        checker.int8(model, quantize(model, scheme), scheme, folder / "quant_model.onnx")
+
+
+def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
+    checker = Checker(SAMPLES)
+    write_fp32(model, tmp_path, checker)
+    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    with pytest.raises(RuntimeError, match="does not compute"):
+        checker.paddle(quantize(model, scheme), tmp_path / "fp32")
+
+
+def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
+    model: InferenceModel,
+    scheme: Scheme,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plain = evaluation.write_int8_onnx
+
+    def spoiled(engine: EngineName, *arguments: Any) -> onnx.ModelProto:
+        twin = plain(engine, *arguments)
+        if engine == "onnxruntime":
+            path = tmp_path / "spoiled.onnx"
+            onnx.save(twin, path)
+            spoil(path, ".scale", 1 / 30)  # clipped: with larger steps this model's outputs may stay alike
+            twin = onnx.load(path)
+        return twin
+
+    monkeypatch.setattr(write, "write_int8_onnx", spoiled)
+    entry = write.write_int8("int8-ptq", model, scheme, tmp_path, Checker(SAMPLES))
+    assert entry["files"]["onnxruntime"] == "int8-ptq/quant_model.onnx"
+    assert entry["files"]["openvino"] == "int8-ptq/openvino.onnx"
+    assert not (tmp_path / "int8-ptq" / "onnxruntime.onnx").exists()
+    assert "onnxruntime.onnx loses too much" in capsys.readouterr().out
+
+
+def test_onnx_runtime_gets_the_ranges_that_keep_its_outputs_nearest(
+    model: InferenceModel, scheme: Scheme, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = {name: Range.around_zero(span.threshold / 50) for name, span in scheme.activations.items()}
+    spoilt = replace(scheme, activations=narrow)
+    alternatives = {"narrower": {name: Range.around_zero(span.threshold / 4) for name, span in narrow.items()}}
+    alternatives["right"] = dict(scheme.activations)
+    checker = Checker(SAMPLES)
+    for folder, given in (("without", None), ("with", alternatives)):
+        (tmp_path / folder).mkdir()
+        write_int8("int8-ptq", model, spoilt, tmp_path / folder, checker, given)
+    assert "with right, which are taken" in capsys.readouterr().out
+    written = {folder: onnx.load(tmp_path / folder / "int8-ptq" / "onnxruntime.onnx") for folder in ("without", "with")}
+    plain = checker.on_onnxruntime(model, written["without"])
+    assert checker.on_onnxruntime(model, written["with"]) > max(plain, 0.9)

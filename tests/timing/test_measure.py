@@ -1,0 +1,177 @@
+"""The benchmark stage with real engines on the direction classifier: every variant a row, failures included."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from act.artifacts import write_json
+from act.engines import ENGINES
+from act.errors import InputError
+from act.machine import cpu_flags
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
+from act.quantization.onnx_model import quantize_onnx
+from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers, quantize
+from act.samples.dataset import Ragged, Samples
+from act.settings import Benchmark, Target
+from act.timing.measure import Data, measure, to_json
+from act.timing.variants import Candidate, read_candidates, variants
+from tests.support.models import CLASSIFIER, noise, seen
+
+ROOT = Path(__file__).parents[2]
+HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
+FP32 = Candidate("fp32", "fp32", {}, {})
+INT8 = Candidate("int8-ptq", "int8", {}, {})
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `prepare` and `export` leave it, with settings."""
+    folder = tmp_path_factory.mktemp("workspace")
+    job = yaml.safe_load((ROOT / "params.yaml").read_text())["jobs"]["classifier"]
+    job["benchmark"] = {"rounds": 3, "runs_per_round": 2, "streams": 2, "shapes": [{"x": [3, 48, 96]}]}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"demo": job}}))
+
+    exported = folder / "artifacts" / "demo" / "export"
+    model = InferenceModel.load(CLASSIFIER)
+    converted = to_onnx(model)
+    layers = quantizable_layers(model, OPERATORS)
+    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(4)}, symmetric=True))
+    for name, saved, twin in (
+        ("fp32", model, converted),
+        ("int8-ptq", quantize(model, scheme), quantize_onnx(converted, model, scheme)),
+    ):
+        (exported / name).mkdir(parents=True)
+        saved.save(exported / name)
+        onnx.save(twin, exported / name / "model.onnx")
+    write_json(
+        exported / "candidates.json",
+        {
+            "candidates": [
+                {
+                    "name": name,
+                    "precision": precision,
+                    "files": {
+                        engine: name if engine.startswith("paddle") else f"{name}/model.onnx" for engine in ENGINES
+                    },
+                    "bytes": dict.fromkeys(ENGINES, 1000),
+                }
+                for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8"))
+            ],
+            "deploy": "int8-ptq",
+        },
+    )
+    labels = [np.array(index % 2) for index in range(12)]
+    Samples({"x": Ragged.of(list(noise(12)))}, Ragged.of(labels)).save(folder / "artifacts/demo/prepare/evaluation")
+    return folder
+
+
+def names(engine: Any, precisions: list[Any], offered: list[str] | None) -> list[str]:
+    found = variants(engine, [INT8, FP32], Target(engines=[engine], precisions=precisions), offered)
+    return [variant.label for variant in found]
+
+
+def test_variants_are_what_the_target_allows_and_the_mixture_where_the_engine_has_it() -> None:
+    everything = ["fp32", "bf16", "int8"]
+    mixture = ["fp32", "bf16", "int8-ptq", "int8-ptq+bf16"]
+    assert names("openvino", everything, [*everything, "int8+bf16"]) == mixture
+    assert names("onnxruntime", everything, ["fp32", "int8"]) == ["fp32", "bf16", "int8-ptq"]
+    assert names("onnxruntime", everything, None) == ["fp32", "bf16", "int8-ptq"]
+    assert names("openvino", ["fp32", "int8"], [*everything, "int8+bf16"]) == ["fp32", "int8-ptq"]
+    assert names("openvino", ["fp32"], everything) == ["fp32"]
+
+
+def test_a_pruned_model_runs_in_fp32_and_bf16_after_the_reference() -> None:
+    pruned = Candidate("pruned", "fp32", {}, {})
+    found = variants("openvino", [pruned, INT8, FP32], Target(engines=["openvino"]), ["fp32", "bf16", "int8"])
+    assert [each.label for each in found] == ["fp32", "bf16", "pruned", "pruned+bf16", "int8-ptq"]
+    assert [each.is_reference for each in found] == [True, False, False, False, False]
+
+
+def test_candidates_without_fp32_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one fp32 candidate"):
+        read_candidates({"candidates": []}, tmp_path)
+
+
+def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.benchmark", "--job", "demo"],
+        cwd=workspace,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = workspace / "artifacts" / "demo" / "benchmark"
+    measured = json.loads((folder / "measurements.json").read_text())
+    assert measured["evaluation_samples"] == 12 and measured["machine"]["cpu"]
+    assert "budget" not in json.dumps(measured)
+    rows = {(entry["engine"], entry["name"]): entry for entry in measured["variants"]}
+    assert [key[0] for key in rows] == sorted((key[0] for key in rows), key=list(ENGINES).index)
+    for engine in Target().engines:
+        fp32, int8 = rows[engine, "fp32"], rows[engine, "int8-ptq"]
+        assert fp32["failure"] is None and int8["failure"] is None
+        assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}
+        assert fp32["drop"] == {"value": 0, "low": 0, "high": 0}
+        assert int8["latency"]["runs"] == 6 and int8["latency"]["median_ms"] > 0
+        assert int8["speedup"]["low"] <= int8["speedup"]["value"] <= int8["speedup"]["high"]
+        assert int8["drop"]["value"] == pytest.approx(fp32["quality"]["value"] - int8["quality"]["value"])
+        assert [shape["inputs"] for shape in int8["shapes"]] == [{"x": [1, 3, 48, 192]}, {"x": [1, 3, 48, 96]}]
+        assert int8["shapes"][0]["latency"] == int8["latency"] and int8["shapes"][1]["latency"]["median_ms"] > 0
+        assert int8["throughput"]["per_second"] > 0 and int8["warm_up"]["first_ms"] > 0
+    assert measured["noise"]["cores_used_by_others"] is not None
+    assert rows["onnxruntime", "bf16"]["failure"]["kind"] == "unsupported"
+    assert ("openvino", "int8-ptq+bf16") in rows if HAS_BF16 else rows["openvino", "bf16"]["failure"]
+    ran = sum(entry["failure"] is None for entry in rows.values())
+    with (folder / "latencies.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 2 * 6 * ran and {line["inputs"] for line in lines} == {"1x3x48x192", "1x3x48x96"}
+    with (folder / "scores.csv").open() as file:
+        scores = list(csv.DictReader(file))
+    assert len(scores) == 12 and len(scores[0]) == ran + 1
+
+
+def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None:
+    exported = workspace / "artifacts" / "demo" / "export"
+    candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
+    data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
+    for shape in ({"x": [48, 96]}, {"y": [3, 48, 96]}):
+        with pytest.raises(InputError, match=r"`benchmark.shapes.0.[xy]` is .*feeds are `x` with 3 axes"):
+            measure(candidates, Target(), Benchmark(shapes=[shape]), data, print)
+
+
+def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setitem(ENGINES, "onnxruntime", "tests.support.fake_engines:Aborts")
+    monkeypatch.setitem(ENGINES, "paddle_inference", "tests.support.not_installed:Engine")
+    exported = workspace / "artifacts" / "demo" / "export"
+    candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
+    del candidates[1].files["openvino"]
+    target = Target(precisions=["fp32", "int8"])
+    told: list[str] = []
+    data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
+    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
+    payload = to_json(measurement, seed=0)
+    failures = {(e["engine"], e["name"]): e["failure"] and e["failure"]["kind"] for e in payload["variants"]}
+    assert failures == {
+        ("openvino", "fp32"): None,
+        ("openvino", "int8-ptq"): "error",
+        ("onnxruntime", "fp32"): "crash",
+        ("onnxruntime", "int8-ptq"): "unsupported",
+        ("paddle_inference", "fp32"): "missing",
+        ("paddle_inference", "int8-ptq"): "missing",
+    }
+    assert "wrote no file" in payload["variants"][1]["failure"]["cause"]
+    assert len(told) == 6 + 3
+    assert list(payload["noise"]["by_engine"]) == ["openvino"]

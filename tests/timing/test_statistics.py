@@ -1,0 +1,60 @@
+"""Intervals and spreads against answers that are known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from act.timing.statistics import mean_difference, speedup, summary, unsteadiness
+
+
+def test_summary_is_in_milliseconds() -> None:
+    figures = summary(np.arange(1, 102, dtype=np.float64).reshape(1, -1) / 1000)
+    assert figures["median_ms"] == pytest.approx(51)
+    assert (figures["p10_ms"], figures["p90_ms"]) == (pytest.approx(11), pytest.approx(91))
+    assert (figures["iqr_ms"], figures["mad_ms"], figures["runs"]) == (pytest.approx(50), pytest.approx(25), 101)
+
+
+def test_the_interval_of_a_mean_is_that_of_the_textbook() -> None:
+    differences = np.random.default_rng(0).normal(0.3, 2.0, size=400)
+    found = mean_difference(differences, np.zeros(400), seed=1)
+    half = 1.96 * differences.std() / np.sqrt(400)
+    assert found.value == pytest.approx(differences.mean())
+    assert found.low == pytest.approx(differences.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(differences.mean() + half, abs=0.03)
+
+
+def test_a_paired_difference_forgets_what_both_share() -> None:
+    hard = np.random.default_rng(0).uniform(size=300)  # how easy each sample is
+    found = mean_difference(hard, hard - 0.25, seed=1)
+    assert (found.low, found.high) == (pytest.approx(0.25), pytest.approx(0.25))
+
+
+def test_a_ratio_of_the_same_rounds_forgets_the_noise_that_both_share() -> None:
+    noise = np.random.default_rng(0).uniform(1, 3, size=(15, 1)) * np.ones((1, 8))
+    found = speedup(0.010 * noise, 0.005 * noise, seed=1)
+    assert (found.value, found.low, found.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+
+
+def test_a_noisy_ratio_has_a_wide_interval_around_its_value_and_the_seed_fixes_it() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.uniform(8, 12, size=(15, 8)), generator.uniform(4, 6, size=(15, 8))
+    found = speedup(first, second, seed=3)
+    assert found.low < found.value < found.high and found.high - found.low > 0.02
+    assert found == speedup(first, second, seed=3)
+    assert speedup(first, first, seed=3).low == 1 == speedup(first, first, seed=3).high
+
+
+def test_rounds_of_their_own_are_drawn_on_each_side() -> None:
+    first, second = np.full((15, 8), 0.010), np.full((5, 8), 0.005)
+    found = speedup(first, second, seed=1, paired=False)
+    assert (found.value, found.low, found.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+    noise = np.random.default_rng(0).uniform(1, 3, size=(15, 1)) * np.ones((1, 8))
+    apart = speedup(0.010 * noise, 0.005 * noise, seed=1, paired=False)
+    assert apart.value == pytest.approx(2) and apart.low < 1.9 and apart.high > 2.1
+
+
+def test_unsteadiness_is_about_rounds_and_not_about_runs() -> None:
+    runs = np.array([[1.0, 2.0, 3.0]] * 10)
+    assert unsteadiness(runs.tolist()) == 0
+    assert unsteadiness((runs * np.linspace(1, 2, 10)[:, None]).tolist()) > 0.3
