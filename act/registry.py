@@ -1,0 +1,83 @@
+"""What plugs in: engines, formats, readers, metrics, threshold rules and pruning criteria.
+
+An entry is a module (or a package) in the folder of its kind; its name is the entry's name. A name with an underscore
+first is none. Naming the entries imports none of them, so that the settings can offer what may not even be installed.
+
+Another distribution adds an entry through an entry point of the group `act_pipeline.KIND`, where KIND is the last part
+of the package's name: `brier = "my_package.brier"` in its `[project.entry-points."act_pipeline.metrics"]` adds the
+metric `brier`. Every process that finds the distribution on its path has the entry, the engines' processes too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The entries of one kind.
+
+    Attributes:
+        package: where they are.
+        folders_only: single modules of the package are no entries.
+    """
+
+    package: str
+    folders_only: bool = False
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, sorted; imports none."""
+        return sorted({*_inside(self.package, self.folders_only), *self._outside()})
+
+    def check(self, name: str) -> str:
+        """Return a name that an entry has.
+
+        Raises:
+            ValueError: there is no such entry; the message lists those there are.
+        """
+        if name not in self.names():
+            *others, last = (f"'{known}'" for known in self.names())
+            raise ValueError(f"Input should be {', '.join(others)}{' or ' if others else ''}{last}")
+        return name
+
+    def load(self, name: str) -> ModuleType:
+        """Import an entry; one of the package goes before one from outside.
+
+        Raises:
+            ValueError: there is no such entry.
+            ImportError: it lacks something.
+        """
+        if name in _inside(self.package, self.folders_only):
+            return importlib.import_module(f"{self.package}.{name}")
+        return importlib.import_module(self._outside()[self.check(name)])
+
+    def _outside(self) -> dict[str, str]:
+        return _entry_points(f"act_pipeline.{self.package.rpartition('.')[2]}", tuple(sys.path))
+
+
+ENGINES = Registry("act.engines", folders_only=True)
+FORMATS = Registry("act.formats")
+READERS = Registry("act.samples.readers")
+METRICS = Registry("act.metrics")
+THRESHOLDS = Registry("act.quantization.thresholds")
+CRITERIA = Registry("act.pruning.criteria")
+
+
+@cache
+def _inside(package: str, folders_only: bool) -> frozenset[str]:
+    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
+    modules = pkgutil.iter_modules([str(folder)])
+    return frozenset(m.name for m in modules if not m.name.startswith("_") and (m.ispkg or not folders_only))
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, str]:
+    """Return the module of each entry point of a group; `path` is what it depends on."""
+    return {entry.name: entry.value for entry in entry_points(group=group)}
