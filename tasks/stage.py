@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from act.errors import exit_on_input_error
-from act.paddleslim import refuse_lagging
 from act.settings import DEFAULT_PATH, Job, load_job
+
+# What the stage's own code says; libraries keep the logging that they have. A stage's entry runs as `__main__`.
+_LOGGERS = ("__main__", "tasks", "act")
 
 
 @contextmanager
 def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, Job]]:
-    """Give the name and the settings of the job that the command line names.
+    """Give the name and the settings of the job that the command line names, and print what is logged meanwhile.
 
     Wrong input, on the command line or inside the block, ends the process with one line on stderr and exit code 2.
 
@@ -25,8 +29,25 @@ def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, 
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--job", required=True, help=f"a job in {DEFAULT_PATH}")
     parser.add_argument("--params", type=Path, default=DEFAULT_PATH, help="the settings (default: %(default)s)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
     arguments = parser.parse_args()
-    with exit_on_input_error():
-        job = load_job(arguments.job, arguments.params)
-        refuse_lagging(arguments.job, job)
-        yield arguments.job, job
+    level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
+    with log_to_stdout(level), exit_on_input_error():
+        yield arguments.job, load_job(arguments.job, arguments.params)
+
+
+@contextmanager
+def log_to_stdout(level: int) -> Iterator[None]:
+    """Print the messages of `act` and `tasks` from a level on, each as it stands."""
+    handler = logging.StreamHandler(sys.stdout)
+    before = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in before:
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            logging.getLogger(name).setLevel(old)
+            logging.getLogger(name).removeHandler(handler)

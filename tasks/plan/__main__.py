@@ -7,11 +7,14 @@ and benchmark only if a decision changes. `plan.json`: `keep` (candidates of `re
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.settings import CLEARLY, ROUNDING
 from tasks.stage import job_from_command_line
+
+log = logging.getLogger(__name__)
 
 MOST_CHEAP = 2
 
@@ -32,7 +35,7 @@ def main() -> None:
         kept = keep(found["candidates"], job.budget.max_quality_drop)
         with replace_folder(stage_folder(name, "plan")) as folder:
             write_json(folder / "plan.json", {"keep": kept, **plan})
-    print(f"plan: {why}; to be measured: {', '.join(kept) or 'none'}")
+    log.info(f"plan: {why}; to be measured: {', '.join(kept) or 'none'}")
 
 
 def keep(candidates: list[dict[str, Any]], max_quality_drop: float) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder, write_json
 from act.errors import InputError
+from act.paddleslim import refuse_lagging
 from act.settings import Job
 from tasks.stage import job_from_command_line
 
@@ -27,6 +28,7 @@ LARGEST_DEVIATION = 1e-4
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.prepare", "Normalise one job's model and data.") as (name, job):
+        refuse_lagging(name, job)
         _prepare(job, stage_folder(name, "prepare"))
 
 

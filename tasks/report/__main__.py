@@ -7,6 +7,7 @@ user's result to `deploy/NAME`: the models, `manifest.json`, `report.html` and i
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from act.reporting.wording import milliseconds
 from act.settings import Job
 from act.timing.rows import read_rows
 from tasks.stage import job_from_command_line
+
+log = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
 TWIN_FILE = "report.json"
@@ -73,12 +76,12 @@ def _report(name: str, job: Job) -> None:
         write_json(folder / TWIN_FILE, _twin(inputs, manifest))
         write_json(folder / MANIFEST_FILE, {**manifest, "files": checksums(folder)})
     figures = choice.figures
-    print(
+    log.info(
         f"report: {title(choice.winner)} wins: {milliseconds(figures.median_ms)}, quality {figures.quality:.4f}"
         + (f", {figures.speedup.value:.2f} times as fast as fp32" if figures.speedup else "")
     )
-    print(f"report: {choice.why}")
-    print(f"report: {DEPLOY_ROOT / name / REPORT_FILE}")
+    log.info(f"report: {choice.why}")
+    log.info(f"report: {DEPLOY_ROOT / name / REPORT_FILE}")
 
 
 def _twin(inputs: page.Inputs, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ follow), `attempts`, `source` (of the predictions), `of` (the fingerprint of the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from act.strategy import attempts, options
 from act.strategy.latency.table import Table
 from act.strategy.predictor import Latency, Predictor
 from tasks.stage import job_from_command_line
+
+log = logging.getLogger(__name__)
 
 # Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
 # neither faster, for its conversions cost more than it saves, nor smaller.
@@ -100,9 +103,9 @@ def main() -> None:
         with replace_folder(stage_folder(name, "options")) as folder:
             write_json(folder / "options.json", told)
     names = " + ".join(name for name, _ in strategy.parts) or "no compression"
-    print(f"select: {names}: {strategy.why}")
+    log.info(f"select: {names}: {strategy.why}")
     if told["chosen"] is not None:
-        print(f"select: {told['verdict']}")
+        log.info(f"select: {told['verdict']}")
 
 
 def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, dict[str, Any]]:

@@ -8,6 +8,7 @@ learn from.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from act.artifacts import DEPLOY_ROOT, ROOT, read_json, stage_folder
@@ -15,11 +16,13 @@ from act.settings import ROUNDING, Job
 from act.strategy.attempts import Attempt, add, overshot, read
 from tasks.stage import job_from_command_line
 
+log = logging.getLogger(__name__)
+
 
 def main() -> None:
     """Parse the command line and learn."""
     with job_from_command_line("tasks.select.learn", "Note what a strategy came to.") as (name, job):
-        print(f"learn: {learn(name, job)}")
+        log.info(f"learn: {learn(name, job)}")
 
 
 def learn(name: str, job: Job) -> str:

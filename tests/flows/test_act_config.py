@@ -113,7 +113,7 @@ def test_settings_of_another_form_are_refused(text: str) -> None:
         settings_of([text])
 
 
-def test_a_file_that_changed_since_stops_every_stage_and_the_flow(place: Path) -> None:
+def test_a_file_that_changed_since_stops_the_first_stage_and_the_flow(place: Path) -> None:
     assert run("flows.act_config", "act.yaml", "--job", "one").returncode == 0
     refuse_lagging("one", load_job("one"))
     (place / "act.yaml").write_text(ACT.replace("[avg, hist]", "[mse]"))
