@@ -31,8 +31,9 @@ from act.engines.evaluation import write_for_engine
 from act.engines.process import EngineProcess
 from act.metrics.quality import Quality
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, Layer, Scheme, quantizable_layers
+from act.quantization.scheme import Scheme
 from act.samples.dataset import Samples
 from benchmarks import mobilenet
 
@@ -124,7 +125,7 @@ class Bench:
         prepared = folder / "artifacts" / "search" / "prepare"
         self.model_folder = prepared / "model"
         self.model = InferenceModel.load(self.model_folder)
-        self.layers: list[Layer] = quantizable_layers(self.model, OPERATORS)
+        self.layers: list[Layer] = quantizable_layers(self.model)
         self.onnx = to_onnx(self.model)
         self.calibration = Samples.load(prepared / "calibration")
         self._held_out = folder / "artifacts" / "held_out" / "prepare"

@@ -24,8 +24,9 @@ from act.engines.onnx_writer import further_tensors
 from act.engines.paddle_lite.files import OptFailure, write_nb
 from act.engines.paddle_lite.kernels import read_kernels
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Scheme, make_scheme, quantizable_layers
+from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.statistics import TensorStatistics, collect
 from act.quantization.thresholds import rule
 from act.samples.dataset import Array
@@ -46,7 +47,7 @@ class Source:
     def __init__(self, prepared: Prepared) -> None:
         self.model = prepared.model()
         self.onnx = to_onnx(self.model)
-        self.layers = quantizable_layers(self.model, OPERATORS)
+        self.layers = quantizable_layers(self.model)
         self.samples = list(prepared.calibration().batches(1))
         self._further = further_tensors(self.onnx)
         self._batches = list(prepared.calibration().batches(BATCH))

@@ -23,8 +23,9 @@ from act import machine
 from act.engines.evaluation import Evaluation, write_for_engine
 from act.engines.process import EngineFailure
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import Scheme, quantizable_layers
+from act.quantization.scheme import Scheme
 from act.quantization.sensitivity import measure
 from act.quantization.statistics import STATISTICS_FILE, load
 from act.samples.dataset import Samples

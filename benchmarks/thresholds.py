@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from act.program.layers import OPERATORS
 from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.program.paddle_setup import CPU, paddle
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Range, make_scheme
+from act.quantization.ranges import Range
+from act.quantization.scheme import make_scheme
 from act.quantization.statistics import TensorStatistics, collect
 from act.quantization.thresholds import rule
 from act.search.schemes import SchemeMaker

@@ -18,7 +18,9 @@ import onnxruntime
 
 from act.metrics.quality import cosine
 from act.program.model import InferenceModel
-from act.quantization.scheme import LEVELS, Scheme, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import LEVELS
+from act.quantization.scheme import Scheme
 from act.samples.dataset import Array, Samples
 
 SAMPLES = 8

@@ -22,7 +22,8 @@ from act.metrics.quality import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.scheme import Scheme, quantize, without_others
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import Scheme, without_others
 from act.settings import EngineName, Job, Metric
 
 ONNX_FILE = "model.onnx"

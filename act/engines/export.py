@@ -18,7 +18,9 @@ from act.engines.paddle_inference import writer as paddle_cpu
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.scheme import Range, Scheme, left_in_float, quantize, without_others
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, left_in_float, without_others
 from act.settings import EngineName
 
 REFERENCE = "fp32"

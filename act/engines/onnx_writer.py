@@ -21,7 +21,8 @@ from act.onnx_graph.graph import Array, Graph
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, keep_pools_right
 from act.quantization.qdq import Planner, Rules, put_pairs
-from act.quantization.scheme import OPERATORS, Range, Scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, quantized_layers
 from act.settings import EngineName
 
 RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES, "openvino": openvino_cpu.RULES}
@@ -54,7 +55,7 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
         scheme: with the ranges of `further_tensors`; where one lacks, what needs it stays in float. On a CPU whose sums
             of int8 products saturate its weights are written with 7 bits.
     """
-    chosen = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)
     ranges = {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
     rules, graph = RULES[engine], Graph(fp32)

@@ -17,9 +17,11 @@ from act.engines.base import RuntimePrecision
 from act.engines.evaluation import write_for_engine
 from act.engines.onnx_writer import further_tensors
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Range, Scheme, make_scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import EngineName
 
@@ -71,7 +73,7 @@ def write(
 
 def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:
     """Every layer, over the values that the batch gives."""
-    layers, further = quantizable_layers(model, OPERATORS), further_tensors(converted)
+    layers, further = quantizable_layers(model), further_tensors(converted)
     values = reader(converted, layers, further)(batch)
     ranges = {name: _range(each, symmetric) for name, each in values.items()}
     scheme = make_scheme(model, layers, ranges)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor, observe
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, quantizable_layers
 from act.samples.dataset import Array
 
 # OpenVINO's and ONNX Runtime's names of the kernels that run a layer with a weight.
@@ -68,7 +68,7 @@ def list_operators(
     # A branch that this sample does not take gives no value.
     shapes: dict[str, tuple[int, ...]] = {name: () for node in graph.nodes for name in node.makes}
     shapes |= {name: tensor.shape for name, tensor in tensors.items()} | graph.weights
-    quantizable = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    quantizable = {layer.name for layer in quantizable_layers(model)}
     return [
         Operator(
             node.name,

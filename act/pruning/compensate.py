@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from act.program.layers import bias_of
 from act.program.model import InferenceModel
 from act.pruning.groups import Plan
 from act.pruning.inputs import Inputs, as_table
 from act.pruning.shrink import gone_atoms
-from act.quantization.scheme import bias_of
 
 DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each, so that few samples do not settle everything."""

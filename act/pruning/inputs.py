@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning.groups import Plan
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Layer, quantizable_layers
 from act.samples.dataset import Array, Samples
 
 Floats = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class Inputs:
 def consumers(model: InferenceModel, plan: Plan) -> dict[str, tuple[Layer, int]]:
     """The layers that read channels of some group, with the axis of their input channels, by weight."""
     wanted = {place for group in plan.groups for place in group.inputs}
-    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS)}
+    layers = {layer.weight: layer for layer in quantizable_layers(model)}
     return {
         name: (layers[name], axis)
         for name, axis in plan.trace.inputs.items()

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from act.errors import InputError
+from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, quantizable_layers
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]

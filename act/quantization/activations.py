@@ -8,8 +8,8 @@ from typing import Any
 import onnx
 import onnxruntime
 
+from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
-from act.quantization.scheme import Layer
 from act.samples.dataset import Array
 
 Reader = Callable[[Mapping[str, Array]], dict[str, Array]]

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from act.program.layers import Layer, bias_of
 from act.program.model import InferenceModel
-from act.quantization.scheme import LEVELS, Layer, bias_of, quantize_weight
+from act.quantization.ranges import LEVELS
+from act.quantization.weights import quantize_weight
 
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 

@@ -24,18 +24,12 @@ from tqdm import tqdm
 
 from act.metrics.outputs import squared_error
 from act.program.graph import Graph
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.operators import Operator
 from act.quantization.partial import Pieces, Values
-from act.quantization.scheme import (
-    OPERATORS,
-    Layer,
-    Range,
-    dequantize_weight,
-    quantizable_layers,
-    quantize_weight,
-    weight_thresholds,
-)
+from act.quantization.ranges import Range
+from act.quantization.weights import dequantize_weight, quantize_weight, weight_thresholds
 from act.samples.dataset import Array, Samples
 
 
@@ -110,7 +104,7 @@ def measure(
     """
     started = clock()
     costs = {operator.name: operator.multiply_adds for operator in operators}
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     if not layers:
         return Sensitivity(why="no layer can be quantized")
     try:
@@ -188,7 +182,8 @@ class _Probe:
         if not np.isfinite([low, high]).all():
             return None
         span = Range(low, high)
-        weight, thresholds = self._model.weight(layer.weight), weight_thresholds(self._model, layer)
+        weight = self._model.weight(layer.weight)
+        thresholds = weight_thresholds(weight, layer.axis)
         rounded = dequantize_weight(quantize_weight(weight, thresholds, layer.axis), thresholds, layer.axis)
         errors = []
         for edges, wanted in zip(self._edges, self._wanted):

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from act.program.layers import Layer
 from act.program.model import InferenceModel
-from act.quantization.scheme import Layer
 from act.samples.dataset import Array
 
 POSITIONS = 1024

@@ -15,8 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from act.program.layers import Layer
 from act.program.model import InferenceModel
-from act.quantization.scheme import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers, quantize_weight
+from act.quantization.ranges import LEVELS, Range
+from act.quantization.scheme import Scheme, quantized_layers
+from act.quantization.weights import quantize_weight
 
 _INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30
@@ -33,7 +36,7 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     result = onnx.ModelProto()
     result.CopyFrom(fp32)
     graph = result.graph
-    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
+    layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
     initialisers = {initialiser.name: initialiser for initialiser in graph.initializer}
     nodes: list[onnx.NodeProto] = []
     stored: list[onnx.NodeProto] = []

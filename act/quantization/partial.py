@@ -17,8 +17,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
-from act.quantization.scheme import Layer
 from act.samples.dataset import Array
 
 _PIECES = 8

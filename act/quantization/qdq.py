@@ -17,8 +17,11 @@ import onnx
 from onnx import helper
 
 from act.onnx_graph.graph import Array, Graph, attribute
+from act.program.layers import Layer
 from act.quantization.qdq_steps import Step, exact, gate_step, gate_summand, slope_and_middle, step_of
-from act.quantization.scheme import LEVELS, Layer, Range, Scheme, quantize_weight
+from act.quantization.ranges import LEVELS, Range
+from act.quantization.scheme import Scheme
+from act.quantization.weights import quantize_weight
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from act.onnx_graph.graph import attribute
-from act.quantization.scheme import LEVELS, SMALLEST_THRESHOLD, Range
+from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD, Range
 
 _WHOLE = 2 * LEVELS + 1
 

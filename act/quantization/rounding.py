@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from act.program.layers import Layer, bias_of
 from act.program.model import InferenceModel
 from act.quantization.moments import Floats, Moments
-from act.quantization.scheme import LEVELS, Layer, Scheme, bias_of, dequantize_weight, quantize_weight
+from act.quantization.ranges import LEVELS
+from act.quantization.scheme import Scheme
+from act.quantization.weights import dequantize_weight, quantize_weight
 
 MOST_SWEEPS = 20
 DAMPING = 0.01

@@ -16,9 +16,10 @@ import onnxruntime
 from tqdm import tqdm
 
 from act.metrics.quality import cosine
+from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.scheme import Layer, Scheme
+from act.quantization.scheme import Scheme
 from act.samples.dataset import Array
 
 

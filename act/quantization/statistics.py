@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from act.errors import InputError
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.samples.dataset import Array
 
 STATISTICS_FILE = "statistics.npz"

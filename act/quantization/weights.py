@@ -1,4 +1,4 @@
-"""Clipping thresholds of a weight: by its largest absolute value or least squared error, one a channel or one in all.
+"""Weights in int8: their clipping thresholds, by the largest absolute value or least squared error, and their rounding.
 
 The names are ACT's (`weight_quantize_type`), with `channel_wise_mse` added: each channel is clipped where the squared
 error of its int8 copy is least, as is usual for low-bit weights (Banner et al., 2019).
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from act.quantization.scheme import LEVELS, SMALLEST_THRESHOLD
+from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD
 from act.settings import WeightQuantization
 
 Weight = npt.NDArray[np.float32]
@@ -20,7 +20,7 @@ SMALLEST_SHARE = 0.3
 CANDIDATES = 36
 
 
-def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization) -> Weight:
+def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization = "channel_wise_abs_max") -> Weight:
     """The thresholds of a weight's output channels, float32 [channels], > 0.
 
     Args:
@@ -30,6 +30,25 @@ def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization) -> We
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     return np.maximum(_KINDS[kind](rows), np.float32(SMALLEST_THRESHOLD)).astype(np.float32)
+
+
+def quantize_weight(
+    weight: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], axis: int
+) -> npt.NDArray[np.int8]:
+    """Round a weight to int8, one threshold a channel along `axis`."""
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    scaled = weight.astype(np.float64) / thresholds.astype(np.float64).reshape(shape) * LEVELS
+    return np.clip(np.round(scaled), -LEVELS - 1, LEVELS).astype(np.int8)
+
+
+def dequantize_weight(
+    integers: npt.NDArray[np.int8], thresholds: npt.NDArray[np.float32], axis: int
+) -> npt.NDArray[np.float32]:
+    """What int8 values stand for; `quantize_weight` gives the same integers back."""
+    shape = [1] * integers.ndim
+    shape[axis] = -1
+    return (integers * (thresholds.astype(np.float64).reshape(shape) / LEVELS)).astype(np.float32)
 
 
 def _abs_max(rows: Weight) -> Weight:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.quantization.bias_correction import corrected_biases
-from act.quantization.scheme import Layer, Range, Scheme
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import rule
 from act.quantization.weights import weight_thresholds

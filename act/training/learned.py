@@ -19,9 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from paddle.base.framework import Parameter
 
+from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.quantization.scheme import LEVELS, OPERATORS, Layer, Range, Scheme, quantizable_layers
+from act.quantization.ranges import LEVELS, Range
+from act.quantization.scheme import Scheme, quantized_layers
 from act.samples.dataset import Array
 from act.training.graph import position
 
@@ -55,7 +57,7 @@ def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges)
     Returns:
         The factors, and Paddle's parameters of them, in the same order.
     """
-    layers = {layer.name: layer for layer in quantizable_layers(student, OPERATORS) if layer.name in scheme.layers}
+    layers = {layer.name: layer for layer in quantized_layers(student, scheme)}
     factors: list[Factor] = []
     parameters: list[Any] = []
     ready: dict[str, str] = {}

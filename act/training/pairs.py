@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from paddleslim.quant.quanter import IrGraph, QuantizationTransformPassV2, core
 
+from act.program.layers import OPERATORS
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU
-from act.quantization.scheme import LEVELS, OPERATORS, Scheme
+from act.quantization.ranges import LEVELS
+from act.quantization.scheme import Scheme
 from act.training.graph import add_number, position
 
 _SKIP = "skip_quant"

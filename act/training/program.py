@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
-from act.quantization.scheme import OPERATORS, Scheme, quantizable_layers, with_values
+from act.quantization.scheme import Scheme, with_values
 from act.samples.dataset import Array
 from act.settings import OptimizerName, Schedule
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
@@ -238,7 +239,7 @@ def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]
     normalisations."""
     names = []
     if scheme is not None:
-        names = [layer.weight for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+        names = [layer.weight for layer in quantizable_layers(model) if layer.name in scheme.layers]
     for op in model.ops:
         if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
             names += [name for name in op.input_arg_names if model.is_weight(name)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from act.errors import InputError
+from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, Scheme, only, quantizable_layers
+from act.quantization.scheme import Scheme, only
 from act.settings import Qat
 
 
@@ -22,7 +23,7 @@ def narrowed(model: InferenceModel, scheme: Scheme, settings: Qat) -> Scheme:
     scopes = {op.output_arg_names[0]: _scope(op) for op in model.ops if op.type in OPERATORS}
     kept = {
         layer.name
-        for layer in quantizable_layers(model, OPERATORS)
+        for layer in quantizable_layers(model)
         if layer.name in scheme.layers
         and (settings.quantize_op_types is None or layer.op_type in settings.quantize_op_types)
         and not any(
@@ -34,7 +35,7 @@ def narrowed(model: InferenceModel, scheme: Scheme, settings: Qat) -> Scheme:
     if not kept:
         raise InputError(
             "`qat.quantize_op_types` and `qat.not_quant_pattern` leave no layer to quantize; the candidate has "
-            + ", ".join(sorted({layer.op_type for layer in quantizable_layers(model, OPERATORS)}))
+            + ", ".join(sorted({layer.op_type for layer in quantizable_layers(model)}))
         )
     return only(model, scheme, kept)
 

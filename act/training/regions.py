@@ -16,9 +16,11 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.quantization.scheme import OPERATORS, Scheme, bias_of, quantizable_layers, quantize_weight
+from act.quantization.scheme import Scheme, quantized_layers
+from act.quantization.weights import quantize_weight
 from act.samples.dataset import Samples
 from act.settings import Refine
 from act.training import build, reconstruction, sparse_masks
@@ -28,7 +30,7 @@ def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
     """The output of every quantized layer, its bias included."""
     readers = {op.input("X")[0]: op for op in model.ops if op.type == "elementwise_add"}
     found = []
-    for layer in quantizable_layers(model, OPERATORS):
+    for layer in quantizable_layers(model):
         if layer.name in scheme.layers:
             added = bias_of(model, layer) is not None
             found.append(readers[layer.name].output_arg_names[0] if added else layer.name)
@@ -78,7 +80,7 @@ def reconstruct(
     """
     if not ends or time.monotonic() > deadline:  # building the program takes seconds
         return None
-    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    layers = quantized_layers(model, scheme)
     biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]
     weights = [layer.weight for layer in layers]
     training = build(

@@ -24,10 +24,12 @@ from act.engines.evaluation import Evaluation
 from act.engines.onnx_writer import further_tensors
 from act.metrics.quality import Quality
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import OPERATORS, Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.statistics import collect
 from act.quantization.thresholds import rule
 from act.samples.dataset import Samples
@@ -66,7 +68,7 @@ class Lines:
         self.job: Job = load_job("training", params)
         self.model = InferenceModel.load(prepared / "model")
         self.samples = Samples.load(prepared / "calibration")
-        self.layers: list[Layer] = quantizable_layers(self.model, OPERATORS)
+        self.layers: list[Layer] = quantizable_layers(self.model)
         self._seen = Evaluation.of(self.job, prepared)
         self._held_out = Evaluation.of(self.job, folder / "artifacts" / "held_out" / "prepare")
 

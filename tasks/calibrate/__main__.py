@@ -22,8 +22,8 @@ from tasks.stage import job_from_command_line
 if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
     import onnx
 
+    from act.program.layers import Layer
     from act.program.model import InferenceModel
-    from act.quantization.scheme import Layer
     from act.quantization.statistics import TensorStatistics
     from act.samples.dataset import Array, Samples
 
@@ -54,14 +54,14 @@ def _skip(folder: Path) -> None:
 def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path) -> None:
     from act.engines.onnx_writer import further_tensors
     from act.onnx_graph.conversion import to_onnx
+    from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
     from act.quantization.activations import reader
-    from act.quantization.scheme import OPERATORS, quantizable_layers
     from act.quantization.statistics import STATISTICS_FILE, collect, save
     from act.samples.dataset import Samples
 
     model = InferenceModel.load(pruned / "model")
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     if not layers:
         print("calibrate: nothing to do: the model has no layer that can be quantized")
         (folder / "model").mkdir()

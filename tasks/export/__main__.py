@@ -35,7 +35,8 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.engines.paddle_lite import files as paddle_lite
     from act.engines.tensorrt import files as tensorrt
     from act.program.model import InferenceModel
-    from act.quantization.scheme import Range, Scheme
+    from act.quantization.ranges import Range
+    from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
 
     prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))

@@ -69,8 +69,8 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.engines.int8_operators import INT8_OPERATORS
     from act.engines.process import EngineFailure
     from act.onnx_graph.conversion import to_onnx
+    from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
-    from act.quantization.scheme import quantizable_layers
     from act.quantization.sensitivity import measure
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples

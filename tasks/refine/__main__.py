@@ -166,15 +166,15 @@ def _renamed(candidate: dict[str, Any], attempts: Sequence[dict[str, Any]], refe
 def _methods(
     prepared: Path, settings: Settings, model: InferenceModel, fp32_onnx: Any, deadline: float
 ) -> dict[RefineMethod, Method]:
+    from act.program.layers import Layer, quantizable_layers
     from act.quantization.activations import reader
     from act.quantization.moments import Moments, gather
     from act.quantization.rounding import adaround
-    from act.quantization.scheme import OPERATORS, Layer, quantizable_layers
     from act.samples.dataset import Samples
     from act.training.regions import layer_ends, reconstruct, region_ends
 
     samples = Samples.load(prepared / "calibration").head(settings.samples)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     known: dict[str, Moments] = {}
 
     def chosen(scheme: Scheme) -> list[Layer]:

@@ -20,11 +20,14 @@ from act.metrics.quality import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import Graph
 from act.onnx_graph.passes import ends_of_gates, input_to_depth
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
 from act.quantization.qdq import Plan, Planner, put_pairs
 from act.quantization.qdq_steps import exact, gate_step, gate_summand
-from act.quantization.scheme import OPERATORS, Layer, Range, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.settings import EngineName
 from tests.support.cpu import similar
 from tests.support.models import noise, normalised_classifier
@@ -59,7 +62,7 @@ def fp32(model: InferenceModel) -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel, fp32: onnx.ModelProto) -> Scheme:
     """All layers, and the ranges of everything else."""
-    layers, further = quantizable_layers(model, OPERATORS), further_tensors(fp32)
+    layers, further = quantizable_layers(model), further_tensors(fp32)
     values = reader(fp32, layers, further)({"x": noise(4)})
     ranges = {name: Range(min(0.0, float(v.min())), max(0.0, float(v.max()))) for name, v in values.items()}
     return replace(make_scheme(model, layers, ranges), further={name: ranges[name] for name in further})

@@ -13,9 +13,11 @@ import pytest
 from act.engines import EngineProcess
 from act.engines.paddle_inference import writer as paddle_cpu
 from act.metrics.quality import cosine
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
-from act.quantization.scheme import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
 from tests.support.cpu import similar
 from tests.support.models import seen
@@ -89,7 +91,7 @@ def product_with_a_heavy_column(x: Any) -> Any:
 
 
 def scheme_of(model: InferenceModel) -> Scheme:
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     return make_scheme(model, layers, seen(model, layers, {"x": pictures()}, symmetric=True))
 
 
@@ -123,7 +125,7 @@ def test_columns_that_the_engine_would_clip_are_read_in_float(tmp_path: Path) ->
     model = network(product_with_a_heavy_column)
     scheme = scheme_of(model)
     written = paddle_cpu.write(model, scheme)
-    (product,) = [layer for layer in quantizable_layers(model, OPERATORS) if layer.op_type == "matmul_v2"]
+    (product,) = [layer for layer in quantizable_layers(model) if layer.op_type == "matmul_v2"]
     assert written.weight(product.weight).dtype == np.int8
     assert product.activation not in {op.input("X")[0] for op in written.ops if op.type == "quantize_linear"}
     (wanted,) = quantize(model, scheme).run({"x": pictures()})

@@ -14,9 +14,11 @@ from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.files import write_nb
 from act.engines.paddle_lite.program import for_lite
 from act.metrics.quality import cosine
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.quantization.scheme import make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import make_scheme
 from act.samples.dataset import Ragged, Samples
 from tests.support.lite import REAL, fake_environment
 from tests.support.models import CLASSIFIER, noise, normalised_classifier, seen

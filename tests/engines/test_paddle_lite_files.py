@@ -11,8 +11,10 @@ import pytest
 from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.files import OptFailure, add_files, write_nb
 from act.engines.paddle_lite.kernels import read_kernels
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import Range, Scheme, make_scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.settings import Target
 from act.timing.variants import Candidate, read_candidates
 from tests.support.lite import REAL, fake_environment

@@ -18,9 +18,11 @@ from act.engines.onnx_writer import further_tensors
 from act.engines.tensorrt import files as tensorrt
 from act.engines.tensorrt import writer as tensorrt_gpu
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, Range, Scheme, bias_of, make_scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
 from tests.support.models import noise, normalised_classifier
 
@@ -35,7 +37,7 @@ def model() -> InferenceModel:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
     """All layers, the ranges of everything else, and a bias that is not the model's."""
-    layers, fp32 = quantizable_layers(model, OPERATORS), to_onnx(model)
+    layers, fp32 = quantizable_layers(model), to_onnx(model)
     values = reader(fp32, layers, further_tensors(fp32))({"x": noise(2)})
     ranges = {name: Range.around_zero(float(np.abs(each).max()) or 1.0) for name, each in values.items()}
     bias = next(name for layer in layers if (name := bias_of(model, layer)) is not None)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from act.metrics.quality import cosine
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps
 from act.pruning.pruned import Context
 from act.pruning.weights import has_two_of_four, sparse_layers
-from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Distillation, Job, Qat, StrategyName, validate
 from act.training.qat import train
@@ -61,7 +63,7 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
         lambda other: similarity(wanted, other.run(batch)[0]),
         tmp_path / "scratch",
     )
-    layers = quantizable_layers(pruned.model, OPERATORS)
+    layers = quantizable_layers(pruned.model)
     scheme = make_scheme(pruned.model, layers, seen(pruned.model, layers, batch, symmetric=True))
     trained = train(
         pruned.model,

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
+from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning import asp, unstructured
 from act.pruning.finetune import finetune
 from act.pruning.weights import sparse_layers
 from act.quantization.moments import Floats, Moments
+from act.quantization.ranges import LEVELS
 from act.quantization.rounding import round_weight
-from act.quantization.scheme import LEVELS, Layer
 from act.samples.dataset import Ragged, Samples
 from act.settings import ASPPrune, Distillation, GmpConfig, Prune, UnstructurePrune
 from tests.support.models import normalised_classifier

@@ -10,11 +10,13 @@ import pytest
 from onnx import numpy_helper
 
 from act.onnx_graph.conversion import to_onnx, with_weights
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
 from act.quantization.equalise import LEAST_FACTOR, equalisable, equalise, largest_of_channels
-from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import make_scheme
 from tests.support.models import DETECTOR, noise, seen
 from tests.support.prepare_networks import batch, build
 
@@ -76,7 +78,7 @@ def plain(network: Callable[[Any], Any]) -> InferenceModel:
 
 
 def equalised(model: InferenceModel, feeds: dict[str, Any]) -> tuple[InferenceModel, list[str]]:
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     names = equalisable(model, layers)
     largest = largest_of_channels(lambda feed: dict(zip(names, model.run(feed, names))), names, [feeds])
     return equalise(model, layers, largest), names
@@ -99,12 +101,12 @@ def test_the_outputs_stay_and_the_channels_become_alike(name: str) -> None:
 @pytest.mark.parametrize("name", CANNOT)
 def test_what_is_not_certain_to_stay_the_same_is_left_alone(name: str) -> None:
     model = plain(CANNOT[name])
-    assert equalisable(model, quantizable_layers(model, OPERATORS)) == []
+    assert equalisable(model, quantizable_layers(model)) == []
 
 
 def test_channels_next_to_nothing_are_raised_no_further_than_eight_bits_and_empty_ones_not_at_all() -> None:
     model, feeds = plain(CAN["convolution"]), batch(PICTURE)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     (name,) = equalisable(model, layers)
     result = equalise(model, layers, {name: np.array([1, 0.5, 1e-9, 0, 1, 1], dtype=np.float32)})
     found, wanted = (m.run(feeds, [name])[0] for m in (result, model))
@@ -128,7 +130,7 @@ def test_a_real_detector_loses_less_with_equalised_channels() -> None:
     wanted, errors = model.run(feeds)[0], []
     np.testing.assert_allclose(result.run(feeds)[0], wanted, atol=1e-3)
     for each in (model, result):
-        layers = quantizable_layers(each, OPERATORS)
+        layers = quantizable_layers(each)
         found = quantize(each, make_scheme(each, layers, seen(each, layers, feeds, True))).run(feeds)[0]
         errors.append(float(np.square(found - wanted).mean()))
     assert errors[1] < 0.8 * errors[0]

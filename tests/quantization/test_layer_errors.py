@@ -14,13 +14,14 @@ import pytest
 from act.metrics.outputs import squared_error
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
 from act.quantization.layer_errors import Sensitivity, measure
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.partial import Pieces
-from act.quantization.scheme import OPERATORS, bias_of, make_scheme, quantizable_layers
+from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Ragged, Samples
 from tests.support.analyze_networks import two_joins
 from tests.support.models import seen
@@ -59,7 +60,7 @@ def test_a_layer_in_int8_moves_the_outputs_as_the_whole_int8_model_does(name: st
     model, samples = model_and_samples(name, tmp_path)
     fp32, together = to_onnx(model), next(samples.batches(3))
     found = {layer.name: layer for layer in measured(model, samples).layers}
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     assert set(found) == {layer.name for layer in layers}
     for layer in layers:
         scheme = make_scheme(model, [layer], seen(model, [layer], together, symmetric=False))
@@ -76,7 +77,7 @@ def test_a_pruned_layer_moves_the_outputs_as_zeros_in_its_weight_and_bias_do(nam
         if model.weight(vector).ndim == 1:
             model.set_weight(vector, model.weight(vector) + np.float32(0.5))
     found = {layer.name: layer for layer in measured(model, samples).layers}
-    for layer in quantizable_layers(model, OPERATORS)[:-1]:
+    for layer in quantizable_layers(model)[:-1]:
         weight = np.moveaxis(model.weight(layer.weight), layer.axis, 0)
         gone = np.argsort(np.abs(weight).sum(axis=tuple(range(1, weight.ndim))))[: len(weight) // 4]
         pruned = model.copy()
@@ -99,7 +100,7 @@ def test_the_layers_whose_channels_are_outputs_are_not_pruned(tmp_path: Path) ->
 def test_pieces_give_what_the_whole_gives(tmp_path: Path) -> None:
     model = encoder(tmp_path)
     fp32 = to_onnx(model)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     pieces = Pieces(fp32, layers)
     batch = {"x": pictures(1, (6, 8))}
     edges, read = pieces.run(batch)
@@ -156,7 +157,7 @@ def test_what_is_not_finite_has_no_error_and_a_reason() -> None:
     found = measured(model, samples_of(2, (3, 8, 8)))
     reads = {layer.name: layer for layer in found.layers}
     infinite = [layer for layer in found.layers if layer.quantized is None]
-    assert [layer.name for layer in infinite] == [quantizable_layers(model, OPERATORS)[1].name]
+    assert [layer.name for layer in infinite] == [quantizable_layers(model)[1].name]
     assert "not finite" in infinite[0].why and len(reads) == 3
 
 

@@ -11,21 +11,15 @@ import numpy.typing as npt
 import pytest
 
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization import moments
 from act.quantization.activations import reader
 from act.quantization.moments import Floats, Moments, gather, patches
+from act.quantization.ranges import Range
 from act.quantization.rounding import adaround, metric_of, round_weight
-from act.quantization.scheme import (
-    OPERATORS,
-    Layer,
-    Range,
-    Scheme,
-    bias_of,
-    make_scheme,
-    quantizable_layers,
-    quantize_weight,
-)
+from act.quantization.scheme import Scheme, make_scheme
+from act.quantization.weights import quantize_weight
 from tests.support.models import noise, normalised_classifier
 
 BATCH = {"x": noise(3, width=64)}
@@ -39,7 +33,7 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def layers(model: InferenceModel) -> list[Layer]:
-    return quantizable_layers(model, OPERATORS)
+    return quantizable_layers(model)
 
 
 @pytest.fixture(scope="module")

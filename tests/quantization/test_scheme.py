@@ -18,23 +18,15 @@ from act.engines.openvino.runtime import OpenVino
 from act.errors import InputError
 from act.metrics.quality import cosine
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import OPERATORS, Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.scheme import (
-    OPERATORS,
-    Layer,
-    Range,
-    Scheme,
-    bias_of,
-    left_in_float,
-    make_scheme,
-    quantizable_layers,
-    quantize,
-    quantize_weight,
-    without_others,
-)
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
+from act.quantization.weights import quantize_weight
 from act.samples.dataset import Array
 from tests.support.cpu import EXACT_SUMS
 from tests.support.models import RECOGNISER, noise, seen
@@ -49,7 +41,7 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def layers(model: InferenceModel) -> list[Layer]:
-    return quantizable_layers(model, OPERATORS)
+    return quantizable_layers(model)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +243,7 @@ def upsampled(x: Any) -> Any:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_transposed_convolution_is_quantized_along_its_output_channels(symmetric: bool, tmp_path: Path) -> None:
     model, feed = normalise(build(upsampled, (1, 3, 8, 8)))[0], pictures((1, 3, 8, 8))
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     assert [(la.op_type, la.axis) for la in layers] == [("conv2d", 0), ("conv2d_transpose", 1)]
     scheme = make_scheme(model, layers, seen(model, layers, feed, symmetric))
     assert scheme.weights[layers[1].weight].shape == (6,)
@@ -267,7 +259,7 @@ def test_a_transposed_convolution_is_quantized_along_its_output_channels(symmetr
 
 def test_a_scheme_without_other_types_is_that_of_the_rest() -> None:
     model, feed = normalise(build(upsampled, (1, 3, 8, 8)))[0], pictures((1, 3, 8, 8))
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     ranges = seen(model, layers, feed, True)
     biases = {bias: model.weight(bias) for layer in layers if (bias := bias_of(model, layer)) is not None}
     whole = replace(make_scheme(model, layers, ranges), biases=biases)
@@ -288,7 +280,7 @@ def test_what_a_scheme_leaves_in_float_has_its_reason() -> None:
         return paddle.matmul(rows, rows, transpose_y=True)
 
     model, feed = build(network, (1, 3, 8, 8)), pictures((1, 3, 8, 8))
-    first = quantizable_layers(model, OPERATORS)[:1]
+    first = quantizable_layers(model)[:1]
     found = left_in_float(model, make_scheme(model, first, seen(model, first, feed, True)))
     assert [(entry["type"], entry["why"].split()[0]) for entry in found] == [
         ("conv2d_transpose", "kept"),
@@ -315,7 +307,7 @@ def test_openvino_and_onnx_runtime_agree_on_a_pool_after_an_int8_convolution(bia
     for name in model.weight_names():
         model.set_weight(name, model.weight(name) - 1)
     feed = pictures((1, 24, 8, 8))
-    first = quantizable_layers(model, OPERATORS)[:1]
+    first = quantizable_layers(model)[:1]
     quantized = quantize_onnx(to_onnx(model), model, make_scheme(model, first, seen(model, first, feed, True)))
     path = tmp_path / "model.onnx"
     onnx.save(quantized, path)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, Range, quantizable_layers
+from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import RULES, rule
 from act.quantization.thresholds.kl import divergences
@@ -112,7 +113,7 @@ def test_hist_needs_its_share() -> None:
 def activations() -> dict[int, np.ndarray]:
     """Real activations by position, float32, eight pictures each."""
     model = InferenceModel.load(CLASSIFIER)
-    names = list(dict.fromkeys(layer.activation for layer in quantizable_layers(model, OPERATORS)))
+    names = list(dict.fromkeys(layer.activation for layer in quantizable_layers(model)))
     found = dict(zip(POSITIONS, model.run({"x": noise(8)}, [names[position] for position in POSITIONS])))
     assert [bool(values.min() >= 0) for values in found.values()] == [True, True, False, False, False]
     return found

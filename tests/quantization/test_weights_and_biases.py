@@ -8,19 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
 from act.quantization.bias_correction import corrected_biases, mean_error
-from act.quantization.scheme import (
-    LEVELS,
-    OPERATORS,
-    SMALLEST_THRESHOLD,
-    Layer,
-    bias_of,
-    quantizable_layers,
-    quantize_weight,
-)
-from act.quantization.weights import weight_thresholds
+from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD
+from act.quantization.weights import quantize_weight, weight_thresholds
 from act.settings import WeightQuantization
 from tests.support.models import noise, normalised_classifier
 from tests.support.prepare_networks import batch as pictures
@@ -114,7 +107,7 @@ def test_the_mean_of_a_transposed_convolution_comes_back(stride: int) -> None:
     """A kernel as wide as the stride: every position is reached by one tap, whichever it is."""
     model = normalise(build(lambda x: paddle.nn.Conv2DTranspose(4, 6, stride, stride=stride)(x) * 2, (1, 4, 8, 8)))[0]
     feed = pictures((1, 4, 8, 8))
-    (layer,) = quantizable_layers(model, OPERATORS)
+    (layer,) = quantizable_layers(model)
     wanted = model.run(feed, [layer.name])[0].mean(axis=(0, 2, 3))
     coarse = weight_thresholds(model.weight(layer.weight), layer.axis, "abs_max") * np.float32(8)
     means = feed["x"].astype(np.float64).mean(axis=(0, 2, 3))
@@ -140,7 +133,7 @@ def test_the_mean_of_a_real_layer_comes_back() -> None:
     model = normalised_classifier()
     batch = {"x": noise(8)}
     # Every third of them, for a run of the model up to each takes seconds.
-    layers = [layer for layer in quantizable_layers(model, OPERATORS) if bias_of(model, layer) is not None][::3]
+    layers = [layer for layer in quantizable_layers(model) if bias_of(model, layer) is not None][::3]
     moved = 0
     for layer in layers:
         axes = (0, 2, 3) if layer.op_type != "mul" and layer.op_type != "matmul_v2" else (0,)

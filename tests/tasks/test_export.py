@@ -15,17 +15,12 @@ from act.engines import calibration_table, evaluation
 from act.engines import export as write
 from act.engines.check import Checker
 from act.engines.export import write_fp32, write_int8
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import (
-    OPERATORS,
-    Range,
-    Scheme,
-    bias_of,
-    make_scheme,
-    quantizable_layers,
-    quantize,
-    quantize_weight,
-)
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
+from act.quantization.weights import quantize_weight
 from act.samples.dataset import Ragged, Samples
 from act.settings import EngineName
 from tests.support.models import RECOGNISER, noise, seen
@@ -40,14 +35,14 @@ def model() -> InferenceModel:
 
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=True))
 
 
 @pytest.fixture(scope="module")
 def asymmetric(model: InferenceModel) -> Scheme:
     """Zero points, a bias that is not the model's, and weights that are not rounded to the nearest."""
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
     bias = bias_of(model, layers[3])
     assert bias is not None

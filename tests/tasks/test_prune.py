@@ -14,11 +14,11 @@ import onnx
 import pytest
 
 from act.artifacts import write_json
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps
 from act.pruning.pruned import Context
 from act.pruning.weights import has_two_of_four, sparse_layers
-from act.quantization.scheme import OPERATORS, quantizable_layers
 from act.samples.dataset import Ragged, Samples
 from act.settings import Job, validate
 from tests.support.models import noise
@@ -103,7 +103,7 @@ def test_the_pruned_model_is_a_candidate_beside_fp32(chain: Path) -> None:
 
 def test_what_is_quantized_is_the_pruned_model_with_its_zeros(chain: Path) -> None:
     pruned = InferenceModel.load(chain / "prune" / "model")
-    layers = {layer.weight for layer in quantizable_layers(pruned, OPERATORS)}
+    layers = {layer.weight for layer in quantizable_layers(pruned)}
     sparse = told(chain, "prune/prune.json")["sparse"]
     axes = {layer.weight: layer.axis for layer in sparse_layers(pruned)}
     entries = told(chain, "export/candidates.json")["candidates"]

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from act.artifacts import write_json
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, Range, make_scheme, quantizable_layers
+from act.quantization.ranges import Range
+from act.quantization.scheme import make_scheme
 from tests.support.models import noise, seen
 from tests.support.place import CHECKOUT, Place
 
@@ -34,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     assert done.returncode == 0, done.stderr
     here = place.folder / "artifacts" / "mine"
     model = InferenceModel.load(here / "prepare" / "model")
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     ranges = seen(model, layers, {"x": noise(4, width=96)}, symmetric=True)
     halved = {name: Range.around_zero(span.threshold / 2) for name, span in ranges.items()}
     for folder in ("calibrate", "refine/schemes", "plan"):

@@ -19,9 +19,11 @@ from act.engines import ENGINES
 from act.errors import InputError
 from act.machine import cpu_flags
 from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.scheme import OPERATORS, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import make_scheme
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Target
 from act.timing.measure import Data, measure, to_json
@@ -45,7 +47,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exported = folder / "artifacts" / "demo" / "export"
     model = InferenceModel.load(CLASSIFIER)
     converted = to_onnx(model)
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(4)}, symmetric=True))
     for name, saved, twin in (
         ("fp32", model, converted),

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.quantization.scheme import OPERATORS, Range, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Array
 from act.training import Loss, TrainingProgram, build, distillation, trainable_weights, with_weights
 from tests.support.models import seen
@@ -27,7 +30,7 @@ def model() -> InferenceModel:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
     """About half of the ranges; the second activation has a zero point."""
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     ranges = seen(model, layers, BATCH, symmetric=True)
     halved = {name: Range.around_zero(span.threshold / 2) for name, span in ranges.items()}
     second = layers[1].activation
@@ -78,7 +81,7 @@ def test_training_starts_at_the_candidate(model: InferenceModel, scheme: Scheme,
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_the_gradient_of_a_scale_is_that_of_lsq(model: InferenceModel, scheme: Scheme, place: int) -> None:
     """Equations 2 and 3 of the paper, for activations with and without a zero point and for a weight."""
-    layers = quantizable_layers(model, OPERATORS)
+    layers = quantizable_layers(model)
     layer = layers[min(place, 1)]
     tensor = layer.activation if place < 2 else layer.weight
     program = training(model, scheme, "lsq", share=0.1)
@@ -106,7 +109,7 @@ def test_the_gradient_of_a_scale_is_that_of_lsq(model: InferenceModel, scheme: S
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_gradient_of_a_clip_is_that_of_pact(model: InferenceModel, scheme: Scheme, place: int) -> None:
     """What is cut off counts, and nothing else; the optimiser adds the penalty."""
-    tensor = quantizable_layers(model, OPERATORS)[place].activation
+    tensor = quantizable_layers(model)[place].activation
     span = scheme.activations[tensor]
     program = training(model, scheme, "pact", share=0.1)
     read = rounded(program, tensor)
@@ -119,7 +122,7 @@ def test_the_gradient_of_a_clip_is_that_of_pact(model: InferenceModel, scheme: S
 
 @pytest.mark.parametrize("ranges", ["lsq", "pact"])
 def test_what_was_trained_comes_back_as_a_scheme(model: InferenceModel, scheme: Scheme, ranges: Any) -> None:
-    layer = quantizable_layers(model, OPERATORS)[0]
+    layer = quantizable_layers(model)[0]
     mask = (np.arange(model.weight(layer.weight).size) % 2).reshape(model.weight(layer.weight).shape)
     program = training(model, scheme, ranges, masks={layer.weight: mask})
     targets = model.run(BATCH, program.teacher_names)

@@ -16,17 +16,12 @@ import pytest
 from act.artifacts import write_json
 from act.errors import InputError
 from act.metrics.quality import cosine
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import (
-    OPERATORS,
-    Range,
-    Scheme,
-    bias_of,
-    make_scheme,
-    quantizable_layers,
-    quantize,
-    quantize_weight,
-)
+from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
+from act.quantization.scheme import Scheme, make_scheme
+from act.quantization.weights import quantize_weight
 from act.samples.dataset import Ragged, Samples
 from act.settings import Qat, Schedule
 from act.training import build, distillation, trainable_weights
@@ -53,7 +48,7 @@ def scheme(model: InferenceModel) -> Scheme:
 
     Every other activation is asymmetric, one bias is not the model's, and one weight is not rounded to the nearest.
     """
-    layers = quantizable_layers(model, OPERATORS)[2:]
+    layers = quantizable_layers(model)[2:]
     activations = dict(zip((la.activation for la in layers), model.run(BATCH, [la.activation for la in layers])))
     ranges = {
         name: Range.around_zero(float(np.abs(values).max()) / 2)
@@ -89,7 +84,7 @@ def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme:
 def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
     training = build(model, scheme, distillation, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
     quantized = {op.input("X")[0] for op in training.program.global_block().ops if op.type == "quantize_linear"}
-    first = quantizable_layers(model, OPERATORS)[0]
+    first = quantizable_layers(model)[0]
     assert first.weight not in quantized and first.activation not in quantized
     assert set(scheme.weights) <= quantized
 
@@ -141,7 +136,7 @@ def test_ranges_train_where_that_is_asked_for(model: InferenceModel, scheme: Sch
 
 
 def test_layers_stay_in_float_by_type_and_by_pattern(model: InferenceModel, scheme: Scheme) -> None:
-    layers = {layer.name: layer for layer in quantizable_layers(model, OPERATORS)}
+    layers = {layer.name: layer for layer in quantizable_layers(model)}
     convolutions = Qat(quantize_op_types=["conv2d"])
     kept = narrowed(model, scheme, convolutions)
     assert kept.layers and {layers[name].op_type for name in kept.layers} == {"conv2d"}

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from act.metrics.quality import cosine
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import OPERATORS, Scheme, make_scheme, quantizable_layers, quantize
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
 from act.settings import Refine
 from act.training import build, reconstruction
@@ -30,7 +32,7 @@ def model() -> InferenceModel:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
     """The second to the eleventh layer, with thresholds so wide that little is left of the weights, and zero points."""
-    layers = quantizable_layers(model, OPERATORS)[1:11]
+    layers = quantizable_layers(model)[1:11]
     found = make_scheme(model, layers, seen(model, layers, BATCH, symmetric=False))
     return Scheme(found.layers, found.activations, {name: values * 4 for name, values in found.weights.items()})
 
@@ -66,7 +68,7 @@ def test_every_quantized_layer_is_a_region_of_its_own(model: InferenceModel, sch
 
 def test_it_starts_at_the_candidate_and_no_gradient_leaves_a_region(model: InferenceModel, scheme: Scheme) -> None:
     ends = region_ends(model, scheme, fewest_layers=3)
-    layers = {layer.name: layer for layer in quantizable_layers(model, OPERATORS)}
+    layers = {layer.name: layer for layer in quantizable_layers(model)}
     first = layers[scheme.layers[0]].weight
     # Only the last region is compared, so that nothing may reach the first layer's weight.
     training = build(

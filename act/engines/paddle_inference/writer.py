@@ -22,18 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from act.engines.int8_operators import INT8_OPERATORS
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import (
-    LEVELS,
-    OPERATORS,
-    Layer,
-    Range,
-    Scheme,
-    quantizable_layers,
-    quantize,
-    quantize_activation,
-    without_others,
-)
+from act.quantization.quantized_program import quantize, quantize_activation
+from act.quantization.ranges import LEVELS, Range
+from act.quantization.scheme import Scheme, quantized_layers, without_others
 
 _PRODUCTS = ("matmul_v2", "mul")
 # What makes values of another range than it reads; `dropout` multiplies by what it keeps, in models that say so.
@@ -52,7 +45,7 @@ def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     scheme = without_others(model, scheme, INT8_OPERATORS["paddle_inference"])
     if not all(span.symmetric for span in scheme.activations.values()):
         return quantize(model, scheme)
-    layers = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    layers = quantized_layers(model, scheme)
     weights_only = [layer.name for layer in layers if _would_clip(model, layer)]
     result = quantize(model, scheme, weights_only)
     _keep_scaled_apart(result)
@@ -139,7 +132,7 @@ def _adds_activations(model: InferenceModel, op: Any) -> bool:
 def _summands(model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
     """The ranges of tensors by their Paddle names: ONNX merges a layer and its bias, and names both as the layer."""
     spans = {**scheme.further, **scheme.activations}
-    layers = {layer.name for layer in quantizable_layers(model, OPERATORS)}
+    layers = {layer.name for layer in quantizable_layers(model)}
     for op in model.ops:
         if op.type == "elementwise_add" and op.input("X")[0] in layers and model.is_weight(op.input("Y")[0]):
             if op.input("X")[0] in scheme.further:

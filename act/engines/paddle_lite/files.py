@@ -19,7 +19,8 @@ from act.engines.paddle_lite.kernels import read_kernels
 from act.engines.paddle_lite.program import for_lite
 from act.engines.process import FailureKind, one_line
 from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
-from act.quantization.scheme import Scheme, quantize, without_others
+from act.quantization.quantized_program import quantize
+from act.quantization.scheme import Scheme, without_others
 
 ENGINE: Final = "paddle_lite"
 OPT_SECONDS = 300.0

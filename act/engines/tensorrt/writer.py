@@ -22,7 +22,9 @@ from act.onnx_graph.conversion import with_weights
 from act.onnx_graph.graph import Graph
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, quantize_onnx
-from act.quantization.scheme import LEVELS, OPERATORS, Range, Scheme, dequantize_weight, quantizable_layers, with_values
+from act.quantization.ranges import LEVELS, Range
+from act.quantization.scheme import Scheme, quantized_layers, with_values
+from act.quantization.weights import dequantize_weight
 
 # TensorRT 8.6.1, the last version of the series for which implicit quantization is not deprecated.
 CACHE_HEADER = "TRT-8601-EntropyCalibration2"
@@ -42,7 +44,7 @@ def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> on
     """
     _require_symmetry(scheme)
     graph = Graph(quantize_onnx(fp32, model, scheme))
-    layers = {layer.weight: layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers}
+    layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
         name = node.output[0].removesuffix(".dequantized")
@@ -99,7 +101,7 @@ def _require_symmetry(scheme: Scheme) -> None:
 
 def _ranges(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
     """The ranges of tensors by their ONNX names."""
-    chosen = [layer for layer in quantizable_layers(model, OPERATORS) if layer.name in scheme.layers]
+    chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)
     return {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
 

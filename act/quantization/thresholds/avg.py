@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 
 

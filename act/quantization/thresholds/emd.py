@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds.grid import Copies, Floats, least, nonzero
 

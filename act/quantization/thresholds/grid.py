@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from act.quantization.scheme import LEVELS, Range
+from act.quantization.ranges import LEVELS, Range
 from act.quantization.statistics import BINS, TensorStatistics
 
 COARSE = 128

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.quantization.statistics import BINS, TensorStatistics
 
 

@@ -6,7 +6,7 @@ without symmetry is this one, so that the two rules differ in name only; a job m
 
 from __future__ import annotations
 
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 
 

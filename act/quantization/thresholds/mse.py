@@ -5,7 +5,7 @@ The criterion of Paddle's `PostTrainingQuantization`, computed from the histogra
 
 from __future__ import annotations
 
-from act.quantization.scheme import Range
+from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds.grid import Copies, Floats, least
 
