@@ -29,7 +29,7 @@ import yaml
 
 from act.engines.evaluation import write_for_engine
 from act.engines.process import EngineProcess
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel

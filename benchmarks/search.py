@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.quantization.scheme import Scheme
 from act.timing.rows import Interval
 from act.timing.statistics import Floats, mean_difference, speedup

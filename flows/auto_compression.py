@@ -25,6 +25,7 @@ import yaml
 
 from act.artifacts import DEPLOY_ROOT, read_json, stage_folder, write_json
 from act.errors import InputError
+from act.metrics import needs_reference
 from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
 from act.samples.dataset import LABEL, Ragged, save_flat
 from act.settings import Job, Params, read_mapping, validate
@@ -182,7 +183,7 @@ class AutoCompression:
             evaluation = take(self._eval, feeds, counts[1], work, "eval_dataloader")
         labelled = _are_classes(model, evaluation)
         _save(calibration.feeds, work / "data" / "calibration")
-        wanted = labelled or (self._metric_is_given and self._entry["metric"] != "similarity")
+        wanted = labelled or (self._metric_is_given and not needs_reference(self._entry["metric"]))
         labels = {LABEL: evaluation.labels} if wanted and evaluation.labels is not None else {}
         _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
         if not self._metric_is_given:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import LEVELS

@@ -18,7 +18,7 @@ from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.paddle_inference import writer as paddle_cpu
 from act.engines.paddle_lite.program import for_lite
 from act.engines.process import EngineProcess
-from act.metrics.quality import Quality
+from act.metrics import Quality, needs_reference
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
@@ -82,7 +82,7 @@ class Evaluation:
         engine: where the model runs.
         metric: what is measured.
         samples: folder of the evaluation samples.
-        reference: folder of the fp32 outputs, for the metric `similarity`.
+        reference: folder of the fp32 outputs, for a metric that needs them.
         batch: samples at a time.
         threads: threads of the engine.
         time_limit_seconds: after which the engine counts as hung.
@@ -104,7 +104,7 @@ class Evaluation:
             job: its settings.
             prepared: the folder that `prepare` left.
         """
-        reference = prepared / "reference" if job.metric == "similarity" else None
+        reference = prepared / "reference" if needs_reference(job.metric) else None
         return cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
 
     def quality(

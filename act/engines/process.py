@@ -23,7 +23,7 @@ import act
 from act.engines import quiet
 from act.engines.base import RuntimePrecision
 from act.engines.registry import interpreter, location
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 
 if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydantic

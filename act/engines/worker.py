@@ -30,7 +30,7 @@ from act.engines.base import Engine, Runner
 from act.engines.kept import BETTER, MOST_QUICKER
 from act.engines.registry import create
 from act.errors import InputError
-from act.metrics.quality import scorer
+from act.metrics import scorer
 from act.samples.dataset import Array, Ragged, Samples
 
 # Latency is steady when the medians of two windows of runs in a row differ by less than this share. A window is a

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from act import machine
-from act.metrics.outputs import squared_error
+from act.metrics import squared_error
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning.compensate import compensated

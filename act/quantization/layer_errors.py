@@ -22,7 +22,7 @@ import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from act.metrics.outputs import squared_error
+from act.metrics import squared_error
 from act.program.graph import Graph
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel

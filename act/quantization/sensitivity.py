@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from tqdm import tqdm
 
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx

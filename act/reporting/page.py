@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from act.metrics import find
 from act.reporting import charts
 from act.reporting.analysis import model_parts
 from act.reporting.strategies import strategies
@@ -23,11 +24,6 @@ from act.reporting.wording import NOTHING, TIMES, TO, between, executed, factor,
 from act.settings import Budget, Job
 from act.timing.rows import Figures, MeasuredVariant
 
-METRIC_NAMES = {
-    "ctc_exact": "share of lines read exactly",
-    "top1": "top-1 accuracy",
-    "similarity": "cosine similarity to the fp32 outputs",
-}
 _FAILURES = {
     "missing": "not installed",
     "unsupported": "not offered",
@@ -116,7 +112,7 @@ def render(inputs: Inputs) -> str:
         executed=_executed(inputs.choice),
         kernels=_kernels(inputs.choice),
         in_float=_in_float(inputs),
-        metric=METRIC_NAMES[job.metric],
+        metric=find(job.metric).title,
         budget=job.budget,
         target=job.target,
         samples=int(inputs.measurements.get("evaluation_samples", 0)),

@@ -21,6 +21,8 @@ from act.errors import InputError
 
 Array = npt.NDArray[Any]
 LABEL = "label"
+PADDING = -1
+"""Fills up a sequence of class numbers."""
 # How much of a mapped file is gone through before its memory is given back: values, and samples.
 _PIECE, _CHECKED_AT_ONCE = 2**22, 16
 

@@ -21,7 +21,7 @@ import numpy as np
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.errors import InputError
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.samples.dataset import Samples
 from act.settings import EngineName, Metric
 

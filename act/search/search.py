@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.quantization.scheme import Scheme
 from act.search.measure import Result, TrialJob
 from act.search.pareto import front

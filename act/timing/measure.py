@@ -18,7 +18,7 @@ import numpy as np
 
 from act.engines import EngineFailure, EngineProcess
 from act.errors import InputError
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Metric, Target
 from act.timing import rounds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from act.errors import InputError
 from act.formats.source import resolve
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.model import InferenceModel, find_files
 from act.samples.dataset import Array, FeedSpec
 from act.settings import Distillation, ModelSource

@@ -22,7 +22,7 @@ import yaml
 
 from act.engines.evaluation import Evaluation
 from act.engines.onnx_writer import further_tensors
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import OPERATORS, Layer, quantizable_layers
 from act.program.model import InferenceModel

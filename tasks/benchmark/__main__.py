@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from act import machine
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.metrics import needs_reference
 from act.settings import Job
 from act.timing.measure import Data, Row, measure, steps, to_json
 from act.timing.variants import read_candidates
@@ -38,7 +39,7 @@ def main() -> None:
 def _benchmark(name: str, job: Job, folder: Path) -> None:
     prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
     candidates = read_candidates(read_json(exported / "candidates.json"), exported)
-    data = Data(prepared / "evaluation", job.metric, prepared / "reference" if job.metric == "similarity" else None)
+    data = Data(prepared / "evaluation", job.metric, prepared / "reference" if needs_reference(job.metric) else None)
     total = steps(len(job.target.engines), len(candidates), job.benchmark.rounds)
     with tqdm(total=total, desc="benchmark", unit="step") as bar:
 

@@ -113,7 +113,7 @@ def equalised(
         samples: for calibration.
         batch_size: samples at a time.
     """
-    from act.metrics.quality import cosine
+    from act.metrics import cosine
     from act.onnx_graph.conversion import to_onnx, with_weights
     from act.quantization.activations import reader
     from act.quantization.equalise import equalisable, equalise, largest_of_channels

@@ -1,7 +1,7 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
 Writes `model/` (the normalised fp32 model), `batch_norms.npz` (gamma of each folded batch norm, by weight),
-`calibration/`, `evaluation/`, for the metric `similarity` also `reference/` (the fp32 outputs of the evaluation
+`calibration/`, `evaluation/`, for a metric that needs it also `reference/` (the fp32 outputs of the evaluation
 samples), and `prepare.json`. The user's files are only read.
 """
 
@@ -36,6 +36,7 @@ def _prepare(job: Job, final: Path) -> None:
     import numpy as np
 
     from act.formats.source import resolve
+    from act.metrics import check_labels, needs_reference
     from act.program.model import InferenceModel, find_files
     from act.program.passes.normalise import normalise, set_inference_mode
     from act.samples.dataset import check_samples
@@ -51,8 +52,7 @@ def _prepare(job: Job, final: Path) -> None:
         calibration, evaluation = read(job.data, feeds, _class_count(fetches), folder)
         for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
-        if job.metric != "similarity":
-            _check_labels(job, evaluation.labels, _class_count(fetches))
+        check_labels(job.metric, evaluation.labels, _class_count(fetches), job.data.path)
         model, changes = normalise(original)
         first = next(calibration.head(4).batches(4))
         before = _outputs(original, first, f"{files[0]}: on the first calibration samples")
@@ -66,7 +66,7 @@ def _prepare(job: Job, final: Path) -> None:
         np.savez(folder / "batch_norms.npz", **changes.batch_norms)
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
-        if job.metric == "similarity":
+        if needs_reference(job.metric):
             reference = _reference(model, evaluation, files[0], folder)
             reference.save(folder / "reference")
             constant = [name for name, values in reference.feeds.items() if _is_constant(values)]
@@ -92,35 +92,6 @@ def _prepare(job: Job, final: Path) -> None:
 def _class_count(fetches: Sequence[FeedSpec]) -> int:
     """How many classes the first output tells apart; -1 when it does not say."""
     return fetches[0].shape[-1] if fetches and fetches[0].shape else -1
-
-
-def _check_labels(job: Job, labels: Ragged | None, classes: int) -> None:
-    """Refuse labels that the metric cannot compare with the model's first output.
-
-    Args:
-        classes: how many the model tells apart; -1 when it does not say.
-    """
-    from act.metrics.quality import CTC_BLANK, PADDING
-
-    if labels is None:
-        raise InputError(
-            f"{job.data.path}: metric `{job.metric}` needs labels, but the evaluation samples have none; "
-            "add an array `label`, or set `metric: similarity`"
-        )
-    if job.metric == "top1" and any(int(shape.prod()) != 1 for shape in labels.shapes):
-        raise InputError(
-            f"{job.data.path}: metric `top1` needs one class number a sample, but the labels of a sample have shape "
-            f"{labels.shapes[0].tolist()}"
-        )
-    numbers = labels.flat if job.metric == "top1" else labels.flat[labels.flat != PADDING]
-    lowest = 0 if job.metric == "top1" else CTC_BLANK + 1
-    wrong = numbers[(numbers < lowest) | ((numbers >= classes) & (classes != -1))]
-    if len(wrong):
-        raise InputError(
-            f"{job.data.path}: there is a label {wrong[0]}, but the model's classes go from {lowest} to {classes - 1}"
-            if classes != -1
-            else f"{job.data.path}: there is a label {wrong[0]}, but classes are counted from {lowest}"
-        )
 
 
 def _check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:

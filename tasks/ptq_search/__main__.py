@@ -26,7 +26,7 @@ from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
     from act.engines.evaluation import Evaluation
-    from act.metrics.quality import Quality
+    from act.metrics import Quality
     from act.quantization.scheme import Scheme
     from act.quantization.sensitivity import LayerSensitivity
     from act.search.measure import TrialJob

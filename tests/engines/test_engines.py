@@ -13,7 +13,7 @@ import pytest
 from act.engines import ENGINES, EngineFailure, EngineProcess
 from act.engines.paddle_inference.gpu import PaddleTensorRt
 from act.machine import cpu_flags
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.samples.dataset import Array, Ragged, Samples

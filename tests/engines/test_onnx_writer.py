@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from act import machine
 from act.engines.onnx_writer import RULES, further_tensors, write
 from act.engines.paddle_inference import writer as paddle_cpu
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import Graph
 from act.onnx_graph.passes import ends_of_gates, input_to_depth

@@ -12,7 +12,7 @@ import pytest
 
 from act.engines import EngineProcess
 from act.engines.paddle_inference import writer as paddle_cpu
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle

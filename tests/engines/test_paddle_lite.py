@@ -13,7 +13,7 @@ from act.engines import EngineFailure, EngineProcess
 from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.files import write_nb
 from act.engines.paddle_lite.program import for_lite
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from act.metrics.outputs import squared_error
+from act.metrics import squared_error
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
 from act.program.layers import bias_of, quantizable_layers

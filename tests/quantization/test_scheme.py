@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from act.engines.openvino.runtime import OpenVino
 from act.errors import InputError
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import OPERATORS, Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel

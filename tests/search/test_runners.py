@@ -17,7 +17,7 @@ import pytest
 
 from act.engines import ENGINES
 from act.errors import InputError
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 from act.search import runners
 from act.search.cluster import Cluster

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.quantization.scheme import Scheme
 from act.search.measure import Result, TrialJob, is_hopeless, judge
 from act.search.runners import LocalRunner

@@ -14,7 +14,7 @@ from typing import Any
 import distributed
 
 from act.errors import InputError
-from act.metrics.quality import Quality
+from act.metrics import Quality
 from act.quantization.scheme import Scheme
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from act.metrics.quality import PADDING, read_ctc
+from act.metrics.ctc_exact import read_ctc
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
-from act.samples.dataset import Array, Ragged, Samples
+from act.samples.dataset import PADDING, Array, Ragged, Samples
 from act.settings import Metric
 
 Inputs = Mapping[str, tuple[tuple[int, ...], str]]

@@ -205,7 +205,7 @@ def test_an_unknown_job_is_refused(place: Place) -> None:
 
 def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
     """The drawn lines are what the model was trained for: it reads them, though not all."""
-    from act.metrics.quality import scorer
+    from act.metrics import scorer
     from act.samples.readers import read
     from act.settings import load
 

@@ -15,7 +15,7 @@ import pytest
 
 from act.artifacts import write_json
 from act.errors import InputError
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize

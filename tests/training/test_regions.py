@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from act.metrics.quality import cosine
+from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize

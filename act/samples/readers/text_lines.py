@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from act.errors import InputError
 from act.formats.source import resolve
-from act.metrics.quality import PADDING
-from act.samples.dataset import Array, Gathering, Ragged, Samples
+from act.samples.dataset import PADDING, Array, Gathering, Ragged, Samples
 from act.settings import TextLines
 
 Role = Literal["calibration", "evaluation"]

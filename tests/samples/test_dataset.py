@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
-from act.metrics.quality import PADDING, cosine, edit_distance, read_ctc, scorer
-from act.samples.dataset import FeedSpec, Gathering, Ragged, Samples, check_samples
+from act.metrics import cosine, scorer
+from act.metrics.ctc_exact import edit_distance, read_ctc
+from act.samples.dataset import PADDING, FeedSpec, Gathering, Ragged, Samples, check_samples
 
 FEED = FeedSpec("x", "float32", (-1, 3, -1))
 
@@ -51,7 +52,7 @@ def test_gathering_checking_and_writing_take_no_more_memory_for_more_samples(tmp
         import sys
         from pathlib import Path
         import numpy as np
-        from act.samples import FeedSpec, Gathering, Samples, check_samples
+        from act.samples.dataset import FeedSpec, Gathering, Samples, check_samples
         folder, count = Path(sys.argv[1]), int(sys.argv[2])
         gathering = Gathering(folder)
         for number in range(count):
