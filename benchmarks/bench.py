@@ -11,7 +11,6 @@ import copy
 import io
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
 from act.samples.dataset import Samples
+from act.timing.rounds import TimedModel, time_in_rounds
 from benchmarks import mobilenet
 
 ROOT = Path(__file__).parents[1]
@@ -168,21 +168,20 @@ class Bench:
         Args:
             rows: path and precision by name.
         """
-        samples, order = self._held_out / "evaluation", random.Random(0)
+        samples = self._held_out / "evaluation"
         processes = {name: EngineProcess("openvino", path, kind, 1, 600) for name, (path, kind) in rows.items()}
-        taken: dict[str, list[list[float]]] = {name: [] for name in rows}
+        models = {name: TimedModel(process, samples, 1, RUNS) for name, process in processes.items()}
         try:
             for process in processes.values():
                 process.__enter__()
                 process.load()
-                process.warm_up(samples, 1)
-            for number in range(ROUNDS):
-                for name in order.sample(list(rows), len(rows)):
-                    taken[name].append(processes[name].time(samples, 1, RUNS, number * RUNS))
+            for model in models.values():
+                model.warm_up()
+            time_in_rounds(list(models.values()), ROUNDS)
         finally:
             for process in processes.values():
                 process.close()
-        return {name: np.array(rounds) for name, rounds in taken.items()}
+        return {name: model.seconds for name, model in models.items()}
 
     @cached_property
     def nncf(self) -> dict[str, Path]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from act import machine
 from act.engines import EngineFailure, EngineProcess, RuntimePrecision
 from act.errors import exit_on_input_error
 from act.settings import EngineName
-from act.timing.pinning import pin, quietest_cores
+from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import speedup, summary
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT, conclude
@@ -138,7 +137,7 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
     source = exporters.Source(model)
     rows = []
     with ExitStack() as stack:
-        running: list[tuple[Row, EngineProcess]] = []
+        running: list[tuple[Row, TimedModel]] = []
         for number, variant in enumerate(variants):
             row = Row(variant)
             rows.append(row)
@@ -152,18 +151,11 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
             with _failing_as_row(row):
                 row.description = process.load().description
                 row.similarity = process.quality(model.samples, "similarity", model.reference).value
-                process.warm_up(model.samples, 1)
-                running.append((row, process))
-        order = random.Random(zoo.SEED)
-        for number in range(rounds):
-            cores = quietest_cores(1)
-            for row, process in running:
-                if row.failure is None:
-                    pin(process.pid, cores)
-            for row, process in order.sample(running, len(running)):
-                if row.failure is None:
-                    with _failing_as_row(row):
-                        row.rounds.append(process.time(model.samples, 1, RUNS, number * RUNS))
+                running.append((row, TimedModel(process, model.samples, 1, RUNS)))
+                running[-1][1].warm_up()
+        time_in_rounds([timed for _, timed in running], rounds, zoo.SEED)
+        for row, timed in running:
+            row.rounds, row.failure = timed.rounds, str(timed.failure) if timed.failure is not None else None
     return rows
 
 

@@ -39,7 +39,7 @@ from act.strategy.latency.features import costs, features
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import LatencyModel, Measured
 from act.strategy.latency.table import FOLDER, Header, Row, Table, find_table
-from act.strategy.profile.measure import MANY_TURNS, Way, measure
+from act.strategy.profile.measure import Way, measure
 from benchmarks import zoo
 from benchmarks.bench import ROOT, conclude
 from benchmarks.one_by_one import OneByOne
@@ -152,7 +152,7 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                             model.discard()
                     alone.add(found, name, whole, batch)
                     whole.discard()
-                told = measure([(written, way) for written, _, way in everything], start, turns=MANY_TURNS)
+                told = measure([(written, way) for written, _, way in everything], start)
             for (written, variant, _), measured in zip(everything, told):
                 if not isinstance(measured, Measured):
                     print(f"{written.name}: {engine} {variant}: {measured}")

@@ -12,7 +12,6 @@ the kernels' times and none that was measured is.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from act.engines.fusion import named_by_outputs
 from act.errors import exit_on_input_error
 from act.quantization.scheme import only
 from act.settings import EngineName
+from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import speedup, summary
 from benchmarks import exporters, zoo
 from benchmarks.bench import ROOT, conclude
@@ -147,24 +147,20 @@ def _side_by_side(bf16: Mapping[Key, tuple[str, float]], int8: Mapping[Key, tupl
 
 def _time(forms: Mapping[str, tuple[Path, RuntimePrecision]], samples: Path) -> dict[str, Any]:
     """Every form but bfloat16 itself: latency, and how many times as fast as that."""
-    rounds: dict[str, list[list[float]]] = {name: [] for name in forms}
     with ExitStack() as stack:
-        processes = {}
+        models = {}
         for name, (path, precision) in forms.items():
             process = EngineProcess(ENGINE, path, precision, 1, TIME_LIMIT_SECONDS)
-            processes[name] = stack.enter_context(process)
+            models[name] = TimedModel(stack.enter_context(process), samples, 1, RUNS)
             process.load()
-            process.warm_up(samples, 1)
-        order = random.Random(zoo.SEED)
-        for number in range(ROUNDS):
-            for name in order.sample(list(processes), len(processes)):
-                rounds[name].append(processes[name].time(samples, 1, RUNS, number * RUNS))
-    reference = np.array(rounds.pop("bf16"))
+            models[name].warm_up()
+        time_in_rounds(list(models.values()), ROUNDS, zoo.SEED)
+    reference = models.pop("bf16").seconds
     print(f"\n  {'bf16':32}{summary(reference)['median_ms']:8.3f} ms")
     mixes = {}
-    for name, times in rounds.items():
-        ratio = speedup(reference, np.array(times), zoo.SEED)
-        mixes[name] = {"latency": summary(np.array(times)), "times_bf16": ratio.to_json()}
+    for name, model in models.items():
+        ratio = speedup(reference, model.seconds, zoo.SEED)
+        mixes[name] = {"latency": summary(model.seconds), "times_bf16": ratio.to_json()}
         latency = mixes[name]["latency"]["median_ms"]
         print(f"  {name:32}{latency:8.3f} ms  {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) times as fast")
     return mixes

@@ -23,7 +23,7 @@ import numpy as np
 from act.metrics import Quality
 from act.quantization.scheme import Scheme
 from act.timing.rows import Interval
-from act.timing.statistics import Floats, mean_difference, speedup
+from act.timing.statistics import Floats, mean_difference, speedup, typical
 from benchmarks.bench import TRIALS, Bench
 
 LONGEST_SECONDS = 240
@@ -143,7 +143,7 @@ def _table(bench: Bench, quality: dict[str, Quality], rounds: dict[str, Floats])
     fp32 = np.array(quality["fp32"].scores)
     for name, found in quality.items():
         lost = mean_difference(fp32, np.array(found.scores), 0)
-        fast, median = speedup(rounds["fp32"], rounds[name], 0), 1000 * float(np.median(rounds[name]))
+        fast, median = speedup(rounds["fp32"], rounds[name], 0), 1000 * typical(rounds[name])
         print(f"  {name:18} {found.value:9.5f}   {_interval(lost, 5):30} {median:13.3f}   {_interval(fast, 2)}")
         results[name] = {
             "quality": found.value,

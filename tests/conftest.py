@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-
-from act.engines.quiet import PATIENCE
-
-# Tests compare no latencies, and side by side they would wait for one another.
-os.environ[PATIENCE] = "0"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from act.engines.quiet import Quiet
 from act.samples.dataset import Array
 
 # How a model runs, not how it is stored: `bf16` runs fp32 files in bfloat16, `int8+bf16` runs a quantized file with
@@ -72,18 +71,17 @@ class Engine(ABC):
         """
         return []
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         """The time that each kernel of the loaded model takes, in the order in which they run.
 
         Args:
             feeds: as for `run`.
             runs: how many.
-            quiet: tells the moments to make them in.
 
         Returns:
             For each kernel `kind`, the `precision` that it runs in, `makes` (the precision of its output, where that
-            may be another), `shape` of its output, `seconds` (mean over the quicker half of the runs that nothing
-            disturbed), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the shapes of
+            may be another), `shape` of its output, `seconds` (mean over the quicker half of the
+            runs), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the shapes of
             the constants that it reads, without single values), `operators` (the ONNX types that it was made of, in
             order), `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have them; and
             `channels_last` and `blocked`) and, where it tells, `names` (as `kernels` gives them); empty where the

@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, final
 
 import act
-from act.engines import quiet
 from act.engines.base import RuntimePrecision
 from act.engines.registry import interpreter, location
 from act.metrics import Quality
@@ -33,7 +32,6 @@ if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydant
 # wrong_output: it answered with NaN or infinity; crash: its process died; timeout: it was killed at its time limit.
 FailureKind = Literal["missing", "unsupported", "error", "wrong_output", "crash", "timeout"]
 
-PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 _LONGEST_CAUSE = 300
 _STDERR_TAIL_BYTES = 8192
@@ -126,7 +124,6 @@ class EngineProcess:
         self._failure: EngineFailure | None = None
 
     def __enter__(self) -> EngineProcess:
-        quiet.patience()  # a wrong one is the user's mistake, and no failure of an engine
         environment = dict(os.environ)
         environment.update({name: str(self.threads) for name in _THREAD_VARIABLES})
         environment["GLOG_minloglevel"] = "2"
@@ -210,51 +207,18 @@ class EngineProcess:
         """
         return WarmUp(**self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds))
 
-    def time(
-        self,
-        samples: Path,
-        batch: int,
-        runs: int,
-        first: int = 0,
-        patience: float = PATIENCE_SECONDS,
-        as_quick: bool = True,
-    ) -> list[float]:
-        """Time single inferences.
+    def time(self, samples: Path, batch: int, runs: int) -> list[float]:
+        """Time single inferences, after one that is not counted.
 
         Args:
             samples: folder that `Samples.save` wrote.
             batch: samples in each run; a batch that has fewer of one shape is filled up by repetition.
-            runs: how many inferences, over consecutive batches.
-            first: the batch to begin with (counted round), so that variants can be timed on the same batches.
-            patience: seconds that may be waited for the machine to be quiet.
-            as_quick: make runs again, too, that took clearly longer than the same inputs did at their quickest: with
-                other models in turn and neighbours at work, that is what the caches no longer hold.
+            runs: how many inferences, over the first batches, the same ones in each call.
 
         Returns:
             Seconds of each run, from NumPy arrays to NumPy arrays.
         """
-        seconds: list[float] = self._call(
-            "time",
-            samples=str(samples.resolve()),
-            batch=batch,
-            runs=runs,
-            first=first,
-            patience=patience,
-            as_quick=as_quick,
-        )["seconds"]
-        return seconds
-
-    def quickest(self, samples: Path, batch: int) -> list[float]:
-        """Seconds that the loaded model took at its quickest until now, with each of the batches that `time` repeats.
-
-        Less in proportion where an earlier process on this machine met better moments (`act/engines/kept.py`), and
-        infinity for what was not run yet. Run `first + n` of `time` was with the batch of that place, counted round.
-
-        Args:
-            samples: folder that `Samples.save` wrote.
-            batch: samples in each run.
-        """
-        seconds: list[float] = self._call("quickest", samples=str(samples.resolve()), batch=batch)["seconds"]
+        seconds: list[float] = self._call("time", samples=str(samples.resolve()), batch=batch, runs=runs)["seconds"]
         return seconds
 
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
@@ -308,17 +272,11 @@ class EngineProcess:
             self._call("outputs", samples=str(samples.resolve()), count=count, batch=batch, folder=str(folder))
             return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
 
-    def profile(
-        self, samples: Path, batch: int, runs: int = 20, patience: float = PATIENCE_SECONDS
-    ) -> list[dict[str, Any]]:
-        """The time of each kernel, as `Engine.profile` gives it, on the first batch of the samples.
-
-        Args:
-            patience: as for `time`.
-        """
-        kernels: list[dict[str, Any]] = self._call(
-            "profile", samples=str(samples.resolve()), batch=batch, runs=runs, patience=patience
-        )["kernels"]
+    def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
+        """Return the time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""
+        kernels: list[dict[str, Any]] = self._call("profile", samples=str(samples.resolve()), batch=batch, runs=runs)[
+            "kernels"
+        ]
         return kernels
 
     def operators(self) -> dict[str, dict[str, Any]]:

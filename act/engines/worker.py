@@ -14,20 +14,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.artifacts import fingerprint
-from act.engines import kept, quiet
 from act.engines.base import Engine, Runner
-from act.engines.kept import BETTER, MOST_QUICKER
 from act.engines.registry import create
 from act.errors import InputError
 from act.metrics import scorer
@@ -39,10 +34,6 @@ _STEADY = 0.03
 _FEWEST_IN_WINDOW = 5
 _FEWEST_WARM_UP_RUNS = 2 * _FEWEST_IN_WINDOW
 _SHORTEST_WARM_UP_SECONDS = 0.1
-# Single runs are timed in quiet moments, some together so that looking for those is rare; runs that were disturbed are
-# made again, as long as waiting and repeating take no longer than so many times the runs, and the caller's patience.
-_TOGETHER_SECONDS = 0.004
-_MOST_TIMES_LONGER = 2.0
 # Runs of each stream before throughput is counted.
 _STREAM_WARM_UP_RUNS = 3
 # Batches kept ready for timing; more would only push the model out of the CPU's caches.
@@ -56,59 +47,14 @@ class _Failure(Exception):
         self.kind = kind
 
 
-@dataclass
-class _Shape:
-    """How long the loaded model took at its quickest with any inputs of one shape.
-
-    Attributes:
-        name: what it is kept under for later processes; None where it is not.
-        seen: seconds of a run in the quickest burst of this process; single runs would tell more of luck.
-        known: likewise, of earlier ones.
-    """
-
-    name: str | None = None
-    seen: float = math.inf
-    known: float = math.inf
-
-    @property
-    def scale(self) -> float:
-        """What this process's quickest is multiplied by, where an earlier one met better moments."""
-        return self.known / self.seen if self.known < self.seen <= self.known * MOST_QUICKER else 1.0
-
-
-@dataclass
-class _Batch:
-    """Inputs that are timed.
-
-    Attributes:
-        feeds: of one inference.
-        shape: theirs.
-        seen: seconds that the loaded model took with them at its quickest, in this process.
-    """
-
-    feeds: dict[str, Array]
-    shape: _Shape = field(default_factory=_Shape)
-    seen: float = math.inf
-
-    @property
-    def quickest(self) -> float:
-        """Seconds that a run is compared with."""
-        return self.seen * self.shape.scale
-
-
 class Worker:
     """Carries out commands on one engine; each public method is a command and returns JSON values."""
 
     def __init__(self, location: str) -> None:
         self._location = location
         self._engine: Engine | None = None
-        # The loaded model's file or folder, and how it runs.
-        self._model: tuple[Path, str] = Path(), ""
-        self._timed: dict[tuple[str, int], list[_Batch]] = {}
+        self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
-        remembers = quiet.patience() > 0
-        self._quiet = quiet.Quiet(kept.of_the_user("quickest.json") if remembers else None)
-        self._memory = kept.of_the_user("models.json") if remembers else None
 
     def offer(self) -> dict[str, Any]:
         engine = self._create()
@@ -127,8 +73,7 @@ class Worker:
         started = time.perf_counter()
         engine.load(Path(path), wanted, threads)
         seconds = time.perf_counter() - started
-        self._engine, self._quiet.moves = engine, threads == 1
-        self._model = Path(path), f"{self._location} {engine.version()} {precision} {threads}"
+        self._engine = engine
         return {
             "version": engine.version(),
             "precisions": list(offered),
@@ -150,7 +95,7 @@ class Worker:
     def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
         batches = self._batches(samples, batch)
         started = time.perf_counter()
-        outputs = self._loaded.run(batches[0].feeds)
+        outputs = self._loaded.run(batches[0])
         first = time.perf_counter() - started
         for output in outputs:
             _check_finite(output, 0)
@@ -167,36 +112,14 @@ class Worker:
             "steady": steady,
         }
 
-    def time(self, samples: str, batch: int, runs: int, first: int, patience: float, as_quick: bool) -> dict[str, Any]:
+    def time(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
         batches = self._batches(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
-        usual = self._run_timed(batches[first % len(batches)])
-        together = max(1, int(_TOGETHER_SECONDS / usual))
-
-        def burst(start: int, count: int) -> list[tuple[_Batch, float]]:
-            places = range(first + start, first + start + count)
-            taken = [(each, self._run_timed(each)) for each in (batches[place % len(batches)] for place in places)]
-            shape = taken[0][0].shape
-            if count >= min(together, runs) and all(each.shape is shape for each, _ in taken):
-                shape.seen = min(shape.seen, sum(seconds for _, seconds in taken) / count)
-            return taken
-
-        def slowed(taken: list[tuple[_Batch, float]]) -> float:
-            if not as_quick:
-                return 1.0
-            return sum(seconds for _, seconds in taken) / sum(each.quickest for each, _ in taken)
-
-        self._be_patient(usual * runs, patience)
-        warm_up = partial(self._run_timed, batches[0]) if together > 1 else None
-        bursts = self._quiet.bursts(burst, runs, together, warm_up, slowed)
-        self._remember(batches)
-        return {"seconds": [seconds for taken in bursts for _, seconds in taken]}
-
-    def quickest(self, samples: str, batch: int) -> dict[str, Any]:
-        return {"seconds": [each.quickest for each in self._batches(samples, batch)]}
+        self._run_timed(batches[0])
+        return {"seconds": [self._run_timed(batches[run % len(batches)]) for run in range(runs)]}
 
     def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
-        feeds = [each.feeds for each in self._batches(samples, batch)]
+        feeds = self._batches(samples, batch)
         if len(self._streams) != streams:
             self._streams = self._loaded.streams(streams)
             if not self._streams:
@@ -239,14 +162,8 @@ class Worker:
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
         return {"count": len(rows)}
 
-    def profile(self, samples: str, batch: int, runs: int, patience: float) -> dict[str, Any]:
-        first = self._batches(samples, batch)[0]
-        self._be_patient(self._run_timed(first) * runs, patience)
-        return {"kernels": self._loaded.profile(first.feeds, runs, self._quiet)}
-
-    def _be_patient(self, seconds: float, patience: float) -> None:
-        """Allow what takes so long to wait for quiet moments, and to be repeated in them."""
-        self._quiet.left_seconds = (seconds * _MOST_TIMES_LONGER + patience) * quiet.patience()
+    def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
+        return {"kernels": self._loaded.profile(self._batches(samples, batch)[0], runs)}
 
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()
@@ -263,13 +180,11 @@ class Worker:
             raise _Failure("error", "no model is loaded")
         return self._engine
 
-    def _run_timed(self, batch: _Batch) -> float:
+    def _run_timed(self, feeds: dict[str, Array]) -> float:
         engine = self._loaded
         started = time.perf_counter()
-        engine.run(batch.feeds)
-        seconds = time.perf_counter() - started
-        batch.seen = min(batch.seen, seconds)
-        return seconds
+        engine.run(feeds)
+        return time.perf_counter() - started
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
         """The outputs of each sample in order, without the batch axis."""
@@ -285,37 +200,14 @@ class Worker:
                 yield [output[row] for output in outputs]
             index += size
 
-    def _batches(self, samples: str, batch: int) -> list[_Batch]:
+    def _batches(self, samples: str, batch: int) -> list[dict[str, Array]]:
         key = (samples, batch)
         if key not in self._timed:
             batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
-            filled = [{name: _filled(feed, batch) for name, feed in feeds.items()} for feeds in batches]
-            if not filled:
+            self._timed[key] = [{name: _filled(feed, batch) for name, feed in feeds.items()} for feeds in batches]
+            if not self._timed[key]:
                 raise _Failure("error", f"{samples}: no samples")
-            told = [
-                json.dumps({name: [str(feed.dtype), *feed.shape] for name, feed in feeds.items()}) for feeds in filled
-            ]
-            shapes = self._shapes(dict.fromkeys(told))
-            self._timed[key] = [_Batch(feeds, shapes[name]) for feeds, name in zip(filled, told)]
         return self._timed[key]
-
-    def _shapes(self, told: Iterable[str]) -> dict[str, _Shape]:
-        """What is known of the loaded model with inputs of these shapes."""
-        if self._memory is None:
-            return {shape: _Shape() for shape in told}
-        path, how = self._model
-        model = fingerprint(how, [path], ())
-        names = {shape: f"{model} {shape}" for shape in told}
-        return {shape: _Shape(name, known=self._memory.read(name)) for shape, name in names.items()}
-
-    def _remember(self, batches: Iterable[_Batch]) -> None:
-        """Keep for later processes what the loaded model took at its quickest."""
-        for shape in {id(each.shape): each.shape for each in batches}.values():
-            if self._memory is None or shape.name is None or shape.seen == math.inf:
-                continue
-            if shape.seen < shape.known * BETTER or shape.seen > shape.known * MOST_QUICKER:
-                shape.known = shape.seen
-                self._memory.write(shape.name, shape.known)
 
 
 def _filled(feed: Array, batch: int) -> Array:

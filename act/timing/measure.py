@@ -1,6 +1,6 @@
 """Measures all variants side by side: quality first, then latency in rounds that every variant takes part in.
 
-How the rounds go is `act/timing/rounds.py`'s; here is what takes part in them, and what is made of it.
+How that goes is `act/timing/side_by_side.py`'s; here is what takes part in it, and what is made of it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Metric, Target
-from act.timing import rounds
-from act.timing.rounds import Measured, Running, Workload
+from act.timing import side_by_side
+from act.timing.rounds import TimedModel
+from act.timing.side_by_side import Measured, measure_side_by_side, stream_count
 from act.timing.statistics import mean_difference
 from act.timing.variants import Candidate, Variant, variants
 
@@ -99,31 +100,31 @@ def measure(
         workers = max(1, len(os.sched_getaffinity(0)) // target.threads)
         with ThreadPoolExecutor(workers) as pool:
 
-            def start(variant: Variant) -> tuple[Row, Running]:
+            def start(variant: Variant) -> Row:
                 path = variant.candidate.files.get(variant.engine, Path())
-                process = EngineProcess(
-                    variant.engine, path, variant.precision, target.threads, settings.time_limit_seconds
+                process = stack.enter_context(
+                    EngineProcess(variant.engine, path, variant.precision, target.threads, settings.time_limit_seconds)
                 )
-                measured = Measured([Workload(samples, shapes) for samples, shapes in inputs])
-                row, running = Row(variant, measured), Running(measured, stack.enter_context(process))
-                _prepare(row, running, target, data)
+                timed = [
+                    TimedModel(process, samples, target.batch, settings.runs_per_round, shapes)
+                    for samples, shapes in inputs
+                ]
+                row = Row(variant, Measured(process, timed))
+                _prepare(row, target, data)
                 progress(f"quality of {variant.engine} {variant.label}")
-                return row, running
+                return row
 
             fp32 = next(candidate for candidate in candidates if candidate.is_reference)
             first = list(pool.map(start, [Variant(engine, fp32, "fp32") for engine in target.engines]))
             rest = []
-            for row, _ in first:
+            for row in first:
                 offered = row.measured.info.precisions if row.measured.info is not None else None
                 rest += variants(row.variant.engine, candidates, target, offered)[1:]
-            everything = first + list(pool.map(start, rest))
-        everything.sort(key=lambda pair: target.engines.index(pair[0].variant.engine))
-        running = [running for _, running in everything]
-        references: dict[str, Measured] = {
-            row.variant.engine: row.measured for row, _ in everything if row.variant.is_reference
-        }
-        noise = rounds.time_in_rounds(running, references, target.batch, target.threads, settings, progress)
-    return Measurement([row for row, _ in everything], noise, rounds.stream_count(settings, target.threads))
+            rows = first + list(pool.map(start, rest))
+        rows.sort(key=lambda row: target.engines.index(row.variant.engine))
+        references = {str(row.variant.engine): row.measured for row in rows if row.variant.is_reference}
+        noise = measure_side_by_side([row.measured for row in rows], references, target.threads, settings, progress)
+    return Measurement(rows, noise, stream_count(settings, target.threads))
 
 
 def steps(engines: int, candidates: int, rounds: int) -> int:
@@ -131,20 +132,20 @@ def steps(engines: int, candidates: int, rounds: int) -> int:
     return engines * (1 + candidates) + rounds
 
 
-def _prepare(row: Row, running: Running, target: Target, data: Data) -> None:
+def _prepare(row: Row, target: Target, data: Data) -> None:
     """Load the model and measure its quality."""
-    variant = row.variant
+    variant, measured = row.variant, row.measured
     if variant.engine in variant.candidate.refused:
-        running.fail(EngineFailure("unsupported", variant.candidate.refused[variant.engine]))
+        measured.fail(EngineFailure("unsupported", variant.candidate.refused[variant.engine]))
         return
     if variant.engine not in variant.candidate.files:
-        running.fail(EngineFailure("error", "the stage `export` wrote no file for this engine"))
+        measured.fail(EngineFailure("error", "the stage `export` wrote no file for this engine"))
         return
     try:
-        row.measured.info = running.process.load()
-        row.quality = running.process.quality(data.samples, data.metric, data.reference, None, target.batch)
+        measured.info = measured.process.load()
+        row.quality = measured.process.quality(data.samples, data.metric, data.reference, None, target.batch)
     except EngineFailure as failure:
-        running.fail(failure)
+        measured.fail(failure)
 
 
 def _inputs(
@@ -199,7 +200,7 @@ def _row_to_json(row: Row, reference: Row | None, streams: int, seed: int) -> di
         "precision": variant.precision,
         "bytes": variant.candidate.bytes.get(variant.engine),
         "path": str(path) if path is not None else None,
-        **rounds.to_json(row.measured, reference.measured if reference is not None else None, streams, seed),
+        **side_by_side.to_json(row.measured, reference.measured if reference is not None else None, streams, seed),
         "quality": None,
         "drop": None,
     }

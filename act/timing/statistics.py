@@ -1,41 +1,64 @@
-"""Medians, spreads and confidence intervals of what was measured.
+"""What counts of repeated timings, and how sure it is.
 
-Intervals are percentile bootstraps (Efron, 1979). Latencies are resampled by round, because runs within a round share
-whatever else the machine was doing; a ratio takes the same rounds for both sides where it has them, and a quality
-difference the same samples, so that what is common to both cancels.
+A round of a model is a few runs of it, and it is rounds that are disturbed or not: so a round counts by its median run,
+and a model by the 20 % quantile of its rounds, which stays where it is as long as some of them were not disturbed.
+Intervals are percentile bootstraps (Efron, 1979) over pairs: of rounds that two models took at the same time, or of
+samples that both were given, so that what is common to both cancels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
 from act.timing.rows import Interval
 
 Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
+QUANTILE = 0.2
 _RESAMPLES = 2000
 # Resamples made at once: bounds the memory for many samples.
 _CHUNK = 100
 
 
+def round_medians(seconds: Floats) -> Floats:
+    """Return the median run of each round.
+
+    Args:
+        seconds: of single runs, float [rounds, runs].
+    """
+    medians: Floats = np.median(seconds, axis=1)
+    return medians
+
+
+def typical(seconds: Floats) -> float:
+    """Return the seconds that a run takes in a round that nothing disturbed: the 20 % quantile of the rounds' medians.
+
+    Args:
+        seconds: of single runs, float [rounds, runs].
+    """
+    return float(np.quantile(round_medians(seconds), QUANTILE))
+
+
 def summary(seconds: Floats) -> dict[str, float]:
-    """Latency in milliseconds.
+    """Return the latency in milliseconds.
 
     Args:
         seconds: of single runs, float [rounds, runs].
 
     Returns:
-        `median_ms`, `p10_ms`, `p90_ms`, `mad_ms` (median absolute deviation from the median), `iqr_ms` (between the
-        quartiles), and `runs`.
+        `median_ms`, of a round that nothing disturbed (`typical`); `p10_ms`, `p90_ms`, `mad_ms` (median absolute
+        deviation from the median) and `iqr_ms` (between the quartiles) of all runs; and `runs`, their number.
     """
     milliseconds = 1000 * seconds.reshape(-1)
     p10, q1, median, q3, p90 = np.percentile(milliseconds, [10, 25, 50, 75, 90])
     return {
-        "median_ms": float(median),
+        "median_ms": 1000 * typical(seconds),
         "p10_ms": float(p10),
         "p90_ms": float(p90),
         "mad_ms": float(np.median(np.abs(milliseconds - median))),
@@ -44,56 +67,54 @@ def summary(seconds: Floats) -> dict[str, float]:
     }
 
 
-def speedup(reference: Floats, candidate: Floats, seed: int, paired: bool = True) -> Interval:
-    """How many times faster the candidate is: ratio of the medians.
+def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
+    """Tell how many times faster the candidate is, by what both typically take.
 
     Args:
-        reference: seconds, float [rounds, runs].
-        candidate: seconds, float [rounds, runs].
+        reference, candidate: seconds in the same rounds, float [rounds, runs].
         seed: of the resampling.
-        paired: whether the rounds of both are the same.
     """
-    generator = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(_RESAMPLES // _CHUNK):
-        chosen = generator.integers(len(reference), size=(_CHUNK, len(reference)))
-        others = chosen if paired else generator.integers(len(candidate), size=(_CHUNK, len(candidate)))
-        ratios.append(_medians(reference[chosen]) / _medians(candidate[others]))
-    return _interval(float(np.median(reference) / np.median(candidate)), np.concatenate(ratios))
 
+    def ratio(reference: Floats, candidate: Floats, axis: int) -> Any:
+        return np.quantile(reference, QUANTILE, axis=axis) / np.quantile(candidate, QUANTILE, axis=axis)
 
-def _medians(resampled: Floats) -> Floats:
-    medians: Floats = np.median(resampled.reshape(len(resampled), -1), axis=1)
-    return medians
+    return _interval((round_medians(reference), round_medians(candidate)), ratio, seed)
 
 
 def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
-    """Mean of `first - second` over paired samples.
+    """Return the mean of `first - second` over paired samples.
 
     Args:
         first: one score a sample, float [samples].
         second: scores of the same samples, float [samples].
         seed: of the resampling.
     """
-    differences = first - second
-    generator = np.random.default_rng(seed)
-    means = [
-        differences[generator.integers(len(differences), size=(_CHUNK, len(differences)))].mean(axis=1)
-        for _ in range(_RESAMPLES // _CHUNK)
-    ]
-    return _interval(float(differences.mean()), np.concatenate(means))
+    return _interval((first - second,), np.mean, seed)
 
 
-def _interval(value: float, resampled: Floats) -> Interval:
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))
+def _interval(data: Sequence[Floats], statistic: Callable[..., Any], seed: int) -> Interval:
+    value = float(statistic(*data, axis=-1))
+    if len(data[0]) < 2:
+        return Interval(value, value, value)
+    found = bootstrap(
+        data,
+        statistic,
+        n_resamples=_RESAMPLES,
+        batch=_CHUNK,
+        vectorized=True,
+        paired=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(value, float(found.low), float(found.high))
 
 
-def unsteadiness(rounds: Sequence[Sequence[float]]) -> float:
-    """How far the rounds disagree: the span of the middle 80 % of their medians, as a share of the middle one.
+def unsteadiness(seconds: Floats) -> float:
+    """Tell how far rounds disagree: the span of the middle 80 % of their medians, as a share of the middle one.
 
     Args:
-        rounds: seconds of the runs of each round.
+        seconds: of single runs, float [rounds, runs].
     """
-    p10, middle, p90 = np.percentile([np.median(seconds) for seconds in rounds], [10, 50, 90])
+    p10, middle, p90 = np.percentile(round_medians(seconds), [10, 50, 90])
     return float((p90 - p10) / middle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import yaml
 
 from act.artifacts import read_json
 from act.engines import EngineProcess, RuntimePrecision
+from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import mean_difference, speedup, summary
 from benchmarks.bench import run_stage
 
@@ -90,17 +90,16 @@ def told(folder: Path, job: str) -> dict[str, Any]:
 def measure(models: Mapping[str, Model], samples: Path, metric: Any) -> None:
     """Quality on all samples, then seconds in turns of random order, each model in a process of its own."""
     with ExitStack() as stack:
-        processes = {}
+        timed = {}
         for name, model in models.items():
             process = EngineProcess(ENGINE, model.path, model.precision, 1, TIME_LIMIT_SECONDS)
-            processes[name] = stack.enter_context(process)
+            timed[name] = TimedModel(stack.enter_context(process), samples, 1, RUNS)
             process.load()
             model.scores = list(process.quality(samples, metric, None, None, 1).scores)
-            process.warm_up(samples, 1)
-        order = random.Random(SEED)
-        for number in range(ROUNDS):
-            for name in order.sample(list(processes), len(processes)):
-                models[name].rounds.append(processes[name].time(samples, 1, RUNS, number * RUNS))
+            timed[name].warm_up()
+        time_in_rounds(list(timed.values()), ROUNDS, SEED)
+        for name, model in models.items():
+            model.rounds = timed[name].rounds
 
 
 def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, Any]]:

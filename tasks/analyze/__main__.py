@@ -56,7 +56,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act.program.model import InferenceModel
     from act.program.operators import assign_latency, list_operators
     from act.samples.dataset import Samples
-    from act.strategy.own import measure_own
+    from act.strategy.baseline import measure_baseline
 
     described = read_json(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")
@@ -74,7 +74,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     found = structure.Structure(graph, tensors)
     sensitivity = _sensitivity(job, model, fp32, graph, operators, samples)
     with replace_folder(final) as folder:
-        own = measure_own(name, model, _batch(samples, job.target.batch), job.target, folder / "own", fp32)
+        own = measure_baseline(name, model, _batch(samples, job.target.batch), job.target, folder / "own", fp32)
         _write_table(folder / "operators.csv", operators)
         write_json(
             folder / "analysis.json",

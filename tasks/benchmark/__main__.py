@@ -87,14 +87,13 @@ def _line(entry: dict[str, Any]) -> str:
 def _write_latencies(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["engine", "variant", "inputs", "round", "counts", "run", "milliseconds"])
+        writer.writerow(["engine", "variant", "inputs", "round", "run", "milliseconds"])
         for row in rows:
-            for workload in row.measured.workloads:
-                start = [row.variant.engine, row.variant.label, workload.label]
-                for number, seconds in enumerate(workload.rounds):
-                    counts = int(workload.counting is None or number in workload.counting)
-                    place = [*start, number, counts]
-                    writer.writerows([*place, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
+            for timed in row.measured.timed:
+                inputs = " ".join("x".join(map(str, shape)) for shape in timed.inputs.values())
+                for number, seconds in enumerate(timed.rounds):
+                    start = [row.variant.engine, row.variant.label, inputs, number]
+                    writer.writerows([*start, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
 
 
 def _write_scores(path: Path, rows: Sequence[Row]) -> None:

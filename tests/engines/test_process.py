@@ -63,10 +63,8 @@ def test_a_well_behaved_engine(fake: Callable[..., EngineProcess], samples: Path
         warm = engine.warm_up(samples, batch=1, seconds=0.1)
         assert warm.runs > 10 and 0 < warm.first_seconds < warm.seconds
         assert engine.throughput(samples, batch=2, streams=2, seconds=0.01) > 0
-        taken = engine.time(samples, batch=2, runs=5, first=7)
-        assert len(taken) == 5
-        quickest = engine.quickest(samples, batch=2)
-        assert len(quickest) == 3 and 0 < min(quickest) <= min(taken) and max(quickest) <= max(taken)
+        taken = engine.time(samples, batch=2, runs=5)
+        assert len(taken) == 5 and min(taken) > 0
         doubled, counts = engine.outputs(samples, batch=2)
         assert [list(row) for row in doubled] == [[0, 2, 4]] * 3 + [[0, 2]]
         assert [list(row) for row in counts] == [[2], [4], [6], [8]] and counts.dtype == np.int64

@@ -10,7 +10,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from act.engines.onnxruntime import runtime as onnxruntime_cpu
-from act.engines.quiet import Quiet
 
 
 @pytest.mark.parametrize(("own", "left"), [(0.0, True), (3600.0, False)])
@@ -22,7 +21,7 @@ def test_it_is_taken_off_every_kernel(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(onnxruntime_cpu, "_profilers_own", lambda: own)
     engine = onnxruntime_cpu.OnnxRuntime()
     engine.load(tmp_path / "m.onnx", "fp32", 1)
-    kernels = engine.profile({"x": np.ones((1, 256, 64), np.float32)}, 3, Quiet())
+    kernels = engine.profile({"x": np.ones((1, 256, 64), np.float32)}, 3)
     assert [kernel["kind"] for kernel in kernels] == ["Softmax", "Erf"]
     assert all((kernel["seconds"] > 0) == left for kernel in kernels)
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.quiet import PATIENCE
-from act.engines.turns import FEWEST
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.pruning import timing
 from act.pruning.timing import Stopwatch
-from act.samples.dataset import Ragged, Samples
+from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Job, Target, validate
 from tasks.prune.__main__ import _stopwatch, _with_settings
 from tests.support.place import JOB
@@ -33,63 +31,33 @@ def network(width: int) -> InferenceModel:
     return static(layers, SHAPE)
 
 
-def test_medians_over_rounds_and_the_quickest_precision_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.05)
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
-    asked: list[str] = []
+def test_rounds_that_nothing_disturbed_and_the_quickest_precision_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns = Counter[EngineProcess]()
 
-    def seconds(process: EngineProcess, *_: object) -> list[float]:
-        # The whole model is asked first in every round; in the second round something else is at work.
-        place, number = len(asked) % 3, len(asked) // 3
-        asked.append(process.precision)
-        return [(6.0, 3.0, 2.0)[place] * (9 if (number, place) == (1, 2) else 1)]
+    def seconds(process: EngineProcess, samples: Path, batch: int, runs: int) -> list[float]:
+        # In every other round something else is at work; the whole model is the one with the largest file.
+        turns[process] += 1
+        whole = process.path.stat().st_size > 15_000
+        taken = 6.0 if whole else 3.0 if process.precision == "fp32" else 2.0
+        return [taken * (9 if turns[process] % 2 == 0 else 1)] * runs
 
     monkeypatch.setattr(EngineProcess, "time", seconds)
-    monkeypatch.setattr(EngineProcess, "quickest", lambda *_: [math.inf])
-    stopwatch = Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino", ["fp32", "int8"])
+    batch: dict[str, Array] = {"x": pictures(1, SHAPE)}
+    stopwatch = Stopwatch(network(16), batch, TARGET, "openvino", ("fp32", "int8"), least_seconds=0.0)
     assert stopwatch(network(8)) == pytest.approx(3.0)
-    assert asked == ["fp32", "fp32", "int8"] * timing.FEWEST_ROUNDS
+    assert len(turns) == 3 and len(set(turns.values())) == 1
     assert str(stopwatch) == "openvino in fp32 or int8"
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.5)
-    assert stopwatch(network(8)) == pytest.approx(3.0)
-    assert len(asked) > 3 * 3 * timing.FEWEST_ROUNDS, "small models get more rounds"
 
 
-def test_where_too_little_was_not_disturbed_more_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.05)
-    monkeypatch.setattr(timing, "LEAST_SECONDS", 0.0)
-    monkeypatch.setenv(PATIENCE, "1")
-    asked = 0
+def test_a_failure_while_it_is_timed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> list[float]:
+        raise EngineFailure("crash", "ended by SIGSEGV")
 
-    def seconds(_: EngineProcess, *__: object) -> list[float]:
-        # In all rounds but the first something else is at work while the whole model is timed, and is gone then.
-        nonlocal asked
-        asked += 1
-        in_rounds = asked <= 2 * timing.FEWEST_ROUNDS
-        if in_rounds and asked % 2 == 0:
-            return [2.0] * timing.RUNS
-        return [18.0 if in_rounds and asked > 2 else 6.0] * timing.RUNS
-
-    monkeypatch.setattr(EngineProcess, "time", seconds)
-    monkeypatch.setattr(EngineProcess, "quickest", lambda *_: [math.inf])
-    stopwatch = Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino")
-    assert stopwatch(network(8)) == pytest.approx(3.0)
-    assert asked == 2 * timing.FEWEST_ROUNDS + FEWEST - 1
-
-    def disturbed(process: EngineProcess, samples: object, *_: object) -> list[float]:
-        # Of the next model's time nothing more is known of the whole one than before.
-        nonlocal asked
-        asked += 1
-        return [3.0 if asked % 2 == 0 else 18.0] * timing.RUNS
-
-    asked = 0
-    monkeypatch.setattr(EngineProcess, "time", disturbed)
-    assert stopwatch(network(12)) == pytest.approx(2.0) and asked == 2 * timing.FEWEST_ROUNDS
-
-    # An earlier process knows that all of this was disturbed, as does the clock: the time for more is soon up.
-    monkeypatch.setattr(EngineProcess, "quickest", lambda process, *_: [1.0])
-    monkeypatch.setattr(timing, "MORE_SECONDS", 0.2)
-    assert stopwatch(network(12)) == pytest.approx(2.0) and asked > 4 * timing.FEWEST_ROUNDS
+    monkeypatch.setattr(EngineProcess, "time", crash)
+    with pytest.raises(EngineFailure, match="SIGSEGV"):
+        Stopwatch(network(16), {"x": pictures(1, SHAPE)}, TARGET, "openvino")(network(8))
 
 
 def test_what_an_engine_cannot_run_is_told() -> None:

@@ -220,7 +220,7 @@ def test_models_side_by_side_in_a_table_and_as_json(folder: Path) -> None:
     assert int8["operators"]["conversions"] == {"QuantizeLinear": 1, "DequantizeLinear": 1}
     refused = rows["fp32.onnx", "onnxruntime"]["failure"]
     assert refused["kind"] == "unsupported" and "no bf16 here" in refused["cause"]
-    assert figures["noise"]["reference"]["runs"] > 0 and figures["noise"]["cores_used_by_others"] is not None
+    assert figures["noise"]["cores_used_by_others"] >= 0
     for fragment in ("1x3x48x96", "times as fast as row 1", "no bf16 here; this engine offers fp32, int8"):
         assert fragment in done.stdout
 

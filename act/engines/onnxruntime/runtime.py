@@ -19,7 +19,6 @@ import numpy as np
 import onnxruntime
 
 from act.engines.base import Engine, Runner, RuntimePrecision
-from act.engines.quiet import Quiet
 from act.samples.dataset import Array
 
 # Operators of the optimised graph that multiply matrices.
@@ -34,7 +33,6 @@ _FP32 = (
 # What the profiler calls types -> as other engines call them.
 _PRECISIONS = {"float": "f32", "float16": "f16", "uint8": "u8", "int8": "i8", "int32": "i32", "int64": "i64"}
 _KERNEL_EVENT = "_kernel_time"
-_TOGETHER_SECONDS = 0.004  # of runs between two looks for a quiet moment
 # A model whose kernels do hardly anything, and how often it runs.
 _IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf
@@ -94,7 +92,7 @@ class OnnxRuntime(Engine):
         outputs: list[Array] = session.run(self._output_names, dict(feeds))
         return outputs
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         """As ONNX Runtime's own profiler tells, less what it takes itself; the precision is that of what is made."""
         # Only here: what is timed and whose memory is measured need not know it.
         import onnx
@@ -120,23 +118,14 @@ class OnnxRuntime(Engine):
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = onnxruntime.InferenceSession(str(optimised), options, providers=self._providers)
             whole: list[float] = []
-
-            def run() -> None:
+            for _ in range(1 + runs):
                 started = time.perf_counter()
                 self._run_in(session, feeds)
                 whole.append(time.perf_counter() - started)
-
-            def burst(_: int, count: int) -> range:
-                for _ in range(count):
-                    run()
-                return range(len(whole) - count, len(whole))
-
-            run()  # allocates memory
-            run()
-            undisturbed = quiet.bursts(burst, runs, max(1, int(_TOGETHER_SECONDS / whole[-1])), run)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         # The counters hold whole microseconds, so that the mean of many tells more than their median.
-        quick = sorted((place for each in undisturbed for place in each), key=whole.__getitem__)[: max(1, runs // 2)]
+        # The first run, which allocates memory, is none of them.
+        quick = sorted(range(1, len(whole)), key=whole.__getitem__)[: max(1, runs // 2)]
         seconds: dict[int, list[float]] = {}
         kernels: dict[int, dict[str, Any]] = {}
         for event in events:

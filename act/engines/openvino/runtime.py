@@ -18,7 +18,6 @@ import numpy as np
 import openvino
 
 from act.engines.base import Engine, Runner, RuntimePrecision
-from act.engines.quiet import Quiet
 from act.samples.dataset import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
@@ -87,12 +86,12 @@ class OpenVino(Engine):
         compiled = self._core.compile_model(str(self._path), "CPU", settings)
         return [partial(_infer, compiled.create_infer_request()) for _ in range(count)]
 
-    def profile(self, feeds: Mapping[str, Array], runs: int, quiet: Quiet) -> list[dict[str, Any]]:
+    def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
         counters = _Counters(compiled.create_infer_request(), feeds)
         together = max(1, int(_TOGETHER_SECONDS / counters.run()))
-        bursts = quiet.bursts(lambda _, count: counters.burst(count), runs, together, counters.run)
+        bursts = [counters.burst(min(together, runs - made)) for made in range(0, runs, together)]
         quick = sorted(bursts, key=lambda burst: burst.seconds / burst.runs)[: max(1, len(bursts) // 2)]
         seconds = counters.seconds(quick)
         # Only here: what is timed and whose memory is measured need not know ONNX.

@@ -118,7 +118,7 @@ def _fill(
     from tqdm import tqdm
 
     from act.engines.variants import Written, write
-    from act.strategy.profile.measure import MANY_TURNS, Way, measure
+    from act.strategy.profile.measure import Way, measure
     from act.strategy.profile.networks import FEED, build
     from act.strategy.profile.plan import Plan
 
@@ -145,7 +145,7 @@ def _fill(
                         written = write(network.name, model, batch, engine, kinds, own)
                         model.discard()
                         everything += [(written, way) for way in wanted]
-                measured = measure(everything, start, turns=MANY_TURNS)
+                measured = measure(everything, start)
             for (written, (precision, threads)), found in zip(everything, measured):
                 table.add(Row.of(written.name, precision, threads, found))
                 if isinstance(found, Measured):

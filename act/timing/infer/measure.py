@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from act.engines import EngineFailure, EngineProcess, RuntimePrecision
-from act.timing import rounds
+from act.timing import side_by_side
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, split_precision
-from act.timing.rounds import Measured, Running, Workload
+from act.timing.rounds import TimedModel
+from act.timing.side_by_side import Measured, measure_side_by_side, stream_count
 
 
 @dataclass(frozen=True)
@@ -93,14 +94,12 @@ def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]
     Raises:
         InputError: a model's inputs cannot be given random data of `batch_size`.
     """
-    batch = settings.batch_size
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         everything = []
         for number, plan in enumerate(chosen):
             folder = scratch / str(number)
             folder.mkdir()
-            measured = Measured(_workloads(plan.model, settings, folder))
             process = EngineProcess(
                 plan.engine,
                 plan.model.link(folder / "model"),
@@ -108,37 +107,39 @@ def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]
                 settings.cpu_num_threads,
                 settings.time_limit_seconds,
             )
-            running = Running(measured, process)
-            everything.append(running)
+            measured = Measured(process, _timed(process, plan.model, settings, folder))
+            everything.append(measured)
             if plan.refusal is not None:
-                running.fail(EngineFailure("unsupported", plan.refusal))
+                measured.fail(EngineFailure("unsupported", plan.refusal))
                 continue
             try:
                 measured.info = stack.enter_context(process).load()
             except EngineFailure as failure:
-                running.fail(failure)
+                measured.fail(failure)
             progress(f"row {number + 1} loaded")
-        rows = {f"row {number}": running.measured for number, running in enumerate(everything, start=1)}
-        noise = rounds.time_in_rounds(everything, rows, batch, settings.cpu_num_threads, settings, progress)
-    return _to_json(chosen, [running.measured for running in everything], noise, settings)
+        rows = {f"row {number}": measured for number, measured in enumerate(everything, start=1)}
+        noise = measure_side_by_side(everything, rows, settings.cpu_num_threads, settings, progress)
+    return _to_json(chosen, everything, noise, settings)
 
 
-def _workloads(model: Model, settings: Infer, folder: Path) -> list[Workload]:
-    """One for each size that makes a difference to the model."""
-    found: dict[tuple[tuple[int, ...], ...], Workload] = {}
+def _timed(process: EngineProcess, model: Model, settings: Infer, folder: Path) -> list[TimedModel]:
+    """Return one for each size that makes a difference to the model."""
+    found: dict[tuple[tuple[int, ...], ...], TimedModel] = {}
     for size in settings.image_size:
         shapes = input_shapes(model, settings.batch_size, size, settings.sequence_length)
         if tuple(shapes.values()) not in found:
             samples = folder / f"{size[0]}x{size[1]}"
             random_samples(model, shapes, settings.batch_size, settings.seed).save(samples)
-            found[tuple(shapes.values())] = Workload(samples, shapes)
+            found[tuple(shapes.values())] = TimedModel(
+                process, samples, settings.batch_size, settings.runs_per_round, shapes
+            )
     return list(found.values())
 
 
 def _to_json(chosen: list[Plan], measured: list[Measured], noise: dict[str, Any], settings: Infer) -> dict[str, Any]:
     compared = next((number for number, one in enumerate(measured) if one.failure is None), None)
     reference = measured[compared] if compared is not None else None
-    streams = rounds.stream_count(settings, settings.cpu_num_threads)
+    streams = stream_count(settings, settings.cpu_num_threads)
     return {
         "compared_with": compared,
         "noise": noise,
@@ -150,7 +151,7 @@ def _to_json(chosen: list[Plan], measured: list[Measured], noise: dict[str, Any]
                 "quantized": plan.model.quantized,
                 "bytes": plan.model.bytes,
                 "note": plan.note,
-                **rounds.to_json(one, reference, streams, settings.seed),
+                **side_by_side.to_json(one, reference, streams, settings.seed),
             }
             for plan, one in zip(chosen, measured)
         ],

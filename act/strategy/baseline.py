@@ -16,7 +16,6 @@ import onnx
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.quiet import patience
 from act.engines.variants import Written, write
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
@@ -25,15 +24,15 @@ from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Header, Row, Table
 from act.strategy.profile.measure import Way, measure
 
-LIMIT_SECONDS = 600
-# All else is compared with what is measured here. Times the user's patience.
-MOST_TURNS = 64
+_LIMIT_SECONDS = 600
+# All else is compared with what is measured here.
+_LEAST_SECONDS = 3.0
 # Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "paddle_inference")
 _WANTED = ("fp32", "bf16", "int8")
 
 
-def measure_own(
+def measure_baseline(
     name: str,
     model: InferenceModel,
     batch: Mapping[str, Array],
@@ -55,7 +54,7 @@ def measure_own(
     for engine in target.engines:
         if engine in ENGINES:
             try:
-                with EngineProcess(engine, Path(), "fp32", target.threads, LIMIT_SECONDS) as process:
+                with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
                     version, offered = process.offer()
             except EngineFailure as failure:
                 told[engine] = {"fp32": {"failure": str(failure)}}
@@ -81,8 +80,8 @@ def _measure(
         written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
         everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
         size = len(next(iter(batch.values())))
-        start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
-        everyone = measure(everything, start, size, most_turns=round(MOST_TURNS * patience()))
+        start = partial(EngineProcess, engine, time_limit_seconds=_LIMIT_SECONDS)
+        everyone = measure(everything, start, size, least_seconds=_LEAST_SECONDS)
         for (_, (precision, _)), found in zip(everything, everyone):
             table.add(Row.of(name, precision, threads, found))
             told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
