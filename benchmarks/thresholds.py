@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.layers import OPERATORS
-from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
 from act.quantization.activations import reader
 from act.quantization.ranges import Range

@@ -16,7 +16,8 @@ from act.engines.evaluation import READS_ONNX, write_int8_onnx
 from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.paddle_inference import writer as paddle_cpu
 from act.onnx_graph.conversion import to_onnx
-from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
+from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range

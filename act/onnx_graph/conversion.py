@@ -13,7 +13,8 @@ import onnx
 from onnx import numpy_helper
 
 from act.errors import InputError
-from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
+from act.program.model import InferenceModel
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600

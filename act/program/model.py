@@ -1,52 +1,52 @@
-"""An inference model: a Paddle static program with its weights in a scope of its own.
+"""An inference model: a Paddle static program with an index, and its weights in a scope of its own.
 
-Files are checked before Paddle sees them, because its loader crashes the process on damaged ones: the program must
-parse as Paddle's `ProgramDesc`, and the weights file must hold exactly the persistable variables that the program
-names, in Paddle's combined format (sorted by name; each a version, a level of detail, a `TensorDesc` and raw values).
+The index knows which operators produce and consume each tensor, so that looking one up takes the same time in a program
+of any size. It is made when it is first asked for and kept right by `insert`, `remove` and the renaming methods: passes
+change a program through them alone.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from act.errors import InputError
+from act.program.files import DTYPES, HOLDERS, check_files, find_files, write_files
 from act.program.paddle_setup import CPU, paddle
 from act.samples.dataset import Array, FeedSpec
 
-from paddle.base.proto import framework_pb2  # isort: skip
-
-PROGRAM_FILE = "model.pdmodel"
-WEIGHTS_FILE = "model.pdiparams"
-FILE_NAMES = [
-    (PROGRAM_FILE, WEIGHTS_FILE),
-    ("inference.pdmodel", "inference.pdiparams"),
-    ("__model__", "__params__"),
-    ("model", "params"),
-]
-
 _CAUSE = re.compile(r"[A-Za-z]+Error: |\([A-Z][A-Za-z]+\) ")
+_PADDLE_DTYPES = {name: paddle.framework.core.VarDesc.VarType(number) for number, name in DTYPES.items()}
 
-_Type = framework_pb2.VarType
-_DTYPES = {
-    _Type.BOOL: "bool",
-    _Type.INT8: "int8",
-    _Type.UINT8: "uint8",
-    _Type.INT16: "int16",
-    _Type.INT32: "int32",
-    _Type.INT64: "int64",
-    _Type.FP16: "float16",
-    _Type.BF16: "uint16",
-    _Type.FP32: "float32",
-    _Type.FP64: "float64",
-}
+
+@dataclass
+class _Index:
+    """The operators that produce and consume each tensor of a program's main block.
+
+    Attributes:
+        ops: all operators in order, `feed` and `fetch` left out.
+        size: number of operators in the block, `feed` and `fetch` included.
+    """
+
+    ops: list[Any]
+    size: int
+    producers: dict[str, list[Any]] = field(default_factory=dict)
+    consumers: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, op: Any) -> None:
+        for table, names in ((self.consumers, op.input_arg_names), (self.producers, op.output_arg_names)):
+            for name in set(names):
+                table.setdefault(name, []).append(op)
+
+    def drop(self, op: Any) -> None:
+        for table, names in ((self.consumers, op.input_arg_names), (self.producers, op.output_arg_names)):
+            for name in set(names):
+                table[name].remove(op)
 
 
 @dataclass
@@ -68,6 +68,7 @@ class InferenceModel:
     def __post_init__(self) -> None:
         # One for all runs: each executor prepares a program anew, which takes longer than a run.
         self._runner = _executor()
+        self._known: _Index | None = None
 
     @classmethod
     def load(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> InferenceModel:
@@ -94,30 +95,15 @@ class InferenceModel:
         return cls(program, scope, list(feeds), [fetch.name for fetch in fetches])
 
     def save(self, folder: Path) -> None:
-        """Write `model.pdmodel` and `model.pdiparams` into an existing folder; equal models give equal bytes.
-
-        Paddle's own `save_inference_model` renames the outputs and writes a different file every time.
-        """
-        program = _canonical(framework_pb2.ProgramDesc.FromString(self.program.desc.serialize_to_string()))
-        (folder / PROGRAM_FILE).write_bytes(program.SerializeToString(deterministic=True))
-        with (folder / WEIGHTS_FILE).open("wb") as file:
-            for variable in _persistable(program):
-                tensor = variable.type.lod_tensor.tensor
-                value = self.weight(variable.name)
-                if _DTYPES[tensor.data_type] != value.dtype.name or tuple(tensor.dims) != value.shape:
-                    raise ValueError(
-                        f"weight `{variable.name}` is {value.dtype} {value.shape}, but declared "
-                        f"{_DTYPES[tensor.data_type]} {tuple(tensor.dims)}"
-                    )
-                description = tensor.SerializeToString(deterministic=True)
-                file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description + value.tobytes())
+        """Write `model.pdmodel` and `model.pdiparams` into an existing folder; equal models give equal bytes."""
+        write_files(folder, self.program.desc.serialize_to_string(), self.weight)
 
     def copy(self) -> InferenceModel:
-        """An independent model with the same program and weights."""
+        """Return an independent model with the same program and weights."""
         scope = paddle.static.Scope()
         duplicate = InferenceModel(self.program.clone(), scope, list(self.feed_names), list(self.fetch_names))
         for name in self.weight_names():
-            duplicate.set_weight(name, self.weight(name))
+            scope.var(name).get_tensor()._copy_from(self._tensor(name), CPU)
         return duplicate
 
     def discard(self) -> None:
@@ -142,200 +128,184 @@ class InferenceModel:
             )
         return values
 
+    # The index: operators by what they read and write.
+
+    @property
+    def _block(self) -> Any:
+        return self.program.global_block()
+
+    @property
+    def _index(self) -> _Index:
+        """The index of the main block, made anew where Paddle itself added operators, as its backward pass does."""
+        ops = self._block.ops
+        if self._known is None or self._known.size != len(ops):
+            self._known = _Index([op for op in ops if op.type not in ("feed", "fetch")], len(ops))
+            for op in self._known.ops:
+                self._known.add(op)
+        return self._known
+
     @property
     def ops(self) -> list[Any]:
-        """The operators in order, without `feed` and `fetch`."""
-        return [op for op in self.program.global_block().ops if op.type not in ("feed", "fetch")]
+        """The operators in order, without `feed` and `fetch`; a list of the caller's own."""
+        return list(self._index.ops)
+
+    def producers(self, name: str) -> list[Any]:
+        """Return the operators that write a tensor; none for inputs and weights."""
+        return list(self._index.producers.get(name, ()))
+
+    def producer(self, name: str) -> Any | None:
+        """Return the operator that writes a tensor, the last of several; None for inputs and weights."""
+        found = self._index.producers.get(name)
+        return found[-1] if found else None
+
+    def consumers(self, name: str) -> list[Any]:
+        """Return the operators that read a tensor or a weight, each of them once."""
+        return list(self._index.consumers.get(name, ()))
+
+    def sole_producer(self, name: str) -> Any | None:
+        """Return the only operator that writes a tensor which one operator alone reads; None for all others."""
+        found = self._index.producers.get(name, ())
+        alone = len(found) == len(self.consumers(name)) == 1 and name not in self.fetch_names
+        return found[0] if alone else None
+
+    def owns_weight(self, name: str) -> bool:
+        """Tell whether a name is a weight that exactly one operator reads."""
+        return len(self._index.consumers.get(name, ())) == 1 and self.is_weight(name)
+
+    def position(self, op: Any) -> int:
+        """Return where an operator stands among all; a search by identity."""
+        return int(self._index.ops.index(op))
+
+    def insert(
+        self,
+        kind: str,
+        inputs: Mapping[str, Sequence[str]],
+        outputs: Mapping[str, Sequence[str]],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        before: Any = None,
+        after: Any = None,
+    ) -> Any:
+        """Insert an operator right before or right after another, and return it.
+
+        Args:
+            kind: Paddle's operator type.
+            inputs: names of declared tensors and weights, by slot.
+            outputs: likewise.
+        """
+        index, block = self._index, self._block
+        anchor, step = (before, 0) if after is None else (after, 1)
+        op = block._insert_op_without_sync(
+            block.ops.index(anchor) + step,
+            type=kind,
+            inputs={slot: [block.var(name) for name in names] for slot, names in inputs.items()},
+            outputs={slot: [block.var(name) for name in names] for slot, names in outputs.items()},
+            attrs=dict(attributes or {}),
+        )
+        index.ops.insert(index.ops.index(anchor) + step, op)
+        index.size += 1
+        index.add(op)
+        return op
+
+    def remove(self, op: Any) -> None:
+        """Take an operator out; what it wrote stays declared, and unused variables are not saved."""
+        index = self._index
+        index.drop(op)
+        index.ops.remove(op)
+        index.size -= 1
+        self._block._remove_op(self._block.ops.index(op), sync=False)
+
+    def rename_input(self, op: Any, old: str, new: str) -> None:
+        """Let an operator read one tensor wherever it read another."""
+        self._rename(op, old, new, op._rename_input, self._index.consumers)
+
+    def rename_output(self, op: Any, old: str, new: str) -> None:
+        """Let an operator write one tensor instead of another."""
+        self._rename(op, old, new, op._rename_output, self._index.producers)
+
+    def redirect(self, old: str, new: str) -> None:
+        """Let all that read one tensor read another."""
+        for op in self.consumers(old):
+            self.rename_input(op, old, new)
+
+    @staticmethod
+    def _rename(op: Any, old: str, new: str, rename: Any, table: dict[str, list[Any]]) -> None:
+        if op not in table.get(old, ()):
+            return
+        rename(old, new)
+        table[old].remove(op)
+        if op not in table.setdefault(new, []):
+            table[new].append(op)
+
+    # Tensors and weights.
+
+    def add_tensor(self, name: str, like: str) -> str:
+        """Declare an activation with the shape and dtype of another tensor, and return its name."""
+        source = self._block.var(like)
+        self._block.create_var(name=name, shape=source.shape, dtype=source.dtype)
+        return name
+
+    def add_weight(self, name: str, value: Array) -> str:
+        """Declare a weight, give it its values, and return its name."""
+        self._block.create_var(
+            name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=True
+        )
+        self.set_weight(name, value)
+        return name
+
+    def has(self, name: str) -> bool:
+        """Tell whether the program declares a tensor or a weight of this name."""
+        return bool(self._block.has_var(name))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a weight as it is stored, or that of a tensor as it is declared; -1 for any length."""
+        return tuple(self._tensor(name).shape() if self.is_weight(name) else self._block.var(name).shape)
+
+    def dtype(self, name: str) -> str:
+        """Return NumPy's name of the dtype that a tensor or a weight is declared with."""
+        return DTYPES[self._block.var(name).desc.dtype()]
 
     def feed_specs(self) -> list[FeedSpec]:
-        """Name, dtype and shape of each input."""
-        return [self._spec(name) for name in self.feed_names]
+        """Return name, dtype and shape of each input."""
+        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.feed_names]
 
     def fetch_specs(self) -> list[FeedSpec]:
-        """Name, dtype and shape of each output."""
-        return [self._spec(name) for name in self.fetch_names]
-
-    def _spec(self, name: str) -> FeedSpec:
-        variable = self.program.global_block().var(name)
-        return FeedSpec(name, _DTYPES[variable.desc.dtype()], tuple(variable.shape))
+        """Return name, dtype and shape of each output."""
+        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.fetch_names]
 
     def weight_names(self) -> list[str]:
-        """Persistable variables that hold values, sorted."""
+        """Return the names of the persistable variables that hold values, sorted."""
         return sorted(v.name for v in self.program.list_vars() if _is_weight(v))
 
     def is_weight(self, name: str) -> bool:
-        """Whether a variable is a weight rather than an activation."""
-        block = self.program.global_block()
-        return bool(block.has_var(name) and _is_weight(block.var(name)))
+        """Tell whether a variable is a weight rather than an activation."""
+        return bool(self._block.has_var(name) and _is_weight(self._block.var(name)))
+
+    def count_parameters(self) -> int:
+        """Return how many values all weights have together."""
+        return sum(int(self._tensor(name)._numel()) for name in self.weight_names())
 
     def weight(self, name: str) -> Array:
-        """A copy of a weight."""
-        return np.array(self.scope.find_var(name).get_tensor())
+        """Return a copy of a weight."""
+        return np.asarray(self._tensor(name))
 
     def set_weight(self, name: str, value: Array) -> None:
-        """Replace the values of a weight, or give a new one its values."""
+        """Replace the values of a weight, or give a new one its values; the program declares their shape and dtype."""
         self.scope.var(name).get_tensor().set(np.ascontiguousarray(value), CPU)
+        if self._block.has_var(name):
+            description = self._block.var(name).desc
+            description.set_shape(list(value.shape))
+            description.set_dtype(_PADDLE_DTYPES[value.dtype.name])
+
+    def _tensor(self, name: str) -> Any:
+        return self.scope.find_var(name).get_tensor()
 
 
 def reason(error: Exception) -> str:
-    """The cause that Paddle gives, in one line: it stands between a stack of calls and hints on Paddle's own source."""
+    """Return the cause that Paddle gives, in one line: it stands between a stack of calls and hints on its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if _CAUSE.match(line)]
     return (causes or lines[-1:] or [type(error).__name__])[0]
-
-
-def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:
-    """The program file and the weights file of a model.
-
-    Raises:
-        InputError: there is none, or the folder holds several.
-    """
-    if path.suffix == ".pdmodel" and not path.is_dir():
-        pairs = [(path, path.with_suffix(".pdiparams"))]
-    elif not path.is_dir():
-        raise InputError(f"{path}: no such folder; name a folder with an inference model, or its .pdmodel file")
-    elif model_filename is not None or params_filename is not None:
-        if model_filename is None or params_filename is None:
-            raise InputError(f"{path}: give both `model_filename` and `params_filename`, or neither")
-        pairs = [(path / model_filename, path / params_filename)]
-    else:
-        pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
-        pairs = pairs or [(program, program.with_suffix(".pdiparams")) for program in sorted(path.glob("*.pdmodel"))]
-        if not pairs:
-            raise InputError(f"{path}: no inference model in this folder; looked for *.pdmodel and __model__")
-        if len(pairs) > 1:
-            found = ", ".join(program.name for program, _ in pairs)
-            raise InputError(f"{path}: several models in this folder ({found}); set `model_filename`")
-    program_file, weights_file = pairs[0]
-    for file in (program_file, weights_file):
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; the model needs its program file and its weights file")
-    return program_file, weights_file
-
-
-def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
-    """The inputs of a program file in order, and the types of its operators; Paddle does not load it.
-
-    Raises:
-        InputError: the file does not parse, or an input is no tensor.
-    """
-    block = _parse(program_file).blocks[0]
-    variables = {variable.name: variable for variable in block.vars}
-    feeds: dict[int, FeedSpec] = {}
-    for op in block.ops:
-        if op.type == "feed":
-            column = next((attribute.i for attribute in op.attrs if attribute.name == "col"), len(feeds))
-            name = next((slot.arguments[0] for slot in op.outputs if slot.arguments), "")
-            tensor = variables[name].type.lod_tensor.tensor if name in variables else None
-            if tensor is None or tensor.data_type not in _DTYPES:
-                raise InputError(f"{program_file}: its input `{name}` is no tensor; export the model again")
-            feeds[column] = FeedSpec(name, _DTYPES[tensor.data_type], tuple(tensor.dims))
-    types = frozenset(op.type for op in block.ops)
-    return [feeds[column] for column in sorted(feeds)], types
-
-
-def read_kernels(program_file: Path) -> list[tuple[str, str, list[str]]]:
-    """The type of each operator of a program file, the precision that oneDNN's passes gave it, or "", and the names of
-    what it makes.
-
-    Raises:
-        InputError: the file does not parse.
-    """
-    found = []
-    for op in _parse(program_file).blocks[0].ops:
-        precision = next((attribute.s for attribute in op.attrs if attribute.name == "mkldnn_data_type"), "")
-        makes = [str(name) for slot in op.outputs for name in slot.arguments]
-        found.append((str(op.type), str(precision), makes))
-    return found
-
-
-def check_files(program_file: Path, weights_file: Path) -> None:
-    """Refuse damaged files before Paddle reads them.
-
-    Raises:
-        InputError: the program does not parse, or the weights file is cut off, too long, or made for another program.
-    """
-    weights = _persistable(_parse(program_file))
-    size = weights_file.stat().st_size
-    with weights_file.open("rb") as file:
-        for variable in weights:
-            where = f"{weights_file}: weight `{variable.name}`"
-            try:
-                description = _read_tensor_header(file, size)
-            except (struct.error, ValueError, DecodeError):
-                raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
-            dtype = _DTYPES.get(description.data_type)
-            # Paddle's own quantizer declares float32 [n] and stores int8 or [1, n]: only the sizes agree.
-            declared = variable.type.lod_tensor.tensor.dims
-            if dtype is None or np.prod(description.dims) != np.prod(declared):
-                raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
-            values = int(np.prod(description.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
-            if file.tell() + values > size:
-                raise InputError(f"{where} is cut off; copy or export the model again")
-            file.seek(values, 1)
-        if file.tell() != size:
-            raise InputError(
-                f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together"
-            )
-
-
-def _parse(program_file: Path) -> Any:
-    try:
-        program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
-    except (DecodeError, OSError) as error:
-        raise InputError(
-            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
-        ) from None
-    if not program.blocks or not program.blocks[0].ops:
-        raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
-    return program
-
-
-def _read_tensor_header(file: Any, size: int) -> Any:
-    """Read what stands before a tensor's values: versions, level of detail, description."""
-    version, levels = struct.unpack("<IQ", file.read(12))
-    if version != 0 or levels > 8:
-        raise ValueError("not a tensor")
-    for _ in range(levels):
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > size:
-            raise ValueError("not a tensor")
-        file.seek(length, 1)
-    version, length = struct.unpack("<Ii", file.read(8))
-    if version != 0 or not 0 < length < 4096:
-        raise ValueError("not a tensor")
-    return framework_pb2.VarType.TensorDesc.FromString(file.read(length))
-
-
-def _canonical(program: Any) -> Any:
-    """Drop unused variables and Python call stacks and sort the rest: Paddle keeps them in no fixed order."""
-    used = {
-        name
-        for block in program.blocks
-        for op in block.ops
-        for slot in (*op.inputs, *op.outputs)
-        for name in slot.arguments
-    }
-    for block in program.blocks:
-        kept_variables = sorted((v for v in block.vars if v.name in used), key=lambda variable: variable.name)
-        del block.vars[:]
-        block.vars.extend(kept_variables)
-        for op in block.ops:
-            kept = sorted((a for a in op.attrs if a.name != "op_callstack"), key=lambda attribute: attribute.name)
-            del op.attrs[:]
-            op.attrs.extend(kept)
-            op.inputs.sort(key=lambda slot: slot.parameter)
-            op.outputs.sort(key=lambda slot: slot.parameter)
-    return program
-
-
-def _persistable(program: Any) -> list[Any]:
-    """The weights of a program description in the order in which the weights file holds them."""
-    holders = {_Type.FEED_MINIBATCH, _Type.FETCH_LIST, _Type.RAW, _Type.READER}
-    return sorted(
-        (v for block in program.blocks for v in block.vars if v.persistable and v.type.type not in holders),
-        key=lambda v: v.name.encode(),
-    )
 
 
 def _executor() -> Any:
@@ -343,5 +313,4 @@ def _executor() -> Any:
 
 
 def _is_weight(variable: Any) -> bool:
-    holders = (_Type.FEED_MINIBATCH, _Type.FETCH_LIST, _Type.RAW, _Type.READER)
-    return bool(variable.persistable and variable.desc.type() not in holders)
+    return bool(variable.persistable and variable.desc.type() not in HOLDERS)

@@ -8,7 +8,8 @@ from pathlib import Path
 from act.errors import InputError
 from act.formats.source import resolve
 from act.metrics import cosine
-from act.program.model import InferenceModel, find_files
+from act.program.files import find_files
+from act.program.model import InferenceModel
 from act.samples.dataset import Array, FeedSpec
 from act.settings import Distillation, ModelSource
 

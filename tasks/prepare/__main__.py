@@ -37,7 +37,8 @@ def _prepare(job: Job, final: Path) -> None:
 
     from act.formats.source import resolve
     from act.metrics import check_labels, needs_reference
-    from act.program.model import InferenceModel, find_files
+    from act.program.files import find_files
+    from act.program.model import InferenceModel
     from act.program.passes.normalise import normalise, set_inference_mode
     from act.samples.dataset import check_samples
     from act.samples.readers import read

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
-from act.program.model import InferenceModel, find_files
+from act.program.files import find_files
+from act.program.model import InferenceModel
 from tests.support.models import CLASSIFIER, noise
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from act.engines.base import Engine, Runner, RuntimePrecision
 from act.machine import BF16_FLAGS, cpu_flags
-from act.program.model import read_kernels
+from act.program.files import read_kernels
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 

@@ -18,7 +18,8 @@ from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.kernels import read_kernels
 from act.engines.paddle_lite.program import for_lite
 from act.engines.process import FailureKind, one_line
-from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, InferenceModel
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
+from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import Scheme, without_others
 

@@ -15,7 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from act.errors import InputError
-from act.program.model import PROGRAM_FILE, WEIGHTS_FILE, check_files, find_files, read_signature
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE, check_files, find_files, read_signature
 from act.samples.dataset import Array, FeedSpec, Ragged, Samples
 
 _BATCHES = 4

@@ -1,0 +1,228 @@
+"""A model's two files: the program as Paddle's `ProgramDesc`, and the weights in Paddle's combined format.
+
+Files are checked before Paddle sees them, because its loader crashes the process on damaged ones: the program must
+parse, and the weights file must hold exactly the persistable variables that the program names (sorted by name; each a
+version, a level of detail, a `TensorDesc` and raw values).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from act.errors import InputError
+from act.program.paddle_setup import paddle  # noqa: F401 (before Paddle's own modules)
+from act.samples.dataset import Array, FeedSpec
+
+from paddle.base.proto import framework_pb2  # isort: skip
+
+PROGRAM_FILE = "model.pdmodel"
+WEIGHTS_FILE = "model.pdiparams"
+FILE_NAMES = [
+    (PROGRAM_FILE, WEIGHTS_FILE),
+    ("inference.pdmodel", "inference.pdiparams"),
+    ("__model__", "__params__"),
+    ("model", "params"),
+]
+
+_Type = framework_pb2.VarType
+# What holds no values, even where it is persistable.
+HOLDERS = frozenset((_Type.FEED_MINIBATCH, _Type.FETCH_LIST, _Type.RAW, _Type.READER))
+DTYPES = {
+    _Type.BOOL: "bool",
+    _Type.INT8: "int8",
+    _Type.UINT8: "uint8",
+    _Type.INT16: "int16",
+    _Type.INT32: "int32",
+    _Type.INT64: "int64",
+    _Type.FP16: "float16",
+    _Type.BF16: "uint16",
+    _Type.FP32: "float32",
+    _Type.FP64: "float64",
+}
+
+
+def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:
+    """Find the program file and the weights file of a model.
+
+    Raises:
+        InputError: there is none, or the folder holds several.
+    """
+    if path.suffix == ".pdmodel" and not path.is_dir():
+        pairs = [(path, path.with_suffix(".pdiparams"))]
+    elif not path.is_dir():
+        raise InputError(f"{path}: no such folder; name a folder with an inference model, or its .pdmodel file")
+    elif model_filename is not None or params_filename is not None:
+        if model_filename is None or params_filename is None:
+            raise InputError(f"{path}: give both `model_filename` and `params_filename`, or neither")
+        pairs = [(path / model_filename, path / params_filename)]
+    else:
+        pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
+        pairs = pairs or [(program, program.with_suffix(".pdiparams")) for program in sorted(path.glob("*.pdmodel"))]
+        if not pairs:
+            raise InputError(f"{path}: no inference model in this folder; looked for *.pdmodel and __model__")
+        if len(pairs) > 1:
+            found = ", ".join(program.name for program, _ in pairs)
+            raise InputError(f"{path}: several models in this folder ({found}); set `model_filename`")
+    program_file, weights_file = pairs[0]
+    for file in (program_file, weights_file):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; the model needs its program file and its weights file")
+    return program_file, weights_file
+
+
+def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
+    """Read the inputs of a program file in order, and the types of its operators, without loading it.
+
+    Raises:
+        InputError: the file does not parse, or an input is no tensor.
+    """
+    block = _parse(program_file).blocks[0]
+    variables = {variable.name: variable for variable in block.vars}
+    feeds: dict[int, FeedSpec] = {}
+    for op in block.ops:
+        if op.type == "feed":
+            column = next((attribute.i for attribute in op.attrs if attribute.name == "col"), len(feeds))
+            name = next((slot.arguments[0] for slot in op.outputs if slot.arguments), "")
+            tensor = variables[name].type.lod_tensor.tensor if name in variables else None
+            if tensor is None or tensor.data_type not in DTYPES:
+                raise InputError(f"{program_file}: its input `{name}` is no tensor; export the model again")
+            feeds[column] = FeedSpec(name, DTYPES[tensor.data_type], tuple(tensor.dims))
+    types = frozenset(op.type for op in block.ops)
+    return [feeds[column] for column in sorted(feeds)], types
+
+
+def read_kernels(program_file: Path) -> list[tuple[str, str, list[str]]]:
+    """Read the operators of a program file: type, precision that oneDNN's passes gave it ("" for none), output names.
+
+    Raises:
+        InputError: the file does not parse.
+    """
+    found = []
+    for op in _parse(program_file).blocks[0].ops:
+        precision = next((attribute.s for attribute in op.attrs if attribute.name == "mkldnn_data_type"), "")
+        outputs = [str(name) for slot in op.outputs for name in slot.arguments]
+        found.append((str(op.type), str(precision), outputs))
+    return found
+
+
+def check_files(program_file: Path, weights_file: Path) -> None:
+    """Refuse damaged files before Paddle reads them.
+
+    Raises:
+        InputError: the program does not parse, or the weights file is cut off, too long, or made for another program.
+    """
+    weights = _persistable(_parse(program_file))
+    size = weights_file.stat().st_size
+    with weights_file.open("rb") as file:
+        for variable in weights:
+            where = f"{weights_file}: weight `{variable.name}`"
+            try:
+                description = _read_tensor_header(file, size)
+            except (struct.error, ValueError, DecodeError):
+                raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
+            dtype = DTYPES.get(description.data_type)
+            # Paddle's own quantizer declares float32 [n] and stores int8 or [1, n]: only the sizes agree.
+            declared = variable.type.lod_tensor.tensor.dims
+            if dtype is None or np.prod(description.dims) != np.prod(declared):
+                raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
+            values = int(np.prod(description.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+            if file.tell() + values > size:
+                raise InputError(f"{where} is cut off; copy or export the model again")
+            file.seek(values, 1)
+        if file.tell() != size:
+            raise InputError(
+                f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together"
+            )
+
+
+def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array]) -> None:
+    """Write a model's two files into an existing folder; equal models give equal bytes.
+
+    Paddle's own `save_inference_model` renames the outputs and writes a different file every time.
+
+    Args:
+        folder: gets `model.pdmodel` and `model.pdiparams`.
+        serialised: a `ProgramDesc`.
+        weight: the values of a weight by its name.
+
+    Raises:
+        ValueError: a weight has another dtype or shape than the program declares.
+    """
+    program = _canonical(framework_pb2.ProgramDesc.FromString(serialised))
+    (folder / PROGRAM_FILE).write_bytes(program.SerializeToString(deterministic=True))
+    with (folder / WEIGHTS_FILE).open("wb") as file:
+        for variable in _persistable(program):
+            tensor = variable.type.lod_tensor.tensor
+            value = weight(variable.name)
+            if DTYPES[tensor.data_type] != value.dtype.name or tuple(tensor.dims) != value.shape:
+                raise ValueError(
+                    f"weight `{variable.name}` is {value.dtype} {value.shape}, but declared "
+                    f"{DTYPES[tensor.data_type]} {tuple(tensor.dims)}"
+                )
+            description = tensor.SerializeToString(deterministic=True)
+            file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
+            file.write(np.ascontiguousarray(value).data)
+
+
+def _parse(program_file: Path) -> Any:
+    try:
+        program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
+    except (DecodeError, OSError) as error:
+        raise InputError(
+            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
+        ) from None
+    if not program.blocks or not program.blocks[0].ops:
+        raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
+    return program
+
+
+def _read_tensor_header(file: Any, size: int) -> Any:
+    """Read what stands before a tensor's values: versions, level of detail, description."""
+    version, levels = struct.unpack("<IQ", file.read(12))
+    if version != 0 or levels > 8:
+        raise ValueError("not a tensor")
+    for _ in range(levels):
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > size:
+            raise ValueError("not a tensor")
+        file.seek(length, 1)
+    version, length = struct.unpack("<Ii", file.read(8))
+    if version != 0 or not 0 < length < 4096:
+        raise ValueError("not a tensor")
+    return framework_pb2.VarType.TensorDesc.FromString(file.read(length))
+
+
+def _canonical(program: Any) -> Any:
+    """Drop unused variables and Python call stacks and sort the rest: Paddle keeps them in no fixed order."""
+    used = {
+        name
+        for block in program.blocks
+        for op in block.ops
+        for slot in (*op.inputs, *op.outputs)
+        for name in slot.arguments
+    }
+    for block in program.blocks:
+        kept_variables = sorted((v for v in block.vars if v.name in used), key=lambda variable: variable.name)
+        del block.vars[:]
+        block.vars.extend(kept_variables)
+        for op in block.ops:
+            kept = sorted((a for a in op.attrs if a.name != "op_callstack"), key=lambda attribute: attribute.name)
+            del op.attrs[:]
+            op.attrs.extend(kept)
+            op.inputs.sort(key=lambda slot: slot.parameter)
+            op.outputs.sort(key=lambda slot: slot.parameter)
+    return program
+
+
+def _persistable(program: Any) -> list[Any]:
+    """Return the weights of a program description in the order of the weights file."""
+    return sorted(
+        (v for block in program.blocks for v in block.vars if v.persistable and v.type.type not in HOLDERS),
+        key=lambda v: v.name.encode(),
+    )
