@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from act.program.model import InferenceModel
-from act.program.paddle_setup import paddle
 
 # For each operator that can be quantized: the slots of its activation and its weight.
-_SLOTS = {
+SLOTS = {
     "conv2d": ("Input", "Filter"),
     "depthwise_conv2d": ("Input", "Filter"),
     "conv2d_transpose": ("Input", "Filter"),
     "matmul_v2": ("X", "Y"),
     "mul": ("X", "Y"),
 }
-OPERATORS = tuple(_SLOTS)
+OPERATORS = tuple(SLOTS)
 # How many axes the weight has that each of them can be quantized with, and which one is the output channels'.
 _RANKS = {"conv2d": 4, "depthwise_conv2d": 4, "conv2d_transpose": 4, "matmul_v2": 2, "mul": 2}
-_OUTPUT_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "conv2d_transpose": 1, "matmul_v2": 1, "mul": 1}
+OUTPUT_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "conv2d_transpose": 1, "matmul_v2": 1, "mul": 1}
+CHANNELS_FIRST = ("NCHW", "AnyLayout")
 
 
 @dataclass(frozen=True)
@@ -43,49 +44,47 @@ class Layer:
 
 
 def quantizable_layers(model: InferenceModel, op_types: Collection[str] = OPERATORS) -> list[Layer]:
-    """The layers of these types, in program order.
+    """Return the layers of these types, in program order.
 
     Operators that multiply two activations are left out, and so are layers that share their weight with another
-    operator: it is stored once, as int8 or as float, while layers are chosen one by one. What is turned on its way in
-    (channels last, a transposed factor that `prepare` could not turn for good) stays in float, too: the ONNX model
-    turns it in an operator of its own, and what is quantized there is not what is quantized here. So does a transposed
-    convolution in groups, whose weight has no axis of all output channels.
+    operator: it is stored once, as int8 or as float, while layers are chosen one by one. What is transposed on its way
+    in (channels last, a transposed factor that `prepare` could not store transposed) stays in float, too: the ONNX
+    model transposes it in an operator of its own, and what is quantized there is not what is quantized here. So does a
+    transposed convolution in groups, whose weight has no axis of all output channels.
     """
     found: list[Layer] = []
-    readers: dict[str, int] = {}
     for op in model.ops:
-        for name in op.input_arg_names:
-            readers[name] = readers.get(name, 0) + 1
-        if op.type not in op_types or op.type not in _SLOTS:
+        if op.type not in op_types or op.type not in SLOTS:
             continue
-        activation, weight = (op.input(slot)[0] for slot in _SLOTS[op.type])
-        plain = not _turns(op) and not (op.type == "conv2d_transpose" and op.attr("groups") != 1)
-        if _is_float_weight(model, weight, _RANKS[op.type]) and not model.is_weight(activation) and plain:
-            found.append(Layer(op.output_arg_names[0], op.type, activation, weight, _OUTPUT_AXES[op.type]))
-    return [layer for layer in found if readers[layer.weight] == 1]
+        activation, weight = (str(op.input(slot)[0]) for slot in SLOTS[op.type])
+        plain = not _transposes(op) and not (op.type == "conv2d_transpose" and op.attr("groups") != 1)
+        if plain and not model.is_weight(activation) and _is_own_float(model, weight, _RANKS[op.type]):
+            found.append(Layer(str(op.output_arg_names[0]), op.type, activation, weight, OUTPUT_AXES[op.type]))
+    return found
 
 
 def bias_of(model: InferenceModel, layer: Layer) -> str | None:
-    """The bias that is added to a layer's output, one value a channel; None where there is none of its own."""
-    readers = [op for op in model.ops if layer.name in op.input_arg_names]
-    if len(readers) != 1 or readers[0].type != "elementwise_add":
+    """Return the bias that is added to a layer's output, one value a channel; None where it has none of its own."""
+    consumers = model.consumers(layer.name)
+    if len(consumers) != 1 or consumers[0].type != "elementwise_add" or consumers[0].input("X")[0] != layer.name:
         return None
-    name = str(readers[0].input("Y")[0])
-    used_once = sum(name in op.input_arg_names for op in model.ops) == 1
-    if not used_once or not model.is_weight(name) or readers[0].input("X")[0] != layer.name:
+    name = str(consumers[0].input("Y")[0])
+    if not model.owns_weight(name):
         return None
-    return name if model.weight(name).size == model.weight(layer.weight).shape[layer.axis] else None
+    return name if math.prod(model.shape(name)) == model.shape(layer.weight)[layer.axis] else None
 
 
-def _is_float_weight(model: InferenceModel, name: str, rank: int) -> bool:
-    if not model.is_weight(name):
-        return False
-    variable = model.program.global_block().var(name)
-    return len(variable.shape) == rank and variable.desc.dtype() == paddle.framework.core.VarDesc.VarType.FP32
+def has_bias_input(op: Any) -> bool:
+    """Tell whether a convolution adds a bias by itself."""
+    return "Bias" in op.input_names and bool(op.input("Bias"))
 
 
-def _turns(op: Any) -> bool:
-    """Whether an operator reads its activation or its weight with the axes in another order."""
+def _is_own_float(model: InferenceModel, name: str, rank: int) -> bool:
+    return model.owns_weight(name) and len(model.shape(name)) == rank and model.dtype(name) == "float32"
+
+
+def _transposes(op: Any) -> bool:
+    """Tell whether an operator reads its activation or its weight with the axes in another order."""
     if op.type == "matmul_v2":
         return bool(op.attr("trans_x") or op.attr("trans_y"))
-    return op.type != "mul" and op.attr("data_format") not in ("NCHW", "AnyLayout")
+    return op.type != "mul" and op.attr("data_format") not in CHANNELS_FIRST

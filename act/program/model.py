@@ -153,7 +153,7 @@ class InferenceModel:
         """Return the operators that write a tensor; none for inputs and weights."""
         return list(self._index.producers.get(name, ()))
 
-    def producer(self, name: str) -> Any | None:
+    def producer(self, name: str) -> Any:
         """Return the operator that writes a tensor, the last of several; None for inputs and weights."""
         found = self._index.producers.get(name)
         return found[-1] if found else None
@@ -162,9 +162,9 @@ class InferenceModel:
         """Return the operators that read a tensor or a weight, each of them once."""
         return list(self._index.consumers.get(name, ()))
 
-    def sole_producer(self, name: str) -> Any | None:
+    def sole_producer(self, name: str) -> Any:
         """Return the only operator that writes a tensor which one operator alone reads; None for all others."""
-        found = self._index.producers.get(name, ())
+        found = self.producers(name)
         alone = len(found) == len(self.consumers(name)) == 1 and name not in self.fetch_names
         return found[0] if alone else None
 
@@ -246,10 +246,12 @@ class InferenceModel:
         return name
 
     def add_weight(self, name: str, value: Array) -> str:
-        """Declare a weight, give it its values, and return its name."""
-        self._block.create_var(
-            name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=True
-        )
+        """Declare a weight, or make one of a tensor that no operator writes any more; return its name."""
+        block = self._block
+        if block.has_var(name):
+            block.var(name).persistable = block.var(name).stop_gradient = True
+        else:
+            block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=True)
         self.set_weight(name, value)
         return name
 
@@ -262,8 +264,8 @@ class InferenceModel:
         return tuple(self._tensor(name).shape() if self.is_weight(name) else self._block.var(name).shape)
 
     def dtype(self, name: str) -> str:
-        """Return NumPy's name of the dtype that a tensor or a weight is declared with."""
-        return DTYPES[self._block.var(name).desc.dtype()]
+        """Return NumPy's name of a dtype: of a weight as it is stored, of a tensor as it is declared."""
+        return DTYPES[self._tensor(name)._dtype() if self.is_weight(name) else self._block.var(name).desc.dtype()]
 
     def feed_specs(self) -> list[FeedSpec]:
         """Return name, dtype and shape of each input."""
@@ -293,9 +295,10 @@ class InferenceModel:
         """Replace the values of a weight, or give a new one its values; the program declares their shape and dtype."""
         self.scope.var(name).get_tensor().set(np.ascontiguousarray(value), CPU)
         if self._block.has_var(name):
-            description = self._block.var(name).desc
-            description.set_shape(list(value.shape))
-            description.set_dtype(_PADDLE_DTYPES[value.dtype.name])
+            description, dtype = self._block.var(name).desc, _PADDLE_DTYPES[value.dtype.name]
+            if tuple(description.shape()) != value.shape or description.dtype() != dtype:
+                description.set_shape(list(value.shape))
+                description.set_dtype(dtype)
 
     def _tensor(self, name: str) -> Any:
         return self.scope.find_var(name).get_tensor()

@@ -31,7 +31,7 @@ _TAKEN_AWAY = {
     "folded_batch_norms": "batch norm folded",
     "removed_identities": "identity removed",
     "folded_reshapes": "reshape of a weight folded",
-    "turned_weights": "weight turned for good",
+    "transposed_weights": "weight stored transposed",
     "folded_scalars": "multiplication by or addition of one number folded",
 }
 _PLURALS = {

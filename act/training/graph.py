@@ -43,15 +43,12 @@ def make_parameter(block: Any, name: str) -> Any:
 def cut_gradient(student: InferenceModel, name: str) -> Any:
     """Let a variable's readers see its value without its gradient; the variable that still has one."""
     block = student.program.global_block()
-    maker = next(op for op in student.ops if name in op.output_arg_names)
-    source = block.var(name)
-    before = block.create_var(name=f"{name}.before_the_cut", shape=source.shape, dtype=source.dtype)
+    producer = student.producer(name)
+    before = block.var(student.add_tensor(f"{name}.before_the_cut", name))
     before.stop_gradient = False
-    maker._rename_output(name, before.name)
-    block._insert_op_without_sync(
-        position(block, maker) + 1, type="assign", inputs={"X": [before]}, outputs={"Out": [source]}
-    )
-    source.stop_gradient = True
+    student.rename_output(producer, name, before.name)
+    student.insert("assign", {"X": [before.name]}, {"Out": [name]}, after=producer)
+    block.var(name).stop_gradient = True
     return before
 
 

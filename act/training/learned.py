@@ -25,7 +25,6 @@ from act.program.paddle_setup import paddle
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, quantized_layers
 from act.samples.dataset import Array
-from act.training.graph import position
 
 LearnedRanges = Literal["lsq", "pact"]
 # A factor is 1, a weight a few hundredths: what is a fair step for the one is none for the other.
@@ -65,7 +64,7 @@ def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges)
         layer = layers[op.output_arg_names[0]]
         for name in (layer.activation, layer.weight):
             if name not in ready:
-                quantizer = _Quantizer(student, position(student.program.global_block(), op), name, kind)
+                quantizer = _Quantizer(student, op, name, kind)
                 if name == layer.activation:
                     ready[name] = quantizer.activation(scheme.activations[name])
                 else:
@@ -73,7 +72,7 @@ def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges)
                 if quantizer.parameter is not None:
                     factors.append(Factor(quantizer.parameter.name, name))
                     parameters.append(quantizer.parameter)
-            op._rename_input(name, ready[name])
+            student.rename_input(op, name, ready[name])
     return factors, parameters
 
 
@@ -100,7 +99,7 @@ def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[s
 class _Quantizer:
     """Inserts the operators of one tensor, each behind the one before."""
 
-    def __init__(self, student: InferenceModel, before: int, name: str, kind: LearnedRanges) -> None:
+    def __init__(self, student: InferenceModel, before: Any, name: str, kind: LearnedRanges) -> None:
         self._student, self._block = student, student.program.global_block()
         self._before, self._name, self._kind = before, name, kind
         self._count = 0
@@ -177,12 +176,7 @@ class _Quantizer:
         return self.parameter
 
     def _constant(self, label: str, value: Array) -> Any:
-        name = f"{self._name}@{label}"
-        variable = self._block.create_var(
-            name=name, shape=value.shape, dtype="float32", persistable=True, stop_gradient=True
-        )
-        self._student.set_weight(name, value)
-        return variable
+        return self._block.var(self._student.add_weight(f"{self._name}@{label}", value))
 
     def _op(
         self,
@@ -201,12 +195,7 @@ class _Quantizer:
             dtype="float32",
             stop_gradient=stop_gradient,
         )
-        self._block._insert_op_without_sync(
-            self._before,
-            type=kind,
-            inputs={slot: [variable] for slot, variable in inputs.items()},
-            outputs={"Out": [result]},
-            attrs=attributes or {},
-        )
-        self._before, self._count = self._before + 1, self._count + 1
+        names = {slot: [variable.name] for slot, variable in inputs.items()}
+        self._student.insert(kind, names, {"Out": [result.name]}, attributes, before=self._before)
+        self._count += 1
         return result

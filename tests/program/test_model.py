@@ -132,3 +132,41 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
         InferenceModel.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no inference model"):
         InferenceModel.load(tmp_path)
+
+
+def indexed_as_scanned(model: InferenceModel) -> bool:
+    """Whether the index names the producers and consumers that a scan of the program finds."""
+    ops = [op for op in model.program.global_block().ops if op.type not in ("feed", "fetch")]
+    names = [*model.program.global_block().vars]
+    return model.ops == ops and all(
+        set(model.producers(name)) == {op for op in ops if name in op.output_arg_names}
+        and set(model.consumers(name)) == {op for op in ops if name in op.input_arg_names}
+        for name in names
+    )
+
+
+def test_the_index_follows_insertions_removals_and_renames() -> None:
+    model = InferenceModel.load(CLASSIFIER)
+    assert indexed_as_scanned(model)
+    batch, relu = {"x": noise(2)}, next(op for op in model.ops if op.type == "relu")
+    before, (source,) = model.run(batch)[0], relu.input("X")
+    copied = model.add_tensor("copied", source)
+    doubled = model.insert("scale", {"X": [source]}, {"Out": [copied]}, {"scale": 2.0}, before=relu)
+    model.rename_input(relu, source, copied)
+    assert indexed_as_scanned(model) and model.position(doubled) + 1 == model.position(relu)
+    assert model.producer(copied) is doubled and model.consumers(copied) == [relu]
+    assert np.any(model.run(batch)[0] != before)
+    model.redirect(copied, source)
+    model.remove(doubled)
+    assert indexed_as_scanned(model) and model.producer(copied) is None
+    np.testing.assert_array_equal(model.run(batch)[0], before)
+
+
+def test_shapes_and_dtypes_follow_the_weights() -> None:
+    model = InferenceModel.load(CLASSIFIER)
+    name = model.weight_names()[0]
+    assert model.shape(name) == model.weight(name).shape and model.dtype(name) == "float32"
+    assert model.count_parameters() == sum(model.weight(each).size for each in model.weight_names())
+    model.set_weight(name, np.zeros((2, 3), dtype=np.int8))
+    assert model.shape(name) == (2, 3) and model.dtype(name) == "int8"
+    assert model.shape("x") == (-1, 3, -1, -1)

@@ -54,12 +54,12 @@ def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
         return result
     spans = _summands(model, scheme)
     for name in [op.output_arg_names[0] for op in model.ops if _adds_activations(model, op)]:
-        op = next(op for op in result.ops if name in op.output_arg_names)
+        op = result.producer(name)
         sources = [str(source).removesuffix(".dequantized") for source in op.input_arg_names]
         if all(source in spans and _is_ready(result, source, op) for source in sources):
             for source, given in zip(sources, list(op.input_arg_names)):
                 if given == source:
-                    op._rename_input(source, _rounded(result, source, spans[source], op))
+                    result.rename_input(op, source, _rounded(result, source, spans[source], op))
     return result
 
 
@@ -93,9 +93,9 @@ def _keep_scaled_apart(model: InferenceModel) -> None:
 def _keep_mixtures_apart(model: InferenceModel) -> None:
     """Put an operator that does nothing behind every concatenation of what activation functions made non-negative with
     what may be negative, where a range would spread to it."""
-    makers = {name: op for op in model.ops for name in op.output_arg_names}
     for op in [op for op in model.ops if op.type == "concat"]:
-        unsigned = {name in makers and makers[name].type in ("relu", "relu6") for name in op.input("X")}
+        producers = [model.producer(name) for name in op.input("X")]
+        unsigned = {producer is not None and producer.type in ("relu", "relu6") for producer in producers}
         name = op.output("Out")[0]
         if len(unsigned) > 1 and _is_rounded_later(model, name):
             _keep_apart(model, op, name)
@@ -103,28 +103,23 @@ def _keep_mixtures_apart(model: InferenceModel) -> None:
 
 def _is_rounded_later(model: InferenceModel, name: str) -> bool:
     """Whether a tensor is rounded, or what is handed on of it."""
-    readers = [op for op in model.ops if name in op.input_arg_names]
     return any(
         op.type == "quantize_linear"
-        or (op.type in _HANDS_ON and any(_is_rounded_later(model, made) for made in op.output_arg_names))
-        for op in readers
+        or (op.type in _HANDS_ON and any(_is_rounded_later(model, output) for output in op.output_arg_names))
+        for op in model.consumers(name)
     )
 
 
 def _keep_apart(model: InferenceModel, op: Any, name: str) -> None:
     """Put an operator that does nothing behind what an operator makes: no range spreads through it."""
-    block = model.program.global_block()
-    source = block.var(name)
-    before = block.create_var(name=f"{name}.apart", shape=source.shape, dtype=source.dtype)
-    op._rename_output(name, before.name)
-    block._insert_op_without_sync(
-        _place(model, op) + 1, type="assign", inputs={"X": [before]}, outputs={"Out": [source]}
-    )
+    before = model.add_tensor(f"{name}.apart", name)
+    model.rename_output(op, name, before)
+    model.insert("assign", {"X": [before]}, {"Out": [name]}, after=op)
 
 
 def _adds_activations(model: InferenceModel, op: Any) -> bool:
     names = set(op.input_arg_names)
-    shapes = {tuple(model.program.global_block().var(name).shape) for name in names}
+    shapes = {model.shape(name) for name in names}
     alike = len(names) == 2 and len(shapes) == 1
     return op.type == "elementwise_add" and alike and not any(model.is_weight(name) for name in names)
 
@@ -141,17 +136,12 @@ def _summands(model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
     return {name: span for name, span in spans.items() if span.symmetric}
 
 
-def _place(model: InferenceModel, op: Any) -> int:
-    return next(i for i, other in enumerate(model.program.global_block().ops) if other.desc == op.desc)
-
-
 def _is_ready(model: InferenceModel, name: str, op: Any) -> bool:
-    """Whether a tensor is not rounded yet, or before an operator."""
-    makers = [other for other in model.ops if f"{name}.dequantized" in other.output_arg_names]
-    return not makers or _place(model, makers[0]) < _place(model, op)
+    """Tell whether a tensor is not rounded yet, or ahead of an operator."""
+    producer = model.producer(f"{name}.dequantized")
+    return producer is None or model.position(producer) < model.position(op)
 
 
 def _rounded(model: InferenceModel, name: str, span: Range, op: Any) -> str:
-    if model.program.global_block().has_var(f"{name}.dequantized"):
-        return f"{name}.dequantized"
-    return quantize_activation(model, _place(model, op), name, span)
+    ready = f"{name}.dequantized"
+    return ready if model.has(ready) else quantize_activation(model, op, name, span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from act.program.model import InferenceModel
@@ -51,24 +52,19 @@ def _add_shape_output(model: InferenceModel, op: Any) -> None:
 
 
 def _give_own_zero_points(model: InferenceModel, op: Any) -> None:
-    shared, own = op.input("ZeroPoint")[0], f"{op.output('Y')[0]}@zero_points"
-    values = model.weight(shared)
-    model.program.global_block().create_var(name=own, shape=values.shape, dtype=str(values.dtype), persistable=True)
-    model.set_weight(own, values)
-    op._rename_input(shared, own)
+    shared = op.input("ZeroPoint")[0]
+    model.rename_input(op, shared, model.add_weight(f"{op.output('Y')[0]}@zero_points", model.weight(shared)))
 
 
 def _flatten_bias(model: InferenceModel, op: Any) -> None:
     """A summand [1, channels, 1, 1] as [channels] along the axis of channels."""
-    block = model.program.global_block()
     name = op.input("Y")[0]
-    if not model.is_weight(name) or len(block.var(op.input("X")[0]).shape) != 4:
+    if not model.is_weight(name) or len(model.shape(op.input("X")[0])) != 4:
         return
-    values = model.weight(name)
-    if values.ndim == 4 and values.shape[1] == values.size:
+    shape = model.shape(name)
+    if len(shape) == 4 and shape[1] == math.prod(shape):
         flat = f"{name}.flat"
-        if not block.has_var(flat):
-            block.create_var(name=flat, shape=[values.size], dtype=str(values.dtype), persistable=True)
-            model.set_weight(flat, values.reshape(-1))
-        op._rename_input(name, flat)
+        if not model.has(flat):
+            model.add_weight(flat, model.weight(name).reshape(-1))
+        model.rename_input(op, name, flat)
         op._set_attr("axis", 1)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from act.program.model import InferenceModel
-from act.program.passes.affine import fold_scalars
 from act.program.passes.normalise import normalise
+from act.program.passes.scalars import fold_scalars
 from tests.support.models import DETECTOR
 
 
