@@ -26,7 +26,7 @@ from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
-from act.quantization.sensitivity import measure
+from act.quantization.sensitivity import rank_layers
 from act.quantization.statistics import STATISTICS_FILE, load
 from act.samples.dataset import Samples
 from act.search.sampler import Observation
@@ -199,7 +199,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     fp32 = to_onnx(network)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]
-    sensitivities = measure(network, fp32, layers, lambda layer: maker.make_for([layer], start), batch)
+    sensitivities = rank_layers(network, fp32, layers, lambda layer: maker.make_for([layer], start), batch)
     maker.order = [entry.layer for entry in sensitivities]
     reference = prepared / "reference" if job["metric"] == "similarity" else None
     evaluation = Evaluation("openvino", job["metric"], prepared / "evaluation", reference)

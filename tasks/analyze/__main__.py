@@ -126,13 +126,13 @@ def _sensitivity(
     operators: Sequence[Operator],
     samples: Samples,
 ) -> dict[str, Any]:
-    from act.quantization.layer_errors import Sensitivity, measure
+    from act.quantization.sensitivity import Sensitivity, measure_layers
 
     settings = job.analyze
     if settings.samples == 0 or settings.time_limit_seconds == 0:
         return Sensitivity(why="not asked for").to_json()
     few, limit = samples.head(settings.samples), settings.time_limit_seconds
-    return measure(model, fp32, graph, operators, few, settings.prune_ratios, limit).to_json()
+    return measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, limit).to_json()
 
 
 def _engines(

@@ -71,7 +71,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
-    from act.quantization.sensitivity import measure
+    from act.quantization.sensitivity import rank_layers
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
     from act.search.runners import choose
@@ -96,7 +96,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]
-    sensitivities = measure(model, fp32_onnx, layers, lambda layer: maker.make_for([layer], start), batch)
+    sensitivities = rank_layers(model, fp32_onnx, layers, lambda layer: maker.make_for([layer], start), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation.of(job, prepared)

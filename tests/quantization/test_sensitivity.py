@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from act.metrics import squared_error
+from act.metrics import cosine, squared_error
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
-from act.program.layers import bias_of, quantizable_layers
+from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
-from act.quantization.layer_errors import Sensitivity, measure
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.partial import Pieces
-from act.quantization.scheme import make_scheme
+from act.quantization.scheme import Scheme, make_scheme
+from act.quantization.sensitivity import Sensitivity, measure_layers, rank_layers
+from act.quantization.split_session import SplitSession, logits
 from act.samples.dataset import Array, Ragged, Samples
 from tests.support.analyze_networks import two_joins
 from tests.support.models import seen
@@ -33,7 +34,9 @@ RATIOS = (0.25, 0.5)
 
 def measured(model: InferenceModel, samples: Samples, limit: float = 60, **more: Any) -> Sensitivity:
     graph, batch = Graph.of(model), next(samples.batches(1))
-    return measure(model, to_onnx(model), graph, list_operators(model, batch, graph), samples, RATIOS, limit, **more)
+    return measure_layers(
+        model, to_onnx(model), graph, list_operators(model, batch, graph), samples, RATIOS, limit, **more
+    )
 
 
 def run(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
@@ -97,20 +100,43 @@ def test_the_layers_whose_channels_are_outputs_are_not_pruned(tmp_path: Path) ->
     assert all(set(layer.pruned) == {"0.25", "0.5"} and layer.why == "" for layer in others)
 
 
-def test_pieces_give_what_the_whole_gives(tmp_path: Path) -> None:
+def test_a_cut_model_gives_what_the_whole_gives(tmp_path: Path) -> None:
     model = encoder(tmp_path)
     fp32 = to_onnx(model)
     layers = quantizable_layers(model)
-    pieces = Pieces(fp32, layers)
+    session = SplitSession(fp32, layers, logits(fp32))
     batch = {"x": pictures(1, (6, 8))}
-    edges, read = pieces.run(batch)
+    edges, inputs = session.run(batch)
     assert len(edges) > 3, "several pieces"
     (whole,) = run(fp32, batch)
-    np.testing.assert_allclose(edges[-1][pieces.compared[0]], whole, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(edges[-1][session.compared[0]], whole, rtol=1e-4, atol=1e-6)
     for layer in layers:
-        (same,) = pieces.outputs(layer, edges, {})
-        np.testing.assert_array_equal(same, edges[-1][pieces.compared[0]])
-        np.testing.assert_array_equal(pieces.read_by(layer, edges), read[pieces.reads[layer.name]])
+        (same,) = session.outputs(layer, edges, {})
+        np.testing.assert_array_equal(same, edges[-1][session.compared[0]])
+        np.testing.assert_array_equal(session.input_of(layer, edges), inputs[session.inputs[layer.name]])
+
+
+@pytest.mark.parametrize("name", ["two_joins", "encoder"])
+def test_layers_are_ranked_by_what_the_int8_model_of_each_alone_loses(name: str, tmp_path: Path) -> None:
+    model, samples = model_and_samples(name, tmp_path)
+    fp32, batch = to_onnx(model), next(samples.batches(3))
+    layers = quantizable_layers(model)
+
+    def scheme_for(layer: Layer) -> Scheme:
+        scheme = make_scheme(model, [layer], seen(model, [layer], batch, symmetric=False))
+        bias = bias_of(model, layer)
+        return replace(scheme, biases={bias: model.weight(bias) + np.float32(0.01)} if bias else {})
+
+    ranking = rank_layers(model, fp32, layers, scheme_for, batch)
+    assert sorted(entry.layer for entry in ranking) == sorted(layer.name for layer in layers)
+    errors = [entry.error for entry in ranking]
+    assert errors == sorted(errors, reverse=True) and errors[0] > 1e-5
+    by_name = {layer.name: layer for layer in layers}
+    (exact,) = run(fp32, batch)
+    for entry in ranking:
+        (output,) = run(quantize_onnx(fp32, model, scheme_for(by_name[entry.layer])), batch)
+        similarity = np.mean([cosine(one, other) for one, other in zip(output, exact)])
+        assert entry.error == pytest.approx(1 - similarity, rel=0.01, abs=1e-9)
 
 
 def test_the_most_expensive_layers_are_measured_before_the_time_is_up(tmp_path: Path) -> None:

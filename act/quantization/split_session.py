@@ -1,0 +1,271 @@
+"""The fp32 model in pieces, in which one layer's weight, bias and input can be changed from run to run.
+
+ONNX Runtime takes an initialiser that is also an input from the caller, so that no session is made anew for a change.
+What lies before a changed layer need not run again: the model is cut into pieces in the order of its nodes, and a run
+begins with the piece that holds the layer, from what the unchanged model left at its edge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from act.program.layers import Layer
+from act.quantization.onnx_model import activation_tensors
+from act.samples.dataset import Array
+
+_PIECES = 8
+_LAYER_NODES = ("Conv", "ConvTranspose", "MatMul")
+_SQUEEZING = ("Softmax", "ArgMax")
+_CASTS = ("Cast", "Identity")
+
+Values = dict[str, Array]
+
+
+@dataclass
+class _Piece:
+    """Some nodes in a row.
+
+    Attributes:
+        session: that runs them.
+        inputs: tensors of other pieces that it reads.
+        outputs: its tensors that other pieces read, or that are compared.
+        layer_inputs: its tensors that layers read.
+    """
+
+    session: Any
+    inputs: list[str]
+    outputs: list[str]
+    layer_inputs: list[str]
+
+    def run(self, names: Sequence[str], values: Mapping[str, Array], changes: Mapping[str, Array]) -> Values:
+        """Return these tensors of the piece, from the values at its edge."""
+        feeds = {name: values[name] for name in self.inputs}
+        return dict(zip(names, self.session.run(list(names), {**feeds, **changes}))) if names else {}
+
+
+class SplitSession:
+    """An fp32 model in which single layers can be changed.
+
+    Args:
+        fp32: what `to_onnx` made of the model; not changed.
+        layers: whose weights, biases and inputs can be changed; all must be in the ONNX model.
+        compared: the tensors that `outputs` returns.
+
+    Attributes:
+        inputs: the tensor that each layer reads, by the layer's name.
+        biases: name and values of the bias of each layer that has one of its own, likewise.
+    """
+
+    def __init__(self, fp32: onnx.ModelProto, layers: Sequence[Layer], compared: Sequence[str]) -> None:
+        self._fp32, self._layers, self.compared = fp32, layers, compared
+        tensors = activation_tensors(fp32, layers)
+        self.inputs = {layer.name: tensors[layer.activation] for layer in layers}
+        self.biases = _biases(fp32.graph, layers)
+        self._types = _element_types(fp32)
+        self._index: dict[str, int] = {}
+        nodes = _needed(fp32.graph, [*compared, *self.inputs.values()])
+        self._pieces = [self._piece(part, nodes) for part in self._cut(nodes)]
+
+    def _cut(self, nodes: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:
+        """Cut the nodes into pieces of about equally many layers; leave them in one where a node holds a graph of its
+        own, or the type of a tensor is not known."""
+        weights = {layer.weight: layer.name for layer in self._layers}
+        nested = any(attribute.HasField("g") for node in nodes for attribute in node.attribute)
+        known = all(self._types.get(name) for node in nodes for name in node.output if name)
+        each = max(1, -(-len(self._layers) // (_PIECES if known and not nested else 1)))
+        parts: list[list[onnx.NodeProto]] = [[]]
+        count = 0
+        for node in nodes:
+            if _is_layer(node) and node.input[1] in weights:
+                if count == each:
+                    parts.append([])
+                    count = 0
+                count += 1
+                self._index[weights[node.input[1]]] = len(parts) - 1
+            parts[-1].append(node)
+        return parts
+
+    def _piece(self, part: Sequence[onnx.NodeProto], nodes: Sequence[onnx.NodeProto]) -> _Piece:
+        graph = self._fp32.graph
+        made = {name for node in part for name in node.output}
+        read = dict.fromkeys(name for node in part for name in _reads(node) if name)
+        initialisers = {entry.name: entry for entry in graph.initializer if entry.name in read}
+        inputs = [name for name in read if name not in made and name not in initialisers]
+        own = {id(node) for node in part}
+        read_outside = {name for node in nodes if id(node) not in own for name in _reads(node)}
+        outputs = [name for name in made if name in read_outside or name in self.compared]
+        layer_inputs = [name for name in dict.fromkeys(self.inputs.values()) if name in made]
+
+        layers = {layer.weight: layer for layer in self._layers if layer.weight in initialisers}
+        defaults = [entry for layer in layers.values() for entry in _unchanged_input(layer.name)]
+        changeable = {*layers, *(name for name, _ in self.biases.values())} & set(initialisers)
+        feeds = [(name, self._types[name]) for name in inputs]
+        feeds += [(name, TensorProto.FLOAT) for name in initialisers if name in changeable]
+        feeds += [(entry.name, entry.data_type) for entry in defaults]
+        built = helper.make_graph(
+            [each for node in part for each in _with_changeable_input(node, layers)],
+            "piece",
+            [helper.make_tensor_value_info(name, dtype, None) for name, dtype in feeds],
+            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *layer_inputs])],
+            [*initialisers.values(), *defaults],
+        )
+        model = helper.make_model(built, opset_imports=list(self._fp32.opset_import), ir_version=self._fp32.ir_version)
+        model.functions.extend(self._fp32.functions)
+        return _Piece(_session(model), inputs, outputs, layer_inputs)
+
+    def run(self, feeds: Mapping[str, Array]) -> tuple[list[Values], Values]:
+        """Run the unchanged model.
+
+        Returns:
+            For each piece the tensors at its edge, and behind the last one; and all tensors that layers read, by name.
+        """
+        values: Values = dict(feeds)
+        layer_inputs: Values = {name: feeds[name] for name in self.inputs.values() if name in feeds}
+        edges = []
+        for piece in self._pieces:
+            edges.append(dict(values))
+            made = piece.run(list(dict.fromkeys([*piece.outputs, *piece.layer_inputs])), values, {})
+            values |= {name: made[name] for name in piece.outputs}
+            layer_inputs |= {name: made[name] for name in piece.layer_inputs}
+        return [*edges, values], layer_inputs
+
+    def input_of(self, layer: Layer, edges: Sequence[Values]) -> Array:
+        """Return what a layer reads in the unchanged model.
+
+        Args:
+            edges: what `run` gave for a sample.
+        """
+        tensor = self.inputs[layer.name]
+        for piece, values in zip(self._pieces, edges):
+            if tensor in piece.layer_inputs:
+                return piece.run([tensor], values, {})[tensor]
+        return edges[0][tensor]
+
+    def outputs(
+        self, layer: Layer, edges: Sequence[Values], changes: Mapping[str, Array], changed_input: Array | None = None
+    ) -> list[Array]:
+        """Return the compared tensors with one layer changed.
+
+        Args:
+            edges: what `run` gave for a sample.
+            changes: new values of the layer's weight or bias, by the names of those.
+            changed_input: what the layer reads instead of its input.
+        """
+        first = self._index[layer.name]
+        values, changes = dict(edges[first]), dict(changes)
+        if changed_input is not None:
+            changes |= {_flag(layer.name): np.array(True), _replacement(layer.name): changed_input}
+        for piece in self._pieces[first:]:
+            values |= piece.run(piece.outputs, values, changes)
+            changes = {}
+        return [values[name] for name in self.compared]
+
+
+def logits(fp32: onnx.ModelProto) -> list[str]:
+    """Return the tensors of real numbers that stand for the outputs of a model: for a softmax or the number of a class
+    what it is made of, which tells more."""
+    producers = {name: node for node in fp32.graph.node for name in node.output}
+    types = _element_types(fp32)
+    names = []
+    for output in fp32.graph.output:
+        name, node = output.name, producers.get(output.name)
+        while node is not None and node.op_type in _CASTS and node.input[0] in producers:
+            name, node = node.input[0], producers[node.input[0]]
+        if node is not None and node.op_type in _SQUEEZING and node.input[0] in producers:
+            name = node.input[0]
+        if types.get(name) == TensorProto.FLOAT and name in producers:
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the element type of each tensor, as far as ONNX can tell."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = [*inferred.value_info, *inferred.input, *inferred.output]
+    return {entry.name: entry.type.tensor_type.elem_type for entry in known}
+
+
+def _biases(graph: onnx.GraphProto, layers: Sequence[Layer]) -> dict[str, tuple[str, Array]]:
+    """Return the bias of each layer: what its node adds itself, or the node that alone reads its output."""
+    initialisers = {entry.name: entry for entry in graph.initializer}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    biases = {}
+    for layer in layers:
+        node = next(node for node in consumers[layer.weight] if node.op_type in _LAYER_NODES)
+        following = consumers.get(node.output[0], [])
+        names = list(node.input[2:])
+        if not names and len(following) == 1 and following[0].op_type == "Add":
+            names = [name for name in following[0].input if name != node.output[0]]
+        channels = initialisers[layer.weight].dims[layer.axis]
+        for name in names:
+            if name in initialisers and np.prod(initialisers[name].dims) == channels and len(consumers[name]) == 1:
+                biases[layer.name] = (name, numpy_helper.to_array(initialisers[name]))
+    return biases
+
+
+def _needed(graph: onnx.GraphProto, targets: Collection[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that these tensors depend on, in order."""
+    names, nodes = set(targets), []
+    for node in reversed(graph.node):
+        if any(name in names for name in node.output):
+            names.update(_reads(node))
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _reads(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors that a node reads, those of graphs inside it included."""
+    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [*node.input, *(name for graph in graphs for inner in graph.node for name in _reads(inner))]
+
+
+def _is_layer(node: onnx.NodeProto) -> bool:
+    return node.op_type in _LAYER_NODES and len(node.input) > 1
+
+
+def _flag(layer: str) -> str:
+    return f"{layer}.is_changed"
+
+
+def _replacement(layer: str) -> str:
+    return f"{layer}.changed_input"
+
+
+def _unchanged_input(layer: str) -> list[onnx.TensorProto]:
+    """Return the values with which a layer reads its input as it is."""
+    return [
+        numpy_helper.from_array(np.array(False), _flag(layer)),
+        numpy_helper.from_array(np.array(0, np.float32), _replacement(layer)),
+    ]
+
+
+def _with_changeable_input(node: onnx.NodeProto, layers: Mapping[str, Layer]) -> list[onnx.NodeProto]:
+    """Return a layer's node behind a choice between its input and another one; other nodes as they are."""
+    if not _is_layer(node) or node.input[1] not in layers:
+        return [node]
+    name = layers[node.input[1]].name
+    moved = onnx.NodeProto()
+    moved.CopyFrom(node)
+    moved.input[0] = f"{name}.input"
+    choice = [_flag(name), _replacement(name), node.input[0]]
+    return [helper.make_node("Where", choice, [moved.input[0]]), moved]
+
+
+def _session(model: onnx.ModelProto) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    # Threads that wait for work at full speed, in each of several sessions, would take it from those that have some.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
