@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from act.results.select import Strategy
 from benchmarks.bench import BATCH, ROOT, Bench, run_stage
 
 COUNTS = (64, 2000, 10_000)
@@ -48,7 +49,10 @@ def _peaks(bench: Bench, count: int, folder: Path) -> dict[str, float]:
     shutil.copytree(artifacts / "prepare" / "model", artifacts / "prune" / "model")
     select = artifacts / "select"
     select.mkdir()
-    (select / "strategy.json").write_text('{"schema_version": 1, "quantize": true}', encoding="utf-8")
+    strategy = Strategy(
+        strategy=[], prune=[], quantize=True, search=True, train=False, train_always=False, why="to be measured"
+    )
+    strategy.write(select / "strategy.json")
     return {"calibrate": _peak("calibrate", folder), "prepare": drawing, "prepare_seconds": seconds}
 
 

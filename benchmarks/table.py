@@ -147,7 +147,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 def _key(setting: Setting | None) -> str:
     """Of a row; None is the fp32 model."""
-    return "fp32" if setting is None else json.dumps(setting.to_json(), sort_keys=True)
+    return "fp32" if setting is None else json.dumps(setting.to_result().model_dump(), sort_keys=True)
 
 
 def _measured(

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from act.artifacts import read_json, replace_folder, write_json
+from act.artifacts import replace_folder
 from act.program.model import InferenceModel
 from act.pruning import asp, channel, transformer, unstructured
 from act.pruning.finetune import Tuned, finetune
 from act.pruning.pruned import Context, Pruned
 from act.pruning.unstructured import Gradual
 from act.pruning.weights import count_parameters, masked
+from act.results.artifact import Artifact
+from act.results.prune import PrunedLayer, PruningStep
+from act.results.training import TrainingPoint
 from act.samples.dataset import Array
-from act.settings import Job, StrategyName
+from act.settings import Job
 from act.training import count_steps
 
 MODEL, STEP, TRAINING = "model", "step.json", "training"
@@ -42,19 +43,25 @@ class Step:
 
     Attributes:
         model: what goes on.
-        told: for `prune.json`: `name`, `why`, `layers`, `measured_speedup` (before training, where it was measured),
-            `quality_before`, `quality_pruned` (before training), `quality_after`, `training`, `distillation` and
-            `history`.
+        told: for `prune.json`; what stands there of the training holds once that has ended.
         sparse: what must stay zero.
     """
 
     model: InferenceModel
-    told: dict[str, Any]
+    told: PruningStep
     sparse: Sparse
 
 
+class KeptStep(Artifact):
+    """What is kept of a step beside its model while the stage lasts: the names of its sparse weights, their pattern."""
+
+    told: PruningStep
+    sparse: list[str]
+    pattern: str | None
+
+
 def run_step(
-    name: StrategyName,
+    name: str,
     model: InferenceModel,
     quality: float,
     sparse: Sparse,
@@ -86,19 +93,20 @@ def run_step(
         pruned, course = _prune(name, model, job, context)
         masks = {**(sparse.masks if pruned.masks == {} and course is None else {}), **pruned.masks}
         print(f"prune: {name}: {pruned.why}")
-        told = {
-            "name": name,
-            "why": pruned.why,
-            "layers": pruned.layers,
-            "measured_speedup": pruned.speedup,
-            "quality_before": quality,
-        }
+        told = PruningStep(
+            name=name,
+            why=pruned.why,
+            layers=[PrunedLayer.model_validate(row) for row in pruned.layers],
+            measured_speedup=pruned.speedup,
+            quality_before=quality,
+            quality_pruned=None if course is not None else evaluate(pruned.model),
+        )
         begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
-        begun.told["quality_pruned"] = None if course is not None else evaluate(pruned.model)
         _save(begun, start)
-    is_whole = course is None and not begun.sparse.masks and count_parameters(begun.model) == count_parameters(model)
-    if is_whole:
-        tuned = Tuned(begun.model, "nothing was trained, for nothing is gone", begun.told["quality_pruned"])
+    pruned_quality = begun.told.quality_pruned
+    is_whole = not begun.sparse.masks and count_parameters(begun.model) == count_parameters(model)
+    if is_whole and pruned_quality is not None:
+        tuned = Tuned(begun.model, "nothing was trained, for nothing is gone", pruned_quality)
     else:
         tuned = finetune(
             begun.model,
@@ -114,20 +122,19 @@ def run_step(
         )
     if course is not None:
         begun, tuned = _with_zeros(begun, tuned, job, evaluate)
-    told = {
-        **begun.told,
+    trained = {
         "quality_after": tuned.quality,
         "training": tuned.why,
-        "distillation": [part.to_json() for part in tuned.parts],
-        "history": tuned.history,
+        "distillation": [part.to_result() for part in tuned.parts],
+        "history": [TrainingPoint.model_validate(point) for point in tuned.history],
     }
     print(f"prune: {name}: {tuned.why}")
-    step = Step(tuned.model, told, begun.sparse)
+    step = Step(tuned.model, begun.told.model_copy(update=trained), begun.sparse)
     _save(step, scratch)
     return step
 
 
-def _prune(name: StrategyName, model: InferenceModel, job: Job, context: Context) -> tuple[Pruned, Gradual | None]:
+def _prune(name: str, model: InferenceModel, job: Job, context: Context) -> tuple[Pruned, Gradual | None]:
     """The pruned model; for zeros that come while training goes on, the whole one and their course."""
     if name == "ChannelPrune":
         return channel.prune(model, job.prune.channel, context), None
@@ -161,22 +168,21 @@ def _with_zeros(begun: Step, tuned: Tuned, job: Job, evaluate: Callable[[Inferen
             tuned.history,
             tuned.parts,
         )
-    told = {**begun.told, "layers": unstructured.layers_of(tuned.model, masks)}
-    return Step(begun.model, told, Sparse(masks)), tuned
+    layers = [PrunedLayer.model_validate(row) for row in unstructured.layers_of(tuned.model, masks)]
+    return Step(begun.model, begun.told.model_copy(update={"layers": layers}), Sparse(masks)), tuned
 
 
 def _save(step: Step, folder: Path) -> None:
     with replace_folder(folder / MODEL) as fresh:
         step.model.save(fresh)
-    # A plain round trip first: what JSON cannot hold shall fail here, not when it is read.
-    told = json.loads(json.dumps(step.told))
-    write_json(folder / STEP, {"told": told, "sparse": sorted(step.sparse.masks), "pattern": step.sparse.pattern})
+    kept = KeptStep(told=step.told, sparse=sorted(step.sparse.masks), pattern=step.sparse.pattern)
+    kept.write(folder / STEP)
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
 
 
 def _load(folder: Path) -> Step:
-    found = read_json(folder / STEP)
+    found = KeptStep.read(folder / STEP)
     model = InferenceModel.load(folder / MODEL)
-    masks = {name: model.weight(name) != 0 for name in found["sparse"]}
-    return Step(masked(model, masks), found["told"], Sparse(masks, found["pattern"]))
+    masks = {name: model.weight(name) != 0 for name in found.sparse}
+    return Step(masked(model, masks), found.told, Sparse(masks, found.pattern))

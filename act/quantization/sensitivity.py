@@ -30,24 +30,10 @@ from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.split_session import SplitSession, Values, logits
 from act.quantization.weights import quantize_weight
+from act.results.ptq_search import LayerSensitivity
 from act.samples.dataset import Array, Samples
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class LayerSensitivity:
-    """What quantizing one layer costs.
-
-    Attributes:
-        layer: its name.
-        op_type: its operator.
-        error: 1 - mean cosine similarity of the outputs to the fp32 outputs; 0 means no effect.
-    """
-
-    layer: str
-    op_type: str
-    error: float
 
 
 @dataclass
@@ -120,7 +106,7 @@ def rank_layers(
     for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
         (outputs,) = probe.quantized(layer, scheme_for(layer))
         similarity = [cosine(a, b) for output, exact in zip(outputs, baseline) for a, b in zip(output, exact)]
-        ranking.append(LayerSensitivity(layer.name, layer.op_type, 1 - float(np.mean(similarity))))
+        ranking.append(LayerSensitivity(layer=layer.name, op_type=layer.op_type, error=1 - float(np.mean(similarity))))
     return sorted(ranking, key=lambda entry: -entry.error)
 
 

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from act.metrics import Quality
 from act.quantization.scheme import Scheme
+from act.results import ptq_search
 from act.search.measure import Result, TrialJob
 from act.search.pareto import front
 from act.search.runners import Runner
@@ -35,19 +35,20 @@ class Trial:
     result: Result
     whole: bool
 
-    def to_json(self, reference: float) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {
-            "id": self.number,
-            "settings": self.setting.to_json(),
-            "quality": None if self.result.failure else self.result.quality,
-            "beside": dict(self.result.beside),
-            "drop": None if self.result.failure else reference - self.result.quality,
-            "cost": self.cost,
-            "samples": self.result.samples,
-            "failure": self.result.failure,
-            "seconds": round(self.result.seconds, 3),
-        }
+    def to_result(self, reference: float) -> ptq_search.Trial:
+        """Return the trial as it stands in `trials.json`, beside fp32's quality."""
+        failure = self.result.failure
+        return ptq_search.Trial(
+            id=self.number,
+            settings=self.setting.to_result(),
+            quality=None if failure else self.result.quality,
+            beside=dict(self.result.beside),
+            drop=None if failure else reference - self.result.quality,
+            cost=self.cost,
+            samples=self.result.samples,
+            failure=failure,
+            seconds=round(self.result.seconds, 3),
+        )
 
 
 class Journal:
@@ -81,7 +82,7 @@ class Journal:
 
     @staticmethod
     def _key(setting: Setting) -> str:
-        return json.dumps(setting.to_json(), sort_keys=True)
+        return json.dumps(setting.to_result().model_dump(), sort_keys=True)
 
 
 class Search:

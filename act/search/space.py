@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from act.results.ptq_search import TrialSettings
 from act.settings import ThresholdAlgorithm
 
 WeightQuantizeType = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
@@ -73,11 +74,9 @@ class Setting:
         if (self.algorithm == "hist") != (self.hist_percent is not None):
             raise ValueError(f"hist_percent is {self.hist_percent} under the rule {self.algorithm}")
 
-    def to_json(self) -> dict[str, Any]:
-        """The setting with ACT's keys."""
-        return {
-            key: list(self.op_types) if name == "op_types" else getattr(self, name) for name, key in ACT_KEYS.items()
-        }
+    def to_result(self) -> TrialSettings:
+        """Return the setting with ACT's keys."""
+        return TrialSettings(**{key: getattr(self, name) for name, key in ACT_KEYS.items()})
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from typing import Any
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.results.training import ComparedPart
 from act.samples.dataset import Array
 from act.settings import Distillation, DistillationLoss
 from act.training.losses import AddLoss, Loss, squared_error
@@ -53,15 +54,15 @@ class Part:
     alpha: float = 1.0
     number: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """For the stage's result."""
-        return {
-            "loss": self.loss or "default",
-            "node": list(self.student),
-            "teacher_node": list(self.teacher),
-            "alpha": self.alpha,
-            "teacher": self.number,
-        }
+    def to_result(self) -> ComparedPart:
+        """Return the part as it stands in the stage's result."""
+        return ComparedPart(
+            loss=self.loss or "default",
+            node=list(self.student),
+            teacher_node=list(self.teacher),
+            alpha=self.alpha,
+            teacher=self.number,
+        )
 
     def line(self) -> str:
         """For people."""

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import replace_folder, stage_folder
 from act.errors import InputError
+from act.results import calibrate as results
+from act.results.select import Strategy
 from act.settings import Calibration
 from tasks.stage import job_from_command_line
 
@@ -38,17 +40,13 @@ LEAST_SIMILARITY = 1 - 1e-5
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.calibrate", "Gather one job's calibration statistics.") as (name, job):
-        strategy = read_json(stage_folder(name, "select") / "strategy.json")
+        strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "calibrate")) as folder:
-            if strategy["quantize"]:
+            if strategy.quantize:
                 _calibrate(stage_folder(name, "prepare"), stage_folder(name, "prune"), job.calibration, folder)
             else:
                 print("calibrate: nothing to do: the strategy does not quantize")
-                _skip(folder)
-
-
-def _skip(folder: Path) -> None:
-    write_json(folder / "calibrate.json", {"batch_num": [], "activations": [], "equalised": []})
+                results.Calibration().write(folder / "calibrate.json")
 
 
 def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path) -> None:
@@ -66,7 +64,7 @@ def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path
         print("calibrate: nothing to do: the model has no layer that can be quantized")
         (folder / "model").mkdir()
         model.save(folder / "model")
-        _skip(folder)
+        results.Calibration().write(folder / "calibrate.json")
         return
     samples = Samples.load(prepared / "calibration")
     # A number beyond the end of the samples means all of them.
@@ -82,23 +80,24 @@ def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path
     (folder / "model").mkdir()
     model.save(folder / "model")
     save(folder / STATISTICS_FILE, found)
-    write_json(folder / RANGES_FILE, {"rules": _ranges(found[numbers[-1]])})
+    results.Ranges(rules=_ranges(found[numbers[-1]])).write(folder / RANGES_FILE)
     activations = list(dict.fromkeys(layer.activation for layer in layers))
-    write_json(folder / "calibrate.json", {"batch_num": numbers, "activations": activations, "equalised": names})
+    told = results.Calibration(batch_num=numbers, activations=activations, equalised=names)
+    told.write(folder / "calibrate.json")
     print(
         f"calibrate: {len(activations)} activations, {len(names)} of them with equalised channels, "
         f"{numbers[-1]} batches of {settings.batch_size}"
     )
 
 
-def _ranges(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict[str, list[float]]]:
+def _ranges(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict[str, tuple[float, float]]]:
     """By rule the least and the largest value of every tensor, without symmetry."""
     from act.quantization.thresholds import RULES, rule
 
     rules = {str(name): rule(name) for name in RULES if name != "min_max"}  # which is `abs_max` without symmetry
     rules |= {f"hist {share:g}": rule("hist", share) for share in SHARES}
     spans = {label: {name: apply(each, False) for name, each in statistics.items()} for label, apply in rules.items()}
-    return {label: {name: [span.low, span.high] for name, span in found.items()} for label, found in spans.items()}
+    return {label: {name: (span.low, span.high) for name, span in found.items()} for label, found in spans.items()}
 
 
 def equalised(

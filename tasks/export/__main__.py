@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.results.calibrate import Ranges
+from act.results.plan import Plan
+from act.results.prune import Pruning
+from act.results.ptq_search import Candidates
+from act.results.qat import Training
 from act.settings import EngineName
 from tasks.stage import job_from_command_line
 
@@ -39,11 +44,11 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
 
-    prepared, searched, trained = (stage_folder(job, stage) for stage in ("prepare", "refine", "qat"))
+    prepared, searched = stage_folder(job, "prepare"), stage_folder(job, "refine")
     model = InferenceModel.load(prepared / "model")
     checker = Checker(Samples.load(prepared / "calibration"))
-    keep = read_json(stage_folder(job, "plan") / "plan.json")["keep"]
-    found = [entry for entry in read_json(searched / "candidates.json")["candidates"] if entry["id"] in keep]
+    keep = Plan.read(stage_folder(job, "plan") / "plan.json").keep
+    found = [each for each in Candidates.read(searched / "candidates.json").candidates if each.id in keep]
     candidates: list[dict[str, Any]] = []
 
     def add(entry: dict[str, Any], source: InferenceModel, scheme: Scheme | None) -> None:
@@ -54,40 +59,40 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         candidates.append(entry)
 
     add(write_fp32(model, folder, checker), model, None)
-    is_pruned = read_json(stage_folder(job, "prune") / "prune.json")["pruned"]
+    is_pruned = Pruning.read(stage_folder(job, "prune") / "prune.json").pruned
     if is_pruned:
         pruned = InferenceModel.load(stage_folder(job, "prune") / "model")
         add(write_fp32(pruned, folder, checker, PRUNED), pruned, None)
     alternatives: dict[str, dict[str, Range]] = {}
     # Where it comes first, the search has found what it bears best.
     if found and "onnxruntime" in engines[1:]:
-        rules = read_json(stage_folder(job, "calibrate") / "ranges.json")["rules"]
+        rules = Ranges.read(stage_folder(job, "calibrate") / "ranges.json").rules
         alternatives = {
             label: {name: Range(low, high) for name, (low, high) in spans.items()} for label, spans in rules.items()
         }
     equalised = InferenceModel.load(stage_folder(job, "calibrate") / "model") if found else model
     for candidate in found:
-        scheme = Scheme.from_json(read_json(searched / candidate["scheme"]))
-        add(write_int8(candidate["id"], equalised, scheme, folder, checker, alternatives), equalised, scheme)
-    rank = {entry["id"]: (entry["symmetric"], entry["quality"]) for entry in found}
-    training = read_json(trained / "qat.json")
-    if training["candidate"] is not None:
-        scheme = Scheme.from_json(read_json(trained / training["scheme"]))
-        student = InferenceModel.load(trained / training["model"])
-        add(write_int8(training["candidate"], student, scheme, folder, checker, alternatives), student, scheme)
+        scheme = Scheme.from_json(read_json(searched / candidate.scheme))
+        add(write_int8(candidate.id, equalised, scheme, folder, checker, alternatives), equalised, scheme)
+    rank = {each.id: (each.symmetric, each.quality) for each in found}
+    trained = Training.read(stage_folder(job, "qat") / "qat.json")
+    if trained.candidate is not None:
+        scheme = Scheme.from_json(read_json(stage_folder(job, "qat") / "scheme.json"))
+        student = InferenceModel.load(stage_folder(job, "qat") / "model")
+        add(write_int8(trained.candidate, student, scheme, folder, checker, alternatives), student, scheme)
         symmetric = all(span.symmetric for span in scheme.activations.values())
-        rank[training["candidate"]] = (symmetric, training["quality_after"])
+        rank[trained.candidate] = (symmetric, trained.quality_after or 0.0)
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
     deploy = max(rank, key=lambda name: rank[name], default=PRUNED if is_pruned else None)
     write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
-    for candidate in candidates:
-        sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())
-        checks = ", ".join(f"{name} {value:.4f}" for name, value in candidate["check"].items())
-        print(f"export: {candidate['name']}: {sizes}; check: {checks}")
-        for file in candidate.get("paddle_lite_arm", []):
+    for entry in candidates:
+        sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in entry["bytes"].items())
+        checks = ", ".join(f"{name} {value:.4f}" for name, value in entry["check"].items())
+        print(f"export: {entry['name']}: {sizes}; check: {checks}")
+        for file in entry.get("paddle_lite_arm", []):
             failure = file["failure"]
             said = f"{failure['kind']}: {failure['cause']}" if failure else f"{file['bytes'] / 1e6:.2f} MB"
-            print(f"export: {candidate['name']}: Paddle Lite for ARM, {file['precision']}: {said}")
+            print(f"export: {entry['name']}: Paddle Lite for ARM, {file['precision']}: {said}")
 
 
 if __name__ == "__main__":

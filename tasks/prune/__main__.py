@@ -1,10 +1,7 @@
 """`python -m tasks.prune --job NAME`: cut channels, heads or single weights out of the model, as the strategy says.
 
 Reads the strategy of `select`, and the model, the samples and the batch norms of `prepare`. Writes `model/`, the fp32
-model to go on with, and `prune.json`: `pruned`, `why`, `steps` (what each strategy did, with the quality on the engine
-before it, before training and after it), `sparse` {weight: share of zeros, pattern}, `multiply_adds` {layer: number},
-`kept_multiply_adds` (their share), `parameters`, and the qualities. Where nothing is pruned `model/` is the prepared
-one.
+model to go on with (the prepared one where nothing is pruned), and `prune.json`.
 
 What was done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
 """
@@ -12,15 +9,18 @@ What was done is kept beside the artefacts until the stage has ended, so that a 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
-from act.settings import Job, StrategyName
+from act.artifacts import fingerprint, replace_folder, stage_folder
+from act.results.prune import Counts, Pruning, PruningStep, Qualities, Sparsity
+from act.results.select import PruneSettings, SpeedupSearch, Strategy
+from act.settings import EngineName, Job
 from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
+    from act.engines.base import RuntimePrecision
     from act.program.model import InferenceModel
     from act.pruning.steps import Sparse
     from act.samples.dataset import Samples
@@ -29,44 +29,40 @@ if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning n
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.prune", "Prune one job's model.") as (name, job):
-        strategy = read_json(stage_folder(name, "select") / "strategy.json")
-        chosen = strategy["settings"].get("prune", {})
-        wanted, job = strategy["prune"], _with_settings(job, chosen)
+        strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
+        chosen = strategy.settings.prune
+        wanted, job = strategy.prune, _with_settings(job, chosen)
         checkpoint = None
         with replace_folder(stage_folder(name, "prune")) as folder:
             if wanted:
-                checkpoint = _prune(name, job, wanted, chosen.get("timed"), folder)
+                checkpoint = _prune(name, job, wanted, chosen.timed if chosen else None, folder)
             else:
                 _keep(name, folder, "the strategy does not prune")
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _with_settings(job: Job, chosen: dict[str, Any]) -> Job:
+def _with_settings(job: Job, chosen: PruneSettings | None) -> Job:
     """The job with how much is pruned from the chosen strategy, unless it says that itself."""
     channel = job.prune.channel
     given = (channel.pruned_ratio, channel.target_speedup, channel.kept_multiply_adds)
-    if "channel" not in chosen or any(each is not None for each in given):
+    if chosen is None or any(each is not None for each in given):
         return job
-    channel = channel.model_copy(update=chosen["channel"])
+    channel = channel.model_copy(update=chosen.channel.model_dump(exclude_none=True))
     return job.model_copy(update={"prune": job.prune.model_copy(update={"channel": channel})})
 
 
 def _keep(name: str, folder: Path, why: str) -> None:
     print(f"prune: nothing to do: {why}")
     shutil.copytree(stage_folder(name, "prepare") / "model", folder / "model")
-    told = {"pruned": False, "why": why, "steps": [], "sparse": {}, "multiply_adds": None, "kept_multiply_adds": 1.0}
-    write_json(folder / "prune.json", told)
+    Pruning(pruned=False, why=why).write(folder / "prune.json")
 
 
-def _prune(
-    name: str, job: Job, wanted: Sequence[StrategyName], timed: Mapping[str, Any] | None, folder: Path
-) -> Path | None:
+def _prune(name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | None, folder: Path) -> Path | None:
     """The folder of what is of no more use once the stage has ended, if there is one.
 
     Args:
-        timed: `engine`, `precisions` and `kept_multiply_adds` to begin with, of the search for a speed-up, where the
-            strategy says them.
+        timed: where and with what the search for a speed-up begins, if the strategy says it.
     """
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
@@ -97,17 +93,17 @@ def _prune(
     teachers = load_teachers(job.distillation, whole, whole, batch)
     checkpoint = _checkpoint(name, job, wanted, timed, teacher_files(job.distillation))
     speed_wanted = "ChannelPrune" in wanted and job.prune.channel.target_speedup is not None
-    stopwatch = _stopwatch(job, samples, whole, timed or {}) if speed_wanted else None
-    first_share = timed["kept_multiply_adds"] if timed else None
+    stopwatch = _stopwatch(job, samples, whole, timed) if speed_wanted else None
+    first_share = timed.kept_multiply_adds if timed else None
     context = Context(samples, _batch_norms(prepared), stopwatch, first_share, job.prune.seed)
     model, quality, sparse = whole, reference, Sparse({})
-    steps: list[dict[str, Any]] = []
+    steps: list[PruningStep] = []
     for number, strategy in enumerate(wanted):
         scratch = checkpoint / f"{number}-{strategy}"
         step = run_step(strategy, model, quality, sparse, job, context, teachers, evaluate, scratch)
-        model, sparse, quality = step.model, step.sparse, float(step.told["quality_after"])
+        model, sparse, quality = step.model, step.sparse, step.told.quality_after
         steps.append(step.told)
-    why = "; ".join(str(step["why"]) for step in steps)
+    why = "; ".join(step.why for step in steps)
     before, after = count_parameters(whole), count_parameters(model)
     if not sparse.masks and after == before:
         _keep(name, folder, why)
@@ -117,19 +113,16 @@ def _prune(
     zeros = _verified(InferenceModel.load(folder / "model"), sparse)
     one = next(samples.head(1).batches(1))
     work = multiply_adds(model, one)
-    write_json(
-        folder / "prune.json",
-        {
-            "pruned": True,
-            "why": why,
-            "steps": steps,
-            "sparse": zeros,
-            "multiply_adds": work,
-            "kept_multiply_adds": sum(work.values()) / max(1, sum(multiply_adds(whole, one).values())),
-            "parameters": {"before": before, "after": after},
-            "quality": {"before": reference, "after": quality},
-        },
-    )
+    Pruning(
+        pruned=True,
+        why=why,
+        steps=steps,
+        sparse=zeros,
+        multiply_adds=work,
+        kept_multiply_adds=sum(work.values()) / max(1, sum(multiply_adds(whole, one).values())),
+        parameters=Counts(before=before, after=after),
+        quality=Qualities(before=reference, after=quality),
+    ).write(folder / "prune.json")
     print(
         f"prune: quality {quality:.4f} (before {reference:.4f}), {after / 1e6:.2f} M parameters (before "
         f"{before / 1e6:.2f} M)" + (f", zeros in {len(zeros)} weights" if zeros else "")
@@ -137,7 +130,7 @@ def _prune(
     return checkpoint
 
 
-def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, dict[str, Any]]:
+def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, Sparsity]:
     """What is zero in the saved weights.
 
     Raises:
@@ -151,7 +144,7 @@ def _verified(model: InferenceModel, sparse: Sparse) -> dict[str, dict[str, Any]
     if sparse.pattern is not None and (wrong := without_pattern(model, list(sparse.masks))):
         raise RuntimeError(f"the saved weights lack the pattern {sparse.pattern}: {', '.join(wrong)}")
     return {
-        name: {"zeros": float((model.weight(name) == 0).mean()), "pattern": sparse.pattern} for name in sparse.masks
+        name: Sparsity(zeros=float((model.weight(name) == 0).mean()), pattern=sparse.pattern) for name in sparse.masks
     }
 
 
@@ -166,7 +159,7 @@ def _batch_norms(prepared: Path) -> dict[str, Any]:
 
 
 def _stopwatch(
-    job: Job, samples: Samples, whole: InferenceModel, timed: Mapping[str, Any]
+    job: Job, samples: Samples, whole: InferenceModel, timed: SpeedupSearch | None
 ) -> Callable[[InferenceModel], float] | None:
     """Measures speed-ups where the strategy says, else in fp32 on the target's first engine; None where that cannot
     run."""
@@ -178,7 +171,8 @@ def _stopwatch(
     size = job.target.batch
     few = next(samples.batches(size))
     batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in few.items()}
-    engine, precisions = timed.get("engine", job.target.engines[0]), timed.get("precisions", ["fp32"])
+    engine = cast(EngineName, timed.engine) if timed else job.target.engines[0]
+    precisions = cast("list[RuntimePrecision]", timed.precisions if timed else ["fp32"])
     stopwatch = Stopwatch(whole, batch, job.target, engine, precisions)
     try:
         stopwatch(whole)
@@ -189,7 +183,7 @@ def _stopwatch(
 
 
 def _checkpoint(
-    name: str, job: Job, wanted: Sequence[StrategyName], timed: Mapping[str, Any] | None, teachers: Sequence[Path]
+    name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | None, teachers: Sequence[Path]
 ) -> Path:
     """Where exactly this pruning is kept while it lasts: the name stands for its inputs and its code."""
     settings = (
@@ -198,7 +192,7 @@ def _checkpoint(
         job.metric,
         job.target.model_dump(),
         wanted,
-        timed,
+        timed.model_dump() if timed else None,
     )
     inputs = [stage_folder(name, "prepare"), *teachers]
     folder = stage_folder(name, "prune").parent / ".prune_checkpoint"

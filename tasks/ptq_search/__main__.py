@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
+from act.results.prune import Pruning
+from act.results.ptq_search import Candidate, Candidates, LayerSensitivity, Reference, Trials
+from act.results.select import Strategy
 from act.search.cluster import Cluster
 from act.settings import Job, PtqSearch
 from tasks.stage import job_from_command_line
@@ -28,7 +30,6 @@ if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs n
     from act.engines.evaluation import Evaluation
     from act.metrics import Quality
     from act.quantization.scheme import Scheme
-    from act.quantization.sensitivity import LayerSensitivity
     from act.search.measure import TrialJob
     from act.search.schemes import SchemeMaker
     from act.search.search import Search
@@ -40,10 +41,10 @@ SENSITIVITY_SAMPLES = 8
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.ptq_search", "Search PTQ settings for one job.") as (name, job):
-        strategy = read_json(stage_folder(name, "select") / "strategy.json")
+        strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "ptq_search")) as folder:
-            if strategy["quantize"]:
-                settings = job.ptq_search if strategy["search"] else _one_trial(job.ptq_search)
+            if strategy.quantize:
+                settings = job.ptq_search if strategy.search else _one_trial(job.ptq_search)
                 _search(name, job, settings, folder)
             else:
                 _skip(folder, "the strategy does not quantize")
@@ -51,11 +52,8 @@ def main() -> None:
 
 def _skip(folder: Path, why: str) -> None:
     print(f"ptq_search: nothing to do: {why}")
-    write_json(
-        folder / "trials.json",
-        {"why": why, "reference": None, "trials": [], "front": [], "sensitivity": [], "importance": {}},
-    )
-    write_json(folder / "candidates.json", {"why": why, "reference": None, "candidates": []})
+    Trials(why=why).write(folder / "trials.json")
+    Candidates(why=why).write(folder / "candidates.json")
     (folder / "schemes").mkdir()
 
 
@@ -87,9 +85,9 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     if not layers:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
         return
-    pruned = read_json(stage_folder(name, "prune") / "prune.json")
+    pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
     operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
-    multiply_adds = pruned["multiply_adds"] or {entry["name"]: entry["multiply_adds"] for entry in operators}
+    multiply_adds = pruning.multiply_adds or {entry["name"]: entry["multiply_adds"] for entry in operators}
     statistics = load(calibrated / STATISTICS_FILE)
     maker = SchemeMaker(model, layers, statistics, multiply_adds)
     space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])
@@ -102,8 +100,8 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     evaluation = Evaluation.of(job, prepared)
     try:
         # A pruned model may have lost quality already, which is part of what a candidate loses.
-        whole = InferenceModel.load(prepared / "model") if pruned["pruned"] else model
-        reference = evaluation.quality(whole, None, None if pruned["pruned"] else fp32_onnx)
+        whole = InferenceModel.load(prepared / "model") if pruning.pruned else model
+        reference = evaluation.quality(whole, None, None if pruning.pruned else fp32_onnx)
     except EngineFailure as failure:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
@@ -202,41 +200,38 @@ def _write(
     measured: tuple[Evaluation, Quality],
 ) -> None:
     evaluation, quality = measured
-    reference = {"engine": evaluation.engine, "quality": quality.value}
-    write_json(
-        folder / "trials.json",
-        {
-            "reference": {**reference, "beside": quality.beside},
-            "trials": [trial.to_json(quality.value) for trial in search.trials],
-            "front": [trial.number for trial in search.front()],
-            "sensitivity": [asdict(entry) for entry in sensitivities],
-            "importance": importance,
-        },
-    )
+    reference = Reference(engine=evaluation.engine, quality=quality.value, beside=dict(quality.beside))
+    Trials(
+        reference=reference,
+        trials=[trial.to_result(quality.value) for trial in search.trials],
+        front=[trial.number for trial in search.front()],
+        sensitivity=list(sensitivities),
+        importance=importance,
+    ).write(folder / "trials.json")
     (folder / "schemes").mkdir()
-    candidates: list[dict[str, Any]] = []
+    candidates: list[Candidate] = []
     for trial in search.candidates():
         identity = f"int8-ptq-{trial.number}"
         scheme = maker.make(trial.setting)
         write_json(folder / "schemes" / f"{identity}.json", scheme.to_json())
         candidates.append(
-            {
-                "id": identity,
-                "scheme": f"schemes/{identity}.json",
-                "trial": trial.number,
-                "settings": trial.setting.to_json(),
-                "quality": trial.result.quality,
-                "drop": quality.value - trial.result.quality,
-                "cost": trial.cost,
-                "symmetric": trial.setting.symmetric,
-                "layers": len(scheme.layers),
-            }
+            Candidate(
+                id=identity,
+                scheme=f"schemes/{identity}.json",
+                trial=trial.number,
+                settings=trial.setting.to_result(),
+                quality=trial.result.quality,
+                drop=quality.value - trial.result.quality,
+                cost=trial.cost,
+                symmetric=trial.setting.symmetric,
+                layers=len(scheme.layers),
+            )
         )
-    write_json(folder / "candidates.json", {"reference": reference, "candidates": candidates})
+    Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
     for candidate in candidates:
         print(
-            f"ptq_search: {candidate['id']}: quality {candidate['quality']:.4f} (fp32 {quality.value:.4f}), "
-            f"expected cost {candidate['cost']:.2f} of fp32"
+            f"ptq_search: {candidate.id}: quality {candidate.quality:.4f} (fp32 {quality.value:.4f}), "
+            f"expected cost {candidate.cost:.2f} of fp32"
         )
 
 

@@ -1,8 +1,7 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
 Reads the plan of `plan`, the start of `refine`, the model of `calibrate`, and the model and samples of `prepare`.
-Writes `qat.json` (`needed`, `why`, `candidate`, what was compared with the teachers, `history`, qualities),
-`history.csv`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
+Writes `qat.json`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
 `scheme.json` (what quantizes it).
 
 A checkpoint is kept beside the artefacts until training has ended, so that a killed stage goes on. Several processes
@@ -11,34 +10,35 @@ train together where Paddle's launcher starts them (`act/training/processes.py`)
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
+from act.results.plan import Plan
+from act.results.ptq_search import Candidates
+from act.results.qat import Training
+from act.results.training import TrainingPoint
 from act.settings import Job
 from tasks.stage import job_from_command_line
 
 CANDIDATE = "int8-qat"
-HISTORY_FIELDS = ("epoch", "step", "loss", "quality")
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
-        plan = read_json(stage_folder(name, "plan") / "plan.json")
-        if plan["train"] and not _writes():
-            _train(name, job, plan["start"], None)
+        start = Plan.read(stage_folder(name, "plan") / "plan.json").start
+        if start is not None and not _writes():
+            _train(name, job, start, None)
             return
         checkpoint = None
         with replace_folder(stage_folder(name, "qat")) as folder:
-            if plan["train"]:
-                checkpoint = _train(name, job, plan["start"], folder)
+            if start is not None:
+                checkpoint = _train(name, job, start, folder)
             else:
                 why = "post-training quantization is enough, or training would be in vain"
-                _finish(folder, [], {"needed": False, "why": why})
+                _finish(folder, Training(needed=False, why=why))
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -72,10 +72,10 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     if all(spec.dtype != "float32" for spec in model.fetch_specs()):
         why = "no output of the model is float32, and whole numbers say nothing of which way to go"
         if folder is not None:
-            _finish(folder, [], {"needed": False, "why": why})
+            _finish(folder, Training(needed=False, why=why))
         return None
-    candidates = read_json(searched / "candidates.json")["candidates"]
-    chosen = next(candidate for candidate in candidates if candidate["id"] == start)
+    candidates = Candidates.read(searched / "candidates.json").candidates
+    chosen = next(candidate for candidate in candidates if candidate.id == start)
     evaluation = Evaluation.of(job, prepared)
     samples = Samples.load(prepared / "calibration")
     checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation), clean=folder is not None)
@@ -83,7 +83,7 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train(
         model,
-        Scheme.from_json(read_json(searched / chosen["scheme"])),
+        Scheme.from_json(read_json(searched / chosen.scheme)),
         samples,
         job.qat,
         lambda model, scheme: evaluation.quality(model, scheme).value,
@@ -100,18 +100,16 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
         write_json(folder / "scheme.json", result.scheme.to_json())
     _finish(
         folder,
-        result.history,
-        {
-            "needed": True,
-            "why": result.why,
-            "start": start,
-            "distillation": [part.to_json() for part in result.parts],
-            "quality_before": result.quality_before,
-            "quality_after": result.quality_after,
-            "candidate": CANDIDATE if better else None,
-            "model": "model" if better else None,
-            "scheme": "scheme.json" if better else None,
-        },
+        Training(
+            needed=True,
+            why=result.why,
+            start=start,
+            distillation=[part.to_result() for part in result.parts],
+            quality_before=result.quality_before,
+            quality_after=result.quality_after,
+            candidate=CANDIDATE if better else None,
+            history=[TrainingPoint.model_validate(point) for point in result.history],
+        ),
     )
     return checkpoint
 
@@ -128,13 +126,9 @@ def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path], clean
     return wanted
 
 
-def _finish(folder: Path, history: Sequence[dict[str, Any]], payload: dict[str, Any]) -> None:
-    write_json(folder / "qat.json", {"candidate": None, **payload, "history": list(history)})
-    with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=HISTORY_FIELDS)
-        writer.writeheader()
-        writer.writerows(history)
-    print(f"qat: {'trained' if payload['needed'] else 'not needed'}: {payload['why']}")
+def _finish(folder: Path, training: Training) -> None:
+    training.write(folder / "qat.json")
+    print(f"qat: {'trained' if training.needed else 'not needed'}: {training.why}")
 
 
 if __name__ == "__main__":

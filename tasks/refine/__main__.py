@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.results.ptq_search import Candidate, Candidates
+from act.results.refine import Attempt, Refinements
 from act.settings import Job, RefineMethod
 from act.settings import Refine as Settings
 from tasks.stage import job_from_command_line
@@ -36,36 +38,34 @@ def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.refine", "Refine one job's best PTQ candidates.") as (name, job):
         searched = stage_folder(name, "ptq_search")
-        found = read_json(searched / "candidates.json")
-        chosen = worth_refining(found["candidates"], job.refine.candidates) if job.refine.methods else []
+        found = Candidates.read(searched / "candidates.json")
+        chosen = worth_refining(found.candidates, job.refine.candidates) if job.refine.methods else []
         with replace_folder(stage_folder(name, "refine")) as folder:
             shutil.copytree(searched / "schemes", folder / "schemes")
-            attempts: list[dict[str, Any]] = []
+            attempts: list[Attempt] = []
             if chosen:
-                found["candidates"], attempts = _refine(name, job, found, chosen, folder)
+                found, attempts = _refine(name, job, found, chosen, folder)
             else:
                 print("refine: nothing to do: no candidate loses quality")
-            found.pop("schema_version")
-            write_json(folder / "candidates.json", found)
-            write_json(folder / "refine.json", {"attempts": attempts})
+            found.write(folder / "candidates.json")
+            Refinements(attempts=attempts).write(folder / "refine.json")
 
 
-def worth_refining(candidates: Sequence[dict[str, Any]], most: int) -> list[str]:
+def worth_refining(candidates: Sequence[Candidate], most: int) -> list[str]:
     """The candidates to refine: the best one, the best without zero points, and the next ones, if they lose quality.
 
     Args:
-        candidates: with `id`, `drop` and `symmetric`.
         most: how many.
     """
-    ranked = sorted(candidates, key=lambda candidate: float(candidate["drop"]))
-    symmetric = [candidate for candidate in ranked if candidate["symmetric"]]
-    wanted = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate["drop"] > 0]
-    return list(dict.fromkeys(str(candidate["id"]) for candidate in wanted))[:most]
+    ranked = sorted(candidates, key=lambda candidate: candidate.drop)
+    symmetric = [candidate for candidate in ranked if candidate.symmetric]
+    wanted = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate.drop > 0]
+    return list(dict.fromkeys(candidate.id for candidate in wanted))[:most]
 
 
 def _refine(
-    name: str, job: Job, found: dict[str, Any], chosen: Sequence[str], folder: Path
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    name: str, job: Job, found: Candidates, chosen: Sequence[str], folder: Path
+) -> tuple[Candidates, list[Attempt]]:
     """All candidates, refined ones in the place of their starts, and every attempt."""
     from act.engines.evaluation import Evaluation
     from act.onnx_graph.conversion import to_onnx
@@ -79,9 +79,10 @@ def _refine(
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
     methods = _methods(prepared, job.refine, model, fp32_onnx, deadline)
     candidates, attempts = [], []
-    for candidate in found["candidates"]:
-        if candidate["id"] in chosen and time.monotonic() < deadline:
-            scheme = Scheme.from_json(read_json(folder / candidate["scheme"]))
+    assert found.reference is not None
+    for candidate in found.candidates:
+        if candidate.id in chosen and time.monotonic() < deadline:
+            scheme = Scheme.from_json(read_json(folder / candidate.scheme))
             scheme, tried = improve(
                 candidate,
                 scheme,
@@ -90,23 +91,23 @@ def _refine(
                 deadline,
             )
             attempts += tried
-            candidate = _renamed(candidate, tried, found["reference"]["quality"])
-            write_json(folder / candidate["scheme"], scheme.to_json())
+            candidate = _renamed(candidate, tried, found.reference.quality)
+            write_json(folder / candidate.scheme, scheme.to_json())
         candidates.append(candidate)
-    return sorted(candidates, key=lambda candidate: -float(candidate["quality"])), attempts
+    ranked = sorted(candidates, key=lambda candidate: -candidate.quality)
+    return found.model_copy(update={"candidates": ranked}), attempts
 
 
 def improve(
-    candidate: dict[str, Any],
+    candidate: Candidate,
     scheme: Scheme,
     methods: dict[RefineMethod, Callable[[Scheme], Scheme | None]],
     evaluate: Callable[[Scheme], float],
     deadline: float,
-) -> tuple[Scheme, list[dict[str, Any]]]:
+) -> tuple[Scheme, list[Attempt]]:
     """The best scheme that the methods lead to, the start included, and every attempt.
 
     Args:
-        candidate: with `id` and `quality`.
         scheme: the start.
         methods: each gives a new scheme from the best so far, or None where it fails.
         evaluate: gives the quality of a scheme, higher is better.
@@ -115,10 +116,10 @@ def improve(
     from act.engines.process import EngineFailure, one_line
     from act.program.model import reason
 
-    best, attempts = float(candidate["quality"]), []
+    best, attempts = candidate.quality, []
     for method, run in methods.items():
         if time.monotonic() >= deadline:
-            print(f"refine: {candidate['id']}: no time left for {method}")
+            print(f"refine: {candidate.id}: no time left for {method}")
             break
         refined, quality, failure = None, None, None
         try:
@@ -131,36 +132,37 @@ def improve(
             failure = one_line(reason(error))
         kept = quality is not None and quality > best
         attempts.append(
-            {
-                "candidate": candidate["id"],
-                "method": method,
-                "quality_before": best,
-                "quality": quality,
-                "kept": kept,
-                "failure": failure,
-            }
+            Attempt(
+                candidate=candidate.id,
+                method=method,
+                quality_before=best,
+                quality=quality,
+                kept=kept,
+                failure=failure,
+            )
         )
         outcome = failure or f"quality {quality:.4f}, {'kept' if kept else 'no better, dropped'}"
-        print(f"refine: {candidate['id']}: {method} from {best:.4f}: {outcome}")
+        print(f"refine: {candidate.id}: {method} from {best:.4f}: {outcome}")
         if refined is not None and quality is not None and kept:
             best, scheme = quality, refined
     return scheme, attempts
 
 
-def _renamed(candidate: dict[str, Any], attempts: Sequence[dict[str, Any]], reference: float) -> dict[str, Any]:
+def _renamed(candidate: Candidate, attempts: Sequence[Attempt], reference: float) -> Candidate:
     """The candidate as it is now, under a name of its own where something was better."""
-    kept = [attempt for attempt in attempts if attempt["kept"]]
+    kept = [(attempt.method, attempt.quality) for attempt in attempts if attempt.kept and attempt.quality is not None]
     if not kept:
         return candidate
-    identity, quality = candidate["id"] + SUFFIX, kept[-1]["quality"]
-    return {
-        **candidate,
-        "id": identity,
-        "scheme": f"schemes/{identity}.json",
-        "quality": quality,
-        "drop": reference - quality,
-        "refined": [attempt["method"] for attempt in kept],
-    }
+    identity, quality = candidate.id + SUFFIX, kept[-1][1]
+    return candidate.model_copy(
+        update={
+            "id": identity,
+            "scheme": f"schemes/{identity}.json",
+            "quality": quality,
+            "drop": reference - quality,
+            "refined": [method for method, _ in kept],
+        }
+    )
 
 
 def _methods(

@@ -92,4 +92,4 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
     assert way != "ASPPrune" or all(has_two_of_four(saved.weight(name), axes[name]) for name in pruned.sparse.masks)
     # What is saved is as good as training said, and was not spoiled on the way.
     assert similarity(wanted, saved.run(batch)[0]) == pytest.approx(trained.quality_after, abs=1e-3)
-    assert trained.quality_after > 0.9 * pruned.told["quality_after"] > 0.5
+    assert trained.quality_after > 0.9 * pruned.told.quality_after > 0.5

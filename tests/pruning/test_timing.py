@@ -12,6 +12,7 @@ from act.engines.process import EngineFailure, EngineProcess
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning.timing import Stopwatch
+from act.results.select import ChannelAim, PruneSettings, SpeedupSearch
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Job, Target, validate
 from tasks.prune.__main__ import _stopwatch, _with_settings
@@ -66,21 +67,25 @@ def test_what_an_engine_cannot_run_is_told() -> None:
         Stopwatch(model, {"x": pictures(1, SHAPE)}, TARGET, "tensorrt")(model)
 
 
+def timed(engine: str, precision: str) -> SpeedupSearch:
+    return SpeedupSearch(engine=engine, precisions=[precision], kept_multiply_adds=0.5)
+
+
 def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     job = validate(Job, {**JOB, "target": {"engines": ["onnxruntime"], "batch": 4}}, "here")
     model, samples = network(8), Samples({"x": Ragged.of(list(pictures(2, SHAPE)))})
-    found = _stopwatch(job, samples, model, {})
+    found = _stopwatch(job, samples, model, None)
     assert isinstance(found, Stopwatch) and (found.engine, list(found.precisions)) == ("onnxruntime", ["fp32"])
     assert np.shape(found.batch["x"]) == (4, *SHAPE)
-    found = _stopwatch(job, samples, model, {"engine": "openvino", "precisions": ["int8"]})
+    found = _stopwatch(job, samples, model, timed("openvino", "int8"))
     assert isinstance(found, Stopwatch) and str(found) == "openvino in int8"
-    assert _stopwatch(job, samples, model, {"engine": "tensorrt"}) is None
+    assert _stopwatch(job, samples, model, timed("tensorrt", "fp32")) is None
     assert "cannot be timed" in capsys.readouterr().out
 
 
 def test_what_the_job_says_itself_comes_before_the_strategy() -> None:
-    chosen = {"channel": {"target_speedup": 3.15}}
+    chosen = PruneSettings(channel=ChannelAim(target_speedup=3.15))
     job = validate(Job, JOB, "here")
     assert _with_settings(job, chosen).prune.channel.target_speedup == 3.15
     fixed = validate(Job, {**JOB, "prune": {"channel": {"pruned_ratio": 0.5}}}, "here")
-    assert _with_settings(fixed, chosen) == fixed and _with_settings(job, {}) == job
+    assert _with_settings(fixed, chosen) == fixed and _with_settings(job, None) == job

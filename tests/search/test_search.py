@@ -161,7 +161,7 @@ def test_an_engine_that_fails_is_a_trial_and_no_candidate(tmp_path: Path) -> Non
     trials = run(search, 12)
     failed = [trial for trial in trials if trial.result.failure]
     assert failed and all("SIGSEGV" in str(trial.result.failure) for trial in failed)
-    assert failed[0].to_json(0.8)["quality"] is None
+    assert failed[0].to_result(0.8).quality is None
     assert search.candidates() and all(trial.setting.symmetric for trial in search.candidates())
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from act.results.ptq_search import TrialSettings
 from act.search.space import ACT_KEYS, FAMILIES, Setting, Space
 from act.settings import ThresholdAlgorithm
 
@@ -219,11 +219,11 @@ def test_only_a_parameters_own_columns_change_with_it() -> None:
 
 
 def test_different_settings_are_different_json() -> None:
-    assert len({json.dumps(setting.to_json()) for setting in SPACE}) == SPACE.size
+    assert len({setting.to_result().model_dump_json() for setting in SPACE}) == SPACE.size
 
 
 def test_json_by_hand() -> None:
-    assert Setting("hist", 0.999, 16, True, "abs_max", False, ("conv2d", "mul"), 4).to_json() == {
+    assert Setting("hist", 0.999, 16, True, "abs_max", False, ("conv2d", "mul"), 4).to_result().model_dump() == {
         "ptq_algo": "hist",
         "hist_percent": 0.999,
         "batch_num": 16,
@@ -239,4 +239,4 @@ def test_samples_are_json() -> None:
     rng = np.random.default_rng(5)
     sample = SPACE.sample(rng)
     for setting in (sample, *SPACE.neighbours(sample, rng, 10)):
-        json.dumps(setting.to_json())
+        assert TrialSettings.model_validate_json(setting.to_result().model_dump_json()) == setting.to_result()

@@ -50,7 +50,7 @@ def search(journal: Path, runner: Runner) -> Search:
         return Scheme((str(len(settings) - 1),), {}, {})
 
     def job(scheme: Scheme) -> TrialJob:
-        files = {"setting": json.dumps(settings[int(scheme.layers[0])].to_json()).encode()}
+        files = {"setting": json.dumps(settings[int(scheme.layers[0])].to_result().model_dump()).encode()}
         return TrialJob("openvino", files, ".", "int8", 1, Path("/nowhere/samples"), "top1", None, FP32, 1, 60)
 
     return Search(ForestSampler(SPACE, 0), make, lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
@@ -64,7 +64,10 @@ def trials(journal: Path, runner: Runner, stop_after: int = 1000) -> list[Any]:
             raise Killed
 
     found.run(SETTINGS, progress)
-    return [[trial.setting.to_json(), repr(trial.result.quality), trial.result.failure] for trial in found.trials]
+    return [
+        [trial.setting.to_result().model_dump(), repr(trial.result.quality), trial.result.failure]
+        for trial in found.trials
+    ]
 
 
 def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.artifacts import write_json
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -21,13 +20,14 @@ from act.samples.dataset import Array, Ragged, Samples
 from tests.support.models import RECOGNISER, noise
 from tests.support.place import Place
 from tests.support.prepare_networks import build
+from tests.support.results import strategy
 
 
 def prepared(place: Place, quantize: bool = True) -> None:
     assert place.run("prepare").returncode == 0
     folder = place.folder / "artifacts" / "mine" / "select"
     folder.mkdir()
-    write_json(folder / "strategy.json", {"quantize": quantize})
+    strategy(quantize=quantize).write(folder / "strategy.json")
     artifacts = folder.parent
     shutil.copytree(artifacts / "prepare" / "model", artifacts / "prune" / "model")
 

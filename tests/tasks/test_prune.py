@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 import pytest
 
-from act.artifacts import write_json
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps
@@ -24,6 +23,7 @@ from act.settings import Job, validate
 from tests.support.models import noise
 from tests.support.place import CHECKOUT, JOB, Place
 from tests.support.prune_networks import pictures, plain, static
+from tests.support.results import strategy
 
 STAGES = (
     *("prepare", "analyze", "select", "prune", "calibrate", "ptq_search", "refine"),
@@ -147,7 +147,7 @@ def test_where_nothing_is_pruned_it_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps({"jobs": {"mine": JOB}}))
     here = tmp_path / "artifacts" / "mine"
     (here / "select").mkdir(parents=True)
-    write_json(here / "select" / "strategy.json", {"prune": [], "settings": {}})
+    strategy().write(here / "select" / "strategy.json")
     model = here / "prepare" / "model"
     model.mkdir(parents=True)
     (model / "model.pdmodel").write_bytes(b"one")
@@ -178,7 +178,7 @@ def test_where_a_way_of_pruning_leaves_everything_the_model_stays_as_it_was(tmp_
     done = place.run("prepare")
     assert done.returncode == 0, done.stdout + done.stderr
     (here / "select").mkdir()
-    write_json(here / "select" / "strategy.json", {"prune": ["ChannelPrune"], "settings": {}})
+    strategy("ChannelPrune", prune=["ChannelPrune"]).write(here / "select" / "strategy.json")
     done = place.run("prune")
     assert done.returncode == 0, done.stdout + done.stderr
     found = told(here, "prune/prune.json")
@@ -213,4 +213,4 @@ def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatc
     for name in whole.model.weight_names():
         np.testing.assert_array_equal(again.model.weight(name), whole.model.weight(name))
         np.testing.assert_array_equal(last.model.weight(name), whole.model.weight(name))
-    assert again.told["layers"] == whole.told["layers"]
+    assert again.told.layers == whole.told.layers

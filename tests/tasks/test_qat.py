@@ -20,8 +20,11 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
+from act.results.plan import Plan
+from act.results.ptq_search import Candidates
 from tests.support.models import noise, seen
 from tests.support.place import CHECKOUT, Place
+from tests.support.results import candidate
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         (here / folder).mkdir(parents=True)
     shutil.copytree(here / "prepare" / "model", here / "calibrate" / "model")
     write_json(here / "refine" / "schemes" / "one.json", make_scheme(model, layers, halved).to_json())
-    write_json(here / "refine" / "candidates.json", {"candidates": [{"id": "one", "scheme": "schemes/one.json"}]})
-    write_json(here / "plan" / "plan.json", {"train": True, "start": "one"})
+    Candidates(candidates=[candidate("one")]).write(here / "refine" / "candidates.json")
+    Plan(keep=["one"], train=True, start="one").write(here / "plan" / "plan.json")
     return place
 
 

@@ -9,13 +9,15 @@ import pytest
 
 from act.engines.process import EngineFailure
 from act.quantization.scheme import Scheme
+from act.results.ptq_search import Candidate
 from tasks.refine.__main__ import improve, worth_refining
+from tests.support import results
 
 START = Scheme((), {}, {})
 
 
-def candidate(name: str, drop: float, symmetric: bool = False) -> dict[str, Any]:
-    return {"id": name, "drop": drop, "quality": 0.9 - drop, "symmetric": symmetric}
+def candidate(name: str, drop: float, symmetric: bool = False) -> Candidate:
+    return results.candidate(name, drop=drop, quality=0.9 - drop, symmetric=symmetric)
 
 
 def named(name: str) -> Scheme:
@@ -51,8 +53,8 @@ def test_each_method_starts_from_the_best_so_far_and_only_better_ones_are_kept()
     )
     assert best == named("region_wise")
     assert starts == [START, named("adaround"), named("adaround")]
-    assert [attempt["kept"] for attempt in attempts] == [True, False, True]
-    assert [attempt["quality_before"] for attempt in attempts] == [0.8, 0.85, 0.85]
+    assert [attempt.kept for attempt in attempts] == [True, False, True]
+    assert [attempt.quality_before for attempt in attempts] == [0.8, 0.85, 0.85]
 
 
 def test_failures_are_told_and_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,12 +71,12 @@ def test_failures_are_told_and_change_nothing(capsys: pytest.CaptureFixture[str]
     }
     best, attempts = improve(candidate("a", 0.1), START, methods, crash, time.monotonic() + 60)
     assert best == START
-    assert [attempt["failure"] for attempt in attempts] == [
+    assert [attempt.failure for attempt in attempts] == [
         "crash: ended by SIGSEGV",
         "nothing to compare, no time left, or a loss that is not finite",
         "(NotFound) no gradient",
     ]
-    assert [attempt["quality"] for attempt in attempts] == [None, None, None]
+    assert [attempt.quality for attempt in attempts] == [None, None, None]
     assert "ended by SIGSEGV" in capsys.readouterr().out
 
 

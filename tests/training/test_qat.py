@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.artifacts import write_json
 from act.errors import InputError
 from act.metrics import cosine
 from act.program.layers import bias_of, quantizable_layers
@@ -22,12 +21,12 @@ from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
+from act.results.plan import Plan
 from act.samples.dataset import Ragged, Samples
 from act.settings import Qat, Schedule
 from act.training import build, distillation, trainable_weights
 from act.training.qat import train
 from act.training.qat_layers import narrowed
-from tasks.plan.__main__ import decide, keep
 from tests.support.models import first_layers, noise, normalised_classifier
 from tests.support.place import JOB
 
@@ -187,45 +186,11 @@ def test_a_time_limit_ends_training(model: InferenceModel, scheme: Scheme) -> No
     assert "time limit" in result.why and len(result.history) == 2
 
 
-CANDIDATES = [{"id": "a", "quality": 0.7, "drop": 0.1}, {"id": "b", "quality": 0.78, "drop": 0.02}]
-
-
-@pytest.mark.parametrize(
-    ("allowed", "candidates", "budget", "start"),
-    [
-        (True, CANDIDATES, 0.01, "b"),
-        (True, CANDIDATES, 0.02, None),
-        (False, CANDIDATES, 0.01, None),
-        (True, [], 0.01, None),
-    ],
-)
-def test_the_plan(allowed: bool, candidates: list[dict[str, Any]], budget: float, start: str | None) -> None:
-    plan, why = decide(allowed, candidates, budget)
-    assert plan == {"train": start is not None, "start": start}
-    assert why
-
-
-@pytest.mark.parametrize(
-    ("budget", "kept"),
-    [(0.1, ["cheap", "fair"]), (0.015, ["fair", "good"]), (0.004, ["best"]), (0.0, ["best"])],
-)
-def test_what_could_win_goes_on(budget: float, kept: list[str]) -> None:
-    """The two cheapest inside the budget, the best, and the best that is symmetric; none twice."""
-    found = [
-        {"id": "best", "drop": 0.002, "cost": 0.4, "symmetric": False},
-        {"id": "good", "drop": 0.005, "cost": 0.35, "symmetric": False},
-        {"id": "fair", "drop": 0.01, "cost": 0.3, "symmetric": True},
-        {"id": "cheap", "drop": 0.05, "cost": 0.25, "symmetric": True},
-    ]
-    assert keep(found, budget) == list(dict.fromkeys([*kept, "best", "fair"]))
-    assert keep([], budget) == []
-
-
 def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(json.dumps({"jobs": {"mine": JOB}}))
     plan = tmp_path / "artifacts" / "mine" / "plan"
     plan.mkdir(parents=True)
-    write_json(plan / "plan.json", {"train": False, "start": None})
+    Plan(keep=[], train=False, start=None).write(plan / "plan.json")
     code = (
         "import sys; sys.argv = ['qat', '--job', 'mine']\n"
         "from tasks.qat.__main__ import main; main(); assert 'paddle' not in sys.modules"
@@ -236,18 +201,3 @@ def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:
     assert "not needed" in done.stdout
     result = json.loads((tmp_path / "artifacts" / "mine" / "qat" / "qat.json").read_text())
     assert result["needed"] is False and result["candidate"] is None
-
-
-def test_training_that_is_asked_for_starts_from_the_best_though_it_is_inside_the_budget() -> None:
-    candidates = [{"id": "one", "quality": 0.7, "drop": 0.0}, {"id": "two", "quality": 0.8, "drop": -0.1}]
-    plan, why = decide(True, candidates, 0.01, always=True)
-    assert plan == {"train": True, "start": "two"} and "asks for it" in why
-    assert decide(True, [], 0.01, always=True)[0] == {"train": False, "start": None}
-
-
-def test_what_pruning_lost_beyond_hope_is_not_trained() -> None:
-    for lost, start in ((0.02, "b"), (0.0201, None)):
-        plan, why = decide(True, CANDIDATES, 0.01, pruned_lost=lost)
-        assert plan == {"train": start is not None, "start": start}
-    assert "pruning alone lost 0.0201" in why
-    assert decide(True, CANDIDATES, 0.01, always=True, pruned_lost=0.5)[0]["train"]

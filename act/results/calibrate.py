@@ -1,0 +1,27 @@
+"""`calibrate.json` and `ranges.json`: what was gathered of the activations."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from act.results.artifact import Artifact
+
+
+class Calibration(Artifact):
+    """What the statistics are of.
+
+    Attributes:
+        batch_num: numbers of batches that the search may choose from.
+        activations: that layers read.
+        equalised: those whose channels were equalised.
+    """
+
+    batch_num: list[int] = Field(default_factory=list)
+    activations: list[str] = Field(default_factory=list)
+    equalised: list[str] = Field(default_factory=list)
+
+
+class Ranges(Artifact):
+    """The least and the largest value of every tensor, by threshold rule, without symmetry."""
+
+    rules: dict[str, dict[str, tuple[float, float]]]

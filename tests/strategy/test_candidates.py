@@ -1,0 +1,58 @@
+"""Which candidates go on, and whether and where training starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from act.results.ptq_search import Candidate
+from act.strategy.candidates import training_start, worth_exporting
+from tests.support.results import candidate
+
+CANDIDATES = [candidate("a", quality=0.7, drop=0.1), candidate("b", quality=0.78, drop=0.02)]
+
+
+@pytest.mark.parametrize(
+    ("trains", "candidates", "budget", "start"),
+    [
+        (True, CANDIDATES, 0.01, "b"),
+        (True, CANDIDATES, 0.02, None),
+        (False, CANDIDATES, 0.01, None),
+        (True, [], 0.01, None),
+    ],
+)
+def test_training_starts_where_the_budget_is_missed(
+    trains: bool, candidates: list[Candidate], budget: float, start: str | None
+) -> None:
+    found, why = training_start(candidates, budget, trains)
+    assert found == start and why
+
+
+def test_training_that_is_asked_for_starts_from_the_best_though_it_is_inside_the_budget() -> None:
+    candidates = [candidate("one", quality=0.7), candidate("two", quality=0.8, drop=-0.1)]
+    start, why = training_start(candidates, 0.01, True, always=True)
+    assert start == "two" and "asks for it" in why
+    assert training_start([], 0.01, True, always=True)[0] is None
+
+
+def test_what_pruning_lost_beyond_hope_is_not_trained() -> None:
+    for lost, expected in ((0.02, "b"), (0.0201, None)):
+        start, why = training_start(CANDIDATES, 0.01, True, pruned_lost=lost)
+        assert start == expected
+    assert "pruning alone lost 0.0201" in why
+    assert training_start(CANDIDATES, 0.01, True, always=True, pruned_lost=0.5)[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("budget", "kept"),
+    [(0.1, ["cheap", "fair"]), (0.015, ["fair", "good"]), (0.004, ["best"]), (0.0, ["best"])],
+)
+def test_what_could_win_goes_on(budget: float, kept: list[str]) -> None:
+    """The two cheapest inside the budget, the best, and the best that is symmetric; none twice."""
+    found = [
+        candidate("best", drop=0.002, cost=0.4),
+        candidate("good", drop=0.005, cost=0.35),
+        candidate("fair", drop=0.01, cost=0.3, symmetric=True),
+        candidate("cheap", drop=0.05, cost=0.25, symmetric=True),
+    ]
+    assert worth_exporting(found, budget) == list(dict.fromkeys([*kept, "best", "fair"]))
+    assert worth_exporting([], budget) == []
