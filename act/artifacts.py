@@ -20,7 +20,6 @@ from act.errors import InputError
 ROOT = Path("artifacts")
 DEPLOY_ROOT = Path("deploy")
 SCHEMA_VERSION = 1
-_CHECKOUT = Path(__file__).parents[1]
 
 
 def stage_folder(job: str, stage: str) -> Path:
@@ -55,21 +54,24 @@ def replace_folder(final: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def fingerprint(settings: Any, inputs: Iterable[Path], rooms: Iterable[str]) -> str:
-    """What a piece of unfinished work is kept under: it changes with whatever the work is made of.
+def fingerprint(settings: Any, inputs: Iterable[Path], code: Iterable[Path] = ()) -> str:
+    """Return the name under which unfinished work is kept: it changes with whatever the work is made of.
 
     Args:
         settings: plain values.
         inputs: folders and files that are read.
-        rooms: folders of the checkout whose code does the work.
+        code: folders and files of the Python code that does the work.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    files = [path for place in inputs for path in ([place] if place.is_file() else sorted(place.rglob("*")))]
-    files += [path for room in rooms for path in sorted((_CHECKOUT / room).rglob("*.py"))]
-    for path in files:
-        if path.is_file():
-            digest.update(str(path.name).encode() + _digest(path))
+    for path in (*_files(inputs, "*"), *_files(code, "*.py")):
+        digest.update(str(path.name).encode() + _digest(path))
     return digest.hexdigest()[:32]
+
+
+def _files(places: Iterable[Path], pattern: str) -> list[Path]:
+    """Return the files among some places and below them, in an order that is always the same."""
+    found = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob(pattern)))]
+    return [path for path in found if path.is_file()]
 
 
 def _digest(path: Path) -> bytes:

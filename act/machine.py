@@ -1,4 +1,4 @@
-"""What machine this is: the CPU with its int8 and bf16 instructions, memory, and the versions that matter."""
+"""The machine: the CPU with its int8 and bf16 instructions, memory, and the versions that matter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Linux's names of the instruction sets that decide which precisions are fast.
 CAPABILITIES = {
@@ -33,50 +35,58 @@ PACKAGES = (
 
 
 def cpu_flags() -> frozenset[str]:
-    """The instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    return next((frozenset(line.split(":", 1)[1].split()) for line in lines if line.startswith("flags")), frozenset())
+    """Return the instruction-set flags of this CPU as Linux names them; empty where it does not tell."""
+    return frozenset(_cpuinfo("flags").split())
 
 
 def capabilities() -> list[str]:
-    """The flags of `CAPABILITIES` that this CPU has, in that order."""
+    """Return the flags of `CAPABILITIES` that this CPU has, in that order."""
     flags = cpu_flags()
     return [flag for flag in CAPABILITIES if flag in flags]
 
 
 def int8_sums_saturate() -> bool:
-    """Whether this CPU adds products of int8 in 16 bits, which two large ones overflow: x86 without `INT8_FLAGS`."""
+    """Tell whether this CPU adds products of int8 in 16 bits, where two large ones overflow (x86 without these flags)."""
     return platform.machine().lower() in ("x86_64", "amd64") and cpu_flags().isdisjoint(INT8_FLAGS)
 
 
 def memory_bytes() -> int:
-    """The machine's physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the machine's physical memory."""
+    return int(psutil.virtual_memory().total)
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
+    """Return CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
+    return {
+        **identity(),
+        "memory_bytes": memory_bytes(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def identity() -> dict[str, Any]:
+    """Return what a timing depends on, as plain JSON values: the same until hardware or versions change."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "capabilities": capabilities(),
-        "memory_bytes": memory_bytes(),
-        "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
 
 
 def cpu_name() -> str:
-    """As Linux tells it; the architecture where it does not."""
+    """Return the CPU's name as Linux tells it; the architecture where it does not."""
+    return _cpuinfo("model name") or platform.machine()
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what Linux says of the first core; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
 
 
 def _version(name: str) -> str | None:

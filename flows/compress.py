@@ -158,6 +158,7 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     """
     check(load(), jobs)
     jobs = list(dict.fromkeys(jobs))
+    attempts.make_files(jobs)
     with ExitStack() as stack:
         locks = [stack.enter_context(_only_one(job)) for job in sorted(jobs)]
         ahead = jobs

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -13,6 +14,7 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage import Stage as DvcStage
 
 from act.errors import InputError
+from tasks.machine.__main__ import is_noted
 
 # It warns of locks that a killed run has left and that it removes by itself: no news for the user.
 logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
@@ -50,17 +52,24 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
             graph = get_active_graph(repo.index.graph)
             ordered = plan_repro(graph, [stage for stage in graph if job_of(stage.addressing) in jobs])
             _refuse_missing_sources(ordered)
-            stale = repo.status(targets=[stage.addressing for stage in ordered])
+            status = repo.status()
             return [
                 Stage(
                     stage.addressing,
                     tuple(sorted(need.addressing for need in graph.successors(stage))),
-                    stage.addressing in stale,
+                    _is_stale(stage, status.get(stage.addressing, []), root),
                 )
                 for stage in ordered
             ]
     except DvcException as error:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc stage list` tells more") from None
+
+
+def _is_stale(stage: DvcStage, changes: Collection[Any], root: Path) -> bool:
+    """Tell whether a stage must run; the one that notes the machine, which DVC always runs, only on another machine."""
+    if stage.always_changed:
+        return any(change != "always changed" for change in changes) or not is_noted(root)
+    return bool(changes)
 
 
 def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:

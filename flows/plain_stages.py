@@ -124,7 +124,7 @@ def _run_stages(
 
 def _described() -> dict[str, Any]:
     stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return {name: stage["do"] for name, stage in stages.items()}
+    return {name: stage.get("do", stage) for name, stage in stages.items()}
 
 
 def _short(strategy: bytes) -> str:

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from act.errors import exit_on_input_error
 from act.settings import DEFAULT_PATH, Job, load_job
 
 # What the stage's own code says; libraries keep the logging that they have. A stage's entry runs as `__main__`.
 _LOGGERS = ("__main__", "tasks", "act")
+_CHECKOUT = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -51,3 +54,9 @@ def log_to_stdout(level: int) -> Iterator[None]:
         for name, old in before.items():
             logging.getLogger(name).setLevel(old)
             logging.getLogger(name).removeHandler(handler)
+
+
+def code_of(stage: str) -> list[Path]:
+    """Return the folders and files of code that make a stage's result, as `dvc.yaml` lists them."""
+    described = yaml.safe_load((_CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    return [_CHECKOUT / dep for dep in described["do"]["deps"] if dep.startswith(("act/", "tasks/"))]

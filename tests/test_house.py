@@ -1,9 +1,12 @@
-"""dvc.yaml names everything that a stage's result depends on."""
+"""dvc.yaml names everything that a stage's result depends on, and nothing else."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,17 +15,25 @@ CHECKOUT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
 
 
+@cache
 def imported(file: Path) -> set[Path]:
-    """The files of `act` and `tasks` that a file imports, wherever in it the import stands."""
+    """The files of `act` and `tasks` that a file imports, wherever in it the import stands, with their packages."""
     modules = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    candidates = [CHECKOUT / name.replace(".", "/") for name in modules if name.split(".")[0] in ("act", "tasks")]
-    files = [candidate.with_suffix(".py") for candidate in candidates]
-    return {path for path in (*files, *(candidate / "__init__.py" for candidate in candidates)) if path.is_file()}
+    parts = [name.split(".") for name in modules if name.split(".")[0] in ("act", "tasks")]
+    names = {"/".join(each[:length]) for each in parts for length in range(1, len(each) + 1)}
+    files = [CHECKOUT / f"{name}.py" for name in names] + [CHECKOUT / name / "__init__.py" for name in names]
+    return {path for path in files if path.is_file() and not _is_empty(path)}
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether nothing but a docstring is in a file."""
+    body = ast.parse(file.read_text()).body
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
 def closure(start: Path) -> set[Path]:
@@ -35,19 +46,50 @@ def closure(start: Path) -> set[Path]:
     return found
 
 
+def described(stage: str) -> dict[str, Any]:
+    """What dvc.yaml says of a stage, for each job or for all."""
+    told: dict[str, Any] = STAGES[stage].get("do", STAGES[stage])
+    return told
+
+
+def code(stage: str) -> list[Path]:
+    """The code among a stage's deps."""
+    return [CHECKOUT / dep for dep in described(stage)["deps"] if dep.startswith(("act/", "tasks/"))]
+
+
+@cache
+def uses(stage: str) -> set[Path]:
+    """What a stage's entry imports, itself included."""
+    return closure(CHECKOUT / described(stage)["cmd"].split()[2].replace(".", "/") / "__main__.py")
+
+
+def is_in(file: Path, place: Path) -> bool:
+    return file == place or place in file.parents
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_code_of_a_stage_is_among_its_deps(stage: str) -> None:
-    described = STAGES[stage]["do"]
-    place = CHECKOUT / described["cmd"].split()[2].replace(".", "/")
-    start = place / "__main__.py" if place.is_dir() else place.with_suffix(".py")
-    deps = [CHECKOUT / dep for dep in described["deps"] if "$" not in dep]
-    assert all(dep.exists() for dep in deps)
-    missing = {
-        str(file.relative_to(CHECKOUT))
-        for file in closure(start)
-        if file.name != "__init__.py" and not any(file == dep or dep in file.parents for dep in deps)
-    }
-    assert not missing
+def test_the_deps_of_a_stage_are_the_rooms_that_make_its_result(stage: str) -> None:
+    used = uses(stage)
+    missing = [file for file in used if not any(is_in(file, dep) for dep in code(stage))]
+    assert not missing, f"dvc.yaml: give the stage {stage} a dep for {names(missing)}"
+    needless = [dep for dep in code(stage) if not any(is_in(file, dep) for file in used)]
+    assert not needless, f"dvc.yaml: the stage {stage} imports nothing of its deps {names(needless)}; remove them"
+
+
+@pytest.mark.parametrize("room", sorted({path.relative_to(CHECKOUT).parts[1] for path in CHECKOUT.glob("act/**/*.py")}))
+def test_a_changed_module_redoes_only_what_its_room_makes(room: str) -> None:
+    """For each module: the stages that depend on it are those that import its room, or the part that they name."""
+    place = CHECKOUT / "act" / room
+    for module in [place] if place.is_file() else place.rglob("*.py"):
+        for stage in STAGES:
+            deps = [dep for dep in code(stage) if is_in(module, dep)]
+            assert len(deps) <= 1, f"{stage} names {names(deps)}, one inside the other"
+            part = deps[0] if deps else module
+            assert bool(deps) == any(is_in(file, part) for file in uses(stage)), (stage, module)
+
+
+def names(paths: Iterable[Path]) -> str:
+    return ", ".join(sorted(str(path.relative_to(CHECKOUT)) for path in paths))
 
 
 def test_no_stage_imports_another_and_the_vocabulary_imports_no_stage() -> None:

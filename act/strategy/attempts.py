@@ -8,7 +8,7 @@ strategy are what they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,14 @@ def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
         return [Attempt(**each) for each in told["attempts"]]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: no list of attempts: {error!r}; remove the file") from None
+
+
+def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
+    """Give a file to each job that has none: what depends on it must find it."""
+    folder.mkdir(exist_ok=True)
+    for job in jobs:
+        if not (folder / f"{job}.json").exists():
+            write_json(folder / f"{job}.json", {"of": None, "attempts": []})
 
 
 def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:

@@ -17,7 +17,7 @@ from act.artifacts import fingerprint, replace_folder, stage_folder
 from act.results.prune import Counts, Pruning, PruningStep, Qualities, Sparsity
 from act.results.select import PruneSettings, SpeedupSearch, Strategy
 from act.settings import EngineName, Job
-from tasks.stage import job_from_command_line
+from tasks.stage import code_of, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
     from act.engines.base import RuntimePrecision
@@ -196,7 +196,7 @@ def _checkpoint(
     )
     inputs = [stage_folder(name, "prepare"), *teachers]
     folder = stage_folder(name, "prune").parent / ".prune_checkpoint"
-    found = folder / fingerprint(settings, inputs, ("act", "tasks/prune"))
+    found = folder / fingerprint(settings, inputs, code_of("prune"))
     for other in folder.glob("*"):
         if other != found:
             shutil.rmtree(other, ignore_errors=True)

@@ -24,7 +24,7 @@ from act.results.ptq_search import Candidate, Candidates, LayerSensitivity, Refe
 from act.results.select import Strategy
 from act.search.cluster import Cluster
 from act.settings import Job, PtqSearch
-from tasks.stage import job_from_command_line
+from tasks.stage import code_of, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
     from act.engines.evaluation import Evaluation
@@ -182,7 +182,7 @@ def _journal(name: str, job: Job, settings: PtqSearch) -> Path:
     """Where the trials of exactly this search are kept while it lasts: the name stands for its inputs and its code."""
     parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
     inputs = [stage_folder(name, "prepare"), stage_folder(name, "calibrate"), stage_folder(name, "analyze")]
-    digest = fingerprint(parts, inputs, ("act", "tasks/ptq_search"))
+    digest = fingerprint(parts, inputs, code_of("ptq_search"))
     folder = stage_folder(name, "ptq_search").parent / ".ptq_search_journal"
     wanted = folder / f"{digest}.jsonl"
     for other in folder.glob("*.jsonl"):

@@ -20,7 +20,7 @@ from act.results.ptq_search import Candidates
 from act.results.qat import Training
 from act.results.training import TrainingPoint
 from act.settings import Job
-from tasks.stage import job_from_command_line
+from tasks.stage import code_of, job_from_command_line
 
 CANDIDATE = "int8-qat"
 
@@ -119,7 +119,7 @@ def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path], clean
     settings = (job.qat.model_dump(), job.distillation.model_dump(), job.metric, job.target.engines[0], start)
     inputs = [*(stage_folder(name, stage) for stage in ("prepare", "calibrate", "refine")), *teachers]
     folder = stage_folder(name, "qat").parent / ".qat_checkpoint"
-    wanted = folder / fingerprint((*settings, job.target.threads), inputs, ("act", "tasks/qat"))
+    wanted = folder / fingerprint((*settings, job.target.threads), inputs, code_of("qat"))
     for other in folder.glob("*"):
         if clean and other != wanted:
             shutil.rmtree(other, ignore_errors=True)
