@@ -46,7 +46,7 @@ def capabilities() -> list[str]:
 
 
 def int8_sums_saturate() -> bool:
-    """Tell whether this CPU adds products of int8 in 16 bits, where two large ones overflow (x86 without these flags)."""
+    """Tell whether this CPU adds int8 products in 16 bits, where two large ones overflow: x86 without these flags."""
     return platform.machine().lower() in ("x86_64", "amd64") and cpu_flags().isdisjoint(INT8_FLAGS)
 
 
