@@ -34,7 +34,7 @@ from benchmarks.bench import ROOT, conclude
 from benchmarks.latency_model import PRUNED, Case
 from benchmarks.latency_model import RESULT as MEASURED
 from benchmarks.training.mobilenet import write_samples
-from flows import plain_stages
+from flows.stages import PlainJob
 
 RESULT = ROOT / "benchmarks" / "results" / "strategy.json"
 PARTS = ("choice", "speedups")
@@ -140,9 +140,7 @@ def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
     }
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {JOB: job}}), encoding="utf-8")
     (folder / "latency").symlink_to(ROOT / "latency")
-    plain_stages.run(JOB, folder, _print)
-    while plain_stages.learn(JOB, folder, _print):
-        plain_stages.run_again(JOB, folder, _print)
+    PlainJob(JOB, folder, _print).run()
     manifest = read_json(folder / "deploy" / JOB / "manifest.json")
     told = read_json(folder / "artifacts" / JOB / "options" / "options.json")
     winner = manifest["winner"]

@@ -29,7 +29,7 @@ from act.metrics import needs_reference
 from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
 from act.samples.dataset import LABEL, Ragged, save_flat
 from act.settings import Job, Params, read_mapping, validate
-from flows import plain_stages
+from flows.stages import PlainJob
 
 if TYPE_CHECKING:
     from act.program.model import InferenceModel
@@ -150,9 +150,7 @@ class AutoCompression:
             "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
             "export": lambda: self._choose(work),
         }
-        plain_stages.run(JOB, work, _print, after)
-        while plain_stages.learn(JOB, work, _print):
-            plain_stages.run_again(JOB, work, _print, after)
+        PlainJob(JOB, work, _print, after).run()
         self._collect(work)
         shutil.rmtree(work)
 

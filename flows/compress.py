@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,13 +36,13 @@ from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.paddleslim import refuse_lagging
 from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
+from act.search.server import refuse_unreachable, temporary_server
 from act.settings import DEFAULT_PATH, Params, load, load_job
 from act.strategy import attempts
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
-from flows.record import Outcome, Record, path_of
-from flows.run_stage import ProcessGroups, StageFailed, run_stage
-from flows.server import refuse_unreachable, temporary_server
+from flows.record import Outcome, Record, now, path_of
+from flows.stages import ProcessGroups, StageFailed, reproduce
 from flows.turnstile import Turnstile
 from tasks.select.learn import learn
 
@@ -110,7 +109,7 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 )
 def _stage(stage: Stage, run: _Run) -> State[Any]:
     """Bring one stage up to date."""
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    started = now()
     number = f"[{run.stages.index(stage) + 1}/{len(run.stages)}]"
     if not run.needs_work(stage):
         run.emit(f"{number} {stage.name}: cached")
@@ -119,21 +118,23 @@ def _stage(stage: Stage, run: _Run) -> State[Any]:
     with run.turnstile.admit(stage.kind):
         before = run.failures.pop(stage.name, None)
         run.emit(f"{number} {stage.name} ..." + (f" once more, because {before.message}" if before else ""))
+        began = time.monotonic()
         try:
-            ended = run_stage(stage.name, Path.cwd(), run.groups, lambda line: run.emit(f"  {stage.name} | {line}"))
+            how = reproduce(stage.name, Path.cwd(), run.groups, lambda line: run.emit(f"  {stage.name} | {line}"))
         except StageFailed as failure:
             run.failures[stage.name] = failure
             run.finish(stage, "failed", None, started)
             raise
-    if ended.how != "unchanged":
+    if how != "unchanged":
         run.touched.add(stage.name)
-    if ended.how == "ran":
-        run.finish(stage, "ran", ended.seconds, started)
-        run.emit(f"  {stage.name}: done in {ended.seconds:.1f} s")
+    if how == "ran":
+        seconds = time.monotonic() - began
+        run.finish(stage, "ran", seconds, started)
+        run.emit(f"  {stage.name}: done in {seconds:.1f} s")
         return Completed()
     run.finish(stage, "cached", None, started)
     run.emit(f"  {stage.name}: cached")
-    return Completed(name="Cached", message=f"DVC finds it {ended.how}")
+    return Completed(name="Cached", message=f"DVC finds it {how}")
 
 
 _THREADS: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=MOST_STAGES_OF_A_RUN)  # type: ignore[assignment]

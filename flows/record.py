@@ -7,8 +7,9 @@ the seconds and the start of the run that made its result.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -54,9 +55,19 @@ class Record:
                 row.seconds, row.started = seconds, started
             self._write()
 
+    def leave(self, names: Iterable[str]) -> None:
+        """Note that nothing had to be done for some stages."""
+        for name in names:
+            self.finish(name, "cached", None, now())
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"job": self.job, "stages": [asdict(row) for row in self.rows.values()]})
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601 has it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def path_of(job: str) -> Path:

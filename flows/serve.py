@@ -29,9 +29,9 @@ from pydantic import ValidationError
 
 from act.errors import InputError, exit_on_input_error
 from act.search.cluster import ALLOWED
+from act.search.server import refuse_unreachable
 from act.settings import load
 from flows.compress import DEFAULT_LIMIT, check, choose_cluster, compress
-from flows.server import refuse_unreachable
 
 DEPLOYMENT = "scheduled"
 EXAMPLE_ADDRESS = "http://127.0.0.1:4200/api"

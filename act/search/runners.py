@@ -27,11 +27,11 @@ from urllib.parse import urlsplit
 from act.errors import InputError
 from act.search.cluster import TRIALS_ON, Cluster
 from act.search.measure import Result, TrialJob, measure
+from act.search.server import temporary_server
 
 Ended = Callable[[int, Result], None]
 Measure = Callable[[TrialJob], Result]
 
-SERVER_SECONDS = 120
 CONNECT_SECONDS = 20
 NO_WORKER_SECONDS = 30
 _POLL_SECONDS = 0.1
@@ -368,7 +368,6 @@ def server_for(cluster: Cluster) -> Iterator[None]:
     """
     with _environment():
         from prefect.events.worker import EventsWorker
-        from prefect.server.api.server import SubprocessASGIServer
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         address = PREFECT_API_URL.value()
@@ -381,15 +380,13 @@ def server_for(cluster: Cluster) -> Iterator[None]:
         if address is not None:
             yield
             return
-        server = SubprocessASGIServer()
-        server.start(timeout=SERVER_SECONDS)
-        try:
-            with temporary_settings({PREFECT_API_URL: server.api_url}):
-                yield
-        finally:
-            # What a process has yet to tell a server that is gone would hold up its end for minutes.
-            EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
-            server.stop()
+        with temporary_server(Path(os.environ["PREFECT_HOME"])) as address:
+            try:
+                with temporary_settings({PREFECT_API_URL: address}):
+                    yield
+            finally:
+                # What a process has yet to tell a server that is gone would hold up its end for minutes.
+                EventsWorker.drain_all(timeout=_DRAIN_SECONDS)
 
 
 def _is_here(address: str | None) -> bool:

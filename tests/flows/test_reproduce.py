@@ -1,13 +1,14 @@
-"""One stage through DVC: what its log tells of its end, and which failures are whose."""
+"""One stage through DVC: how it ended, and which failures are whose."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from flows.run_stage import ProcessGroups, StageFailed, run_stage
+from flows.stages import ProcessGroups, StageFailed, reproduce
 from tests.flows.conftest import Toy
 
 
@@ -30,7 +31,7 @@ def test_a_failure_is_told_in_one_line(
     made.tell({"prepare@one": orders})
     lines: list[str] = []
     with pytest.raises(StageFailed) as failure:
-        run_stage("prepare@one", made.folder, ProcessGroups(), lines.append)
+        reproduce("prepare@one", made.folder, ProcessGroups(), lines.append)
     assert failure.value.cause == cause
     assert failure.value.message == message
     assert lines[0] == "prepare@one at work", "DVC's own chatter is left out"
@@ -39,9 +40,24 @@ def test_a_failure_is_told_in_one_line(
 def test_ends_well(toy: Callable[..., Toy]) -> None:
     made = toy("one")
     lines: list[str] = []
-    assert run_stage("prepare@one", made.folder, ProcessGroups(), lines.append).how == "ran"
-    assert run_stage("prepare@one", made.folder, ProcessGroups(), lines.append).how == "unchanged"
+    assert reproduce("prepare@one", made.folder, ProcessGroups(), lines.append) == "ran"
+    assert reproduce("prepare@one", made.folder, ProcessGroups(), lines.append) == "unchanged"
     assert lines == ["prepare@one at work"]
+    result = made.folder / "artifacts" / "one" / "prepare"
+    shutil.rmtree(result)
+    assert reproduce("prepare@one", made.folder, ProcessGroups(), lines.append) == "restored"
+    assert (result / "result").read_text() == "first"
+    for text in ("second", "first"):
+        (made.folder / "inputs" / "one.txt").write_text(text)
+        how = reproduce("prepare@one", made.folder, ProcessGroups(), lines.append)
+        assert how == ("ran" if text == "second" else "restored")
+
+
+def test_what_dvc_refuses_is_told(toy: Callable[..., Toy]) -> None:
+    made = toy("one")
+    with pytest.raises(StageFailed, match="nonsense") as failure:
+        reproduce("nonsense", made.folder, ProcessGroups(), print)
+    assert failure.value.cause == "command"
 
 
 def test_nothing_starts_once_all_was_killed(toy: Callable[..., Toy]) -> None:
@@ -49,6 +65,6 @@ def test_nothing_starts_once_all_was_killed(toy: Callable[..., Toy]) -> None:
     groups = ProcessGroups()
     groups.kill_all()
     with pytest.raises(StageFailed) as failure:
-        run_stage("prepare@one", made.folder, groups, print)
+        reproduce("prepare@one", made.folder, groups, print)
     assert failure.value.cause == "stopped"
     assert not made.events()

@@ -1,7 +1,7 @@
-"""A Prefect server for the length of one run, for users who have none.
+"""A Prefect server for the length of one run, for users who have none: for a flow, or for trials on a cluster.
 
-Prefect would start one by itself, but in the flow's own process group: Ctrl-C would end it before the flow has told it
-how it ended, and a flow that is killed would leave it behind for ever.
+Prefect would start one by itself, but in the process group of what needs it: Ctrl-C would end it before a flow has told
+it how it ended, and a flow that is killed would leave it behind for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None)
 def temporary_server(home: Path) -> Iterator[str]:
     """Give the address of a server that keeps its database and its log in the folder `home`.
 
-    Must be entered from the main thread: the server ends with the thread that started it.
+    The server ends with the thread that enters the block, however that ends.
 
     Raises:
         OSError: it did not start.
@@ -51,7 +51,7 @@ def temporary_server(home: Path) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, and no thread runs yet
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
         )
     try:
         address = f"http://127.0.0.1:{port}/api"
@@ -68,7 +68,7 @@ def temporary_server(home: Path) -> Iterator[str]:
 
 
 def is_reachable(address: str) -> bool:
-    """Whether a Prefect server answers there."""
+    """Tell whether a Prefect server answers there."""
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=5) as answer:
             return bool(answer.status == 200)
