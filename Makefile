@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test lint lock peers lite clean
+.PHONY: help setup demo test test-fast lint lock peers lite clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -9,13 +9,14 @@ ENV = PATH="$$PWD/.venv/bin:$$PATH" DVC_NO_ANALYTICS=1 DO_NOT_TRACK=1 PREFECT_SE
 CODE = act tasks flows tests benchmarks
 
 help:
-	@echo "make demo   compress the demo model and print where the report is"
-	@echo "make test   run all tests"
-	@echo "make lint   ruff and mypy"
-	@echo "make lock   renew the locks from pyproject.toml"
-	@echo "make peers  install what benchmarks/ compares with"
-	@echo "make lite   make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
-	@echo "make clean  remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
+	@echo "make demo       compress the demo model and print where the report is"
+	@echo "make test       run all tests"
+	@echo "make test-fast  run the tests of single rooms, in a minute"
+	@echo "make lint       ruff and mypy"
+	@echo "make lock       renew the locks from pyproject.toml"
+	@echo "make peers      install what benchmarks/ compares with"
+	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
+	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
 	@PYTHON="$(PYTHON)" ./setup.sh
@@ -24,8 +25,13 @@ demo: setup
 	@$(ENV) $(PY) -m flows.compress --job recogniser
 
 # One thread each, for two run side by side.
+PYTEST = $(ENV) OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+
 test: setup
-	@$(ENV) OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile tests
+	@$(PYTEST) tests
+
+test-fast: setup
+	@$(PYTEST) -m unit tests
 
 lint: setup
 	@$(PY) -m ruff check $(CODE)

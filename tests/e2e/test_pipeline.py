@@ -175,7 +175,7 @@ def test_a_killed_run_is_finished_by_the_next_with_the_same_bytes(compressed: Wo
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not list(artifacts.glob(".ptq_search.partial-*")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,12 +1,16 @@
-"""A folder with a job on the user's own model and arrays, in which stages run as a user runs them."""
+"""A folder with a job on the user's own model and arrays, in which stages run."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
 import os
 import shutil
 import subprocess
 import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +64,24 @@ class Place:
         (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
 
     def run(self, stage: str = "prepare") -> subprocess.CompletedProcess[str]:
+        """Run a stage in this process, which spares the seconds that Paddle takes to start; tell how it ended."""
         self.write()
-        environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-        command = [sys.executable, "-m", f"tasks.{stage}", "--job", "mine"]
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120)
+        out, err = io.StringIO(), io.StringIO()
+        code, before, arguments = 0, Path.cwd(), sys.argv
+        sys.argv = [stage, "--job", "mine"]
+        os.chdir(self.folder)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                importlib.import_module(f"tasks.{stage}.__main__").main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        except Exception:
+            code = 1
+            err.write(traceback.format_exc())
+        finally:
+            os.chdir(before)
+            sys.argv = arguments
+        return subprocess.CompletedProcess([stage], code, out.getvalue(), err.getvalue())
 
     def files(self) -> dict[str, str]:
         return {

@@ -28,21 +28,8 @@ from tests.support.models import seen
 from tests.support.odd_models import ODD
 from tests.support.place import JOB
 
-# As they are run, and the names of their folders.
-STAGES = {
-    "prepare": "tasks.prepare.__main__",
-    "analyze": "tasks.analyze.__main__",
-    "select": "tasks.select.__main__",
-    "prune": "tasks.prune.__main__",
-    "calibrate": "tasks.calibrate.__main__",
-    "ptq_search": "tasks.ptq_search.__main__",
-    "refine": "tasks.refine.__main__",
-    "plan": "tasks.plan.__main__",
-    "qat": "tasks.qat.__main__",
-    "export": "tasks.export.__main__",
-    "benchmark": "tasks.benchmark.__main__",
-    "report": "tasks.report.__main__",
-}
+STAGES = ["prepare", "analyze", "select", "prune", "calibrate", "ptq_search"]
+STAGES += ["refine", "plan", "qat", "export", "benchmark", "report"]
 ARTIFACTS = Path("artifacts/mine")
 CONVERTERS = (act.onnx_graph.conversion, act.engines.evaluation, act.engines.export)
 
@@ -102,10 +89,9 @@ class Stages:
 
     def run(self, first: str = "prepare", last: str = "ptq_search") -> None:
         Path("params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
-        names = list(STAGES)
         self._monkeypatch.setattr(sys, "argv", ["stage", "--job", "mine"])
-        for name in names[names.index(first) : names.index(last) + 1]:
-            importlib.import_module(STAGES[name]).main()
+        for name in STAGES[STAGES.index(first) : STAGES.index(last) + 1]:
+            importlib.import_module(f"tasks.{name}.__main__").main()
 
 
 @pytest.fixture
@@ -255,7 +241,7 @@ def test_what_cannot_be_handled_is_one_line_and_code_2(
 ) -> None:
     if spoil is not None:
         spoil(stages)
-    before = list(STAGES)[: list(STAGES).index(stage)]
+    before = STAGES[: STAGES.index(stage)]
     if before:
         stages.run(last=before[-1])
     with pytest.raises(SystemExit) as ended:
