@@ -74,9 +74,8 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
     result = onnx.ModelProto()
     result.CopyFrom(fp32)
     initialisers = {initialiser.name: initialiser for initialiser in result.graph.initializer}
-    used = {name for op in model.ops for name in op.input_arg_names}
     for name in model.weight_names():
-        if name in used:
+        if model.consumers(name):
             if name not in initialisers:
                 return None
             value, before = model.weight(name), tuple(initialisers[name].dims)

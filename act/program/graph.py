@@ -176,6 +176,12 @@ def _node(number: int, op: Any, weights: Collection[str]) -> Node:
     return Node(number, str(makes[0]), str(op.type), tuple(reads), tuple(sizes), tuple(used), tuple(makes), op)
 
 
+def main_output(op: Any) -> str:
+    """Return the output of an operator that carries the values."""
+    filled = [slot for slot in _MAIN_SLOTS if slot in op.output_names and op.output(slot)]
+    return str(op.output(filled[0])[0] if filled else op.output_arg_names[0])
+
+
 def observe(model: InferenceModel, graph: Graph, batch: Mapping[str, Array]) -> dict[str, Tensor]:
     """Every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
     block = model.program.global_block()

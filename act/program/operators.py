@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor, observe
+from act.program.costs import macs
+from act.program.graph import Graph, Tensor, observe
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
@@ -76,28 +77,11 @@ def list_operators(
             shapes[node.name],
             tuple(graph.weights[name] for name in node.weights),
             sum(int(np.prod(graph.weights[name])) for name in node.weights),
-            _multiply_adds(node, shapes),
+            macs(node.op, shapes),
             node.name in quantizable,
         )
         for node in graph.nodes
     ]
-
-
-def _multiply_adds(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    op, output = node.op, int(np.prod(shapes[node.name]))
-    if op.type in CONVOLUTIONS:
-        return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
-    if op.type in TRANSPOSED_CONVOLUTIONS:
-        image, weight = shapes[op.input("Input")[0]], shapes[op.input("Filter")[0]]
-        return int(np.prod(image)) * int(np.prod(weight[1:]))
-    if op.type == "mul":
-        return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
-    if op.type in MATRIX_PRODUCTS:
-        left = shapes[op.input("X")[0]]
-        flag = {"matmul_v2": "trans_x", "matmul": "transpose_X"}.get(op.type)
-        turned = flag is not None and op.attr(flag) and len(left) > 1
-        return output * int(left[-2] if turned else left[-1])
-    return 0
 
 
 def assign_latency(operators: Sequence[Operator], kernels: Sequence[Mapping[str, Any]]) -> str:

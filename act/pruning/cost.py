@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from act.program.costs import layer_macs
+from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, main_output
 from act.program.model import InferenceModel
 from act.pruning.groups import Group, Plan
 from act.pruning.shrink import key
-from act.pruning.trace import Trace, main_output
+from act.pruning.trace import Trace
 from act.samples.dataset import Array
-
-_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-_TRANSPOSED = ("conv2d_transpose", "depthwise_conv2d_transpose")
-_PRODUCTS = ("matmul_v2", "matmul", "mul")
 
 
 @dataclass(frozen=True)
@@ -42,18 +38,15 @@ class Costs:
     """
 
     def __init__(self, model: InferenceModel, plan: Plan, batch: Mapping[str, Array]) -> None:
-        ops = [op for op in model.ops if op.type in (*_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS)]
-        wanted = list(dict.fromkeys(name for op in ops for name in (main_output(op), _activation(op))))
-        sizes = dict(zip(wanted, (int(value.size) for value in model.run(batch, wanted))))
         trace = plan.trace
         owners = {trace.atoms.find(unit): key(group) for group in plan.groups for unit in group.units}
         self._layers: list[_Layer] = []
         self._of_group: dict[str, list[int]] = {key(group): [] for group in plan.groups}
-        for op in ops:
-            axes = [shares for axis in _axes(trace, op) if (shares := _shares(trace, axis, owners))]
-            self._layers.append(_Layer(_multiply_adds(trace, op, sizes), tuple(axes)))
-            for name in {name for shares in axes for name in shares}:
-                self._of_group[name].append(len(self._layers) - 1)
+        for name, macs in layer_macs(model, batch).items():
+            axes = [shares for axis in _axes(trace, model.producer(name)) if (shares := _shares(trace, axis, owners))]
+            self._layers.append(_Layer(macs, tuple(axes)))
+            for group in {group for shares in axes for group in shares}:
+                self._of_group[group].append(len(self._layers) - 1)
         self.total = sum(layer.multiply_adds for layer in self._layers)
 
     def of(self, gone: Mapping[str, int]) -> float:
@@ -79,42 +72,9 @@ class Costs:
         return cost
 
 
-def multiply_adds(model: InferenceModel, batch: Mapping[str, Array]) -> dict[str, int]:
-    """The multiply-adds of each layer for one sample, by the name of its output.
-
-    Args:
-        batch: one sample.
-    """
-    trace = Trace(model)
-    ops = [op for op in model.ops if op.type in (*_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS)]
-    wanted = list(dict.fromkeys(name for op in ops for name in (main_output(op), _activation(op))))
-    sizes = dict(zip(wanted, (int(value.size) for value in model.run(batch, wanted))))
-    return {main_output(op): _multiply_adds(trace, op, sizes) for op in ops}
-
-
-def _activation(op: Any) -> str:
-    return str(op.input("Input" if op.type in (*_CONVOLUTIONS, *_TRANSPOSED) else "X")[0])
-
-
-def _multiply_adds(trace: Trace, op: Any, sizes: Mapping[str, int]) -> int:
-    if op.type in _CONVOLUTIONS:
-        return sizes[main_output(op)] * int(np.prod(trace.shape(op.input("Filter")[0])[1:]))
-    if op.type in _TRANSPOSED:
-        return sizes[_activation(op)] * int(np.prod(trace.shape(op.input("Filter")[0])[1:]))
-    return sizes[main_output(op)] * _inner_size(trace, op)
-
-
-def _inner_size(trace: Trace, op: Any) -> int:
-    """The length that a matrix product sums over; 1 where it is not known."""
-    second = trace.shape(op.input("Y")[0])
-    turned = op.type != "mul" and op.attr("trans_y" if op.type == "matmul_v2" else "transpose_Y")
-    size = second[-1] if turned else second[0] if op.type == "mul" else second[-2]
-    return max(1, size)
-
-
 def _axes(trace: Trace, op: Any) -> list[Any]:
     """The axes that an operator's multiply-adds are proportional to."""
-    if op.type in (*_CONVOLUTIONS, *_TRANSPOSED):
+    if op.type in (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS):
         weight = trace.axes[op.input("Filter")[0]]
         return [weight[0], weight[1]]
     inner = trace.axes[op.input("X")[0]][-1]

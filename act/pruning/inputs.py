@@ -58,7 +58,7 @@ def consumers(model: InferenceModel, plan: Plan) -> dict[str, tuple[Layer, int]]
 def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> dict[str, Inputs]:
     """The moments of the inputs of every layer that reads channels of a group, by the name of its weight."""
     found = consumers(model, plan)
-    able = {name: each for name, each in found.items() if model.weight(name).shape[each[1]] <= LARGEST}
+    able = {name: each for name, each in found.items() if model.shape(name)[each[1]] <= LARGEST}
     if not able:
         return {}
     read = reader(to_onnx(model), [layer for layer, _ in able.values()])
@@ -69,7 +69,7 @@ def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> di
     for batch in samples.head(SAMPLES).batches(BATCH):
         values = read(batch)
         for name, (layer, axis) in able.items():
-            rows = _rows(values[layer.activation], layer, model.weight(name).shape[axis], rng)
+            rows = _rows(values[layer.activation], layer, model.shape(name)[axis], rng)
             sums[name] = sums.get(name, 0) + rows.sum(axis=0, dtype=np.float64)
             products[name] = products.get(name, 0) + (rows.T @ rows).astype(np.float64)
             counts[name] += len(rows)

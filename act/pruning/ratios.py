@@ -15,8 +15,8 @@ import numpy as np
 
 from act import machine
 from act.metrics import squared_error
+from act.program.layers import real_outputs
 from act.program.model import InferenceModel
-from act.program.paddle_setup import paddle
 from act.pruning.compensate import compensated
 from act.pruning.cost import Costs
 from act.pruning.groups import Group, Plan
@@ -85,7 +85,7 @@ class Sensitivity:
     """
 
     def __init__(self, model: InferenceModel, samples: Samples) -> None:
-        self._names = _compared(model)
+        self._names = real_outputs(model)
         self._batches = list(samples.head(SAMPLES).batches(SAMPLES))
         self._wanted = [model.run(batch, self._names) for batch in self._batches]
 
@@ -95,18 +95,6 @@ class Sensitivity:
             squared_error(model.run(batch, self._names), wanted) for batch, wanted in zip(self._batches, self._wanted)
         ]
         return sum(errors) / len(errors)
-
-
-def _compared(model: InferenceModel) -> list[str]:
-    """The outputs of real numbers; a softmax counts by what it reads, which tells more."""
-    makers = {name: op for op in model.ops for name in op.output_arg_names}
-    block = model.program.global_block()
-    names = []
-    for name in model.fetch_names:
-        if block.var(name).dtype == paddle.float32:
-            maker = makers.get(name)
-            names.append(str(maker.input("X")[0]) if maker is not None and maker.type == "softmax" else name)
-    return names
 
 
 def least_important(scores: Floats, count: int) -> list[int]:

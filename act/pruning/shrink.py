@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from act.program.graph import main_output
 from act.program.model import InferenceModel
 from act.pruning.groups import Group, Plan
-from act.pruning.trace import Trace, main_output
+from act.pruning.trace import Trace
 
 Mask = npt.NDArray[np.bool_]
 
@@ -31,14 +32,11 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
     if not gone:
         return result
     kept = {name: [_kept(trace, axis, gone) for axis in axes] for name, axes in trace.axes.items()}
-    block = result.program.global_block()
     for name in [name for name in trace.axes if model.is_weight(name)]:
-        value = model.weight(name)
-        for axis, mask in enumerate(kept[name]):
-            if mask is not None:
-                value = value.compress(mask, axis)
-        if value.shape != model.weight(name).shape:
-            block.var(name).desc.set_shape(list(value.shape))
+        if any(mask is not None for mask in kept[name]):
+            value = model.weight(name)
+            for axis, mask in enumerate(kept[name]):
+                value = value if mask is None else value.compress(mask, axis)
             result.set_weight(name, value)
     for op in result.ops:
         _change_sizes(result, op, kept, trace)
@@ -105,10 +103,10 @@ def _change_constant(model: InferenceModel, op: Any, place: int, size: int) -> N
     names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
     if place >= len(names):
         return
-    maker = next((other for other in model.ops if names[place] in other.output_arg_names), None)
-    if maker is not None and maker.type == "fill_constant":
-        maker._set_attr("value", float(size))
-        maker._set_attr("str_value", str(size))
+    producer = model.producer(names[place])
+    if producer is not None and producer.type == "fill_constant":
+        producer._set_attr("value", float(size))
+        producer._set_attr("str_value", str(size))
 
 
 def _change_slice(op: Any, kept: Mapping[str, Sequence[Mask | None]]) -> None:

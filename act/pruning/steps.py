@@ -13,7 +13,7 @@ from act.pruning import asp, channel, transformer, unstructured
 from act.pruning.finetune import Tuned, finetune
 from act.pruning.pruned import Context, Pruned
 from act.pruning.unstructured import Gradual
-from act.pruning.weights import count_parameters, masked
+from act.pruning.weights import masked
 from act.results.artifact import Artifact
 from act.results.prune import PrunedLayer, PruningStep
 from act.results.training import TrainingPoint
@@ -104,7 +104,7 @@ def run_step(
         begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
         _save(begun, start)
     pruned_quality = begun.told.quality_pruned
-    is_whole = not begun.sparse.masks and count_parameters(begun.model) == count_parameters(model)
+    is_whole = not begun.sparse.masks and begun.model.count_parameters() == model.count_parameters()
     if is_whole and pruned_quality is not None:
         tuned = Tuned(begun.model, "nothing was trained, for nothing is gone", pruned_quality)
     else:

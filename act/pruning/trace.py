@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from act.program.graph import main_output
 from act.program.model import InferenceModel
 from act.pruning.atoms import Atoms, Ids
 from act.pruning.reshape import reshaped
@@ -62,11 +63,6 @@ class Trace:
         self.inputs: dict[str, int] = {}
         self.heads: list[int] = []
         self.normalised: list[int] = []
-        self._block = model.program.global_block()
-        makers: dict[str, Any] = {}
-        for op in model.ops:
-            makers |= dict.fromkeys(op.output_arg_names, op)
-        self.makers = makers
         for name in model.feed_names:
             self.axes[name] = [self._fixed(size, "an input of the model") for size in self.shape(name)]
         for op in model.ops:
@@ -78,8 +74,8 @@ class Trace:
                 self._keep(axis, "an output of the model")
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a variable; -1 for any length."""
-        return tuple(self._block.var(name).shape)
+        """Return the shape of a variable; -1 for any length."""
+        return self.model.shape(name)
 
     def of(self, name: str) -> Axes:
         """The axes of a tensor; a weight that is met for the first time gets atoms of its own."""
@@ -124,7 +120,7 @@ class Trace:
             self._give_up(op)
             found = {}
         for name in op.output_arg_names:
-            if not self._block.has_var(name):
+            if not self.model.has(name):
                 continue
             shape = self.shape(name)
             axes = found.get(name)
@@ -141,14 +137,6 @@ class Trace:
 
 
 Rule = Callable[[Trace, Any], dict[str, Axes] | None]
-
-
-def main_output(op: Any) -> str:
-    """The output that carries the values."""
-    for slot in ("Out", "Output", "Y"):
-        if slot in op.output_names and op.output(slot):
-            return str(op.output(slot)[0])
-    return str(op.output_arg_names[0])
 
 
 def _rule_of(kind: str) -> Rule | None:
@@ -463,8 +451,8 @@ def _reshape(trace: Trace, op: Any) -> dict[str, Axes] | None:
         return None
     names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
     for name, axis in zip(names, found):
-        maker = trace.makers.get(name)
-        if maker is None or maker.type != "fill_constant":
+        producer = trace.model.producer(name)
+        if producer is None or producer.type != "fill_constant":
             trace._keep(axis, "its size is computed when the model runs")
     return {target: found}
 
@@ -473,11 +461,10 @@ def _shape_can_be_changed(trace: Trace, op: Any) -> bool:
     """Whether every size that a reshape names is a number that stands in the program, for it alone."""
     if _given(op, "Shape") is not None:
         return False
-    readers = [name for other in trace.model.ops for name in other.input_arg_names]
     for name in op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []:
-        maker = trace.makers.get(name)
-        constant = maker is not None and maker.type == "fill_constant"
-        if constant and readers.count(name) > 1:
+        producer = trace.model.producer(name)
+        shared = len(trace.model.consumers(name)) > 1 or list(op.input("ShapeTensor")).count(name) > 1
+        if producer is not None and producer.type == "fill_constant" and shared:
             return False
     return True
 

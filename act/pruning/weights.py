@@ -44,22 +44,14 @@ def sparse_layers(model: InferenceModel) -> list[SparseLayer]:
     """The convolutions and matrix products whose weight is theirs alone, but for depthwise ones, in program order."""
     found = []
     for layer in quantizable_layers(model, _SPARSE):
-        shape = model.weight(layer.weight).shape
-        depthwise = layer.op_type == "conv2d" and shape[1] == 1 and _groups(model, layer.name) == shape[0] > 1
+        shape = model.shape(layer.weight)
+        depthwise = (
+            layer.op_type == "conv2d" and shape[1] == 1 and model.producer(layer.name).attr("groups") == shape[0] > 1
+        )
         if not depthwise:
             pointwise = layer.op_type == "conv2d" and shape[2:] == (1, 1)
             found.append(SparseLayer(layer.name, layer.weight, _INPUT_AXES[layer.op_type], pointwise))
     return found
-
-
-def _groups(model: InferenceModel, name: str) -> int:
-    op = next(op for op in model.ops if name in op.output_arg_names)
-    return int(op.attr("groups"))
-
-
-def count_parameters(model: InferenceModel) -> int:
-    """How many values all weights have together."""
-    return sum(int(model.weight(name).size) for name in model.weight_names())
 
 
 def refuse_unknown(names: Sequence[str], known: Sequence[str], key: str) -> None:

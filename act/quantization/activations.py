@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 
@@ -42,3 +44,24 @@ def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] 
         return {activation: values[tensor] for activation, tensor in tensors.items()}
 
     return read
+
+
+def largest_of_channels(
+    read: Reader, names: Collection[str], batches: Iterable[Mapping[str, Array]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the largest absolute value of each channel, float32 [channels], by activation of rank 4.
+
+    Those that are NaN or infinite are left out.
+
+    Args:
+        read: the activations of one batch, by name.
+        names: those that are wanted.
+        batches: the feeds, batch by batch.
+    """
+    found: dict[str, npt.NDArray[np.float32]] = {}
+    for batch in batches:
+        values = read(batch)
+        for name in names:
+            largest = np.abs(values[name]).max(axis=(0, 2, 3))
+            found[name] = np.maximum(found.get(name, np.float32(0)), largest)
+    return {name: largest for name, largest in found.items() if np.isfinite(largest).all()}

@@ -52,7 +52,7 @@ def corrected_biases(
 
 def _is_stack_of_matrices(model: InferenceModel, layer: Layer) -> bool:
     """Whether a matrix product reads a tensor of rank 4, whose means are those of axis 1 and not of its last axis."""
-    rank = len(model.program.global_block().var(layer.activation).shape)
+    rank = len(model.shape(layer.activation))
     return layer.op_type not in _CONVOLUTIONS and rank == 4
 
 
@@ -60,8 +60,7 @@ def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
     """One output position in how many is reached by a given tap of the kernel."""
     if layer.op_type != "conv2d_transpose":
         return 1
-    op = next(op for op in model.ops if layer.name in op.output_arg_names)
-    return int(np.prod(op.attr("strides")))
+    return int(np.prod(model.producer(layer.name).attr("strides")))
 
 
 def mean_error(

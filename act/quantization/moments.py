@@ -53,8 +53,7 @@ def gather(
         read: gives the activations that they read, by name.
         batches: the feeds, batch by batch.
     """
-    ops = {op.output_arg_names[0]: op for op in model.ops if op.output_arg_names}
-    shapes = {layer.name: model.weight(layer.weight).shape for layer in layers}
+    shapes = {layer.name: model.shape(layer.weight) for layer in layers}
     able = [layer for layer in layers if layer.op_type != "conv2d_transpose"]  # its patches depend on the position
     wanted = [layer for layer in able if np.prod(shapes[layer.name]) / shapes[layer.name][layer.axis] <= LARGEST]
     found: dict[str, Moments] = {}
@@ -62,7 +61,7 @@ def gather(
     for batch in batches:
         values = read(batch)
         for layer in wanted:
-            seen = patches(values[layer.activation], ops[layer.name], shapes[layer.name], rng)
+            seen = patches(values[layer.activation], model.producer(layer.name), shapes[layer.name], rng)
             total = found.get(layer.name) or Moments(0, np.zeros(1), np.zeros(1))
             products = np.matmul(seen.transpose(0, 2, 1), seen).astype(np.float64)
             sums = seen.sum(axis=1, dtype=np.float64)

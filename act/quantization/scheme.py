@@ -148,7 +148,7 @@ def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     layers = {layer.weight: layer for layer in quantizable_layers(model)} if scheme.integers else {}
     shapes = {name: values.shape for given in (scheme.biases, scheme.integers) for name, values in given.items()}
     for name, shape in shapes.items():
-        if not result.is_weight(name) or result.weight(name).shape != shape:
+        if not result.is_weight(name) or result.shape(name) != shape:
             raise InputError(f"the quantization scheme has values of another model: {name}")
     for name, values in scheme.biases.items():
         result.set_weight(name, values)
@@ -160,7 +160,6 @@ def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
 def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]:
     """The operators that multiply and that a scheme leaves in float, in program order: `name`, `type` and `why`."""
     able = {layer.name for layer in quantizable_layers(model)}
-    readers = [name for op in model.ops for name in op.input_arg_names]
     found = []
     for op in model.ops:
         if op.type not in _MULTIPLYING or not op.output_arg_names or op.output_arg_names[0] in scheme.layers:
@@ -172,7 +171,7 @@ def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]
             why = "multiplies two activations, which have no weight to be stored in int8"
         elif op.type not in OPERATORS:
             why = f"{op.type} has no int8 form here"
-        elif any(readers.count(name) > 1 for name in weights):
+        elif not all(model.owns_weight(name) for name in weights):
             why = "shares its weight with another operator"
         else:
             why = "its weight or its activation is turned, grouped or shaped in a way that has no int8 form here"

@@ -152,7 +152,7 @@ def measure_layers(
     for layer in tqdm(
         sorted(layers, key=lambda each: -costs[each.name]), desc="sensitivity", unit="layer", leave=False
     ):
-        entry = LayerErrors(layer.name, layer.op_type, model.weight(layer.weight).shape[layer.axis])
+        entry = LayerErrors(layer.name, layer.op_type, model.shape(layer.weight)[layer.axis])
         result.layers.append(entry)
         if clock() - started >= time_limit_seconds:
             entry.why = "the time was up"

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from act.errors import InputError
+from act.program.layers import real_outputs
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
@@ -76,7 +77,7 @@ def distillation(student: InferenceModel) -> Loss:
     Raises:
         ValueError: no output is of real numbers.
     """
-    return distil([Part(None, (name,), (name,)) for name in _logits(student)])(student)
+    return distil([Part(None, (name,), (name,)) for name in real_outputs(student)])(student)
 
 
 def plan(
@@ -120,7 +121,7 @@ def distil(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -
         if not parts:
             raise ValueError("no output of the model is float32: there is nothing to learn from")
         block = student.program.global_block()
-        softmaxes = {name for name in _logits(student) if name not in student.fetch_names}
+        softmaxes = {name for name in real_outputs(student) if name not in student.fetch_names}
         losses: list[Any] = []
         wanted: dict[tuple[int, str], Any] = {}
         for part in parts:
@@ -199,21 +200,6 @@ def _gram(first: Any, second: Any) -> Any:
     return paddle.matmul(rows[0], rows[1], transpose_y=True) / places
 
 
-def _logits(model: InferenceModel) -> list[str]:
-    """The outputs of real numbers; for a softmax over the last axis, what it reads."""
-    block = model.program.global_block()
-    makers = {name: op for op in model.ops for name in op.output_arg_names}
-    found = []
-    for name in model.fetch_names:
-        output = block.var(name)
-        if output.dtype != paddle.float32 or name not in makers:
-            continue
-        maker = makers[name]
-        from_softmax = maker.type == "softmax" and maker.attr("axis") in (-1, len(output.shape) - 1)
-        found.append(str(maker.input("X")[0]) if from_softmax else str(name))
-    return found
-
-
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 
@@ -222,7 +208,7 @@ def _chosen(
 ) -> list[_Pair]:
     """The outputs; for `fsp` the first and the last features of each size, as [first, last, first, last, ...]."""
     if loss != "fsp":
-        mine, others = _logits(student), _logits(teacher)
+        mine, others = real_outputs(student), real_outputs(teacher)
         if not mine or len(mine) != len(others):
             raise InputError(
                 f"`distillation`: the model has {len(mine)} outputs of real numbers, its teacher {len(others)}; name "
@@ -271,7 +257,7 @@ def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceMode
 
 
 def _has(model: InferenceModel, name: str) -> bool:
-    return bool(model.program.global_block().has_var(name)) and not model.is_weight(name)
+    return model.has(name) and not model.is_weight(name)
 
 
 def _must_have(model: InferenceModel, name: str, whose: str) -> None:
@@ -287,7 +273,7 @@ def _must_have(model: InferenceModel, name: str, whose: str) -> None:
 def _check(part: Part, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]) -> None:
     for model, names in ((student, part.student), (teacher, part.teacher)):
         for name in names:
-            if model.program.global_block().var(name).dtype != paddle.float32:
+            if model.dtype(name) != "float32":
                 raise InputError(f"`distillation.node`: `{name}` is not float32, and says nothing of which way to go")
     mine, others = student.run(batch, part.student), teacher.run(batch, part.teacher)
     for name, a, b in zip(part.student, mine, others):

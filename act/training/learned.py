@@ -123,7 +123,7 @@ class _Quantizer:
         if self._kind == "pact":
             scale = self._constant("start", start)
         else:
-            scale = self._scale(start, self._student.weight(self._name).size // thresholds.size)
+            scale = self._scale(start, int(np.prod(self._block.var(self._name).shape)) // thresholds.size)
         return str(self._rounded(scale, -LEVELS - 1.0, float(LEVELS)).name)
 
     def _scale(self, start: Array, values: int) -> Any:

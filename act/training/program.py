@@ -243,7 +243,7 @@ def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]
     for op in model.ops:
         if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
             names += [name for name in op.input_arg_names if model.is_weight(name)]
-    return [name for name in dict.fromkeys(names) if model.weight(name).dtype == np.float32]
+    return [name for name in dict.fromkeys(names) if model.dtype(name) == "float32"]
 
 
 def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:

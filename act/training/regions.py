@@ -16,9 +16,8 @@ from dataclasses import replace
 import numpy as np
 from tqdm import tqdm
 
-from act.program.layers import bias_of, quantizable_layers
+from act.program.layers import bias_of, quantizable_layers, real_outputs
 from act.program.model import InferenceModel
-from act.program.paddle_setup import paddle
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
 from act.samples.dataset import Samples
@@ -28,12 +27,11 @@ from act.training import build, reconstruction, sparse_masks
 
 def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
     """The output of every quantized layer, its bias included."""
-    readers = {op.input("X")[0]: op for op in model.ops if op.type == "elementwise_add"}
     found = []
     for layer in quantizable_layers(model):
         if layer.name in scheme.layers:
             added = bias_of(model, layer) is not None
-            found.append(readers[layer.name].output_arg_names[0] if added else layer.name)
+            found.append(model.consumers(layer.name)[0].output_arg_names[0] if added else layer.name)
     return found
 
 
@@ -54,15 +52,10 @@ def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> li
         layers += any(name in scheme.layers for name in op.output_arg_names)
         if len(alive) == 1 and layers >= fewest_layers and alive <= set(op.output_arg_names):
             name = next(iter(alive))
-            if _is_float(model, name) and name not in model.fetch_names:
+            if model.dtype(name) == "float32" and name not in model.fetch_names:
                 ends.append(name)
                 layers = 0
-    makers = {name: op for op in model.ops for name in op.output_arg_names}
-    for name in model.fetch_names:
-        maker = makers.get(name)
-        if maker is not None and _is_float(model, name):
-            ends.append(str(maker.input("X")[0]) if maker.type == "softmax" else name)
-    return list(dict.fromkeys(ends))
+    return list(dict.fromkeys([*ends, *real_outputs(model)]))
 
 
 def reconstruct(
@@ -114,7 +107,3 @@ def reconstruct(
         for layer in layers
     }
     return replace(scheme, integers=integers, biases={**scheme.biases, **{name: trained[name] for name in biases}})
-
-
-def _is_float(model: InferenceModel, name: str) -> bool:
-    return bool(model.program.global_block().var(name).dtype == paddle.float32)

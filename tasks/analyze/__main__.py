@@ -5,7 +5,7 @@ Writes `analysis.json`:
 - `inputs`, `outputs`, `dynamic_axes` {input: [axis]}, `sample_shapes`;
 - `parameters` and `multiply_adds` of the whole model; `operators`, the table that `operators.Operator` explains;
   `latency_source`, where its latency shares come from; `census`, the same by operator type;
-- `structure`: kind, backbone, blocks, joins and heads (`structure.py`); `memory` of the activations (`memory.py`);
+- `structure`: kind, backbone, blocks, joins and heads (`structure.py`); `memory` of the activations (`costs.py`);
 - `foldable`: operators that the model could do without (`foldable.py`), and `prepared`, what `prepare` took away;
 - `own` {engine: {precision: seconds, or failure}}: the whole model as it is, int8 with ranges that nothing searched;
   its kernels are in `own/ENGINE.jsonl` (`own.py`);
@@ -51,7 +51,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act import machine
     from act.engines.inspection import ask_engines
     from act.onnx_graph.conversion import to_onnx
-    from act.program import foldable, memory, structure
+    from act.program import costs, foldable, structure
     from act.program.graph import Graph, observe
     from act.program.model import InferenceModel
     from act.program.operators import assign_latency, list_operators
@@ -90,7 +90,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
                 "multiply_adds": multiply_adds,
                 "structure": structure.describe(found, operators),
                 "census": structure.census(operators),
-                "memory": memory.measure(graph, tensors).to_json(),
+                "memory": costs.activation_memory(graph, tensors).to_json(),
                 "foldable": [asdict(finding) for finding in foldable.find(model, graph, tensors)],
                 "prepared": described["normalised"],
                 "latency_source": source,

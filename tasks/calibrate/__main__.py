@@ -114,8 +114,8 @@ def equalised(
     """
     from act.metrics import cosine
     from act.onnx_graph.conversion import to_onnx, with_weights
-    from act.quantization.activations import reader
-    from act.quantization.equalise import equalisable, equalise, largest_of_channels
+    from act.program.passes.equalisation import equalisable, equalise
+    from act.quantization.activations import largest_of_channels, reader
 
     names = equalisable(model, layers)
     if not names:

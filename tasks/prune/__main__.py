@@ -66,11 +66,10 @@ def _prune(name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | No
     """
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
+    from act.program.costs import layer_macs
     from act.program.model import InferenceModel
-    from act.pruning.cost import multiply_adds
     from act.pruning.pruned import Context
     from act.pruning.steps import Sparse, run_step
-    from act.pruning.weights import count_parameters
     from act.samples.dataset import Samples
     from act.training.teachers import load_teachers, teacher_files
 
@@ -104,7 +103,7 @@ def _prune(name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | No
         model, sparse, quality = step.model, step.sparse, step.told.quality_after
         steps.append(step.told)
     why = "; ".join(step.why for step in steps)
-    before, after = count_parameters(whole), count_parameters(model)
+    before, after = whole.count_parameters(), model.count_parameters()
     if not sparse.masks and after == before:
         _keep(name, folder, why)
         return checkpoint
@@ -112,14 +111,14 @@ def _prune(name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | No
     model.save(folder / "model")
     zeros = _verified(InferenceModel.load(folder / "model"), sparse)
     one = next(samples.head(1).batches(1))
-    work = multiply_adds(model, one)
+    work = layer_macs(model, one)
     Pruning(
         pruned=True,
         why=why,
         steps=steps,
         sparse=zeros,
         multiply_adds=work,
-        kept_multiply_adds=sum(work.values()) / max(1, sum(multiply_adds(whole, one).values())),
+        kept_multiply_adds=sum(work.values()) / max(1, sum(layer_macs(whole, one).values())),
         parameters=Counts(before=before, after=after),
         quality=Qualities(before=reference, after=quality),
     ).write(folder / "prune.json")

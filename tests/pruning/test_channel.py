@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
+from act.program.costs import layer_macs
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning import channel, ratios, transformer
-from act.pruning.cost import Costs, multiply_adds
+from act.pruning.cost import Costs
 from act.pruning.groups import find_groups
 from act.pruning.importance import channel_scores
 from act.pruning.pruned import Context
@@ -111,8 +112,8 @@ def test_multiply_adds_follow_the_plan(model: InferenceModel) -> None:
     costs = Costs(model, plan, batch)
     gone = {key(group): 4 for group in plan.groups}
     smaller = shrink(model, plan, {name: list(range(count)) for name, count in gone.items()})
-    assert costs.total == sum(multiply_adds(model, batch).values())
-    assert costs.of(gone) == pytest.approx(sum(multiply_adds(smaller, batch).values()))
+    assert costs.total == sum(layer_macs(model, batch).values())
+    assert costs.of(gone) == pytest.approx(sum(layer_macs(smaller, batch).values()))
 
 
 def test_ratios_by_sensitivity_spare_what_matters() -> None:
@@ -129,11 +130,11 @@ def test_ratios_by_sensitivity_spare_what_matters() -> None:
 def test_a_speed_up_is_reached_by_measuring(model: InferenceModel) -> None:
     # Half of the time does not depend on the channels, which no count of multiply-adds tells.
     batch = {"x": pictures(1, SHAPE)}
-    total = sum(multiply_adds(model, batch).values())
+    total = sum(layer_macs(model, batch).values())
     measured = []
 
     def speedup(each: InferenceModel) -> float:
-        measured.append(1 / (0.5 + 0.5 * sum(multiply_adds(each, batch).values()) / total))
+        measured.append(1 / (0.5 + 0.5 * sum(layer_macs(each, batch).values()) / total))
         return measured[-1]
 
     result = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup))
@@ -147,14 +148,14 @@ def test_a_speed_up_is_reached_by_measuring(model: InferenceModel) -> None:
         speedup(near.model) >= 1.4 and abs(1 / measured[1] - 0.71) < 0.1
     )  # begun with the share that was given, after the whole
     whole = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=lambda each: 1.5))
-    assert sum(multiply_adds(whole.model, batch).values()) == total
+    assert sum(layer_macs(whole.model, batch).values()) == total
 
 
 def test_where_a_speed_up_cannot_be_measured_the_predicted_share_stays(model: InferenceModel) -> None:
     batch = {"x": pictures(1, SHAPE)}
-    total = sum(multiply_adds(model, batch).values())
+    total = sum(layer_macs(model, batch).values())
     result = channel.prune(model, ChannelPrune(target_speedup=2), context(first_share=0.6))
-    assert sum(multiply_adds(result.model, batch).values()) / total == pytest.approx(0.6, abs=0.1)
+    assert sum(layer_macs(result.model, batch).values()) / total == pytest.approx(0.6, abs=0.1)
 
 
 def test_a_speed_up_that_cannot_be_measured_is_refused(model: InferenceModel) -> None:

@@ -1,4 +1,6 @@
-"""How much memory a model's activations take: all together, and those that are alive at the same time.
+"""What a model costs: multiply-accumulate operations (MACs), and the memory of its activations.
+
+MACs are counted for convolutions and matrix products, as is usual; other operators count as zero.
 
 Operators run in the program's order. A tensor is alive from the operator that makes it to the last that reads it, an
 input from the beginning, an output to the end. What only gives the same values another shape (reshape, flatten,
@@ -12,7 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from act.program.graph import Graph, Tensor
+import numpy as np
+
+from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS, Graph, Tensor, main_output
+from act.program.model import InferenceModel
+from act.samples.dataset import Array
 
 VIEWS = ("reshape2", "reshape", "flatten_contiguous_range", "flatten2", "squeeze2", "unsqueeze2", "assign")
 _LARGEST = 5
@@ -35,7 +41,7 @@ class Memory:
     alive_at_peak: tuple[tuple[str, int], ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `analysis.json`."""
+        """Return it as it stands in `analysis.json`."""
         return {
             "total_bytes": self.total_bytes,
             "peak_bytes": self.peak_bytes,
@@ -44,8 +50,44 @@ class Memory:
         }
 
 
-def measure(graph: Graph, tensors: Mapping[str, Tensor]) -> Memory:
-    """The memory of the activations of a graph.
+def macs(op: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the MACs of an operator.
+
+    Args:
+        shapes: of what it reads and makes for one sample, weights included.
+    """
+    output = int(np.prod(shapes[main_output(op)]))
+    if op.type in CONVOLUTIONS:
+        return output * int(np.prod(shapes[op.input("Filter")[0]][1:]))
+    if op.type in TRANSPOSED_CONVOLUTIONS:
+        return int(np.prod(shapes[op.input("Input")[0]])) * int(np.prod(shapes[op.input("Filter")[0]][1:]))
+    if op.type == "mul":
+        return output * int(np.prod(shapes[op.input("Y")[0]][: op.attr("y_num_col_dims")]))
+    if op.type in MATRIX_PRODUCTS:
+        left = shapes[op.input("X")[0]]
+        flag = {"matmul_v2": "trans_x", "matmul": "transpose_X"}.get(op.type)
+        transposed = flag is not None and op.attr(flag) and len(left) > 1
+        return output * int(left[-2] if transposed else left[-1])
+    return 0
+
+
+def layer_macs(model: InferenceModel, batch: Mapping[str, Array]) -> dict[str, int]:
+    """Return the MACs of each convolution and matrix product, by its output, in program order.
+
+    Args:
+        batch: one sample.
+    """
+    kinds = (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *MATRIX_PRODUCTS)
+    ops = [op for op in model.ops if op.type in kinds]
+    names = list(dict.fromkeys(name for op in ops for name in (*op.input_arg_names, main_output(op))))
+    shapes = {name: model.shape(name) for name in names if model.is_weight(name)}
+    made = [name for name in names if name not in shapes]
+    shapes |= {name: tuple(value.shape) for name, value in zip(made, model.run(batch, made) if made else [])}
+    return {main_output(op): macs(op, shapes) for op in ops}
+
+
+def activation_memory(graph: Graph, tensors: Mapping[str, Tensor]) -> Memory:
+    """Return the memory of the activations of a graph.
 
     Args:
         tensors: what `observe` saw for one sample.

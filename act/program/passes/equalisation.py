@@ -9,25 +9,22 @@ lost there: it is as good as a scale for each channel of the activation, which f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from act.program.layers import Layer
+from act.program.layers import CHANNELS_FIRST, OUTPUT_AXES, Layer, has_bias_input
 from act.program.model import InferenceModel
-from act.samples.dataset import Array
 
 LEAST_FACTOR = 2.0**-8
 """A channel below this share of the largest is lost in eight bits anyway; it may be noise, and is raised no further."""
 
 # Operators that give every channel's multiple for the channel's multiple, as long as it is positive.
 _PASSING = ("relu", "leaky_relu", "pool2d")
-_FILTER_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "conv2d_transpose": 1}
-
-Read = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+_FILTERS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
 
 @dataclass(frozen=True)
@@ -39,41 +36,22 @@ class _Step:
 
 
 def equalisable(model: InferenceModel, layers: Collection[Layer]) -> list[str]:
-    """The activations whose channels can be equalised: only depthwise convolutions read them, and what makes them can
-    take up a factor for each channel.
+    """Return the activations whose channels can be equalised.
+
+    Only depthwise convolutions read them, and what makes them can take up a factor for each channel.
 
     Args:
         model: the fp32 model.
         layers: that may be quantized.
     """
     names = dict.fromkeys(layer.activation for layer in layers if layer.op_type == "depthwise_conv2d")
-    return [name for name in names if _readers(model, name, layers) and _makers(model, name) is not None]
-
-
-def largest_of_channels(
-    read: Read, names: Collection[str], batches: Iterable[Mapping[str, Array]]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The largest absolute value of each channel, float32 [channels], by activation of rank 4; those that are NaN or
-    infinite are left out.
-
-    Args:
-        read: the activations of one batch, by name.
-        names: those that are wanted.
-        batches: the feeds, batch by batch.
-    """
-    found: dict[str, npt.NDArray[np.float32]] = {}
-    for batch in batches:
-        values = read(batch)
-        for name in names:
-            largest = np.abs(values[name]).max(axis=(0, 2, 3))
-            found[name] = np.maximum(found.get(name, np.float32(0)), largest)
-    return {name: largest for name, largest in found.items() if np.isfinite(largest).all()}
+    return [name for name in names if _depthwise_consumers(model, name, layers) and _steps(model, name) is not None]
 
 
 def equalise(
     model: InferenceModel, layers: Collection[Layer], largest: Mapping[str, npt.NDArray[np.float32]]
 ) -> InferenceModel:
-    """A copy of the model with the channels of these activations equalised.
+    """Return a copy of the model with the channels of these activations equalised.
 
     Args:
         model: the fp32 model.
@@ -86,37 +64,36 @@ def equalise(
             continue
         factors = np.maximum(values / values.max(), LEAST_FACTOR)
         factors[values == 0] = 1
-        for step in _makers(model, name) or ():
+        for step in _steps(model, name) or ():
             _multiply(result, step, 1 / factors)
-        for layer in _readers(model, name, layers):
-            copies = model.weight(layer.weight).shape[0] // len(factors)
+        for layer in _depthwise_consumers(model, name, layers):
+            copies = model.shape(layer.weight)[0] // len(factors)
             _multiply(result, _Step(layer.weight, 0), np.repeat(factors, copies))
     return result
 
 
-def _readers(model: InferenceModel, name: str, layers: Collection[Layer]) -> list[Layer]:
-    """The depthwise convolutions that read an activation; none where anything else reads it too."""
+def _depthwise_consumers(model: InferenceModel, name: str, layers: Collection[Layer]) -> list[Layer]:
+    """Return the depthwise convolutions that read an activation; none where anything else reads it too."""
     by_name = {layer.name: layer for layer in layers if layer.op_type == "depthwise_conv2d"}
-    outputs = [op.output_arg_names[0] for op in model.ops if name in op.input_arg_names]
+    outputs = [op.output_arg_names[0] for op in model.consumers(name)]
     alone = name not in model.fetch_names and all(output in by_name for output in outputs)
     return [by_name[output] for output in outputs] if alone else []
 
 
-def _makers(model: InferenceModel, name: str) -> list[_Step] | None:
-    """The weights that make a tensor's channels what they are, from the tensor back to the layer; None where something
-    on the way cannot take up factors, or is wanted elsewhere as well.
+def _steps(model: InferenceModel, name: str) -> list[_Step] | None:
+    """Return the weights that make a tensor's channels what they are, from the tensor back to the layer; None where
+    something on the way cannot take up factors, or is wanted elsewhere as well.
     """
     steps: list[_Step] = []
     while True:
-        writers = [op for op in model.ops if name in op.output_arg_names]
-        if len(writers) != 1:
+        producers = model.producers(name)
+        if len(producers) != 1:
             return None
-        op = writers[0]
-        if op.type in _FILTER_AXES:
-            step = _step(model, op.input("Filter")[0], _FILTER_AXES[op.type])
+        op = producers[0]
+        if op.type in _FILTERS:
+            step = _step(model, op.input("Filter")[0], OUTPUT_AXES[op.type])
             whole = op.type != "conv2d_transpose" or op.attr("groups") == 1
-            biased = "Bias" in op.input_names and op.input("Bias")
-            plain = op.attr("data_format") in ("NCHW", "AnyLayout") and not biased and whole
+            plain = op.attr("data_format") in CHANNELS_FIRST and not has_bias_input(op) and whole
             return [*steps, step] if step and plain else None
         if op.type in ("elementwise_add", "elementwise_mul"):
             first, second = op.input("X")[0], op.input("Y")[0]
@@ -131,24 +108,23 @@ def _makers(model: InferenceModel, name: str) -> list[_Step] | None:
             return None
         else:
             name = op.input("X")[0]
-        if name in model.fetch_names or sum(name in other.input_arg_names for other in model.ops) != 1:
+        if name in model.fetch_names or len(model.consumers(name)) != 1:
             return None
 
 
 def _of_channels(model: InferenceModel, op: Any, name: str, weight: str) -> _Step | None:
-    """What an addition or a product combines a tensor of rank 4 with, where it is a weight of one value, or of one for
-    each channel."""
-    if not model.is_weight(weight) or len(model.program.global_block().var(name).shape) != 4:
+    """Return the weight that an addition or a product combines a tensor of rank 4 with, where it has one value, or one
+    for each channel."""
+    if not model.is_weight(weight) or len(model.shape(name)) != 4:
         return None
-    shape = model.weight(weight).shape
+    shape = model.shape(weight)
     if len(shape) == 1 and (op.attr("axis") == 1 or (op.attr("axis") == -1 and shape == (1,))):
         return _step(model, weight, 0)
     return _step(model, weight, 1) if len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1 else None
 
 
 def _step(model: InferenceModel, name: str, axis: int) -> _Step | None:
-    alone = model.is_weight(name) and sum(name in op.input_arg_names for op in model.ops) == 1
-    return _Step(name, axis) if alone and model.weight(name).dtype == np.float32 else None
+    return _Step(name, axis) if model.owns_weight(name) and model.dtype(name) == "float32" else None
 
 
 def _multiply(model: InferenceModel, step: _Step, factors: npt.NDArray[np.float32]) -> None:
@@ -159,8 +135,6 @@ def _multiply(model: InferenceModel, step: _Step, factors: npt.NDArray[np.float3
     shape = [1] * before.ndim
     shape[step.axis] = -1
     after = (before.astype(np.float64) * factors.astype(np.float64).reshape(shape)).astype(np.float32)
-    if after.shape != model.weight(step.weight).shape:
-        model.program.global_block().var(step.weight).desc.set_shape(list(after.shape))
-        reader = next(op for op in model.ops if step.weight in op.input_arg_names)
-        reader._set_attr("axis", -1)
+    if after.shape != model.shape(step.weight):
+        model.consumers(step.weight)[0]._set_attr("axis", -1)
     model.set_weight(step.weight, after)

@@ -13,8 +13,9 @@ from act.onnx_graph.conversion import to_onnx, with_weights
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.program.passes.equalisation import LEAST_FACTOR, equalisable, equalise
 from act.program.passes.normalise import normalise
-from act.quantization.equalise import LEAST_FACTOR, equalisable, equalise, largest_of_channels
+from act.quantization.activations import largest_of_channels
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
 from tests.support.models import DETECTOR, noise, seen
