@@ -1,4 +1,4 @@
-"""What passes between stages: folders that are either whole or absent, and JSON with a schema version.
+"""The form of what passes between stages: folders that are either whole or absent, and JSON with a schema version.
 
 A stage fills a fresh folder beside its final place and renames it when complete; an older one is renamed away before.
 So a stage that is killed at any moment leaves nothing that a rerun would take for whole.
@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 
 def stage_folder(job: str, stage: str) -> Path:
-    """Where a stage of a job leaves its artefacts."""
+    """Return where a stage of a job leaves its artefacts."""
     return ROOT / job / stage
 
 
@@ -75,7 +75,7 @@ def _files(places: Iterable[Path], pattern: str) -> list[Path]:
 
 
 def _digest(path: Path) -> bytes:
-    """Of a file's content, which may be larger than what should be held in memory."""
+    """Return the digest of a file, which may be larger than what should be held in memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

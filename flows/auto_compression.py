@@ -10,9 +10,9 @@ changed, and nothing is written outside `save_dir`. Paddle is imported when the 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import shutil
-import sys
 import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/program/paddle_setup.py)
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,10 +30,13 @@ from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, ti
 from act.samples.dataset import LABEL, Ragged, save_flat
 from act.settings import Job, Params, read_mapping, validate
 from flows.stages import PlainJob
+from tasks.stage import log_to_stdout
 
 if TYPE_CHECKING:
     from act.program.model import InferenceModel
     from act.samples.dataset import FeedSpec, Samples
+
+log = logging.getLogger(__name__)
 
 EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
 
@@ -126,7 +129,7 @@ class AutoCompression:
         if deploy_hardware not in (None, "cpu"):
             translation.warnings.append(f"`deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
         for warning in translation.warnings:
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            log.warning("warning: %s", warning)
 
     def compress(self) -> None:
         """Run the pipeline and fill `save_dir`.
@@ -135,6 +138,10 @@ class AutoCompression:
             InputError: the model, the samples or the settings are wrong; the message says which and what to do.
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
+        with log_to_stdout(logging.INFO, (__name__,)):
+            self._compress()
+
+    def _compress(self) -> None:
         with _paddle_as_it_was():
             from act.program.model import InferenceModel
 
@@ -150,12 +157,12 @@ class AutoCompression:
             "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
             "export": lambda: self._choose(work),
         }
-        PlainJob(JOB, work, _print, after).run()
+        PlainJob(JOB, work, log.info, after).run()
         self._collect(work)
         shutil.rmtree(work)
 
     def export_onnx(self, model_name: str = "quant_model.onnx", deploy_backend: str = "tensorrt") -> None:
-        """As ACT does, put the ONNX file into `save_dir/ONNX` too; it has the form that every engine reads.
+        """Put the ONNX file into `save_dir/ONNX` too, as ACT does; it has the form that every engine reads.
 
         Raises:
             InputError: there is none, because `compress` has not run, or made no int8 model.
@@ -173,7 +180,7 @@ class AutoCompression:
         feeds = model.feed_specs()
         batch, size, train = peek(self._train, feeds, "train_dataloader")
         counts = self._most(batch, size)
-        _print(f"taking at most {counts[0]} samples for calibration and training, and {counts[1]} for evaluation")
+        log.info(f"taking at most {counts[0]} samples for calibration and training, and {counts[1]} for evaluation")
         if self._eval is None or self._eval is self._train:
             calibration, evaluation = deal_out(train, feeds, counts, work, "train_dataloader")
         else:
@@ -186,7 +193,7 @@ class AutoCompression:
         _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
         if not self._metric_is_given:
             self._entry["metric"] = "top1" if labelled else "similarity"
-        _print(f"{len(calibration)} and {len(evaluation)} samples; quality is `{self._entry['metric']}`")
+        log.info(f"{len(calibration)} and {len(evaluation)} samples; quality is `{self._entry['metric']}`")
         for section in ("calibration", "qat", "prune"):
             if section in self._entry:
                 self._entry[section].setdefault("batch_size", min(batch, LARGEST_BATCH))
@@ -194,7 +201,7 @@ class AutoCompression:
             self._time_shapes(feeds, evaluation)
 
     def _most(self, batch: int, sample_bytes: int) -> tuple[int, int]:
-        """How many samples are taken at most, for calibration and for evaluation.
+        """Return how many samples are taken at most, for calibration and for evaluation.
 
         Args:
             batch: how many the training loader gives at a time.
@@ -213,7 +220,7 @@ class AutoCompression:
         return max(int(calibration * share), 1), max(int(evaluation * share), 1)
 
     def _time_shapes(self, feeds: Sequence[FeedSpec], evaluation: Samples) -> None:
-        """Have the latency measured for `input_shapes`, where the samples are of other shapes."""
+        """Ask for the latency at `input_shapes` too, where the samples are of other shapes."""
         shapes = self._shapes
         if not isinstance(shapes, Mapping):
             if len(feeds) != 1:
@@ -236,7 +243,7 @@ class AutoCompression:
         (work / "params.yaml").write_text(text, encoding="utf-8")
 
     def _metric(self, model: InferenceModel) -> float:
-        """What the callback gives for a model, in static mode, as in ACT."""
+        """Return what the callback gives for a model, in static mode, as in ACT."""
         assert self._callback is not None
         with _paddle_as_it_was() as paddle:
             paddle.enable_static()
@@ -266,8 +273,7 @@ class AutoCompression:
             )
 
     def _choose(self, work: Path) -> None:
-        """Have that candidate deployed which the callback likes best, where there is a callback, and leave its figures
-        with the files that they are of."""
+        """Choose what to deploy by the callback, where there is one, and note its figures beside the candidates."""
         if self._given_metric is None:
             return
         from act.program.model import InferenceModel
@@ -283,7 +289,7 @@ class AutoCompression:
                 metrics[entry["name"]] = self._metric(model)
         write_json(exported / _METRICS, {"metrics": metrics})
         for name, metric in metrics.items():
-            _print(f"  eval_callback: {name}: {metric:.4f}")
+            log.info(f"  eval_callback: {name}: {metric:.4f}")
         quantized = [entry["name"] for entry in found["candidates"] if entry["precision"] == "int8"]
         if quantized:
             liked = max(quantized, key=lambda name: (metrics[name], name == found["deploy"]))
@@ -307,11 +313,11 @@ class AutoCompression:
             metrics = read_json(told)["metrics"]
             self.final_metric = metrics[name]
             write_json(self._folder / _METRICS, {"metrics": metrics, "deployed": name})
-        _print(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
+        log.info(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
 
 
 def _sections(config: Any) -> tuple[dict[str, Any], str]:
-    """The sections of a configuration in any of ACT's forms, and where they come from."""
+    """Return the sections of a configuration in any of ACT's forms, and where they come from."""
     if config is None:
         return {}, "config"
     if isinstance(config, str):
@@ -325,7 +331,7 @@ def _sections(config: Any) -> tuple[dict[str, Any], str]:
 
 
 def _without_counts(raw: dict[str, Any], origin: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """The sections without `Pipeline.data`, which here only says how many samples are taken; and these numbers."""
+    """Take `Pipeline.data`, which here only says how many samples are taken, out of the sections; return both."""
     own = raw.get(OWN_SECTION)
     if not isinstance(own, dict) or own.get("data") is None:
         return raw, {}
@@ -341,7 +347,7 @@ def _without_counts(raw: dict[str, Any], origin: str) -> tuple[dict[str, Any], d
 
 
 def _entry(translation: Translation, model: Path, files: tuple[str | None, str | None]) -> dict[str, Any]:
-    """The job's entry, as far as it is known without the samples."""
+    """Return the job's entry, as far as it is known without the samples."""
     entry: dict[str, Any] = {
         "model": {"path": str(model), **dict(zip(("model_filename", "params_filename"), files))},
         "data": {"reader": "arrays", "path": "data"},
@@ -361,7 +367,7 @@ def _speedup(target: Any) -> float:
 
 
 def _are_classes(model: InferenceModel, samples: Samples) -> bool:
-    """Whether the labels are one class each of those that the model's first output tells apart."""
+    """Tell whether the labels are one class each of those that the model's first output tells apart."""
     labels, output = samples.labels, model.fetch_specs()[0].shape
     if labels is None or len(output) != 2 or output[1] < 2:
         return False
@@ -383,7 +389,7 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
 
 @contextmanager
 def _paddle_as_it_was() -> Iterator[Any]:
-    """Paddle, with the caller's mode put back afterwards: what reads models here switches to the static one."""
+    """Give Paddle, and put the caller's mode back afterwards: what reads models here switches to the static one."""
     import paddle
 
     dynamic = paddle.in_dynamic_mode()
@@ -392,7 +398,3 @@ def _paddle_as_it_was() -> Iterator[Any]:
     finally:
         if dynamic:
             paddle.disable_static()
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)

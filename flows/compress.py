@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -67,7 +68,7 @@ class CompressionFailed(Exception):
 
 
 class _Run:
-    """What the tasks of one flow run share."""
+    """The state that the tasks of one flow run share."""
 
     def __init__(self, stages: Sequence[Stage], jobs: Sequence[str], limit: int, locks: Sequence[int]) -> None:
         self.stages = stages
@@ -78,10 +79,10 @@ class _Run:
         self.records = {job: Record(job, [stage.name for stage in needed_by(job, stages)]) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
-        self.emit: Callable[[str], None] = _print
+        self.emit = _emitter()
 
     def needs_work(self, stage: Stage) -> bool:
-        """Whether DVC must be asked: the stage's own inputs have changed, or something before it gave a new result."""
+        """Tell whether DVC must be asked: the stage's inputs have changed, or something before it gave a new result."""
         return stage.stale or not self.touched.isdisjoint(stage.needs)
 
     def finish(self, stage: Stage, outcome: Outcome, seconds: float | None, started: str) -> None:
@@ -92,7 +93,7 @@ class _Run:
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether another try makes sense: never after a mistake of the user's."""
+    """Tell whether another try makes sense: never after a mistake of the user's."""
     error = state.data
     if not isinstance(error, StageFailed):
         return False
@@ -176,8 +177,6 @@ def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> 
         CompressionFailed: a stage failed.
     """
     run = _Run(read_stages(Path.cwd(), jobs), jobs, limit, locks)
-    if environment.has_server():
-        run.emit = get_run_logger().info
     try:
         futures: dict[str, PrefectFuture[Any]] = {}
         for stage in run.stages:
@@ -189,25 +188,26 @@ def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> 
         # Nothing is left to kill unless the flow was cancelled or stopped by a signal.
         run.groups.kill_all()
     for job in jobs:
-        for line in result.lines(job, run.records[job]):
+        shown = result.lines(job, run.records[job])
+        for line in shown:
             run.emit(line)
         if environment.has_server():
-            result.publish(job, run.records[job])
+            result.publish(job, shown)
     if run.failures:
         raise CompressionFailed(list(run.failures.values()))
 
 
 def _has_learned(job: str) -> bool:
-    """Whether the budget was missed in a way that teaches something, so that another strategy is to be done."""
+    """Note what the strategy came to where the budget was missed; tell whether another one is to be done."""
     if not (stage_folder(job, "options") / "options.json").exists() or not result.manifest_of(job).exists():
         return False
     path = attempts.FOLDER / f"{job}.json"
-    before = path.read_bytes() if path.exists() else b""
+    before = path.read_bytes()
     told = learn(job, load_job(job))
-    after = path.read_bytes() if path.exists() else b""
-    if after != before:
-        (get_run_logger().info if environment.has_server() else _print)(f"{job}: {told}")
-    return after != before
+    has_learned = path.read_bytes() != before
+    if has_learned:
+        _emitter()(f"{job}: {told}")
+    return has_learned
 
 
 def check(params: Params, jobs: Sequence[str]) -> None:
@@ -253,7 +253,7 @@ def _only_one(job: str) -> Iterator[int]:
 
 
 def choose_cluster(trials_on: str | None) -> None:
-    """Have the trials of this process's stages run where `--trials-on` says, if it is given.
+    """Set where the trials of this process's stages run, if `--trials-on` is given.
 
     Raises:
         InputError: it, or the environment variable that it stands for, is of no known form.
@@ -278,12 +278,13 @@ def _take_over(file: Path, jobs: Sequence[str]) -> None:
         print(f"{DEFAULT_PATH}: {change}")
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
+def _emitter() -> Callable[[str], None]:
+    """Return what takes a line of the flow's output: Prefect's logger where the user has a server, else stdout."""
+    return get_run_logger().info if environment.has_server() else partial(print, flush=True)
 
 
 def _leave(number: int, _: object) -> NoReturn:
-    """Before and after the flow, where Prefect does not catch the signal itself: end by way of every `finally`."""
+    """End by way of every `finally`, before and after the flow, where Prefect does not catch the signal itself."""
     raise TerminationSignal(number)
 
 

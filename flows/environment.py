@@ -35,10 +35,10 @@ def prepare() -> None:
 
 
 def has_server() -> bool:
-    """Whether the user named a Prefect server."""
+    """Tell whether the user named a Prefect server."""
     return bool(os.environ.get("PREFECT_API_URL"))
 
 
 def prefect_home() -> Path:
-    """Where Prefect keeps its files."""
+    """Return where Prefect keeps its files."""
     return Path(os.environ["PREFECT_HOME"])

@@ -1,4 +1,4 @@
-"""The graph of stages as DVC has it: `dvc.yaml` is the only description, and this module only reads it."""
+"""The graph of stages as DVC has it, read from `dvc.yaml`, the only description."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The stage without its job."""
+        """Return the stage without its job."""
         return self.name.partition("@")[0]
 
 
 def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
-    """All stages of these jobs and what they need, each after those that it needs.
+    """Return all stages of these jobs and what they need, each after those that it needs.
 
     Raises:
         InputError: DVC cannot read the pipeline, or a file that it starts from does not exist.
@@ -73,7 +73,7 @@ def _is_stale(stage: DvcStage, changes: Collection[Any], root: Path) -> bool:
 
 
 def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:
-    """The stages of a job and all that they need, in the order given."""
+    """Return the stages of a job and all that they need, in the order given."""
     everything = {stage.name: stage for stage in stages}
     found: set[str] = set()
     ahead = [name for name in everything if job_of(name) == job]
@@ -86,12 +86,12 @@ def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:
 
 
 def job_of(name: str) -> str:
-    """The job in the name of a stage; empty where the stage belongs to none."""
+    """Return the job in the name of a stage; empty where the stage belongs to none."""
     return name.partition("@")[2]
 
 
 def _refuse_missing_sources(stages: Collection[DvcStage]) -> None:
-    """DVC would tell only when it comes to the stage, which may be after hours of work."""
+    """Refuse what DVC would find missing only when it comes to the stage, which may be after hours of work."""
     made = [Path(out.fs_path) for stage in stages for out in stage.outs]
     for stage in stages:
         for dep in stage.deps:

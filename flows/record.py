@@ -1,4 +1,4 @@
-"""What happened to each stage of a job, in `artifacts/flow/JOB.json`, rewritten after every stage.
+"""The outcome of each stage of a job, in `artifacts/flow/JOB.json`, rewritten after every stage.
 
 The report stage reads it for the time that each stage took, and scripts read it for the outcomes. A cached stage keeps
 the seconds and the start of the run that made its result.
@@ -71,7 +71,7 @@ def now() -> str:
 
 
 def path_of(job: str) -> Path:
-    """Where the record of a job is, in the folder in which its stages run."""
+    """Return where the record of a job is, in the folder in which its stages run."""
     return ROOT / "flow" / f"{job}.json"
 
 

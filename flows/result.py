@@ -1,10 +1,11 @@
-"""What a run shows at its end: lines for the terminal, and artifacts where the user has a Prefect server.
+"""The end of a run: lines for the terminal, and artifacts where the user has a Prefect server.
 
 Reads `deploy/JOB/manifest.json`, which the last stage writes; a job without one is shown as having no result yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ from flows.record import Record
 
 
 def manifest_of(job: str) -> Path:
-    """Where a job's manifest is."""
+    """Return where a job's manifest is."""
     return DEPLOY_ROOT / job / "manifest.json"
 
 
 def report_of(job: str) -> Path:
-    """Where a job's report is."""
+    """Return where a job's report is."""
     return DEPLOY_ROOT / job / "report.html"
 
 
 def winner(job: str) -> str:
-    """One sentence on the winner, or that there is none yet."""
+    """Return a sentence on the winner, or that there is none yet."""
     try:
         chosen = read_json(manifest_of(job))["winner"]
         speedup = "" if chosen["speedup"] is None else f"{chosen['speedup']['value']:.2f} times as fast as fp32, "
@@ -39,7 +40,7 @@ def winner(job: str) -> str:
 
 
 def lines(job: str, record: Record) -> list[str]:
-    """What the terminal shows of one job: its stages, what was measured, the winner, and where the files are."""
+    """Return what the terminal shows of one job: its stages, what was measured, the winner, and the files."""
     shown = ["", job, f"  {'stage':28} {'outcome':8} {'seconds':>8}"]
     for row in record.rows.values():
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
@@ -52,16 +53,12 @@ def lines(job: str, record: Record) -> list[str]:
     return shown
 
 
-def publish(job: str, record: Record) -> None:
-    """Show one job's result as artifacts on the Prefect server."""
-    rows = "\n".join(
-        f"| {row.name} | {row.outcome} | {'' if row.seconds is None else f'{row.seconds:.1f}'} |"
-        for row in record.rows.values()
-    )
+def publish(job: str, shown: Sequence[str]) -> None:
+    """Show what the terminal shows of one job as artifacts on the Prefect server."""
     key = job.lower().replace("_", "-")
     create_markdown_artifact(
         key=f"compress-{key}",
-        markdown=f"# {job}\n\n{winner(job)}\n\n| stage | outcome | seconds |\n| --- | --- | --- |\n{rows}\n",
+        markdown="\n".join([f"# {job}", "", winner(job), "", "```", *shown, "```"]),
         description=f"the winner and the stages of the job {job}",
     )
     if report_of(job).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +41,10 @@ def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, 
 
 
 @contextmanager
-def log_to_stdout(level: int) -> Iterator[None]:
-    """Print the messages of `act` and `tasks` from a level on, each as it stands."""
+def log_to_stdout(level: int, loggers: Iterable[str] = _LOGGERS) -> Iterator[None]:
+    """Print the messages of loggers, by default those of `act` and `tasks`, from a level on, each as it stands."""
     handler = logging.StreamHandler(sys.stdout)
-    before = {name: logging.getLogger(name).level for name in _LOGGERS}
+    before = {name: logging.getLogger(name).level for name in loggers}
     for name in before:
         logging.getLogger(name).setLevel(level)
         logging.getLogger(name).addHandler(handler)

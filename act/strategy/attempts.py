@@ -1,4 +1,4 @@
-"""What was tried for a job, and what that teaches: which option comes next, or that there is nothing better to try.
+"""Attempts: the strategies that were carried out for a job, and what they teach for the next.
 
 A job's attempts are kept in `attempts/JOB.json`, outside the artefacts, which they outlive: `tasks.select.learn`
 adds to it what the pipeline measured, and `select` reads it. They count only as long as model, target, budget and
@@ -66,12 +66,12 @@ class Attempt:
     kept: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
-    """What was tried of this very job, first first; nothing where that is of other settings.
+    """Return what was tried of this very job, first first; nothing where that is of other settings.
 
     Raises:
         InputError: the file is damaged.
@@ -97,7 +97,7 @@ def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
 
 
 def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
-    """Add an attempt, in the place of one of the same key; what there is now."""
+    """Add an attempt, in the place of one of the same key; return what there is now."""
     found = [each for each in read(job, fingerprint, folder) if each.key != attempt.key] + [attempt]
     folder.mkdir(exist_ok=True)
     write_json(folder / f"{job}.json", {"of": fingerprint, "attempts": [each.to_json() for each in found]})
@@ -116,13 +116,13 @@ class Correction:
     points: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
 
     def at(self, share: float) -> float:
-        """The factor, linear in logarithms between the shares that were tried; below them that of the least."""
+        """Return the factor, linear in logarithms between the shares that were tried; below them that of the least."""
         shares, factors = (np.log(np.array(values)) for values in zip(*self.points))
         return float(np.exp(np.interp(math.log(share), shares, factors)))
 
 
 def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], float]) -> Mapping[bool, Correction]:
-    """Measured to predicted speed-up, with int8 and without.
+    """Return measured to predicted speed-up, with int8 and without.
 
     Args:
         predicted: uncorrected, for a share of the multiply-adds, with int8 or without.
@@ -137,13 +137,13 @@ def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], 
 
 
 def met(attempts: Sequence[Attempt]) -> Attempt | None:
-    """Of those that met the budget the one that lost least quality; of equals the fastest."""
+    """Return, of those that met the budget, the one that lost least quality; of equals the fastest."""
     good = [attempt for attempt in attempts if attempt.met]
     return min(good, key=lambda attempt: (max(0.0, attempt.drop), attempt.latency_ms)) if good else None
 
 
 def overshot(attempt: Attempt, budget: Budget) -> bool:
-    """Whether it met the budget with more cut out than the speed needs, so that quality could be had back."""
+    """Tell whether it met the budget with more cut out than the speed needs, so that quality could be had back."""
     faster = attempt.speedup / budget.min_speedup
     if budget.max_latency_ms is not None:
         faster = min(faster, budget.max_latency_ms / attempt.latency_ms)
@@ -151,7 +151,7 @@ def overshot(attempt: Attempt, budget: Budget) -> bool:
 
 
 def nearest(attempts: Sequence[Attempt]) -> Attempt:
-    """The one that came nearest: the fastest that kept the quality.
+    """Return the one that came nearest: the fastest that kept the quality.
 
     Of equals the last, whose artefacts are still there.
     """

@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def learn(name: str, job: Job) -> str:
-    """Add the attempt that the artefacts hold, unless there is nothing to learn; what was found, in a sentence.
+    """Add the attempt that the artefacts hold, unless there is nothing to learn; return what was found, in a sentence.
 
     Raises:
         InputError: a stage has not run yet.
@@ -74,7 +74,7 @@ def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any], may_lose
 
 
 def _minutes(name: str) -> float:
-    """What the stages took that the flow ran; 0 where it did not run them."""
+    """Return what the stages took that the flow ran; 0 where it did not run them."""
     path = ROOT / "flow" / f"{name}.json"
     if not path.exists():
         return 0.0
