@@ -28,7 +28,7 @@ from act.program.layers import quantizable_layers
 from act.quantization.activations import reader
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.statistics import TensorStatistics, collect
-from act.quantization.thresholds import rule
+from act.quantization.thresholds import clip_by
 from act.samples.dataset import Array
 from act.settings import EngineName
 from benchmarks.zoo import CALIBRATION, Prepared
@@ -60,9 +60,9 @@ class Source:
 
     def scheme(self, symmetric: bool) -> Scheme:
         """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
-        ranges = {name: rule("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
+        ranges = {name: clip_by("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
         further = {name: ranges[name] for name in self._further}
-        extremes = {name: rule("min_max", None)(self.statistics[name], False) for name in ranges}
+        extremes = {name: self.statistics[name].extremes for name in ranges}
         return replace(make_scheme(self.model, self.layers, ranges), further=further, extremes=extremes)
 
 

@@ -25,7 +25,7 @@ from act.quantization.activations import reader
 from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
 from act.quantization.statistics import TensorStatistics, collect
-from act.quantization.thresholds import rule
+from act.quantization.thresholds import clip_by
 from act.search.schemes import SchemeMaker
 from act.search.space import Setting
 from act.settings import ThresholdAlgorithm
@@ -194,7 +194,7 @@ def _all_rules(statistics: dict[str, TensorStatistics]) -> None:
 def _one_rule(
     statistics: dict[str, TensorStatistics], algorithm: ThresholdAlgorithm, share: float | None
 ) -> dict[str, Range]:
-    apply = rule(algorithm, share)
+    apply = clip_by(algorithm, share)
     return {name: apply(tensor, True) for name, tensor in statistics.items()}
 
 

@@ -77,6 +77,11 @@ class TensorStatistics:
         return max(-self.low, self.high, 0.0)
 
     @property
+    def extremes(self) -> Range:
+        """The values seen, widened to hold zero."""
+        return Range(min(self.low, 0.0), max(self.high, 0.0))
+
+    @property
     def limit(self) -> float:
         """Where the histogram ends on either side: a power of two, > `largest`."""
         return math.ldexp(1.0, self.exponent)
@@ -105,7 +110,7 @@ class TensorStatistics:
         """The range of a clipping threshold >= 0: around zero, or else what was seen of it, widened to hold zero."""
         if symmetric:
             return Range.around_zero(threshold)
-        return Range(max(min(self.low, 0.0), -threshold), min(max(self.high, 0.0), threshold))
+        return self.extremes.within(Range.around_zero(threshold))
 
     def add(self, values: Array) -> None:
         """Count one batch's values, of any shape and any real dtype; no values count as no batch.

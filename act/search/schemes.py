@@ -16,7 +16,7 @@ from act.quantization.bias_correction import corrected_biases
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme
 from act.quantization.statistics import TensorStatistics
-from act.quantization.thresholds import rule
+from act.quantization.thresholds import clip_by
 from act.quantization.weights import weight_thresholds
 from act.search.space import Setting
 from act.settings import WeightQuantization
@@ -58,9 +58,9 @@ class SchemeMaker:
         """The range of every activation under the rule of a setting."""
         key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
         if key not in self._ranges:
-            apply = rule(setting.algorithm, setting.hist_percent)
+            clip = clip_by(setting.algorithm, setting.hist_percent)
             found = self._statistics[setting.batch_num]
-            self._ranges[key] = {name: apply(tensor, setting.symmetric) for name, tensor in found.items()}
+            self._ranges[key] = {name: clip(tensor, setting.symmetric) for name, tensor in found.items()}
         return self._ranges[key]
 
     def chosen(self, setting: Setting) -> list[Layer]:
@@ -88,12 +88,8 @@ class SchemeMaker:
             weights,
             biases,
             further=ranges,
-            extremes=self._extremes(setting.batch_num),
+            extremes={name: each.extremes for name, each in self._statistics[setting.batch_num].items()},
         )
-
-    def _extremes(self, batch_num: int) -> dict[str, Range]:
-        apply = rule("min_max", None)
-        return {name: apply(tensor, False) for name, tensor in self._statistics[batch_num].items()}
 
     def cost(self, setting: Setting) -> float:
         """What the model's multiply-adds cost under a setting, as a share of their cost in fp32."""

@@ -2,7 +2,7 @@
 
 The parameters and their names are those of ACT's `QuantPost` in PaddleSlim. One is conditional in the sense of SMAC
 (Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General Algorithm Configuration, 2011):
-`hist_percent` exists only under the rule `hist`.
+`hist_percent` exists only under threshold rules that take a share.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from act.quantization.thresholds import FAMILIES, find
 from act.results.ptq_search import TrialSettings
 from act.settings import ThresholdAlgorithm
 
@@ -33,9 +34,6 @@ ACT_KEYS = {
     "float_layers": "float_layers",
 }
 
-# Rules that choose thresholds alike, the best family first and in it the best rule: a share of the values,
-# the mean of the batches' maxima, the closest fit to the values, the whole range.
-FAMILIES: tuple[tuple[str, ...], ...] = (("hist",), ("avg",), ("mse", "emd", "KL"), ("min_max", "abs_max"))
 WEIGHTS_BY_MERIT: tuple[WeightQuantizeType, ...] = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
 GOOD_SHARE = 0.9999
 MOST_FIRST = 6
@@ -71,7 +69,7 @@ class Setting:
     float_layers: int
 
     def __post_init__(self) -> None:
-        if (self.algorithm == "hist") != (self.hist_percent is not None):
+        if find(self.algorithm).takes_share != (self.hist_percent is not None):
             raise ValueError(f"hist_percent is {self.hist_percent} under the rule {self.algorithm}")
 
     def to_result(self) -> TrialSettings:
@@ -149,7 +147,8 @@ class Space:
         found: list[Setting] = []
         for symmetric in sorted(self.symmetric):
             for family in FAMILIES:
-                algorithm = min((a for a in self.algorithms if a in family), key=family.index, default=None)
+                members = [name for name in self.algorithms if find(name).family == family]
+                algorithm = min(members, key=lambda name: find(name).place, default=None)
                 if algorithm is not None:
                     end = max if len(found) % 2 else min
                     found.append(self._promising(algorithm, symmetric, end(self.float_layers)))
@@ -233,7 +232,7 @@ class Space:
         return sorted({name for choice in self.op_types for name in choice})
 
     def _shares(self, algorithm: str) -> tuple[float | None, ...]:
-        return self.hist_percents if algorithm == "hist" else (None,)
+        return self.hist_percents if find(algorithm).takes_share else (None,)
 
     def _independent(self) -> tuple[tuple[Any, ...], ...]:
         """The choices of all parameters after `hist_percent`, in the order of `Setting`."""
@@ -247,7 +246,7 @@ class Space:
         )
 
     def _promising(self, algorithm: ThresholdAlgorithm, symmetric: bool, float_layers: int) -> Setting:
-        share = min(self.hist_percents, key=lambda p: abs(p - GOOD_SHARE)) if algorithm == "hist" else None
+        share = min(self.hist_percents, key=lambda p: abs(p - GOOD_SHARE)) if find(algorithm).takes_share else None
         return Setting(
             algorithm,
             share,

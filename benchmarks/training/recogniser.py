@@ -31,7 +31,7 @@ from act.quantization.activations import reader
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.statistics import collect
-from act.quantization.thresholds import rule
+from act.quantization.thresholds import clip_by
 from act.samples.dataset import Samples
 from act.settings import Distillation, Job, Qat, load_job
 from act.timing.statistics import mean_difference
@@ -87,7 +87,7 @@ class Lines:
         count = CALIBRATION // BATCH
         batches = self.samples.head(CALIBRATION).batches(BATCH)
         found = collect(reader(converted, self.layers, further), batches, count, [count])[count]
-        ranges = {name: rule("abs_max")(tensor, True) for name, tensor in found.items()}
+        ranges = {name: clip_by("abs_max")(tensor, True) for name, tensor in found.items()}
         activations = {layer.activation: ranges[layer.activation] for layer in self.layers}
         return replace(
             make_scheme(self.model, self.layers, activations), further={name: ranges[name] for name in further}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # heavy to import, and a skipped stage needs none of it
     from act.samples.dataset import Array, Samples
 
 RANGES_FILE = "ranges.json"
-# Shares of the values for the rule `hist`.
+# For threshold rules that take a share of the values.
 SHARES = (0.999, 0.9999, 0.99999)
 # Batches that the ranges of the channels are taken from, before the one pass over all of them.
 CHANNEL_BATCHES = 4
@@ -92,11 +92,10 @@ def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path
 
 def _ranges(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict[str, tuple[float, float]]]:
     """By rule the least and the largest value of every tensor, without symmetry."""
-    from act.quantization.thresholds import RULES, rule
+    from act.quantization.thresholds import asymmetric_rules
 
-    rules = {str(name): rule(name) for name in RULES if name != "min_max"}  # which is `abs_max` without symmetry
-    rules |= {f"hist {share:g}": rule("hist", share) for share in SHARES}
-    spans = {label: {name: apply(each, False) for name, each in statistics.items()} for label, apply in rules.items()}
+    rules = asymmetric_rules(SHARES)
+    spans = {label: {name: clip(each, False) for name, each in statistics.items()} for label, clip in rules.items()}
     return {label: {name: (span.low, span.high) for name, span in found.items()} for label, found in spans.items()}
 
 

@@ -11,15 +11,15 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
-from act.quantization.thresholds import RULES, rule
-from act.quantization.thresholds.kl import divergences
-from act.settings import ThresholdAlgorithm
+from act.quantization.thresholds import clip_by
+from act.quantization.thresholds.KL import divergences
+from act.registry import THRESHOLDS
 from tests.support.models import CLASSIFIER, noise
 
 from paddle.static.quantization.cal_kl_threshold import cal_kl_threshold, safe_entropy  # isort: skip
 
 SHARE = 0.999
-ALL: list[ThresholdAlgorithm] = [*RULES, "hist"]
+ALL = THRESHOLDS.names()
 # Activations of the direction classifier by their position among those of its layers. The first two are never negative:
 # one is averaged over each picture, one comes from a ReLU. The others come from hard swish.
 POSITIONS = (3, 10, 18, 21, 36)
@@ -35,8 +35,8 @@ def gather(*batches: np.ndarray) -> TensorStatistics:
     return statistics
 
 
-def find(algorithm: ThresholdAlgorithm, symmetric: bool, *batches: np.ndarray) -> Range:
-    return rule(algorithm, SHARE)(gather(*batches), symmetric)
+def find(algorithm: str, symmetric: bool, *batches: np.ndarray) -> Range:
+    return clip_by(algorithm, SHARE)(gather(*batches), symmetric)
 
 
 def ends(span: Range) -> list[float]:
@@ -52,7 +52,7 @@ def rng() -> np.random.Generator:
 @both
 @pytest.mark.parametrize("factor", [2.0**-20, 1e-6, 3.0, 1e6])
 def test_a_range_scales_with_the_values(
-    algorithm: ThresholdAlgorithm, symmetric: bool, factor: float, rng: np.random.Generator
+    algorithm: str, symmetric: bool, factor: float, rng: np.random.Generator
 ) -> None:
     # Unless the factor is a power of two, values fall into other bins, and where losses are compared, another threshold
     # that is nearly as good may win.
@@ -66,7 +66,7 @@ def test_a_range_scales_with_the_values(
 @both
 @pytest.mark.parametrize("shift", [-9.0, -1.0, 0.0, 0.5, 9.0])
 def test_a_range_stays_within_the_values_and_holds_zero(
-    algorithm: ThresholdAlgorithm, symmetric: bool, shift: float, rng: np.random.Generator
+    algorithm: str, symmetric: bool, shift: float, rng: np.random.Generator
 ) -> None:
     for values in (rng.normal(size=9000), rng.exponential(size=9000), np.maximum(rng.normal(size=9000), 0)):
         values = (values + shift).astype(np.float32)
@@ -83,9 +83,7 @@ def test_a_range_stays_within_the_values_and_holds_zero(
 @every_rule
 @both
 @pytest.mark.parametrize("constant", [0.0, 3.0, -2.0, 1.7, -1e-5])
-def test_a_constant_activation_is_no_special_case(
-    algorithm: ThresholdAlgorithm, symmetric: bool, constant: float
-) -> None:
+def test_a_constant_activation_is_no_special_case(algorithm: str, symmetric: bool, constant: float) -> None:
     for values in (np.full(100, constant), np.full(1, constant)):
         span = find(algorithm, symmetric, values, values)
         value = float(np.float32(constant))
@@ -96,7 +94,7 @@ def test_a_constant_activation_is_no_special_case(
 @every_rule
 @both
 def test_the_order_of_the_batches_does_not_change_a_range(
-    algorithm: ThresholdAlgorithm, symmetric: bool, rng: np.random.Generator
+    algorithm: str, symmetric: bool, rng: np.random.Generator
 ) -> None:
     batches = [np.round(rng.normal(size=4000) * width) / 64 for width in (60, 300, 2, 100)]
     span = find(algorithm, symmetric, *batches)
@@ -106,7 +104,7 @@ def test_the_order_of_the_batches_does_not_change_a_range(
 
 def test_hist_needs_its_share() -> None:
     with pytest.raises(ValueError, match="hist_percent"):
-        rule("hist")
+        clip_by("hist")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +140,7 @@ def test_the_extremes_are_exact(activations: dict[int, np.ndarray]) -> None:
 def test_hist_is_the_quantile(activations: dict[int, np.ndarray], share: float) -> None:
     for values in activations.values():
         statistics = gather(*batches_of(values))
-        found, width = rule("hist", share), statistics.bin_width
+        found, width = clip_by("hist", share), statistics.bin_width
         assert lies_at_quantile(found(statistics, True).high, np.abs(values), share, width)
         span = found(statistics, False)
         assert lies_at_quantile(span.low, np.minimum(values, 0), 1 - share, width)
@@ -200,7 +198,7 @@ def test_emd_beats_every_other_threshold(activations: dict[int, np.ndarray], sym
     for values in activations.values():
         statistics = gather(*batches_of(values))
         losses, unclipped = every_loss(values, symmetric, moved)
-        best = moved(values, rule("emd")(statistics, symmetric))
+        best = moved(values, clip_by("emd")(statistics, symmetric))
         # The loss crosses zero, so that a ratio means little; what a histogram knows of a mean is parts of a bin.
         slack = statistics.bin_width / 15
         assert best <= losses.min() + slack
@@ -243,7 +241,7 @@ def test_kl_has_the_least_of_the_divergences(activations: dict[int, np.ndarray])
         some = some[counts.cumsum()[some - 1] > 0]
         expected = [paddle_divergence(counts, int(cut)) for cut in some]
         np.testing.assert_allclose(divergences(counts, some), expected, rtol=1e-9)
-        found = int(np.ceil(rule("KL")(statistics, True).threshold / statistics.bin_width))
+        found = int(np.ceil(clip_by("KL")(statistics, True).threshold / statistics.bin_width))
         assert paddle_divergence(counts, found) <= min(expected) * 1.05
 
 
@@ -256,8 +254,8 @@ def test_kl_finds_a_threshold_near_paddles(activations: dict[int, np.ndarray], p
     theirs = cal_kl_threshold(counts[:last], statistics.bin_width, 8) - statistics.bin_width / 2  # it adds half a bin
     # Paddle merges into 127 levels, the last of which takes what the division leaves over; the divergence is flat
     # where both find their least. Not clipping would be 17 % and 32 % off here.
-    assert rule("KL")(statistics, True).threshold == pytest.approx(theirs, rel=0.1)
-    assert rule("KL")(statistics, False).threshold == rule("KL")(statistics, True).threshold
+    assert clip_by("KL")(statistics, True).threshold == pytest.approx(theirs, rel=0.1)
+    assert clip_by("KL")(statistics, False).threshold == clip_by("KL")(statistics, True).threshold
 
 
 def test_kl_cuts_far_outliers_and_keeps_a_flat_range(rng: np.random.Generator) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 
 from act.results.ptq_search import TrialSettings
-from act.search.space import ACT_KEYS, FAMILIES, Setting, Space
-from act.settings import ThresholdAlgorithm
+from act.search.space import ACT_KEYS, Setting, Space
 
 ALL_TYPES = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
 SPACE = Space(
@@ -150,10 +149,6 @@ def test_first_settings_in_order_of_merit() -> None:
         ("avg", None, True, 4),
     ]
     assert all(s.bias_correct and s.op_types == ALL_TYPES for s in first)
-
-
-def test_every_rule_has_a_family() -> None:
-    assert sorted(itertools.chain(*FAMILIES)) == sorted(get_args(ThresholdAlgorithm))
 
 
 @pytest.mark.parametrize("space", [SPACE, WITHOUT_HIST, ONLY_HIST])

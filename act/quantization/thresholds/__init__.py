@@ -1,49 +1,84 @@
-"""Rules that turn the statistics of an activation into its clipping range: one file a rule, one line each here.
+"""Rules that turn the statistics of an activation into its clipping range.
 
 They are the methods of Paddle's `PostTrainingQuantization`, for symmetric and for asymmetric ranges. A symmetric range
-is a threshold around zero; an asymmetric one holds zero and stays within the values seen.
+is a threshold around zero; an asymmetric one holds zero and stays within the values seen. A rule is a module of this
+package with a constant `RULE`; its name in the settings is the module's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal, get_args
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
-from act.quantization.thresholds.abs_max import abs_max
-from act.quantization.thresholds.avg import avg
-from act.quantization.thresholds.emd import emd
-from act.quantization.thresholds.hist import hist
-from act.quantization.thresholds.kl import kl
-from act.quantization.thresholds.min_max import min_max
-from act.quantization.thresholds.mse import mse
-from act.settings import ThresholdAlgorithm
+from act.registry import THRESHOLDS
 
-Rule = Callable[[TensorStatistics, bool], Range]
+# Rules that choose ranges alike, the best family first: a share of the values, the mean of the batches' extremes, the
+# closest fit to the values, the extremes of all values.
+Family = Literal["share", "mean", "fit", "extremes"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
-# `hist` takes a share as well; see `rule`.
-RULES: dict[ThresholdAlgorithm, Rule] = {
-    "abs_max": abs_max,
-    "avg": avg,
-    "min_max": min_max,
-    "mse": mse,
-    "emd": emd,
-    "KL": kl,
-}
+Clip = Callable[[TensorStatistics, bool], Range]
 
 
-def rule(algorithm: ThresholdAlgorithm, hist_percent: float | None = None) -> Rule:
-    """The rule of that name, to be called with the statistics and whether the range is symmetric.
+@dataclass(frozen=True)
+class Rule:
+    """A threshold rule.
+
+    Attributes:
+        clip: gives the range for the statistics of an activation, and whether it is symmetric; with `takes_share` also
+            for the share of values, above 0.5 and at most 1, that it covers.
+        family: rules that choose ranges alike.
+        place: in its family, the best first.
+        takes_share: whether the rule has the parameter `hist_percent`.
+        asymmetric_twin: name of the rule that gives the same asymmetric ranges.
+    """
+
+    clip: Callable[..., Range]
+    family: Family
+    place: int = 0
+    takes_share: bool = False
+    asymmetric_twin: str | None = None
+
+
+def find(name: str) -> Rule:
+    """Return the rule of that name."""
+    rule: Rule = THRESHOLDS.load(name).RULE
+    return rule
+
+
+def clip_by(name: str, share: float | None = None) -> Clip:
+    """Return a function that gives the range of an activation by the rule of that name.
 
     Args:
-        hist_percent: for `hist`, the share of values that the range must cover, above 0.5 and at most 1.
+        share: for the rules that take one; the others disregard it.
 
     Raises:
-        ValueError: `hist` without a share.
+        ValueError: it is missing.
     """
-    if algorithm != "hist":
-        return RULES[algorithm]
-    if hist_percent is None:
-        raise ValueError("`hist` needs `hist_percent`")
-    return partial(hist, share=hist_percent)
+    rule = find(name)
+    if not rule.takes_share:
+        return rule.clip
+    if share is None:
+        raise ValueError(f"`{name}` needs `hist_percent`")
+    return partial(rule.clip, share=share)
+
+
+def asymmetric_rules(shares: tuple[float, ...]) -> dict[str, Clip]:
+    """Return every rule that gives asymmetric ranges of its own, by a label, those that clip least first.
+
+    Args:
+        shares: that a rule is tried with, where it takes one.
+    """
+    rules = [(name, find(name)) for name in THRESHOLDS.names()]
+    rules.sort(key=lambda each: (-FAMILIES.index(each[1].family), each[1].place))
+    clips: dict[str, Clip] = {}
+    for name, rule in rules:
+        if rule.takes_share:
+            clips |= {f"{name} {share:g}": clip_by(name, share) for share in shares}
+        elif rule.asymmetric_twin is None:
+            clips[name] = rule.clip
+    return clips

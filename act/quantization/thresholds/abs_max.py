@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds import Rule
 
 
-def abs_max(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """Up to the largest absolute value seen; asymmetric: from the least to the largest value."""
+def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Return the range up to the largest absolute value; asymmetric: from the least to the largest value."""
     return statistics.clipped(statistics.largest, symmetric)
+
+
+RULE = Rule(clip, "extremes", place=1)

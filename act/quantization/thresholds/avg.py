@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds import Rule
 
 
-def avg(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """Mean of the batches' largest absolute values, or of their minima and their maxima.
+def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Return the mean of the batches' largest absolute values, or of their minima and their maxima.
 
     One outlier in one batch moves it little.
     """
@@ -16,3 +17,6 @@ def avg(statistics: TensorStatistics, symmetric: bool) -> Range:
     low = statistics.sum_of_minima / statistics.batches
     high = statistics.sum_of_maxima / statistics.batches
     return Range(min(low, 0.0), max(high, 0.0))
+
+
+RULE = Rule(clip, "mean")

@@ -10,11 +10,12 @@ import numpy as np
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
-from act.quantization.thresholds.grid import Copies, Floats, least, nonzero
+from act.quantization.thresholds import Rule
+from act.quantization.thresholds._grid import Copies, Floats, least, nonzero
 
 
-def emd(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """The best of the grid's thresholds; asymmetric: the values seen, cut there on both sides."""
+def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Return the best range of the grid; asymmetric: the values seen, cut there on both sides."""
     return least(statistics, symmetric, _loss)
 
 
@@ -33,3 +34,6 @@ def _loss(statistics: TensorStatistics, copies: Copies) -> Floats:
 def _deviation(square: Floats | float, mean: Floats | float) -> Floats:
     deviation: Floats = np.sqrt(np.maximum(square - np.square(mean), 0))
     return deviation
+
+
+RULE = Rule(clip, "fit", place=1)

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import BINS, TensorStatistics
+from act.quantization.thresholds import Rule
 
 
-def hist(statistics: TensorStatistics, symmetric: bool, share: float) -> Range:
-    """The threshold that `share` of the absolute values stay below.
+def clip(statistics: TensorStatistics, symmetric: bool, share: float) -> Range:
+    """Return the range of the threshold that `share` of the absolute values stay below.
 
     Asymmetric: from the value that 1 - share of all values stay below to the one that `share` stay below, widened to
     hold zero.
@@ -29,9 +30,12 @@ def hist(statistics: TensorStatistics, symmetric: bool, share: float) -> Range:
 
 
 def _quantile(counts: npt.NDArray[np.int64], share: float) -> float:
-    """Where `share` of all counts lies below, in bins from the first bin's start."""
+    """Return where `share` of all counts lies below, in bins from the first bin's start."""
     covered = np.cumsum(counts)
     wanted = share * float(covered[-1])
     position = min(int(np.searchsorted(covered, wanted)), counts.size - 1)
     inside = max(float(counts[position]), 1.0)
     return position + (wanted - float(covered[position] - counts[position])) / inside
+
+
+RULE = Rule(clip, "share", takes_share=True)

@@ -6,10 +6,7 @@ without symmetry is this one, so that the two rules differ in name only; a job m
 
 from __future__ import annotations
 
-from act.quantization.ranges import Range
-from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds import Rule
+from act.quantization.thresholds.abs_max import clip
 
-
-def min_max(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """From the least to the largest value seen; symmetric: up to the one further from zero."""
-    return statistics.clipped(max(-statistics.low, statistics.high), symmetric)
+RULE = Rule(clip, "extremes", asymmetric_twin="abs_max")

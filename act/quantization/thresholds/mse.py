@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
-from act.quantization.thresholds.grid import Copies, Floats, least
+from act.quantization.thresholds import Rule
+from act.quantization.thresholds._grid import Copies, Floats, least
 
 
-def mse(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """The best of the grid's thresholds; asymmetric: the values seen, cut there on both sides."""
+def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Return the best range of the grid; asymmetric: the values seen, cut there on both sides."""
     return least(statistics, symmetric, _loss)
 
 
@@ -19,3 +20,6 @@ def _loss(statistics: TensorStatistics, copies: Copies) -> Floats:
     # The values' own squares are the same for every range, so that they are left out.
     errors: Floats = (copies.values * (copies.values * copies.counts - 2 * copies.sums)).sum(axis=1)
     return errors
+
+
+RULE = Rule(clip, "fit")

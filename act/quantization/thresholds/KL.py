@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
+from act.quantization.thresholds import Rule
 
 LEVELS = 128
 STRIDE = 4
@@ -24,8 +25,8 @@ SMALLEST = 1e-12
 Floats = npt.NDArray[np.float64]
 
 
-def kl(statistics: TensorStatistics, symmetric: bool) -> Range:
-    """The best cut behind every fourth bin from half of the range up to the largest value."""
+def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
+    """Return the range of the best cut behind every fourth bin from half of the range up to the largest value."""
     counts = statistics.magnitudes.astype(np.float64)
     counts[0] = 0  # exact zeros (ReLU) are kept by every threshold and would drown the rest
     used = np.flatnonzero(counts)
@@ -39,7 +40,7 @@ def kl(statistics: TensorStatistics, symmetric: bool) -> Range:
 
 
 def divergences(counts: Floats, cuts: npt.NDArray[np.intp]) -> Floats:
-    """Divergence of the int8 distribution from the float one for each cut, float64 [cuts], in nats.
+    """Return the divergence of the int8 distribution from the float one for each cut, float64 [cuts], in nats.
 
     It is infinite where nothing is kept. All sums over bins are differences of running totals: the bins of a level
     share one value.
@@ -59,8 +60,8 @@ def divergences(counts: Floats, cuts: npt.NDArray[np.intp]) -> Floats:
     log_last = np.where(ending > 0, log_spread[:, -1] - np.log(np.maximum(kept, 1)), np.log(SMALLEST))
     entropy = own[cuts - 1] + _x_log_x(ending + beyond)
     cross = (totals * log_spread).sum(axis=1) - _x_log_x(kept) + beyond * log_last
-    found: Floats = np.where(kept > 0, (entropy - cross) / everything - np.log(everything), np.inf)
-    return found
+    divergence: Floats = np.where(kept > 0, (entropy - cross) / everything - np.log(everything), np.inf)
+    return divergence
 
 
 def _running(values: npt.NDArray[Any]) -> Floats:
@@ -68,5 +69,8 @@ def _running(values: npt.NDArray[Any]) -> Floats:
 
 
 def _x_log_x(values: Floats) -> Floats:
-    found: Floats = values * np.log(np.maximum(values, 1))
-    return found
+    products: Floats = values * np.log(np.maximum(values, 1))
+    return products
+
+
+RULE = Rule(clip, "fit", place=2)

@@ -45,7 +45,7 @@ Loss = Callable[[TensorStatistics, Copies], Floats]
 
 
 def least(statistics: TensorStatistics, symmetric: bool, loss: Loss) -> Range:
-    """The range with the least loss among thresholds from a 64th of the largest absolute value up to all of it."""
+    """Return the range of least loss among thresholds from a 64th of the largest absolute value up to all of it."""
     largest = statistics.largest
     if largest == 0:
         return statistics.clipped(0.0, symmetric)
@@ -62,7 +62,7 @@ def _best(statistics: TensorStatistics, symmetric: bool, loss: Loss, thresholds:
 
 
 def nonzero(statistics: TensorStatistics) -> Floats:
-    """The histogram without the bin that starts at zero, float64 [2 * BINS]."""
+    """Return the histogram without the bin that starts at zero, float64 [2 * BINS]."""
     counts = statistics.counts.astype(np.float64)
     counts[BINS] = 0
     return counts
@@ -78,18 +78,18 @@ def _copies(statistics: TensorStatistics, ranges: list[Range]) -> Copies:
 
 
 def _below(statistics: TensorStatistics, edges: Floats) -> tuple[Floats, Floats]:
-    """How many values lie below each edge, and their sum: float64 [ranges, edges + 2], from none to all of them."""
+    """Return how many values lie below each edge, and their sum, from none to all: float64 [ranges, edges + 2]."""
     counts = nonzero(statistics)
     bins = np.arange(-BINS, BINS)
     numbers = np.concatenate([[0.0], np.cumsum(counts)])
     sums = np.concatenate([[0.0], np.cumsum(counts * (bins + 0.5))])
     places = np.clip(edges / statistics.bin_width + BINS, 0, 2 * BINS)
-    whole = np.minimum(places.astype(np.intp), 2 * BINS - 1)
-    part = places - whole
-    inside = counts[whole] * part
-    found = numbers[whole] + inside, sums[whole] + inside * (bins[whole] + part / 2)
+    index = np.minimum(places.astype(np.intp), 2 * BINS - 1)
+    part = places - index
+    inside = counts[index] * part
+    below = numbers[index] + inside, sums[index] + inside * (bins[index] + part / 2)
     ends = ((0, 0), (1, 1))
     number, total = (
-        np.pad(each, ends, constant_values=((0, 0), (0, last))) for each, last in zip(found, (numbers[-1], sums[-1]))
+        np.pad(each, ends, constant_values=((0, 0), (0, last))) for each, last in zip(below, (numbers[-1], sums[-1]))
     )
     return number, total * statistics.bin_width
