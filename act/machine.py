@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from act import registry
+
 # Linux's names of the instruction sets that decide which precisions are fast.
 CAPABILITIES = {
     "avx512_vnni": "AVX512-VNNI",
@@ -24,8 +26,6 @@ PACKAGES = (
     "paddlepaddle",
     "paddleslim",
     "paddle2onnx",
-    "openvino",
-    "onnxruntime",
     "onnx",
     "numpy",
     "scikit-learn",
@@ -71,7 +71,7 @@ def identity() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "capabilities": capabilities(),
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in _packages() if (found := _version(name)) is not None},
     }
 
 
@@ -87,6 +87,12 @@ def _cpuinfo(key: str) -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
+
+
+def _packages() -> list[str]:
+    """List the distributions that matter, those of the engines last."""
+    engines = [registry.ENGINES.load(name).SPEC for name in registry.ENGINES.names()]
+    return [*PACKAGES, *(package for spec in engines for package in spec.packages)]
 
 
 def _version(name: str) -> str | None:

@@ -26,8 +26,8 @@ import numpy.typing as npt
 import onnx
 import yaml
 
-from act.engines.evaluation import write_for_engine
 from act.engines.process import EngineProcess
+from act.engines.writer import write_for_engine
 from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import Layer, quantizable_layers

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from act import machine
-from act.engines import EngineFailure, EngineProcess, RuntimePrecision
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
 from act.errors import exit_on_input_error
 from act.settings import EngineName
 from act.timing.rounds import TimedModel, time_in_rounds

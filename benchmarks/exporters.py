@@ -19,10 +19,9 @@ from typing import Any
 
 import onnx
 
-from act.engines.evaluation import write_for_engine
-from act.engines.onnx_writer import further_tensors
-from act.engines.paddle_lite.files import OptFailure, write_nb
 from act.engines.paddle_lite.kernels import read_kernels
+from act.engines.paddle_lite.writer import OptFailure, write_nb
+from act.engines.writer import further_tensors, write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.quantization.activations import reader

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
-from act.engines.variants import Written, write
+from act.engines.variants import ExportedVariants, export_variants
 from act.errors import InputError, exit_on_input_error
 from act.program.model import InferenceModel
 from act.pruning.groups import find_groups
@@ -138,7 +138,7 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
     with OneByOne(engine) as alone:
         for place in range(0, len(models), TOGETHER):
             with tempfile.TemporaryDirectory() as folder:
-                everything: list[tuple[Written, str, Way]] = []
+                everything: list[tuple[ExportedVariants, str, Way]] = []
                 for name in models[place : place + TOGETHER]:
                     prepared = zoo.prepared(name)
                     whole = prepared.model()
@@ -146,7 +146,7 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                     for suffix, model in (("", whole), (PRUNED, _pruned(whole))):
                         own = Path(folder, name + suffix)
                         own.mkdir()
-                        written = write(name, model, batch, engine, PRECISIONS[engine], own)
+                        written = export_variants(name, model, batch, engine, PRECISIONS[engine], own)
                         everything += [(written, each + suffix, (each, 1)) for each in PRECISIONS[engine]]
                         if model is not whole:
                             model.discard()

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from act import machine
-from act.engines import EngineProcess, RuntimePrecision
-from act.engines.evaluation import write_for_engine
+from act.engines.base import RuntimePrecision
 from act.engines.fusion import named_by_outputs
+from act.engines.process import EngineProcess
+from act.engines.writer import write_for_engine
 from act.errors import exit_on_input_error
 from act.quantization.scheme import only
 from act.settings import EngineName

@@ -20,8 +20,9 @@ import yaml
 from tqdm import tqdm
 
 from act import machine
-from act.engines.evaluation import Evaluation, write_for_engine
+from act.engines.evaluation import Evaluation
 from act.engines.process import EngineFailure
+from act.engines.writer import write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel

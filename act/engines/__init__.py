@@ -1,20 +1,6 @@
 """Inference engines behind one small interface, each run in a process of its own.
 
-A new engine is one file with a subclass of `Engine` and one line in `registry.py`. Stages talk to engines through
-`EngineProcess` only.
+An engine is one folder, whose `__init__.py` holds its `SPEC` (`act/engines/spec.py`): the runtime that the process runs
+(`act/engines/base.py`), and the writer of its models (`act/engines/writer.py`). Nothing outside the folder names it.
+Whatever runs a model does so through `EngineProcess` (`act/engines/process.py`).
 """
-
-from act.engines.base import Engine, RuntimePrecision
-from act.engines.process import EngineFailure, EngineProcess, FailureKind, LoadInfo, WarmUp
-from act.engines.registry import ENGINES
-
-__all__ = [
-    "ENGINES",
-    "Engine",
-    "EngineFailure",
-    "EngineProcess",
-    "FailureKind",
-    "LoadInfo",
-    "RuntimePrecision",
-    "WarmUp",
-]

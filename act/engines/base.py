@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from act.samples.dataset import Array
 
@@ -20,13 +20,7 @@ Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
 class Engine(ABC):
-    """One inference engine on one device.
-
-    Attributes:
-        name: as in the settings.
-    """
-
-    name: ClassVar[str]
+    """One inference engine on one device."""
 
     @abstractmethod
     def version(self) -> str:

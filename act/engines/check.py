@@ -18,7 +18,6 @@ import onnxruntime
 
 from act.metrics import cosine
 from act.program.model import InferenceModel
-from act.quantization.quantized_program import quantize
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme
 from act.samples.dataset import Array, Samples
@@ -47,19 +46,14 @@ class Checker:
         self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
         self._more = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
 
-    def fp32(self, model: InferenceModel, paddle_folder: Path, onnx_file: Path) -> dict[str, float]:
-        """Mean cosine similarity of the fp32 files' outputs to the model's.
+    def fp32(self, model: InferenceModel, onnx_file: Path) -> float:
+        """Return the mean cosine similarity of the fp32 ONNX file's outputs to the model's.
 
         Raises:
-            RuntimeError: a file computes something else.
+            RuntimeError: the file computes something else.
         """
-        wanted = model.run(self._batch)
-        similarity = {
-            "paddle": _similarity(InferenceModel.load(paddle_folder).run(self._batch), wanted),
-            "onnx": _similarity(_run_literally(onnx.load(onnx_file), self._batch), wanted),
-        }
-        _require(similarity["paddle"] >= LEAST_PADDLE_SIMILARITY, paddle_folder, similarity)
-        _require(similarity["onnx"] >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, similarity)
+        similarity = _similarity(_run_literally(onnx.load(onnx_file), self._batch), model.run(self._batch))
+        _require(similarity >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, {"onnx": similarity})
         return similarity
 
     def paddle(self, program: InferenceModel, folder: Path) -> float:
@@ -121,13 +115,13 @@ class Checker:
         expected = _similarity(simulated.run(self._batch), wanted)
         return found, 1 - found <= LARGEST_LOSS_RATIO * (1 - expected) + LARGEST_FURTHER_LOSS
 
-    def near(self, model: InferenceModel, scheme: Scheme, onnx_file: Path) -> float:
-        """As `target`, for an engine that has no other form to fall back on.
+    def near(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> float:
+        """Compare as `target` does, for an engine that has no other form to fall back on.
 
         Raises:
             RuntimeError: the file loses much more than the simulated model.
         """
-        similarity, holds = self.target(model, quantize(model, scheme), onnx_file)
+        similarity, holds = self.target(model, simulated, onnx_file)
         _require(holds, onnx_file, {"similarity": similarity})
         return similarity
 

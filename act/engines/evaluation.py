@@ -1,7 +1,6 @@
-"""Writing a candidate the way an engine wants it, and measuring its quality there.
+"""Measuring the quality of a candidate on the engine that will run it.
 
-The search, the training and the export all need both, and quality on the engine that will run the model is what
-counts: two engines may round the same int8 model differently.
+It is what counts: two engines may round the same int8 model differently.
 """
 
 from __future__ import annotations
@@ -12,66 +11,13 @@ from pathlib import Path
 
 import onnx
 
-from act.engines import onnx_writer as writers
 from act.engines.base import RuntimePrecision
-from act.engines.int8_operators import INT8_OPERATORS
-from act.engines.paddle_inference import writer as paddle_cpu
-from act.engines.paddle_lite.program import for_lite
 from act.engines.process import EngineProcess
+from act.engines.writer import write_for_engine
 from act.metrics import Quality, needs_reference
-from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
-from act.quantization.onnx_model import quantize_onnx
-from act.quantization.quantized_program import quantize
-from act.quantization.scheme import Scheme, without_others
+from act.quantization.scheme import Scheme
 from act.settings import EngineName, Job, Metric
-
-ONNX_FILE = "model.onnx"
-READS_ONNX: tuple[EngineName, ...] = ("openvino", "onnxruntime")
-
-
-def write_for_engine(
-    engine: EngineName,
-    model: InferenceModel,
-    scheme: Scheme | None,
-    folder: Path,
-    fp32_onnx: onnx.ModelProto | None = None,
-) -> Path:
-    """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder.
-
-    Args:
-        scheme: layers that the engine cannot run in int8 stay in float.
-        fp32_onnx: `to_onnx(model)`, when the caller has it already.
-
-    Returns:
-        The file or folder that the engine loads.
-    """
-    if engine == "paddle_inference":
-        (model if scheme is None else paddle_cpu.write(model, scheme)).save(folder)
-        return folder
-    if scheme is not None:
-        scheme = without_others(model, scheme, INT8_OPERATORS[engine])
-    if engine == "paddle_lite":
-        for_lite(model if scheme is None else quantize(model, scheme)).save(folder)
-        return folder
-    converted = fp32_onnx or to_onnx(model)
-    if scheme is not None:
-        converted = write_int8_onnx(engine, converted, model, scheme)
-    onnx.save(converted, folder / ONNX_FILE)
-    return folder / ONNX_FILE
-
-
-def write_int8_onnx(
-    engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme
-) -> onnx.ModelProto:
-    """The int8 ONNX model as the engine wants it; as the quantized program is, where the scheme knows its layers only.
-
-    Args:
-        fp32: what `to_onnx` made of `model`.
-    """
-    if engine in writers.RULES and scheme.further:
-        return writers.write(engine, fp32, model, scheme)
-    return quantize_onnx(fp32, model, scheme)
 
 
 @dataclass(frozen=True)

@@ -1,134 +1,57 @@
-"""The files of one candidate: the Paddle model, its ONNX twin, one for each engine that reads ONNX, and the calibration
-table."""
+"""The files of one candidate: the Paddle model, its ONNX twin, one for each engine, and the calibration table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import onnx
 
-from act.engines import calibration_table
-from act.engines.check import Checker
-from act.engines.evaluation import READS_ONNX, write_int8_onnx
-from act.engines.int8_operators import INT8_OPERATORS
-from act.engines.paddle_inference import writer as paddle_cpu
-from act.onnx_graph.conversion import to_onnx
-from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
-from act.program.model import InferenceModel
+from act.engines.spec import all_specs
+from act.engines.writer import Export, writer_of
+from act.program.files import WEIGHTS_FILE
 from act.quantization.onnx_model import quantize_onnx
-from act.quantization.quantized_program import quantize
-from act.quantization.ranges import Range
-from act.quantization.scheme import Scheme, left_in_float, without_others
-from act.settings import EngineName
+from act.quantization.scheme import Scheme, left_in_float
 
 REFERENCE = "fp32"
-FP32_ONNX = "model.onnx"
-INT8_ONNX = "quant_model.onnx"
 CALIBRATION_TABLE = "calibration_table.txt"
 
 
-def write_fp32(model: InferenceModel, folder: Path, checker: Checker, name: str = REFERENCE) -> dict[str, Any]:
-    """Write an fp32 model to `folder/name` and return its entry in `candidates.json`."""
-    target = folder / name
-    target.mkdir()
-    model.save(target)
-    onnx.save(to_onnx(model), target / FP32_ONNX)
-    files = dict.fromkeys(READS_ONNX, FP32_ONNX)
-    return _entry(name, "fp32", target, files, checker.fp32(model, target, target / FP32_ONNX))
-
-
-def write_int8(
-    name: str,
-    model: InferenceModel,
-    scheme: Scheme,
-    folder: Path,
-    checker: Checker,
-    alternatives: Mapping[str, Mapping[str, Range]] | None = None,
-) -> dict[str, Any]:
-    """Write an int8 candidate to `folder/name` and return its entry in `candidates.json`.
-
-    Args:
-        name: of the candidate.
-        model: the fp32 model that the scheme is for.
-        scheme: what quantizes it.
-        folder: the stage's.
-        checker: compares the files with the model.
-        alternatives: by rule the ranges of all tensors, for ONNX Runtime to choose from; None where the scheme was
-            found on it.
+def write(export: Export) -> dict[str, Any]:
+    """Write a candidate into its folder, which must not be there yet, and return its entry in `candidates.json`.
 
     Raises:
-        RuntimeError: a file's outputs are not those of the simulated quantized model.
+        RuntimeError: a file's outputs are not those of the model.
     """
-    target = folder / name
-    target.mkdir()
-    simulated = quantize(model, scheme)
-    for_paddle = paddle_cpu.write(model, scheme)
-    for_paddle.save(target)
-    converted = to_onnx(model)
-    onnx.save(quantize_onnx(converted, model, scheme), target / INT8_ONNX)
-    calibration_table.write(scheme, target / CALIBRATION_TABLE)
-    check = checker.int8(model, simulated, scheme, target / INT8_ONNX)
-    check["paddle"] = checker.paddle(for_paddle, target)
-    files: dict[EngineName, str] = {}
-    for engine in READS_ONNX:
-        file = target / f"{engine}.onnx"
-        able = without_others(model, scheme, INT8_OPERATORS[engine])
-        written = write_int8_onnx(engine, converted, model, able)
-        if engine == "onnxruntime" and alternatives:
-            written = _most_similar(name, written, converted, model, able, checker, alternatives)
-        onnx.save(written, file)
-        similarity, holds = checker.target(model, simulated, file)
-        if not holds:
-            # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
-            print(f"export: {name}: {file.name} loses too much (similarity {similarity:.4f}); its plain form is taken")
-            file.unlink()
-            file = target / INT8_ONNX
-        files[engine] = file.name
-        check[engine] = similarity
-    return {**_entry(name, "int8", target, files, check), "left_in_float": left_in_float(model, scheme)}
-
-
-def _most_similar(
-    name: str,
-    written: onnx.ModelProto,
-    converted: onnx.ModelProto,
-    model: InferenceModel,
-    scheme: Scheme,
-    checker: Checker,
-    alternatives: Mapping[str, Mapping[str, Range]],
-) -> onnx.ModelProto:
-    """What was written for ONNX Runtime, or the same with the ranges of the rule that comes nearest to fp32 there.
-
-    It rounds at more places than the engine that the scheme was found on, and bears other ranges best.
-    """
-    best, chosen = checker.on_onnxruntime(model, written), "the scheme's own"
-    print(f"export: {name}: for ONNX Runtime: similarity {best:.4f} with the scheme's own ranges", end="")
-    for label, spans in alternatives.items():
-        activations = {tensor: spans[tensor] for tensor in scheme.activations}
-        other = write_int8_onnx(
-            "onnxruntime", converted, model, replace(scheme, activations=activations, further=spans)
-        )
-        similarity = checker.on_onnxruntime(model, other)
-        if similarity > best:
-            best, chosen, written = similarity, label, other
-    print(f", {best:.4f} with {chosen}, which are taken")
-    return written
-
-
-def _entry(
-    name: str, precision: str, target: Path, onnx_files: Mapping[EngineName, str], check: dict[str, float]
-) -> dict[str, Any]:
-    paddle_bytes = sum((target / file).stat().st_size for file in (PROGRAM_FILE, WEIGHTS_FILE))
-    onnx_paths = {engine: f"{target.name}/{file}" for engine, file in onnx_files.items()}
-    onnx_bytes = {engine: (target / file).stat().st_size for engine, file in onnx_files.items()}
+    model, scheme, folder = export.model, export.scheme, export.folder
+    folder.mkdir()
+    if scheme is None:
+        onnx.save(export.fp32_onnx, export.plain_onnx)
+        check = {"onnx": export.checker.fp32(model, export.plain_onnx)}
+    else:
+        onnx.save(quantize_onnx(export.fp32_onnx, model, scheme), export.plain_onnx)
+        check = export.checker.int8(model, export.simulated, scheme, export.plain_onnx)
+        (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
+    specs = [spec for spec in all_specs() if spec.default is not None or spec.name in export.engines]
+    exported = {spec.name: writer_of(spec.name).export(export) for spec in specs}
+    check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
+    written = {name: (each.path, each.bytes) for name, each in exported.items() if each.path is not None}
     return {
-        "name": name,
-        "precision": precision,
-        "files": {"paddle_inference": target.name, **onnx_paths},
-        "bytes": {"paddle_inference": paddle_bytes, **onnx_bytes},
-        "weight_bytes": (target / WEIGHTS_FILE).stat().st_size,
+        "name": export.name,
+        "precision": "fp32" if scheme is None else "int8",
+        "files": {name: path.relative_to(folder.parent).as_posix() for name, (path, _) in written.items()},
+        "bytes": {name: size for name, (_, size) in written.items()},
+        "weight_bytes": (folder / WEIGHTS_FILE).stat().st_size,
         "check": {name: round(value, 6) for name, value in check.items()},
+        "refused": {name: each.refused for name, each in exported.items() if each.refused is not None},
+        "elsewhere": {name: each.elsewhere for name, each in exported.items() if each.elsewhere},
+        "left_in_float": [] if scheme is None else left_in_float(model, scheme),
     }
+
+
+def calibration_table(scheme: Scheme) -> str:
+    """Return the text of `calibration_table.txt` as ACT wrote it: a line `tensor_name scale` an activation.
+
+    It knows symmetric quantization only: an asymmetric range stands there with its largest absolute value. `repr` of a
+    float loses nothing.
+    """
+    return "".join(f"{name} {span.threshold!r}\n" for name, span in scheme.activations.items())

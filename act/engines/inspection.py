@@ -13,9 +13,9 @@ from typing import Any
 import onnx
 
 from act.engines.base import RuntimePrecision
-from act.engines.evaluation import write_for_engine
 from act.engines.fusion import named_by_outputs
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.writer import write_for_engine
 from act.program.model import InferenceModel
 from act.settings import EngineName, Job
 

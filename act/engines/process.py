@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, final
 
 import act
 from act.engines.base import RuntimePrecision
-from act.engines.registry import interpreter, location
+from act.engines.spec import spec_of
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 
@@ -96,7 +96,7 @@ class EngineProcess:
     raises the same failure.
 
     Args:
-        engine: its name in `act/engines/registry.py`.
+        engine: its name.
         path: a `.onnx` file, or for Paddle Inference a folder with `model.pdmodel` and `model.pdiparams`.
         precision: how to run it.
         threads: threads that one inference may use.
@@ -124,6 +124,7 @@ class EngineProcess:
         self._failure: EngineFailure | None = None
 
     def __enter__(self) -> EngineProcess:
+        spec = spec_of(self.engine)
         environment = dict(os.environ)
         environment.update({name: str(self.threads) for name in _THREAD_VARIABLES})
         environment["GLOG_minloglevel"] = "2"
@@ -134,7 +135,7 @@ class EngineProcess:
         self._replies, theirs = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [interpreter(self.engine), "-m", "act.engines.worker", location(self.engine), str(theirs)],
+                [spec.python(), "-m", "act.engines.worker", spec.runtime, str(theirs)],
                 stdin=subprocess.PIPE,
                 stdout=self._log,
                 stderr=self._log,

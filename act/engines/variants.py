@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 
 from act.engines.base import RuntimePrecision
-from act.engines.evaluation import write_for_engine
-from act.engines.onnx_writer import further_tensors
+from act.engines.spec import spec_of
+from act.engines.writer import further_tensors, write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -27,7 +27,7 @@ from act.settings import EngineName
 
 
 @dataclass(frozen=True)
-class Written:
+class ExportedVariants:
     """A model as an engine loads it, in float and in int8.
 
     Attributes:
@@ -41,7 +41,7 @@ class Written:
     files: dict[RuntimePrecision, Path]
 
 
-def write(
+def export_variants(
     name: str,
     model: InferenceModel,
     batch: Mapping[str, Array],
@@ -49,7 +49,7 @@ def write(
     precisions: Sequence[RuntimePrecision],
     folder: Path,
     converted: onnx.ModelProto | None = None,
-) -> Written:
+) -> ExportedVariants:
     """Write a model for an engine, int8 over the ranges that it has on one batch.
 
     Args:
@@ -65,10 +65,10 @@ def write(
         wanted = [precision for precision in precisions if precision in members]
         if wanted:
             place = Path(tempfile.mkdtemp(dir=folder))
-            scheme = _scheme(model, batch, converted, engine == "paddle_inference") if "int8" in members else None
+            scheme = _scheme(model, batch, converted, not spec_of(engine).zero_points) if "int8" in members else None
             path = write_for_engine(engine, model, scheme, place, converted)
             files |= dict.fromkeys(wanted, path)
-    return Written(name, samples, files)
+    return ExportedVariants(name, samples, files)
 
 
 def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:

@@ -6,6 +6,7 @@ Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_D
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -23,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from act.engines.base import Engine, Runner
-from act.engines.registry import create
 from act.errors import InputError
 from act.metrics import scorer
 from act.samples.dataset import Array, Ragged, Samples
@@ -83,8 +83,9 @@ class Worker:
         }
 
     def _create(self) -> Engine:
+        module, _, name = self._location.partition(":")
         try:
-            engine = create(self._location)
+            engine: Engine = getattr(importlib.import_module(module), name)()
         except ImportError as error:
             raise _Failure("missing", f"the engine cannot be imported: {error}") from error
         lacking = engine.lacks()

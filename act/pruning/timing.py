@@ -14,7 +14,7 @@ from pathlib import Path
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
-from act.engines.variants import write
+from act.engines.variants import export_variants
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
 from act.settings import EngineName, Target
@@ -53,7 +53,7 @@ class Stopwatch:
             in_fp32: Sequence[RuntimePrecision] = ("fp32",)
             for model, precisions in ((self.whole, in_fp32), (smaller, self.precisions)):
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                written = write("model", model, self.batch, self.engine, precisions, folder)
+                written = export_variants("model", model, self.batch, self.engine, precisions, folder)
                 for precision in precisions:
                     process = EngineProcess(
                         self.engine, written.files[precision], precision, self.target.threads, _LIMIT_SECONDS

@@ -47,30 +47,30 @@ class Rules:
     Attributes:
         layers: operators with a weight as their second input.
         own_scales: operators whose inputs and output each have a scale of their own.
-        one_scale: operators that hand numbers on, so that input and output have the same scale.
-        joins: of `one_scale` or `own_scales`, those whose inputs and output are better given one scale.
-        taken_in: activation functions that the operator before takes in, because the output's range already clips.
+        shared_scale: operators that hand numbers on, so that input and output have the same scale.
+        joins: of `shared_scale` or `own_scales`, those whose inputs and output are better given one scale.
+        fused_into: activation functions that are fused into the operator before, whose output's range already clips.
         unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
         deep_input: whether a first convolution had better read blocks of pixels (`simplify.input_to_depth`).
         clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
-        hands_on: whether the pairs before an operator of `one_scale` do for what it makes as well, so that there is
-            none behind it; then such an operator is only worth it where something reads that in int8.
+        transparent: whether the pairs before an operator of `shared_scale` do for what it makes as well, so that there
+            is none behind it; then such an operator is only worth it where something reads that in int8.
     """
 
     layers: Mapping[str, LayerRule]
     own_scales: frozenset[str]
-    one_scale: frozenset[str]
+    shared_scale: frozenset[str]
     joins: frozenset[str]
-    taken_in: frozenset[str]
+    fused_into: frozenset[str]
     unsigned: bool
     clips: bool = False
-    hands_on: bool = False
+    transparent: bool = False
     deep_input: bool = False
 
     @property
     def followers(self) -> frozenset[str]:
         """Operators without weights that can run in int8."""
-        return self.own_scales | self.one_scale | ({"HardSigmoid"} if self.clips else set())
+        return self.own_scales | self.shared_scale | ({"HardSigmoid"} if self.clips else set())
 
 
 # Operators without weights that calculate with all their inputs.
@@ -150,7 +150,7 @@ class Planner:
         """The tensor behind a node and the activation function that it takes in."""
         reader = self._graph.only_reader(node.output[0])
         takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
-        taken = reader is not None and takes and reader.op_type in self._rules.taken_in
+        taken = reader is not None and takes and reader.op_type in self._rules.fused_into
         return str(reader.output[0]) if reader is not None and taken else str(node.output[0])
 
     def ends(self, node: onnx.NodeProto) -> list[str]:
@@ -173,8 +173,8 @@ class Planner:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
                 given = self._graph.activations(node)
                 known = all(name in self._ranges or name in self.made for name in given)
-                fits = node.op_type in self._rules.one_scale or self.end(node) in self._ranges
-                useful = not self._rules.hands_on or any(name in read for name in self.ends(node))
+                fits = node.op_type in self._rules.shared_scale or self.end(node) in self._ranges
+                useful = not self._rules.transparent or any(name in read for name in self.ends(node))
                 wanted = useful and any(name in within_reach for name in given)
                 if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
@@ -184,7 +184,7 @@ class Planner:
         """The tensors that int8 operators make, and what those make of them that would hand them on."""
         found = set(self.made)
         for node in self._graph.nodes:
-            if self._rules.hands_on and node.op_type in self._rules.one_scale and found.intersection(node.input):
+            if self._rules.transparent and node.op_type in self._rules.shared_scale and found.intersection(node.input):
                 found.update(node.output)
         return found
 
@@ -222,14 +222,14 @@ class Planner:
         for node in self._graph.nodes:
             if node.output[0] in self._int8:
                 layer = self.layer(node) is not None
-                if self._rules.layers[node.op_type].output if layer else not self._rules.hands_on:
+                if self._rules.layers[node.op_type].output if layer else not self._rules.transparent:
                     found.update(self.ends(node))
         return found
 
     def _handing_on(self) -> list[onnx.NodeProto]:
         """The operators behind which there is no pair."""
-        one_scale = self._rules.one_scale if self._rules.hands_on else ()
-        return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in one_scale]
+        shared_scale = self._rules.shared_scale if self._rules.transparent else ()
+        return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in shared_scale]
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """What an operator without weights calculates with: of most the first input, of joining ones all."""
@@ -239,7 +239,7 @@ class Planner:
     def _join(self) -> None:
         followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
         for node in followers:
-            if node.op_type in self._rules.one_scale and node.op_type not in self._rules.joins:
+            if node.op_type in self._rules.shared_scale and node.op_type not in self._rules.joins:
                 self._unite([node.input[0], *self.ends(node)])
         for node in followers:
             if node.op_type in self._rules.joins:
@@ -253,11 +253,11 @@ class Planner:
         groups = {self._group(name) for name in tensors}
         names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
         makers = [self._graph.maker(name) for name in names]
-        taken_in = {node.op_type for node in makers if node is not None and node.op_type in self._rules.taken_in}
+        fused = {node.op_type for node in makers if node is not None and node.op_type in self._rules.fused_into}
         return (
-            self._rules.hands_on
-            or not taken_in
-            or (taken_in == {"Relu"} and all(self._never_negative(name) for name in names))
+            self._rules.transparent
+            or not fused
+            or (fused == {"Relu"} and all(self._never_negative(name) for name in names))
         )
 
     def _unite(self, names: Iterable[str]) -> None:
@@ -307,7 +307,7 @@ class Planner:
         return node.op_type in _NEVER_NEGATIVE
 
 
-def put_pairs(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
+def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
     """Write a plan into its graph: pairs, int8 weights and int32 biases.
 
     Args:

@@ -48,6 +48,11 @@ class Scheme:
     further: Mapping[str, Range] = field(default_factory=dict)
     extremes: Mapping[str, Range] = field(default_factory=dict)
 
+    @property
+    def symmetric(self) -> bool:
+        """Tell whether no activation needs a zero point."""
+        return all(span.symmetric for span in self.activations.values())
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, exact for float32; integers in base64, in C order."""
         return {

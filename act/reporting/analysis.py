@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from act.engines.spec import title_of
 from act.reporting import charts
-from act.reporting.winner import ENGINE_NAMES
 from act.reporting.wording import NOTHING, TIMES, size, three_digits
 
 _KINDS = {
@@ -156,7 +156,7 @@ def _fusion(analysis: Mapping[str, Any]) -> dict[str, Any] | None:
     went = {name: {row["type"]: row for row in each["fusion"]["types"]} for name, each in engines.items()}
     return {
         "engines": [_engine(name, each) for name, each in engines.items()],
-        "heading": [ENGINE_NAMES.get(name, name) for name in engines],
+        "heading": [title_of(name) for name in engines],
         "types": [
             {
                 "type": kind,
@@ -179,7 +179,7 @@ def _engine(name: str, engine: Mapping[str, Any]) -> dict[str, Any]:
         if counts
     ]
     return {
-        "name": ENGINE_NAMES.get(name, name),
+        "name": title_of(name),
         "operators": fusion["operators"],
         "kernels": fusion["kernels"],
         "helpers": ", ".join(words) or NOTHING,

@@ -14,12 +14,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from act.engines.spec import title_of
 from act.metrics import find
 from act.reporting import charts
 from act.reporting.analysis import model_parts
 from act.reporting.strategies import strategies
 from act.reporting.tables import plain
-from act.reporting.winner import ENGINE_NAMES, Choice, Verdict, title
+from act.reporting.winner import Choice, Verdict, title
 from act.reporting.wording import NOTHING, TIMES, TO, between, executed, factor, loss, milliseconds, size, three_digits
 from act.settings import Budget, Job
 from act.timing.rows import Figures, MeasuredVariant
@@ -103,8 +104,7 @@ def render(inputs: Inputs) -> str:
         warnings=_warnings(inputs),
         chart=_both(charts.accuracy_latency, choice, job.target.engines, job.budget.max_quality_drop),
         engines=[
-            {"name": ENGINE_NAMES.get(engine, engine), "colour": f"e{index % 3}"}
-            for index, engine in enumerate(job.target.engines)
+            {"name": title_of(engine), "colour": f"e{index % 3}"} for index, engine in enumerate(job.target.engines)
         ],
         groups=_groups(inputs),
         running=_running(inputs.choice),
@@ -234,7 +234,7 @@ def _groups(inputs: Inputs) -> list[dict[str, Any]]:
         versions = [verdict.row.version for verdict in verdicts if verdict.row.version]
         groups.append(
             {
-                "name": ENGINE_NAMES.get(engine, engine),
+                "name": title_of(engine),
                 "version": versions[0] if versions else "",
                 "colour": f"e{index % 3}",
                 "rows": [_line(verdict, inputs.choice, slowest, index) for verdict in verdicts],
@@ -359,7 +359,7 @@ def _kernels(choice: Choice) -> dict[str, Any] | None:
             }
         )
     return {
-        "engine": ENGINE_NAMES.get(fp32.engine, fp32.engine),
+        "engine": title_of(fp32.engine),
         "other": other.name,
         "rows": rows,
         "before": milliseconds(_total(_groups_of(fp32))),
@@ -563,7 +563,7 @@ def _sparsity(inputs: Inputs) -> str:
         row = verdict.row
         if row.name != "pruned" or row.figures is None or row.figures.speedup is None:
             continue
-        speed, engine = row.figures.speedup, ENGINE_NAMES.get(row.engine, row.engine)
+        speed, engine = row.figures.speedup, title_of(row.engine)
         if thinner:
             told += f" {engine}: {factor(speed.value)} as fast as fp32, with what was cut out before."
         elif speed.low > _NO_FASTER:

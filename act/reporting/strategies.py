@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from act.reporting.winner import ENGINE_NAMES
+from act.engines.spec import title_of
 from act.reporting.wording import NOTHING, TIMES, milliseconds, size
 
 
@@ -30,7 +30,7 @@ def _option(option: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     bar = NOTHING
     if option["latency_low_ms"] != option["latency_high_ms"]:
         bar = f"{milliseconds(option['latency_low_ms'])} to {milliseconds(option['latency_high_ms'])}"
-    engine = ENGINE_NAMES.get(option["engine"], option["engine"])
+    engine = title_of(option["engine"])
     return {
         "key": option["key"],
         "chosen": option["key"] == chosen,

@@ -10,18 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from act.engines.spec import title_of
 from act.errors import InputError
 from act.reporting.wording import factor, milliseconds
 from act.settings import ROUNDING, Budget
 from act.timing.rows import Figures, MeasuredVariant
-
-ENGINE_NAMES = {
-    "openvino": "OpenVINO",
-    "onnxruntime": "ONNX Runtime",
-    "paddle_inference": "Paddle Inference",
-    "paddle_lite": "Paddle Lite",
-    "tensorrt": "TensorRT",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ def meets(figures: Figures, budget: Budget) -> bool:
 
 def title(row: MeasuredVariant) -> str:
     """Such as `bf16 on OpenVINO`."""
-    return f"{row.name} on {ENGINE_NAMES.get(row.engine, row.engine)}"
+    return f"{row.name} on {title_of(row.engine)}"
 
 
 def _order(row: MeasuredVariant, figures: Figures) -> tuple[float, float, float, str]:

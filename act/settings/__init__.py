@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from act import registry
 from act.errors import InputError
 
 DEFAULT_PATH = Path("params.yaml")
 
 ThresholdAlgorithm = Literal["abs_max", "avg", "min_max", "hist", "mse", "emd", "KL"]
-EngineName = Literal["openvino", "onnxruntime", "paddle_inference", "paddle_lite", "tensorrt"]
 Precision = Literal["fp32", "bf16", "int8"]
 Metric = Literal["ctc_exact", "top1", "similarity"]
 StrategyName = Literal[
@@ -53,6 +53,24 @@ ScheduleName = Literal[
 DistillationLoss = Literal["l2", "soft_label", "dkd", "skd", "fsp"]
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
+
+
+def _engine(name: str) -> str:
+    """Refuse a name that no engine has, or one that only the stand-alone measurement runs."""
+    known = [spec.name for spec in _engine_specs()]
+    if name not in known:
+        *others, last = (f"'{each}'" for each in known)
+        raise ValueError(f"Input should be {', '.join(others)} or {last}")
+    return name
+
+
+def _engine_specs() -> list[Any]:
+    """Return the specs of the engines that a target can have (`act.engines.spec.Spec`), in their usual order."""
+    specs = [registry.ENGINES.load(name).SPEC for name in registry.ENGINES.names()]
+    return sorted((spec for spec in specs if spec.writer is not None), key=lambda spec: spec.order)
+
+
+EngineName = Annotated[str, AfterValidator(_engine)]
 
 PAGE_STEP = 32
 
@@ -218,10 +236,9 @@ class Target(Settings):
 
     device: Literal["cpu"] = "cpu"
     engines: list[EngineName] = Field(
-        default=["openvino", "onnxruntime", "paddle_inference"],
+        default_factory=lambda: [spec.name for spec in _engine_specs() if spec.default is not None],
         min_length=1,
-        description="the first is what candidates are searched on; `paddle_lite` also gives `.nb` files for ARM, "
-        "`tensorrt` files for an NVIDIA GPU",
+        description="the first is what candidates are searched on; some also give files for other devices",
     )
     precisions: list[Precision] = Field(default=list(get_args(Precision)), min_length=1)
     threads: int = Field(default=1, ge=1, le=256)
@@ -237,15 +254,11 @@ class Target(Settings):
     @field_validator("engines")
     @classmethod
     def _some_do_not_decide(cls, names: list[str]) -> list[str]:
-        # README.md, "Paddle Lite": its x86 kernels saturate in int8, and are wrong for some products.
-        reasons = {
-            "paddle_lite": "on x86 Paddle Lite is wrong for some int8 operators",
-            "tensorrt": "TensorRT takes minutes to build each of them",
-        }
-        if names[0] in reasons:
+        reason = registry.ENGINES.load(names[0]).SPEC.not_first
+        if reason is not None:
             raise ValueError(
-                f"`{names[0]}` cannot stand first: candidates are searched on the first engine, and "
-                f"{reasons[names[0]]}; put another before it"
+                f"`{names[0]}` cannot stand first: candidates are searched on the first engine, and {reason}; put "
+                "another before it"
             )
         return names
 

@@ -16,7 +16,8 @@ import onnx
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.variants import Written, write
+from act.engines.spec import spec_of
+from act.engines.variants import ExportedVariants, export_variants
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
 from act.settings import EngineName, Target
@@ -27,8 +28,6 @@ from act.strategy.profile.measure import Way, measure
 _LIMIT_SECONDS = 600
 # All else is compared with what is measured here.
 _LEAST_SECONDS = 3.0
-# Those that a model is searched and timed on here; the others run elsewhere, or take minutes to load.
-ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "paddle_inference")
 _WANTED = ("fp32", "bf16", "int8")
 
 
@@ -52,7 +51,8 @@ def measure_baseline(
     """
     told: dict[str, dict[str, Any]] = {}
     for engine in target.engines:
-        if engine in ENGINES:
+        # The others run elsewhere, or take minutes to load.
+        if spec_of(engine).not_first is None:
             try:
                 with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
                     version, offered = process.offer()
@@ -77,8 +77,8 @@ def _measure(
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        written = write(name, model, batch, engine, precisions, Path(scratch), fp32)
-        everything: list[tuple[Written, Way]] = [(written, (precision, threads)) for precision in precisions]
+        written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
+        everything: list[tuple[ExportedVariants, Way]] = [(written, (precision, threads)) for precision in precisions]
         size = len(next(iter(batch.values())))
         start = partial(EngineProcess, engine, time_limit_seconds=_LIMIT_SECONDS)
         everyone = measure(everything, start, size, least_seconds=_LEAST_SECONDS)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from act.engines import EngineFailure, EngineProcess
+from act.engines.process import EngineFailure, EngineProcess
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from act.engines import EngineFailure, EngineProcess, WarmUp
+from act.engines.process import EngineFailure, EngineProcess, WarmUp
 from act.timing.statistics import Floats, typical
 
 

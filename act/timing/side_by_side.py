@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from act.engines import EngineFailure, EngineProcess, LoadInfo
+from act.engines.process import EngineFailure, EngineProcess, LoadInfo
 from act.settings import Timing
 from act.timing.noise import Watch, verdict
 from act.timing.rounds import TimedModel, time_in_rounds

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from act.engines import RuntimePrecision
+from act.engines.base import RuntimePrecision
 from act.errors import InputError
 from act.settings import EngineName, Target
 

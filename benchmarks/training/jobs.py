@@ -13,7 +13,8 @@ import numpy as np
 import yaml
 
 from act.artifacts import read_json
-from act.engines import EngineProcess, RuntimePrecision
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineProcess
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import mean_difference, speedup, summary
 from benchmarks.bench import run_stage

@@ -21,7 +21,7 @@ import paddleslim.quant.quanter as quanter
 import yaml
 
 from act.engines.evaluation import Evaluation
-from act.engines.onnx_writer import further_tensors
+from act.engines.writer import further_tensors
 from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import OPERATORS, Layer, quantizable_layers

@@ -145,11 +145,10 @@ def _engines(
 ) -> dict[str, Any]:
     """What is told of each engine: what it said itself, what it fuses, and which layers it has int8 kernels for."""
     from act.engines import fusion
-    from act.engines.evaluation import READS_ONNX
-    from act.engines.int8_operators import INT8_OPERATORS
+    from act.engines.spec import spec_of
 
     twins: dict[str, int] | None = {}
-    if any(each.kernels for name, each in told.items() if name in READS_ONNX):
+    if any(each.kernels for name, each in told.items() if spec_of(name).reads == "onnx"):
         try:
             twins = fusion.onnx_twins(fp32, graph, tensors, sample)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
@@ -157,8 +156,9 @@ def _engines(
             print(f"analyze: what engines fuse cannot be told: {' '.join(str(error).split())[:200]}")
     result: dict[str, Any] = {}
     for name, each in told.items():
-        able = [operator for operator in operators if operator.quantizable and operator.type in INT8_OPERATORS[name]]
-        known = twins if name in READS_ONNX else graph.makers
+        spec = spec_of(name)
+        able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
+        known = twins if spec.reads == "onnx" else graph.makers
         result[name] = {
             **each.to_json(),
             "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path) -> None:
-    from act.engines.onnx_writer import further_tensors
+    from act.engines.writer import further_tensors
     from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel

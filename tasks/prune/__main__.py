@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from act.artifacts import fingerprint, replace_folder, stage_folder
 from act.results.prune import Counts, Pruning, PruningStep, Qualities, Sparsity
 from act.results.select import PruneSettings, SpeedupSearch, Strategy
-from act.settings import EngineName, Job
+from act.settings import Job
 from tasks.stage import code_of, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a job without pruning needs none of it
@@ -170,7 +170,7 @@ def _stopwatch(
     size = job.target.batch
     few = next(samples.batches(size))
     batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in few.items()}
-    engine = cast(EngineName, timed.engine) if timed else job.target.engines[0]
+    engine = timed.engine if timed else job.target.engines[0]
     precisions = cast("list[RuntimePrecision]", timed.precisions if timed else ["fp32"])
     stopwatch = Stopwatch(whole, batch, job.target, engine, precisions)
     try:

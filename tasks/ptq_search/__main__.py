@@ -64,8 +64,8 @@ def _one_trial(settings: PtqSearch) -> PtqSearch:
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.engines.evaluation import Evaluation
-    from act.engines.int8_operators import INT8_OPERATORS
     from act.engines.process import EngineFailure
+    from act.engines.spec import spec_of
     from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
@@ -80,7 +80,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     cluster = Cluster.from_environment()
     prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
     model = InferenceModel.load(calibrated / "model")
-    able = [kind for kind in settings.quantizable_op_type if kind in INT8_OPERATORS[job.target.engines[0]]]
+    able = [kind for kind in settings.quantizable_op_type if kind in spec_of(job.target.engines[0]).int8_operators]
     layers = quantizable_layers(model, able)
     if not layers:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
@@ -149,7 +149,7 @@ def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[st
 
 def _trial_job(evaluation: Evaluation, model: Any, scheme: Scheme, fp32_onnx: Any, reference: Quality) -> TrialJob:
     """The measurement of a scheme's model, with the model in it."""
-    from act.engines.evaluation import write_for_engine
+    from act.engines.writer import write_for_engine
     from act.search.measure import TrialJob
 
     with tempfile.TemporaryDirectory() as name:

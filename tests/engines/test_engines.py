@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from act.engines import ENGINES, EngineFailure, EngineProcess
-from act.engines.paddle_inference.gpu import PaddleTensorRt
+from act.engines.paddle_tensorrt.runtime import PaddleTensorRt
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import all_specs
 from act.machine import cpu_flags
 from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
@@ -20,7 +21,7 @@ from act.samples.dataset import Array, Ragged, Samples
 from tests.support.models import CLASSIFIER, noise
 
 # Those of the environment that the tests run in; for the others see test_paddle_lite.py, and what lacks here.
-OURS = [name for name in ENGINES if name not in ("paddle_lite", "tensorrt")]
+OURS = [spec.name for spec in all_specs() if spec.default is not None]
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from act.engines import fusion
-from act.engines.evaluation import READS_ONNX, write_for_engine
 from act.engines.process import EngineProcess
+from act.engines.spec import spec_of
+from act.engines.writer import write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
@@ -78,7 +79,7 @@ def asked(engine: EngineName, model: InferenceModel, batch: Any) -> dict[str, An
         with EngineProcess(engine, path, "fp32", 1, 60) as process:
             process.load()
             kernels = process.kernels()
-    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if engine in READS_ONNX else graph.makers
+    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if spec_of(engine).reads == "onnx" else graph.makers
     return fusion.describe(graph, kernels, twins)
 
 

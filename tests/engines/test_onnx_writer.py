@@ -14,8 +14,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from act import machine
-from act.engines.onnx_writer import RULES, further_tensors, write
 from act.engines.paddle_inference import writer as paddle_cpu
+from act.engines.writer import OnnxWriter, further_tensors, writer_of
 from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import Graph
@@ -23,7 +23,7 @@ from act.onnx_graph.passes import ends_of_gates, input_to_depth
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
-from act.quantization.qdq import Plan, Planner, put_pairs
+from act.quantization.qdq import Plan, Planner, Rules, insert_qdq
 from act.quantization.qdq_steps import exact, gate_step, gate_summand
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
@@ -47,6 +47,18 @@ RANGES = {
     "pooled": Range(0.0, 8.0),
     "y": Range(-40.0, 30.0),
 }
+
+
+def rules(engine: str) -> Rules:
+    found = writer_of(engine).rules
+    assert found is not None
+    return found
+
+
+def write(engine: str, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+    writer = writer_of(engine)
+    assert isinstance(writer, OnnxWriter)
+    return writer.quantized(fp32, model, scheme)
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +193,10 @@ def two_branches() -> onnx.ModelProto:
 
 def planned(engine: EngineName) -> tuple[Plan, onnx.ModelProto]:
     graph = Graph(two_branches())
-    planner = Planner(graph, RULES[engine], LAYERS, RANGES, {})
+    planner = Planner(graph, rules(engine), LAYERS, RANGES, {})
     plan = planner.plan()
     thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
-    put_pairs(graph, planner, plan, Scheme(tuple(each.name for each in LAYERS.values()), RANGES, thresholds))
+    insert_qdq(graph, planner, plan, Scheme(tuple(each.name for each in LAYERS.values()), RANGES, thresholds))
     return plan, graph.model()
 
 
@@ -206,7 +218,7 @@ def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> 
     model.graph.node.extend([conv, relu, other, pool, joined, *rest])
     graph = Graph(model)
     ranges = {**RANGES, "p1": Range(0.0, 8.0), "c2": Range(-9.0, 6.0), "joined": Range(-9.0, 8.0)}
-    plan = Planner(graph, RULES["onnxruntime"], LAYERS, ranges, {}).plan()
+    plan = Planner(graph, rules("onnxruntime"), LAYERS, ranges, {}).plan()
     # With a negative half the pair would not clip what the ReLU does, which would stay, and its convolution in float.
     assert (plan.steps["r1"].scale, plan.steps["r1"].zero_point) == (pytest.approx(8 / 255), 0)
     assert plan.steps["p1"] == plan.steps["r1"] and plan.steps["joined"].zero_point > 0
@@ -223,9 +235,9 @@ def test_a_weak_channel_makes_room_for_its_bias() -> None:
         if each.name == "w1":
             each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1e-12), "w1"))
     graph = Graph(model)
-    planner = Planner(graph, RULES["onnxruntime"], LAYERS, RANGES, {})
+    planner = Planner(graph, rules("onnxruntime"), LAYERS, RANGES, {})
     thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
-    put_pairs(graph, planner, planner.plan(), Scheme((), RANGES, thresholds))
+    insert_qdq(graph, planner, planner.plan(), Scheme((), RANGES, thresholds))
     x = np.zeros((1, 3, 8, 8), dtype=np.float32)
     assert cosine(outputs(graph.model(), x), outputs(model, x)) > 0.99
 
@@ -253,12 +265,12 @@ def test_paddle_rounds_the_summands_of_residual_additions(model: InferenceModel,
         activations={name: Range.around_zero(span.threshold) for name, span in scheme.activations.items()},
         further={name: Range.around_zero(span.threshold) for name, span in scheme.further.items()},
     )
-    plain, written = quantize(model, symmetric), paddle_cpu.write(model, symmetric)
+    plain, written = quantize(model, symmetric), paddle_cpu.int8_program(model, symmetric)
     pairs = [sum(op.type == "quantize_linear" for op in each.ops) for each in (plain, written)]
     assert pairs[1] > pairs[0]
     (found,), (wanted,) = written.run({"x": noise(4)}), model.run({"x": noise(4)})
     assert np.mean(list(map(cosine, found, wanted))) > 0.99
-    assert len(paddle_cpu.write(model, scheme).ops) == len(quantize(model, scheme).ops)  # zero points: as it was
+    assert len(paddle_cpu.int8_program(model, scheme).ops) == len(quantize(model, scheme).ops)  # zero points: as it was
 
 
 def test_ranges_end_where_gates_close_and_where_nothing_was_seen() -> None:

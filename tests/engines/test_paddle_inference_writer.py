@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from act.engines import EngineProcess
 from act.engines.paddle_inference import writer as paddle_cpu
+from act.engines.process import EngineProcess
 from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -116,7 +116,7 @@ def test_the_engine_computes_what_the_quantized_model_does(build: Build, least: 
     model = network(build)
     scheme = scheme_of(model)
     (wanted,) = quantize(model, scheme).run({"x": pictures()})
-    found, executed = on_the_engine(paddle_cpu.write(model, scheme), tmp_path)
+    found, executed = on_the_engine(paddle_cpu.int8_program(model, scheme), tmp_path)
     assert executed["multiplying"] == {"int8": {"fused_conv2d": len(scheme.layers)}}
     assert np.mean(list(map(cosine, found, wanted))) > similar(least, where_sums_saturate=0.999)
 
@@ -124,7 +124,7 @@ def test_the_engine_computes_what_the_quantized_model_does(build: Build, least: 
 def test_columns_that_the_engine_would_clip_are_read_in_float(tmp_path: Path) -> None:
     model = network(product_with_a_heavy_column)
     scheme = scheme_of(model)
-    written = paddle_cpu.write(model, scheme)
+    written = paddle_cpu.int8_program(model, scheme)
     (product,) = [layer for layer in quantizable_layers(model) if layer.op_type == "matmul_v2"]
     assert written.weight(product.weight).dtype == np.int8
     assert product.activation not in {op.input("X")[0] for op in written.ops if op.type == "quantize_linear"}
@@ -144,7 +144,8 @@ def test_a_product_of_even_columns_is_not_clipped() -> None:
 def test_a_network_that_needs_no_care_gets_none(tmp_path: Path) -> None:
     model = network(lambda x: paddle.nn.Conv2D(CHANNELS, 8, 1)(paddle.nn.functional.relu(x)))
     scheme = scheme_of(model)
-    assert [op.type for op in paddle_cpu.write(model, scheme).ops] == [op.type for op in quantize(model, scheme).ops]
+    written, plain = paddle_cpu.int8_program(model, scheme), quantize(model, scheme)
+    assert [op.type for op in written.ops] == [op.type for op in plain.ops]
 
 
 def test_zero_points_share_one_constant_for_each_size() -> None:

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from act.engines import EngineFailure, EngineProcess
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.files import write_nb
 from act.engines.paddle_lite.program import for_lite
+from act.engines.paddle_lite.writer import write_nb
+from act.engines.process import EngineFailure, EngineProcess
 from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
+from act.engines.check import Checker
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.files import OptFailure, add_files, write_nb
 from act.engines.paddle_lite.kernels import read_kernels
+from act.engines.paddle_lite.writer import OptFailure, write_nb
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
+from act.samples.dataset import Ragged, Samples
 from act.settings import Target
 from act.timing.variants import Candidate, read_candidates
+from tests.support.engines import export
 from tests.support.lite import REAL, fake_environment
 from tests.support.models import noise, normalised_classifier, seen
 
@@ -33,11 +36,8 @@ def scheme(model: InferenceModel) -> Scheme:
 
 
 def added(model: InferenceModel, scheme: Scheme | None, folder: Path) -> dict[str, Any]:
-    name = "fp32" if scheme is None else "int8-ptq"
-    (folder / name).mkdir()
-    entry: dict[str, Any] = {"name": name, "precision": name[:4], "files": {}, "bytes": {}}
-    add_files(entry, model, scheme, folder)
-    return entry
+    checker = Checker(Samples({"x": Ragged.of(list(noise(2)))}))
+    return export("fp32" if scheme is None else "int8-ptq", model, scheme, folder, checker, ["paddle_lite"])
 
 
 def test_fp32_gives_two_files_and_int8_one(
@@ -45,13 +45,13 @@ def test_fp32_gives_two_files_and_int8_one(
 ) -> None:
     fake_environment(tmp_path / "environment", monkeypatch)
     fp32, int8 = added(model, None, tmp_path), added(model, scheme, tmp_path)
-    assert [file["precision"] for file in fp32["paddle_lite_arm"]] == ["fp32", "fp16"]
-    assert [file["file"] for file in int8["paddle_lite_arm"]] == ["int8-ptq/paddle_lite/arm-int8.nb"]
-    halves = [(tmp_path / file["file"]).read_bytes().endswith(b"true") for file in fp32["paddle_lite_arm"]]
+    assert [file["kind"] for file in fp32["elsewhere"]["paddle_lite"]] == ["ARM, fp32", "ARM, fp16"]
+    assert [file["file"] for file in int8["elsewhere"]["paddle_lite"]] == ["int8-ptq/paddle_lite/arm-int8.nb"]
+    halves = [(tmp_path / file["file"]).read_bytes().endswith(b"true") for file in fp32["elsewhere"]["paddle_lite"]]
     assert halves == [False, True]
     for entry in (fp32, int8):
         assert (tmp_path / entry["files"]["paddle_lite"] / "model.pdmodel").is_file()
-        for file in entry["paddle_lite_arm"]:
+        for file in entry["elsewhere"]["paddle_lite"]:
             assert file["failure"] is None and file["bytes"] == (tmp_path / file["file"]).stat().st_size
             assert file["operators"] == {"multiplying": {"int8": {"conv2d": 1}}, "conversions": {"calib": 1}}
     assert int8["bytes"]["paddle_lite"] < fp32["bytes"]["paddle_lite"]
@@ -81,8 +81,8 @@ def test_without_the_environment_each_file_has_the_cure(
 ) -> None:
     monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "nothing"))
     entry = added(model, None, tmp_path)
-    assert [file["failure"]["kind"] for file in entry["paddle_lite_arm"]] == ["missing", "missing"]
-    assert all("`make lite`" in file["failure"]["cause"] for file in entry["paddle_lite_arm"])
+    failures = [file["failure"] for file in entry["elsewhere"]["paddle_lite"]]
+    assert len(failures) == 2 and all(each.startswith("missing: ") and "`make lite`" in each for each in failures)
     assert not list(tmp_path.rglob("*.nb"))
 
 
@@ -92,10 +92,10 @@ def test_a_candidate_with_zero_points_is_refused_and_its_row_says_why(
     first = next(iter(scheme.activations))
     shifted = replace(scheme, activations={**scheme.activations, first: Range(0.0, 1.0)})
     entry = added(model, shifted, tmp_path)
-    assert entry["files"] == {} and "paddle_lite_arm" not in entry
+    assert "paddle_lite" not in entry["files"] and "paddle_lite" not in entry["elsewhere"]
     fp32 = {"name": "fp32", "precision": "fp32", "files": {}, "bytes": {}}
     candidate: Candidate = read_candidates({"candidates": [fp32, entry]}, tmp_path)[1]
-    assert "know no zero point" in candidate.refused["paddle_lite"]
+    assert "knows no zero point" in candidate.refused["paddle_lite"]
 
 
 def test_paddle_lite_cannot_be_what_candidates_are_searched_on() -> None:
@@ -110,10 +110,10 @@ def test_the_real_opt_writes_int8_kernels_for_arm_the_same_bytes_each_time(
     model: InferenceModel, scheme: Scheme, tmp_path: Path
 ) -> None:
     fp32, int8 = added(model, None, tmp_path), added(model, scheme, tmp_path)
-    (file,) = int8["paddle_lite_arm"]
+    (file,) = int8["elsewhere"]["paddle_lite"]
     counts = {kind: sum(kinds.values()) for kind, kinds in file["operators"]["multiplying"].items()}
     assert counts == {"int8": len(scheme.layers)}
-    half = fp32["paddle_lite_arm"][1]["operators"]["multiplying"]
+    half = fp32["elsewhere"]["paddle_lite"][1]["operators"]["multiplying"]
     assert list(half) == ["fp16"]
     again = tmp_path / "again.nb"
     write_nb(tmp_path / int8["files"]["paddle_lite"], again, "int8")

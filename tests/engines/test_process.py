@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from act.engines import ENGINES, EngineFailure, EngineProcess
+from act.engines.process import EngineFailure, EngineProcess
 from act.samples.dataset import Ragged, Samples
+from tests.support.engines import run_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,8 +35,8 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Engin
     monkeypatch.setenv("FAKE_ENGINE_PIDS", str(tmp_path / "pids"))
 
     def make(name: str, seconds: float = 30) -> EngineProcess:
-        monkeypatch.setitem(ENGINES, "fake", f"tests.engines.{name}")
-        return EngineProcess("fake", tmp_path, "fp32", 1, seconds)
+        run_by(monkeypatch, "onnxruntime", f"tests.support.{name}")
+        return EngineProcess("onnxruntime", tmp_path, "fp32", 1, seconds)
 
     return make
 
@@ -55,7 +56,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def test_a_well_behaved_engine(fake: Callable[..., EngineProcess], samples: Path) -> None:
-    with fake("fakes:Doubles") as engine:
+    with fake("fake_engines:Doubles") as engine:
         info = engine.load()
         assert (info.version, info.precisions) == ("1", ["fp32"])
         assert info.description == {"threads_variable": "1"}
@@ -76,9 +77,9 @@ def test_a_well_behaved_engine(fake: Callable[..., EngineProcess], samples: Path
 @pytest.mark.parametrize(
     ("name", "kind", "cause"),
     [
-        ("fakes:Aborts", "crash", "ended by SIGABRT: illegal instruction in kernel 7"),
-        ("fakes:Exits", "crash", "exit code 3"),
-        ("fakes:GivesNan", "wrong_output", "NaN"),
+        ("fake_engines:Aborts", "crash", "ended by SIGABRT: illegal instruction in kernel 7"),
+        ("fake_engines:Exits", "crash", "exit code 3"),
+        ("fake_engines:GivesNan", "wrong_output", "NaN"),
         ("not_installed:Engine", "missing", "a_package_that_nobody_has"),
     ],
 )
@@ -94,7 +95,7 @@ def test_misbehaviour_is_a_failure_with_its_cause(
 
 
 def test_a_time_out_kills_the_whole_group(fake: Callable[..., EngineProcess], samples: Path, tmp_path: Path) -> None:
-    with fake("fakes:Hangs", seconds=3) as engine:
+    with fake("fake_engines:Hangs", seconds=3) as engine:
         engine.load()
         for _ in range(2):  # the second call knows at once that the process is gone
             with pytest.raises(EngineFailure) as failure:
@@ -106,9 +107,10 @@ def test_a_time_out_kills_the_whole_group(fake: Callable[..., EngineProcess], sa
 
 def test_the_worker_dies_with_its_parent(samples: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from act.engines import ENGINES, EngineProcess\n"
-        "ENGINES['fake'] = 'tests.support.fake_engines:Hangs'\n"
-        "with EngineProcess('fake', Path('.'), 'fp32') as engine:\n"
+        "import dataclasses, sys; from pathlib import Path; from act.engines import onnxruntime\n"
+        "from act.engines.process import EngineProcess\n"
+        "onnxruntime.SPEC = dataclasses.replace(onnxruntime.SPEC, runtime='tests.support.fake_engines:Hangs')\n"
+        "with EngineProcess('onnxruntime', Path('.'), 'fp32') as engine:\n"
         "    engine.load(); engine.warm_up(Path(sys.argv[1]), 1)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FAKE_ENGINE_PIDS": str(tmp_path / "pids")}
@@ -122,18 +124,18 @@ def test_the_worker_dies_with_its_parent(samples: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_precision_and_use_outside_with(fake: Callable[..., EngineProcess], tmp_path: Path) -> None:
-    fake("fakes:Doubles")
-    with EngineProcess("fake", tmp_path, "bf16") as engine, pytest.raises(EngineFailure) as failure:
+    fake("fake_engines:Doubles")
+    with EngineProcess("onnxruntime", tmp_path, "bf16") as engine, pytest.raises(EngineFailure) as failure:
         engine.load()
     assert failure.value.kind == "unsupported" and "fp32" in failure.value.cause
     with pytest.raises(RuntimeError, match="context manager"):
-        EngineProcess("fake", tmp_path, "fp32").load()
+        EngineProcess("onnxruntime", tmp_path, "fp32").load()
 
 
 def test_missing_samples_are_an_error_and_the_engine_lives_on(
     fake: Callable[..., EngineProcess], samples: Path, tmp_path: Path
 ) -> None:
-    with fake("fakes:Doubles") as engine:
+    with fake("fake_engines:Doubles") as engine:
         engine.load()
         with pytest.raises(EngineFailure) as failure:
             engine.quality(tmp_path / "nowhere", "top1")

@@ -13,10 +13,8 @@ import pytest
 from onnx import numpy_helper
 
 from act.engines.check import Checker
-from act.engines.export import write_fp32, write_int8
-from act.engines.onnx_writer import further_tensors
-from act.engines.tensorrt import files as tensorrt
-from act.engines.tensorrt import writer as tensorrt_gpu
+from act.engines.tensorrt import models as tensorrt_gpu
+from act.engines.writer import further_tensors
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
@@ -24,6 +22,7 @@ from act.quantization.activations import reader
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
+from tests.support.engines import export
 from tests.support.models import noise, normalised_classifier
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
@@ -50,10 +49,7 @@ def written(
     model: InferenceModel, scheme: Scheme, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("export")
-    checker = Checker(SAMPLES)
-    entry = write_int8("int8-ptq", model, scheme, folder, checker)
-    tensorrt.add_files(entry, model, scheme, folder, checker)
-    return folder, entry
+    return folder, export("int8-ptq", model, scheme, folder, Checker(SAMPLES), ["tensorrt"])
 
 
 def test_pairs_are_symmetric_weights_float_and_biases_too(written: tuple[Path, dict[str, Any]], scheme: Scheme) -> None:
@@ -87,14 +83,14 @@ def test_what_is_added_to_a_layer_is_rounded(written: tuple[Path, dict[str, Any]
 
 
 def test_the_cache_has_the_scale_of_every_tensor(written: tuple[Path, dict[str, Any]], scheme: Scheme) -> None:
-    folder, entry = written
-    lines = (folder / entry["tensorrt_implicit"]["cache"]).read_text().splitlines()
+    folder, _ = written
+    lines = (folder / "int8-ptq/tensorrt/calibration.cache").read_text().splitlines()
     assert lines[0] == "TRT-8601-EntropyCalibration2"
     found = {
         name: struct.unpack(">f", bytes.fromhex(digits))[0] for name, digits in (line.split(": ") for line in lines[1:])
     }
     assert found["x"] == pytest.approx(scheme.activations["x"].threshold / 127)
-    graph = onnx.load(folder / entry["tensorrt_implicit"]["model"]).graph
+    graph = onnx.load(folder / "int8-ptq/tensorrt/implicit.onnx").graph
     tensors = {name for node in graph.node for name in [*node.input, *node.output]}
     assert set(found) <= tensors | set(scheme.activations)
     assert not [node for node in graph.node if "Quantize" in node.op_type]
@@ -104,10 +100,10 @@ def test_the_cache_has_the_scale_of_every_tensor(written: tuple[Path, dict[str, 
 def test_the_implicit_model_has_the_schemes_biases(
     written: tuple[Path, dict[str, Any]], model: InferenceModel, scheme: Scheme
 ) -> None:
-    folder, entry = written
+    folder, _ = written
     stored = {
         i.name: numpy_helper.to_array(i)
-        for i in onnx.load(folder / entry["tensorrt_implicit"]["model"]).graph.initializer
+        for i in onnx.load(folder / "int8-ptq/tensorrt/implicit.onnx").graph.initializer
     }
     ((name, values),) = scheme.biases.items()
     assert stored[name].reshape(-1) == pytest.approx(values.reshape(-1))
@@ -117,11 +113,10 @@ def test_fp32_is_its_onnx_file_and_zero_points_are_refused(
     model: InferenceModel, scheme: Scheme, tmp_path: Path
 ) -> None:
     checker = Checker(SAMPLES)
-    entry = write_fp32(model, tmp_path, checker)
-    tensorrt.add_files(entry, model, None, tmp_path, checker)
+    entry = export("fp32", model, None, tmp_path, checker, ["tensorrt"])
     assert entry["files"]["tensorrt"] == "fp32/model.onnx"
     shifted = replace(scheme, activations={**scheme.activations, "x": Range(-1.0, 0.5)})
-    tensorrt.add_files(entry, model, shifted, tmp_path, checker)
-    assert "no zero point" in entry["refused"]["tensorrt"] and "tensorrt_implicit" not in entry
+    entry = export("int8-ptq", model, shifted, tmp_path, checker, ["tensorrt"])
+    assert "no zero point" in entry["refused"]["tensorrt"] and "tensorrt" not in entry["elsewhere"]
     with pytest.raises(ValueError, match="zero point"):
         tensorrt_gpu.explicit(to_onnx(model), model, shifted)

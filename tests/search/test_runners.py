@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.engines import ENGINES
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
@@ -23,6 +22,7 @@ from act.search import runners
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
 from act.search.runners import LocalRunner, PrefectRunner, choose
+from tests.support.engines import run_by
 from tests.support.place import CHECKOUT
 
 
@@ -37,7 +37,7 @@ def samples(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    monkeypatch.setitem(ENGINES, "openvino", "tests.support.fake_engines:Doubles")
+    run_by(monkeypatch, "openvino", "tests.support.fake_engines:Doubles")
     return monkeypatch
 
 
@@ -53,7 +53,7 @@ def test_a_measurement_carries_its_model_and_reads_the_samples(fake: pytest.Monk
 
 
 def test_an_engine_that_crashes_is_a_result(fake: pytest.MonkeyPatch, samples: Path) -> None:
-    fake.setitem(ENGINES, "openvino", "tests.support.fake_engines:Aborts")
+    run_by(fake, "openvino", "tests.support.fake_engines:Aborts")
     result = measure(job(samples))
     assert result.quality == -math.inf and "SIGABRT" in str(result.failure)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from act.engines.process import EngineFailure
-from act.engines.variants import Written
+from act.engines.variants import ExportedVariants
 from act.strategy.latency.model import Measured
 from act.strategy.profile.measure import TOO_LONG, measure
 
@@ -16,7 +16,7 @@ KERNEL = {
     **{"kind": "Reorder", "precision": "f32", "shape": [1, 8], "seconds": 1.0},
     **{"inputs": [], "weights": [], "operators": [], "attributes": {}},
 }
-WRITTEN = Written("net", Path("samples"), {"fp32": Path("fp32.onnx"), "int8": Path("int8.onnx")})
+WRITTEN = ExportedVariants("net", Path("samples"), {"fp32": Path("fp32.onnx"), "int8": Path("int8.onnx")})
 
 
 class Engine:

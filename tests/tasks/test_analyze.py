@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from act.engines.inspection import Told, ask_engines
-from act.engines.registry import ENGINES
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.settings import Job
+from tests.support.engines import run_by
 from tests.support.place import JOB, Place
 
 
@@ -154,7 +154,7 @@ def asked(place: Place, *engines: str) -> dict[Any, Told]:
 
 
 def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, "openvino", "tests.support.not_installed:Engine")
+    run_by(monkeypatch, "openvino", "tests.support.not_installed:Engine")
     told = asked(analysed, "openvino", "onnxruntime")
     timed = {kernel["kind"] for kernel in told["onnxruntime"].timed}
     assert {"Conv", "GlobalAveragePool"} <= timed, "those of the next engine"
@@ -168,7 +168,7 @@ def test_an_engine_that_fails_in_passing_is_asked_again(
 ) -> None:
     monkeypatch.setenv("FAKE_ENGINE_TRIED", str(tmp_path / "tried"))
     for engine, precisions in (("AbortsOnce", ["fp32"]), ("Exits", [])):
-        monkeypatch.setitem(ENGINES, "openvino", f"tests.support.fake_engines:{engine}")
+        run_by(monkeypatch, "openvino", f"tests.support.fake_engines:{engine}")
         assert asked(analysed, "openvino")["openvino"].precisions == precisions
 
 

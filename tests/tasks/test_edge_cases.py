@@ -13,17 +13,16 @@ import onnx
 import pytest
 import yaml
 
-import act.engines.evaluation
-import act.engines.export
+import act.engines.writer
 import act.onnx_graph.conversion
 from act.artifacts import read_json
 from act.engines.check import Checker
-from act.engines.export import write_int8
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.passes.normalise import normalise
 from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Samples
+from tests.support.engines import export
 from tests.support.models import seen
 from tests.support.odd_models import ODD
 from tests.support.place import JOB
@@ -31,7 +30,7 @@ from tests.support.place import JOB
 STAGES = ["prepare", "analyze", "select", "prune", "calibrate", "ptq_search"]
 STAGES += ["refine", "plan", "qat", "export", "benchmark", "report"]
 ARTIFACTS = Path("artifacts/mine")
-CONVERTERS = (act.onnx_graph.conversion, act.engines.evaluation, act.engines.export)
+CONVERTERS = (act.onnx_graph.conversion, act.engines.writer)
 
 
 @pytest.fixture(autouse=True)
@@ -278,5 +277,5 @@ def test_what_is_quantized_of_unusual_layers_is_exported_alike(name: str, count:
     for some in (layers, layers[:1]):
         scheme = make_scheme(model, some, seen(model, some, batch, symmetric=False))
         if some:  # raises where a file computes something else
-            write_int8(f"{len(some)}-layers", model, scheme, tmp_path, Checker(samples))
+            export(f"{len(some)}-layers", model, scheme, tmp_path, Checker(samples))
         shutil.rmtree(tmp_path / f"{len(some)}-layers", ignore_errors=True)

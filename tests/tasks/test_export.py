@@ -11,10 +11,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from act.engines import calibration_table, evaluation
-from act.engines import export as write
 from act.engines.check import Checker
-from act.engines.export import write_fp32, write_int8
+from act.engines.export import calibration_table
+from act.engines.onnxruntime.writer import OnnxRuntimeWriter
 from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
@@ -22,7 +21,7 @@ from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
 from act.samples.dataset import Ragged, Samples
-from act.settings import EngineName
+from tests.support.engines import export
 from tests.support.models import RECOGNISER, noise, seen
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
@@ -58,8 +57,8 @@ def test_every_form_is_written_and_shrinks_to_about_a_quarter(
     model: InferenceModel, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     checker = Checker(SAMPLES)
-    fp32 = write_fp32(model, tmp_path, checker)
-    int8 = write_int8("int8-ptq", model, request.getfixturevalue(kind), tmp_path, checker)
+    fp32 = export("fp32", model, None, tmp_path, checker)
+    int8 = export("int8-ptq", model, request.getfixturevalue(kind), tmp_path, checker)
     for entry in (fp32, int8):
         for path in entry["files"].values():
             assert (tmp_path / path).exists()
@@ -71,10 +70,9 @@ def test_every_form_is_written_and_shrinks_to_about_a_quarter(
 
 
 @pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
-def test_the_calibration_table_has_a_line_a_tensor(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_calibration_table_has_a_line_a_tensor(kind: str, request: pytest.FixtureRequest) -> None:
     spans = request.getfixturevalue(kind).activations
-    calibration_table.write(request.getfixturevalue(kind), tmp_path / "table.txt")
-    lines = [line.split(" ") for line in (tmp_path / "table.txt").read_text().splitlines()]
+    lines = [line.split(" ") for line in calibration_table(request.getfixturevalue(kind)).splitlines()]
     assert {name: float(scale) for name, scale in lines} == {n: max(-s.low, s.high) for n, s in spans.items()}
 
 
@@ -89,7 +87,7 @@ def spoil(path: Path, suffix: str, change: float) -> None:
 
 def test_a_file_with_wrong_scales_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
     checker = Checker(SAMPLES)
-    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    export("int8-ptq", model, scheme, tmp_path, checker)
     folder = tmp_path / "int8-ptq"
     spoil(folder / "quant_model.onnx", "_0.scale", 1.2)
     with pytest.raises(RuntimeError, match="does not compute what the simulated model does"):
@@ -98,8 +96,8 @@ def test_a_file_with_wrong_scales_is_refused(model: InferenceModel, scheme: Sche
 
 def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
     checker = Checker(SAMPLES)
-    write_fp32(model, tmp_path, checker)
-    write_int8("int8-ptq", model, scheme, tmp_path, checker)
+    export("fp32", model, None, tmp_path, checker)
+    export("int8-ptq", model, scheme, tmp_path, checker)
     with pytest.raises(RuntimeError, match="does not compute"):
         checker.paddle(quantize(model, scheme), tmp_path / "fp32")
 
@@ -109,30 +107,28 @@ def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
     scheme: Scheme,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    plain = evaluation.write_int8_onnx
-
-    def spoiled(engine: EngineName, *arguments: Any) -> onnx.ModelProto:
-        twin = plain(engine, *arguments)
-        if engine == "onnxruntime":
+    class Spoiling(OnnxRuntimeWriter):
+        def quantized(self, *arguments: Any) -> onnx.ModelProto:
             path = tmp_path / "spoiled.onnx"
-            onnx.save(twin, path)
+            onnx.save(super().quantized(*arguments), path)
             spoil(path, ".scale", 1 / 30)  # clipped: with larger steps this model's outputs may stay alike
-            twin = onnx.load(path)
-        return twin
+            return onnx.load(path)
 
-    monkeypatch.setattr(write, "write_int8_onnx", spoiled)
-    entry = write.write_int8("int8-ptq", model, scheme, tmp_path, Checker(SAMPLES))
+    caplog.set_level("INFO")
+    monkeypatch.setattr("act.engines.onnxruntime.writer.OnnxRuntimeWriter", Spoiling)
+    entry = export("int8-ptq", model, scheme, tmp_path, Checker(SAMPLES))
     assert entry["files"]["onnxruntime"] == "int8-ptq/quant_model.onnx"
     assert entry["files"]["openvino"] == "int8-ptq/openvino.onnx"
     assert not (tmp_path / "int8-ptq" / "onnxruntime.onnx").exists()
-    assert "onnxruntime.onnx loses too much" in capsys.readouterr().out
+    assert "onnxruntime.onnx loses too much" in caplog.text
 
 
 def test_onnx_runtime_gets_the_ranges_that_keep_its_outputs_nearest(
-    model: InferenceModel, scheme: Scheme, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: InferenceModel, scheme: Scheme, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     narrow = {name: Range.around_zero(span.threshold / 50) for name, span in scheme.activations.items()}
     spoilt = replace(scheme, activations=narrow)
     alternatives = {"narrower": {name: Range.around_zero(span.threshold / 4) for name, span in narrow.items()}}
@@ -140,8 +136,8 @@ def test_onnx_runtime_gets_the_ranges_that_keep_its_outputs_nearest(
     checker = Checker(SAMPLES)
     for folder, given in (("without", None), ("with", alternatives)):
         (tmp_path / folder).mkdir()
-        write_int8("int8-ptq", model, spoilt, tmp_path / folder, checker, given)
-    assert "with right, which are taken" in capsys.readouterr().out
+        export("int8-ptq", model, spoilt, tmp_path / folder, checker, ["openvino", "onnxruntime"], given)
+    assert "with right, which are taken" in caplog.text
     written = {folder: onnx.load(tmp_path / folder / "int8-ptq" / "onnxruntime.onnx") for folder in ("without", "with")}
     plain = checker.on_onnxruntime(model, written["without"])
     assert checker.on_onnxruntime(model, written["with"]) > max(plain, 0.9)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from act.artifacts import write_json
-from act.engines import ENGINES
+from act.engines.spec import all_specs
 from act.errors import InputError
 from act.machine import cpu_flags
 from act.onnx_graph.conversion import to_onnx
@@ -28,6 +28,7 @@ from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Target
 from act.timing.measure import Data, measure, to_json
 from act.timing.variants import Candidate, read_candidates, variants
+from tests.support.engines import run_by
 from tests.support.models import CLASSIFIER, noise, seen
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +65,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "name": name,
                     "precision": precision,
                     "files": {
-                        engine: name if engine.startswith("paddle") else f"{name}/model.onnx" for engine in ENGINES
+                        engine.name: name if engine.reads == "paddle" else f"{name}/model.onnx"
+                        for engine in all_specs()
                     },
-                    "bytes": dict.fromkeys(ENGINES, 1000),
+                    "bytes": {engine.name: 1000 for engine in all_specs()},
                 }
                 for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8"))
             ],
@@ -120,7 +122,7 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
     assert measured["evaluation_samples"] == 12 and measured["machine"]["cpu"]
     assert "budget" not in json.dumps(measured)
     rows = {(entry["engine"], entry["name"]): entry for entry in measured["variants"]}
-    assert [key[0] for key in rows] == sorted((key[0] for key in rows), key=list(ENGINES).index)
+    assert [key[0] for key in rows] == sorted((key[0] for key in rows), key=Target().engines.index)
     for engine in Target().engines:
         fp32, int8 = rows[engine, "fp32"], rows[engine, "int8-ptq"]
         assert fp32["failure"] is None and int8["failure"] is None
@@ -155,8 +157,8 @@ def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None
 
 def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setitem(ENGINES, "onnxruntime", "tests.support.fake_engines:Aborts")
-    monkeypatch.setitem(ENGINES, "paddle_inference", "tests.support.not_installed:Engine")
+    run_by(monkeypatch, "onnxruntime", "tests.support.fake_engines:Aborts")
+    run_by(monkeypatch, "paddle_inference", "tests.support.not_installed:Engine")
     exported = workspace / "artifacts" / "demo" / "export"
     candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
     del candidates[1].files["openvino"]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from act.engines import EngineFailure, EngineProcess, WarmUp
+from act.engines.process import EngineFailure, EngineProcess, WarmUp
 from act.settings import Timing
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.side_by_side import Measured, measure_side_by_side, to_json

@@ -43,8 +43,6 @@ _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 class OnnxRuntime(Engine):
     """ONNX Runtime's `CPUExecutionProvider`, nodes in sequence."""
 
-    name = "onnxruntime"
-
     def __init__(self) -> None:
         self._session: Any = None
         self._path = Path()

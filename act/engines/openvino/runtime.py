@@ -38,8 +38,6 @@ _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 class OpenVino(Engine):
     """OpenVINO's CPU plugin, one stream, tuned for latency."""
 
-    name = "openvino"
-
     def __init__(self) -> None:
         self._core = openvino.Core()
         self._compiled: Any = None

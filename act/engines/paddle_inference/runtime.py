@@ -2,7 +2,6 @@
 
 A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_format`) runs in int8 only when
 `enable_mkldnn_int8` is set; without it every pair is executed one by one, which is slower than fp32.
-`PaddleNative` is the same without oneDNN: Paddle's own kernels, in fp32 only.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ _CACHED_SHAPES = 16
 
 class PaddleInference(Engine):
     """Paddle's native predictor with oneDNN kernels."""
-
-    name = "paddle_inference"
 
     def __init__(self) -> None:
         self._predictor: Any = None
@@ -124,19 +121,6 @@ class PaddleInference(Engine):
     def describe(self) -> dict[str, Any]:
         """Which kernels are switched on, and the number of threads."""
         return self._described
-
-
-class PaddleNative(PaddleInference):
-    """Paddle's predictor with its own CPU kernels."""
-
-    name = "paddle_native"
-
-    def precisions(self) -> tuple[RuntimePrecision, ...]:
-        return ("fp32",)
-
-    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
-        config.disable_gpu()
-        config.disable_mkldnn()
 
 
 def _predict(predictor: Any, feeds: Mapping[str, Array]) -> list[Array]:

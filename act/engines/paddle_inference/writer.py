@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from act.engines.int8_operators import INT8_OPERATORS
+from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize, quantize_activation
@@ -35,15 +35,29 @@ _SCALES = ("pool2d", "dropout", "scale")
 _HANDS_ON = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
 
 
-def write(model: InferenceModel, scheme: Scheme) -> InferenceModel:
-    """The int8 program of a scheme for Paddle Inference; with zero points `quantize`.
+class PaddleInferenceWriter(PaddleWriter):
+    """Writes the Paddle program, which also is what stands for the candidate without any engine."""
+
+    def program(self, model: InferenceModel, scheme: Scheme | None) -> InferenceModel:
+        return model if scheme is None else int8_program(model, scheme)
+
+    def export(self, export: Export) -> Exported:
+        scheme = export.scheme
+        if scheme is not None:
+            scheme = without_others(export.model, scheme, self.spec.int8_operators)
+        program = self.program(export.model, scheme)
+        program.save(export.folder)
+        return Exported(export.folder, export.checker.paddle(program, export.folder))
+
+
+def int8_program(model: InferenceModel, scheme: Scheme) -> InferenceModel:
+    """Return the int8 program of a scheme for Paddle Inference; what `quantize` makes where there are zero points.
 
     Args:
         model: the fp32 model that the scheme is for.
-        scheme: with the ranges of `act.engines.onnx_writer.further_tensors`, where summands shall be rounded as well.
+        scheme: with the ranges of `act.engines.writer.further_tensors`, where summands shall be rounded as well.
     """
-    scheme = without_others(model, scheme, INT8_OPERATORS["paddle_inference"])
-    if not all(span.symmetric for span in scheme.activations.values()):
+    if not scheme.symmetric:
         return quantize(model, scheme)
     layers = quantized_layers(model, scheme)
     weights_only = [layer.name for layer in layers if _would_clip(model, layer)]

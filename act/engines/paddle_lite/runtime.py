@@ -27,8 +27,6 @@ _WRONG_IN_INT8 = "lite_conv_activation_fuse_pass"
 class PaddleLite(Engine):
     """Paddle Lite's full predictor: it reads the Paddle model and optimises it as it loads, as `opt` does."""
 
-    name = "paddle_lite"
-
     def __init__(self) -> None:
         self._library: Any = None
         try:

@@ -1,149 +1,34 @@
-"""How TensorRT wants a quantized model: with pairs of its own rules, or in fp32 with a calibration cache beside it.
-
-Sources: NVIDIA's TensorRT 8 developer guide, "Working with INT8": explicit quantization is symmetric, with pairs on
-what convolutions and products read, and on the summand of a residual addition that no convolution makes, so that the
-addition becomes the last step of the convolution before it. Its ONNX parser takes neither int32 biases nor, in its
-earlier versions, int8 constants: weights stay float behind a pair, and the builder rounds them. Implicit quantization
-reads a cache: a line with the versions, then for each tensor its name and scale as the hexadecimal digits of a float32.
-
-None of these files was ever seen running: there was no machine with TensorRT.
-"""
+"""The files for TensorRT: the ONNX model with QDQ operators, and the fp32 one with a calibration cache."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping
-
-import numpy as np
 import onnx
-from onnx import helper
 
-from act.onnx_graph.conversion import with_weights
-from act.onnx_graph.graph import Graph
+from act.engines.tensorrt.models import explicit, implicit
+from act.engines.writer import Export, Exported, OnnxWriter
 from act.program.model import InferenceModel
-from act.quantization.onnx_model import activation_tensors, quantize_onnx
-from act.quantization.ranges import LEVELS, Range
-from act.quantization.scheme import Scheme, quantized_layers, with_values
-from act.quantization.weights import dequantize_weight
+from act.quantization.scheme import Scheme
 
-# TensorRT 8.6.1, the last version of the series for which implicit quantization is not deprecated.
-CACHE_HEADER = "TRT-8601-EntropyCalibration2"
+EXPLICIT, IMPLICIT, CACHE = "explicit.onnx", "implicit.onnx", "calibration.cache"
 
 
-def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """The int8 model with quantize/dequantize pairs.
+class TensorRtWriter(OnnxWriter):
+    """Writes ONNX models for TensorRT."""
 
-    Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-        model: the fp32 model that the scheme is for.
-        scheme: symmetric; with the ranges of `act.engines.onnx_writer.further_tensors`, where residual summands
-            shall be rounded.
+    def quantized(self, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+        return explicit(fp32, model, scheme)
 
-    Raises:
-        ValueError: an activation has a zero point.
-    """
-    _require_symmetry(scheme)
-    graph = Graph(quantize_onnx(fp32, model, scheme))
-    layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.nodes:
-        name = node.output[0].removesuffix(".dequantized")
-        if node.op_type == "DequantizeLinear" and name in layers:
-            integers = graph.constant(node.input[0])
-            thresholds = scheme.weights[name]
-            graph.add_constant(name, dequantize_weight(integers, thresholds, layers[name].axis))
-            parameters, axis = list(node.input[1:]), layers[name].axis
-            node.input[0] = f"{name}.rounded"
-            nodes.append(helper.make_node("QuantizeLinear", [name, *parameters], [node.input[0]], axis=axis))
-        nodes.append(node)
-    graph.nodes = nodes
-    _round_residuals(graph, _ranges(fp32, model, scheme))
-    return graph.model()
-
-
-def implicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> tuple[onnx.ModelProto, str]:
-    """The fp32 model with the scheme's weights and biases, and the calibration cache with its ranges.
-
-    Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-        model: the fp32 model that the scheme is for.
-        scheme: symmetric.
-
-    Raises:
-        ValueError: an activation has a zero point.
-        RuntimeError: the ONNX model does not hold the weights as they are.
-    """
-    _require_symmetry(scheme)
-    changed = with_weights(fp32, with_values(model, scheme))
-    if changed is None:
-        raise RuntimeError("Paddle2ONNX changed the weights; fold batch norms before exporting")
-    return changed, calibration_cache(_ranges(fp32, model, scheme))
-
-
-def calibration_cache(ranges: Mapping[str, Range]) -> str:
-    """The text of a calibration cache.
-
-    Args:
-        ranges: of tensors, by their names in the ONNX model.
-    """
-    lines = [f"{name}: {_digits(span.threshold / LEVELS)}" for name, span in ranges.items()]
-    return "\n".join([CACHE_HEADER, *lines, ""])
-
-
-def _digits(value: float) -> str:
-    return struct.pack(">f", value).hex()
-
-
-def _require_symmetry(scheme: Scheme) -> None:
-    if not all(span.symmetric for span in scheme.activations.values()):
-        raise ValueError("TensorRT knows no zero point")
-
-
-def _ranges(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
-    """The ranges of tensors by their ONNX names."""
-    chosen = quantized_layers(model, scheme)
-    tensors = activation_tensors(fp32, chosen)
-    return {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
-
-
-def _round_residuals(graph: Graph, ranges: Mapping[str, Range]) -> None:
-    """Put a pair on the summand that no layer makes, of every addition to a layer."""
-    rounded = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "QuantizeLinear"}
-    pairs = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.nodes:
-        for place, name in _residuals(graph, node):
-            if name in rounded:
-                node.input[place] = pairs[rounded[name]]
-            elif name in ranges:
-                made = _pair(graph, name, ranges[name])
-                nodes += made
-                rounded[name], pairs[made[0].output[0]] = made[0].output[0], made[1].output[0]
-                node.input[place] = made[1].output[0]
-        nodes.append(node)
-    graph.nodes = nodes
-
-
-def _residuals(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
-    """The summands of an addition that no convolution makes for it alone, where the other one is made so."""
-    if node.op_type != "Add" or any(graph.is_constant(name) for name in node.input):
-        return
-    makers = [graph.maker(name) for name in node.input]
-    alone = [
-        maker is not None and maker.op_type in ("Conv", "ConvTranspose") and graph.only_reader(name) is not None
-        for maker, name in zip(makers, node.input)
-    ]
-    if any(alone):
-        # Where both are made by convolutions, only one of them can take the addition in.
-        place = 1 if alone[0] else 0
-        yield place, node.input[place]
-
-
-def _pair(graph: Graph, name: str, span: Range) -> list[onnx.NodeProto]:
-    scale = graph.add_constant(f"{name}.summand.scale", np.array(span.threshold / LEVELS, dtype=np.float32))
-    zero = graph.add_constant(f"{name}.summand.zero_point", np.array(0, dtype=np.int8))
-    quantized, dequantized = f"{name}.summand.quantized", f"{name}.summand.dequantized"
-    return [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [quantized]),
-        helper.make_node("DequantizeLinear", [quantized, scale, zero], [dequantized]),
-    ]
+    def export(self, export: Export) -> Exported:
+        scheme = export.scheme
+        refused = self.refuse(scheme)
+        if scheme is None or refused is not None:
+            return refused or super().export(export)
+        folder = export.folder / self.spec.name
+        folder.mkdir()
+        onnx.save(self.quantized(export.fp32_onnx, export.model, scheme), folder / EXPLICIT)
+        similarity = export.checker.near(export.model, export.simulated, folder / EXPLICIT)
+        plain, cache = implicit(export.fp32_onnx, export.model, scheme)
+        onnx.save(plain, folder / IMPLICIT)
+        (folder / CACHE).write_text(cache, encoding="utf-8")
+        files = [export.device_file(f"GPU, {name}", folder / name) for name in (EXPLICIT, IMPLICIT, CACHE)]
+        return Exported(folder / EXPLICIT, similarity, elsewhere=files)

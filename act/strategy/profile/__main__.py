@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import all_specs
 from act.errors import InputError, exit_on_input_error
 from act.settings import EngineName
 from act.strategy.latency.model import Measured, cross_validate
@@ -33,7 +33,6 @@ SEED = 3
 # Networks that are measured in turn.
 TOGETHER = 8
 LIMIT_SECONDS = 24 * 3600.0
-ENGINES = ("openvino", "onnxruntime")
 # Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m act.strategy.profile", description="Measure the table that a latency model is learned from."
     )
-    parser.add_argument("--target", required=True, help=f"one of {', '.join(f'{name}/cpu' for name in ENGINES)}")
+    parser.add_argument("--target", required=True, help=f"one of {', '.join(f'{name}/cpu' for name in _allowed())}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads (default: 1)")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="(default: all that the engine has here)")
     parser.add_argument("--networks", type=int, default=NETWORKS, help="how many at most (default: %(default)s)")
@@ -62,13 +61,19 @@ def main() -> None:
         )
 
 
+def _allowed() -> list[str]:
+    """List the engines that tell how long each kernel takes."""
+    return [spec.name for spec in all_specs() if spec.tells_times]
+
+
 def _engine(target: str) -> EngineName:
     name, _, device = target.partition("/")
-    if name not in ENGINES or device != "cpu":
-        known = name in get_args(EngineName)
+    allowed = _allowed()
+    if name not in allowed or device != "cpu":
+        known = name in [spec.name for spec in all_specs()]
         why = "tells nothing of its kernels, so that they cannot be measured" if known else "is no engine"
-        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in ENGINES)}")
-    return name  # type: ignore[return-value]
+        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in allowed)}")
+    return name
 
 
 def profile(
@@ -117,7 +122,7 @@ def _fill(
     # Paddle takes seconds to import, and wrong arguments are told before.
     from tqdm import tqdm
 
-    from act.engines.variants import Written, write
+    from act.engines.variants import ExportedVariants, export_variants
     from act.strategy.profile.measure import Way, measure
     from act.strategy.profile.networks import FEED, build
     from act.strategy.profile.plan import Plan
@@ -134,7 +139,7 @@ def _fill(
             missing = {each.name: [way for way in ways if (each.name, *way) not in done] for each in group}
             if any(missing.values()) and time.monotonic() > deadline:
                 break
-            everything: list[tuple[Written, Way]] = []
+            everything: list[tuple[ExportedVariants, Way]] = []
             with tempfile.TemporaryDirectory() as folder:
                 for place, network in enumerate(group):
                     if wanted := missing[network.name]:
@@ -142,7 +147,7 @@ def _fill(
                         own.mkdir()
                         batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
                         model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in wanted))
-                        written = write(network.name, model, batch, engine, kinds, own)
+                        written = export_variants(network.name, model, batch, engine, kinds, own)
                         model.discard()
                         everything += [(written, way) for way in wanted]
                 measured = measure(everything, start)

@@ -10,7 +10,7 @@ import numpy as np
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.variants import Written
+from act.engines.variants import ExportedVariants
 from act.strategy.latency.kernel import Kernel, kernels_of
 from act.strategy.latency.model import Measured
 from act.timing.rounds import TimedModel, time_in_rounds
@@ -30,7 +30,7 @@ Way = tuple[RuntimePrecision, int]
 
 
 def measure(
-    everything: Sequence[tuple[Written, Way]],
+    everything: Sequence[tuple[ExportedVariants, Way]],
     start: Callable[[Path, RuntimePrecision, int], EngineProcess],
     batch: int = 1,
     rounds: int = ROUNDS,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from act.engines import EngineFailure, EngineProcess, RuntimePrecision
+from act.engines.base import RuntimePrecision
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import all_specs
 from act.timing import side_by_side
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, split_precision
@@ -70,13 +72,15 @@ def _plans_of(model: Model, precision: RuntimePrecision, settings: Infer) -> Ite
 
 
 def _engines(model: Model, settings: Infer) -> list[str]:
-    if model.kind == "onnx":
-        if settings.use_gpu:
-            return ["onnxruntime_tensorrt" if settings.use_tensorrt else "onnxruntime_cuda"]
-        return list(settings.engines)
-    if settings.use_gpu:
-        return ["paddle_tensorrt" if settings.use_tensorrt else "paddle_gpu"]
-    return ["paddle_inference" if settings.enable_mkldnn else "paddle_native"]
+    """List the engines that read the model and that the switches choose; among several, those that are asked for."""
+    found = [
+        spec.name
+        for spec in all_specs()
+        if spec.reads == model.kind
+        and spec.infer is not None
+        and all(getattr(settings, switch) == value for switch, value in spec.infer.items())
+    ]
+    return found if len(found) == 1 else [name for name in settings.engines if name in found]
 
 
 def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> dict[str, Any]:

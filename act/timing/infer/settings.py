@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from act.engines import RuntimePrecision
+from act.engines.base import RuntimePrecision
+from act.engines.spec import all_specs
 from act.settings import Timing, read_mapping, validate
-
-OnnxEngine = Literal["onnxruntime", "openvino"]
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _LARGEST = 1 << 15
@@ -40,6 +39,17 @@ def _sizes(value: Any) -> tuple[tuple[int, int], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _onnx_engines() -> list[str]:
+    """List the engines that .onnx files can be run on without a GPU."""
+    return [spec.name for spec in all_specs() if spec.reads == "onnx" and (spec.infer or {}).get("use_gpu") is False]
+
+
+def _reads_onnx(name: str) -> str:
+    if name not in _onnx_engines():
+        raise ValueError(f"must be one of {', '.join(_onnx_engines())}")
+    return name
+
+
 class Infer(Timing):
     """What to measure and how."""
 
@@ -62,8 +72,8 @@ class Infer(Timing):
     use_int8: bool = Field(default=False, description="int8 kernels; the model must be a quantized one")
     cpu_num_threads: int = Field(default=1, ge=1, le=256, description="threads of one inference")
     sequence_length: int = Field(default=128, ge=1, le=1 << 20, description="length of dynamic axes other than those")
-    engines: list[OnnxEngine] = Field(
-        default=list(get_args(OnnxEngine)), min_length=1, description="where .onnx files run on the CPU"
+    engines: list[Annotated[str, AfterValidator(_reads_onnx)]] = Field(
+        default_factory=lambda: sorted(_onnx_engines()), min_length=1, description="where .onnx files run on the CPU"
     )
     compare: list[str] = Field(
         default=[],

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
-from act.engines.int8_operators import INT8_OPERATORS
 from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.kernels import read_kernels
 from act.engines.paddle_lite.program import for_lite
 from act.engines.process import FailureKind, one_line
+from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
-from act.quantization.quantized_program import quantize
-from act.quantization.scheme import Scheme, without_others
+from act.quantization.scheme import Scheme
 
-ENGINE: Final = "paddle_lite"
 OPT_SECONDS = 300.0
 
 # Starts what follows with Linux's ADDR_NO_RANDOMIZE, because `opt` writes a few bytes of an address into its file.
@@ -50,43 +49,28 @@ class OptFailure(Exception):
         self.cause = cause
 
 
-def add_files(entry: dict[str, Any], model: InferenceModel, scheme: Scheme | None, folder: Path) -> None:
-    """Write an fp32 model (`scheme` is None) or its int8 form, and say so in its entry of `candidates.json`.
+class PaddleLiteWriter(PaddleWriter):
+    """Writes the Paddle program that Paddle Lite can read, and `.nb` files for ARM of it."""
 
-    The entry gets, for the engine `paddle_lite`, `files` and `bytes` as for the others; `paddle_lite_arm`, for each
-    `.nb` its `precision` and either `file`, `bytes` and the `operators` that `opt` chose, or `failure`; or, where the
-    scheme has zero points, only `refused`.
+    def program(self, model: InferenceModel, scheme: Scheme | None) -> InferenceModel:
+        return for_lite(super().program(model, scheme))
 
-    Args:
-        entry: of the candidate; changed.
-        model: what the candidate was made from.
-        scheme: how.
-        folder: the export stage's, which has a folder of the candidate's name.
-    """
-    if scheme is not None and not all(span.symmetric for span in scheme.activations.values()):
-        # It drops the shifts that stand for them without a word, and with them the quantized kernels.
-        entry.setdefault("refused", {})[ENGINE] = (
-            "Paddle Lite's int8 kernels know no zero point: search with `activation_symmetric: [true]`"
-        )
-        return
-    program = model if scheme is None else quantize(model, without_others(model, scheme, INT8_OPERATORS[ENGINE]))
-    target = folder / entry["name"] / ENGINE
-    target.mkdir()
-    for_lite(program).save(target)
-    entry["files"][ENGINE] = f"{entry['name']}/{ENGINE}"
-    entry["bytes"][ENGINE] = sum((target / file).stat().st_size for file in (PROGRAM_FILE, WEIGHTS_FILE))
-    precisions: tuple[ArmPrecision, ...] = ("fp32", "fp16") if scheme is None else ("int8",)
-    entry["paddle_lite_arm"] = [_arm(target, entry["files"][ENGINE], precision) for precision in precisions]
+    def export(self, export: Export) -> Exported:
+        # With zero points it drops the shifts that stand for them without a word, and with them the int8 kernels.
+        exported = super().export(export)
+        if exported.path is None:
+            return exported
+        precisions: tuple[ArmPrecision, ...] = ("fp32", "fp16") if export.scheme is None else ("int8",)
+        return replace(exported, elsewhere=[_arm(export, exported.path, precision) for precision in precisions])
 
 
-def _arm(folder: Path, path: str, precision: ArmPrecision) -> dict[str, Any]:
-    file = folder / f"arm-{precision}.nb"
+def _arm(export: Export, folder: Path, precision: ArmPrecision) -> dict[str, Any]:
+    kind, file = f"ARM, {precision}", folder / f"arm-{precision}.nb"
     try:
         write_nb(folder, file, precision)
     except OptFailure as failure:
-        return {"precision": precision, "failure": {"kind": failure.kind, "cause": failure.cause}}
-    written = {"file": f"{path}/{file.name}", "bytes": file.stat().st_size, "operators": read_kernels(file)}
-    return {"precision": precision, **written, "failure": None}
+        return export.device_file(kind, None, str(failure))
+    return export.device_file(kind, file, operators=read_kernels(file))
 
 
 def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float = OPT_SECONDS) -> None:

@@ -14,40 +14,17 @@ import numpy as np
 import onnx
 
 from act import machine
-from act.engines.onnxruntime import rules as onnxruntime_cpu
-from act.engines.openvino import rules as openvino_cpu
 from act.onnx_graph import passes as simplify
 from act.onnx_graph.graph import Array, Graph
 from act.program.model import InferenceModel
-from act.quantization.onnx_model import activation_tensors, keep_pools_right
-from act.quantization.qdq import Planner, Rules, put_pairs
+from act.quantization.onnx_model import activation_tensors
+from act.quantization.qdq import Planner, Rules, insert_qdq
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, quantized_layers
-from act.settings import EngineName
-
-RULES: Mapping[EngineName, Rules] = {"onnxruntime": onnxruntime_cpu.RULES, "openvino": openvino_cpu.RULES}
 
 
-def further_tensors(fp32: onnx.ModelProto) -> list[str]:
-    """The tensors beside those that layers read, of which some target wants to know the range.
-
-    Args:
-        fp32: what `to_onnx` made of the model.
-    """
-    made = {"Conv", "ConvTranspose", "HardSwish"}.union(
-        *(rules.followers | rules.taken_in | set(rules.layers) for rules in RULES.values())
-    )
-    inferred = onnx.shape_inference.infer_shapes(fp32).graph
-    floats = {
-        each.name
-        for each in (*inferred.value_info, *inferred.output)
-        if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
-    return [name for node in fp32.graph.node if node.op_type in made for name in node.output if name in floats]
-
-
-def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """The int8 model of a scheme for an engine that reads ONNX.
+def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+    """Return the int8 model of a scheme as an engine's rules want it.
 
     Args:
         fp32: what `to_onnx` made of `model`; not changed.
@@ -58,7 +35,7 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)
     ranges = {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
-    rules, graph = RULES[engine], Graph(fp32)
+    graph = Graph(fp32)
     if rules.unsigned:
         seen = {**scheme.extremes, **{tensors[name]: scheme.extremes.get(name) for name in scheme.activations}}
         ranges = {name: span.within(seen.get(name) or span) for name, span in ranges.items()}
@@ -98,11 +75,8 @@ def write(engine: EngineName, fp32: onnx.ModelProto, model: InferenceModel, sche
     for name, shift in shifts.items():
         if name not in planner.made:
             simplify.put_back_shift(graph, name, shift)
-    put_pairs(graph, planner, plan, scheme)
-    result = graph.model()
-    if engine == "openvino":
-        keep_pools_right(result.graph)
-    return result
+    insert_qdq(graph, planner, plan, scheme)
+    return graph.model()
 
 
 def _narrowed(scheme: Scheme) -> Scheme:

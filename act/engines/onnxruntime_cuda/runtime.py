@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU: its CUDA provider, or TensorRT behind it.
+"""ONNX Runtime on an NVIDIA GPU.
 
 Left alone, ONNX Runtime falls back to the CPU with a warning when a provider does not start. Here that is an error.
 """
@@ -17,7 +17,6 @@ from act.engines.onnxruntime.runtime import OnnxRuntime
 class OnnxRuntimeCuda(OnnxRuntime):
     """ONNX Runtime's `CUDAExecutionProvider`, first GPU."""
 
-    name = "onnxruntime_cuda"
     provider: ClassVar[str] = "CUDAExecutionProvider"
 
     def lacks(self) -> str | None:
@@ -42,17 +41,3 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
         return [self.provider, "CPUExecutionProvider"]
-
-
-class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
-    """ONNX Runtime's `TensorrtExecutionProvider`; int8 takes the scales of the quantize/dequantize pairs."""
-
-    name = "onnxruntime_tensorrt"
-    provider: ClassVar[str] = "TensorrtExecutionProvider"
-
-    def precisions(self) -> tuple[RuntimePrecision, ...]:
-        return ("fp32", "fp16", "int8")
-
-    def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
-        options = {"trt_fp16_enable": precision == "fp16", "trt_int8_enable": precision == "int8"}
-        return [(self.provider, options), "CUDAExecutionProvider", "CPUExecutionProvider"]

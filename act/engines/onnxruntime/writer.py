@@ -1,0 +1,72 @@
+"""How ONNX Runtime on a CPU wants an int8 model.
+
+Sources: ONNX Runtime 1.23 documentation, "Quantize ONNX models", and its source: `qdq_selector_action_transformer.cc`
+(which operators it makes integer kernels of, given pairs on all that they read and make), `qdq_selectors.cc` (biases as
+int32 behind `DequantizeLinear`), `relu_clip_fusion` and `qdq_propagation` (an activation function whose range the pair
+clips is dropped), `nhwc_transformer.cc` (integer convolutions and pools run with channels last).
+
+On x86 its integer kernels multiply unsigned activations by signed weights. With VNNI or AMX instructions they add up
+in 32 bits. Without them `vpmaddubsw` adds two products in 16 bits, and saturates: there weights must keep to 7 bits
+(quantizers call it `reduce_range`). On ARM activations may be signed or unsigned alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import onnx
+
+from act.engines.writer import Export, OnnxWriter
+from act.quantization.qdq import LayerRule, Rules
+from act.quantization.scheme import Scheme
+
+log = logging.getLogger(__name__)
+
+
+class OnnxRuntimeWriter(OnnxWriter):
+    """Writes ONNX models for ONNX Runtime's CPU provider."""
+
+    rules = Rules(
+        layers={
+            "Conv": LayerRule(output=True, bias=True),
+            "Gemm": LayerRule(output=False, bias=True),
+            "MatMul": LayerRule(output=False, bias=False),
+        },
+        own_scales=frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid"}),
+        shared_scale=frozenset(
+            {"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Resize"}
+        ),
+        # A concatenation of one scale is a copy, otherwise a table is looked up for each value.
+        joins=frozenset({"Concat"}),
+        fused_into=frozenset({"Relu", "Clip"}),
+        unsigned=True,
+        clips=True,
+        # Its integer convolutions copy each pixel of a kernel's window by itself.
+        deep_input=True,
+    )
+
+    def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:
+        """Return the model over the ranges of the threshold rule that comes nearest to fp32 on this engine.
+
+        It rounds at more places than the engine that the scheme was found on, and bears other ranges best. Where it is
+        that engine, the search has found what it bears.
+        """
+        model, checker = export.model, export.checker
+        written = self.quantized(export.fp32_onnx, model, scheme)
+        alternatives = export.read_alternatives() if self.spec.name in export.engines[1:] else {}
+        if not alternatives:
+            return written
+        own = best = checker.on_onnxruntime(model, written)
+        chosen = "the scheme's own"
+        for label, spans in alternatives.items():
+            activations = {tensor: spans[tensor] for tensor in scheme.activations}
+            other = self.quantized(export.fp32_onnx, model, replace(scheme, activations=activations, further=spans))
+            similarity = checker.on_onnxruntime(model, other)
+            if similarity > best:
+                best, chosen, written = similarity, label, other
+        log.info(
+            f"{export.name}: for {self.spec.title}: similarity {own:.4f} with the scheme's own ranges, "
+            f"{best:.4f} with {chosen}, which are taken"
+        )
+        return written

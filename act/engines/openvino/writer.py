@@ -1,0 +1,41 @@
+"""How OpenVINO on a CPU wants an int8 model.
+
+Sources: OpenVINO 2026 documentation, "Low Precision Transformations" (which operators it runs in int8 behind a
+quantized input, and through which it moves the scales on), and NNCF 3.4's `hardware_config` for CPUs, made for it.
+
+Layers need pairs on what they read only: the CPU plugin makes the next layer's rounding the last step of the layer
+before, behind its bias and activation function. Where something stands between two layers that would only move numbers
+about, as a pool or a concatenation, the pair must stand ahead of it, or the layer before writes floats. A concatenation
+needs one scale for all that it joins.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from act.engines.writer import OnnxWriter
+from act.program.model import InferenceModel
+from act.quantization.onnx_model import keep_pools_right
+from act.quantization.qdq import LayerRule, Rules
+from act.quantization.scheme import Scheme
+
+_INPUT_ONLY = LayerRule(output=False, bias=False)
+
+
+class OpenVinoWriter(OnnxWriter):
+    """Writes ONNX models for OpenVINO's CPU plugin."""
+
+    rules = Rules(
+        layers={"Conv": _INPUT_ONLY, "ConvTranspose": _INPUT_ONLY, "MatMul": _INPUT_ONLY},
+        own_scales=frozenset({"Add"}),
+        shared_scale=frozenset({"Concat", "MaxPool", "Reshape", "Transpose", "Split", "Resize"}),
+        joins=frozenset({"Concat"}),
+        fused_into=frozenset({"Relu", "Clip", "HardSwish", "Sigmoid"}),
+        unsigned=False,
+        transparent=True,
+    )
+
+    def quantized(self, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
+        result = super().quantized(fp32, model, scheme)
+        keep_pools_right(result.graph)
+        return result

@@ -1,0 +1,85 @@
+"""What everything else asks about an engine, told without importing the engine's library.
+
+An engine's folder has such a `SPEC` in its `__init__.py`, which nothing heavy is imported by: the settings, the report
+and each engine's own interpreter read it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from act import registry
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One inference engine on one device.
+
+    Attributes:
+        name: as in the settings, which is its folder's.
+        title: for people.
+        runtime: `module:Class` of its `Engine`.
+        reads: a single `.onnx` file, or a folder with a Paddle program.
+        writer: `module:Class` of its `Writer`; None for an engine that only the stand-alone measurement runs.
+        int8_operators: Paddle's operator types that it has int8 kernels for, given quantize/dequantize pairs.
+        zero_points: whether its int8 kernels know asymmetric activations.
+        default: its place among the engines of a target that names none, and whose files every candidate gets; None
+            for an engine that runs where it is asked for only.
+        not_first: why candidates cannot be searched on it; None where they can.
+        tells_times: whether it tells how long each of its kernels takes, so that latency tables can be measured.
+        interpreter: gives the Python of its own environment, None while that is not there; None where ours runs it.
+        packages: the distributions whose versions are its own.
+        snippet: Python lines that load a model, given its path, precision and number of threads.
+        infer: the switches of the stand-alone measurement that choose it; None where that does not offer it.
+    """
+
+    name: str
+    title: str
+    runtime: str
+    reads: Literal["onnx", "paddle"]
+    writer: str | None = None
+    int8_operators: tuple[str, ...] = ()
+    zero_points: bool = True
+    default: int | None = None
+    not_first: str | None = None
+    tells_times: bool = False
+    interpreter: Callable[[], Path | None] | None = None
+    packages: tuple[str, ...] = ()
+    snippet: Callable[[str, str, int], str] | None = None
+    infer: Mapping[str, bool] | None = None
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """Return what sorts engines: those of a target that names none in their order, then the rest by name."""
+        return (math.inf if self.default is None else self.default, self.name)
+
+    def python(self) -> str:
+        """Return the Python that runs it: ours while its own is not there, under which it says what it lacks."""
+        own = self.interpreter() if self.interpreter is not None else None
+        return str(own) if own is not None else sys.executable
+
+
+def spec_of(name: str) -> Spec:
+    """Return the spec of an engine.
+
+    Raises:
+        ValueError: there is no such engine.
+    """
+    spec: Spec = registry.ENGINES.load(name).SPEC
+    return spec
+
+
+def all_specs() -> list[Spec]:
+    """Return the specs of all engines in their usual order."""
+    specs = [spec_of(name) for name in registry.ENGINES.names()]
+    return sorted(specs, key=lambda spec: spec.order)
+
+
+def title_of(name: str) -> str:
+    """Return the name of an engine for people; as it is where the engine is gone."""
+    return spec_of(name).title if name in registry.ENGINES.names() else name
