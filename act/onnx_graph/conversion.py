@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from act.errors import InputError
+from act.onnx_graph.shapes import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 
@@ -55,7 +56,7 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
     try:
-        onnx.shape_inference.infer_shapes(converted, strict_mode=True)
+        inferred(converted, strict=True)
     except onnx.shape_inference.InferenceError as error:
         raise _not_convertible(f"what it writes is no valid model: {error}") from None
     return converted

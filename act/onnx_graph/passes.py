@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from act.onnx_graph.graph import Array, Graph, attribute
+from act.onnx_graph.shapes import inferred
 
 _SAME = 1e-4
 _GATES = ("HardSwish", "HardSigmoid")
@@ -247,8 +248,8 @@ def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    known = [*inferred.graph.input, *inferred.graph.value_info]
+    shapes = inferred(model)
+    known = [*shapes.input, *shapes.value_info]
     return {
         each.name: len(each.type.tensor_type.shape.dim) for each in known if each.type.tensor_type.HasField("shape")
     }

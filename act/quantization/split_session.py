@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from act.onnx_graph.shapes import inferred
 from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
 from act.samples.dataset import Array
@@ -188,8 +189,8 @@ def logits(fp32: onnx.ModelProto) -> list[str]:
 
 def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type of each tensor, as far as ONNX can tell."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    known = [*inferred.value_info, *inferred.input, *inferred.output]
+    shapes = inferred(model)
+    known = [*shapes.value_info, *shapes.input, *shapes.output]
     return {entry.name: entry.type.tensor_type.elem_type for entry in known}
 
 
