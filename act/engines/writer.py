@@ -17,6 +17,7 @@ from act.engines.check import Checker
 from act.engines.onnx_int8 import quantize_by_rules
 from act.engines.spec import Spec, all_specs, spec_of
 from act.onnx_graph.conversion import to_onnx
+from act.onnx_graph.shapes import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
@@ -71,10 +72,10 @@ def further_tensors(fp32: onnx.ModelProto) -> list[str]:
     made = {"Conv", "ConvTranspose", "HardSwish"}.union(
         *(each.rules.followers | each.rules.fused_into | set(each.rules.layers) for each in writers if each.rules)
     )
-    inferred = onnx.shape_inference.infer_shapes(fp32).graph
+    shapes = inferred(fp32)
     floats = {
         each.name
-        for each in (*inferred.value_info, *inferred.output)
+        for each in (*shapes.value_info, *shapes.output)
         if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
     return [name for node in fp32.graph.node if node.op_type in made for name in node.output if name in floats]
