@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import JOB, Workspace, small_workspace
+from tests.support.workspace import JOB, Workspace, small_workspace
 
 STAGES = [
     "prepare",
@@ -165,7 +165,8 @@ def test_a_change_redoes_only_what_it_touches(compressed: Workspace) -> None:
 
 
 def test_a_killed_run_is_finished_by_the_next_with_the_same_bytes(compressed: Workspace, tmp_path: Path) -> None:
-    other = small_workspace(tmp_path / "other")
+    other = compressed.copy(tmp_path / "other")
+    other.forget(STAGES[STAGES.index("ptq_search") :])
     artifacts = other.folder / "artifacts" / JOB
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", f"export@{JOB}"],
@@ -189,25 +190,24 @@ def test_a_killed_run_is_finished_by_the_next_with_the_same_bytes(compressed: Wo
     assert first == second
 
 
-# Stands in for `act.artifacts.write_json`: dies as a kill at this moment would make it die.
+# Stands in for `act.artifacts.replace_folder`: dies as a kill before the end of the block would make it die.
 KILLED_WHILE_WRITING = """
-import os, runpy, signal, sys
+import contextlib, os, runpy, signal, sys
 from act import artifacts
 
-def die(path, payload):
-    path.write_text("{", encoding="utf-8")
-    os.kill(os.getpid(), signal.SIGKILL)
+replace_folder = artifacts.replace_folder
 
-artifacts.write_json = die
+@contextlib.contextmanager
+def die(final):
+    with replace_folder(final) as folder:
+        (folder / "begun").write_text("{", encoding="utf-8")
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield folder
+
+artifacts.replace_folder = die
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
-MODULES = {
-    "select": "tasks.select",
-    "calibrate": "tasks.calibrate",
-    "plan": "tasks.plan",
-    "report": "tasks.report",
-}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -216,8 +216,7 @@ def test_a_killed_stage_leaves_nothing_that_looks_whole(compressed: Workspace, s
     deployed = model_files(compressed.folder / "deploy")
     kept = (artifacts / stage).rename(artifacts / f"kept-{stage}")
     try:
-        module = MODULES.get(stage, f"tasks.{stage}")
-        done = compressed.run("-c", KILLED_WHILE_WRITING, module, "--job", JOB)
+        done = compressed.run("-c", KILLED_WHILE_WRITING, f"tasks.{stage}", "--job", JOB)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not (artifacts / stage).exists()
         assert list(artifacts.glob(f".{stage}.partial-*"))

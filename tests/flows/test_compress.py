@@ -15,7 +15,7 @@ import yaml
 
 from act.errors import InputError
 from flows.graph import read_stages
-from tests.flows.conftest import GRAPH, Toy
+from tests.support.toy import GRAPH, Toy
 
 Maker = Callable[..., Toy]
 

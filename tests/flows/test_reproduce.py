@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.stages import ProcessGroups, StageFailed, reproduce
-from tests.flows.conftest import Toy
+from tests.support.toy import Toy
 
 
 @pytest.mark.parametrize(
