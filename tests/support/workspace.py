@@ -1,4 +1,4 @@
-"""A workspace of its own for the real pipeline: a copy of the checkout with one small job, run once for all tests."""
+"""A workspace of its own for the real pipeline: a copy of the checkout with one small job."""
 
 from __future__ import annotations
 
