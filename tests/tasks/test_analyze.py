@@ -99,15 +99,21 @@ def test_how_sensitive_the_layers_are(analysed: Place) -> None:
     ]
 
 
-def test_no_sensitivity_where_none_is_asked_for_and_the_strategy_is_the_same(analysed: Place, tmp_path: Path) -> None:
+def test_no_sensitivity_where_none_is_asked_for_and_the_strategy_is_the_same(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    shutil.copytree(analysed.folder / "artifacts/mine/prepare", tmp_path / "artifacts/mine/prepare")
-    place.job["analyze"] = {"time_limit_seconds": 0}
-    for stage in ("analyze", "select"):
-        assert place.run(stage).returncode == 0
-    found = result(place, "analyze/analysis.json")["sensitivity"]
-    assert found["layers"] == [] and found["why"] == "not asked for"
-    assert result(place, "select/strategy.json") == result(analysed, "select/strategy.json")
+    place.shorten(12)
+    place.job |= {"metric": "similarity", "target": {"engines": ["onnxruntime"]}}
+    assert place.run("prepare").returncode == 0
+    sensitivities, strategies = [], []
+    for settings in ({"time_limit_seconds": 0}, {}):
+        place.job["analyze"] = settings
+        for stage in ("analyze", "select"):
+            assert place.run(stage).returncode == 0
+        sensitivities.append(result(place, "analyze/analysis.json")["sensitivity"])
+        strategies.append(result(place, "select/strategy.json"))
+    assert sensitivities[0]["layers"] == [] and sensitivities[0]["why"] == "not asked for"
+    assert len(sensitivities[1]["layers"]) == 12
+    assert strategies[0] == strategies[1]
 
 
 def test_shapes_are_for_one_sample(analysed: Place) -> None:

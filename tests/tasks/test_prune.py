@@ -42,6 +42,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "strategy": ["ChannelPrune", "ASPPrune", "QuantPost", "QuantAware"],
         "metric": "similarity",
         "target": {"engines": ["openvino"]},
+        "analyze": {"time_limit_seconds": 0},
         "prune": {**training, "channel": {"pruned_ratio": 0.25, "criterion": "bn_scale"}},
         "calibration": {"batch_num": [2]},
         "refine": {"steps": 2, "methods": ["adaround", "layer_wise"]},
