@@ -93,7 +93,7 @@ def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
     folder.mkdir(exist_ok=True)
     for job in jobs:
         if not (folder / f"{job}.json").exists():
-            write_json(folder / f"{job}.json", {"of": None, "attempts": []})
+            write_json(folder / f"{job}.json", {"of": "", "attempts": []})
 
 
 def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
