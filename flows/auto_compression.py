@@ -283,7 +283,7 @@ class AutoCompression:
         metrics = {"fp32": self._given_metric}
         for entry in found["candidates"]:
             if entry["name"] not in metrics:
-                folder = exported / entry["files"]["paddle_inference"]
+                folder = exported / entry["name"]
                 with _paddle_as_it_was():
                     model = InferenceModel.load(folder)
                 metrics[entry["name"]] = self._metric(model)

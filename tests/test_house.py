@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from act import registry
+
 CHECKOUT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
 
@@ -99,3 +101,27 @@ def test_no_stage_imports_another_and_the_vocabulary_imports_no_stage() -> None:
         assert others <= {own, "stage.py", "__init__.py"}, file
     for file in (CHECKOUT / "act").rglob("*.py"):
         assert not [path for path in imported(file) if CHECKOUT / "tasks" in path.parents], file
+
+
+def spelt_out(file: Path) -> set[str]:
+    """Return the strings that a file compares with, looks up, or has as keys or as choices (`Literal`)."""
+    places: list[ast.AST] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Compare):
+            places += [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict):
+            places += [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.Subscript):
+            places.append(node.slice)
+        elif isinstance(node, ast.MatchValue):
+            places.append(node.value)
+    parts = [each for place in places for each in getattr(place, "elts", [place])]
+    return {part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+
+
+@pytest.mark.parametrize("kind", [registry.ENGINES], ids=lambda kind: kind.package)
+def test_nobody_outside_its_room_asks_for_an_entry_by_name(kind: registry.Registry) -> None:
+    room = CHECKOUT.joinpath(*kind.package.split("."))
+    for file in (file for top in ("act", "tasks", "flows") for file in (CHECKOUT / top).rglob("*.py")):
+        foreign = {name for name in kind.names() if not is_in(file, room / name)}
+        assert not (found := spelt_out(file) & foreign), (file, found)

@@ -37,4 +37,4 @@ class PaddleGpu(PaddleInference):
         return {}  # the program says nothing of the precisions that CUDA's and TensorRT's kernels have
 
     def _kernels_in_force(self, config: Any) -> dict[str, Any]:
-        return {"gpu": bool(config.use_gpu()), "tensorrt": bool(config.tensorrt_engine_enabled())}
+        return {"gpu": bool(config.use_gpu()), "with_tensorrt": bool(config.tensorrt_engine_enabled())}

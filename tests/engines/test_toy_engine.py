@@ -1,0 +1,84 @@
+"""An engine from outside the package: a job can have it, models are written for it, and it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from act.engines.check import Checker
+from act.engines.evaluation import Evaluation
+from act.engines.inspection import ask_engines
+from act.engines.spec import title_of
+from act.onnx_graph.conversion import to_onnx
+from act.program.layers import quantizable_layers
+from act.quantization.scheme import make_scheme
+from act.registry import ENGINES
+from act.samples.dataset import Ragged, Samples
+from act.settings import Job, Target
+from tests.support import plugins
+from tests.support.engines import export
+from tests.support.models import noise, normalised_classifier, seen
+from tests.support.place import JOB
+
+TOY = """
+from act.engines.spec import Spec
+
+SPEC = Spec(
+    name="toy",
+    title="Toy",
+    runtime="toy_runtime:Toy",
+    writer="act.engines.writer:OnnxWriter",
+    reads="onnx",
+    int8_operators=("conv2d",),
+)
+"""
+RUNTIME = """
+import onnxruntime
+
+from act.engines.base import Engine
+
+
+class Toy(Engine):
+    def version(self):
+        return "0.1"
+
+    def precisions(self):
+        return ("fp32", "int8")
+
+    def load(self, path, precision, threads):
+        self._session = onnxruntime.InferenceSession(str(path))
+
+    def run(self, feeds):
+        return self._session.run(None, dict(feeds))
+"""
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plugins.install(monkeypatch, tmp_path / "toys", {"engines": {"toy": TOY}})
+    (tmp_path / "toys" / "toy_runtime.py").write_text(RUNTIME)
+
+
+@pytest.mark.usefixtures("toy")
+def test_an_engine_from_outside_does_what_one_of_the_package_does(tmp_path: Path) -> None:
+    assert "toy" in ENGINES.names() and Target(engines=["toy", "openvino"]).engines[0] == "toy"
+    assert "toy" not in Target().engines and title_of("toy") == "Toy"
+    model, batch = normalised_classifier(), {"x": noise(2)}
+    layers = quantizable_layers(model)
+    scheme = make_scheme(model, layers, seen(model, layers, batch, symmetric=True))
+    samples = Samples({"x": Ragged.of(list(noise(2)))}, Ragged.of([np.array(0)] * 2))
+    samples.save(tmp_path / "evaluation")
+    evaluation = Evaluation("toy", "top1", tmp_path / "evaluation", None)
+    assert evaluation.quality(model, None).value == evaluation.quality(model, scheme).value
+    entry = export("int8", model, scheme, tmp_path, Checker(samples), ["toy"])
+    assert entry["files"]["toy"] == "int8/toy.onnx" and entry["check"]["toy"] > 0.9
+    job = Job.model_validate({**JOB, "target": {"engines": ["toy"]}})
+    told = ask_engines(job, model, to_onnx(model), tmp_path / "evaluation")["toy"]
+    assert (told.version, told.failure, told.kernels) == ("0.1", None, [])
+
+
+def test_without_it_the_settings_name_those_there_are() -> None:
+    with pytest.raises(ValueError, match="Input should be 'openvino', 'onnxruntime', .* or 'tensorrt'"):
+        Target(engines=["toy"])
