@@ -722,8 +722,14 @@ class Analyze(Settings):
 class Timing(Settings):
     """How latency and throughput are measured."""
 
-    rounds: int = Field(default=15, ge=3, le=10_000, description="turns that every candidate takes, in random order")
-    runs_per_round: int = Field(default=8, ge=1, le=10_000)
+    rounds: int = Field(
+        default=20,
+        ge=3,
+        le=10_000,
+        description="in each, every candidate takes a turn, in random order; a candidate's latency is the 20 % "
+        "quantile of its turns' medians, so that many short rounds tell more than few long ones",
+    )
+    runs_per_round: int = Field(default=5, ge=1, le=10_000)
     time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
     streams: int | None = Field(
         default=None,

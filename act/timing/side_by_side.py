@@ -18,6 +18,7 @@ from act.engines.process import EngineFailure, EngineProcess, LoadInfo
 from act.settings import Timing
 from act.timing.noise import Watch, verdict
 from act.timing.rounds import TimedModel, time_in_rounds
+from act.timing.rows import Interval
 from act.timing.statistics import speedup, summary
 
 # Throughput is the median of so many turns, each so long.
@@ -188,7 +189,8 @@ def _shape_to_json(timed: TimedModel, reference: TimedModel | None, seed: int) -
         return {**entry, "latency": None, "speedup": None, "failure": _failure_to_json(timed.failure)}
     ratio = None
     if reference is not None and reference.failure is None:
-        ratio = speedup(reference.seconds, timed.seconds, seed).to_json()
+        same = timed is reference
+        ratio = (Interval(1.0, 1.0, 1.0) if same else speedup(reference.seconds, timed.seconds, seed)).to_json()
     return {**entry, "latency": summary(timed.seconds), "speedup": ratio, "failure": None}
 
 

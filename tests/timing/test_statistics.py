@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from act.timing.statistics import mean_difference, speedup, summary, typical, unsteadiness
+from act.timing.statistics import BETWEEN_PROCESSES, mean_difference, speedup, summary, typical, unsteadiness
 
 
 def test_summary_is_in_milliseconds() -> None:
@@ -33,7 +33,10 @@ def test_a_paired_difference_forgets_what_both_share() -> None:
 def test_a_ratio_of_the_same_rounds_forgets_the_noise_that_both_share() -> None:
     noise = np.random.default_rng(0).uniform(1, 3, size=(15, 1)) * np.ones((1, 8))
     found = speedup(0.010 * noise, 0.005 * noise, seed=1)
-    assert (found.value, found.low, found.high) == (pytest.approx(2), pytest.approx(2), pytest.approx(2))
+    assert found.value == pytest.approx(2)
+    # What is left is that two processes differ.
+    assert found.high / found.value == pytest.approx(1 + 1.96 * BETWEEN_PROCESSES, abs=1e-3)
+    assert found.low * found.high == pytest.approx(found.value**2)
 
 
 def test_a_noisy_ratio_has_a_wide_interval_around_its_value_and_the_seed_fixes_it() -> None:
@@ -42,7 +45,6 @@ def test_a_noisy_ratio_has_a_wide_interval_around_its_value_and_the_seed_fixes_i
     found = speedup(first, second, seed=3)
     assert found.low < found.value < found.high and found.high - found.low > 0.02
     assert found == speedup(first, second, seed=3)
-    assert speedup(first, first, seed=3).low == 1 == speedup(first, first, seed=3).high
 
 
 def test_rounds_that_something_disturbed_do_not_count() -> None:
