@@ -124,7 +124,7 @@ def computing_sizes(graph: Graph) -> set[int]:
     for node in reversed(graph.nodes):
         if any(name in graph.fetches for name in node.makes):
             continue
-        readers = [(reader, name) for name in node.makes for reader in graph.readers_of(name)]
+        readers = [(reader, name) for name in node.makes for reader in graph.consumers_of(name)]
         only = all(reader.number in found or name not in reader.reads for reader, name in readers)
         if node.type in ("shape", "size", "numel") or (readers and only):
             found.add(node.number)
@@ -137,7 +137,7 @@ def _place_vanished(graph: Graph, home: dict[int, _Kernel], gone: Collection[int
     behind = {node.number: _kernel_behind(graph, node, home) for node in vanished}
     places: dict[int, _Kernel] = {}
     for node in vanished:
-        maker = graph.maker(node.reads[0]) if node.reads else None
+        maker = graph.producer(node.reads[0]) if node.reads else None
         kernel = behind[node.number]
         if maker is not None and not (node.is_layer or node.is_product):
             ahead = places.get(maker.number) or home.get(maker.number)
@@ -156,7 +156,7 @@ def _kernel_behind(graph: Graph, node: Node, home: Mapping[int, _Kernel]) -> _Ke
     while waiting:
         current = waiting.pop(0)
         for name in current.makes:
-            for reader in graph.readers_of(name):
+            for reader in graph.consumers_of(name):
                 if reader.number in home:
                     return home[reader.number]
                 if reader.number not in seen:

@@ -5,19 +5,28 @@ An engine runs in a process of its own; one that is missing, crashes or hangs is
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from act.engines import fusion
 from act.engines.base import RuntimePrecision
-from act.engines.fusion import named_by_outputs
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import spec_of
 from act.engines.writer import write_for_engine
+from act.program.graph import Graph, Tensor
 from act.program.model import InferenceModel
+from act.program.operators import Operator
+from act.samples.dataset import Array
 from act.settings import EngineName, Job
+
+log = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 120
 
@@ -43,7 +52,7 @@ class Told:
     multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `analysis.json`."""
+        """Return it as it stands in `analysis.json`."""
         found: dict[str, Any] = {
             "version": self.version,
             "precisions": self.precisions,
@@ -59,7 +68,7 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
         fp32: what `to_onnx` made of the model.
         samples: folder of the samples to measure on.
     """
-    named = named_by_outputs(fp32)
+    named = fusion.named_by_outputs(fp32)
     found: dict[EngineName, Told] = {}
     for name in job.target.engines:
         timed = any(told.timed for told in found.values())
@@ -73,9 +82,54 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
                 except EngineFailure as failure:
                     found[name] = Told(failure=str(failure))
                     if last or failure.kind in ("missing", "unsupported"):
-                        print(f"analyze: {name} cannot be used here: {failure}")
+                        log.info("analyze: %s cannot be used here: %s", name, failure)
                         break
     return found
+
+
+def describe_engines(
+    told: Mapping[EngineName, Told],
+    operators: Sequence[Operator],
+    fp32: onnx.ModelProto,
+    graph: Graph,
+    tensors: Mapping[str, Tensor],
+    sample: Mapping[str, Array],
+) -> dict[str, Any]:
+    """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for.
+
+    Args:
+        fp32: what `to_onnx` made of the model.
+        tensors: what `observe` saw for the sample.
+    """
+    twins: dict[str, int] | None = {}
+    if any(each.kernels for name, each in told.items() if spec_of(name).reads == "onnx"):
+        try:
+            twins = fusion.onnx_twins(fp32, graph, tensors, sample)
+        except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
+            twins = None
+            log.info("analyze: what engines fuse cannot be told: %s", " ".join(str(error).split())[:200])
+    result: dict[str, Any] = {}
+    for name, each in told.items():
+        spec = spec_of(name)
+        able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
+        known = twins if spec.reads == "onnx" else graph.producers
+        result[name] = {
+            **each.to_json(),
+            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
+            "int8_layers": len(able),
+            "int8_parameters": sum(operator.parameters for operator in able),
+            "int8_multiply_adds": sum(operator.multiply_adds for operator in able),
+        }
+    return result
+
+
+def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return count and seconds of the kernels of each kind, slowest kind first."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for kernel in kernels:
+        groups[kernel["kind"]].append(kernel["seconds"])
+    rows = [{"kind": kind, "count": len(times), "seconds": sum(times)} for kind, times in groups.items()]
+    return sorted(rows, key=lambda row: -float(str(row["seconds"])))
 
 
 def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Told:
@@ -93,7 +147,7 @@ def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Told:
                 process.load()
                 told.multiplying[wanted] = _multiplying(process)
         except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
-            print(f"analyze: {name} cannot run the model in {wanted}: {failure}")
+            log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
     return told
 
 

@@ -86,7 +86,7 @@ def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> 
 def _dead(graph: Graph) -> set[int]:
     """The operators that no output depends on, not even for a size."""
     needed: set[int] = set()
-    waiting = [graph.makers[name] for name in graph.fetches if name in graph.makers]
+    waiting = [graph.producers[name] for name in graph.fetches if name in graph.producers]
     waiting += [node.number for node in graph.nodes if node.type in _EFFECTS]
     writers: dict[str, list[int]] = {}
     for node in graph.nodes:
@@ -105,7 +105,7 @@ def constants(graph: Graph) -> set[int]:
     """The operators that depend on no input of the model."""
     found: set[int] = set()
     for node in graph.nodes:
-        before = [graph.makers.get(name) for name in (*node.reads, *node.sizes)]
+        before = [graph.producers.get(name) for name in (*node.reads, *node.sizes)]
         if node.type not in (*_RANDOM, *_EFFECTS) and all(number in found for number in before):
             found.add(node.number)
     return found
@@ -114,7 +114,7 @@ def constants(graph: Graph) -> set[int]:
 def _only_constants_read(graph: Graph, node: Node, constant: set[int]) -> bool:
     if any(name in graph.fetches for name in node.makes):
         return False
-    readers = [reader.number for name in node.makes for reader in graph.readers_of(name)]
+    readers = [reader.number for name in node.makes for reader in graph.consumers_of(name)]
     return bool(readers) and all(number in constant for number in readers)
 
 
@@ -124,7 +124,7 @@ def _chain(graph: Graph, node: Node, constant: set[int]) -> set[int]:
     while waiting:
         current = waiting.pop()
         for name in (*current.reads, *current.sizes):
-            maker = graph.maker(name)
+            maker = graph.producer(name)
             if maker is not None and maker.number in constant and maker.number not in found:
                 if maker.type not in _MAKERS:
                     found.add(maker.number)
@@ -214,10 +214,10 @@ def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -
 
 
 def _cancels(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
-    maker = graph.maker(node.reads[0]) if node.reads else None
+    maker = graph.producer(node.reads[0]) if node.reads else None
     if maker is None:
         return None
-    alone = len(graph.readers_of(maker.name)) == 1 and maker.name not in graph.fetches
+    alone = len(graph.consumers_of(maker.name)) == 1 and maker.name not in graph.fetches
     if node.type == "transpose2" and maker.type == "transpose2":
         first, second = (list(each.attribute("axis")) for each in (maker, node))
         if [first[axis] for axis in second] == sorted(first):
@@ -231,14 +231,14 @@ def _cancels(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: No
 
 def _layer_before(graph: Graph, node: Node) -> Node | None:
     """The layer whose output only this operator reads, perhaps through the addition of a bias."""
-    maker = graph.maker(node.reads[0]) if node.reads else None
+    maker = graph.producer(node.reads[0]) if node.reads else None
     if maker is not None and maker.type == "elementwise_add" and maker.weights and _only_read(graph, maker):
-        maker = graph.maker(maker.reads[0]) if maker.reads else None
+        maker = graph.producer(maker.reads[0]) if maker.reads else None
     return maker if maker is not None and maker.is_layer and _only_read(graph, maker) else None
 
 
 def _only_read(graph: Graph, node: Node) -> bool:
-    return len(graph.readers_of(node.name)) == 1 and node.name not in graph.fetches
+    return len(graph.consumers_of(node.name)) == 1 and node.name not in graph.fetches
 
 
 def _batch_norm(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
@@ -247,7 +247,7 @@ def _batch_norm(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node:
     layer = _layer_before(graph, node)
     if layer is None:
         return None
-    if any(len(graph.readers_of(name)) > 1 for name in layer.weights):
+    if any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
         return None
     return Finding("batch norm", node.name, node.type, f"folds into `{layer.name}`")
 
@@ -256,6 +256,6 @@ def _scale(model: InferenceModel, graph: Graph, _: Mapping[str, Tensor], node: N
     by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
     by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and model.weight(node.weights[0]).size == 1
     layer = _layer_before(graph, node) if by_number or by_weight else None
-    if layer is None or any(len(graph.readers_of(name)) > 1 for name in layer.weights):
+    if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
         return None
     return Finding("scale", node.name, node.type, f"a multiplication by one number, folds into `{layer.name}`")

@@ -109,16 +109,16 @@ class Graph:
         nodes: by number.
         feeds: names of the inputs.
         fetches: names of the outputs.
-        makers: number of the operator that makes a tensor; the last where several write it.
-        readers: numbers of the operators that read a tensor, be it for its values or as a size.
+        producers: number of the operator that makes a tensor; the last where several write it.
+        consumers: numbers of the operators that read a tensor, be it for its values or as a size.
         weights: the shape of every weight.
     """
 
     nodes: list[Node]
     feeds: tuple[str, ...]
     fetches: tuple[str, ...]
-    makers: dict[str, int] = field(default_factory=dict)
-    readers: dict[str, list[int]] = field(default_factory=dict)
+    producers: dict[str, int] = field(default_factory=dict)
+    consumers: dict[str, list[int]] = field(default_factory=dict)
     weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -130,32 +130,34 @@ class Graph:
         graph = cls(nodes, tuple(model.feed_names), tuple(model.fetch_names), weights=weights)
         for node in nodes:
             for name in dict.fromkeys([*node.reads, *node.sizes, *node.weights]):
-                graph.readers.setdefault(name, []).append(node.number)
+                graph.consumers.setdefault(name, []).append(node.number)
             for name in node.makes:
-                graph.makers[name] = node.number
+                graph.producers[name] = node.number
         return graph
 
-    def maker(self, name: str) -> Node | None:
+    def producer(self, name: str) -> Node | None:
         """The operator that makes a tensor; None for an input or a weight."""
-        number = self.makers.get(name)
+        number = self.producers.get(name)
         return None if number is None else self.nodes[number]
 
-    def readers_of(self, name: str) -> list[Node]:
+    def consumers_of(self, name: str) -> list[Node]:
         """The operators that read a tensor."""
-        return [self.nodes[number] for number in self.readers.get(name, [])]
+        return [self.nodes[number] for number in self.consumers.get(name, [])]
 
-    def makers_before(self, node: Node) -> list[int]:
+    def producers_before(self, node: Node) -> list[int]:
         """The numbers of the operators whose values a node reads; none where it only asks for a size."""
         if node.type in _SIZES_OF:
             return []
-        return sorted({self.makers[name] for name in node.reads if self.makers.get(name, node.number) < node.number})
+        return sorted(
+            {self.producers[name] for name in node.reads if self.producers.get(name, node.number) < node.number}
+        )
 
     def ancestors(self) -> list[int]:
         """For each operator a set of bits: those that it depends on, itself included."""
         found: list[int] = []
         for node in self.nodes:
             bits = 1 << node.number
-            for number in self.makers_before(node):
+            for number in self.producers_before(node):
                 bits |= found[number]
             found.append(bits)
         return found

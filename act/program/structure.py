@@ -131,7 +131,7 @@ class Structure:
         self._sources = []
         for node in self.graph.nodes:
             given = frozenset(node.reads) & frozenset(self.graph.feeds)
-            self._sources.append(given.union(*(self._sources[n] for n in self.graph.makers_before(node))))
+            self._sources.append(given.union(*(self._sources[n] for n in self.graph.producers_before(node))))
 
     @cached_property
     def attentions(self) -> list[Attention]:
@@ -150,7 +150,7 @@ class Structure:
     def _product_before(self, node: Node) -> int | None:
         """The product of two activations that a softmax reads through operators without a weight of their own."""
         seen: set[int] = set()
-        waiting = self.graph.makers_before(node)
+        waiting = self.graph.producers_before(node)
         while waiting:
             number = waiting.pop()
             other = self.graph.nodes[number]
@@ -159,7 +159,7 @@ class Structure:
             seen.add(number)
             if other.is_product:
                 return number
-            waiting += self.graph.makers_before(other)
+            waiting += self.graph.producers_before(other)
         return None
 
     def _product_after(self, node: Node) -> int | None:
@@ -167,7 +167,7 @@ class Structure:
         waiting = [node]
         while waiting:
             current = waiting.pop()
-            for reader in self.graph.readers_of(current.name):
+            for reader in self.graph.consumers_of(current.name):
                 if reader.is_product:
                     return reader.number
                 if reader.number not in seen and not reader.is_layer:
@@ -221,7 +221,7 @@ class Structure:
         shapes = [self.tensors[name].shape for name in node.reads if name in self.tensors]
         if len(shapes) != 2 or shapes[0] != shapes[1]:
             return None
-        makers = [self.graph.makers.get(name, -1) for name in node.reads]
+        makers = [self.graph.producers.get(name, -1) for name in node.reads]
         start = self._common(node.reads, makers)
         if start is None:
             return None
@@ -263,7 +263,7 @@ class Structure:
         for number in way:
             node = self.graph.nodes[number]
             counts = node.is_layer or node.type in (*_RECURRENT, *_FUSED_ATTENTION)
-            before = max((deepest.get(n, 0) for n in self.graph.makers_before(node)), default=0)
+            before = max((deepest.get(n, 0) for n in self.graph.producers_before(node)), default=0)
             deepest[number] = before + int(counts)
         return deepest.get(end, 0)
 
@@ -279,7 +279,7 @@ class Structure:
         for node in self.graph.nodes:
             if node.type != "elementwise_mul" or len(node.reads) != 2:
                 continue
-            makers = [self.graph.makers.get(name, -1) for name in node.reads]
+            makers = [self.graph.producers.get(name, -1) for name in node.reads]
             start = self._common(node.reads, makers)
             if start is not None and start in makers:
                 depths = [self._depth(start, maker, self._way(start, maker)) for maker in makers]
@@ -362,7 +362,7 @@ class Structure:
 
     def _last_layer(self, output: str) -> int:
         """The number of the last layer that an output depends on; -1 where there is none."""
-        maker = self.graph.makers.get(output)
+        maker = self.graph.producers.get(output)
         if maker is None:
             return -1
         return max((n for n in _numbers(self._before[maker]) if self.graph.nodes[n].is_layer), default=-1)
@@ -371,7 +371,8 @@ class Structure:
     def heads(self) -> list[Head]:
         """One for each output, in order."""
         needs = [
-            self._before[self.graph.makers[name]] if name in self.graph.makers else 0 for name in self.graph.fetches
+            self._before[self.graph.producers[name]] if name in self.graph.producers else 0
+            for name in self.graph.fetches
         ]
         marks = [number for group in self.groups for number in group.members]
         marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates

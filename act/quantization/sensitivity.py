@@ -136,6 +136,8 @@ def measure_layers(
     """
     started = clock()
     costs = {operator.name: operator.multiply_adds for operator in operators}
+    if len(samples) == 0 or time_limit_seconds == 0:
+        return Sensitivity(why="not asked for")
     layers = quantizable_layers(model)
     compared = logits(fp32)
     if not layers or not compared:
@@ -251,7 +253,7 @@ def _layers_nothing_follows(graph: Graph) -> set[str]:
     """Return the layers behind which there is no other layer on some way to an output."""
     found: set[str] = set()
     seen: set[int] = set()
-    waiting = [graph.makers[name] for name in graph.fetches if name in graph.makers]
+    waiting = [graph.producers[name] for name in graph.fetches if name in graph.producers]
     while waiting:
         number = waiting.pop()
         if number in seen:
@@ -261,5 +263,5 @@ def _layers_nothing_follows(graph: Graph) -> set[str]:
         if node.is_layer:
             found.add(node.name)
         else:
-            waiting += graph.makers_before(node)
+            waiting += graph.producers_before(node)
     return found

@@ -126,6 +126,11 @@ class Samples:
         """Consecutive samples of equal shapes stacked along a new first axis, at most `size` at a time."""
         return (self.stack(group) for group in self.groups(size))
 
+    def first(self, size: int) -> dict[str, Array]:
+        """Return the first batch, filled up to `size` samples by repetition."""
+        found = next(self.batches(size))
+        return {name: np.ascontiguousarray(np.resize(each, (size, *each.shape[1:]))) for name, each in found.items()}
+
     def groups(self, size: int) -> list[list[int]]:
         """Which samples are in each of the batches."""
         found: list[list[int]] = []

@@ -13,32 +13,19 @@ Writes `analysis.json`:
 - `engines` {name: version, precisions that it has here, `multiplying`, `fusion` (`fusion.py`) or None, int8_layers,
   int8_parameters, int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the fp32 model by kind,
   in seconds; `machine`.
-
-Also `operators.csv`, the same table for `dvc plots`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+import logging
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.settings import Job
 from tasks.stage import job_from_command_line
 
-if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
-    import onnx
-
-    from act.engines.inspection import Told
-    from act.program.graph import Graph, Tensor
-    from act.program.model import InferenceModel
-    from act.program.operators import Operator
-    from act.samples.dataset import Array, Samples
-    from act.settings import EngineName
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -48,13 +35,15 @@ def main() -> None:
 
 
 def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
+    # Paddle takes seconds to import, and wrong settings are told before.
     from act import machine
-    from act.engines.inspection import ask_engines
+    from act.engines.inspection import ask_engines, describe_engines, kernel_times
     from act.onnx_graph.conversion import to_onnx
     from act.program import costs, foldable, structure
     from act.program.graph import Graph, observe
     from act.program.model import InferenceModel
     from act.program.operators import assign_latency, list_operators
+    from act.quantization.sensitivity import measure_layers
     from act.samples.dataset import Samples
     from act.strategy.baseline import measure_baseline
 
@@ -69,13 +58,14 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     told = ask_engines(job, model, fp32, prepared / "calibration")
     kernels = next((each.timed for each in told.values() if each.timed), [])
     source = assign_latency(operators, kernels)
-    parameters = sum(int(model.weight(name).size) for name in model.weight_names())
-    multiply_adds = sum(operator.multiply_adds for operator in operators)
     found = structure.Structure(graph, tensors)
-    sensitivity = _sensitivity(job, model, fp32, graph, operators, samples)
+    settings, few = job.analyze, samples.head(job.analyze.samples)
+    sensitivity = measure_layers(
+        model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds
+    ).to_json()
+    multiply_adds = sum(operator.multiply_adds for operator in operators)
     with replace_folder(final) as folder:
-        own = measure_baseline(name, model, _batch(samples, job.target.batch), job.target, folder / "own", fp32)
-        _write_table(folder / "operators.csv", operators)
+        own = measure_baseline(name, model, samples.first(job.target.batch), job.target, folder / "own", fp32)
         write_json(
             folder / "analysis.json",
             {
@@ -86,7 +76,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
                     for feed in described["inputs"]
                 },
                 "sample_shapes": {name: list(value.shape) for name, value in sample.items()},
-                "parameters": parameters,
+                "parameters": model.count_parameters(),
                 "multiply_adds": multiply_adds,
                 "structure": structure.describe(found, operators),
                 "census": structure.census(operators),
@@ -97,96 +87,17 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
                 "operators": [asdict(operator) for operator in operators],
                 "own": own,
                 "sensitivity": sensitivity,
-                "kernels": _by_kind(kernels),
-                "engines": _engines(told, operators, fp32, graph, tensors, sample),
+                "kernels": kernel_times(kernels),
+                "engines": describe_engines(told, operators, fp32, graph, tensors, sample),
                 "machine": machine.describe(),
             },
         )
-    print(
-        f"analyze: {found.kind}, {parameters / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M multiply-adds; "
-        f"latency {source}"
+    log.info(
+        f"analyze: {found.kind}, {model.count_parameters() / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M "
+        f"multiply-adds; latency {source}"
     )
     if sensitivity["why"]:
-        print(f"analyze: sensitivity: {sensitivity['why']}")
-
-
-def _batch(samples: Samples, size: int) -> dict[str, Array]:
-    """The first batch, filled up by repetition."""
-    import numpy as np
-
-    first = next(samples.batches(size))
-    return {name: np.ascontiguousarray(np.resize(each, (size, *each.shape[1:]))) for name, each in first.items()}
-
-
-def _sensitivity(
-    job: Job,
-    model: InferenceModel,
-    fp32: onnx.ModelProto,
-    graph: Graph,
-    operators: Sequence[Operator],
-    samples: Samples,
-) -> dict[str, Any]:
-    from act.quantization.sensitivity import Sensitivity, measure_layers
-
-    settings = job.analyze
-    if settings.samples == 0 or settings.time_limit_seconds == 0:
-        return Sensitivity(why="not asked for").to_json()
-    few, limit = samples.head(settings.samples), settings.time_limit_seconds
-    return measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, limit).to_json()
-
-
-def _engines(
-    told: Mapping[EngineName, Told],
-    operators: Sequence[Operator],
-    fp32: onnx.ModelProto,
-    graph: Graph,
-    tensors: Mapping[str, Tensor],
-    sample: Mapping[str, Array],
-) -> dict[str, Any]:
-    """What is told of each engine: what it said itself, what it fuses, and which layers it has int8 kernels for."""
-    from act.engines import fusion
-    from act.engines.spec import spec_of
-
-    twins: dict[str, int] | None = {}
-    if any(each.kernels for name, each in told.items() if spec_of(name).reads == "onnx"):
-        try:
-            twins = fusion.onnx_twins(fp32, graph, tensors, sample)
-        except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
-            twins = None
-            print(f"analyze: what engines fuse cannot be told: {' '.join(str(error).split())[:200]}")
-    result: dict[str, Any] = {}
-    for name, each in told.items():
-        spec = spec_of(name)
-        able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
-        known = twins if spec.reads == "onnx" else graph.makers
-        result[name] = {
-            **each.to_json(),
-            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
-            "int8_layers": len(able),
-            "int8_parameters": sum(operator.parameters for operator in able),
-            "int8_multiply_adds": sum(operator.multiply_adds for operator in able),
-        }
-    return result
-
-
-def _by_kind(kernels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Count and seconds of the kernels of each kind, slowest kind first."""
-    groups: dict[str, list[float]] = defaultdict(list)
-    for kernel in kernels:
-        groups[kernel["kind"]].append(kernel["seconds"])
-    rows = [{"kind": kind, "count": len(times), "seconds": sum(times)} for kind, times in groups.items()]
-    return sorted(rows, key=lambda row: -float(str(row["seconds"])))
-
-
-def _write_table(path: Path, operators: Sequence[Operator]) -> None:
-    from act.program.operators import Operator
-
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=[column.name for column in fields(Operator)])
-        writer.writeheader()
-        for operator in operators:
-            weights = " ".join("x".join(map(str, shape)) for shape in operator.weights)
-            writer.writerow({**asdict(operator), "shape": "x".join(map(str, operator.shape)), "weights": weights})
+        log.info("analyze: sensitivity: %s", sensitivity["why"])
 
 
 if __name__ == "__main__":

@@ -162,17 +162,12 @@ def _stopwatch(
 ) -> Callable[[InferenceModel], float] | None:
     """Measures speed-ups where the strategy says, else in fp32 on the target's first engine; None where that cannot
     run."""
-    import numpy as np
-
     from act.engines.process import EngineFailure
     from act.pruning.timing import Stopwatch
 
-    size = job.target.batch
-    few = next(samples.batches(size))
-    batch = {name: np.resize(values, (size, *values.shape[1:])) for name, values in few.items()}
     engine = timed.engine if timed else job.target.engines[0]
     precisions = cast("list[RuntimePrecision]", timed.precisions if timed else ["fp32"])
-    stopwatch = Stopwatch(whole, batch, job.target, engine, precisions)
+    stopwatch = Stopwatch(whole, samples.first(job.target.batch), job.target, engine, precisions)
     try:
         stopwatch(whole)
     except EngineFailure as failure:

@@ -39,7 +39,7 @@ def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> Non
         {"kind": "Transpose", "precision": "bf16", "names": [names["transpose2"], names["scale"]]},
         {"kind": "Reorder", "precision": "fp32", "names": [names["relu"]]},
     ]
-    found = fusion.describe(graph, kernels, graph.makers)
+    found = fusion.describe(graph, kernels, graph.producers)
     assert (found["operators"], found["kernels"], found["helpers"]) == (5, 4, {"Reorder": 2})
     assert found["kinds"][0] == {"kind": "Reorder", "precision": "fp32", "count": 2}
     table = rows(found)
@@ -56,7 +56,7 @@ def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
         {"kind": "Conv", "precision": "fp32", "names": [names["conv2d"]]},
         {"kind": "Transpose", "precision": "fp32", "names": [names["scale"]]},
     ]
-    table = rows(fusion.describe(graph, kernels, graph.makers))
+    table = rows(fusion.describe(graph, kernels, graph.producers))
     assert table["elementwise_add"]["into"] == table["relu"]["into"] == {"Conv": 1}
 
 
@@ -79,7 +79,7 @@ def asked(engine: EngineName, model: InferenceModel, batch: Any) -> dict[str, An
         with EngineProcess(engine, path, "fp32", 1, 60) as process:
             process.load()
             kernels = process.kernels()
-    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if spec_of(engine).reads == "onnx" else graph.makers
+    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if spec_of(engine).reads == "onnx" else graph.producers
     return fusion.describe(graph, kernels, twins)
 
 

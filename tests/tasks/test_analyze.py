@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
@@ -176,19 +175,6 @@ def test_an_engine_that_fails_in_passing_is_asked_again(
     for engine, precisions in (("AbortsOnce", ["fp32"]), ("Exits", [])):
         run_by(monkeypatch, "openvino", f"tests.support.fake_engines:{engine}")
         assert asked(analysed, "openvino")["openvino"].precisions == precisions
-
-
-def test_the_table_has_a_line_an_operator(analysed: Place) -> None:
-    with (analysed.folder / "artifacts/mine/analyze/operators.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    operators = result(analysed, "analyze/analysis.json")["operators"]
-    model = InferenceModel.load(analysed.folder / "artifacts/mine/prepare/model")
-    assert [row["type"] for row in rows] == [op.type for op in model.ops]
-    assert [(row["name"], int(row["multiply_adds"])) for row in rows] == [
-        (operator["name"], operator["multiply_adds"]) for operator in operators
-    ]
-    assert rows[0]["shape"] == "1x8x24x96" and rows[0]["weights"] == "8x3x3x3"
-    assert {row["latency_share"] for row in rows if row["multiply_adds"] == "0"} == {""}
 
 
 def test_the_strategy_says_why(analysed: Place) -> None:
