@@ -65,7 +65,7 @@ class Progress:
         self._loss = loss
         self._show(1, self._done == self._total)
 
-    def evaluated(self, best: float) -> None:
+    def evaluated(self, best: float | None) -> None:
         """The quality was measured."""
         self._quality = best
         self._show(0, False)
