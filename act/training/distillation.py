@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from act.errors import InputError
-from act.program.layers import real_outputs
 from act.program.model import InferenceModel
+from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
 from act.samples.dataset import Array

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from act.program.layers import bias_of, real_outputs
+from act.program.layers import bias_of
 from act.program.model import InferenceModel
+from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
