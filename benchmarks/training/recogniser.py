@@ -129,7 +129,12 @@ def _table(
         share = 1 - lost[name].value / whole
         interval = f"{lost[name].value:.4f} ({lost[name].low:.4f} to {lost[name].high:.4f})"
         print(f"  {name:20} {found.value:.4f}   {interval:32} {share:14.2f} {rows[name][2]:12.0f}")
-        results[name] = {"quality": found.value, "lost": lost[name].to_json(), "share": share, "seconds": rows[name][2]}
+        results[name] = {
+            "quality": found.value,
+            "lost": lost[name].model_dump(),
+            "share": share,
+            "seconds": rows[name][2],
+        }
     misses = []
     if results["ours"]["share"] < LEAST_SHARE:
         misses.append(f"{results['ours']['share']:.2f} of the loss is won back, {LEAST_SHARE} are wanted")
