@@ -31,7 +31,7 @@ def main() -> None:
         start, why = training_start(candidates, most, strategy.train, strategy.train_always, lost)
         with replace_folder(stage_folder(name, "plan")) as folder:
             Plan(keep=keep, train=start is not None, start=start).write(folder / "plan.json")
-    log.info(f"plan: {why}; to be measured: {', '.join(keep) or 'none'}")
+        log.info(f"plan: {why}; to be measured: {', '.join(keep) or 'none'}")
 
 
 if __name__ == "__main__":

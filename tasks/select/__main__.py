@@ -102,10 +102,10 @@ def main() -> None:
             )
         with replace_folder(stage_folder(name, "options")) as folder:
             write_json(folder / "options.json", told)
-    names = " + ".join(name for name, _ in strategy.parts) or "no compression"
-    log.info(f"select: {names}: {strategy.why}")
-    if told["chosen"] is not None:
-        log.info(f"select: {told['verdict']}")
+        names = " + ".join(name for name, _ in strategy.parts) or "no compression"
+        log.info(f"select: {names}: {strategy.why}")
+        if told["chosen"] is not None:
+            log.info(f"select: {told['verdict']}")
 
 
 def _decide(name: str, job: Job, analysis: dict[str, Any]) -> tuple[Strategy, dict[str, Any]]:

@@ -131,7 +131,7 @@ def test_refining_and_training_kept_the_zeros(chain: Path) -> None:
     assert {attempt["method"] for attempt in attempts if attempt["failure"] is None} == {"adaround", "layer_wise"}
     training = told(chain, "qat/qat.json")
     assert training["needed"]
-    if training["model"] is not None:
+    if training["candidate"] is not None:
         pruned, trained = (InferenceModel.load(chain / name) for name in ("prune/model", "qat/model"))
         for name in told(chain, "prune/prune.json")["sparse"]:
             assert not trained.weight(name)[pruned.weight(name) == 0].any()

@@ -96,7 +96,7 @@ def test_another_teacher_by_path_is_shown(place: Place, qat: Path) -> None:
     losses = [part["loss"] for part in result["distillation"]]
     assert losses[0] == "soft_label" and set(losses[1:]) == {"fsp"}
     assert "qat: distillation: soft_label x 1 on" in done.stdout and "fsp x 0.1 on" in done.stdout
-    if result["scheme"] is not None:
+    if result["candidate"] is not None:
         assert "conv2d_0.tmp_0" not in json.loads((qat / "scheme.json").read_text())["layers"]
 
 
