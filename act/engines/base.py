@@ -1,4 +1,4 @@
-"""What every inference engine can do: say what it offers here, load one model, run it.
+"""The interface of inference engines: say what it offers here, load one model, run it.
 
 An engine is used by one worker process for one model (`act/engines/worker.py`); it measures nothing itself.
 """
@@ -6,7 +6,8 @@ An engine is used by one worker process for one model (`act/engines/worker.py`);
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,15 +25,15 @@ class Engine(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """The version of the engine's library."""
+        """Return the version of the engine's library."""
 
     def lacks(self) -> str | None:
-        """What this machine or the engine's build lacks to run at all, with the cure; None where nothing is lacking."""
+        """Return what this machine or the engine's build lacks to run at all, with the cure; None where nothing is."""
         return None
 
     @abstractmethod
     def precisions(self) -> tuple[RuntimePrecision, ...]:
-        """What this engine can run on this machine, found out rather than assumed."""
+        """Return what this engine can run on this machine, found out rather than assumed."""
 
     @abstractmethod
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
@@ -46,7 +47,7 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """One inference; NumPy in, NumPy out, so that every engine pays for the same copies.
+        """Run one inference; NumPy in, NumPy out, so that every engine pays for the same copies.
 
         Args:
             feeds: for each input a C-contiguous array with the batch axis first.
@@ -56,7 +57,7 @@ class Engine(ABC):
         """
 
     def streams(self, count: int) -> list[Runner]:
-        """Ways to run the loaded model at the same time, each from a thread of its own; they do what `run` does.
+        """Return ways to run the loaded model at the same time, each from a thread of its own; they do what `run` does.
 
         Each inference uses as many threads as `load` was told.
 
@@ -66,7 +67,7 @@ class Engine(ABC):
         return []
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
-        """The time that each kernel of the loaded model takes, in the order in which they run.
+        """Measure the time that each kernel of the loaded model takes, in the order in which they run.
 
         Args:
             feeds: as for `run`.
@@ -74,9 +75,9 @@ class Engine(ABC):
 
         Returns:
             For each kernel `kind`, the `precision` that it runs in, `makes` (the precision of its output, where that
-            may be another), `shape` of its output, `seconds` (mean over the quicker half of the
-            runs), `inputs` (`shape` and `precision` of each activation that it reads), `weights` (the shapes of
-            the constants that it reads, without single values), `operators` (the ONNX types that it was made of, in
+            may be another), `shape` of its output, `seconds` (mean over the quicker half of the runs), `inputs`
+            (`shape` and `precision` of each activation that it reads), `weights` (the shapes of the constants that it
+            reads, without single values), `operators` (the ONNX types that it was made of, in
             order), `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have them; and
             `channels_last` and `blocked`) and, where it tells, `names` (as `kernels` gives them); empty where the
             engine does not tell.
@@ -84,7 +85,7 @@ class Engine(ABC):
         return []
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """What the engine executes after it has fused what it can; may load the model once more.
+        """Count what the engine executes after it has fused what it can; may load the model once more.
 
         Returns:
             `multiplying`: for each precision (`int8`, `bf16`, `fp16`, `fp32`) how many kernels of each kind multiply
@@ -94,7 +95,7 @@ class Engine(ABC):
         return {}
 
     def kernels(self) -> list[dict[str, Any]]:
-        """Every kernel of the loaded model, as `profile` lists them but without running any; may load it once more.
+        """Return every kernel of the loaded model, as `profile` lists them, without running any; may load it once more.
 
         Returns:
             For each kernel `kind`, `precision` and `names`: the names of the file's tensors that it stands for, as far
@@ -104,5 +105,28 @@ class Engine(ABC):
         return []
 
     def describe(self) -> dict[str, Any]:
-        """What the engine says it did with the loaded model: plain JSON values."""
+        """Return what the engine says it did with the loaded model: plain JSON values."""
         return {}
+
+
+def count_kernels(
+    kernels: Iterable[tuple[str, str]], multiplying: Collection[str], conversions: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Count kernels as `Engine.operators` gives them, the most frequent kinds first.
+
+    Args:
+        kernels: the kind and the precision of each.
+        multiplying: the kinds that multiply matrices.
+        conversions: the kinds that only quantize or dequantize.
+    """
+    by_precision: dict[str, Counter[str]] = {}
+    converting: Counter[str] = Counter()
+    for kind, precision in kernels:
+        if kind in multiplying:
+            by_precision.setdefault(precision, Counter())[kind] += 1
+        elif kind in conversions:
+            converting[kind] += 1
+    return {
+        "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in by_precision.items()},
+        "conversions": dict(converting.most_common()),
+    }

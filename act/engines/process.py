@@ -1,23 +1,25 @@
 """An inference engine in a process of its own, so that its crash or time-out is a result and not an end.
 
-The worker (`act/engines/worker.py`) reads commands from its stdin and answers on a pipe of its own, one JSON object a
-line; whatever native libraries print goes to a file, whose tail explains a crash. The worker leads a process group
-that is killed as a whole, and it ends by itself when its stdin closes, which is what happens when its parent dies.
+The worker (`act/engines/worker.py`) takes commands and answers them over a connection, each a JSON object; whatever
+native libraries print goes to a file, whose tail explains a crash. The worker leads a process group that is killed as a
+whole, and it ends by itself when the connection closes, which is what happens when its parent dies.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, final
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, final
 
 import act
 from act.engines.base import RuntimePrecision
@@ -118,28 +120,29 @@ class EngineProcess:
         self.time_limit_seconds = time_limit_seconds
         self._left_seconds = time_limit_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._replies: int | None = None
-        self._buffer = b""
+        self._connection: Connection | None = None
         self._log: IO[bytes] | None = None
         self._failure: EngineFailure | None = None
 
     def __enter__(self) -> EngineProcess:
         spec = spec_of(self.engine)
-        environment = dict(os.environ)
-        environment.update({name: str(self.threads) for name in _THREAD_VARIABLES})
-        environment["GLOG_minloglevel"] = "2"
         # The worker must find this very `act`, from whatever folder it is started.
         root = str(Path(act.__file__).resolve().parent.parent)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        environment = {
+            **os.environ,
+            **dict.fromkeys(_THREAD_VARIABLES, str(self.threads)),
+            "GLOG_minloglevel": "2",
+            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        }
         self._log = tempfile.TemporaryFile()
-        self._replies, theirs = os.pipe()
+        self._connection, theirs = Pipe()
         try:
             self._process = subprocess.Popen(
-                [spec.python(), "-m", "act.engines.worker", spec.runtime, str(theirs)],
-                stdin=subprocess.PIPE,
+                [spec.python(), "-m", "act.engines.worker", spec.runtime, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                pass_fds=(theirs,),
+                pass_fds=(theirs.fileno(),),
                 env=environment,
                 start_new_session=True,
             )
@@ -147,7 +150,7 @@ class EngineProcess:
             self.close()
             raise
         finally:
-            os.close(theirs)
+            theirs.close()
         return self
 
     def __exit__(
@@ -157,28 +160,23 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the process that runs the engine."""
+        """Return the number of the process that runs the engine."""
         if self._process is None:
             raise RuntimeError("the process is not started yet")
         return self._process.pid
 
     @property
     def is_over(self) -> bool:
-        """Whether it crashed or ran out of time, so that nothing more can be asked of it."""
+        """Tell whether it crashed or ran out of time, so that nothing more can be asked of it."""
         return self._failure is not None
 
     def close(self) -> None:
         """End the process and everything that it started; may be called twice."""
         if self._process is not None:
             self._kill()
-            if self._process.stdin is not None:
-                try:
-                    self._process.stdin.close()
-                except BrokenPipeError:
-                    pass
-        if self._replies is not None:
-            os.close(self._replies)
-            self._replies = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -190,13 +188,13 @@ class EngineProcess:
             path, precision: of another model, which takes the place of the one before.
         """
         self.path, self.precision = path or self.path, precision or self.precision
-        reply = self._call("load", path=str(self.path.resolve()), precision=self.precision, threads=self.threads)
+        reply = self._call("load", path=self.path, precision=self.precision, threads=self.threads)
         return LoadInfo(**reply)
 
     def offer(self) -> tuple[str, list[RuntimePrecision]]:
-        """The version of the engine's library and the precisions that it has here; needs no model."""
-        reply = self._call("offer")
-        return reply["version"], reply["precisions"]
+        """Return the version of the engine's library and the precisions that it has here; needs no model."""
+        version, precisions = self._call("offer")
+        return version, precisions
 
     def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> WarmUp:
         """Run until the latency is steady, at most about `seconds`.
@@ -206,7 +204,7 @@ class EngineProcess:
             batch: samples in each run.
             seconds: when to give up waiting for steadiness.
         """
-        return WarmUp(**self._call("warm_up", samples=str(samples.resolve()), batch=batch, seconds=seconds))
+        return WarmUp(**self._call("warm_up", samples=samples, batch=batch, seconds=seconds))
 
     def time(self, samples: Path, batch: int, runs: int) -> list[float]:
         """Time single inferences, after one that is not counted.
@@ -219,11 +217,11 @@ class EngineProcess:
         Returns:
             Seconds of each run, from NumPy arrays to NumPy arrays.
         """
-        seconds: list[float] = self._call("time", samples=str(samples.resolve()), batch=batch, runs=runs)["seconds"]
+        seconds: list[float] = self._call("time", samples=samples, batch=batch, runs=runs)
         return seconds
 
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
-        """Samples a second that several streams together do, each an inference after the other.
+        """Measure the samples a second that several streams together do, each an inference after the other.
 
         The streams stay open afterwards, so that it can be asked again, and hold their memory.
 
@@ -233,15 +231,13 @@ class EngineProcess:
             streams: how many inferences at a time, each with the threads of this process' settings.
             seconds: for how long.
         """
-        per_second: float = self._call(
-            "throughput", samples=str(samples.resolve()), batch=batch, streams=streams, seconds=seconds
-        )["per_second"]
+        per_second: float = self._call("throughput", samples=samples, batch=batch, streams=streams, seconds=seconds)
         return per_second
 
     def quality(
         self, samples: Path, metric: Metric, reference: Path | None = None, count: int | None = None, batch: int = 1
     ) -> Quality:
-        """Quality of the model on this engine; the outputs never leave the worker.
+        """Measure the quality of the model on this engine; the outputs never leave the worker.
 
         Args:
             samples: folder that `Samples.save` wrote, with labels if the metric needs them.
@@ -250,18 +246,12 @@ class EngineProcess:
             count: only the first so many samples.
             batch: at most so many samples in each run.
         """
-        reply = self._call(
-            "quality",
-            samples=str(samples.resolve()),
-            metric=metric,
-            reference=str(reference.resolve()) if reference is not None else None,
-            count=count,
-            batch=batch,
+        return Quality(
+            **self._call("quality", samples=samples, metric=metric, reference=reference, count=count, batch=batch)
         )
-        return Quality(**reply)
 
     def outputs(self, samples: Path, count: int | None = None, batch: int = 1) -> list[Ragged]:
-        """The model's outputs, one `Ragged` an output with one array a sample (no batch axis).
+        """Return the model's outputs, one `Ragged` an output with one array a sample (no batch axis).
 
         Args:
             samples: folder that `Samples.save` wrote.
@@ -270,72 +260,61 @@ class EngineProcess:
         """
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "outputs"
-            self._call("outputs", samples=str(samples.resolve()), count=count, batch=batch, folder=str(folder))
+            self._call("outputs", samples=samples, count=count, batch=batch, folder=folder)
             return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
 
     def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
         """Return the time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""
-        kernels: list[dict[str, Any]] = self._call("profile", samples=str(samples.resolve()), batch=batch, runs=runs)[
-            "kernels"
-        ]
+        kernels: list[dict[str, Any]] = self._call("profile", samples=samples, batch=batch, runs=runs)
         return kernels
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """What the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
+        """Return what the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
         operators: dict[str, dict[str, Any]] = self._call("operators")
         return operators
 
     def kernels(self) -> list[dict[str, Any]]:
-        """Every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
-        kernels: list[dict[str, Any]] = self._call("kernels")["kernels"]
+        """Return every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
+        kernels: list[dict[str, Any]] = self._call("kernels")
         return kernels
 
     def peak_rss_bytes(self) -> int:
-        """Largest resident memory of the worker so far."""
-        peak: int = self._call("peak_rss")["bytes"]
+        """Return the largest resident memory of the worker so far."""
+        peak: int = self._call("peak_rss_bytes")
         return peak
 
-    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, command: str, **arguments: Any) -> Any:
+        """Have the worker carry out a command; paths become absolute ones."""
         if self._failure is not None:
             raise self._failure
-        if self._process is None or self._process.stdin is None or self._replies is None:
+        if self._connection is None:
             raise RuntimeError("EngineProcess is used as a context manager: `with EngineProcess(...) as engine:`")
         if self._left_seconds <= 0:
             self._fail("timeout", self._timeout_cause())
         started = time.monotonic()
-        line = json.dumps({"command": command, "seconds_left": self._left_seconds, **arguments}) + "\n"
+        plain = {name: str(each.resolve()) if isinstance(each, Path) else each for name, each in arguments.items()}
+        message = {"command": command, "seconds_left": self._left_seconds, "arguments": plain}
         try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-        except BrokenPipeError:
+            self._connection.send_bytes(json.dumps(message).encode())
+            reply = json.loads(self._receive(self._connection, started + self._left_seconds))
+        except (EOFError, ConnectionError):
             self._fail("crash", self._crash_cause())
-        reply = self._read_reply(started + self._left_seconds)
         self._left_seconds -= time.monotonic() - started
         if "failure" in reply:
             raise EngineFailure(reply["failure"]["kind"], one_line(reply["failure"]["cause"]))
-        result: dict[str, Any] = reply["result"]
-        return result
+        return reply["result"]
 
-    def _read_reply(self, deadline: float) -> dict[str, Any]:
-        assert self._process is not None and self._replies is not None
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0:
+    def _receive(self, connection: Connection, deadline: float) -> bytes:
+        assert self._process is not None
+        while not connection.poll(min(max(0.0, deadline - time.monotonic()), _POLL_SECONDS)):
+            if self._process.poll() is not None:
+                # A child of the dead worker may still hold its end, so that no end of file arrives.
+                raise EOFError
+            if time.monotonic() >= deadline:
                 self._fail("timeout", self._timeout_cause())
-            ready, _, _ = select.select([self._replies], [], [], min(left, _POLL_SECONDS))
-            if ready:
-                received = os.read(self._replies, 1 << 16)
-                if not received:
-                    self._fail("crash", self._crash_cause())
-                self._buffer += received
-            elif self._process.poll() is not None:
-                # A child of the dead worker may still hold the pipe, so that no end of file arrives.
-                self._fail("crash", self._crash_cause())
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        return connection.recv_bytes()
 
-    def _fail(self, kind: FailureKind, cause: str) -> None:
+    def _fail(self, kind: FailureKind, cause: str) -> NoReturn:
         self._kill()
         self._failure = EngineFailure(kind, one_line(cause))
         raise self._failure
@@ -356,7 +335,7 @@ class EngineProcess:
         return f"{how}: {last}" if last else how
 
     def _last_words(self) -> str:
-        """The last line with words in it that the worker printed."""
+        """Return the last line with words in it that the worker printed."""
         assert self._log is not None
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - _STDERR_TAIL_BYTES))
@@ -365,14 +344,12 @@ class EngineProcess:
 
     def _kill(self) -> None:
         assert self._process is not None
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
 
 def one_line(text: str) -> str:
-    """A message without line breaks, short enough for a table."""
+    """Return a message without line breaks, short enough for a table."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_CAUSE else line[: _LONGEST_CAUSE - 3] + "..."

@@ -1,7 +1,8 @@
-"""The process that an engine runs in: reads commands from stdin, answers on a pipe, one JSON object a line.
+"""The process that an engine runs in: takes commands over a connection and answers each, in JSON.
 
-Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS REPLY_DESCRIPTOR`. It dies with its parent
-(stdin closes) and, should native code hang while nobody is left to kill it, by an alarm that the kernel delivers.
+Started by `EngineProcess` as `python -m act.engines.worker MODULE:CLASS DESCRIPTOR`. It dies with its parent (the
+connection closes) and, should native code hang while nobody is left to kill it, by an alarm that the kernel delivers.
+It is imported by the engines' own interpreters, too: NumPy and CPython 3.10 must do.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +59,9 @@ class Worker:
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
 
-    def offer(self) -> dict[str, Any]:
+    def offer(self) -> tuple[str, list[str]]:
         engine = self._create()
-        return {"version": engine.version(), "precisions": list(engine.precisions())}
+        return engine.version(), list(engine.precisions())
 
     def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
         # Of the model before, if there was one.
@@ -113,13 +116,13 @@ class Worker:
             "steady": steady,
         }
 
-    def time(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
+    def time(self, samples: str, batch: int, runs: int) -> list[float]:
         batches = self._batches(samples, batch)
         # The first run after others had the machine meets cold caches, which is their doing.
         self._run_timed(batches[0])
-        return {"seconds": [self._run_timed(batches[run % len(batches)]) for run in range(runs)]}
+        return [self._run_timed(batches[run % len(batches)]) for run in range(runs)]
 
-    def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> dict[str, Any]:
+    def throughput(self, samples: str, batch: int, streams: int, seconds: float) -> float:
         feeds = self._batches(samples, batch)
         if len(self._streams) != streams:
             self._streams = self._loaded.streams(streams)
@@ -130,10 +133,10 @@ class Worker:
             for run in self._streams:
                 run(feeds[0])
             self._run_streams(feeds, batch, 0.0)
-        return {"per_second": self._run_streams(feeds, batch, seconds)}
+        return self._run_streams(feeds, batch, seconds)
 
     def _run_streams(self, feeds: list[dict[str, Array]], batch: int, seconds: float) -> float:
-        """Samples a second that all streams together do, each at least a few runs."""
+        """Return the samples a second that all streams together do, each at least a few runs."""
 
         def keep_running(run: Runner, first: int) -> float:
             runs, started = 0, time.perf_counter()
@@ -153,27 +156,25 @@ class Worker:
         scores = scorer(metric, data.labels, wanted)
         for outputs in self._outputs(data, batch):
             scores.add(outputs)
-        quality = scores.quality()
-        return {"value": quality.value, "scores": quality.scores, "beside": quality.beside}
+        return vars(scores.quality())
 
-    def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> dict[str, Any]:
+    def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:
         rows = [
             [output.copy() for output in outputs] for outputs in self._outputs(_load_samples(samples, count), batch)
         ]
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
-        return {"count": len(rows)}
 
-    def profile(self, samples: str, batch: int, runs: int) -> dict[str, Any]:
-        return {"kernels": self._loaded.profile(self._batches(samples, batch)[0], runs)}
+    def profile(self, samples: str, batch: int, runs: int) -> list[dict[str, Any]]:
+        return self._loaded.profile(self._batches(samples, batch)[0], runs)
 
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()
 
-    def kernels(self) -> dict[str, Any]:
-        return {"kernels": self._loaded.kernels()}
+    def kernels(self) -> list[dict[str, Any]]:
+        return self._loaded.kernels()
 
-    def peak_rss(self) -> dict[str, Any]:
-        return {"bytes": _peak_rss_bytes()}
+    def peak_rss_bytes(self) -> int:
+        return _peak_rss_bytes()
 
     @property
     def _loaded(self) -> Engine:
@@ -188,7 +189,7 @@ class Worker:
         return time.perf_counter() - started
 
     def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
-        """The outputs of each sample in order, without the batch axis."""
+        """Yield the outputs of each sample in order, without the batch axis."""
         index = 0
         for feeds in samples.batches(batch):
             size = len(next(iter(feeds.values())))
@@ -212,7 +213,7 @@ class Worker:
 
 
 def _filled(feed: Array, batch: int) -> Array:
-    """A feed of so many samples, repeated where it has fewer."""
+    """Return a feed of so many samples, repeated where it has fewer."""
     return np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:])))
 
 
@@ -233,37 +234,37 @@ def _check_finite(output: Array, index: int) -> None:
 
 
 def _peak_rss_bytes() -> int:
-    """From /proc: `getrusage` would count the parent's memory too, from before the worker replaced its image."""
+    """Return it from /proc: `getrusage` counts the parent's memory too, from before the worker replaced its image."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def _read_commands(commands: queue.Queue[str]) -> None:
-    """Pass commands on; end the whole process group at once when the parent closes the pipe or dies."""
-    for line in sys.stdin:
-        commands.put(line)
+def _read_commands(connection: Connection, commands: queue.Queue[bytes]) -> None:
+    """Pass commands on; end the whole process group at once when the parent closes the connection or dies."""
+    with suppress(EOFError, OSError):
+        while True:
+            commands.put(connection.recv_bytes())
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def main() -> None:
-    """Answer commands until stdin closes."""
+    """Answer commands until the connection closes."""
     worker = Worker(sys.argv[1])
-    replies = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
-    os.set_inheritable(replies.fileno(), False)
+    connection = Connection(int(sys.argv[2]))
+    os.set_inheritable(connection.fileno(), False)
     # Killed from outside, and not by the terminal's Ctrl-C: the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    commands: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    commands: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_read_commands, args=(connection, commands), daemon=True).start()
     while True:
-        arguments = json.loads(commands.get())
-        signal.alarm(math.ceil(arguments.pop("seconds_left")) + _ALARM_SLACK_SECONDS)
-        method = getattr(worker, arguments.pop("command"))
+        message = json.loads(commands.get())
+        signal.alarm(math.ceil(message["seconds_left"]) + _ALARM_SLACK_SECONDS)
         try:
-            reply = {"result": method(**arguments)}
+            reply = {"result": getattr(worker, message["command"])(**message["arguments"])}
         except _Failure as failure:
             reply = {"failure": {"kind": failure.kind, "cause": str(failure)}}
         except InputError as error:
@@ -271,8 +272,7 @@ def main() -> None:
         except Exception as error:  # engines raise what they like, and all of it is a row
             reply = {"failure": {"kind": "error", "cause": f"{type(error).__name__}: {error}"}}
         signal.alarm(0)
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+        connection.send_bytes(json.dumps(reply).encode())
 
 
 if __name__ == "__main__":

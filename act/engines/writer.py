@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx
 
@@ -25,8 +25,6 @@ from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, without_others
-from act.results.execution import ExecutedOperators
-from act.results.export import DeviceFile
 
 log = logging.getLogger(__name__)
 
@@ -110,22 +108,16 @@ class Export:
         """Return the ONNX file that is no engine's own: the fp32 model, or the quantized program as it is."""
         return self.folder / (FP32_ONNX if self.scheme is None else INT8_ONNX)
 
-    def device_file(
-        self,
-        kind: str,
-        file: Path | None,
-        failure: str | None = None,
-        operators: ExecutedOperators | None = None,
-    ) -> DeviceFile:
+    def device_file(self, kind: str, file: Path | None, failure: str | None = None, **more: Any) -> dict[str, Any]:
         """Describe a file for another device, or the failure to write it.
 
         Args:
             kind: of device and content, for people.
-            operators: what it will execute.
+            more: what else is to be told of it.
         """
         path = file.relative_to(self.folder.parent).as_posix() if file is not None else None
         size = file.stat().st_size if file is not None else 0
-        return DeviceFile(kind=kind, file=path, bytes=size, failure=failure, operators=operators)
+        return {"kind": kind, "file": path, "bytes": size, "failure": failure, **more}
 
     @cached_property
     def fp32_onnx(self) -> onnx.ModelProto:
@@ -147,13 +139,13 @@ class Exported:
         path: the file or folder that the engine loads; None where it could not be written.
         similarity: how near the file's outputs come to the model's, where that was compared.
         refused: why it could not be written.
-        elsewhere: the files for another device than this machine.
+        elsewhere: the files for another device than this machine, as `Export.device_file` describes them.
     """
 
     path: Path | None
     similarity: float | None = None
     refused: str | None = None
-    elsewhere: list[DeviceFile] = field(default_factory=list)
+    elsewhere: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:

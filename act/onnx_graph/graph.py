@@ -1,4 +1,4 @@
-"""A view of an ONNX graph that can be rewritten: who makes a tensor, who reads it, which are constant."""
+"""A view of an ONNX graph that can be rewritten: producers and consumers of tensors, and constants, by name."""
 
 from __future__ import annotations
 
@@ -14,85 +14,147 @@ Array = npt.NDArray[Any]
 
 
 class Graph:
-    """The nodes of a copied model in order, its constants and its ends.
+    """The nodes of a model in order, its constants and its ends, indexed: no query looks at every node.
+
+    The index follows what `set_inputs`, `set_input` and `set_output` change of a node, and is made anew with `nodes`.
 
     Args:
         model: ONNX, with constants as initialisers; not changed.
+        copy: whether to work on a copy; without one the graph must only be read.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
+    def __init__(self, model: onnx.ModelProto, copy: bool = True) -> None:
+        self._model = model
+        if copy:
+            self._model = onnx.ModelProto()
+            self._model.CopyFrom(model)
         graph = self._model.graph
-        self.nodes: list[onnx.NodeProto] = list(graph.node)
         self._constants = {each.name: each for each in graph.initializer}
         self.inputs = [each.name for each in graph.input if each.name not in self._constants]
         self.outputs = [each.name for each in graph.output]
+        self.nodes = list(graph.node)
+
+    @property
+    def nodes(self) -> list[onnx.NodeProto]:
+        """Return the nodes in order."""
+        return [node for slot in self._slots for node in slot]
+
+    @nodes.setter
+    def nodes(self, nodes: Sequence[onnx.NodeProto]) -> None:
+        # A node's slot is where what takes its place goes, so that replacing moves nothing else.
+        self._slots = [[node] for node in nodes]
+        self._slot_of = {id(node): index for index, node in enumerate(nodes)}
+        self._producers: dict[str, onnx.NodeProto] = {}
+        self._consumers: dict[str, dict[int, onnx.NodeProto]] = {}
+        for node in nodes:
+            self._index(node)
+
+    def _index(self, node: onnx.NodeProto) -> None:
+        self._producers.update(dict.fromkeys(node.output, node))
+        for name in node.input:
+            self._consumers.setdefault(name, {})[id(node)] = node
+
+    def _forget(self, node: onnx.NodeProto) -> None:
+        for name in node.output:
+            if self._producers.get(name) is node:
+                del self._producers[name]
+        for name in set(node.input):
+            self._consumers[name].pop(id(node), None)
 
     def shape_of_input(self, name: str) -> list[int | None]:
-        """The sizes of an input's axes; None where they are not fixed."""
+        """Return the sizes of an input's axes; None where they are not fixed."""
         found = next(each for each in self._model.graph.input if each.name == name)
         return [each.dim_value if each.HasField("dim_value") else None for each in found.type.tensor_type.shape.dim]
 
     def is_constant(self, name: str) -> bool:
-        """Whether a tensor is an initialiser."""
+        """Tell whether a tensor is an initialiser."""
         return name in self._constants
 
     def constant(self, name: str) -> Array:
-        """The values of an initialiser."""
+        """Return the values of an initialiser."""
         values: Array = numpy_helper.to_array(self._constants[name])
         return values
 
     def add_constant(self, name: str, values: Array) -> str:
-        """Add an initialiser, or give it other values; returns its name."""
+        """Add an initialiser, or give it other values, and return its name."""
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
         return name
 
-    def maker(self, name: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor; None for inputs and constants."""
-        return next((node for node in self.nodes if name in node.output), None)
+    def producer(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that makes a tensor; None for inputs and constants."""
+        return self._producers.get(name)
 
-    def readers(self, name: str) -> list[onnx.NodeProto]:
-        """The nodes that read a tensor, in order."""
-        return [node for node in self.nodes if name in node.input]
+    def consumers(self, name: str) -> list[onnx.NodeProto]:
+        """Return the nodes that read a tensor."""
+        return list(self._consumers.get(name, {}).values())
 
-    def only_reader(self, name: str) -> onnx.NodeProto | None:
-        """The node that reads a tensor, where nothing else does and it is no output of the model."""
-        readers = self.readers(name)
-        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+    def only_consumer(self, name: str) -> onnx.NodeProto | None:
+        """Return the node that reads a tensor, where nothing else does and it is no output of the model."""
+        consumers = self._consumers.get(name, {})
+        return next(iter(consumers.values())) if len(consumers) == 1 and name not in self.outputs else None
 
     def activations(self, node: onnx.NodeProto) -> list[str]:
-        """The tensors that a node reads and that are no constants."""
+        """Return the tensors that a node reads and that are no constants."""
         return [name for name in node.input if name and not self.is_constant(name)]
+
+    def set_inputs(self, node: onnx.NodeProto, names: Sequence[str]) -> None:
+        """Let a node read other tensors."""
+        self._forget(node)
+        node.input[:] = names
+        self._index(node)
+
+    def set_input(self, node: onnx.NodeProto, index: int, name: str) -> None:
+        """Let a node read another tensor in the place of one."""
+        self.set_inputs(node, [*node.input[:index], name, *node.input[index + 1 :]])
+
+    def set_output(self, node: onnx.NodeProto, index: int, name: str) -> None:
+        """Give what a node makes another name."""
+        self._forget(node)
+        node.output[index] = name
+        self._index(node)
 
     def replace(self, nodes: Sequence[onnx.NodeProto], by: Sequence[onnx.NodeProto]) -> None:
         """Put nodes in the place of the last of others."""
-        place = self._index(nodes[-1])
-        kept = [node for node in self.nodes[:place] if not _among(node, nodes)]
-        self.nodes = [*kept, *by, *self.nodes[place + 1 :]]
+        slot = self._slot_of[id(nodes[-1])]
+        index = next(index for index, node in enumerate(self._slots[slot]) if node is nodes[-1])
+        following = self._slots[slot][index + 1 :]
+        del self._slots[slot][index + 1 :]
+        for node in nodes:
+            self.remove(node)
+        self._slots[slot] += [*by, *following]
+        for node in by:
+            self._slot_of[id(node)] = slot
+            self._index(node)
 
     def remove(self, node: onnx.NodeProto) -> None:
         """Take a node out."""
-        del self.nodes[self._index(node)]
+        slot = self._slots[self._slot_of.pop(id(node))]
+        slot[:] = [other for other in slot if other is not node]
+        self._forget(node)
 
-    def _index(self, node: onnx.NodeProto) -> int:
-        return next(index for index, other in enumerate(self.nodes) if other is node)
+    def remove_constant(self, name: str) -> None:
+        """Take an initialiser out."""
+        del self._constants[name]
 
-    def model(self) -> onnx.ModelProto:
-        """The rewritten model, checked, without constants that nothing reads, and each only once.
+    def model(self, tidy: bool = True) -> onnx.ModelProto:
+        """Return the rewritten model, checked.
+
+        Args:
+            tidy: leave out constants that nothing reads, and let equal ones be one.
 
         Raises:
             onnx.checker.ValidationError: it is not valid.
         """
-        self._share_constants()
-        read = {name for node in self.nodes for name in node.input} | set(self.outputs)
-        graph = self._model.graph
-        nodes = list(self.nodes)
+        if tidy:
+            self._share_constants()
+        graph, nodes = self._model.graph, self.nodes
+        read = {name for node in nodes for name in node.input} | set(self.outputs)
         del graph.node[:]
         graph.node.extend(nodes)
         del graph.initializer[:]
-        graph.initializer.extend(each for name, each in self._constants.items() if name in read)
-        del graph.value_info[:]
+        graph.initializer.extend(each for name, each in self._constants.items() if not tidy or name in read)
+        if tidy:
+            del graph.value_info[:]
         onnx.checker.check_model(self._model)
         result = onnx.ModelProto()
         result.CopyFrom(self._model)
@@ -106,15 +168,11 @@ class Graph:
             key = (each.data_type, tuple(each.dims), numpy_helper.to_array(each).tobytes())
             instead[name] = first.setdefault(key, name)
         for node in self.nodes:
-            for place, name in enumerate(node.input):
-                node.input[place] = instead.get(name, name)
+            if any(instead.get(name, name) != name for name in node.input):
+                self.set_inputs(node, [instead.get(name, name) for name in node.input])
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute."""
+    """Return the value of a node's attribute."""
     found = next((each for each in node.attribute if each.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
-
-
-def _among(node: onnx.NodeProto, nodes: Sequence[onnx.NodeProto]) -> bool:
-    return any(node is other for other in nodes)

@@ -19,7 +19,7 @@ def products_to_gemm(graph: Graph) -> None:
     """`MatMul` of a table by a constant and the `Add` of a constant vector as one `Gemm`."""
     ranks = _ranks(graph.model())
     for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
-        addition = graph.only_reader(product.output[0])
+        addition = graph.only_consumer(product.output[0])
         table = ranks.get(product.input[0]) == 2
         if not table or not graph.is_constant(product.input[1]) or addition is None or addition.op_type != "Add":
             continue
@@ -48,9 +48,9 @@ def ends_of_gates(graph: Graph) -> dict[str, float]:
     difference how small a value is: they give zero."""
     ends: dict[str, float] = {}
     for name in dict.fromkeys(name for node in graph.nodes for name in node.output):
-        readers = graph.readers(name)
-        if readers and name not in graph.outputs and all(node.op_type in _GATES for node in readers):
-            ends[name] = min(_end_of_gate(node) for node in readers)
+        consumers = graph.consumers(name)
+        if consumers and name not in graph.outputs and all(node.op_type in _GATES for node in consumers):
+            ends[name] = min(_end_of_gate(node) for node in consumers)
     return ends
 
 
@@ -64,13 +64,13 @@ def _end_of_gate(node: onnx.NodeProto) -> float:
 def gate_residuals(graph: Graph) -> None:
     """`x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
     for product in [node for node in graph.nodes if node.op_type == "Mul"]:
-        addition = graph.only_reader(product.output[0])
+        addition = graph.only_consumer(product.output[0])
         if addition is None or addition.op_type != "Add" or not set(product.input) & set(addition.input):
             continue
         source = next(iter(set(product.input) & set(addition.input)))
         gate = next((name for name in product.input if name != source), source)
-        maker = graph.maker(gate)
-        if maker is None or maker.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, maker):
+        producer = graph.producer(gate)
+        if producer is None or producer.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, producer):
             continue
         one = graph.add_constant("one", np.array(1, dtype=np.float32))
         opened = f"{gate}.opened"
@@ -87,14 +87,14 @@ def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
     """Whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
     current: onnx.NodeProto | None = node
     while current is not None and current.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
-        current = graph.maker(current.input[0])
+        current = graph.producer(current.input[0])
     return current is not None and current.op_type == "GlobalAveragePool"
 
 
 def bias_of_transposed(graph: Graph) -> None:
     """The `Add` of one value a channel after a `ConvTranspose` as its bias."""
     for layer in [node for node in graph.nodes if node.op_type == "ConvTranspose" and len(node.input) == 2]:
-        addition = graph.only_reader(layer.output[0])
+        addition = graph.only_consumer(layer.output[0])
         if addition is None or addition.op_type != "Add":
             continue
         name = next(name for name in addition.input if name != layer.output[0])
@@ -119,27 +119,27 @@ def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, st
     changed: dict[str, str] = {}
     for product in [node for node in graph.nodes if node.op_type == "Mul"]:
         scaled = _by_channel(graph, product)
-        addition = graph.only_reader(product.output[0])
+        addition = graph.only_consumer(product.output[0])
         shifted = _by_channel(graph, addition) if addition is not None and addition.op_type == "Add" else None
         result = product if shifted is None or addition is None else addition
-        readers = graph.readers(result.output[0])
-        if scaled is None or (scaled[1] <= 0).any() or result.output[0] in graph.outputs or not readers:
+        consumers = graph.consumers(result.output[0])
+        if scaled is None or (scaled[1] <= 0).any() or result.output[0] in graph.outputs or not consumers:
             continue
-        if not all(_is_depthwise(graph, reader, result.output[0]) for reader in readers):
+        if not all(_is_depthwise(graph, consumer, result.output[0]) for consumer in consumers):
             continue
-        for reader in readers:
-            channels = graph.constant(reader.input[1]).shape[0]
+        for consumer in consumers:
+            channels = graph.constant(consumer.input[1]).shape[0]
             size = scaled[1].size
-            factors[reader.input[1]] = np.repeat(scaled[1], channels // size)
+            factors[consumer.input[1]] = np.repeat(scaled[1], channels // size)
         if shifted is None:
-            for reader in readers:
-                reader.input[0] = scaled[0]
+            for consumer in consumers:
+                graph.set_input(consumer, 0, scaled[0])
         elif addition is not None:
             summand = (shifted[1] / scaled[1]).astype(np.float32)
             # What was one number, before each channel had a factor, is one again.
             summand = summand[:1] if np.ptp(summand) <= _SAME * np.abs(summand).max() else summand.reshape(-1, 1, 1)
             changed[addition.output[0]] = scaled[0]
-            addition.input[:] = [scaled[0], graph.add_constant(f"{addition.output[0]}.summand", summand)]
+            graph.set_inputs(addition, [scaled[0], graph.add_constant(f"{addition.output[0]}.summand", summand)])
         graph.remove(product)
     return factors, changed
 
@@ -175,23 +175,23 @@ def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
         if len(constants) != 1 or graph.constant(constants[0]).size != 1 or graph.constant(constants[0]).ndim > 1:
             continue
         source = next(name for name in addition.input if name != constants[0])
-        maker = graph.maker(source)
-        if maker is None or maker.op_type not in behind or graph.only_reader(source) is None:
+        producer = graph.producer(source)
+        if producer is None or producer.op_type not in behind or graph.only_consumer(source) is None:
             continue
         shifts[addition.output[0]] = float(graph.constant(constants[0]).reshape(-1)[0])
         graph.remove(addition)
-        maker.output[0] = addition.output[0]
+        graph.set_output(producer, 0, addition.output[0])
     return shifts
 
 
 def put_back_shift(graph: Graph, name: str, shift: float) -> None:
     """Add to a tensor what was taken out."""
-    maker = graph.maker(name)
-    assert maker is not None
+    producer = graph.producer(name)
+    assert producer is not None
     source = f"{name}.unshifted"
-    maker.output[list(maker.output).index(name)] = source
+    graph.set_output(producer, list(producer.output).index(name), source)
     constant = graph.add_constant(f"{name}.shift", np.array(shift, dtype=np.float32))
-    graph.replace([maker], [maker, helper.make_node("Add", [source, constant], [name])])
+    graph.replace([producer], [producer, helper.make_node("Add", [source, constant], [name])])
 
 
 def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
@@ -209,7 +209,7 @@ def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
         plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and attribute(node, "group", 1) == 1
         even = len(size) == 2 and all(side % 2 == 0 for side in size)
         strided = list(attribute(node, "strides", [])) == [2, 2] and set(attribute(node, "dilations", [1])) == {1}
-        if not (plain and even and strided and graph.is_constant(weight) and len(graph.readers(weight)) == 1):
+        if not (plain and even and strided and graph.is_constant(weight) and len(graph.consumers(weight)) == 1):
             continue
         kernel, pads = graph.constant(weight).shape[2:], list(attribute(node, "pads", [0] * 4))
         ahead = (pads[0] % 2, pads[1] % 2)

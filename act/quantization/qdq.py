@@ -16,9 +16,18 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from act.onnx_graph.graph import Array, Graph, attribute
+from act.onnx_graph.graph import Graph, attribute
 from act.program.layers import Layer
-from act.quantization.qdq_steps import Step, exact, gate_step, gate_summand, slope_and_middle, step_of
+from act.quantization.qdq_steps import (
+    Step,
+    dequantize,
+    exact,
+    gate_step,
+    gate_summand,
+    qdq_pair,
+    slope_and_middle,
+    step_of,
+)
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme
 from act.quantization.weights import quantize_weight
@@ -148,10 +157,10 @@ class Planner:
 
     def end(self, node: onnx.NodeProto) -> str:
         """The tensor behind a node and the activation function that it takes in."""
-        reader = self._graph.only_reader(node.output[0])
+        consumer = self._graph.only_consumer(node.output[0])
         takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
-        taken = reader is not None and takes and reader.op_type in self._rules.fused_into
-        return str(reader.output[0]) if reader is not None and taken else str(node.output[0])
+        taken = consumer is not None and takes and consumer.op_type in self._rules.fused_into
+        return str(consumer.output[0]) if consumer is not None and taken else str(node.output[0])
 
     def ends(self, node: onnx.NodeProto) -> list[str]:
         """All tensors that a node makes, those with a taken-in activation function behind it."""
@@ -201,8 +210,8 @@ class Planner:
         """Whether a node calculates with activations only, and a gate opens and closes a product only."""
         if node.op_type == "HardSigmoid":
             slope, middle = slope_and_middle(node)
-            readers = {reader.op_type for reader in self._graph.readers(node.output[0])}
-            opens = readers <= {"Add", "Mul"} and node.output[0] not in self._graph.outputs
+            consumers = {consumer.op_type for consumer in self._graph.consumers(node.output[0])}
+            opens = consumers <= {"Add", "Mul"} and node.output[0] not in self._graph.outputs
             return slope > 0 and 0 <= middle <= 1 and opens
         if node.op_type == "Resize":
             return attribute(node, "mode", b"nearest") == b"nearest"
@@ -252,8 +261,8 @@ class Planner:
         clipped that others take in."""
         groups = {self._group(name) for name in tensors}
         names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
-        makers = [self._graph.maker(name) for name in names]
-        fused = {node.op_type for node in makers if node is not None and node.op_type in self._rules.fused_into}
+        producers = [self._graph.producer(name) for name in names]
+        fused = {node.op_type for node in producers if node is not None and node.op_type in self._rules.fused_into}
         return (
             self._rules.transparent
             or not fused
@@ -286,17 +295,17 @@ class Planner:
 
     def _before(self, name: str, step: Step) -> Step:
         """The step with what else the pair of a tensor does."""
-        maker = self._graph.maker(name)
+        producer = self._graph.producer(name)
         if name in self._shifts and name in self.made:
             lowest, highest = (0, 255) if step.zero_point.dtype == np.uint8 else (-LEVELS - 1, LEVELS)
             zero = int(step.zero_point) + round(self._shifts[name] / float(step.scale))
             return replace(step, before=(step.scale, step.zero_point.dtype.type(np.clip(zero, lowest, highest))))
-        if maker is not None and maker.op_type == "HardSigmoid" and name in self.made:
-            return gate_step(*slope_and_middle(maker))
+        if producer is not None and producer.op_type == "HardSigmoid" and name in self.made:
+            return gate_step(*slope_and_middle(producer))
         return step
 
     def _never_negative(self, name: str) -> bool:
-        node = self._graph.maker(name)
+        node = self._graph.producer(name)
         if node is None:
             return False
         if node.op_type == "Clip":
@@ -318,7 +327,7 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
     nodes: list[onnx.NodeProto] = []
     for name in graph.inputs:
         if name in plan.pairs:
-            nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+            nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     for node in graph.nodes:
         if node.output[0] in plan.int8:
             layer = planner.layer(node)
@@ -328,13 +337,13 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
                 if name in plan.pairs and name not in made:
                     node.input[place] = f"{name}.dequantized"
             if node.op_type == "HardSigmoid":
-                summand = _dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
+                summand = dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
                 stored.append(summand)
                 node = helper.make_node("Add", [node.input[0], summand.output[0]], list(node.output))
             elif node.op_type in JOINING:
                 for place, name in enumerate(node.input):
                     if graph.is_constant(name):
-                        number = _dequantize(
+                        number = dequantize(
                             graph, f"{node.output[0]}.number", *exact(float(graph.constant(name).reshape(-1)[0]))
                         )
                         stored.append(number)
@@ -344,26 +353,10 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
             if name in plan.pairs and name in made:
                 # Nobody reads what lies before such a pair, or it would not fuse: not even what runs in float.
                 node.output[place] = f"{name}.unrounded"
-                nodes += _pair(graph, node.output[place], name, plan.steps[name], name)
+                nodes += qdq_pair(graph, node.output[place], name, plan.steps[name], name)
             elif name in plan.pairs:
-                nodes += _pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
+                nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     graph.nodes = [*stored, *nodes]
-
-
-def _pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
-    scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
-    zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
-    quantized = f"{name}.quantized"
-    before = [scale, zero]
-    if step.before is not None:
-        before = [
-            graph.add_constant(f"{name}.scale_before", np.array(step.before[0], dtype=np.float32)),
-            graph.add_constant(f"{name}.zero_point_before", np.array(step.before[1])),
-        ]
-    return [
-        helper.make_node("QuantizeLinear", [source, *before], [quantized]),
-        helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
-    ]
 
 
 def _weight_and_bias(
@@ -377,24 +370,15 @@ def _weight_and_bias(
         integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
     scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
     zeros = np.zeros(scales.shape, dtype=np.int8)
-    nodes = [_dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
+    nodes = [dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
     node.input[1] = nodes[0].output[0]
     if bias is not None:
         unit = (scales * step.scale).astype(np.float32)
         rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
         name = f"{node.output[0]}.bias"
-        nodes.append(_dequantize(graph, name, rounded.astype(np.int32), unit, zeros.astype(np.int32), 0))
+        nodes.append(dequantize(graph, name, rounded.astype(np.int32), unit, zeros.astype(np.int32), 0))
         node.input[2] = nodes[1].output[0]
     return nodes
-
-
-def _dequantize(
-    graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
-) -> onnx.NodeProto:
-    parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
-    names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
-    attributes = {} if axis is None else {"axis": axis}
-    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)
 
 
 def _leave_room_for_bias(

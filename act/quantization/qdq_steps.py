@@ -1,4 +1,4 @@
-"""Scales and zero points of tensors, and how a pair of them does an operator's work.
+"""Scales and zero points of tensors, the QDQ operators that carry them, and how a pair does an operator's work.
 
 A `QuantizeLinear` and the `DequantizeLinear` behind it may differ: then the pair scales, shifts and clips what goes
 through it, at no cost where an engine fuses both into the operators beside them.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import helper
 
-from act.onnx_graph.graph import attribute
+from act.onnx_graph.graph import Array, Graph, attribute
 from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD, Range
 
 _WHOLE = 2 * LEVELS + 1
@@ -77,3 +78,36 @@ def exact(value: float) -> Number:
         np.array(abs(value) or 1.0, np.float32),
         np.array(int(value < 0), np.uint8),
     )
+
+
+def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
+    """Make the pair that rounds a tensor.
+
+    Args:
+        source: the tensor.
+        name: what the constants are named by.
+        target: what comes out.
+    """
+    scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
+    zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
+    quantized = f"{name}.quantized"
+    before = [scale, zero]
+    if step.before is not None:
+        before = [
+            graph.add_constant(f"{name}.scale_before", np.array(step.before[0], dtype=np.float32)),
+            graph.add_constant(f"{name}.zero_point_before", np.array(step.before[1])),
+        ]
+    return [
+        helper.make_node("QuantizeLinear", [source, *before], [quantized]),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
+    ]
+
+
+def dequantize(
+    graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
+) -> onnx.NodeProto:
+    """Make the operator that turns stored integers into numbers, `NAME.dequantized`."""
+    parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
+    names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
+    attributes = {} if axis is None else {"axis": axis}
+    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from act.onnx_graph.graph import Graph
 from act.onnx_graph.shapes import inferred
 from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
@@ -69,7 +70,7 @@ class SplitSession:
         self._fp32, self._layers, self.compared = fp32, layers, compared
         tensors = activation_tensors(fp32, layers)
         self.inputs = {layer.name: tensors[layer.activation] for layer in layers}
-        self.biases = _biases(fp32.graph, layers)
+        self.biases = _biases(Graph(fp32, copy=False), layers)
         self._types = _element_types(fp32)
         self._index: dict[str, int] = {}
         nodes = _needed(fp32.graph, [*compared, *self.inputs.values()])
@@ -173,16 +174,15 @@ class SplitSession:
 def logits(fp32: onnx.ModelProto) -> list[str]:
     """Return the tensors of real numbers that stand for the outputs of a model: for a softmax or the number of a class
     what it is made of, which tells more."""
-    producers = {name: node for node in fp32.graph.node for name in node.output}
-    types = _element_types(fp32)
+    graph, types = Graph(fp32, copy=False), _element_types(fp32)
     names = []
-    for output in fp32.graph.output:
-        name, node = output.name, producers.get(output.name)
-        while node is not None and node.op_type in _CASTS and node.input[0] in producers:
-            name, node = node.input[0], producers[node.input[0]]
-        if node is not None and node.op_type in _SQUEEZING and node.input[0] in producers:
+    for name in graph.outputs:
+        node = graph.producer(name)
+        while node is not None and node.op_type in _CASTS and (before := graph.producer(node.input[0])) is not None:
+            name, node = node.input[0], before
+        if node is not None and node.op_type in _SQUEEZING and graph.producer(node.input[0]) is not None:
             name = node.input[0]
-        if types.get(name) == TensorProto.FLOAT and name in producers:
+        if types.get(name) == TensorProto.FLOAT and graph.producer(name) is not None:
             names.append(name)
     return list(dict.fromkeys(names))
 
@@ -194,24 +194,19 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     return {entry.name: entry.type.tensor_type.elem_type for entry in known}
 
 
-def _biases(graph: onnx.GraphProto, layers: Sequence[Layer]) -> dict[str, tuple[str, Array]]:
+def _biases(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[str, Array]]:
     """Return the bias of each layer: what its node adds itself, or the node that alone reads its output."""
-    initialisers = {entry.name: entry for entry in graph.initializer}
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
     biases = {}
     for layer in layers:
-        node = next(node for node in consumers[layer.weight] if node.op_type in _LAYER_NODES)
-        following = consumers.get(node.output[0], [])
+        node = next(node for node in graph.consumers(layer.weight) if node.op_type in _LAYER_NODES)
+        following = graph.consumers(node.output[0])
         names = list(node.input[2:])
         if not names and len(following) == 1 and following[0].op_type == "Add":
             names = [name for name in following[0].input if name != node.output[0]]
-        channels = initialisers[layer.weight].dims[layer.axis]
+        channels = graph.constant(layer.weight).shape[layer.axis]
         for name in names:
-            if name in initialisers and np.prod(initialisers[name].dims) == channels and len(consumers[name]) == 1:
-                biases[layer.name] = (name, numpy_helper.to_array(initialisers[name]))
+            if graph.is_constant(name) and graph.constant(name).size == channels and len(graph.consumers(name)) == 1:
+                biases[layer.name] = (name, graph.constant(name))
     return biases
 
 

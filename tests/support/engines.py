@@ -34,5 +34,4 @@ def export(
     alternatives: Mapping[str, Mapping[str, Range]] | None = None,
 ) -> dict[str, Any]:
     """Write one candidate below a folder, and return its entry."""
-    export = Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {})
-    return write(export).model_dump()
+    return write(Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {}))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
 from act.samples.dataset import Array
 
 # Operators of the optimised graph that multiply matrices.
@@ -37,6 +36,7 @@ _KERNEL_EVENT = "_kernel_time"
 _IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf
 _BLOCKED = "_nchwc"
+_OF_WEIGHTS = " of weights"
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
@@ -154,18 +154,11 @@ class OnnxRuntime(Engine):
         """As ONNX Runtime writes its optimised graph down; weights that each run dequantizes anew are a kind apart."""
         graph = self._optimised_graph()
         constants = {initialiser.name for initialiser in graph.initializer}
-        multiplying: dict[str, Counter[str]] = {}
-        conversions: Counter[str] = Counter()
+        told = []
         for node in graph.node:
-            if node.op_type in _INT8 or node.op_type in _FP32:
-                precision = "int8" if node.op_type in _INT8 else "fp32"
-                multiplying.setdefault(precision, Counter())[node.op_type] += 1
-            elif node.op_type in _CONVERSIONS:
-                conversions[f"{node.op_type} of weights" if node.input[0] in constants else node.op_type] += 1
-        return {
-            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
-            "conversions": dict(conversions.most_common()),
-        }
+            of_weight = node.op_type in _CONVERSIONS and node.input[0] in constants
+            told.append((f"{node.op_type}{_OF_WEIGHTS}" if of_weight else node.op_type, _precision(node.op_type)))
+        return count_kernels(told, (*_INT8, *_FP32), (*_CONVERSIONS, *(kind + _OF_WEIGHTS for kind in _CONVERSIONS)))
 
     def kernels(self) -> list[dict[str, Any]]:
         """As ONNX Runtime writes its optimised graph down."""
@@ -174,8 +167,7 @@ class OnnxRuntime(Engine):
             # A convolution on blocks of channels makes a tensor of no name, and bears that of its original's.
             blocked = node.name.endswith(_BLOCKED)
             names = [node.name.removesuffix(_BLOCKED)] if blocked else [name for name in node.output if name]
-            precision = "int8" if node.op_type in _INT8 else "fp32"
-            found.append({"kind": node.op_type, "precision": precision, "names": names})
+            found.append({"kind": node.op_type, "precision": _precision(node.op_type), "names": names})
         return found
 
     def _optimised_graph(self) -> Any:
@@ -191,6 +183,10 @@ class OnnxRuntime(Engine):
     def describe(self) -> dict[str, Any]:
         """The provider and the number of threads."""
         return {"provider": self._session.get_providers()[0], "threads": self._threads}
+
+
+def _precision(kind: str) -> str:
+    return "int8" if kind in _INT8 else "fp32"
 
 
 def _activations(told: list[dict[str, list[int]]], constants: list[list[int]]) -> list[dict[str, Any]]:

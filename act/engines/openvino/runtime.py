@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
 from act.samples.dataset import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
@@ -131,18 +131,8 @@ class OpenVino(Engine):
         return sorted(kernels, key=lambda kernel: kernel.pop("order"))
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        multiplying: dict[str, Counter[str]] = {}
-        conversions: Counter[str] = Counter()
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            kind, precision = (node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision"))
-            if kind in _MULTIPLYING:
-                multiplying.setdefault(_PRECISIONS.get(precision, precision), Counter())[kind] += 1
-            elif kind in _CONVERSIONS:
-                conversions[kind] += 1
-        return {
-            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
-            "conversions": dict(conversions),
-        }
+        told = ((kernel["kind"], kernel["precision"]) for kernel in self.kernels())
+        return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
 
     def kernels(self) -> list[dict[str, Any]]:
         """As the execution graph tells, where each node lists the layers that were fused into it."""

@@ -7,7 +7,6 @@ A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_forma
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, Runner, RuntimePrecision
+from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
 from act.machine import BF16_FLAGS, cpu_flags
 from act.program.files import read_kernels
 from act.program.paddle_setup import paddle
@@ -89,19 +88,8 @@ class PaddleInference(Engine):
         return [partial(_predict, self._predictor.clone()) for _ in range(count)]
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        if self._load is None:
-            return {}
-        multiplying: dict[str, Counter[str]] = {}
-        conversions: Counter[str] = Counter()
-        for kernel in self.kernels():
-            if kernel["kind"] in _MULTIPLYING:
-                multiplying.setdefault(kernel["precision"], Counter())[kernel["kind"]] += 1
-            elif kernel["kind"] in _CONVERSIONS:
-                conversions[kernel["kind"]] += 1
-        return {
-            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
-            "conversions": dict(conversions),
-        }
+        told = ((kernel["kind"], kernel["precision"]) for kernel in self.kernels())
+        return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
 
     def kernels(self) -> list[dict[str, Any]]:
         """As Paddle writes its optimised program down."""

@@ -7,9 +7,10 @@ the last three (Paddle Lite 2.13, `lite/api/paddle_place.h`).
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from act.engines.base import count_kernels
 
 _KERNEL = re.compile(rb"([a-z][a-z0-9_]*)/[A-Za-z0-9_]+/\d+/(\d+)/\d+")
 _MULTIPLYING = (
@@ -22,17 +23,7 @@ _PRECISIONS = {b"1": "fp32", b"2": "int8", b"5": "fp16"}
 
 
 def read_kernels(file: Path) -> dict[str, dict[str, Any]]:
-    """What a `.nb` file will execute, as `act.engines.Engine.operators` gives it."""
-    multiplying: dict[str, Counter[str]] = {}
-    conversions: Counter[str] = Counter()
-    for name, number in _KERNEL.findall(file.read_bytes()):
-        kind = name.decode()
-        if kind in _MULTIPLYING:
-            precision = _PRECISIONS.get(number, f"precision {number.decode()}")
-            multiplying.setdefault(precision, Counter())[kind] += 1
-        elif kind in _CONVERSIONS:
-            conversions[kind] += 1
-    return {
-        "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
-        "conversions": dict(conversions.most_common()),
-    }
+    """Return what a `.nb` file will execute, as `act.engines.Engine.operators` gives it."""
+    found = _KERNEL.findall(file.read_bytes())
+    told = ((name.decode(), _PRECISIONS.get(number, f"precision {number.decode()}")) for name, number in found)
+    return count_kernels(told, _MULTIPLYING, _CONVERSIONS)

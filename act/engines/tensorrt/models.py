@@ -22,6 +22,7 @@ from act.onnx_graph.conversion import with_weights
 from act.onnx_graph.graph import Graph
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, quantize_onnx
+from act.quantization.qdq_steps import Step, qdq_pair
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.quantization.weights import dequantize_weight
@@ -114,12 +115,13 @@ def _round_residuals(graph: Graph, ranges: Mapping[str, Range]) -> None:
     for node in graph.nodes:
         for place, name in _residuals(graph, node):
             if name in rounded:
-                node.input[place] = pairs[rounded[name]]
+                graph.set_input(node, place, pairs[rounded[name]])
             elif name in ranges:
-                made = _pair(graph, name, ranges[name])
+                step = Step(np.float32(ranges[name].threshold / LEVELS), np.int8(0))
+                made = qdq_pair(graph, name, f"{name}.summand", step, f"{name}.summand.dequantized")
                 nodes += made
                 rounded[name], pairs[made[0].output[0]] = made[0].output[0], made[1].output[0]
-                node.input[place] = made[1].output[0]
+                graph.set_input(node, place, made[1].output[0])
         nodes.append(node)
     graph.nodes = nodes
 
@@ -128,22 +130,12 @@ def _residuals(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
     """The summands of an addition that no convolution makes for it alone, where the other one is made so."""
     if node.op_type != "Add" or any(graph.is_constant(name) for name in node.input):
         return
-    makers = [graph.maker(name) for name in node.input]
+    producers = [graph.producer(name) for name in node.input]
     alone = [
-        maker is not None and maker.op_type in ("Conv", "ConvTranspose") and graph.only_reader(name) is not None
-        for maker, name in zip(makers, node.input)
+        producer is not None and producer.op_type in ("Conv", "ConvTranspose") and graph.only_consumer(name) is not None
+        for producer, name in zip(producers, node.input)
     ]
     if any(alone):
         # Where both are made by convolutions, only one of them can take the addition in.
         place = 1 if alone[0] else 0
         yield place, node.input[place]
-
-
-def _pair(graph: Graph, name: str, span: Range) -> list[onnx.NodeProto]:
-    scale = graph.add_constant(f"{name}.summand.scale", np.array(span.threshold / LEVELS, dtype=np.float32))
-    zero = graph.add_constant(f"{name}.summand.zero_point", np.array(0, dtype=np.int8))
-    quantized, dequantized = f"{name}.summand.quantized", f"{name}.summand.dequantized"
-    return [
-        helper.make_node("QuantizeLinear", [name, scale, zero], [quantized]),
-        helper.make_node("DequantizeLinear", [quantized, scale, zero], [dequantized]),
-    ]
