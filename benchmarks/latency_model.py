@@ -33,7 +33,7 @@ from act.errors import InputError, exit_on_input_error
 from act.program.model import InferenceModel
 from act.pruning.groups import find_groups
 from act.pruning.ratios import in_blocks
-from act.pruning.shrink import key, shrink
+from act.pruning.shrink import shrink
 from act.settings import EngineName
 from act.strategy.latency.features import costs, features
 from act.strategy.latency.kernel import Kernel
@@ -169,7 +169,7 @@ def _pruned(model: InferenceModel) -> InferenceModel:
         if group.kind != "heads" and any(len(plan.trace.shape(name)) == 4 for name, _ in group.outputs):
             count = in_blocks(group, RATIO)
             if count:
-                removed[key(group)] = list(range(count))
+                removed[group.key] = list(range(count))
     return shrink(model, plan, removed)
 
 

@@ -17,8 +17,8 @@ from act.program.model import InferenceModel
 from act.pruning.compensate import compensated
 from act.pruning.cost import Costs
 from act.pruning.groups import Group, Plan, find_groups
-from act.pruning.importance import channel_scores, has_batch_norm
-from act.pruning.inputs import Floats, Inputs, gather
+from act.pruning.importance import channel_scores
+from act.pruning.input_statistics import Floats, InputStatistics, gather
 from act.pruning.pruned import Context, Pruned
 from act.pruning.ratios import (
     Gone,
@@ -30,7 +30,7 @@ from act.pruning.ratios import (
     least_important,
     measure_curves,
 )
-from act.pruning.shrink import key, shrink
+from act.pruning.shrink import shrink
 from act.settings import ChannelPrune
 
 DEFAULT_SHARE = 0.6
@@ -53,23 +53,24 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
     groups, left = _choose(plan, ratios)
     if not groups:
         return Pruned(model.copy(), "no layer's channels can be pruned", left)
-    scores = {key(group): channel_scores(model, group, settings.criterion, context.batch_norms) for group in groups}
+    judged = {group.key: channel_scores(model, group, settings.criterion, context.batch_norms) for group in groups}
+    scores = {name: each for name, (each, _) in judged.items()}
     inputs = gather(model, plan, context.samples, context.seed)
     costs = Costs(model, plan, first_batch(context.samples))
     speedup = None
     if settings.pruned_ratio is not None:
-        gone = {key(group): in_blocks(group, _ratio(group, settings.pruned_ratio, ratios)) for group in groups}
+        gone = {group.key: in_blocks(group, _ratio(group, settings.pruned_ratio, ratios)) for group in groups}
         why = "the ratios are those that were given"
     else:
         gone, why, speedup = _by_sensitivity(model, plan, groups, scores, inputs, costs, settings, context)
     smaller = cut(model, plan, gone, scores, inputs)
     share = costs.of(gone) / max(costs.total, 1)
-    rows = [_row(group, gone[key(group)], settings, context) for group in groups]
+    rows = [_row(group, gone[group.key], judged[group.key][1]) for group in groups]
     return Pruned(smaller, f"{share:.0%} of the multiply-adds are left; {why}", [*rows, *left], speedup=speedup)
 
 
 def cut(
-    model: InferenceModel, plan: Plan, gone: Gone, scores: Mapping[str, Floats], inputs: Mapping[str, Inputs]
+    model: InferenceModel, plan: Plan, gone: Gone, scores: Mapping[str, Floats], inputs: Mapping[str, InputStatistics]
 ) -> InferenceModel:
     """The model without the units that matter least, fitted to do without them.
 
@@ -140,7 +141,7 @@ def _by_sensitivity(
     plan: Plan,
     groups: Sequence[Group],
     scores: Mapping[str, Floats],
-    inputs: Mapping[str, Inputs],
+    inputs: Mapping[str, InputStatistics],
     costs: Costs,
     settings: ChannelPrune,
     context: Context,
@@ -182,7 +183,7 @@ def _told(reached: Reached, target: float, where: str) -> str:
     return f"{outcome} after {reached.measurements} measurements on {where}"
 
 
-def _row(group: Group, gone: int, settings: ChannelPrune, context: Context) -> dict[str, Any]:
+def _row(group: Group, gone: int, judged: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": group.name,
         "kept": group.count - gone,
@@ -190,6 +191,6 @@ def _row(group: Group, gone: int, settings: ChannelPrune, context: Context) -> d
         "ratio": gone / group.count,
         "together": [name for name, _ in group.outputs if name != group.name],
     }
-    if settings.criterion == "bn_scale" and not has_batch_norm(group, context.batch_norms):
+    if not judged:
         row["note"] = "no batch norm follows it: by the sum of magnitudes"
     return row

@@ -15,15 +15,15 @@ import numpy as np
 from act.program.layers import bias_of
 from act.program.model import InferenceModel
 from act.pruning.groups import Plan
-from act.pruning.inputs import Inputs, as_table
-from act.pruning.shrink import gone_atoms
+from act.pruning.input_statistics import InputStatistics, as_table
+from act.pruning.shrink import gone_elements
 
 DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each, so that few samples do not settle everything."""
 
 
 def compensated(
-    model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]], inputs: Mapping[str, Inputs]
+    model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]], inputs: Mapping[str, InputStatistics]
 ) -> InferenceModel:
     """A copy of the whole model in which the channels that stay do the work of those that will go.
 
@@ -33,31 +33,31 @@ def compensated(
         removed: numbers of the units that will go, by the group's `key`.
         inputs: of the layers that read them, by the name of the weight; a layer without is left as it is.
     """
-    gone = gone_atoms(plan, removed)
+    gone = gone_elements(plan, removed)
     result = model.copy()
-    for name, seen in inputs.items():
-        axis = plan.trace.axes[name][seen.axis]
+    for name, statistics in inputs.items():
+        axis = plan.trace.axes[name][statistics.axis]
         if axis is None:
             continue
-        lost = np.array([int(root) in gone for root in plan.trace.atoms.roots(axis)])
+        lost = np.array([int(root) in gone for root in plan.trace.elements.roots(axis)])
         if not lost.any() or lost.all():
             continue
         weight = model.weight(name)
-        bias = bias_of(model, seen.layer)
-        mean = seen.mean if bias is not None else np.zeros_like(seen.mean)
-        covariance = seen.moments - np.outer(mean, mean)
+        bias = bias_of(model, statistics.layer)
+        mean = statistics.mean if bias is not None else np.zeros_like(statistics.mean)
+        covariance = statistics.moments - np.outer(mean, mean)
         kept = covariance[np.ix_(~lost, ~lost)]
         damping = DAMPING * float(np.trace(kept)) / len(kept) + np.finfo(np.float64).tiny
         predictor = np.linalg.solve(kept + damping * np.eye(len(kept)), covariance[np.ix_(~lost, lost)])
-        table = as_table(weight, seen.axis)
+        table = as_table(weight, statistics.axis)
         changed = table.copy()
         changed[~lost] += predictor @ table[lost]
-        moved = np.moveaxis(weight, seen.axis, 0).shape
-        result.set_weight(name, np.moveaxis(changed.reshape(moved), 0, seen.axis).astype(np.float32))
+        moved = np.moveaxis(weight, statistics.axis, 0).shape
+        result.set_weight(name, np.moveaxis(changed.reshape(moved), 0, statistics.axis).astype(np.float32))
         if bias is not None:
             constant = (mean[lost] - mean[~lost] @ predictor) @ table[lost]
-            rest = np.delete(np.arange(weight.ndim), seen.axis)
-            outer = list(rest).index(seen.layer.axis)
+            rest = np.delete(np.arange(weight.ndim), statistics.axis)
+            outer = list(rest).index(statistics.layer.axis)
             per_channel = constant.reshape([weight.shape[place] for place in rest])
             per_channel = per_channel.sum(axis=tuple(place for place in range(len(rest)) if place != outer))
             before = model.weight(bias)

@@ -10,7 +10,6 @@ from act.program.costs import layer_macs
 from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, main_output
 from act.program.model import InferenceModel
 from act.pruning.groups import Group, Plan
-from act.pruning.shrink import key
 from act.pruning.trace import Trace
 from act.samples.dataset import Array
 
@@ -39,9 +38,9 @@ class Costs:
 
     def __init__(self, model: InferenceModel, plan: Plan, batch: Mapping[str, Array]) -> None:
         trace = plan.trace
-        owners = {trace.atoms.find(unit): key(group) for group in plan.groups for unit in group.units}
+        owners = {trace.elements.find(unit): group.key for group in plan.groups for unit in group.units}
         self._layers: list[_Layer] = []
-        self._of_group: dict[str, list[int]] = {key(group): [] for group in plan.groups}
+        self._of_group: dict[str, list[int]] = {group.key: [] for group in plan.groups}
         for name, macs in layer_macs(model, batch).items():
             axes = [shares for axis in _axes(trace, model.producer(name)) if (shares := _shares(trace, axis, owners))]
             self._layers.append(_Layer(macs, tuple(axes)))
@@ -59,7 +58,7 @@ class Costs:
 
     def saved(self, gone: Mapping[str, int], group: Group, more: int) -> float:
         """Multiply-adds that vanish when further units of a group go."""
-        name = key(group)
+        name = group.key
         then = {**gone, name: gone.get(name, 0) + more}
         layers = [self._layers[number] for number in self._of_group[name]]
         return sum(self._cost(layer, gone) - self._cost(layer, then) for layer in layers)
@@ -88,7 +87,7 @@ def _shares(trace: Trace, axis: Any, owners: Mapping[int, str]) -> dict[str, flo
     if axis is None:
         return {}
     found: dict[str, dict[int, int]] = {}
-    for root in trace.atoms.roots(axis):
+    for root in trace.elements.roots(axis):
         owner = owners.get(int(root))
         if owner is not None:
             counts = found.setdefault(owner, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,7 +25,7 @@ class Group:
     Attributes:
         name: of the first weight whose output channels they are.
         kind: `heads` where a reshape sorts channels into blocks; `feed_forward` between two matrix products.
-        units: atoms, one a channel or head, in order.
+        units: elements, one a channel or head, in order.
         members: for each weight and axis the indices of each unit, int64 [units, indices a unit].
         outputs: the places among them that are output channels of a layer.
         inputs: the places among them that are input channels of a layer.
@@ -39,6 +39,11 @@ class Group:
     outputs: tuple[Place, ...]
     inputs: tuple[Place, ...]
     normalised: bool
+
+    @property
+    def key(self) -> str:
+        """Return what names it within its plan; a layer's channels may be in several groups."""
+        return f"{self.name}@{self.units[0]}"
 
     @property
     def count(self) -> int:
@@ -78,13 +83,13 @@ def find_groups(model: InferenceModel) -> Plan:
     for name in weights:
         for number, axis in enumerate(trace.axes[name]):
             if axis is not None:
-                for index, root in enumerate(trace.atoms.roots(axis)):
+                for index, root in enumerate(trace.elements.roots(axis)):
                     places[int(root)][name, number].append(index)
-    heads = {trace.atoms.find(atom) for atom in trace.heads}
-    normalised = {trace.atoms.find(atom) for atom in trace.normalised}
+    heads = {trace.elements.find(element) for element in trace.heads}
+    normalised = {trace.elements.find(element) for element in trace.normalised}
     alike: dict[tuple[frozenset[Place], bool], list[int]] = defaultdict(list)
     for root, found in places.items():
-        if trace.atoms.cause(root) is None:
+        if trace.elements.cause(root) is None:
             alike[frozenset(found), root in heads].append(root)
     for (_, in_heads), roots in alike.items():
         group = _group(trace, roots, places, in_heads, bool(normalised & set(roots)))
@@ -120,14 +125,8 @@ def _group(
 
 
 def _why(trace: Trace, name: str, axis: int) -> str:
-    atoms = trace.axes[name][axis]
-    if atoms is None:
+    elements = trace.axes[name][axis]
+    if elements is None:
         return "a single channel"
-    causes = [cause for atom in atoms if (cause := trace.atoms.cause(int(atom))) is not None]
+    causes = [cause for element in elements if (cause := trace.elements.cause(int(element))) is not None]
     return causes[0] if causes else "its channels stand or fall together, so that there is nothing to choose among"
-
-
-def kept_units(group: Group, removed: Collection[int]) -> list[int]:
-    """The numbers of the units that stay."""
-    gone = set(removed)
-    return [unit for unit in range(group.count) if unit not in gone]

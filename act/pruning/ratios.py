@@ -20,8 +20,8 @@ from act.program.model import InferenceModel
 from act.pruning.compensate import compensated
 from act.pruning.cost import Costs
 from act.pruning.groups import Group, Plan
-from act.pruning.inputs import Floats, Inputs
-from act.pruning.shrink import key, shrink
+from act.pruning.input_statistics import Floats, InputStatistics
+from act.pruning.shrink import shrink
 from act.samples.dataset import Array, Samples
 
 RATIOS = (0.25, 0.5, 0.75, 0.875)
@@ -107,7 +107,7 @@ def measure_curves(
     plan: Plan,
     groups: Sequence[Group],
     scores: Mapping[str, Floats],
-    inputs: Mapping[str, Inputs],
+    inputs: Mapping[str, InputStatistics],
     samples: Samples,
     progress: Callable[[], object],
 ) -> dict[str, Curve]:
@@ -124,7 +124,7 @@ def measure_curves(
         for ratio in RATIOS:
             count = in_blocks(group, ratio)
             if count > gone[-1]:
-                removed = {key(group): least_important(scores[key(group)], count)}
+                removed = {group.key: least_important(scores[group.key], count)}
                 filled = compensated(model, plan, removed, inputs)
                 smaller = shrink(filled, plan, removed)
                 error = sensitivity.error(smaller)
@@ -132,19 +132,19 @@ def measure_curves(
                 smaller.discard()
                 gone.append(count)
                 errors.append(max(errors[-1], error if np.isfinite(error) else 1.0))
-        curves[key(group)] = Curve(tuple(gone), tuple(errors))
+        curves[group.key] = Curve(tuple(gone), tuple(errors))
         progress()
     return curves
 
 
 def for_cost(groups: Sequence[Group], curves: Mapping[str, Curve], costs: Costs, share: float) -> Gone:
     """How many units of each group go, so that the multiply-adds fall to a share, for the least error by the curves."""
-    gone: Gone = {key(group): 0 for group in groups}
+    gone: Gone = {group.key: 0 for group in groups}
     cost, wanted = costs.of(gone), share * costs.total
     while cost > wanted:
         best: tuple[float, Group, int, float] | None = None
         for group in groups:
-            name = key(group)
+            name = group.key
             step = _next_step(group, gone[name], curves[name])
             if step == 0:
                 continue
@@ -157,7 +157,7 @@ def for_cost(groups: Sequence[Group], curves: Mapping[str, Curve], costs: Costs,
         if best is None:
             break
         _, group, step, saved = best
-        gone[key(group)] += step
+        gone[group.key] += step
         cost -= saved
     return gone
 

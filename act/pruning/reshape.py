@@ -1,8 +1,8 @@
-"""The atoms of a reshaped tensor, in row-major order.
+"""The elements of a reshaped tensor, in row-major order.
 
 Sizes that stay are matched from both ends. Where one axis is split, as attention splits its channels into heads, the
 last factor but one is what can be pruned, in blocks of the factors after it; where several are merged, as a picture is
-flattened, one of them may have atoms that can go, and the merged axis repeats them.
+flattened, one of them may have elements that can go, and the merged axis repeats them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from act.pruning.atoms import Atoms, Ids
+from act.pruning.union_find import Ids, UnionFind
 
 _CAUSE = "a reshape mixes it with other axes"
 _PLACE = "a place within a block that a reshape made"
 
 
 def reshaped(
-    atoms: Atoms,
+    elements: UnionFind,
     axes: Sequence[Ids | None],
     before: Sequence[int],
     after: Sequence[int],
@@ -27,11 +27,11 @@ def reshaped(
     """The axes after a reshape; None where they cannot be told, and then nothing of it may go.
 
     Args:
-        atoms: of the model.
+        elements: of the model.
         axes: of the tensor before.
         before: its shape, -1 for any length.
         after: the new shape.
-        note_blocks: is given the atoms of an axis that was split into blocks.
+        note_blocks: is given the elements of an axis that was split into blocks.
     """
     end = 0
     while end < min(len(before), len(after)) and before[-1 - end] == after[-1 - end] > 0:
@@ -41,14 +41,14 @@ def reshaped(
         start += 1
     middle, target = list(before[start : len(before) - end]), list(after[start : len(after) - end])
     inner = list(axes[start : len(axes) - end])
-    found = _middle(atoms, inner, middle, target, note_blocks)
+    found = _middle(elements, inner, middle, target, note_blocks)
     if found is None:
         return None
     return [*axes[:start], *found, *axes[len(axes) - end :]]
 
 
 def _middle(
-    atoms: Atoms,
+    elements: UnionFind,
     axes: Sequence[Ids | None],
     before: Sequence[int],
     after: Sequence[int],
@@ -56,9 +56,9 @@ def _middle(
 ) -> list[Ids | None] | None:
     if -1 in before or -1 in after:
         # Axes of any length may be merged or split at will, as long as nothing among them can go.
-        if any(axis is not None and atoms.may_go(axis) for axis in axes):
+        if any(axis is not None and elements.may_go(axis) for axis in axes):
             return None
-        return [None if size in (1, -1) else atoms.fixed(size, _CAUSE) for size in after]
+        return [None if size in (1, -1) else elements.fixed(size, _CAUSE) for size in after]
     if int(np.prod(before, dtype=np.int64)) != int(np.prod(after, dtype=np.int64)):
         return None
     result: list[Ids | None] = []
@@ -77,14 +77,14 @@ def _middle(
         sources = [place for place in sources if place < len(before)]
         targets = [place for place in targets if place < len(after)]
         given = [axes[place] for place in sources]
-        piece = _piece(atoms, given, [before[p] for p in sources], [after[p] for p in targets], note_blocks)
+        piece = _piece(elements, given, [before[p] for p in sources], [after[p] for p in targets], note_blocks)
         result += piece
         read, written = read + len(sources), written + len(targets)
     return result
 
 
 def _piece(
-    atoms: Atoms,
+    elements: UnionFind,
     axes: Sequence[Ids | None],
     before: Sequence[int],
     after: Sequence[int],
@@ -98,40 +98,40 @@ def _piece(
     if len(large) == 1 and len(wanted) == 1:
         return [large[0][0] if size != 1 else None for size in after]
     if len(large) == 1 and large[0][0] is not None:
-        return _split(atoms, large[0][0], after, note_blocks)
+        return _split(elements, large[0][0], after, note_blocks)
     if len(wanted) == 1:
-        merged = _merge(atoms, large, wanted[0])
+        merged = _merge(elements, large, wanted[0])
         return [merged if size != 1 else None for size in after]
     for axis, _ in large:
         if axis is not None:
-            atoms.keep(axis, _CAUSE)
-    return [None if size == 1 else atoms.fixed(size, _CAUSE) for size in after]
+            elements.keep(axis, _CAUSE)
+    return [None if size == 1 else elements.fixed(size, _CAUSE) for size in after]
 
 
 def _split(
-    atoms: Atoms, axis: Ids, after: Sequence[int], note_blocks: Callable[[list[int]], None] | None
+    elements: UnionFind, axis: Ids, after: Sequence[int], note_blocks: Callable[[list[int]], None] | None
 ) -> list[Ids | None]:
     places = [place for place, size in enumerate(after) if size != 1]
     chosen = places[-2]
     table = np.moveaxis(axis.reshape(after), chosen, 0).reshape(after[chosen], -1)
-    result: list[Ids | None] = [None if size == 1 else atoms.fixed(size, _PLACE) for size in after]
+    result: list[Ids | None] = [None if size == 1 else elements.fixed(size, _PLACE) for size in after]
     for row in table:
-        atoms.unite_all(row)
+        elements.unite_all(row)
     result[chosen] = table[:, 0].copy()
     if note_blocks is not None:
-        note_blocks([int(atom) for atom in table[:, 0]])
+        note_blocks([int(element) for element in table[:, 0]])
     return result
 
 
-def _merge(atoms: Atoms, axes: Sequence[tuple[Ids | None, int]], total: int) -> Ids:
-    free = [place for place, (axis, _) in enumerate(axes) if axis is not None and atoms.may_go(axis)]
+def _merge(elements: UnionFind, axes: Sequence[tuple[Ids | None, int]], total: int) -> Ids:
+    free = [place for place, (axis, _) in enumerate(axes) if axis is not None and elements.may_go(axis)]
     if len(free) > 1:
         for axis, _ in axes:
             if axis is not None:
-                atoms.keep(axis, _CAUSE)
+                elements.keep(axis, _CAUSE)
         free = []
     if not free:
-        return atoms.fixed(total, _CAUSE)
+        return elements.fixed(total, _CAUSE)
     sizes = [size for _, size in axes]
     axis = axes[free[0]][0]
     assert axis is not None

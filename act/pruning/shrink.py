@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from act.program.graph import main_output
 from act.program.model import InferenceModel
-from act.pruning.groups import Group, Plan
+from act.pruning.groups import Plan
 from act.pruning.trace import Trace
 
 Mask = npt.NDArray[np.bool_]
@@ -27,7 +27,7 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
     Raises:
         ValueError: all units of a group would go.
     """
-    trace, gone = plan.trace, gone_atoms(plan, removed)
+    trace, gone = plan.trace, gone_elements(plan, removed)
     result = model.copy()
     if not gone:
         return result
@@ -44,31 +44,26 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
     return result
 
 
-def gone_atoms(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
-    """The sets of atoms that go with these units.
+def gone_elements(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
+    """The sets of elements that go with these units.
 
     Raises:
         ValueError: all units of a group would go.
     """
     gone: set[int] = set()
     for group in plan.groups:
-        numbers = set(removed.get(key(group), ()))
+        numbers = set(removed.get(group.key, ()))
         if len(numbers) >= group.count:
             raise ValueError(f"all of {group.name} would be pruned")
-        gone |= {plan.trace.atoms.find(group.units[number]) for number in numbers}
+        gone |= {plan.trace.elements.find(group.units[number]) for number in numbers}
     return gone
-
-
-def key(group: Group) -> str:
-    """What names a group within its plan: a layer's channels may be in several, behind a concatenation for instance."""
-    return f"{group.name}@{group.units[0]}"
 
 
 def _kept(trace: Trace, axis: npt.NDArray[np.int64] | None, gone: set[int]) -> Mask | None:
     """Which indices of an axis stay, bool [size]; None where all do."""
     if axis is None:
         return None
-    mask = np.array([int(root) not in gone for root in trace.atoms.roots(axis)], dtype=np.bool_)
+    mask = np.array([int(root) not in gone for root in trace.elements.roots(axis)], dtype=np.bool_)
     return None if mask.all() else mask
 
 

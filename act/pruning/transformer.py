@@ -16,10 +16,9 @@ from act.pruning.channel import cut
 from act.pruning.cost import Costs
 from act.pruning.groups import Group, Plan, find_groups
 from act.pruning.importance import unit_scores
-from act.pruning.inputs import gather
+from act.pruning.input_statistics import gather
 from act.pruning.pruned import Context, Pruned
 from act.pruning.ratios import first_batch, in_blocks
-from act.pruning.shrink import key
 from act.settings import TransformerPrune
 
 _KINDS = {"heads": "heads", "feed_forward": "feed-forward channels"}
@@ -40,19 +39,19 @@ def prune(model: InferenceModel, settings: TransformerPrune, context: Context) -
             left.append(_row(plan, group, 0, "what reads it could not be looked at"))
         else:
             groups.append(group)
-            scores[key(group)] = found
+            scores[group.key] = found
     if not groups:
         return Pruned(model.copy(), "the model has no heads and no feed-forward width that can be pruned", left)
-    gone = {key(group): in_blocks(group, settings.pruned_ratio) for group in groups}
+    gone = {group.key: in_blocks(group, settings.pruned_ratio) for group in groups}
     smaller = cut(model, plan, gone, scores, inputs)
     costs = Costs(model, plan, first_batch(context.samples))
     share = costs.of(gone) / max(costs.total, 1)
     told = " and ".join(
-        f"{sum(gone[key(group)] for group in alike)} of {sum(group.count for group in alike)} {name}"
+        f"{sum(gone[group.key] for group in alike)} of {sum(group.count for group in alike)} {name}"
         for kind, name in _KINDS.items()
         if (alike := [group for group in groups if group.kind == kind])
     )
-    rows = [_row(plan, group, gone[key(group)]) for group in groups]
+    rows = [_row(plan, group, gone[group.key]) for group in groups]
     return Pruned(smaller, f"{told} went; {share:.0%} of the multiply-adds are left", [*rows, *left])
 
 

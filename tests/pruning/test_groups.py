@@ -12,14 +12,14 @@ from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
 from act.pruning.groups import Plan, find_groups
-from act.pruning.shrink import key, shrink
+from act.pruning.shrink import shrink
 from tests.support.models import DETECTOR, RECOGNISER, noise, normalised_classifier
 from tests.support.prune_networks import encoder, pictures, plain, static, vision
 
 
 def halved(plan: Plan) -> dict[str, list[int]]:
     """Every second unit of every group."""
-    return {key(group): list(range(0, group.count, 2)) for group in plan.groups}
+    return {group.key: list(range(0, group.count, 2)) for group in plan.groups}
 
 
 def without(model: InferenceModel, plan: Plan, removed: dict[str, list[int]]) -> InferenceModel:
@@ -27,7 +27,7 @@ def without(model: InferenceModel, plan: Plan, removed: dict[str, list[int]]) ->
     result = model.copy()
     for group in plan.groups:
         for name, axis in group.inputs:
-            gone = group.members[name, axis][removed[key(group)]].reshape(-1)
+            gone = group.members[name, axis][removed[group.key]].reshape(-1)
             weight = result.weight(name)
             np.moveaxis(weight, axis, 0)[gone] = 0
             result.set_weight(name, weight)
@@ -90,7 +90,7 @@ def test_a_reshape_that_holds_a_channel_count_changes_with_it() -> None:
     assert reshape.attr("shape")[1] == 200
     plan = find_groups(model)
     group = next(group for group in plan.groups if ("fc_0.w_0", 0) in group.members)
-    smaller = shrink(model, plan, {key(group): list(range(40))})
+    smaller = shrink(model, plan, {group.key: list(range(40))})
     assert next(op for op in smaller.ops if op.type == "reshape2").attr("shape")[1] == 160
     assert smaller.weight("fc_0.w_0").shape == (160, 2)
     assert smaller.run({"x": noise(1, width=64)})[0].shape == (1, 2)
@@ -142,7 +142,7 @@ def test_concatenated_channels_are_groups_of_their_own() -> None:
     model = static(build, [3, 8, 8])
     plan = find_groups(model)
     assert [(group.name, group.count) for group in plan.groups] == [("conv2d_0.w_0", 8), ("conv2d_1.w_0", 4)]
-    smaller = shrink(model, plan, {key(plan.groups[1]): [0]})
+    smaller = shrink(model, plan, {plan.groups[1].key: [0]})
     whole, cut = model.weight("conv2d_2.w_0"), smaller.weight("conv2d_2.w_0")
     np.testing.assert_array_equal(cut, np.delete(whole, 8, axis=1))
 
@@ -151,4 +151,4 @@ def test_all_units_of_a_group_cannot_go() -> None:
     model = static(plain, [3, 8, 8])
     plan = find_groups(model)
     with pytest.raises(ValueError, match="all of"):
-        shrink(model, plan, {key(plan.groups[0]): list(range(16))})
+        shrink(model, plan, {plan.groups[0].key: list(range(16))})

@@ -1,11 +1,10 @@
-"""What the layers that read pruned channels are given: means and second moments of their inputs, from one pass.
+"""Means and second moments of the inputs of layers that read pruned channels, from one pass over samples.
 
 They tell how much of a layer's output a channel makes up, and how the channels that stay can do the work of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +21,14 @@ Floats = npt.NDArray[np.float64]
 
 SAMPLES, BATCH = 64, 8
 POSITIONS = 2048
-"""Places of a picture or a sequence that are looked at in each batch, at most."""
+"""Positions of a picture or a sequence that are taken from each batch, at most."""
 LARGEST = 4096
 """Input channels above which a layer is left out: its moments would fill the memory."""
 
 
 @dataclass
-class Inputs:
-    """Of one layer's input channels.
+class InputStatistics:
+    """Statistics of one layer's input channels.
 
     Attributes:
         layer: that reads them.
@@ -44,44 +43,38 @@ class Inputs:
     moments: Floats
 
 
-def consumers(model: InferenceModel, plan: Plan) -> dict[str, tuple[Layer, int]]:
-    """The layers that read channels of some group, with the axis of their input channels, by weight."""
+def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> dict[str, InputStatistics]:
+    """Return the statistics of every layer that reads channels of a group, by the name of its weight."""
     wanted = {place for group in plan.groups for place in group.inputs}
     layers = {layer.weight: layer for layer in quantizable_layers(model)}
-    return {
+    chosen = {
         name: (layers[name], axis)
         for name, axis in plan.trace.inputs.items()
-        if name in layers and (name, axis) in wanted
+        if name in layers and (name, axis) in wanted and model.shape(name)[axis] <= LARGEST
     }
-
-
-def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> dict[str, Inputs]:
-    """The moments of the inputs of every layer that reads channels of a group, by the name of its weight."""
-    found = consumers(model, plan)
-    able = {name: each for name, each in found.items() if model.shape(name)[each[1]] <= LARGEST}
-    if not able:
+    if not chosen:
         return {}
-    read = reader(to_onnx(model), [layer for layer, _ in able.values()])
+    read = reader(to_onnx(model), [layer for layer, _ in chosen.values()])
     rng = np.random.default_rng(seed)
     sums: dict[str, Floats] = {}
     products: dict[str, Floats] = {}
-    counts = dict.fromkeys(able, 0)
+    counts = dict.fromkeys(chosen, 0)
     for batch in samples.head(SAMPLES).batches(BATCH):
         values = read(batch)
-        for name, (layer, axis) in able.items():
+        for name, (layer, axis) in chosen.items():
             rows = _rows(values[layer.activation], layer, model.shape(name)[axis], rng)
             sums[name] = sums.get(name, 0) + rows.sum(axis=0, dtype=np.float64)
             products[name] = products.get(name, 0) + (rows.T @ rows).astype(np.float64)
             counts[name] += len(rows)
         samples.release()
     return {
-        name: Inputs(layer, axis, sums[name] / counts[name], products[name] / counts[name])
-        for name, (layer, axis) in able.items()
+        name: InputStatistics(layer, axis, sums[name] / counts[name], products[name] / counts[name])
+        for name, (layer, axis) in chosen.items()
     }
 
 
 def _rows(values: Array, layer: Layer, channels: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Some places of an activation, float32 [places, channels]."""
+    """Return some positions of an activation, float32 [positions, channels]."""
     if layer.op_type in ("conv2d", "depthwise_conv2d", "conv2d_transpose"):
         values = np.moveaxis(values, 1, -1)
     rows = values.reshape(-1, channels)
@@ -91,22 +84,5 @@ def _rows(values: Array, layer: Layer, channels: int, rng: np.random.Generator) 
 
 
 def as_table(weight: npt.NDArray[np.float32], axis: int) -> Floats:
-    """A weight as float64 [input channels, everything else]."""
+    """Return a weight as float64 [input channels, everything else]."""
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
-
-
-def output_change(model: InferenceModel, inputs: Inputs, indices: Sequence[npt.NDArray[np.int64]]) -> Floats:
-    """How much a layer's output changes without each of several sets of its input channels: float64 [sets], as a
-    share of its mean square. The places of a window count as independent.
-
-    Args:
-        indices: the input channels of each set.
-    """
-    table = as_table(model.weight(inputs.layer.weight), inputs.axis)
-    whole = float(np.einsum("io,ij,jo->", table, inputs.moments, table, optimize=True))
-    change = np.array([_energy(table[chosen], inputs.moments[np.ix_(chosen, chosen)]) for chosen in indices])
-    return change / max(whole, np.finfo(np.float64).tiny)
-
-
-def _energy(table: Floats, moments: Floats) -> float:
-    return float(((moments @ table) * table).sum())
