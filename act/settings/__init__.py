@@ -36,7 +36,7 @@ StrategyName = Literal[
 ]
 PRUNING: tuple[StrategyName, ...] = ("ChannelPrune", "UnstructurePrune", "ASPPrune", "TransformerPrune")
 QUANTIZING: tuple[StrategyName, ...] = ("QuantPost", "HyperParameterOptimization", "QuantAware")
-ChannelCriterion = Literal["l1_norm", "bn_scale", "geometry_median"]
+ChannelCriterion = Annotated[str, AfterValidator(registry.CRITERIA.check)]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
 ScheduleName = Literal[
