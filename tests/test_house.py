@@ -125,3 +125,19 @@ def test_nobody_outside_its_room_asks_for_an_entry_by_name(kind: registry.Regist
     for file in (file for top in ("act", "tasks", "flows") for file in (CHECKOUT / top).rglob("*.py")):
         foreign = {name for name in kind.names() if not is_in(file, room / name)}
         assert not (found := spelt_out(file) & foreign), (file, found)
+
+
+def test_paddle_is_imported_where_it_is_dealt_with() -> None:
+    rooms = ("act/program/", "act/training/", "act/formats/", "act/engines/paddle_")
+    # What a user of the class gives are Paddle's own objects.
+    others = {"flows/auto_compression.py"}
+    for file in (path for folder in ("act", "tasks", "flows") for path in (CHECKOUT / folder).rglob("*.py")):
+        name = str(file.relative_to(CHECKOUT))
+        found = {
+            module.split(".")[0] if not module.startswith("act.") else module
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        }
+        if not name.startswith(rooms) and name not in others:
+            assert not found & {"paddle", "paddleslim", "act.program.paddle_setup"}, name

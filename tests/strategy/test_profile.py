@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
+from act.program.blocks import FEED, build
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Table
 from act.strategy.profile.__main__ import SEED, profile
-from act.strategy.profile.networks import FAMILIES, FEED, Network, build, draw, family_of
+from act.strategy.profile.networks import FAMILIES, Network, draw, family_of
 from act.strategy.profile.plan import ROUND, Plan
 from tests.support.latency import convolution, rule
 
@@ -40,7 +41,7 @@ def test_drawn_networks_run_with_any_batch() -> None:
     for number in (0, 15, 26, 38):
         network = draw(number, 0)
         network = Network(network.name, (1, 3, *[min(64, side) for side in network.shape[2:]]), network.blocks)
-        model = build(network)
+        model = build(network.shape, network.blocks)
         values = np.random.default_rng(0).normal(size=(2, *network.shape[1:])).astype(np.float32)
         whole, half = model.run({FEED: values})[0], model.run({FEED: values[:1]})[0]
         assert whole.shape == (2, *half.shape[1:]) and np.isfinite(whole).all()

@@ -81,13 +81,14 @@ def _refuse_strangers(key: str, module_name: str) -> None:
 @contextmanager
 def _dynamic_mode() -> Iterator[None]:
     """Paddle as the user's code finds it where nobody has set anything: tensors and data sets want it so."""
-    from act.program.paddle_setup import paddle
-
-    paddle.disable_static()
+    paddle = sys.modules.get("paddle")
+    if paddle is not None:
+        paddle.disable_static()
     try:
         yield
     finally:
-        paddle.enable_static()
+        if paddle is not None:
+            paddle.enable_static()
 
 
 @contextmanager

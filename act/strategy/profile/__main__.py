@@ -123,8 +123,8 @@ def _fill(
     from tqdm import tqdm
 
     from act.engines.variants import ExportedVariants, export_variants
+    from act.program.blocks import FEED, build
     from act.strategy.profile.measure import Way, measure
-    from act.strategy.profile.networks import FEED, build
     from act.strategy.profile.plan import Plan
 
     done = {row.key for row in table.rows}
@@ -146,7 +146,10 @@ def _fill(
                         own = Path(folder, str(place))
                         own.mkdir()
                         batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
-                        model, kinds = build(network), list(dict.fromkeys(precision for precision, _ in wanted))
+                        model, kinds = (
+                            build(network.shape, network.blocks),
+                            list(dict.fromkeys(precision for precision, _ in wanted)),
+                        )
                         written = export_variants(network.name, model, batch, engine, kinds, own)
                         model.discard()
                         everything += [(written, way) for way in wanted]
