@@ -178,13 +178,13 @@ def figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         if row.arm:
             entry["arm"] = row.arm
         if row.failure is None:
-            entry |= {"similarity": row.similarity, "latency": summary(np.array(row.rounds))}
+            entry |= {"similarity": row.similarity, "latency": summary(np.array(row.rounds)).model_dump()}
             entry |= {"description": row.description}
             for key, other in (("times_fp32", "fp32"), ("times_peer", PEERS.get(engine)), ("times_bf16", "bf16")):
                 reference = by_name.get((engine, other)) if other is not None else None
                 if other != name and reference is not None and reference.failure is None:
                     ratio = speedup(np.array(reference.rounds), np.array(row.rounds), zoo.SEED)
-                    entry[key] = ratio.to_json()
+                    entry[key] = ratio.model_dump()
         result.setdefault(engine, {})[name] = entry
     return result
 

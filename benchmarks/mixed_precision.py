@@ -157,11 +157,11 @@ def _time(forms: Mapping[str, tuple[Path, RuntimePrecision]], samples: Path) -> 
             models[name].warm_up()
         time_in_rounds(list(models.values()), ROUNDS, zoo.SEED)
     reference = models.pop("bf16").seconds
-    print(f"\n  {'bf16':32}{summary(reference)['median_ms']:8.3f} ms")
+    print(f"\n  {'bf16':32}{summary(reference).median_ms:8.3f} ms")
     mixes = {}
     for name, model in models.items():
         ratio = speedup(reference, model.seconds, zoo.SEED)
-        mixes[name] = {"latency": summary(model.seconds), "times_bf16": ratio.to_json()}
+        mixes[name] = {"latency": summary(model.seconds).model_dump(), "times_bf16": ratio.model_dump()}
         latency = mixes[name]["latency"]["median_ms"]
         print(f"  {name:32}{latency:8.3f} ms  {ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f}) times as fast")
     return mixes

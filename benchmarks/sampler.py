@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from act import machine
 from act.errors import exit_on_input_error
+from act.results.benchmark import Interval
 from act.search.pareto import hypervolume
 from act.search.sampler import ForestSampler, Observation, RandomSampler, Sampler
 from act.search.space import Setting, Space
-from act.timing.rows import Interval
 from act.timing.statistics import Floats, mean_difference
 from benchmarks.bench import ROOT, conclude
 from benchmarks.table import SUBSPACES, Table, table
@@ -167,7 +167,7 @@ def _compare(model: str, found: Table, curves: Curves) -> tuple[dict[str, Any], 
             gain, share = ahead(figure, curves[ours][:, index], curves[theirs][:, index])
             better = f"better by {gain.value:+.5f} ({gain.low:+.5f} to {gain.high:+.5f}) in the mean of the trials"
             print(f"    {ours} beside {theirs}: {better}, ahead in {share:.0%} of the seeds")
-            results[figure]["pairs"].append({"of": ours, "beside": theirs, **gain.to_json(), "seeds_ahead": share})
+            results[figure]["pairs"].append({"of": ours, "beside": theirs, **gain.model_dump(), "seeds_ahead": share})
             if must_lead and gain.low <= 0:
                 misses.append(f"{model}: {figure}: {ours} is not ahead of {theirs}: {better}")
     return results, misses

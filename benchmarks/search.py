@@ -22,7 +22,7 @@ import numpy as np
 
 from act.metrics import Quality
 from act.quantization.scheme import Scheme
-from act.timing.rows import Interval
+from act.results.benchmark import Interval
 from act.timing.statistics import Floats, mean_difference, speedup, typical
 from benchmarks.bench import TRIALS, Bench
 
@@ -127,8 +127,8 @@ def _beside_nncf(bench: Bench, schemes: dict[str, Scheme]) -> tuple[dict[str, An
     results |= {
         "nncf_better": peer,
         "rule": loss.rule,
-        "excess": loss.excess.to_json(),
-        "times_as_fast_as_nncf": ratio.to_json(),
+        "excess": loss.excess.model_dump(),
+        "times_as_fast_as_nncf": ratio.model_dump(),
     }
     misses = [] if loss.passed else [f"ours loses {excess} more than {aim} ({peer})"]
     if ratio.high < 1:
@@ -147,9 +147,9 @@ def _table(bench: Bench, quality: dict[str, Quality], rounds: dict[str, Floats])
         print(f"  {name:18} {found.value:9.5f}   {_interval(lost, 5):30} {median:13.3f}   {_interval(fast, 2)}")
         results[name] = {
             "quality": found.value,
-            "lost": lost.to_json(),
+            "lost": lost.model_dump(),
             "latency_ms": median,
-            "speedup": fast.to_json(),
+            "speedup": fast.model_dump(),
         }
     return results
 

@@ -26,10 +26,10 @@ from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
 from act.quantization.statistics import TensorStatistics, collect
 from act.quantization.thresholds import clip_by
+from act.results.benchmark import Interval
 from act.search.schemes import SchemeMaker
 from act.search.space import Setting
 from act.settings import ThresholdAlgorithm
-from act.timing.rows import Interval
 from act.timing.statistics import Floats
 from benchmarks.bench import BATCH, CALIBRATION, Bench, nncf_presets
 from tasks.calibrate.__main__ import equalised
@@ -141,7 +141,7 @@ def _beside_paddle(bench: Bench, calibrated: Calibrated, algorithm: ThresholdAlg
         "ours_quality_nudged": float(mine.mean()),
         "ours_quality_equalised_nudged": float(equal.mean()),
         "quality_of_each_set": {"paddle": theirs.mean(axis=1).tolist(), "ours": mine.mean(axis=1).tolist()},
-        "nudged_difference": _difference(mine, theirs).to_json(),
+        "nudged_difference": _difference(mine, theirs).model_dump(),
         "ours_quality_asymmetric_bias_corrected": bench.quality(
             bench.write_for(calibrated.model, maker.make(best), calibrated.onnx)
         ).value,
@@ -163,7 +163,7 @@ def _difference(ours: Floats, theirs: Floats) -> Interval:
         first, second = (scores[rng.integers(sets, size=sets)][:, chosen].mean() for scores in (ours, theirs))
         drawn.append(first - second)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(ours.mean() - theirs.mean()), float(low), float(high))
+    return Interval(value=float(ours.mean() - theirs.mean()), low=float(low), high=float(high))
 
 
 def _thresholds(calibrated: Calibrated, algorithm: ThresholdAlgorithm, share: float | None) -> dict[str, float]:

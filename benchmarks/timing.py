@@ -137,7 +137,7 @@ def _by_us(model: Path, samples: Path, seed: int) -> Mapping[str, float]:
             timed.process.load()
             timed.warm_up()
         time_in_rounds(both, settings.rounds, seed)
-    return speedup(both[0].seconds, both[1].seconds, seed).to_json()
+    return speedup(both[0].seconds, both[1].seconds, seed).model_dump()
 
 
 def _old_method(checkout: Path, model: Path, samples: Path) -> Method:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 
 from act.engines.spec import all_specs
@@ -11,13 +9,14 @@ from act.engines.writer import Export, writer_of
 from act.program.files import WEIGHTS_FILE
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.scheme import Scheme, left_in_float
+from act.results.export import ExportedCandidate, FloatLayer
 
 REFERENCE = "fp32"
 CALIBRATION_TABLE = "calibration_table.txt"
 
 
-def write(export: Export) -> dict[str, Any]:
-    """Write a candidate into its folder, which must not be there yet, and return its entry in `candidates.json`.
+def write(export: Export) -> ExportedCandidate:
+    """Write a candidate into its folder, which must not be there yet, and tell of its files.
 
     Raises:
         RuntimeError: a file's outputs are not those of the model.
@@ -35,17 +34,17 @@ def write(export: Export) -> dict[str, Any]:
     exported = {spec.name: writer_of(spec.name).export(export) for spec in specs}
     check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
     written = {name: (each.path, each.bytes) for name, each in exported.items() if each.path is not None}
-    return {
-        "name": export.name,
-        "precision": "fp32" if scheme is None else "int8",
-        "files": {name: path.relative_to(folder.parent).as_posix() for name, (path, _) in written.items()},
-        "bytes": {name: size for name, (_, size) in written.items()},
-        "weight_bytes": (folder / WEIGHTS_FILE).stat().st_size,
-        "check": {name: round(value, 6) for name, value in check.items()},
-        "refused": {name: each.refused for name, each in exported.items() if each.refused is not None},
-        "elsewhere": {name: each.elsewhere for name, each in exported.items() if each.elsewhere},
-        "left_in_float": [] if scheme is None else left_in_float(model, scheme),
-    }
+    return ExportedCandidate(
+        name=export.name,
+        precision="fp32" if scheme is None else "int8",
+        files={name: path.relative_to(folder.parent).as_posix() for name, (path, _) in written.items()},
+        bytes={name: size for name, (_, size) in written.items()},
+        weight_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        check={name: round(value, 6) for name, value in check.items()},
+        refused={name: each.refused for name, each in exported.items() if each.refused is not None},
+        elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
+        left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
+    )
 
 
 def calibration_table(scheme: Scheme) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import onnx
 
@@ -25,6 +25,8 @@ from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, without_others
+from act.results.execution import ExecutedOperators
+from act.results.export import DeviceFile
 
 log = logging.getLogger(__name__)
 
@@ -108,16 +110,22 @@ class Export:
         """Return the ONNX file that is no engine's own: the fp32 model, or the quantized program as it is."""
         return self.folder / (FP32_ONNX if self.scheme is None else INT8_ONNX)
 
-    def device_file(self, kind: str, file: Path | None, failure: str | None = None, **more: Any) -> dict[str, Any]:
+    def device_file(
+        self,
+        kind: str,
+        file: Path | None,
+        failure: str | None = None,
+        operators: ExecutedOperators | None = None,
+    ) -> DeviceFile:
         """Describe a file for another device, or the failure to write it.
 
         Args:
             kind: of device and content, for people.
-            more: what else is to be told of it.
+            operators: what it will execute.
         """
         path = file.relative_to(self.folder.parent).as_posix() if file is not None else None
         size = file.stat().st_size if file is not None else 0
-        return {"kind": kind, "file": path, "bytes": size, "failure": failure, **more}
+        return DeviceFile(kind=kind, file=path, bytes=size, failure=failure, operators=operators)
 
     @cached_property
     def fp32_onnx(self) -> onnx.ModelProto:
@@ -139,13 +147,13 @@ class Exported:
         path: the file or folder that the engine loads; None where it could not be written.
         similarity: how near the file's outputs come to the model's, where that was compared.
         refused: why it could not be written.
-        elsewhere: the files for another device than this machine, as `Export.device_file` describes them.
+        elsewhere: the files for another device than this machine.
     """
 
     path: Path | None
     similarity: float | None = None
     refused: str | None = None
-    elsewhere: list[dict[str, Any]] = field(default_factory=list)
+    elsewhere: list[DeviceFile] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:

@@ -1,0 +1,86 @@
+"""Model files in, a program out. A format is a module in this folder, or an entry point of `act_pipeline.formats`.
+
+It has three functions:
+
+- `recognises(path)`: tell whether a file or folder looks like this format;
+- `find(path, model_filename, params_filename)`: return the model's files, or raise `InputError`;
+- `load(files)`: return the `InferenceModel`, or raise `InputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from act.errors import InputError
+from act.program.model import InferenceModel
+from act.registry import FORMATS
+from act.samples.dataset import FeedSpec
+
+
+class Format(Protocol):
+    """What the module of a format offers."""
+
+    def recognises(self, path: Path) -> bool: ...
+
+    def find(self, path: Path, model_filename: str | None, params_filename: str | None) -> Sequence[Path]: ...
+
+    def load(self, files: Sequence[Path]) -> InferenceModel: ...
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """A model as the user has it.
+
+    Attributes:
+        files: that it consists of, the program first.
+    """
+
+    files: tuple[Path, ...]
+    _format: Format
+
+    @classmethod
+    def find(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> SourceModel:
+        """Find a model by its folder or file.
+
+        Args:
+            model_filename: of the program, where it has no usual name.
+            params_filename: of the weights, likewise.
+
+        Raises:
+            InputError: there is no model of a known format.
+        """
+        # Paddle's takes any folder and says what it lacks: it comes last.
+        names = sorted(FORMATS.names(), key=lambda name: name == "paddle")
+        formats = [cast(Format, FORMATS.load(name)) for name in names]
+        fitting = next((each for each in formats if each.recognises(path)), None)
+        if fitting is None:
+            raise InputError(
+                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name a folder "
+                "with an inference model, or its .pdmodel file"
+            )
+        return cls(tuple(fitting.find(path, model_filename, params_filename)), fitting)
+
+    def load(self) -> InferenceModel:
+        """Read the model in inference mode.
+
+        Raises:
+            InputError: a file is damaged, or does not fit the others.
+        """
+        return self._format.load(self.files)
+
+
+def check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:
+    """Refuse a model that takes only so many samples at a time: every stage runs several, and the target decides.
+
+    Raises:
+        InputError: the first axis of an input is not the batch, of any length.
+    """
+    fixed = next((feed for feed in feeds if not feed.shape or feed.shape[0] != -1), None)
+    if fixed is not None:
+        raise InputError(
+            f"{program}: input `{fixed.name}` has shape {list(fixed.shape)}; its first axis must be the batch, of any "
+            "length (-1): export the model again with `None` there"
+        )

@@ -74,18 +74,6 @@ def bias_of(model: InferenceModel, layer: Layer) -> str | None:
     return name if math.prod(model.shape(name)) == model.shape(layer.weight)[layer.axis] else None
 
 
-def real_outputs(model: InferenceModel) -> list[str]:
-    """Return the outputs of real numbers that operators make; for a softmax over the last axis the logits that it
-    reads, which tell more."""
-    found = []
-    for name in model.fetch_names:
-        op = model.producer(name)
-        if op is not None and model.dtype(name) == "float32":
-            from_softmax = op.type == "softmax" and op.attr("axis") in (-1, len(model.shape(name)) - 1)
-            found.append(str(op.input("X")[0]) if from_softmax else name)
-    return found
-
-
 def has_bias_input(op: Any) -> bool:
     """Tell whether a convolution adds a bias by itself."""
     return "Bias" in op.input_names and bool(op.input("Bias"))

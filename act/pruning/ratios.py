@@ -15,8 +15,8 @@ import numpy as np
 
 from act import machine
 from act.metrics import squared_error
-from act.program.layers import real_outputs
 from act.program.model import InferenceModel
+from act.program.outputs import real_outputs
 from act.pruning.compensate import compensated
 from act.pruning.cost import Costs
 from act.pruning.groups import Group, Plan

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from act.artifacts import replace_folder
 from act.program.model import InferenceModel
 from act.pruning import asp, channel, transformer, unstructured
-from act.pruning.finetune import Tuned, finetune
 from act.pruning.pruned import Context, Pruned
 from act.pruning.unstructured import Gradual
 from act.pruning.weights import masked
@@ -19,7 +19,10 @@ from act.results.prune import PrunedLayer, PruningStep
 from act.results.training import TrainingPoint
 from act.samples.dataset import Array
 from act.settings import Job
-from act.training import count_steps
+from act.training.loop import Fit, count_steps
+from act.training.train import Trained, train, why_untrainable
+
+log = logging.getLogger(__name__)
 
 MODEL, STEP, TRAINING = "model", "step.json", "training"
 
@@ -80,19 +83,19 @@ def run_step(
         scratch: a folder that outlives a kill; what stands there is taken up.
     """
     if (scratch / STEP).exists():
-        print(f"prune: {name}: was done before the stage was stopped")
+        log.info("prune: %s: was done before the stage was stopped", name)
         return _load(scratch)
     course = None
     start = scratch / "start"
     if (start / STEP).exists():
-        print(f"prune: {name}: goes on with the training")
+        log.info("prune: %s: goes on with the training", name)
         begun = _load(start)
         if name == "UnstructurePrune" and job.prune.unstructured.gradual:
             course = _course(begun.model, job, context)
     else:
         pruned, course = _prune(name, model, job, context)
         masks = {**(sparse.masks if pruned.masks == {} and course is None else {}), **pruned.masks}
-        print(f"prune: {name}: {pruned.why}")
+        log.info("prune: %s: %s", name, pruned.why)
         told = PruningStep(
             name=name,
             why=pruned.why,
@@ -103,35 +106,55 @@ def run_step(
         )
         begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
         _save(begun, start)
-    pruned_quality = begun.told.quality_pruned
-    is_whole = not begun.sparse.masks and begun.model.count_parameters() == model.count_parameters()
-    if is_whole and pruned_quality is not None:
-        tuned = Tuned(begun.model, "nothing was trained, for nothing is gone", pruned_quality)
-    else:
-        tuned = finetune(
-            begun.model,
+    tuned = _train(name, model, begun, course, job, context, teachers, evaluate, scratch / TRAINING)
+    if course is not None:
+        begun, tuned = _with_zeros(begun, tuned, job, evaluate)
+    trained = {
+        "quality_after": tuned.fit.quality_after,
+        "training": tuned.fit.why,
+        "distillation": [part.to_result() for part in tuned.parts],
+        "history": [TrainingPoint.model_validate(point) for point in tuned.fit.history],
+    }
+    log.info("prune: %s: %s", name, tuned.fit.why)
+    step = Step(tuned.model or begun.model, begun.told.model_copy(update=trained), begun.sparse)
+    _save(step, scratch)
+    return step
+
+
+def _train(
+    name: str,
+    whole: InferenceModel,
+    start: Step,
+    course: Gradual | None,
+    job: Job,
+    context: Context,
+    teachers: Sequence[InferenceModel],
+    evaluate: Callable[[InferenceModel], float],
+    checkpoint: Path,
+) -> Trained:
+    """Train what was pruned, where something is gone and something can be learned."""
+    why = why_untrainable(start.model)
+    ended = f"nothing was trained: {why}"
+    if course is None and not start.sparse.masks and start.model.count_parameters() == whole.count_parameters():
+        ended = "nothing was trained, for nothing is gone"
+    elif why is None:
+        return train(
+            start.model,
+            None,
             teachers,
             context.samples,
             job.prune,
             job.distillation,
-            evaluate,
-            masks=begun.sparse.masks,
-            gradual=course,
-            checkpoint=scratch / TRAINING,
+            lambda state, _: evaluate(state),
+            masks=start.sparse.masks,
+            after_step=None if course is None else course.after_step,
+            counts=(lambda _: True) if course is None else course.counts,
+            checkpoint=checkpoint,
             label=f"prune: {name}",
         )
-    if course is not None:
-        begun, tuned = _with_zeros(begun, tuned, job, evaluate)
-    trained = {
-        "quality_after": tuned.quality,
-        "training": tuned.why,
-        "distillation": [part.to_result() for part in tuned.parts],
-        "history": [TrainingPoint.model_validate(point) for point in tuned.history],
-    }
-    print(f"prune: {name}: {tuned.why}")
-    step = Step(tuned.model, begun.told.model_copy(update=trained), begun.sparse)
-    _save(step, scratch)
-    return step
+    quality = start.told.quality_pruned
+    quality = evaluate(start.model) if quality is None else quality
+    return Trained(Fit(ended, quality, quality), [])
 
 
 def _prune(name: str, model: InferenceModel, job: Job, context: Context) -> tuple[Pruned, Gradual | None]:
@@ -153,22 +176,19 @@ def _course(model: InferenceModel, job: Job, context: Context) -> Gradual:
     return unstructured.gradual(model, job.prune.unstructured, count_steps(context.samples, job.prune))
 
 
-def _with_zeros(begun: Step, tuned: Tuned, job: Job, evaluate: Callable[[InferenceModel], float]) -> tuple[Step, Tuned]:
-    """What gradual pruning led to; where training ended before all zeros were there, they are set at once."""
-    if tuned.complete:
-        weights = {row["weight"] for row in unstructured.prune(begun.model, job.prune.unstructured).layers}
-        masks = {name: tuned.model.weight(name) != 0 for name in sorted(weights)}
-    else:
-        pruned = unstructured.prune(begun.model, job.prune.unstructured)
+def _with_zeros(
+    begun: Step, tuned: Trained, job: Job, evaluate: Callable[[InferenceModel], float]
+) -> tuple[Step, Trained]:
+    """Return what gradual pruning led to; where training ended before all zeros were there, set them at once."""
+    pruned = unstructured.prune(begun.model, job.prune.unstructured)
+    if tuned.model is None:
+        why = f"{tuned.fit.why}; training ended before all zeros were there, so that they were set at once"
+        done = replace(tuned.fit, why=why, quality_after=evaluate(pruned.model))
+        tuned = Trained(done, tuned.parts, pruned.model)
         masks = pruned.masks
-        tuned = Tuned(
-            pruned.model,
-            f"{tuned.why}; training ended before all zeros were there, so that they were set at once",
-            evaluate(pruned.model),
-            tuned.history,
-            tuned.parts,
-        )
-    layers = [PrunedLayer.model_validate(row) for row in unstructured.layers_of(tuned.model, masks)]
+    else:
+        masks = {name: tuned.model.weight(name) != 0 for name in sorted(pruned.masks)}
+    layers = [PrunedLayer.model_validate(row) for row in unstructured.layers_of(begun.model, masks)]
     return Step(begun.model, begun.told.model_copy(update={"layers": layers}), Sparse(masks)), tuned
 
 

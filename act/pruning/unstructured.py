@@ -15,7 +15,7 @@ from act.program.model import InferenceModel
 from act.pruning.pruned import Pruned
 from act.pruning.weights import Mask, SparseLayer, described, masked, smallest_out, sparse_layers
 from act.settings import UnstructurePrune
-from act.training import TrainingProgram
+from act.training.program import TrainingProgram
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from act.reporting.winner import Choice
 from act.reporting.wording import minus, three_digits
-from act.timing.rows import Figures
+from act.results.benchmark import Latency, RanVariant
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 18, 46
 _FONT_PIXELS = 12.5
@@ -72,14 +72,15 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
         width: pixels.
         height: pixels.
     """
-    points = [(verdict, verdict.row.figures) for verdict in choice.verdicts if verdict.row.figures is not None]
-    qualities = [figures.quality for _, figures in points]
-    floor = choice.fp32.quality - max_drop
+    points = choice.ran
+    qualities = [row.quality.value for row in points]
+    reference = choice.fp32.quality.value
+    floor = reference - max_drop
     shown = max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP)
-    low = max(min([*qualities, floor]), choice.fp32.quality - shown)
+    low = max(min([*qualities, floor]), reference - shown)
     margin = max(0.12 * (max(qualities) - low), 0.002)
     y = _Scale(low - margin, max(qualities) + margin, height - _BOTTOM, _TOP)
-    slowest = max(figures.median_ms for _, figures in points)
+    slowest = max(row.latency.median_ms for row in points)
     x = _Scale(0, 1.12 * slowest, _LEFT, width - _RIGHT)
 
     parts = _axes(x, y, width, height, "median latency, ms", "quality")
@@ -91,24 +92,24 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     )
     budget_text = f"budget: at most {max_drop:g} lost"
     parts.append(_text(width - _RIGHT - 4, line + 15, budget_text, "note end"))
-    parts.append(_front([(figures.median_ms, figures.quality) for _, figures in points], x, y))
+    parts.append(_front([(row.latency.median_ms, row.quality.value) for row in points], x, y))
 
     placed = [_Box(width - _RIGHT - 4 - len(budget_text) * _CHARACTER_PIXELS, line + 3, 999, 16)]
-    spots = []
-    for verdict, figures in points:
-        clipped = figures.quality < y.low
-        spots.append((verdict, figures, x(figures.median_ms), height - _BOTTOM - 9 if clipped else y(figures.quality)))
-    placed += [_Box(across - 7, down - 7, 14, 14) for _, _, across, down in spots]
+    spots: list[tuple[RanVariant, float, float]] = []
+    for row in points:
+        down = height - _BOTTOM - 9 if row.quality.value < y.low else y(row.quality.value)
+        spots.append((row, x(row.latency.median_ms), down))
+    placed += [_Box(across - 7, down - 7, 14, 14) for _, across, down in spots]
     frame = _Box(_LEFT, _TOP - 12, width - _LEFT - _RIGHT, height - _TOP - _BOTTOM + 12)
     # The winner's label is placed first, so that it gets the best place.
-    for verdict, figures, across, down in sorted(spots, key=lambda spot: spot[0].row != choice.winner):
-        won = verdict.row == choice.winner
-        name = verdict.row.name + (f" ↓ {figures.quality:.3f}" if figures.quality < y.low else "")
-        colour = f"e{engines.index(verdict.row.engine) % 3}" if verdict.row.engine in engines else "e0"
-        tooltip = escape(f"{verdict.row.key}: {three_digits(figures.median_ms)} ms, quality {figures.quality:.4f}")
+    for row, across, down in sorted(spots, key=lambda spot: spot[0] != choice.winner):
+        won, quality = row == choice.winner, row.quality.value
+        name = row.name + (f" ↓ {quality:.3f}" if quality < y.low else "")
+        colour = f"e{engines.index(row.engine) % 3}" if row.engine in engines else "e0"
+        tooltip = escape(f"{row.key}: {three_digits(row.latency.median_ms)} ms, quality {quality:.4f}")
         parts.append(
             f'<g class="{colour}{" won" if won else ""}"><title>{tooltip}</title>'
-            f"{_mark(verdict.row.precision, across, down, won)}"
+            f"{_mark(row.precision, across, down, won)}"
             f"{_label(name, across, down, placed, frame, won)}</g>"
         )
     return _svg(parts, width, height, "Quality over latency of every variant")
@@ -194,19 +195,19 @@ def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: 
     return _svg(parts, width, height, f"{name} over training steps")
 
 
-def latency_bar(figures: Figures, slowest_ms: float, engine: int) -> Markup:
+def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
     """A bar as long as the median, with a line from the 10th to the 90th percentile; for one cell of a table."""
     width, height = 132.0, 14.0
     scale = _Scale(0, slowest_ms, 0, width)
-    low, high = scale(figures.p10_ms), min(scale(figures.p90_ms), width)
+    low, high = scale(latency.p10_ms), min(scale(latency.p90_ms), width)
     return _svg(
         [
-            f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(figures.median_ms):.1f}" '
+            f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(latency.median_ms):.1f}" '
             f'height="10" rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
         ],
         int(width),
         int(height),
-        f"{three_digits(figures.median_ms)} ms",
+        f"{three_digits(latency.median_ms)} ms",
         "inline",
     )
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from act.engines.spec import spec_of
 from act.errors import InputError
-from act.timing.rows import MeasuredVariant
+from act.results.benchmark import Variant
+from act.results.export import ExportedCandidate, ExportedCandidates
+from act.results.report import DeployedFile
 
 WINNER_FOLDER = "winner"
 _PADDLE_FILES = ("model.pdmodel", "model.pdiparams")
@@ -22,12 +22,12 @@ _INT8_FILES = ("calibration_table.txt", "quant_model.onnx")
 _READ_BLOCK = 1 << 20
 
 
-def copy_models(exported: Path, candidates: Mapping[str, Any], winner: MeasuredVariant, folder: Path) -> str:
+def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant, folder: Path) -> str:
     """Copy the model files into `folder`.
 
     Args:
         exported: the export stage's folder.
-        candidates: the content of its `candidates.json`.
+        candidates: what it holds.
         winner: whose files go to `folder/winner`.
         folder: where to.
 
@@ -37,18 +37,17 @@ def copy_models(exported: Path, candidates: Mapping[str, Any], winner: MeasuredV
     Raises:
         InputError: a file that the export stage should have left is missing.
     """
-    entries = {entry["name"]: entry for entry in candidates["candidates"]}
-    name: str = candidates.get("deploy") or next(n for n, entry in entries.items() if entry["precision"] == "fp32")
-    documented = (*_PADDLE_FILES, *(_INT8_FILES if entries[name]["precision"] == "int8" else ()))
+    by_name = {candidate.name: candidate for candidate in candidates.candidates}
+    name = candidates.deploy or next(each.name for each in candidates.candidates if each.precision == "fp32")
+    documented = (*_PADDLE_FILES, *(_INT8_FILES if by_name[name].precision == "int8" else ()))
     sources = {file: exported / name / file for file in documented}
-    won = exported / entries[winner.candidate]["files"][winner.engine]
+    won = exported / by_name[winner.candidate].files[winner.engine]
     if won.suffix == ".onnx":
         sources[f"{WINNER_FOLDER}/{won.name}"] = won
     else:
         sources |= {f"{WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
-    for entry in (next(e for e in entries.values() if e["name"] == "fp32"), entries[name]):
-        for path in _for_other_devices(entry):
-            sources["/".join(Path(path).parts[1:])] = exported / path
+    for candidate in (by_name["fp32"], by_name[name]):
+        sources |= {"/".join(Path(path).parts[1:]): exported / path for path in _for_other_devices(candidate)}
     for target, source in sources.items():
         (folder / target).parent.mkdir(exist_ok=True, parents=True)
         try:
@@ -58,22 +57,22 @@ def copy_models(exported: Path, candidates: Mapping[str, Any], winner: MeasuredV
     return name
 
 
-def _for_other_devices(entry: Mapping[str, Any]) -> list[str]:
+def _for_other_devices(candidate: ExportedCandidate) -> list[str]:
     """List the files of a candidate for other devices, below the export stage's folder."""
-    return [file["file"] for files in entry["elsewhere"].values() for file in files if file["failure"] is None]
+    return [file.file for files in candidate.elsewhere.values() for file in files if file.file is not None]
 
 
-def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below a folder, by relative path."""
+def checksums(folder: Path) -> dict[str, DeployedFile]:
+    """Return size and SHA-256 of every file below a folder, by relative path."""
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): DeployedFile(bytes=path.stat().st_size, sha256=_sha256(path))
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
 
 
-def how_to_load(winner: MeasuredVariant, threads: int) -> str:
-    """Python lines that run the winner the way it was measured, from inside the deploy folder."""
+def how_to_load(winner: Variant, threads: int) -> str:
+    """Return Python lines that run the winner the way it was measured, from inside the deploy folder."""
     path = Path(winner.path or "")
     file = f"{WINNER_FOLDER}/{path.name}" if path.suffix else WINNER_FOLDER
     snippet = spec_of(winner.engine).snippet

@@ -3,129 +3,118 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from act.reporting.winner import Choice
-from act.timing.rows import Figures
+from act.results.benchmark import RanVariant
+from act.results.prune import Pruning
+from act.results.ptq_search import Trials, TrialSettings
+from act.results.qat import Training
+from act.results.report import Metrics
 
 
-def metrics(choice: Choice) -> dict[str, Any]:
-    """The winner's figures, then each variant's as `engine/name/figure`."""
-    figures, row = choice.figures, choice.winner
+def metrics(choice: Choice) -> Metrics:
+    """Return the winner's figures, then each variant's as `engine/name/figure`."""
+    winner = choice.winner
     flat: dict[str, Any] = {
-        "winner": row.key,
-        "winner_engine": row.engine,
-        "winner_precision": row.precision,
-        "latency_ms": figures.median_ms,
-        "fp32_latency_ms": choice.fp32.median_ms,
-        "speedup": figures.speedup.value if figures.speedup else 1.0,
-        "quality": figures.quality,
-        "fp32_quality": choice.fp32.quality,
-        "drop": figures.drop.value if figures.drop else 0.0,
-        "bytes": row.bytes,
-        **_running(figures),
+        "winner": winner.key,
+        "winner_engine": winner.engine,
+        "winner_precision": winner.precision,
+        "latency_ms": winner.latency.median_ms,
+        "fp32_latency_ms": choice.fp32.latency.median_ms,
+        "speedup": winner.speedup.value if winner.speedup else 1.0,
+        "quality": winner.quality.value,
+        "fp32_quality": choice.fp32.quality.value,
+        "drop": winner.drop.value if winner.drop else 0.0,
+        "bytes": winner.bytes,
+        **_running(winner),
     }
-    for verdict in choice.verdicts:
-        measured = verdict.row.figures
-        if measured is not None:
-            flat[f"{verdict.row.key}/latency_ms"] = measured.median_ms
-            flat[f"{verdict.row.key}/quality"] = measured.quality
-            flat |= {f"{verdict.row.key}/{name}": value for name, value in _running(measured).items()}
-    return flat
+    for row in choice.ran:
+        figures = {"latency_ms": row.latency.median_ms, "quality": row.quality.value, **_running(row)}
+        flat |= {f"{row.key}/{name}": value for name, value in figures.items()}
+    return Metrics(**flat)
 
 
-def _running(figures: Figures) -> dict[str, Any]:
-    """What running the variant takes and gives, beside the time of one inference."""
+def _running(row: RanVariant) -> dict[str, Any]:
+    """Return what running the variant takes and gives, beside the time of one inference."""
     running: dict[str, Any] = {
-        "p90_ms": figures.p90_ms,
-        "first_ms": figures.first_ms,
-        "load_seconds": figures.load_seconds,
-        "peak_rss_bytes": figures.peak_rss_bytes,
+        "p90_ms": row.latency.p90_ms,
+        "first_ms": row.warm_up.first_ms,
+        "load_seconds": row.load_seconds,
+        "peak_rss_bytes": row.peak_rss_bytes,
     }
-    if figures.throughput is not None and figures.throughput.per_second is not None:
-        running["samples_per_second"] = figures.throughput.per_second
+    if row.throughput is not None and row.throughput.per_second is not None:
+        running["samples_per_second"] = row.throughput.per_second
     return running
 
 
 def write_accuracy_latency(path: Path, choice: Choice) -> None:
-    """One line a variant that ran."""
+    """Write one line a variant that ran."""
+    heading = ["engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop", "inside_budget"]
+    heading += ["samples_per_second", "peak_rss_bytes", "bytes"]
     _write(
         path,
-        [
-            *("engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop", "inside_budget"),
-            *("samples_per_second", "peak_rss_bytes", "bytes"),
-        ],
+        heading,
         (
             [
-                verdict.row.engine,
-                verdict.row.name,
-                verdict.row.precision,
-                f"{figures.median_ms:.6f}",
-                f"{figures.p90_ms:.6f}",
-                f"{figures.quality:.6f}",
-                f"{figures.speedup.value:.6f}" if figures.speedup else "",
-                f"{figures.drop.value:.6f}" if figures.drop else "",
+                row.engine,
+                row.name,
+                row.precision,
+                f"{row.latency.median_ms:.6f}",
+                f"{row.latency.p90_ms:.6f}",
+                f"{row.quality.value:.6f}",
+                f"{row.speedup.value:.6f}" if row.speedup else "",
+                f"{row.drop.value:.6f}" if row.drop else "",
                 int(verdict.inside),
-                _running(figures).get("samples_per_second", ""),
-                figures.peak_rss_bytes,
-                verdict.row.bytes,
+                _running(row).get("samples_per_second", ""),
+                row.peak_rss_bytes,
+                row.bytes,
             ]
             for verdict in choice.verdicts
-            if (figures := verdict.row.figures) is not None
+            if isinstance(row := verdict.row, RanVariant)
         ),
     )
 
 
-def write_trials(path: Path, trials: Sequence[Mapping[str, Any]], front: Collection[int]) -> None:
-    """One line a trial of the PTQ search; a setting that is a list is joined, `front` is 1 on the Pareto front."""
-    names = list(dict.fromkeys(name for trial in trials for name in trial.get("settings", {})))
+def write_trials(path: Path, search: Trials) -> None:
+    """Write one line a trial of the search; a setting that is a list is joined, `front` is 1 on the Pareto front."""
+    names = list(TrialSettings.model_fields) if search.trials else []
     _write(
         path,
         ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"],
         (
             [
-                trial.get("id"),
-                *(plain(trial.get("settings", {}).get(name)) for name in names),
-                *(trial.get(name) for name in ("quality", "drop", "cost", "samples", "seconds")),
-                int(trial.get("id") in front),
+                trial.id,
+                *(plain(getattr(trial.settings, name)) for name in names),
+                *(trial.quality, trial.drop, trial.cost, trial.samples, trial.seconds),
+                int(trial.id in search.front),
             ]
-            for trial in trials
+            for trial in search.trials
         ),
     )
 
 
-def write_sensitivity(path: Path, sensitivity: Sequence[Mapping[str, Any]]) -> None:
-    """One line a layer, most sensitive first."""
-    names = ("layer", "op_type", "error")
-    _write(path, names, ([entry.get(name) for name in names] for entry in sensitivity))
+def write_sensitivity(path: Path, search: Trials) -> None:
+    """Write one line a layer, most sensitive first."""
+    lines = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
+    _write(path, ["layer", "op_type", "error"], lines)
 
 
-def write_training(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """One line a step of the training; only a heading when there was none."""
-    _write(
-        path,
-        ["step", "loss", "quality"],
-        ([entry.get(name) for name in ("step", "loss", "quality")] for entry in history),
-    )
+def write_training(path: Path, training: Training) -> None:
+    """Write one line a step of the training; only a heading when there was none."""
+    _write(path, ["step", "loss", "quality"], ([each.step, each.loss, each.quality] for each in training.history))
 
 
-def write_pruning(path: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """One line a step of the training after pruning, with the strategy; only a heading when there was none."""
-    _write(
-        path,
-        ["strategy", "step", "loss", "quality"],
-        (
-            [step["name"], *(entry.get(name) for name in ("step", "loss", "quality"))]
-            for step in steps
-            for entry in step["history"]
-        ),
-    )
+def write_pruning(path: Path, pruning: Pruning) -> None:
+    """Write one line a step of the training after pruning, with the strategy; only a heading when there was none."""
+    lines = ([step.name, each.step, each.loss, each.quality] for step in pruning.steps for each in step.history)
+    _write(path, ["strategy", "step", "loss", "quality"], lines)
 
 
 def plain(value: Any) -> Any:
-    """A setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
+    """Return a setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
     if isinstance(value, list):
         return " ".join(str(part) for part in value)
     if isinstance(value, bool):

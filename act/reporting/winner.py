@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from act.engines.spec import title_of
 from act.errors import InputError
 from act.reporting.wording import factor, milliseconds
+from act.results.benchmark import FailedVariant, RanVariant, Variant
 from act.settings import ROUNDING, Budget
-from act.timing.rows import Figures, MeasuredVariant
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Verdict:
         misses: each reason why it cannot win, as what it does wrong ("loses ..."); empty when inside the budget.
     """
 
-    row: MeasuredVariant
+    row: RanVariant | FailedVariant
     misses: tuple[str, ...]
 
     @property
@@ -41,20 +41,23 @@ class Choice:
 
     Attributes:
         winner: what won.
-        figures: its figures.
-        fp32: the figures of fp32 on the winner's engine.
+        fp32: the same on the winner's engine.
         verdicts: of all variants, in the order in which they were measured.
         why: one or two sentences.
     """
 
-    winner: MeasuredVariant
-    figures: Figures
-    fp32: Figures
+    winner: RanVariant
+    fp32: RanVariant
     verdicts: tuple[Verdict, ...]
     why: str
 
+    @property
+    def ran(self) -> list[RanVariant]:
+        """All variants that have figures."""
+        return [verdict.row for verdict in self.verdicts if isinstance(verdict.row, RanVariant)]
 
-def choose(rows: Sequence[MeasuredVariant], budget: Budget) -> Choice:
+
+def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice:
     """Judge every variant and pick the winner.
 
     Equal medians go to the smaller drop, then to the smaller file, then to the order of names.
@@ -63,38 +66,37 @@ def choose(rows: Sequence[MeasuredVariant], budget: Budget) -> Choice:
         InputError: fp32 ran on no engine; names the causes.
     """
     verdicts = tuple(Verdict(row, _misses(row, budget)) for row in rows)
-    runners = [(verdict.row, verdict.row.figures) for verdict in verdicts if verdict.inside and verdict.row.figures]
+    runners = [verdict.row for verdict in verdicts if verdict.inside and isinstance(verdict.row, RanVariant)]
     if not runners:
         causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.is_reference)
         raise InputError(f"no engine of the target could run the model ({causes}); mend the engine or change `target`")
-    winner, figures = min(runners, key=lambda runner: _order(*runner))
-    fp32 = next(row.figures for row in rows if row.engine == winner.engine and row.is_reference)
-    assert fp32 is not None
-    return Choice(winner, figures, fp32, verdicts, _why(winner, figures, verdicts, budget))
+    winner = min(runners, key=_order)
+    fp32 = next(row for row in runners if row.engine == winner.engine and row.is_reference)
+    return Choice(winner, fp32, verdicts, _why(winner, verdicts))
 
 
-def meets(figures: Figures, budget: Budget) -> bool:
-    """Whether a winner's figures are what the budget asks for; fp32 wins with less where nothing is."""
-    fast = (figures.speedup.value if figures.speedup else 1.0) >= budget.min_speedup - ROUNDING
-    return fast and (budget.max_latency_ms is None or figures.median_ms <= budget.max_latency_ms)
+def meets(winner: RanVariant, budget: Budget) -> bool:
+    """Tell whether a winner's figures are what the budget asks for; fp32 wins with less where nothing is."""
+    fast = (winner.speedup.value if winner.speedup else 1.0) >= budget.min_speedup - ROUNDING
+    return fast and (budget.max_latency_ms is None or winner.latency.median_ms <= budget.max_latency_ms)
 
 
-def title(row: MeasuredVariant) -> str:
-    """Such as `bf16 on OpenVINO`."""
+def title(row: Variant) -> str:
+    """Return a name such as `bf16 on OpenVINO`."""
     return f"{row.name} on {title_of(row.engine)}"
 
 
-def _order(row: MeasuredVariant, figures: Figures) -> tuple[float, float, float, str]:
-    drop = figures.drop.value if figures.drop else 0.0
-    return (figures.median_ms, drop, row.bytes if row.bytes is not None else float("inf"), row.key)
+def _order(row: RanVariant) -> tuple[float, float, float, str]:
+    drop = row.drop.value if row.drop else 0.0
+    return (row.latency.median_ms, drop, row.bytes if row.bytes is not None else float("inf"), row.key)
 
 
-def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
-    if row.failure is not None or row.figures is None:
-        return (row.failure.cause if row.failure else "nothing was measured",)
+def _misses(row: RanVariant | FailedVariant, budget: Budget) -> tuple[str, ...]:
+    if isinstance(row, FailedVariant):
+        return (row.failure.cause,)
     if row.is_reference:
         return ()
-    speedup, drop = row.figures.speedup, row.figures.drop
+    speedup, drop = row.speedup, row.drop
     if speedup is None or drop is None:
         return ("fp32 failed on this engine: nothing to compare with",)
     misses = []
@@ -106,37 +108,32 @@ def _misses(row: MeasuredVariant, budget: Budget) -> tuple[str, ...]:
             if speedup.value < 1
             else f"is {factor(speedup.value)} as fast as fp32 where {factor(budget.min_speedup)} is asked for"
         )
-    if budget.max_latency_ms is not None and row.figures.median_ms > budget.max_latency_ms:
+    if budget.max_latency_ms is not None and row.latency.median_ms > budget.max_latency_ms:
         longest = milliseconds(budget.max_latency_ms)
-        misses.append(f"takes {milliseconds(row.figures.median_ms)} where {longest} are allowed")
+        misses.append(f"takes {milliseconds(row.latency.median_ms)} where {longest} are allowed")
     return tuple(misses)
 
 
-def _why(winner: MeasuredVariant, figures: Figures, verdicts: Sequence[Verdict], budget: Budget) -> str:
-    refused = [
-        (verdict, verdict.row.figures) for verdict in verdicts if not verdict.inside and verdict.row.figures is not None
-    ]
-    faster = [entry for entry in refused if entry[1].median_ms < figures.median_ms]
+def _why(winner: RanVariant, verdicts: Sequence[Verdict]) -> str:
+    ran = [(verdict, verdict.row) for verdict in verdicts if isinstance(verdict.row, RanVariant)]
+    refused = [(verdict, row) for verdict, row in ran if not verdict.inside]
+    faster = [(verdict, row) for verdict, row in refused if row.latency.median_ms < winner.latency.median_ms]
     if not winner.is_reference:
         if not faster:
             return "Nothing that was measured is faster."
-        verdict, _ = min(faster, key=lambda entry: entry[1].median_ms)
-        return f"Only what lies outside the budget is faster: {title(verdict.row)} {' and '.join(verdict.misses)}."
+        verdict, row = min(faster, key=lambda each: each[1].latency.median_ms)
+        return f"Only what lies outside the budget is faster: {title(row)} {' and '.join(verdict.misses)}."
     if faster:
-        verdict, missed = min(faster, key=lambda entry: entry[1].drop.value if entry[1].drop else 1.0)
+        verdict, row = min(faster, key=lambda each: each[1].drop.value if each[1].drop else 1.0)
         return (
-            f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(verdict.row)} "
-            f"({milliseconds(missed.median_ms)}) {' and '.join(verdict.misses)}."
+            f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(row)} "
+            f"({milliseconds(row.latency.median_ms)}) {' and '.join(verdict.misses)}."
         )
-    others = [
-        (verdict.row, verdict.row.figures)
-        for verdict in verdicts
-        if verdict.row.figures is not None and not verdict.row.is_reference
-    ]
+    others = [row for _, row in ran if not row.is_reference]
     if not others:
         return "fp32 stays, because nothing else could be measured."
-    row, nearest = min(others, key=lambda entry: _order(*entry))
+    nearest = min(others, key=_order)
     return (
-        f"fp32 stays, because nothing is faster. Nearest: {title(row)} with {milliseconds(nearest.median_ms)} against "
-        f"{milliseconds(figures.median_ms)}."
+        f"fp32 stays, because nothing is faster. Nearest: {title(nearest)} with "
+        f"{milliseconds(nearest.latency.median_ms)} against {milliseconds(winner.latency.median_ms)}."
     )

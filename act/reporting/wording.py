@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from act.timing.rows import Interval
+from act.results.benchmark import Interval
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MINUS = "\N{MINUS SIGN}"
@@ -55,36 +52,3 @@ def size(count: int | None) -> str:
     if count < 1_000_000:
         return f"{count / 1000:.0f} kB"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What an engine executes, in words; each may be empty.
-
-    Attributes:
-        share: how many of the layers that multiply do so in the lowest precision.
-        above: kinds and numbers of the others, by precision.
-        conversions: quantize and dequantize operators that were not fused.
-    """
-
-    share: str
-    above: str
-    conversions: str
-
-
-def executed(operators: Mapping[str, Any]) -> Executed:
-    """In words what `act.engines.Engine.operators` gives."""
-    multiplying: Mapping[str, Mapping[str, int]] = operators.get("multiplying", {})
-    conversions = _counts(operators.get("conversions", {}))
-    if not multiplying:
-        return Executed("", "", conversions)
-    lowest = next(name for name in ("int8", "fp16", "bf16", *multiplying) if name in multiplying)
-    total = sum(sum(kinds.values()) for kinds in multiplying.values())
-    others = [f"{_counts(kinds)} in {name}" for name, kinds in multiplying.items() if name != lowest]
-    return Executed(
-        f"{sum(multiplying[lowest].values())} of {total} layers in {lowest}", "; ".join(others), conversions
-    )
-
-
-def _counts(kinds: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())

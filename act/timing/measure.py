@@ -19,11 +19,11 @@ import numpy as np
 from act.engines.process import EngineFailure, EngineProcess
 from act.errors import InputError
 from act.metrics import Quality
+from act.results.benchmark import FailedVariant, MeasuredQuality, NoFigures, Noise, RanVariant
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Metric, Target
-from act.timing import side_by_side
 from act.timing.rounds import TimedModel
-from act.timing.side_by_side import Measured, measure_side_by_side, stream_count
+from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, stream_count
 from act.timing.statistics import mean_difference
 from act.timing.variants import Candidate, Variant, variants
 
@@ -67,12 +67,12 @@ class Measurement:
 
     Attributes:
         rows: one a variant, grouped by engine, fp32 first.
-        noise: how quiet the machine was, plain JSON values.
+        noise: how noisy the machine was.
         streams: how many streams throughput was measured with.
     """
 
     rows: list[Row]
-    noise: dict[str, Any]
+    noise: Noise
     streams: int
 
 
@@ -173,40 +173,31 @@ def _inputs(
     return found
 
 
-def to_json(measurement: Measurement, seed: int) -> dict[str, Any]:
-    """All rows with their figures, and how quiet the machine was; plain JSON values.
-
-    Speed-up and drop compare with fp32 on the same engine and carry 95 % confidence intervals; they are null where
-    that reference failed.
-    """
+def rows_of(measurement: Measurement, seed: int) -> list[RanVariant | FailedVariant]:
+    """Return all rows with their figures; speed-up and drop are None where fp32 failed on the engine."""
     references = {
         row.variant.engine: row for row in measurement.rows if row.variant.is_reference and row.measured.failure is None
     }
-    return {
-        "noise": measurement.noise,
-        "variants": [
-            _row_to_json(row, references.get(row.variant.engine), measurement.streams, seed) for row in measurement.rows
-        ],
-    }
+    return [_row(row, references.get(row.variant.engine), measurement.streams, seed) for row in measurement.rows]
 
 
-def _row_to_json(row: Row, reference: Row | None, streams: int, seed: int) -> dict[str, Any]:
+def _row(row: Row, reference: Row | None, streams: int, seed: int) -> RanVariant | FailedVariant:
     variant = row.variant
     path = variant.candidate.files.get(variant.engine)
-    entry: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "engine": variant.engine,
         "name": variant.label,
         "candidate": variant.candidate.name,
         "precision": variant.precision,
         "bytes": variant.candidate.bytes.get(variant.engine),
         "path": str(path) if path is not None else None,
-        **side_by_side.to_json(row.measured, reference.measured if reference is not None else None, streams, seed),
-        "quality": None,
-        "drop": None,
     }
-    if row.measured.failure is None and row.quality is not None:
-        entry["quality"] = {"value": row.quality.value, **row.quality.beside}
-        if reference is not None and reference.quality is not None:
-            scores = np.array(row.quality.scores)
-            entry["drop"] = mean_difference(np.array(reference.quality.scores), scores, seed).to_json()
-    return entry
+    figures = figures_of(row.measured, reference.measured if reference is not None else None, streams, seed)
+    if isinstance(figures, NoFigures):
+        return FailedVariant(**identity, **dict(figures))
+    assert row.quality is not None
+    drop = None
+    if reference is not None and reference.quality is not None:
+        drop = mean_difference(np.array(reference.quality.scores), np.array(row.quality.scores), seed)
+    quality = MeasuredQuality(value=row.quality.value, **row.quality.beside)
+    return RanVariant(**identity, **dict(figures), quality=quality, drop=drop)

@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import psutil
 
+from act.results.benchmark import Noise
 from act.timing.statistics import Floats, unsteadiness
 
 # Above this share, round medians differ more than a quiet machine's do.
@@ -56,8 +56,8 @@ class Watch:
         return used
 
 
-def verdict(cores_used_by_others: float, references: Mapping[str, Floats]) -> dict[str, Any]:
-    """Tell whether the machine was noisy, and by what sign; plain JSON values.
+def verdict(cores_used_by_others: float, references: Mapping[str, Floats]) -> Noise:
+    """Tell whether the machine was noisy, and by what sign.
 
     Args:
         cores_used_by_others: mean number of processor cores.
@@ -71,14 +71,14 @@ def verdict(cores_used_by_others: float, references: Mapping[str, Floats]) -> di
         causes.append(f"other processes used {cores_used_by_others:.2f} of its {os.cpu_count()} cores")
     if share > NOISY:
         causes.append(f"the latency of the models that others are compared with moved by {share:.0%} between rounds")
-    return {
-        "noisy": bool(causes),
-        "cause": " and ".join(causes) or None,
-        "limit": NOISY,
-        "unsteadiness": share,
-        "by_engine": shares,
-        "cores_used_by_others": cores_used_by_others,
-    }
+    return Noise(
+        noisy=bool(causes),
+        cause=" and ".join(causes) or None,
+        limit=NOISY,
+        unsteadiness=share,
+        by_engine=shares,
+        cores_used_by_others=cores_used_by_others,
+    )
 
 
 def _busy_seconds() -> float:

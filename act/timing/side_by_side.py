@@ -10,15 +10,15 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from act.engines.process import EngineFailure, EngineProcess, LoadInfo
+from act.results.benchmark import Figures, Interval, KernelGroup, NoFigures, Noise, ShapeFigures, Throughput, WarmUp
+from act.results.execution import ExecutedOperators, Failure
 from act.settings import Timing
 from act.timing.noise import Watch, verdict
 from act.timing.rounds import TimedModel, time_in_rounds
-from act.timing.rows import Interval
 from act.timing.statistics import speedup, summary
 
 # Throughput is the median of so many turns, each so long.
@@ -37,8 +37,8 @@ class Measured:
         peak_rss_bytes: largest resident memory of its process, one inference at a time.
         streams: samples a second with several streams, of each turn.
         streams_failure: why there is no such figure.
-        operators: what the engine executes, as `Engine.operators` gives it; empty where it does not tell.
-        kernels: where the time of an inference goes, as `_kernels` gives it; empty where the engine does not tell.
+        operators: what the engine executes; empty where it does not tell.
+        kernels: where the time of an inference goes; empty where the engine does not tell.
     """
 
     process: EngineProcess
@@ -47,8 +47,8 @@ class Measured:
     peak_rss_bytes: int = 0
     streams: list[float] = field(default_factory=list)
     streams_failure: EngineFailure | None = None
-    operators: dict[str, Any] = field(default_factory=dict)
-    kernels: list[dict[str, Any]] = field(default_factory=list)
+    operators: ExecutedOperators = field(default_factory=ExecutedOperators)
+    kernels: list[KernelGroup] = field(default_factory=list)
 
     @property
     def main(self) -> TimedModel:
@@ -78,7 +78,7 @@ def measure_side_by_side(
     threads: int,
     settings: Timing,
     progress: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Noise:
     """Measure all models that have loaded, and fill in what was found.
 
     Args:
@@ -139,8 +139,8 @@ def _measure_throughput(everything: Sequence[Measured], streams: int, seed: int)
                     measured.streams_failure = failure
 
 
-def to_json(measured: Measured, reference: Measured | None, streams: int, seed: int) -> dict[str, Any]:
-    """Return the figures of one model, or its failure; plain JSON values.
+def figures_of(measured: Measured, reference: Measured | None, streams: int, seed: int) -> Figures | NoFigures:
+    """Return the figures of one model, or its failure.
 
     Args:
         measured: what was measured.
@@ -149,72 +149,67 @@ def to_json(measured: Measured, reference: Measured | None, streams: int, seed: 
         seed: of the resampling for the 95 % confidence intervals.
     """
     info, failure = measured.info, measured.failure
-    entry: dict[str, Any] = {
-        "version": info.version if info else None,
-        "description": info.description if info else {},
-        "load_seconds": info.load_seconds if info else None,
-        "failure": _failure_to_json(failure) if failure else None,
-    }
+    version, description = (info.version, info.description) if info else (None, {})
     if failure is not None:
-        names = ("latency", "speedup", "warm_up", "peak_rss_bytes", "throughput", "shapes", "operators", "kernels")
-        return {**entry, **dict.fromkeys(names)}
+        return NoFigures(
+            version=version,
+            description=dict(description),
+            load_seconds=info.load_seconds if info else None,
+            failure=_failure(failure),
+        )
     others = reference.timed if reference is not None else []
     shapes = [
-        _shape_to_json(timed, others[index] if index < len(others) else None, seed)
+        _shape(timed, others[index] if index < len(others) else None, seed)
         for index, timed in enumerate(measured.timed)
     ]
-    warm_up = measured.main.warmed_up
-    assert warm_up is not None
-    return {
-        **entry,
-        "latency": shapes[0]["latency"],
-        "speedup": shapes[0]["speedup"],
-        "warm_up": {
-            "runs": warm_up.runs,
-            "seconds": warm_up.seconds,
-            "first_ms": 1000 * warm_up.first_seconds,
-            "steady": warm_up.steady,
-        },
-        "peak_rss_bytes": measured.peak_rss_bytes,
-        "throughput": _throughput_to_json(measured, streams),
-        "shapes": shapes,
-        "operators": measured.operators,
-        "kernels": measured.kernels,
-    }
+    warm_up, latency = measured.main.warmed_up, shapes[0].latency
+    assert info is not None and warm_up is not None and latency is not None
+    return Figures(
+        version=version,
+        description=dict(description),
+        load_seconds=info.load_seconds,
+        latency=latency,
+        speedup=shapes[0].speedup,
+        warm_up=WarmUp(
+            runs=warm_up.runs, seconds=warm_up.seconds, first_ms=1000 * warm_up.first_seconds, steady=warm_up.steady
+        ),
+        peak_rss_bytes=measured.peak_rss_bytes,
+        throughput=_throughput(measured, streams),
+        shapes=shapes,
+        operators=measured.operators,
+        kernels=measured.kernels,
+    )
 
 
-def _shape_to_json(timed: TimedModel, reference: TimedModel | None, seed: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"inputs": {name: list(shape) for name, shape in timed.inputs.items()}}
+def _shape(timed: TimedModel, reference: TimedModel | None, seed: int) -> ShapeFigures:
+    inputs = {name: list(shape) for name, shape in timed.inputs.items()}
     if timed.failure is not None:
-        return {**entry, "latency": None, "speedup": None, "failure": _failure_to_json(timed.failure)}
+        return ShapeFigures(inputs=inputs, latency=None, speedup=None, failure=_failure(timed.failure))
     ratio = None
     if reference is not None and reference.failure is None:
-        same = timed is reference
-        ratio = (Interval(1.0, 1.0, 1.0) if same else speedup(reference.seconds, timed.seconds, seed)).to_json()
-    return {**entry, "latency": summary(timed.seconds), "speedup": ratio, "failure": None}
+        same = Interval(value=1.0, low=1.0, high=1.0)
+        ratio = same if timed is reference else speedup(reference.seconds, timed.seconds, seed)
+    return ShapeFigures(inputs=inputs, latency=summary(timed.seconds), speedup=ratio, failure=None)
 
 
-def _throughput_to_json(measured: Measured, streams: int) -> dict[str, Any] | None:
+def _throughput(measured: Measured, streams: int) -> Throughput | None:
     if streams < 2:
         return None
     failure, turns = measured.streams_failure, measured.streams
-    return {
-        "streams": streams,
-        "per_second": float(np.median(turns)) if failure is None else None,
-        "slowest": min(turns) if failure is None else None,
-        "fastest": max(turns) if failure is None else None,
-        "failure": _failure_to_json(failure) if failure else None,
-    }
+    if failure is not None:
+        return Throughput(streams=streams, per_second=None, slowest=None, fastest=None, failure=_failure(failure))
+    middle = float(np.median(turns))
+    return Throughput(streams=streams, per_second=middle, slowest=min(turns), fastest=max(turns), failure=None)
 
 
-def _operators(process: EngineProcess) -> dict[str, Any]:
+def _operators(process: EngineProcess) -> ExecutedOperators:
     try:
-        return process.operators()
+        return ExecutedOperators.model_validate(process.operators())
     except EngineFailure as failure:
-        return {"failure": _failure_to_json(failure)}
+        return ExecutedOperators(failure=_failure(failure))
 
 
-def _kernels(timed: TimedModel) -> list[dict[str, Any]]:
+def _kernels(timed: TimedModel) -> list[KernelGroup]:
     """Count the kernels of each kind and precision, with their milliseconds in an inference; longest first."""
     try:
         kernels = timed.process.profile(timed.samples, timed.batch)
@@ -224,11 +219,11 @@ def _kernels(timed: TimedModel) -> list[dict[str, Any]]:
     for kernel in kernels:
         groups.setdefault((kernel["kind"], kernel["precision"]), []).append(1000 * kernel["seconds"])
     found = [
-        {"kind": kind, "precision": precision, "count": len(taken), "ms": sum(taken)}
+        KernelGroup(kind=kind, precision=precision, count=len(taken), ms=sum(taken))
         for (kind, precision), taken in groups.items()
     ]
-    return sorted(found, key=lambda group: -float(group["ms"]))
+    return sorted(found, key=lambda group: -group.ms)
 
 
-def _failure_to_json(failure: EngineFailure) -> dict[str, str]:
-    return {"kind": failure.kind, "cause": failure.cause}
+def _failure(failure: EngineFailure) -> Failure:
+    return Failure(kind=failure.kind, cause=failure.cause)

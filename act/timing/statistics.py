@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap  # type: ignore[import-untyped]
 
-from act.timing.rows import Interval
+from act.results.benchmark import Interval, Latency
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,26 +51,22 @@ def typical(seconds: Floats) -> float:
     return float(np.quantile(round_medians(seconds), QUANTILE))
 
 
-def summary(seconds: Floats) -> dict[str, float]:
+def summary(seconds: Floats) -> Latency:
     """Return the latency in milliseconds.
 
     Args:
         seconds: of single runs, float [rounds, runs].
-
-    Returns:
-        `median_ms`, of a round that nothing disturbed (`typical`); `p10_ms`, `p90_ms`, `mad_ms` (median absolute
-        deviation from the median) and `iqr_ms` (between the quartiles) of all runs; and `runs`, their number.
     """
     milliseconds = 1000 * seconds.reshape(-1)
     p10, q1, median, q3, p90 = np.percentile(milliseconds, [10, 25, 50, 75, 90])
-    return {
-        "median_ms": 1000 * typical(seconds),
-        "p10_ms": float(p10),
-        "p90_ms": float(p90),
-        "mad_ms": float(np.median(np.abs(milliseconds - median))),
-        "iqr_ms": float(q3 - q1),
-        "runs": int(milliseconds.size),
-    }
+    return Latency(
+        median_ms=1000 * typical(seconds),
+        p10_ms=float(p10),
+        p90_ms=float(p90),
+        mad_ms=float(np.median(np.abs(milliseconds - median))),
+        iqr_ms=float(q3 - q1),
+        runs=int(milliseconds.size),
+    )
 
 
 def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
@@ -87,7 +83,7 @@ def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
     found = _interval((round_medians(reference), round_medians(candidate)), ratio, seed)
     further = _SIGMAS * BETWEEN_PROCESSES
     below, above = (math.hypot(math.log(end / found.value), further) for end in (found.low, found.high))
-    return Interval(found.value, found.value * math.exp(-below), found.value * math.exp(above))
+    return Interval(value=found.value, low=found.value * math.exp(-below), high=found.value * math.exp(above))
 
 
 def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
@@ -104,7 +100,7 @@ def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
 def _interval(data: Sequence[Floats], statistic: Callable[..., Any], seed: int) -> Interval:
     value = float(statistic(*data, axis=-1))
     if len(data[0]) < 2:
-        return Interval(value, value, value)
+        return Interval(value=value, low=value, high=value)
     found = bootstrap(
         data,
         statistic,
@@ -116,7 +112,7 @@ def _interval(data: Sequence[Floats], statistic: Callable[..., Any], seed: int) 
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    return Interval(value=value, low=float(found.low), high=float(found.high))
 
 
 def unsteadiness(seconds: Floats) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from act.engines.base import RuntimePrecision
 from act.errors import InputError
+from act.results.export import ExportedCandidates
 from act.settings import EngineName, Target
 
 REFERENCE = "fp32"
@@ -71,25 +71,24 @@ class Variant:
         return self.candidate.is_reference and self.precision == "fp32"
 
 
-def read_candidates(payload: dict[str, Any], folder: Path) -> list[Candidate]:
-    """The candidates of `candidates.json`.
+def read_candidates(exported: ExportedCandidates, folder: Path) -> list[Candidate]:
+    """Return the candidates that the export stage wrote.
 
     Args:
-        payload: its content.
-        folder: the export stage's, where the paths begin.
+        folder: its folder, where the paths begin.
 
     Raises:
         InputError: there is no fp32 candidate to compare with.
     """
     candidates = [
         Candidate(
-            entry["name"],
-            entry["precision"],
-            {engine: folder / path for engine, path in entry["files"].items()},
-            {engine: int(size) for engine, size in entry["bytes"].items()},
-            entry.get("refused", {}),
+            entry.name,
+            entry.precision,
+            {engine: folder / path for engine, path in entry.files.items()},
+            entry.bytes,
+            entry.refused,
         )
-        for entry in payload["candidates"]
+        for entry in exported.candidates
     ]
     if sum(candidate.is_reference and candidate.precision == "fp32" for candidate in candidates) != 1:
         raise InputError(

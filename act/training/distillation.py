@@ -1,19 +1,11 @@
-"""Distillation: what a student must have in common with its teacher, on which variables, and how that is measured.
+"""Distillation: which variables of a student are compared with which of its teachers, and by what loss.
 
 - left out: each output's squared error as a share of the teacher's mean square; for one that is a softmax this is the
-  error of its logits, and the cross entropy to the teacher's probabilities (soft labels; Hinton et al., 2015) is added:
-  alone it says next to nothing where the teacher is certain, which for CTC is almost everywhere.
+  error of its logits, and the cross entropy to the teacher's probabilities is added: alone it says next to nothing
+  where the teacher is certain, which for CTC is almost everywhere.
 - `l2`: that squared error of any variable.
 - `soft_label`: the cross entropy alone, of logits at a temperature.
-- `dkd`: the target class and the others apart (Zhao et al., "Decoupled knowledge distillation", 2022); the target is
-  the teacher's likeliest class, for there are no labels.
-- `skd`: soft labels of logits on a sphere, scaled to the teacher's length (Guo et al., "Reducing the teacher-student
-  gap via spherical knowledge distillation", 2020).
-- `fsp`: the Gram matrix of two feature maps of one size, "flow of solution procedure" (Yim et al., "A gift from
-  knowledge distillation", 2017).
-
-PaddleSlim's `fsp` calls a function that Paddle 2.6 lacks, and its `dkd` gives `kl_div` probabilities in the place of
-their logarithms.
+- `dkd`, `skd`, `fsp`: decoupled, spherical, and of Gram matrices of two feature maps of one size (`losses.py`).
 """
 
 from __future__ import annotations
@@ -24,15 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from act.errors import InputError
-from act.program.layers import real_outputs
 from act.program.model import InferenceModel
+from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
 from act.samples.dataset import Array
 from act.settings import Distillation, DistillationLoss
-from act.training.losses import AddLoss, Loss, squared_error
+from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, spherical, squared_error
 
-_FAR_BELOW = 1e5
 _TEACHER = "teacher_"
 _FEATURES = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
@@ -66,27 +57,18 @@ class Part:
         )
 
     def line(self) -> str:
-        """For people."""
+        """Return the part as a line for people."""
         nodes = ", ".join(a if a == b else f"{a} ({b} of the teacher)" for a, b in zip(self.student, self.teacher))
         return f"{self.loss or 'default'} x {self.alpha:g} on {nodes}, teacher {self.number}"
 
 
-def distillation(student: InferenceModel) -> Loss:
-    """The default loss, with the fp32 model itself as the teacher.
-
-    Raises:
-        ValueError: no output is of real numbers.
-    """
-    return distil([Part(None, (name,), (name,)) for name in real_outputs(student)])(student)
-
-
-def plan(
+def plan_distillation(
     settings: Distillation, student: InferenceModel, teachers: Sequence[InferenceModel], batch: Mapping[str, Array]
 ) -> list[Part]:
-    """The parts of the loss, with their variables: those that were named, or else those that the graph has.
+    """Return the parts of the loss, with their variables: those that the settings name, or else those of the graph.
 
     Args:
-        settings: what is asked for.
+        settings: losses, weights and, where they are named, variables.
         student: before it is quantized.
         teachers: in the settings' order; one, the fp32 model, where they name none.
         batch: a batch of samples, to see shapes with.
@@ -108,11 +90,11 @@ def plan(
     return parts
 
 
-def distil(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
-    """The loss that is the weighted sum of parts.
+def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
+    """Return what adds the loss, a weighted sum of parts.
 
     Args:
-        parts: of `plan`.
+        parts: of `plan_distillation`.
         temperature: that logits are divided by in `soft_label` and `dkd`.
         beta: of `dkd`: weight of the classes that are not the target.
     """
@@ -123,20 +105,20 @@ def distil(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -
         block = student.program.global_block()
         softmaxes = {name for name in real_outputs(student) if name not in student.fetch_names}
         losses: list[Any] = []
-        wanted: dict[tuple[int, str], Any] = {}
+        feeds: dict[tuple[int, str], Any] = {}
         for part in parts:
             variables = [block.var(name) for name in part.student]
             targets = []
             for name, variable in zip(part.teacher, variables):
                 key = (part.number, name)
-                if key not in wanted:
+                if key not in feeds:
                     shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
-                    wanted[key] = paddle.static.data(f"teacher_{len(wanted)}", shape, "float32")
-                targets.append(wanted[key])
+                    feeds[key] = paddle.static.data(f"teacher_{len(feeds)}", shape, "float32")
+                targets.append(feeds[key])
             value = _value(part, variables, targets, part.student[0] in softmaxes, temperature, beta)
             losses.append(value * part.alpha if part.alpha != 1 else value)
-        feeds = [target.name for target in wanted.values()]
-        return Loss(paddle.add_n(losses), [name for _, name in wanted], feeds, [number for number, _ in wanted])
+        numbers, names = [number for number, _ in feeds], [name for _, name in feeds]
+        return Loss(paddle.add_n(losses), names, [feed.name for feed in feeds.values()], numbers)
 
     return add_loss
 
@@ -145,59 +127,16 @@ def _value(
     part: Part, student: Sequence[Any], teacher: Sequence[Any], is_softmax: bool, temperature: float, beta: float
 ) -> Any:
     if part.loss == "fsp":
-        return squared_error(_gram(*student), _gram(*teacher))
-    mine, wanted = student[0], teacher[0]
+        return squared_error(gram(*student), gram(*teacher))
+    (mine,), (theirs,) = student, teacher
     if part.loss == "soft_label":
-        return _soft_label(mine / temperature, wanted / temperature) * temperature**2
+        return cross_entropy(mine / temperature, theirs / temperature) * temperature**2
     if part.loss == "dkd":
-        return _decoupled(mine / temperature, wanted / temperature, beta) * temperature**2
+        return decoupled(mine / temperature, theirs / temperature, beta) * temperature**2
     if part.loss == "skd":
-        return _soft_label(_on_sphere(mine, wanted), _on_sphere(wanted, wanted))
-    error = squared_error(mine, wanted)
-    return error + _soft_label(mine, wanted) if part.loss is None and is_softmax else error
-
-
-def _soft_label(student: Any, teacher: Any) -> Any:
-    """The mean cross entropy of logits to the teacher's probabilities; classes are on the last axis."""
-    wanted = paddle.nn.functional.softmax(teacher)
-    return paddle.nn.functional.softmax_with_cross_entropy(student, wanted, soft_label=True).mean()
-
-
-def _decoupled(student: Any, teacher: Any, beta: float) -> Any:
-    """Zhao et al. (2022), equation 7, with a weight of 1 for the target class: KL of "target or not", and KL among the
-    other classes."""
-    classes = student.shape[-1] if student.shape[-1] > 0 else paddle.shape(student)[-1]
-    is_target = paddle.nn.functional.one_hot(paddle.argmax(teacher, axis=-1), classes)
-    (mine, mine_among), (wanted, wanted_among) = (_split(logits, is_target) for logits in (student, teacher))
-    target = (paddle.exp(wanted) * (wanted - mine)).sum(axis=-1).mean()
-    others = (paddle.exp(wanted_among) * (wanted_among - mine_among)).sum(axis=-1).mean()
-    return target + others * beta
-
-
-def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
-    """Logarithms of the probabilities "target" and "not", [..., 2], and of the other classes among themselves."""
-    without = logits - is_target * _FAR_BELOW
-    whole = paddle.logsumexp(logits, axis=-1, keepdim=True)
-    among = paddle.logsumexp(without, axis=-1, keepdim=True)
-    target = (logits * is_target).sum(axis=-1, keepdim=True)
-    # The target's own place, whose probability among the others is 0, is the same in both models.
-    others = (without - among) * (1 - is_target) - is_target * _FAR_BELOW
-    return paddle.concat([target - whole, among - whole], axis=-1), others
-
-
-def _on_sphere(logits: Any, teacher: Any) -> Any:
-    """Logits without their mean, of the teacher's standard deviation."""
-    centred = logits - logits.mean(axis=-1, keepdim=True)
-    length = paddle.sqrt((centred**2).mean(axis=-1, keepdim=True) + 1e-7)
-    spread = teacher - teacher.mean(axis=-1, keepdim=True)
-    return centred / length * paddle.sqrt((spread**2).mean(axis=-1, keepdim=True))
-
-
-def _gram(first: Any, second: Any) -> Any:
-    """[N, C1, H, W] and [N, C2, H, W] give [N, C1, C2], the mean product over all places."""
-    rows = [paddle.flatten(features, start_axis=2) for features in (first, second)]
-    places = paddle.cast(paddle.shape(rows[0])[2], "float32")
-    return paddle.matmul(rows[0], rows[1], transpose_y=True) / places
+        return spherical(mine, theirs)
+    error = squared_error(mine, theirs)
+    return error + cross_entropy(mine, theirs) if part.loss is None and is_softmax else error
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
@@ -206,7 +145,7 @@ _Pair = tuple[tuple[str, ...], tuple[str, ...]]
 def _chosen(
     loss: DistillationLoss | None, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]
 ) -> list[_Pair]:
-    """The outputs; for `fsp` the first and the last features of each size, as [first, last, first, last, ...]."""
+    """Return the outputs; for `fsp` the first and the last features of each size, one after the other."""
     if loss != "fsp":
         mine, others = real_outputs(student), real_outputs(teacher)
         if not mine or len(mine) != len(others):
@@ -232,7 +171,7 @@ def _chosen(
 def _stages(
     model: InferenceModel, batch: Mapping[str, Array]
 ) -> list[tuple[tuple[int, int], tuple[str, int], tuple[str, int]]]:
-    """The size of each stage, and the name and the channels of the first and the last features of it."""
+    """Return each stage's size, and the name and the channels of its first and of its last features."""
     names = [op.output_arg_names[0] for op in model.ops if op.type in _FEATURES]
     sizes: dict[tuple[int, int], list[tuple[str, int]]] = {}
     for name, value in zip(names, model.run(batch, names) if names else []):
@@ -243,7 +182,7 @@ def _stages(
 
 
 def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[_Pair]:
-    """Pairs of variables: one name for both models, or, as in ACT, `teacher_` and the teacher's, then the student's."""
+    """Return pairs of variables: one name for both models, or, as in ACT, `teacher_NAME` and then the student's."""
     found: list[_Pair] = []
     rest = list(nodes)
     while rest:

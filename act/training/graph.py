@@ -1,4 +1,4 @@
-"""What a forward program needs before it can be trained, and small changes of it."""
+"""Changes of a program that training needs."""
 
 from __future__ import annotations
 
@@ -32,24 +32,12 @@ def add_shapes_for_gradients(student: InferenceModel) -> None:
 
 
 def make_parameter(block: Any, name: str) -> Any:
-    """A loaded program has plain variables; the optimiser wants parameters."""
+    """Replace a plain variable, as loaded programs have, by a parameter, which the optimiser needs."""
     variable = block.var(name)
     parameter = Parameter(block, shape=variable.shape, dtype=variable.dtype, name=name, trainable=True)
     parameter.stop_gradient = False
     block.vars[name] = parameter
     return parameter
-
-
-def cut_gradient(student: InferenceModel, name: str) -> Any:
-    """Let a variable's readers see its value without its gradient; the variable that still has one."""
-    block = student.program.global_block()
-    producer = student.producer(name)
-    before = block.var(student.add_tensor(f"{name}.before_the_cut", name))
-    before.stop_gradient = False
-    student.rename_output(producer, name, before.name)
-    student.insert("assign", {"X": [before.name]}, {"Out": [name]}, after=producer)
-    block.var(name).stop_gradient = True
-    return before
 
 
 def use_onednn(program: Any) -> None:
@@ -61,17 +49,3 @@ def use_onednn(program: Any) -> None:
         if op.type.removesuffix("_grad") == "depthwise_conv2d":
             op._set_attr("use_mkldnn", True)
             op._set_attr("is_test", False)
-
-
-def add_number(block: Any, before: int, source: Any, name: str, number: float) -> None:
-    """Insert an operator that adds a number; `name` is the sum, made if there is no such variable."""
-    if not block.has_var(name):
-        block.create_var(name=name, shape=source.shape, dtype=source.dtype)
-    block._insert_op_without_sync(
-        before, type="scale", inputs={"X": [source]}, outputs={"Out": [block.var(name)]}, attrs={"bias": number}
-    )
-
-
-def position(block: Any, op: Any) -> int:
-    """Where an operator stands."""
-    return next(index for index, other in enumerate(block.ops) if other.desc == op.desc)

@@ -1,65 +1,100 @@
-"""What a step of training makes smaller: the distance of a student to its teacher.
+"""The losses of distillation and of reconstruction, as functions of variables of the program under construction.
 
-Reconstruction compares the ends of regions; `act/training/distillation.py` has the losses of distillation.
+Classes are on the last axis of logits. PaddleSlim's `fsp` calls a function that Paddle 2.6 lacks, and its `dkd` gives
+`kl_div` probabilities in the place of their logarithms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.training.graph import cut_gradient
 
 _SMALLEST_MEAN_SQUARE = 1e-12
+_SMALLEST_VARIANCE = 1e-7
+_FAR_BELOW = 1e5
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step makes smaller.
+    """What a step minimises.
 
     Attributes:
         variable: the loss, in the student's program.
-        teacher_names: variables of the teacher whose values a step compares with, in order.
+        teacher_names: variables of the teachers whose values a step compares with, in order.
         targets: the feeds that take those values.
-        teacher_numbers: which teacher has each of them, where there are several.
+        teacher_numbers: which teacher has each of them.
     """
 
     variable: Any
     teacher_names: list[str]
     targets: list[str]
-    teacher_numbers: list[int] = field(default_factory=list)
+    teacher_numbers: list[int]
 
 
 # Adds the loss to the student's program.
 AddLoss = Callable[[InferenceModel], Loss]
 
 
-def reconstruction(ends: Sequence[str]) -> AddLoss:
-    """The loss of regions that are trained side by side, each on what the quantized regions before it give.
+def squared_error(student: Any, teacher: Any) -> Any:
+    """Return the mean squared error as a share of the teacher's mean square."""
+    return ((student - teacher) ** 2).mean() / ((teacher**2).mean() + _SMALLEST_MEAN_SQUARE)
 
-    The end of every region is compared with the fp32 model's, as a share of its mean square, and no gradient passes
-    from one region into the one before it.
 
-    Args:
-        ends: float32 variables, the last of each region.
+def cross_entropy(student: Any, teacher: Any) -> Any:
+    """Return the mean cross entropy of logits to the teacher's probabilities (soft labels; Hinton et al., 2015)."""
+    probabilities = paddle.nn.functional.softmax(teacher)
+    return paddle.nn.functional.softmax_with_cross_entropy(student, probabilities, soft_label=True).mean()
+
+
+def decoupled(student: Any, teacher: Any, beta: float) -> Any:
+    """Return the divergence "target or not", and `beta` times that among the other classes.
+
+    The target is the teacher's likeliest class, for there are no labels (Zhao et al., "Decoupled knowledge
+    distillation", 2022, equation 7, with a weight of 1 for the target class).
     """
-
-    def add_loss(student: InferenceModel) -> Loss:
-        losses: list[Any] = []
-        targets: list[str] = []
-        for name in ends:
-            compared = cut_gradient(student, name)
-            target = paddle.static.data(f"teacher_{len(targets)}", [-1] * len(compared.shape), "float32")
-            losses.append(squared_error(compared, target))
-            targets.append(target.name)
-        return Loss(paddle.add_n(losses), list(ends), targets)
-
-    return add_loss
+    classes = student.shape[-1] if student.shape[-1] > 0 else paddle.shape(student)[-1]
+    is_target = paddle.nn.functional.one_hot(paddle.argmax(teacher, axis=-1), classes)
+    (mine, mine_among), (theirs, theirs_among) = (_split(logits, is_target) for logits in (student, teacher))
+    target = (paddle.exp(theirs) * (theirs - mine)).sum(axis=-1).mean()
+    others = (paddle.exp(theirs_among) * (theirs_among - mine_among)).sum(axis=-1).mean()
+    return target + others * beta
 
 
-def squared_error(compared: Any, target: Any) -> Any:
-    """The mean squared error as a share of the target's mean square."""
-    return ((compared - target) ** 2).mean() / ((target**2).mean() + _SMALLEST_MEAN_SQUARE)
+def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
+    """Return the logarithms of the probabilities "target" and "not", [..., 2], and of the other classes among
+    themselves."""
+    without = logits - is_target * _FAR_BELOW
+    whole = paddle.logsumexp(logits, axis=-1, keepdim=True)
+    among = paddle.logsumexp(without, axis=-1, keepdim=True)
+    target = (logits * is_target).sum(axis=-1, keepdim=True)
+    # The target's own place, whose probability among the others is 0, is the same in both models.
+    others = (without - among) * (1 - is_target) - is_target * _FAR_BELOW
+    return paddle.concat([target - whole, among - whole], axis=-1), others
+
+
+def spherical(student: Any, teacher: Any) -> Any:
+    """Return the cross entropy of logits on a sphere, scaled to the teacher's length (Guo et al., "Reducing the
+    teacher-student gap via spherical knowledge distillation", 2020)."""
+    return cross_entropy(_on_sphere(student, teacher), _on_sphere(teacher, teacher))
+
+
+def _on_sphere(logits: Any, teacher: Any) -> Any:
+    """Return logits without their mean, of the teacher's standard deviation."""
+    centred = logits - logits.mean(axis=-1, keepdim=True)
+    length = paddle.sqrt((centred**2).mean(axis=-1, keepdim=True) + _SMALLEST_VARIANCE)
+    spread = teacher - teacher.mean(axis=-1, keepdim=True)
+    return centred / length * paddle.sqrt((spread**2).mean(axis=-1, keepdim=True))
+
+
+def gram(first: Any, second: Any) -> Any:
+    """Return the mean products of [N, C1, H, W] and [N, C2, H, W] over all places: [N, C1, C2].
+
+    Its squared error is the "flow of solution procedure" (Yim et al., "A gift from knowledge distillation", 2017).
+    """
+    rows = [paddle.flatten(features, start_axis=2) for features in (first, second)]
+    places = paddle.cast(paddle.shape(rows[0])[2], "float32")
+    return paddle.matmul(rows[0], rows[1], transpose_y=True) / places

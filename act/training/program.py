@@ -8,92 +8,81 @@ from typing import Any
 
 import numpy as np
 
-from act.program.layers import OPERATORS, quantizable_layers
+from act.program.layers import OPERATORS
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
-from act.quantization.scheme import Scheme, with_values
+from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
 from act.settings import OptimizerName, Schedule
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
-from act.training.learned import Factor, LearnedRanges, insert_learned, learned_scheme
-from act.training.losses import AddLoss
+from act.training.learned_ranges import Factor, LearnedRanges, insert_learned, learned_scheme
+from act.training.losses import AddLoss, Loss
 from act.training.optimisers import make_optimizer, make_rate
-from act.training.pairs import insert_pairs, leave_in_float, mark_float_layers
 from act.training.processes import SHARE, Processes, average, processes
+from act.training.qdq import insert_qdq, leave_in_float
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
-_MASK = "@mask"
 # All that may train where nothing is quantized.
 _TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
+_MASK = "@mask"
+# Of a weight's values, the least share of zeros with which it was pruned: trained values hit zero by chance only.
+_SPARSE = 0.01
 
 
 @dataclass
 class TrainingProgram:
-    """What one step runs.
+    """A model under training, and the program that one step runs.
 
     Attributes:
         student: the model under training, with its weights in a scope of its own.
         program: forward and backward pass and the optimiser.
-        teacher_names: variables of the teacher whose values a step compares with, in order.
-        targets: the feeds that take those values.
-        loss: variable of the loss.
+        loss: what the student is compared with.
         trained: names of the parameters that change: weights, and factors of ranges.
         rate: the learning-rate schedule, to be stepped.
-        teacher_numbers: which teacher has each of `teacher_names`, where there are several.
-        start: the scheme that it was built with.
-        factors: what the ranges of that are multiplied by, where they train; among the trained weights, too.
+        shown: variable of the loss over all processes; that of `loss` when left out.
+        scheme: that it was built with.
+        factors: what its ranges are multiplied by, where they train; among the trained weights, too.
         processes: those that train together.
     """
 
     student: InferenceModel
     program: Any
-    teacher_names: list[str]
-    targets: list[str]
-    loss: str
+    loss: Loss
     trained: list[str]
     rate: Any
-    teacher_numbers: list[int] = field(default_factory=list)
-    start: Scheme | None = None
+    shown: str = ""
+    scheme: Scheme | None = None
     factors: list[Factor] = field(default_factory=list)
     processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
-        self.teacher_numbers = self.teacher_numbers or [0] * len(self.teacher_names)
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
         self._executor = paddle.static.Executor(CPU)
 
-    def step(self, batch: dict[str, Array], targets: list[Array], share: float = 1.0) -> float:
-        """One step of the optimiser; gives the loss before it.
+    def step(self, batch: Mapping[str, Array], targets: list[Array], share: float = 1.0) -> float:
+        """Make one step of the optimiser; return the loss before it.
 
         Args:
             batch: the feeds.
-            targets: the teacher's values of `teacher_names`.
+            targets: the values that the loss compares with, in the order of its `teacher_names`.
             share: what share of the whole batch this process has, where several train together.
         """
+        feed = {**batch, **dict(zip(self.loss.targets, targets))}
+        if self.processes.count > 1:
+            feed[SHARE] = np.array([share], dtype=np.float32)
         with paddle.static.scope_guard(self.student.scope):
-            feed = {**batch, **dict(zip(self.targets, targets)), **self._share(share)}
-            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.loss])
+            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.shown or self.loss.variable.name])
         self.rate.step()
         return float(loss)
 
-    def outputs(self, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
-        """The outputs of the forward pass, quantized where the program is; the program still makes a step."""
-        with paddle.static.scope_guard(self.student.scope):
-            feed = {**batch, **dict(zip(self.targets, targets)), **self._share(1 / self.processes.count)}
-            found: list[Array] = self._executor.run(self.program, feed=feed, fetch_list=list(self.student.fetch_names))
-        return found
-
-    def _share(self, share: float) -> dict[str, Array]:
-        return {} if self.processes.count == 1 else {SHARE: np.array([share], dtype=np.float32)}
-
     def weights(self) -> dict[str, Array]:
-        """Copies of the trained weights."""
+        """Return copies of the trained weights."""
         return {name: self.student.weight(name) for name in self.trained}
 
-    def scheme(self, weights: Mapping[str, Array]) -> Scheme | None:
-        """The scheme that goes with trained weights: the one from the start, or with the ranges that were trained."""
-        return self.start if self.start is None else learned_scheme(self.start, self.factors, weights)
+    def trained_scheme(self, weights: Mapping[str, Array]) -> Scheme | None:
+        """Return the scheme that goes with trained weights: with the ranges that were trained, where they were."""
+        return None if self.scheme is None else learned_scheme(self.scheme, self.factors, weights)
 
     def set_mask(self, name: str, mask: Array) -> None:
         """Keep a trained weight at zero where the mask is zero: now, and after each step.
@@ -115,18 +104,18 @@ class TrainingProgram:
         self.student.set_weight(name, weight * mask.astype(np.float32))
 
     def state(self) -> dict[str, Array]:
-        """All that a step changes, and the masks: weights, and what the optimiser remembers of them."""
+        """Return all that a step changes, and the masks: weights, and what the optimiser remembers of them."""
         block = self.program.global_block()
         changed = {name for op in block.ops for name in op.output_arg_names}
         names = [v.name for v in self.program.list_vars() if v.persistable]
-        kept = [name for name in names if name in changed or name.endswith(_MASK)]
-        return {name: self.student.weight(name) for name in sorted(set(kept))}
+        chosen = {name for name in names if name in changed or name.endswith(_MASK)}
+        return {name: self.student.weight(name) for name in sorted(chosen)}
 
     def restore(self, state: Mapping[str, Array], step: int) -> None:
         """Go on from a state.
 
         Args:
-            state: of `state`, from a program that was built with the same arguments.
+            state: what `state` returned, of a program that was built with the same arguments.
             step: how many steps had been made then.
 
         Raises:
@@ -160,13 +149,13 @@ def build(
     masks: Mapping[str, Array] | None = None,
     ranges: LearnedRanges | None = None,
 ) -> TrainingProgram:
-    """The training program of a model.
+    """Return the training program of a model.
 
     Args:
         model: the fp32 model with the weights to start from; not changed. Its teacher may be another model.
         scheme: what quantizes it in the forward pass; its biases and integers are where the student starts. None: the
             forward pass is in fp32.
-        add_loss: for instance `distillation`.
+        add_loss: adds the loss to the student's program.
         trained: names of the float32 weights that change.
         learning_rate: at the start of the schedule.
         steps: in all, for the schedule.
@@ -174,12 +163,9 @@ def build(
         optimizer: Adam (Kingma and Ba, 2015), or another by name.
         schedule: of the learning rate; a cosine decay when left out.
         weight_decay: of the optimiser.
-        ranges: whether and how the scheme's ranges train as well; `TrainingProgram.scheme` has what becomes of them.
         masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
             each step.
-
-    Raises:
-        ValueError: no output is of real numbers.
+        ranges: how the scheme's ranges train; None: they stay.
     """
     paddle.seed(seed)
     together = processes()
@@ -204,8 +190,8 @@ def build(
             parameters += more
         forward = student.ops
         if scheme is not None and ranges is None:
-            mark_float_layers(student, scheme)
-        loss = add_loss(student)  # which may rename what a layer makes
+            leave_in_float([op for op in forward if op.output_arg_names[0] not in scheme.layers])
+        loss = add_loss(student)  # which may rename the output of a layer
         leave_in_float([op for op in student.ops if op not in forward])
         rate = make_rate(schedule or Schedule(), learning_rate, steps)
         minimiser, shown = make_optimizer(optimizer, rate, weight_decay), loss.variable
@@ -214,40 +200,35 @@ def build(
             gradients, shown = average(gradients, loss.variable)
         minimiser.apply_gradients(gradients)
         paddle.static.Executor(CPU).run(begin)
-        program = student.program if scheme is None or ranges is not None else insert_pairs(student, scheme)
+        program = student.program if scheme is None or ranges is not None else insert_qdq(student, scheme)
     use_onednn(program)
-    result = TrainingProgram(
-        student,
-        program,
-        loss.teacher_names,
-        loss.targets,
-        shown.name,
-        [*trained, *(factor.name for factor in factors)],
-        rate,
-        loss.teacher_numbers,
-        scheme,
-        factors,
-        together,
-    )
+    names = [*trained, *(factor.name for factor in factors)]
+    result = TrainingProgram(student, program, loss, names, rate, shown.name, scheme, factors, together)
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
 
 
 def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:
-    """All that training may change: weights of the quantized layers (of all, without a scheme), biases and
+    """Return all that training may change: weights of the quantized layers (of all, without a scheme), biases and
     normalisations."""
-    names = []
-    if scheme is not None:
-        names = [layer.weight for layer in quantizable_layers(model) if layer.name in scheme.layers]
+    names = [] if scheme is None else [layer.weight for layer in quantized_layers(model, scheme)]
     for op in model.ops:
         if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
             names += [name for name in op.input_arg_names if model.is_weight(name)]
     return [name for name in dict.fromkeys(names) if model.dtype(name) == "float32"]
 
 
+def sparse_masks(model: InferenceModel, names: Collection[str]) -> dict[str, Array]:
+    """Return, for those of the weights that pruning left with zeros, float32 ones where they are not zero."""
+    masks = {name: model.weight(name) != 0 for name in names}
+    return {
+        name: mask.astype(np.float32) for name, mask in masks.items() if mask.ndim > 1 and 1 - mask.mean() >= _SPARSE
+    }
+
+
 def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:
-    """A copy of the model with these weights in the place of its own; what it has no place for is left out."""
+    """Return a copy of the model with these weights in the place of its own; what it has no place for is left out."""
     state = model.copy()
     for name, value in weights.items():
         if model.is_weight(name):

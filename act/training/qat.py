@@ -1,117 +1,93 @@
-"""Training of a quantized candidate with the fp32 model as teacher, on unlabelled samples only."""
+"""Quantization-aware training: a quantized candidate is trained, with the fp32 model as its teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from act.errors import InputError
+from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import Scheme, with_values
-from act.samples.dataset import Array, Samples
+from act.quantization.scheme import Scheme, only, quantized_layers, with_values
+from act.samples.dataset import Samples
 from act.settings import Distillation, Qat
-from act.training import (
-    Part,
-    build,
-    count_steps,
-    distil,
-    fit,
-    plan,
-    sparse_masks,
-    trainable_weights,
-    with_weights,
-)
-from act.training.qat_layers import narrowed
-
-Evaluate = Callable[[InferenceModel, Scheme], float]
+from act.training.program import sparse_masks, trainable_weights
+from act.training.train import Trained, train
 
 
-@dataclass
-class Result:
-    """How training ended.
-
-    Attributes:
-        why: one sentence.
-        quality_before: of the candidate that training started from.
-        quality_after: of the best state.
-        parts: what was compared with the teachers.
-        history: for each evaluation `epoch`, `step`, mean `loss` and `quality`; the start is step 0 without a loss.
-        model: the fp32 model with the trained weights, or None when nothing was better than the start.
-        scheme: what quantizes it, or None likewise.
-    """
-
-    why: str
-    quality_before: float
-    quality_after: float
-    parts: list[Part] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    model: InferenceModel | None = None
-    scheme: Scheme | None = None
-
-
-def train(
+def train_quantized(
     model: InferenceModel,
     scheme: Scheme,
+    teachers: Sequence[InferenceModel],
     samples: Samples,
     settings: Qat,
-    evaluate: Evaluate,
-    *,
-    distillation: Distillation | None = None,
-    teachers: Sequence[InferenceModel] | None = None,
+    distillation: Distillation,
+    evaluate: Callable[[InferenceModel, Scheme], float],
     checkpoint: Path | None = None,
-) -> Result:
-    """Train the weights of a quantized candidate.
+) -> Trained:
+    """Train the weights of a quantized candidate, and its ranges where the settings let them train.
 
     Args:
         model: the fp32 model that the candidate was made from; not changed. Its sparse weights stay sparse.
-        scheme: what quantizes it; its ranges and thresholds stay as they are, unless the settings let them train.
+        scheme: what quantizes it.
+        teachers: in the order of `distillation.teachers`, or the one that stands for them.
         samples: unlabelled.
-        evaluate: gives the quality of a model under a scheme, higher is better.
+        settings: of the training.
         distillation: what is compared with the teachers.
-        teachers: in the order of `distillation.teachers`; the model itself when left out.
+        evaluate: measures the quality of a model under a scheme; higher is better.
         checkpoint: the folder from which a killed training goes on.
 
     Raises:
         InputError: what is to be compared, or to be quantized, does not exist.
     """
-    distillation, teachers = distillation or Distillation(), teachers or [model]
     # Corrected biases and chosen integers are where the student starts, and train on from there.
     student, scheme = with_values(model, scheme), replace(scheme, biases={}, integers={})
-    scheme = narrowed(student, scheme, settings)
-    parts = plan(distillation, student, teachers, next(samples.batches(settings.batch_size)))
-    for part in parts:
-        print(f"qat: distillation: {part.line()}")
-    trained = trainable_weights(student, scheme)
-    training = build(
+    start = select_layers(student, scheme, settings)
+    return train(
         student,
-        scheme,
-        distil(parts, distillation.temperature, distillation.beta),
-        trained,
-        learning_rate=settings.learning_rate,
-        steps=count_steps(samples, settings),
-        seed=settings.seed,
-        optimizer=settings.optimizer,
-        schedule=settings.learning_rate_schedule,
-        weight_decay=settings.weight_decay,
-        masks=sparse_masks(model, trained),
-        ranges="pact" if settings.use_pact else "lsq" if settings.scale_trainable else None,
-    )
-
-    def quality(weights: dict[str, Array]) -> float:
-        return evaluate(with_weights(student, weights), training.scheme(weights) or scheme)
-
-    done = fit(
-        training,
+        start,
         teachers,
         samples,
         settings,
-        quality,
-        checkpoint=checkpoint,
+        distillation,
+        lambda state, learned: evaluate(state, learned or start),
+        masks=sparse_masks(model, trainable_weights(student, start)),
+        ranges="pact" if settings.use_pact else "lsq" if settings.scale_trainable else None,
         mean_decay=settings.mean_decay,
+        checkpoint=checkpoint,
         label="qat",
     )
-    result = Result(done.why, done.quality_before, done.quality_after, parts, done.history)
-    if done.weights is not None:
-        result.model, result.scheme = with_weights(student, done.weights), training.scheme(done.weights)
-    return result
+
+
+def select_layers(model: InferenceModel, scheme: Scheme, settings: Qat) -> Scheme:
+    """Return the scheme with those layers only that the settings let be quantized.
+
+    A pattern is a part of a layer's name (its output variable), of its weight's, or of its operator's name scope, as
+    for PaddleSlim.
+
+    Raises:
+        InputError: none is left.
+    """
+    scopes = {op.output_arg_names[0]: _scope(op) for op in model.ops if op.type in OPERATORS}
+    selected = {
+        layer.name
+        for layer in quantized_layers(model, scheme)
+        if (settings.quantize_op_types is None or layer.op_type in settings.quantize_op_types)
+        and not any(
+            pattern in text
+            for pattern in settings.not_quant_pattern
+            for text in (layer.name, layer.weight, scopes[layer.name])
+        )
+    }
+    if not selected:
+        raise InputError(
+            "`qat.quantize_op_types` and `qat.not_quant_pattern` leave no layer to quantize; the candidate has "
+            + ", ".join(sorted({layer.op_type for layer in quantizable_layers(model)}))
+        )
+    return only(model, scheme, selected)
+
+
+def _scope(op: Any) -> str:
+    return str(op.attr("op_namescope")) if op.has_attr("op_namescope") else ""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from act.errors import InputError
-from act.formats.source import resolve
+from act.formats import SourceModel
 from act.metrics import cosine
-from act.program.files import find_files
 from act.program.model import InferenceModel
 from act.samples.dataset import Array, FeedSpec
 from act.settings import Distillation, ModelSource
+from act.settings.reference import resolve
 
 _SAME = 0.9999
 
@@ -23,10 +23,10 @@ def teacher_files(settings: Distillation) -> list[Path]:
         InputError: there are none.
     """
     found = [
-        find_files(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
+        SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
         for source in settings.teachers
     ]
-    return [file for pair in found for file in pair]
+    return [file for model in found for file in model.files]
 
 
 def load_teachers(
@@ -52,7 +52,7 @@ def load_teachers(
 
 def _load(source: ModelSource, wanted: list[FeedSpec]) -> InferenceModel:
     path = resolve(Path(source.path), "folder")
-    model = InferenceModel.load(path, source.model_filename, source.params_filename)
+    model = SourceModel.find(path, source.model_filename, source.params_filename).load()
     names, found = ({spec.name: spec.dtype for spec in specs} for specs in (wanted, model.feed_specs()))
     if names != found:
         raise InputError(

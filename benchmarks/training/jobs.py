@@ -112,9 +112,9 @@ def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, 
         result[name] = {
             "precision": model.precision,
             "quality": float(np.mean(model.scores)),
-            "loss": mean_difference(np.array(fp32.scores), np.array(model.scores), SEED).to_json(),
-            "latency": summary(np.array(model.rounds)),
-            "times_fp32": speedup(np.array(fp32.rounds), np.array(model.rounds), SEED).to_json(),
+            "loss": mean_difference(np.array(fp32.scores), np.array(model.scores), SEED).model_dump(),
+            "latency": summary(np.array(model.rounds)).model_dump(),
+            "times_fp32": speedup(np.array(fp32.rounds), np.array(model.rounds), SEED).model_dump(),
             "bytes": len(content),
             "gzip_bytes": len(gzip.compress(content, 6, mtime=0)),
         }
@@ -123,7 +123,7 @@ def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, 
 
 def faster(models: Mapping[str, Model], name: str, other: str) -> dict[str, float]:
     """How many times faster one model is than another, with its interval."""
-    return speedup(np.array(models[other].rounds), np.array(models[name].rounds), SEED).to_json()
+    return speedup(np.array(models[other].rounds), np.array(models[name].rounds), SEED).model_dump()
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:

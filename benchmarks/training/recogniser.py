@@ -35,10 +35,12 @@ from act.quantization.thresholds import clip_by
 from act.samples.dataset import Samples
 from act.settings import Distillation, Job, Qat, load_job
 from act.timing.statistics import mean_difference
-from act.training import TrainingProgram, count_steps, distil, fit, plan, trainable_weights, with_weights
+from act.training.distillation import distillation_loss, plan_distillation
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
+from act.training.loop import count_steps, fit
 from act.training.optimisers import make_optimizer, make_rate
-from act.training.qat import train
+from act.training.program import TrainingProgram, trainable_weights, with_weights
+from act.training.qat import train_quantized
 from benchmarks.bench import BATCH, ROOT, run_stage
 
 TRAINING, CALIBRATION, EVALUATION, HELD_OUT = 512, 64, 512, 1024
@@ -105,12 +107,12 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
         "PTQ, plain abs_max": (lines.model, start, 0.0),
     }
     began = time.perf_counter()
-    ours = train(lines.model, start, lines.samples, settings, lines.quality)
+    ours = train_quantized(lines.model, start, [lines.model], lines.samples, settings, Distillation(), lines.quality)
     seconds = time.perf_counter() - began
     rows["ours"] = (ours.model or lines.model, ours.scheme or start, seconds)
-    print(f"\nours: {ours.why}")
+    print(f"\nours: {ours.fit.why}")
     rows["PaddleSlim"] = _paddleslim(lines, start, settings)
-    return _table(lines, rows, ours.quality_before, ours.quality_after)
+    return _table(lines, rows, ours.fit.quality_before, ours.fit.quality_after)
 
 
 def _table(
@@ -127,7 +129,12 @@ def _table(
         share = 1 - lost[name].value / whole
         interval = f"{lost[name].value:.4f} ({lost[name].low:.4f} to {lost[name].high:.4f})"
         print(f"  {name:20} {found.value:.4f}   {interval:32} {share:14.2f} {rows[name][2]:12.0f}")
-        results[name] = {"quality": found.value, "lost": lost[name].to_json(), "share": share, "seconds": rows[name][2]}
+        results[name] = {
+            "quality": found.value,
+            "lost": lost[name].model_dump(),
+            "share": share,
+            "seconds": rows[name][2],
+        }
     misses = []
     if results["ours"]["share"] < LEAST_SHARE:
         misses.append(f"{results['ours']['share']:.2f} of the loss is won back, {LEAST_SHARE} are wanted")
@@ -145,7 +152,7 @@ def _paddleslim(lines: Lines, like: Scheme, settings: Qat) -> tuple[InferenceMod
     began = time.perf_counter()
     training = _paddleslim_program(lines, like, settings)
     # It knows no best state: nothing is evaluated on the way.
-    fit(training, lines.model, lines.samples, settings.model_copy(update={"eval_iter": 10**9}), lambda _: 0.0)
+    fit(training, [lines.model], lines.samples, settings.model_copy(update={"eval_iter": 10**9}), lambda _: 0.0)
     seconds = time.perf_counter() - began
     trained = with_weights(lines.model, training.weights())
     ranges = {
@@ -158,7 +165,9 @@ def _paddleslim(lines: Lines, like: Scheme, settings: Qat) -> tuple[InferenceMod
 
 def _paddleslim_program(lines: Lines, like: Scheme, settings: Qat) -> TrainingProgram:
     weights = trainable_weights(lines.model, like)
-    parts = plan(Distillation(), lines.model, [lines.model], next(lines.samples.batches(settings.batch_size)))
+    parts = plan_distillation(
+        Distillation(), lines.model, [lines.model], next(lines.samples.batches(settings.batch_size))
+    )
     paddle.seed(settings.seed)
     student = lines.model.copy()
     without_ends(student)
@@ -175,7 +184,7 @@ def _paddleslim_program(lines: Lines, like: Scheme, settings: Qat) -> TrainingPr
             for name in op.output_arg_names:
                 if block.has_var(name):
                     block.var(name).stop_gradient = False
-        loss = distil(parts)(student)
+        loss = distillation_loss(parts)(student)
         rate = make_rate(settings.learning_rate_schedule, settings.learning_rate, count_steps(lines.samples, settings))
         make_optimizer(settings.optimizer, rate, settings.weight_decay).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
@@ -190,4 +199,4 @@ def _paddleslim_program(lines: Lines, like: Scheme, settings: Qat) -> TrainingPr
             )
     program.lr_scheduler = student.program.lr_scheduler  # which it loses
     use_onednn(program)  # for the same time a step
-    return TrainingProgram(student, program, loss.teacher_names, loss.targets, loss.variable.name, weights, rate)
+    return TrainingProgram(student, program, loss, weights, rate)

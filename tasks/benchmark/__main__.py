@@ -11,20 +11,25 @@ The budget is not read here: changing it selects anew (`python -m act.reporting`
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from act import machine
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import replace_folder, stage_folder
 from act.metrics import needs_reference
+from act.results.benchmark import FailedVariant, Measurements, RanVariant
+from act.results.export import ExportedCandidates
+from act.results.machine import Machine
 from act.settings import Job
-from act.timing.measure import Data, Row, measure, steps, to_json
+from act.timing.measure import Data, Row, measure, rows_of, steps
 from act.timing.variants import read_candidates
 from tasks.stage import job_from_command_line
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -38,7 +43,7 @@ def main() -> None:
 
 def _benchmark(name: str, job: Job, folder: Path) -> None:
     prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
-    candidates = read_candidates(read_json(exported / "candidates.json"), exported)
+    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
     data = Data(prepared / "evaluation", job.metric, prepared / "reference" if needs_reference(job.metric) else None)
     total = steps(len(job.target.engines), len(candidates), job.benchmark.rounds)
     with tqdm(total=total, desc="benchmark", unit="step") as bar:
@@ -51,37 +56,35 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         measurement = measure(candidates, job.target, job.benchmark, data, progress)
         bar.total = bar.n
     rows = measurement.rows
-    payload = to_json(measurement, job.benchmark.seed)
-    write_json(
-        folder / "measurements.json",
-        {
-            "job": name,
-            "metric": job.metric,
-            "target": job.target.model_dump(),
-            "benchmark": job.benchmark.model_dump(),
-            "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "evaluation_samples": max((len(row.quality.scores) for row in rows if row.quality), default=0),
-            "machine": machine.describe(),
-            **payload,
-        },
-    )
+    variants = rows_of(measurement, job.benchmark.seed)
+    Measurements(
+        job=name,
+        metric=job.metric,
+        target=job.target.model_dump(),
+        benchmark=job.benchmark.model_dump(),
+        measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        evaluation_samples=max((len(row.quality.scores) for row in rows if row.quality), default=0),
+        machine=Machine.model_validate(machine.describe()),
+        noise=measurement.noise,
+        variants=variants,
+    ).write(folder / "measurements.json")
     _write_latencies(folder / "latencies.csv", rows)
     _write_scores(folder / "scores.csv", rows)
-    for entry in payload["variants"]:
-        print(_line(entry))
-    if payload["noise"]["noisy"]:
-        print(
-            f"benchmark: the machine was noisy: {payload['noise']['cause']}; measure again on a quiet machine before "
+    for variant in variants:
+        log.info(_line(variant))
+    if measurement.noise.noisy:
+        log.info(
+            f"benchmark: the machine was noisy: {measurement.noise.cause}; measure again on a quiet machine before "
             "trusting small differences"
         )
 
 
-def _line(entry: dict[str, Any]) -> str:
-    start = f"benchmark: {entry['engine']:16} {entry['name']:20}"
-    if entry["failure"]:
-        return f"{start} {entry['failure']['kind']}: {entry['failure']['cause']}"
-    speedup = f"{entry['speedup']['value']:.2f} times fp32" if entry["speedup"] else "no fp32 to compare with"
-    return f"{start} {entry['latency']['median_ms']:8.3f} ms  quality {entry['quality']['value']:.4f}  {speedup}"
+def _line(variant: RanVariant | FailedVariant) -> str:
+    start = f"benchmark: {variant.engine:16} {variant.name:20}"
+    if isinstance(variant, FailedVariant):
+        return f"{start} {variant.failure.kind}: {variant.failure.cause}"
+    speedup = f"{variant.speedup.value:.2f} times fp32" if variant.speedup else "no fp32 to compare with"
+    return f"{start} {variant.latency.median_ms:8.3f} ms  quality {variant.quality.value:.4f}  {speedup}"
 
 
 def _write_latencies(path: Path, rows: Sequence[Row]) -> None:

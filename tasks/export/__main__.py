@@ -9,12 +9,13 @@ outputs lie from the simulated quantized model's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import read_json, replace_folder, stage_folder
 from act.results.calibrate import Ranges
+from act.results.export import ExportedCandidate, ExportedCandidates
 from act.results.plan import Plan
 from act.results.prune import Pruning
 from act.results.ptq_search import Candidates
@@ -52,7 +53,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         stage_folder(job, stage) for stage in ("prepare", "calibrate", "refine", "qat")
     )
     checker = Checker(Samples.load(prepared / "calibration"))
-    candidates: list[dict[str, Any]] = []
+    candidates: list[ExportedCandidate] = []
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None) -> None:
         export = Export(name, model, scheme, folder / name, checker, engines, lambda: _read_ranges(calibrated))
@@ -77,7 +78,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         rank[training.candidate] = (scheme.symmetric, training.quality_after or 0.0)
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
     deploy = max(rank, key=lambda name: rank[name], default=PRUNED if is_pruned else None)
-    write_json(folder / "candidates.json", {"candidates": candidates, "deploy": deploy})
+    ExportedCandidates(candidates=candidates, deploy=deploy).write(folder / "candidates.json")
 
 
 def _read_ranges(calibrated: Path) -> dict[str, dict[str, Range]]:
@@ -88,17 +89,17 @@ def _read_ranges(calibrated: Path) -> dict[str, dict[str, Range]]:
     return {label: {name: Range(low, high) for name, (low, high) in spans.items()} for label, spans in rules.items()}
 
 
-def _tell(candidate: Mapping[str, Any]) -> None:
+def _tell(candidate: ExportedCandidate) -> None:
     """Log the sizes and the checks of a candidate."""
     from act.engines.spec import title_of
 
-    sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate["bytes"].items())
-    checks = ", ".join(f"{name} {value:.4f}" for name, value in candidate["check"].items())
-    log.info(f"export: {candidate['name']}: {sizes}; check: {checks}")
-    for engine, files in candidate["elsewhere"].items():
+    sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate.bytes.items())
+    checks = ", ".join(f"{name} {value:.4f}" for name, value in candidate.check.items())
+    log.info(f"export: {candidate.name}: {sizes}; check: {checks}")
+    for engine, files in candidate.elsewhere.items():
         for file in files:
-            size = file["failure"] or f"{file['bytes'] / 1e6:.2f} MB"
-            log.info(f"export: {candidate['name']}: {title_of(engine)} for {file['kind']}: {size}")
+            size = file.failure or f"{file.bytes / 1e6:.2f} MB"
+            log.info(f"export: {candidate.name}: {title_of(engine)} for {file.kind}: {size}")
 
 
 if __name__ == "__main__":

@@ -64,13 +64,13 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
-    from act.training.qat import train
+    from act.training.qat import train_quantized
     from act.training.teachers import load_teachers, teacher_files
+    from act.training.train import why_untrainable
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
     model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
-    if all(spec.dtype != "float32" for spec in model.fetch_specs()):
-        why = "no output of the model is float32, and whole numbers say nothing of which way to go"
+    if (why := why_untrainable(model)) is not None:
         if folder is not None:
             _finish(folder, Training(needed=False, why=why))
         return None
@@ -81,15 +81,15 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation), clean=folder is not None)
     batch = next(samples.batches(job.qat.batch_size))
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
-    result = train(
+    result = train_quantized(
         model,
         Scheme.from_json(read_json(searched / chosen.scheme)),
+        teachers,
         samples,
         job.qat,
+        job.distillation,
         lambda model, scheme: evaluation.quality(model, scheme).value,
-        distillation=job.distillation,
-        teachers=teachers,
-        checkpoint=checkpoint,
+        checkpoint,
     )
     if folder is None:
         return None
@@ -102,13 +102,13 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
         folder,
         Training(
             needed=True,
-            why=result.why,
+            why=result.fit.why,
             start=start,
             distillation=[part.to_result() for part in result.parts],
-            quality_before=result.quality_before,
-            quality_after=result.quality_after,
+            quality_before=result.fit.quality_before,
+            quality_after=result.fit.quality_after,
             candidate=CANDIDATE if better else None,
-            history=[TrainingPoint.model_validate(point) for point in result.history],
+            history=[TrainingPoint.model_validate(point) for point in result.fit.history],
         ),
     )
     return checkpoint

@@ -173,7 +173,7 @@ def _methods(
     from act.quantization.moments import Moments, gather
     from act.quantization.rounding import adaround
     from act.samples.dataset import Samples
-    from act.training.regions import layer_ends, reconstruct, region_ends
+    from act.training.reconstruction import layer_ends, reconstruct, region_ends
 
     samples = Samples.load(prepared / "calibration").head(settings.samples)
     layers = quantizable_layers(model)

@@ -16,12 +16,14 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
+from act.results.export import ExportedCandidate, ExportedCandidates
 from act.samples.dataset import Ragged, Samples
 from act.settings import Target
 from act.timing.variants import Candidate, read_candidates
 from tests.support.engines import export
 from tests.support.lite import REAL, fake_environment
 from tests.support.models import noise, normalised_classifier, seen
+from tests.support.results import exported
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +95,8 @@ def test_a_candidate_with_zero_points_is_refused_and_its_row_says_why(
     shifted = replace(scheme, activations={**scheme.activations, first: Range(0.0, 1.0)})
     entry = added(model, shifted, tmp_path)
     assert "paddle_lite" not in entry["files"] and "paddle_lite" not in entry["elsewhere"]
-    fp32 = {"name": "fp32", "precision": "fp32", "files": {}, "bytes": {}}
-    candidate: Candidate = read_candidates({"candidates": [fp32, entry]}, tmp_path)[1]
+    both = ExportedCandidates(candidates=[exported("fp32", "fp32"), ExportedCandidate(**entry)], deploy=None)
+    candidate: Candidate = read_candidates(both, tmp_path)[1]
     assert "knows no zero point" in candidate.refused["paddle_lite"]
 
 

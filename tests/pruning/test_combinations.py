@@ -18,7 +18,7 @@ from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Distillation, Job, Qat, StrategyName, validate
-from act.training.qat import train
+from act.training.qat import train_quantized
 from tests.support.models import seen
 from tests.support.place import JOB
 from tests.support.prune_networks import LENGTH, encoder, pictures, plain, static
@@ -65,14 +65,14 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
     )
     layers = quantizable_layers(pruned.model)
     scheme = make_scheme(pruned.model, layers, seen(pruned.model, layers, batch, symmetric=True))
-    trained = train(
+    trained = train_quantized(
         pruned.model,
         scheme,
+        [model],
         samples,
         Qat(epochs=1, batch_size=4, learning_rate=1e-4),
+        Distillation(loss=loss),
         lambda other, how: similarity(wanted, quantize(other, how).run(batch)[0]),
-        distillation=Distillation(loss=loss),
-        teachers=[model],
     )
     (tmp_path / "int8").mkdir()
     quantize(trained.model or pruned.model, trained.scheme or scheme).save(tmp_path / "int8")
@@ -91,5 +91,5 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
     axes = {layer.weight: layer.axis for layer in sparse_layers(pruned.model)}
     assert way != "ASPPrune" or all(has_two_of_four(saved.weight(name), axes[name]) for name in pruned.sparse.masks)
     # What is saved is as good as training said, and was not spoiled on the way.
-    assert similarity(wanted, saved.run(batch)[0]) == pytest.approx(trained.quality_after, abs=1e-3)
-    assert trained.quality_after > 0.9 * pruned.told.quality_after > 0.5
+    assert similarity(wanted, saved.run(batch)[0]) == pytest.approx(trained.fit.quality_after, abs=1e-3)
+    assert trained.fit.quality_after > 0.9 * pruned.told.quality_after > 0.5

@@ -10,13 +10,13 @@ from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning import asp, unstructured
-from act.pruning.finetune import finetune
 from act.pruning.weights import sparse_layers
 from act.quantization.moments import Floats, Moments
 from act.quantization.ranges import LEVELS
 from act.quantization.rounding import round_weight
 from act.samples.dataset import Ragged, Samples
 from act.settings import ASPPrune, Distillation, GmpConfig, Prune, UnstructurePrune
+from act.training.train import train
 from tests.support.models import normalised_classifier
 from tests.support.prune_networks import pictures, plain, static
 
@@ -74,10 +74,20 @@ def test_gradual_zeros_are_there_in_the_end_whatever_measured_better_before(mode
     settings = Prune(epochs=4, batch_size=4, learning_rate=1e-3, unstructured=UnstructurePrune(ratio=0.75))
     course = unstructured.gradual(model, settings.unstructured, 8)
     falling = iter(np.linspace(1, 0, 20))
-    tuned = finetune(
-        model, [model], SAMPLES, settings, Distillation(), lambda _: float(next(falling)), masks={}, gradual=course
+    tuned = train(
+        model,
+        None,
+        [model],
+        SAMPLES,
+        settings,
+        Distillation(),
+        lambda *_: float(next(falling)),
+        masks={},
+        after_step=course.after_step,
+        counts=course.counts,
+        label="prune",
     )
-    assert tuned.complete and zeros(tuned.model, course.weights) == pytest.approx(0.75, abs=0.01)
+    assert tuned.model is not None and zeros(tuned.model, course.weights) == pytest.approx(0.75, abs=0.01)
     assert any(not np.array_equal(tuned.model.weight(name), model.weight(name)) for name in course.weights)
 
 
@@ -102,9 +112,18 @@ def test_training_keeps_the_pattern(model: InferenceModel) -> None:
     pruned = asp.prune(model, ASPPrune())
     settings = Prune(epochs=2, batch_size=4, learning_rate=1e-2)
     rising = iter(range(10))
-    tuned = finetune(
-        pruned.model, [model], SAMPLES, settings, Distillation(), lambda _: float(next(rising)), masks=pruned.masks
+    tuned = train(
+        pruned.model,
+        None,
+        [model],
+        SAMPLES,
+        settings,
+        Distillation(),
+        lambda *_: float(next(rising)),
+        masks=pruned.masks,
+        label="prune",
     )
+    assert tuned.model is not None
     for name, mask in pruned.masks.items():
         assert not tuned.model.weight(name)[~mask].any()
         assert not np.array_equal(tuned.model.weight(name), pruned.model.weight(name))

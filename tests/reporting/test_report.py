@@ -10,18 +10,30 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from act.artifacts import write_json
-from tests.support.measured import entry, failed
+from act.results.artifact import Artifact
+from act.results.benchmark import FailedVariant, RanVariant, Throughput
+from act.results.execution import Failure
+from act.results.export import ExportedCandidate, ExportedCandidates, FloatLayer
+from act.results.flow import FlowRecord, StageRun
+from act.results.prune import Counts, PrunedLayer, Pruning, PruningStep, Qualities, Sparsity
+from act.results.ptq_search import LayerSensitivity, Trials
+from act.results.qat import Training
+from act.results.refine import Attempt, Refinements
+from act.results.select import Options, StrategyPart
+from act.results.training import ComparedPart, TrainingPoint
+from tests.support import measured, results
+from tests.support.measured import MACHINE, entry, failed
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('&\"')</script>"
-MEASURED = [
+MEASURED: list[RanVariant | FailedVariant] = [
     entry("openvino", "fp32", 10, 0.8),
     entry("openvino", "bf16", 4, 0.795),
     entry("openvino", "int8-ptq", 3, 0.4),
@@ -69,19 +81,28 @@ class Workspace:
         self.folder = folder
         jobs = yaml.safe_load((ROOT / "params.yaml").read_text())["jobs"]
         self.job: dict[str, Any] = jobs["recogniser"]
+        self.candidates: dict[str, ExportedCandidate] = {}
         self.measure(MEASURED)
-        files = {"paddle_inference": "{}", "openvino": "{}/model.onnx", "onnxruntime": "{}/model.onnx"}
-        candidates = []
         for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8")):
-            model = self.artifacts / "export" / name
-            model.mkdir(parents=True)
-            for file in ("model.pdmodel", "model.pdiparams", "model.onnx", "quant_model.onnx", "calibration_table.txt"):
-                (model / file).write_text(f"{name} {file}")
-            paths = {engine: path.format(name) for engine, path in files.items()}
-            candidates.append(
-                {"name": name, "precision": precision, "files": paths, "bytes": dict.fromkeys(files, 1000)}
-            )
-        write_json(self.artifacts / "export" / "candidates.json", {"candidates": candidates, "deploy": "int8-ptq"})
+            self.export(name, precision)
+        self.write("ptq_search/trials.json", Trials())
+        self.write("refine/refine.json", Refinements(attempts=[]))
+        self.write("qat/qat.json", Training(needed=False, why="it is enough"))
+        self.write("prune/prune.json", Pruning(pruned=False, why="the strategy does not prune"))
+        self.write("analyze/analysis.json", results.analysis())
+        self.write("select/strategy.json", results.strategy())
+        self.write("options/options.json", Options())
+
+    def export(self, name: str, precision: str, **changes: Any) -> None:
+        """Leave the files of a candidate, in place of one of that name."""
+        model = self.artifacts / "export" / name
+        model.mkdir(parents=True, exist_ok=True)
+        for file in ("model.pdmodel", "model.pdiparams", "model.onnx", "quant_model.onnx", "calibration_table.txt"):
+            (model / file).write_text(f"{name} {file}")
+        files = {"paddle_inference": name, "openvino": f"{name}/model.onnx", "onnxruntime": f"{name}/model.onnx"}
+        self.candidates[name] = results.exported(name, precision, files=files, **changes)
+        candidates = list(self.candidates.values())
+        self.write("export/candidates.json", ExportedCandidates(candidates=candidates, deploy="int8-ptq"))
 
     @property
     def artifacts(self) -> Path:
@@ -91,26 +112,20 @@ class Workspace:
     def deploy(self) -> Path:
         return self.folder / "deploy" / "demo"
 
-    def measure(self, entries: list[dict[str, Any]], noisy: bool = False) -> None:
-        self.write(
-            "benchmark/measurements.json",
-            {
-                "variants": entries,
-                "noise": {"noisy": noisy, "cause": "a fixed piece of work took 25% longer at times"},
-                "machine": {"cpu": HOSTILE, "packages": {"openvino": "1"}},
-                "evaluation_samples": 512,
-            },
-        )
+    def measure(self, variants: Sequence[RanVariant | FailedVariant], noisy: bool = False) -> None:
+        machine = MACHINE.model_copy(update={"cpu": HOSTILE})
+        noise = measured.noise(noisy, "a fixed piece of work took 25% longer at times")
+        self.write("benchmark/measurements.json", measured.measurements(variants, machine=machine, noise=noise))
 
-    def write(self, name: str, payload: dict[str, Any]) -> None:
+    def write(self, name: str, artifact: Artifact) -> None:
         (self.artifacts / name).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.artifacts / name, payload)
+        artifact.write(self.artifacts / name)
 
     def report(self, **budget: float) -> subprocess.CompletedProcess[str]:
         job = {**self.job, "budget": {**self.job["budget"], **budget}}
         (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"demo": job}}))
         return subprocess.run(
-            [sys.executable, "-m", "act.reporting", "--job", "demo"],
+            [sys.executable, "-m", "tasks.report", "--job", "demo"],
             cwd=self.folder,
             env={"PYTHONPATH": str(ROOT), "PATH": ""},
             capture_output=True,
@@ -185,32 +200,34 @@ def test_a_new_budget_selects_anew_and_replaces_all_of_the_old(workspace: Worksp
 
 
 def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
-    settings = {"ptq_algo": HOSTILE, "hist_percent": None, "quantizable_op_type": ["a", "b"]}
-    trial = {"id": 0, "settings": settings, "quality": 0.79, "drop": 0.01, "cost": 0.3, "samples": 4, "seconds": 2.0}
-    failed_trial = {**trial, "id": 2, "quality": None, "drop": None, "failure": HOSTILE}
-    workspace.write(
-        "ptq_search/trials.json",
-        {
-            "trials": [trial, {**trial, "id": 1, "drop": 0.3, "cost": 0.25}, failed_trial],
-            "front": [0, 1],
-            "sensitivity": [{"layer": HOSTILE, "op_type": "conv2d", "error": 0.25}] * 20,
-            "importance": {"ptq_algo": 0.75, HOSTILE: 0.25, "bias_correct": 0.0},
-        },
-    )
-    attempt = {"candidate": HOSTILE, "method": "layer_wise", "quality_before": 0.7, "quality": 0.75, "kept": True}
-    failed = {**attempt, "method": "region_wise", "quality": None, "kept": False, "failure": HOSTILE}
-    workspace.write("refine/refine.json", {"attempts": [{**attempt, "failure": None}, failed]})
-    history = [{"step": step, "loss": 1 / (1 + step), "quality": None} for step in range(5)]
-    parts = [
-        {"loss": "default", "node": ["logits"], "teacher_node": ["logits"], "alpha": 1.0, "teacher": 0},
-        {"loss": "fsp", "node": [HOSTILE, "b"], "teacher_node": ["a", "b"], "alpha": 0.1, "teacher": 1},
+    settings = results.settings(ptq_algo=HOSTILE, quantizable_op_type=["a", "b"])
+    tried = [
+        results.trial(0, settings=settings),
+        results.trial(1, settings=settings, drop=0.3, cost=0.25),
+        results.trial(2, settings=settings, quality=None, drop=None, failure=HOSTILE),
     ]
-    training = {"needed": True, "why": HOSTILE, "history": history, "distillation": parts}
-    workspace.write("qat/qat.json", training)
-    operators = [{"name": HOSTILE, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}] * 20
-    workspace.write("analyze/analysis.json", {"operators": operators})
-    workspace.write("select/strategy.json", {"strategy": [{"name": "QuantPost", "why": HOSTILE}], "why": HOSTILE})
-    workspace.write("../flow/demo.json", {"stages": [{"name": "prepare@demo", "outcome": HOSTILE, "seconds": 2.5}]})
+    layers = [LayerSensitivity(layer=HOSTILE, op_type="conv2d", error=0.25)] * 20
+    importance = {"ptq_algo": 0.75, HOSTILE: 0.25, "bias_correct": 0.0}
+    workspace.write(
+        "ptq_search/trials.json", Trials(trials=tried, front=[0, 1], sensitivity=layers, importance=importance)
+    )
+    refined = [
+        Attempt(candidate=HOSTILE, method="layer_wise", quality_before=0.7, quality=0.75, kept=True, failure=None),
+        Attempt(candidate=HOSTILE, method="region_wise", quality_before=0.7, quality=None, kept=False, failure=HOSTILE),
+    ]
+    workspace.write("refine/refine.json", Refinements(attempts=refined))
+    history = [TrainingPoint(epoch=0, step=step, loss=1 / (1 + step), quality=0.5) for step in range(5)]
+    parts = [
+        ComparedPart(loss="default", node=["logits"], teacher_node=["logits"], alpha=1.0, teacher=0),
+        ComparedPart(loss="fsp", node=[HOSTILE, "b"], teacher_node=["a", "b"], alpha=0.1, teacher=1),
+    ]
+    workspace.write("qat/qat.json", Training(needed=True, why=HOSTILE, history=history, distillation=parts))
+    operators = [results.analysis(HOSTILE).operators[0]] * 20
+    workspace.write("analyze/analysis.json", results.analysis(operators=operators))
+    part = StrategyPart(name="QuantPost", why=HOSTILE)
+    workspace.write("select/strategy.json", results.strategy(strategy=[part], why=HOSTILE))
+    stages = [StageRun(name=HOSTILE, outcome="ran", seconds=2.5)]
+    workspace.write("../flow/demo.json", FlowRecord(job="demo", stages=stages))
     assert workspace.report(max_quality_drop=0.01).returncode == 0
     page = Page(workspace.page())
     with (workspace.artifacts / "report" / "trials.csv").open(newline="") as file:
@@ -239,55 +256,8 @@ def test_the_page_says_when_the_machine_was_noisy_or_the_interval_leaves_the_bud
     assert "interval reaches 0.0090" in workspace.page()
 
 
-def analysed(name: str = HOSTILE) -> dict[str, Any]:
-    """A made-up analysis of a model of two layers, one of which is called `name`."""
-    costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "multiply_adds": 3_000_000}
-    row = {"name": name, "type": "conv2d", "shape": [1], "multiply_adds": 10, "latency_share": 0.5}
-    types = [
-        {"type": "conv2d", "count": 2, "own": 2, "own_kinds": {"Convolution": 2}, "into": {}, "beforehand": 0},
-        {"type": "relu", "count": 3, "own": 0, "own_kinds": {}, "into": {"Convolution": 2}, "beforehand": 1},
-    ]
-    fusion = {"operators": 5, "kernels": 4, "helpers": {"Reorder": 2}, "types": types, "kinds": []}
-    engine = {
-        "precisions": ["fp32", "bf16"],
-        "int8_layers": 2,
-        "fusion": fusion,
-        "multiplying": {"fp32": {"fp32": 2}, "bf16": {"bf16": 1, "fp32": 1}},
-    }
-    layer = {"name": name, "type": "conv2d", "channels": 16, "quantized": 0.25, "pruned": {"0.5": 1234.4}, "why": ""}
-    late = {"name": "late", "type": "conv2d", "channels": 8, "quantized": None, "pruned": {}, "why": "the time was up"}
-    return {
-        "parameters": 4_000,
-        "multiply_adds": 6_000_000,
-        "sample_shapes": {"x": [1, 3, 48, 320]},
-        "dynamic_axes": {"x": [0, 3]},
-        "operators": [row] * 5,
-        "census": [{"type": "conv2d", "count": 5, "parameters": 4_000, "multiply_adds": 0}],
-        "memory": {"total_bytes": 98_100_000, "peak_bytes": 2_120_000, "peak_at": name, "alive_at_peak": []},
-        "structure": {
-            "kind": "mixed",
-            "backbone": {**costs, "stages": [{"size": [24, 96], "layers": 2, "channels": 8, "multiply_adds": 10}]},
-            "blocks": [{**costs, "layers": ["convolution 3x3", "convolution 3x3", "residual join"], "count": 2}],
-            "residual_joins": ["a", "b"],
-            **{key: [] for key in ("pyramid_joins", "parallel_joins", "attentions")},
-            "gates": ["c"],
-            "concatenations": 0,
-            "heads": [{**costs, "output": name, "gives": "a vector a sample", "types": ["matmul_v2", "softmax"]}],
-        },
-        "engines": {"openvino": engine, "paddle_inference": {**engine, "fusion": None}},
-        "sensitivity": {
-            "samples": 8,
-            "seconds": 12.3,
-            "why": "1 of 2 layers were not measured",
-            "layers": [late, layer],
-        },
-        "foldable": [{"name": name, "type": "assign", "kind": "identity", "why": "gives what it is given"}],
-        "prepared": {"folded_batch_norms": 6, "removed_identities": 1, "folded_scalars": 0},
-    }
-
-
 def test_the_page_tells_of_the_model_itself(workspace: Workspace) -> None:
-    workspace.write("analyze/analysis.json", analysed())
+    workspace.write("analyze/analysis.json", results.analysis(HOSTILE))
     done = workspace.report(max_quality_drop=0.01)
     assert done.returncode == 0, done.stderr
     text = Page(workspace.page()).text
@@ -305,42 +275,34 @@ def test_the_page_tells_of_the_model_itself(workspace: Workspace) -> None:
     assert text.count(HOSTILE) == 1 + 1 + 1 + 1 + 1 + 1 + 5
 
 
-PRUNED = {
-    "pruned": True,
-    "why": "two of four",
-    "steps": [
-        {
-            "name": "ASPPrune",
-            "why": "two of every four weights are zero",
-            "layers": [{"name": "conv", "kept": 8, "of": 16, "ratio": 0.5}],
-            "quality_before": 0.8,
-            "quality_pruned": 0.61,
-            "quality_after": 0.797,
-            "training": "training raised the quality",
-            "distillation": [],
-            "history": [{"epoch": number, "step": 8 * number, "loss": 0.1, "quality": 0.7} for number in range(2)],
-        }
+PRUNED = Pruning(
+    pruned=True,
+    why="two of four",
+    steps=[
+        PruningStep(
+            name="ASPPrune",
+            why="two of every four weights are zero",
+            layers=[PrunedLayer(name="conv", kept=8, of=16, ratio=0.5)],
+            measured_speedup=None,
+            quality_before=0.8,
+            quality_pruned=0.61,
+            quality_after=0.797,
+            training="training raised the quality",
+            history=[TrainingPoint(epoch=number, step=8 * number, loss=0.1, quality=0.7) for number in range(2)],
+        )
     ],
-    "sparse": {"w": {"zeros": 0.5, "pattern": "2:4"}},
-    "multiply_adds": {},
-    "parameters": {"before": 3_000_000, "after": 3_000_000},
-    "quality": {"before": 0.8, "after": 0.797},
-}
+    sparse={"w": Sparsity(zeros=0.5, pattern="2:4")},
+    multiply_adds={},
+    parameters=Counts(before=3_000_000, after=3_000_000),
+    quality=Qualities(before=0.8, after=0.797),
+)
 
 
 def test_a_pruned_winner_is_deployed_and_the_page_says_what_zeros_bring(workspace: Workspace) -> None:
     workspace.write("prune/prune.json", PRUNED)
-    folder = workspace.artifacts / "export" / "pruned"
-    folder.mkdir()
-    for file in ("model.pdmodel", "model.pdiparams", "model.onnx"):
-        (folder / file).write_text(f"pruned {file}")
-    path = workspace.artifacts / "export" / "candidates.json"
-    exported = json.loads(path.read_text())
-    files = {"paddle_inference": "pruned", "openvino": "pruned/model.onnx", "onnxruntime": "pruned/model.onnx"}
-    exported["candidates"].append({"name": "pruned", "precision": "fp32", "files": files, "bytes": {}})
-    path.write_text(json.dumps(exported))
+    workspace.export("pruned", "fp32")
     fp32 = entry("openvino", "fp32", 10.0, 0.8)
-    workspace.measure([fp32, {**entry("openvino", "pruned", 9.9, 0.797), "path": "pruned/model.onnx"}])
+    workspace.measure([fp32, entry("openvino", "pruned", 9.9, 0.797, path="pruned/model.onnx")])
     done = workspace.report()
     assert done.returncode == 0, done.stderr
     assert (workspace.deploy / "winner" / "model.onnx").read_text() == "pruned model.onnx"
@@ -360,15 +322,18 @@ def test_the_page_tells_throughput_and_further_shapes_with_their_failures(worksp
     # fp32 of 10 ms and bf16 of 4 ms, half of them in convolutions, an eighth in reorders
     assert "Convolution5.00 ms32 \N{MULTIPLICATION SIGN} f32" in text and "Reorder1.25 ms" in text
     assert "all6.25 ms2.50 ms" in text
-    measured = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "bf16", 4, 0.795)]
-    refused = {"kind": "error", "cause": HOSTILE}
-    for row in measured:
-        (first,) = row["shapes"]
-        row["shapes"] = [first, {**first, "inputs": {"x": [1, 3, 48, 640]}, "latency": {"median_ms": 77, "p90_ms": 80}}]
-    measured[1]["shapes"][1] |= {"latency": None, "speedup": None, "failure": refused}
-    measured[1]["throughput"] |= {"per_second": None, "slowest": None, "fastest": None, "failure": refused}
-    measured[1]["warm_up"]["steady"] = False
-    workspace.measure(measured)
+    refused = Failure(kind="error", cause=HOSTILE)
+    fp32, bf16 = entry("openvino", "fp32", 10, 0.8), entry("openvino", "bf16", 4, 0.795)
+    latency = fp32.latency.model_copy(update={"median_ms": 77, "p90_ms": 80})
+    further = fp32.shapes[0].model_copy(update={"inputs": {"x": [1, 3, 48, 640]}, "latency": latency})
+    without = further.model_copy(update={"latency": None, "speedup": None, "failure": refused})
+    changes = {
+        "shapes": [*bf16.shapes, without],
+        "throughput": Throughput(streams=2, per_second=None, slowest=None, fastest=None, failure=refused),
+        "warm_up": bf16.warm_up.model_copy(update={"steady": False}),
+    }
+    shapes = [*fp32.shapes, further]
+    workspace.measure([fp32.model_copy(update={"shapes": shapes}), bf16.model_copy(update=changes)])
     done = workspace.report(max_quality_drop=0.01)
     assert done.returncode == 0, done.stderr
     text = Page(workspace.page()).text
@@ -379,9 +344,8 @@ def test_the_page_tells_throughput_and_further_shapes_with_their_failures(worksp
 
 
 def test_the_page_says_what_is_left_in_float_and_shows_int8_where_fp32_won(workspace: Workspace) -> None:
-    exported = json.loads((workspace.artifacts / "export" / "candidates.json").read_text())
-    exported["candidates"][1]["left_in_float"] = [{"name": HOSTILE, "type": "matmul_v2", "why": "two activations"}]
-    workspace.write("export/candidates.json", {"candidates": exported["candidates"], "deploy": "int8-ptq"})
+    left = [FloatLayer(name=HOSTILE, type="matmul_v2", why="two activations")]
+    workspace.export("int8-ptq", "int8", left_in_float=left)
     slower = [entry("openvino", "fp32", 10, 0.8), entry("openvino", "int8-ptq", 16, 0.8)]
     workspace.measure(slower)
     done = workspace.report(max_quality_drop=0.01)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reporting.test_report import Workspace, analysed
+from act.results.ptq_search import LayerSensitivity, Trials
+from tests.reporting.test_report import Workspace
+from tests.support import results
 
 BROWSER = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 QUIET = (
@@ -46,14 +48,13 @@ def browse(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = Workspace(tmp_path_factory.mktemp("report"))
-    layer = {"layer": "conv2d_1.tmp_0", "op_type": "conv2d", "error": 0.25}
-    settings = {"ptq_algo": "hist", "hist_percent": 0.9999, "quantizable_op_type": ["conv2d", "depthwise_conv2d"]}
-    trial = {"id": 0, "settings": settings, "quality": 0.79, "drop": 0.01, "cost": 0.3, "samples": 4, "seconds": 2.0}
+    layers = [LayerSensitivity(layer="conv2d_1.tmp_0", op_type="conv2d", error=0.25)]
+    settings = results.settings(quantizable_op_type=["conv2d", "depthwise_conv2d"])
+    trials = [results.trial(number, settings=settings) for number in range(2)]
     workspace.write(
-        "ptq_search/trials.json",
-        {"trials": [trial, {**trial, "id": 1}], "front": [0], "sensitivity": [layer], "importance": {"ptq_algo": 1.0}},
+        "ptq_search/trials.json", Trials(trials=trials, front=[0], sensitivity=layers, importance={"ptq_algo": 1.0})
     )
-    workspace.write("analyze/analysis.json", analysed("depthwise_conv2d_transpose_12.tmp_0"))
+    workspace.write("analyze/analysis.json", results.analysis("depthwise_conv2d_transpose_12.tmp_0"))
     done = workspace.report(max_quality_drop=0.01)
     assert done.returncode == 0, done.stderr
     return workspace.deploy

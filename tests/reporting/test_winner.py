@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
 from act.errors import InputError
 from act.reporting.winner import Choice, choose
+from act.results.benchmark import FailedVariant, RanVariant, Variant
 from act.settings import Budget
-from act.timing.rows import read_rows
 from tests.support.measured import entry, failed
 
 
-def chosen(entries: list[dict[str, Any]], drop: float = 0.01, speedup: float = 1.0) -> Choice:
-    return choose(read_rows({"variants": entries}), Budget(max_quality_drop=drop, min_speedup=speedup))
+def chosen(entries: Sequence[Variant], drop: float = 0.01, speedup: float = 1.0) -> Choice:
+    rows = [row for row in entries if isinstance(row, (RanVariant, FailedVariant))]
+    return choose(rows, Budget(max_quality_drop=drop, min_speedup=speedup))
 
 
 FP32 = entry("openvino", "fp32", 10, 0.8)
@@ -29,7 +30,7 @@ def test_the_fastest_inside_the_budget_wins_over_the_fastest() -> None:
 
 def test_a_pruned_model_is_judged_by_the_budget_though_it_runs_in_fp32() -> None:
     choice = chosen([FP32, entry("openvino", "pruned", 5, 0.798), entry("openvino", "int8-ptq", 6, 0.8)])
-    assert choice.winner.key == "openvino/pruned" and choice.fp32.median_ms == 10
+    assert choice.winner.key == "openvino/pruned" and choice.fp32.latency.median_ms == 10
     choice = chosen([FP32, entry("openvino", "pruned", 5, 0.7)])
     assert choice.winner.key == "openvino/fp32" and "pruned on OpenVINO" in choice.why
 
@@ -39,7 +40,7 @@ def test_a_wider_budget_gives_another_winner() -> None:
     choice = chosen(rows, drop=0.05)
     assert choice.winner.key == "openvino/int8-ptq"
     assert choice.why == "Nothing that was measured is faster."
-    assert choice.fp32.median_ms == 10
+    assert choice.fp32.latency.median_ms == 10
 
 
 def test_the_budget_is_met_to_the_last_sample_despite_rounding() -> None:
@@ -96,7 +97,7 @@ def test_the_drop_is_judged_on_the_same_engine() -> None:
     ]
     choice = chosen(rows)
     assert choice.winner.key == "paddle_inference/bf16"
-    assert choice.fp32.quality == 0.7
+    assert choice.fp32.quality.value == 0.7
 
 
 def test_equal_medians_go_to_the_smaller_drop_then_to_the_smaller_file() -> None:

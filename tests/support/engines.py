@@ -34,4 +34,5 @@ def export(
     alternatives: Mapping[str, Mapping[str, Range]] | None = None,
 ) -> dict[str, Any]:
     """Write one candidate below a folder, and return its entry."""
-    return write(Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {}))
+    export = Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {})
+    return write(export).model_dump()

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from act.results.benchmark import FailedVariant, Measurements, Noise, RanVariant, Variant
+from act.results.execution import Failure
+from act.results.machine import Machine
+
+MACHINE = Machine(
+    cpu="a CPU",
+    cores=2,
+    capabilities=["avx512_vnni"],
+    memory_bytes=10**9,
+    system="Linux",
+    python="3.10",
+    packages={"openvino": "1"},
+)
 
 
 def entry(
@@ -12,7 +27,8 @@ def entry(
     quality: float,
     fp32: tuple[float, float] | None = (10.0, 0.8),
     size: int = 1000,
-) -> dict[str, Any]:
+    **changes: Any,
+) -> RanVariant:
     """A variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
     known = {"fp32": "fp32", "bf16": "bf16", "pruned": "fp32", "pruned+bf16": "bf16"}
     precision = known.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
@@ -29,7 +45,7 @@ def entry(
         "iqr_ms": 0.04 * milliseconds,
         "runs": 120,
     }
-    return {
+    fields: dict[str, Any] = {
         "engine": engine,
         "name": name,
         "candidate": "fp32" if name in ("fp32", "bf16") else name.removesuffix("+bf16"),
@@ -70,22 +86,21 @@ def entry(
         "quality": {"value": quality},
         "drop": drop,
     }
+    return RanVariant(**{**fields, **changes})
 
 
-def failed(engine: str, name: str, kind: str, cause: str) -> dict[str, Any]:
+def failed(engine: str, name: str, kind: str, cause: str) -> FailedVariant:
     """A variant that did not run."""
     row = entry(engine, name, 1.0, 0.0)
-    names = (
-        "latency",
-        "warm_up",
-        "throughput",
-        "shapes",
-        "operators",
-        "kernels",
-        "quality",
-        "speedup",
-        "drop",
-        "load_seconds",
-    )
-    nothing = dict.fromkeys((*names, "peak_rss_bytes"))
-    return {**row, **nothing, "failure": {"kind": kind, "cause": cause}}
+    kept = {field: getattr(row, field) for field in (*Variant.model_fields, "version", "description")}
+    return FailedVariant(**kept, load_seconds=None, failure=Failure(kind=kind, cause=cause))
+
+
+def noise(noisy: bool = False, cause: str | None = None) -> Noise:
+    return Noise(noisy=noisy, cause=cause, limit=0.1, unsteadiness=0.0, by_engine={}, cores_used_by_others=0.0)
+
+
+def measurements(variants: Sequence[RanVariant | FailedVariant], **changes: Any) -> Measurements:
+    fields: dict[str, Any] = {"job": "demo", "metric": "top1", "target": {}, "benchmark": {}, "measured_at": "now"}
+    fields |= {"evaluation_samples": 512, "machine": MACHINE, "noise": noise(), "variants": list(variants)}
+    return Measurements(**{**fields, **changes})

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from act.results.ptq_search import Candidate, TrialSettings
+from act.results.analyze import Analysis
+from act.results.export import ExportedCandidate
+from act.results.prepare import Normalisation
+from act.results.ptq_search import Candidate, Trial, TrialSettings
 from act.results.select import Strategy
+from tests.support.measured import MACHINE
 
 
 def settings(**changes: Any) -> TrialSettings:
@@ -24,3 +28,84 @@ def strategy(*names: str, **changes: Any) -> Strategy:
     common: dict[str, Any] = {"strategy": [{"name": name, "why": "a reason"} for name in names], "prune": []}
     common |= {"quantize": False, "search": False, "train": False, "train_always": False, "why": "one sentence"}
     return Strategy(**{**common, **changes})
+
+
+def trial(number: int, **changes: Any) -> Trial:
+    common: dict[str, Any] = {"id": number, "settings": settings(), "quality": 0.79, "beside": {}, "drop": 0.01}
+    common |= {"cost": 0.3, "samples": 4, "failure": None, "seconds": 2.0}
+    return Trial(**{**common, **changes})
+
+
+def exported(name: str, precision: str, **changes: Any) -> ExportedCandidate:
+    common: dict[str, Any] = {"name": name, "precision": precision, "files": {}, "bytes": {}, "weight_bytes": 900}
+    common |= {"check": {}, "refused": {}, "elsewhere": {}, "left_in_float": []}
+    return ExportedCandidate(**{**common, **changes})
+
+
+NORMALISED = Normalisation(
+    folded_batch_norms=6,
+    removed_identities=1,
+    folded_reshapes=0,
+    transposed_weights=0,
+    folded_scalars=0,
+    largest_relative_deviation=0.0,
+)
+
+
+def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
+    """A model of two layers, one of which is called `name`."""
+    costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "multiply_adds": 3_000_000}
+    operator = {"name": name, "type": "conv2d", "shape": [1], "weights": [[8, 3, 3, 3]], "parameters": 10}
+    operator |= {"multiply_adds": 10, "quantizable": True, "latency_share": 0.5}
+    types = [
+        {"type": "conv2d", "count": 2, "own": 2, "own_kinds": {"Convolution": 2}, "into": {}, "beforehand": 0},
+        {"type": "relu", "count": 3, "own": 0, "own_kinds": {}, "into": {"Convolution": 2}, "beforehand": 1},
+    ]
+    fusion = {"operators": 5, "kernels": 4, "helpers": {"Reorder": 2}, "types": types, "kinds": []}
+    engine = {
+        "version": "1.2.3",
+        "precisions": ["fp32", "bf16"],
+        "int8_layers": 2,
+        "int8_parameters": 2_000,
+        "int8_multiply_adds": 3_000_000,
+        "fusion": fusion,
+        "multiplying": {"fp32": {"fp32": 2}, "bf16": {"bf16": 1, "fp32": 1}},
+    }
+    layer = {"name": name, "type": "conv2d", "channels": 16, "quantized": 0.25, "pruned": {"0.5": 1234.4}, "why": ""}
+    late = {"name": "late", "type": "conv2d", "channels": 8, "quantized": None, "pruned": {}, "why": "the time was up"}
+    block = {"layers": ["convolution 3x3", "convolution 3x3", "residual join"], "count": 2, "residual": True}
+    common: dict[str, Any] = {
+        "inputs": [],
+        "outputs": [],
+        "parameters": 4_000,
+        "multiply_adds": 6_000_000,
+        "sample_shapes": {"x": [1, 3, 48, 320]},
+        "dynamic_axes": {"x": [0, 3]},
+        "operators": [operator] * 5,
+        "latency_source": "measured",
+        "census": [{"type": "conv2d", "count": 5, "parameters": 4_000, "multiply_adds": 0}],
+        "memory": {"total_bytes": 98_100_000, "peak_bytes": 2_120_000, "peak_at": name, "alive_at_peak": []},
+        "structure": {
+            "kind": "mixed",
+            "backbone": {**costs, "stages": [{"size": [24, 96], "layers": 2, "channels": 8, "multiply_adds": 10}]},
+            "blocks": [{**costs, **block, "first": "a", "last": "b"}],
+            "residual_joins": ["a", "b"],
+            **{key: [] for key in ("pyramid_joins", "parallel_joins", "attentions")},
+            "gates": ["c"],
+            "concatenations": 0,
+            "heads": [{**costs, "output": name, "gives": "a vector a sample", "types": ["matmul_v2", "softmax"]}],
+        },
+        "engines": {"openvino": engine, "paddle_inference": {**engine, "fusion": None}},
+        "sensitivity": {
+            "measure": "an error",
+            "samples": 8,
+            "seconds": 12.3,
+            "why": "1 of 2 layers were not measured",
+            "layers": [late, layer],
+        },
+        "foldable": [{"name": name, "type": "assign", "kind": "identity", "why": "gives what it is given"}],
+        "prepared": NORMALISED,
+        "kernels": [],
+        "machine": MACHINE,
+    }
+    return Analysis(**{**common, **changes})

@@ -1,4 +1,4 @@
-"""A small network to train in a second."""
+"""A small network to train in a second, and what tests of training share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import numpy as np
 
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
+from act.samples.dataset import Array
+from act.training.distillation import Part, distillation_loss
+from act.training.losses import Loss
+from act.training.program import TrainingProgram
 
 
 def convolutions(seed: int = 0) -> InferenceModel:
@@ -29,3 +33,21 @@ def convolutions(seed: int = 0) -> InferenceModel:
         shape = model.weight(name).shape
         model.set_weight(name, rng.normal(scale=1 / np.sqrt(np.prod(shape[1:]) or 1), size=shape).astype(np.float32))
     return model
+
+
+def default_loss(student: InferenceModel) -> Loss:
+    """The default loss of the only output, for a teacher that has the student's variables."""
+    (name,) = student.fetch_names
+    producer = next(op for op in student.ops if name in op.output_arg_names)
+    if producer.type == "softmax":
+        name = str(producer.input("X")[0])
+    return distillation_loss([Part(None, (name,), (name,))])(student)
+
+
+def forward(program: TrainingProgram, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
+    """The outputs of the forward pass; the program makes a step all the same."""
+    names = list(program.student.fetch_names)
+    with paddle.static.scope_guard(program.student.scope):
+        feed = {**batch, **dict(zip(program.loss.targets, targets))}
+        found: list[Array] = paddle.static.Executor(CPU).run(program.program, feed=feed, fetch_list=names)
+    return found

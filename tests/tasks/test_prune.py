@@ -204,7 +204,7 @@ def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatc
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "finetune", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(steps, "train", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped")
     with monkeypatch.context() as patch:

@@ -18,12 +18,13 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from act.errors import InputError
+from act.results.benchmark import FailedVariant, InferFailed, InferFigures, InferRan, RanVariant
 from act.samples.dataset import FeedSpec
 from act.timing.infer.measure import plans
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, read
 from act.timing.infer.table import render
-from tests.support.measured import entry, failed
+from tests.support.measured import MACHINE, entry, failed, noise
 from tests.support.models import CLASSIFIER
 
 ROOT = Path(__file__).parents[2]
@@ -251,19 +252,26 @@ def test_wrong_input_ends_with_one_line_and_code_two(folder: Path) -> None:
         assert done.returncode == 2 and last.startswith("error: ") and fragment in last
 
 
+def row(model: str, note: str | None, variant: RanVariant | FailedVariant) -> InferRan | InferFailed:
+    kind = InferFailed if isinstance(variant, FailedVariant) else InferRan
+    figures = {name: value for name, value in variant if name in kind.model_fields}
+    return kind(**{**figures, "model": model, "quantized": False, "note": note})
+
+
 def test_the_table_shortens_names_and_says_what_disturbed(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [
-        {**entry("openvino", "fp32", 10, 0.8), "model": "/a/x/fp32/m.onnx", "note": None},
-        {**entry("openvino", "int8", 4, 0.8), "model": "/a/y/fp32/m.onnx", "note": "a note"},
-        {**failed("onnxruntime", "int8", "crash", "ended by SIGSEGV"), "model": "/a/y/fp32/m.onnx", "note": None},
-    ]
-    payload = {
-        "models": rows,
-        "compared_with": 0,
-        "settings": {"cpu_num_threads": 1, "batch_size": 1},
-        "noise": {"noisy": True, "cause": "other processes used 0.50 of its 2 cores"},
-    }
-    lines = render(payload).splitlines()
+    figures = InferFigures(
+        settings={"cpu_num_threads": 1, "batch_size": 1},
+        measured_at="now",
+        machine=MACHINE,
+        compared_with=0,
+        noise=noise(True, "other processes used 0.50 of its 2 cores"),
+        models=[
+            row("/a/x/fp32/m.onnx", None, entry("openvino", "fp32", 10, 0.8)),
+            row("/a/y/fp32/m.onnx", "a note", entry("openvino", "int8", 4, 0.8)),
+            row("/a/y/fp32/m.onnx", None, failed("onnxruntime", "int8", "crash", "ended by SIGSEGV")),
+        ],
+    )
+    lines = render(figures).splitlines()
     assert lines[1].split()[:5] == ["1", "x/fp32/m.onnx", "openvino", "fp32", "1x3x48x320"]
     assert "2.50 (2.42 to 2.58)" in lines[2] and "375.0 (2 streams)" in lines[2]
     assert lines[3].endswith("crash, see below")

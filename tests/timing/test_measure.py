@@ -14,7 +14,6 @@ import onnx
 import pytest
 import yaml
 
-from act.artifacts import write_json
 from act.engines.spec import all_specs
 from act.errors import InputError
 from act.machine import cpu_flags
@@ -24,10 +23,12 @@ from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
+from act.results.export import ExportedCandidates
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Target
-from act.timing.measure import Data, measure, to_json
+from act.timing.measure import Data, measure, rows_of
 from act.timing.variants import Candidate, read_candidates, variants
+from tests.support import results
 from tests.support.engines import run_by
 from tests.support.models import CLASSIFIER, noise, seen
 
@@ -57,24 +58,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (exported / name).mkdir(parents=True)
         saved.save(exported / name)
         onnx.save(twin, exported / name / "model.onnx")
-    write_json(
-        exported / "candidates.json",
-        {
-            "candidates": [
-                {
-                    "name": name,
-                    "precision": precision,
-                    "files": {
-                        engine.name: name if engine.reads == "paddle" else f"{name}/model.onnx"
-                        for engine in all_specs()
-                    },
-                    "bytes": {engine.name: 1000 for engine in all_specs()},
-                }
-                for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8"))
-            ],
-            "deploy": "int8-ptq",
-        },
-    )
+    candidates = [
+        results.exported(
+            name,
+            precision,
+            files={each.name: name if each.reads == "paddle" else f"{name}/model.onnx" for each in all_specs()},
+            bytes={each.name: 1000 for each in all_specs()},
+        )
+        for name, precision in (("fp32", "fp32"), ("int8-ptq", "int8"))
+    ]
+    ExportedCandidates(candidates=candidates, deploy="int8-ptq").write(exported / "candidates.json")
     labels = [np.array(index % 2) for index in range(12)]
     Samples({"x": Ragged.of(list(noise(12)))}, Ragged.of(labels)).save(folder / "artifacts/demo/prepare/evaluation")
     return folder
@@ -104,7 +97,7 @@ def test_a_pruned_model_runs_in_fp32_and_bf16_after_the_reference() -> None:
 
 def test_candidates_without_fp32_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one fp32 candidate"):
-        read_candidates({"candidates": []}, tmp_path)
+        read_candidates(ExportedCandidates(candidates=[], deploy=None), tmp_path)
 
 
 def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None:
@@ -148,7 +141,7 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
 
 def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None:
     exported = workspace / "artifacts" / "demo" / "export"
-    candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
+    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
     data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
     for shape in ({"x": [48, 96]}, {"y": [3, 48, 96]}):
         with pytest.raises(InputError, match=r"`benchmark.shapes.0.[xy]` is .*feeds are `x` with 3 axes"):
@@ -160,14 +153,14 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     run_by(monkeypatch, "onnxruntime", "tests.support.fake_engines:Aborts")
     run_by(monkeypatch, "paddle_inference", "tests.support.not_installed:Engine")
     exported = workspace / "artifacts" / "demo" / "export"
-    candidates = read_candidates(json.loads((exported / "candidates.json").read_text()), exported)
+    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
     del candidates[1].files["openvino"]
     target = Target(precisions=["fp32", "int8"])
     told: list[str] = []
     data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
     measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
-    payload = to_json(measurement, seed=0)
-    failures = {(e["engine"], e["name"]): e["failure"] and e["failure"]["kind"] for e in payload["variants"]}
+    rows = rows_of(measurement, seed=0)
+    failures = {(row.engine, row.name): row.failure and row.failure.kind for row in rows}
     assert failures == {
         ("openvino", "fp32"): None,
         ("openvino", "int8-ptq"): "error",
@@ -176,6 +169,6 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
         ("paddle_inference", "fp32"): "missing",
         ("paddle_inference", "int8-ptq"): "missing",
     }
-    assert "wrote no file" in payload["variants"][1]["failure"]["cause"]
+    assert rows[1].failure is not None and "wrote no file" in rows[1].failure.cause
     assert len(told) == 6 + 3
-    assert list(payload["noise"]["by_engine"]) == ["openvino"]
+    assert list(measurement.noise.by_engine) == ["openvino"]

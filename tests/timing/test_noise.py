@@ -16,12 +16,12 @@ MOVING = STEADY * np.linspace(1, 1.3, 10)[:, None]
 
 def test_each_sign_of_noise_is_said() -> None:
     quiet = verdict(0.03, {"openvino": STEADY})
-    assert not quiet["noisy"] and quiet["cause"] is None and quiet["by_engine"] == {"openvino": 0}
-    assert "used 0.50 of its" in verdict(0.5, {"openvino": STEADY})["cause"]
-    assert "moved by 21% between rounds" in verdict(0.0, {"openvino": MOVING})["cause"]
-    assert " and " in verdict(0.5, {"openvino": MOVING})["cause"]
-    assert not verdict(0.0, {"a": STEADY, "b": STEADY, "c": MOVING})["noisy"], "none speaks alone"
-    assert not verdict(0.0, {})["noisy"]
+    assert not quiet.noisy and quiet.cause is None and quiet.by_engine == {"openvino": 0}
+    assert "used 0.50 of its" in str(verdict(0.5, {"openvino": STEADY}).cause)
+    assert "moved by 21% between rounds" in str(verdict(0.0, {"openvino": MOVING}).cause)
+    assert " and " in str(verdict(0.5, {"openvino": MOVING}).cause)
+    assert not verdict(0.0, {"a": STEADY, "b": STEADY, "c": MOVING}).noisy, "none speaks alone"
+    assert not verdict(0.0, {}).noisy
 
 
 def test_processor_time_of_others_is_what_is_not_ours() -> None:

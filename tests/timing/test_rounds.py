@@ -11,7 +11,7 @@ import pytest
 from act.engines.process import EngineFailure, EngineProcess, WarmUp
 from act.settings import Timing
 from act.timing.rounds import TimedModel, time_in_rounds
-from act.timing.side_by_side import Measured, measure_side_by_side, to_json
+from act.timing.side_by_side import Measured, figures_of, measure_side_by_side
 
 WARM = WarmUp(runs=20, seconds=0.1, first_seconds=0.01, steady=True)
 CRASH = EngineFailure("crash", "ended by SIGSEGV")
@@ -118,11 +118,11 @@ def test_a_refused_shape_is_missing_alone_and_the_first_fails_the_row() -> None:
     (one, two), told = measured("ab", shapes=2, a={"warm up 1": REFUSAL}, b={"warm up 0": REFUSAL})
     assert one.failure is None and one.timed[1].failure is REFUSAL and two.failure is REFUSAL
     assert ("time 1", "a") not in told and ("time 0", "b") not in told and ("time 1", "b") not in told
-    entry = to_json(one, one, 1, seed=0)
+    entry = figures_of(one, one, 1, seed=0).model_dump()
     assert [shape["inputs"] for shape in entry["shapes"]] == [{"x": [1, 1]}, {"x": [1, 2]}]
     assert entry["shapes"][0]["speedup"]["value"] == 1 and entry["shapes"][1]["failure"]["cause"] == "the axis is fixed"
     assert entry["throughput"] is None
-    assert to_json(two, one, 1, seed=0)["failure"] == {"kind": "error", "cause": "the axis is fixed"}
+    assert figures_of(two, one, 1, seed=0).model_dump()["failure"] == {"kind": "error", "cause": "the axis is fixed"}
     assert cast(Process, two.process).closed and not cast(Process, one.process).closed
 
 
@@ -130,16 +130,16 @@ def test_a_crash_ends_a_row_and_one_in_the_streams_costs_only_the_throughput() -
     (one, two, three), told = measured("abc", streams=4, a={"turn 2 of 0": CRASH}, b={"4 streams": CRASH})
     assert one.failure is CRASH and told.count(("time 0", "a")) == 3
     assert two.failure is None and two.streams_failure is CRASH and ("4 streams", "a") not in told
-    assert to_json(two, None, 4, seed=0)["throughput"]["failure"]["cause"] == "ended by SIGSEGV"
-    assert to_json(two, None, 4, seed=0)["operators"]["multiplying"] == {"int8": {"Conv": 1}}
-    throughput = to_json(three, None, 4, seed=0)["throughput"]
+    assert figures_of(two, None, 4, seed=0).model_dump()["throughput"]["failure"]["cause"] == "ended by SIGSEGV"
+    assert figures_of(two, None, 4, seed=0).model_dump()["operators"]["multiplying"] == {"int8": {"Conv": 1}}
+    throughput = figures_of(three, None, 4, seed=0).model_dump()["throughput"]
     assert (throughput["streams"], throughput["per_second"], len(three.streams)) == (4, 100, 3)
     assert three.main.rounds == [[0.01, 0.01]] * 6 and three.peak_rss_bytes == 1000
 
 
 def test_kernels_are_added_up_by_kind_and_precision_and_a_refusal_leaves_none() -> None:
     (one, two), _ = measured("ab", b={"profile": EngineFailure("crash", "gone")})
-    groups = [(each["kind"], each["precision"], each["count"]) for each in one.kernels]
+    groups = [(each.kind, each.precision, each.count) for each in one.kernels]
     assert groups == [("Conv", "f32", 1), ("Conv", "u8", 2), ("Reorder", "f32", 1)]
-    assert [each["ms"] for each in one.kernels] == pytest.approx([4, 3, 0.4])
+    assert [each.ms for each in one.kernels] == pytest.approx([4, 3, 0.4])
     assert two.kernels == [] and two.failure is None

@@ -10,9 +10,9 @@ from act.timing.statistics import BETWEEN_PROCESSES, mean_difference, speedup, s
 
 def test_summary_is_in_milliseconds() -> None:
     figures = summary(np.arange(1, 102, dtype=np.float64).reshape(1, -1) / 1000)
-    assert figures["median_ms"] == pytest.approx(51)
-    assert (figures["p10_ms"], figures["p90_ms"]) == (pytest.approx(11), pytest.approx(91))
-    assert (figures["iqr_ms"], figures["mad_ms"], figures["runs"]) == (pytest.approx(50), pytest.approx(25), 101)
+    assert figures.median_ms == pytest.approx(51)
+    assert (figures.p10_ms, figures.p90_ms) == (pytest.approx(11), pytest.approx(91))
+    assert (figures.iqr_ms, figures.mad_ms, figures.runs) == (pytest.approx(50), pytest.approx(25), 101)
 
 
 def test_the_interval_of_a_mean_is_that_of_the_textbook() -> None:

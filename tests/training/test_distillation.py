@@ -13,8 +13,9 @@ import scipy.special as sp  # type: ignore[import-untyped]
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.settings import Distillation, ModelSource
-from act.training import Part, build, distil, distillation, plan, trainable_weights
-from tests.support.small_training import convolutions
+from act.training.distillation import Part, distillation_loss, plan_distillation
+from act.training.program import build, trainable_weights
+from tests.support.small_training import convolutions, default_loss
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
 Floats = npt.NDArray[Any]
@@ -36,10 +37,10 @@ def logits(model: InferenceModel) -> str:
 
 def losses(student: InferenceModel, teachers: Sequence[InferenceModel], settings: Distillation, steps: int = 1) -> Any:
     """The loss before each step."""
-    add = distil(plan(settings, student, teachers, BATCH), settings.temperature, settings.beta)
+    add = distillation_loss(plan_distillation(settings, student, teachers, BATCH), settings.temperature, settings.beta)
     names = trainable_weights(student, None)
     program = build(student, None, add, names, learning_rate=1e-2, steps=steps, seed=0)
-    pairs = zip(program.teacher_numbers, program.teacher_names)
+    pairs = zip(program.loss.teacher_numbers, program.loss.teacher_names)
     targets = [teachers[number].run(BATCH, [name])[0] for number, name in pairs]
     return [program.step(BATCH, targets) for _ in range(steps)]
 
@@ -127,24 +128,24 @@ def test_several_teachers_each_have_their_part(student: InferenceModel, teacher:
 
 def test_the_default_is_what_training_has_always_compared(student: InferenceModel, teacher: InferenceModel) -> None:
     names = trainable_weights(student, None)
-    program = build(student, None, distillation, names, learning_rate=1e-2, steps=1, seed=0)
-    assert program.teacher_names == [logits(teacher)]
+    program = build(student, None, default_loss, names, learning_rate=1e-2, steps=1, seed=0)
+    assert program.loss.teacher_names == [logits(teacher)]
     expected = losses(student, [teacher], Distillation())[0]
-    assert program.step(BATCH, teacher.run(BATCH, program.teacher_names)) == expected
+    assert program.step(BATCH, teacher.run(BATCH, program.loss.teacher_names)) == expected
 
 
 def test_variables_are_found(student: InferenceModel, teacher: InferenceModel) -> None:
-    assert plan(Distillation(loss="dkd"), student, [teacher], BATCH) == [
+    assert plan_distillation(Distillation(loss="dkd"), student, [teacher], BATCH) == [
         Part("dkd", (logits(student),), (logits(teacher),))
     ]
 
 
 def test_a_teachers_variable_may_have_another_name(student: InferenceModel, teacher: InferenceModel) -> None:
     first, second = (str(op.output_arg_names[0]) for op in student.ops if op.type == "relu")
-    (part,) = plan(Distillation(loss="l2", node=[f"teacher_{first}", first]), student, [teacher], BATCH)
+    (part,) = plan_distillation(Distillation(loss="l2", node=[f"teacher_{first}", first]), student, [teacher], BATCH)
     assert (part.student, part.teacher) == ((first,), (first,))
     with pytest.raises(InputError, match="shape"):
-        plan(Distillation(loss="l2", node=[f"teacher_{first}", second]), student, [teacher], BATCH)
+        plan_distillation(Distillation(loss="l2", node=[f"teacher_{first}", second]), student, [teacher], BATCH)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,6 @@ def test_what_cannot_be_compared_is_named(
     student: InferenceModel, teacher: InferenceModel, settings: Distillation, fragments: list[str]
 ) -> None:
     with pytest.raises(InputError) as caught:
-        plan(settings, student, [teacher], BATCH)
+        plan_distillation(settings, student, [teacher], BATCH)
     for fragment in fragments:
         assert fragment in str(caught.value)

@@ -13,8 +13,10 @@ import pytest
 from act.errors import InputError
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Distillation, TrainConfig
-from act.training import build, count_steps, distil, fit, plan, trainable_weights
+from act.training.distillation import distillation_loss, plan_distillation
+from act.training.loop import count_steps, fit
 from act.training.processes import Processes, processes
+from act.training.program import build, trainable_weights
 from tests.support.small_training import convolutions
 
 CHECKOUT = Path(__file__).parents[2]
@@ -26,17 +28,17 @@ def train(folder: Path) -> None:
     """Train on batches of 4, 4, 4 and 1 samples, and write the weights and what was measured."""
     rank = processes().rank
     teacher, student = convolutions(), convolutions(seed=5)
-    parts = plan(Distillation(loss="soft_label"), student, [teacher], SAMPLES.stack([0]))
+    parts = plan_distillation(Distillation(loss="soft_label"), student, [teacher], SAMPLES.stack([0]))
     names = trainable_weights(student, None)
     steps = count_steps(SAMPLES, SETTINGS)
-    program = build(student, None, distil(parts), names, learning_rate=1e-2, steps=steps, seed=0)
+    program = build(student, None, distillation_loss(parts), names, learning_rate=1e-2, steps=steps, seed=0)
     measured: list[int] = []
 
     def evaluate(weights: dict[str, Array]) -> float:
         measured.append(rank)
         return len(measured) / 10
 
-    result = fit(program, teacher, SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint")
+    result = fit(program, [teacher], SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint")
     assert measured == ([0, 0, 0] if rank == 0 else [])
     assert result.quality_after == 0.3
     losses = np.array([row["loss"] for row in result.history[1:]])

@@ -23,12 +23,13 @@ from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
 from act.results.plan import Plan
 from act.samples.dataset import Ragged, Samples
-from act.settings import Qat, Schedule
-from act.training import build, distillation, trainable_weights
-from act.training.qat import train
-from act.training.qat_layers import narrowed
+from act.settings import Distillation, Qat, Schedule
+from act.training.program import build, trainable_weights
+from act.training.qat import select_layers, train_quantized
+from act.training.train import Trained
 from tests.support.models import first_layers, noise, normalised_classifier
 from tests.support.place import JOB
+from tests.support.small_training import default_loss, forward
 
 CHECKOUT = Path(__file__).parents[2]
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=96)))})
@@ -62,6 +63,10 @@ def scheme(model: InferenceModel) -> Scheme:
     return replace(found, biases={bias: model.weight(bias) + np.float32(0.01)}, integers={weight: lower})
 
 
+def train(model: InferenceModel, scheme: Scheme, settings: Qat, evaluate: Any) -> Trained:
+    return train_quantized(model, scheme, [model], SAMPLES, settings, Distillation(), evaluate)
+
+
 def closeness(model: InferenceModel) -> Any:
     """A quality: how near the quantized outputs come to the fp32 model's."""
     wanted = model.run(BATCH)[0]
@@ -73,15 +78,15 @@ def closeness(model: InferenceModel) -> Any:
 
 
 def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, distillation, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
-    outputs = training.outputs(BATCH, model.run(BATCH, training.teacher_names))[0]
+    training = build(model, scheme, default_loss, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
+    outputs = forward(training, BATCH, model.run(BATCH, training.loss.teacher_names))[0]
     candidate = quantize(model, scheme).run(BATCH)[0]
     assert cosine(outputs, candidate) > 0.9999
     assert np.abs(outputs - candidate).max() < 0.1 * np.abs(model.run(BATCH)[0] - candidate).max()
 
 
 def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, distillation, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
+    training = build(model, scheme, default_loss, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
     quantized = {op.input("X")[0] for op in training.program.global_block().ops if op.type == "quantize_linear"}
     first = quantizable_layers(model)[0]
     assert first.weight not in quantized and first.activation not in quantized
@@ -93,7 +98,7 @@ def test_the_learning_rate_follows_its_schedule(model: InferenceModel, scheme: S
     training = build(
         model,
         scheme,
-        distillation,
+        default_loss,
         trainable_weights(model, scheme),
         learning_rate=1e-3,
         steps=2,
@@ -102,7 +107,7 @@ def test_the_learning_rate_follows_its_schedule(model: InferenceModel, scheme: S
     )
     states = [training.weights()]
     for _ in range(2):
-        training.step(BATCH, model.run(BATCH, training.teacher_names))
+        training.step(BATCH, model.run(BATCH, training.loss.teacher_names))
         states.append(training.weights())
     name = next(iter(scheme.weights))
     assert np.any(states[1][name] != states[0][name])
@@ -112,9 +117,9 @@ def test_the_learning_rate_follows_its_schedule(model: InferenceModel, scheme: S
 def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
     files = []
     for name in ("first", "second"):
-        result = train(model, scheme, SAMPLES, SETTINGS, closeness(model))
-        assert result.model is not None and result.quality_after > result.quality_before
-        assert [row["epoch"] for row in result.history] == [0, 1, 2]
+        result = train(model, scheme, SETTINGS, closeness(model))
+        assert result.model is not None and result.fit.quality_after > result.fit.quality_before
+        assert [row["epoch"] for row in result.fit.history] == [0, 1, 2]
         (tmp_path / name).mkdir()
         result.model.save(tmp_path / name)
         files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
@@ -124,9 +129,9 @@ def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Sch
 @pytest.mark.parametrize("setting", ["scale_trainable", "use_pact"])
 def test_ranges_train_where_that_is_asked_for(model: InferenceModel, scheme: Scheme, setting: str) -> None:
     settings = SETTINGS.model_copy(update={setting: True})
-    result = train(model, scheme, SAMPLES, settings, closeness(model))
+    result = train(model, scheme, settings, closeness(model))
     assert result.model is not None and result.scheme is not None
-    assert closeness(model)(result.model, result.scheme) == result.quality_after > result.quality_before
+    assert closeness(model)(result.model, result.scheme) == result.fit.quality_after > result.fit.quality_before
     changed = [span != scheme.activations[name] for name, span in result.scheme.activations.items()]
     assert sum(changed) > len(changed) / 2
     same = [np.array_equal(values, scheme.weights[name]) for name, values in result.scheme.weights.items()]
@@ -137,14 +142,14 @@ def test_ranges_train_where_that_is_asked_for(model: InferenceModel, scheme: Sch
 def test_layers_stay_in_float_by_type_and_by_pattern(model: InferenceModel, scheme: Scheme) -> None:
     layers = {layer.name: layer for layer in quantizable_layers(model)}
     convolutions = Qat(quantize_op_types=["conv2d"])
-    kept = narrowed(model, scheme, convolutions)
+    kept = select_layers(model, scheme, convolutions)
     assert kept.layers and {layers[name].op_type for name in kept.layers} == {"conv2d"}
     assert set(kept.weights) == {layers[name].weight for name in kept.layers}
     first = layers[scheme.layers[0]]
-    assert first.name not in narrowed(model, scheme, Qat(not_quant_pattern=[first.weight])).layers
-    assert narrowed(model, scheme, Qat(not_quant_pattern=[first.name])).layers == scheme.layers[1:]
+    assert first.name not in select_layers(model, scheme, Qat(not_quant_pattern=[first.weight])).layers
+    assert select_layers(model, scheme, Qat(not_quant_pattern=[first.name])).layers == scheme.layers[1:]
     with pytest.raises(InputError, match="no layer to quantize"):
-        narrowed(model, scheme, Qat(not_quant_pattern=["."]))
+        select_layers(model, scheme, Qat(not_quant_pattern=["."]))
 
 
 def test_sparse_weights_stay_sparse(model: InferenceModel, scheme: Scheme) -> None:
@@ -155,7 +160,7 @@ def test_sparse_weights_stay_sparse(model: InferenceModel, scheme: Scheme) -> No
     zero = np.random.default_rng(0).random(weight.shape) < 0.5
     sparse.set_weight(name, np.where(zero, np.float32(0), weight))
     plain = replace(scheme, integers={}, biases={})
-    result = train(sparse, plain, SAMPLES, SETTINGS, closeness(sparse))
+    result = train(sparse, plain, SETTINGS, closeness(sparse))
     assert result.model is not None and result.scheme is not None
     trained = result.model.weight(name)
     assert np.all(trained[zero] == 0) and np.any(trained[~zero] != weight[~zero])
@@ -165,9 +170,9 @@ def test_sparse_weights_stay_sparse(model: InferenceModel, scheme: Scheme) -> No
 
 def test_the_start_is_kept_when_nothing_is_better(model: InferenceModel, scheme: Scheme) -> None:
     qualities = iter([0.9, 0.5, 0.9])
-    result = train(model, scheme, SAMPLES, SETTINGS, lambda *_: next(qualities))
-    assert result.model is None and result.quality_after == 0.9
-    assert "nothing better" in result.why
+    result = train(model, scheme, SETTINGS, lambda *_: next(qualities))
+    assert result.model is None and result.fit.quality_after == 0.9
+    assert "nothing better" in result.fit.why
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_cause(model: InferenceModel, scheme: Scheme) -> None:
@@ -175,15 +180,15 @@ def test_a_loss_that_is_not_finite_stops_with_its_cause(model: InferenceModel, s
     spoiled = model.copy()
     name = next(iter(scheme.weights))
     spoiled.set_weight(name, np.full_like(spoiled.weight(name), np.nan))
-    result = train(spoiled, scheme, SAMPLES, wild, lambda *_: 0.5)
-    assert "not finite" in result.why and "learning_rate" in result.why
-    assert result.model is None and len(result.history) == 1
+    result = train(spoiled, scheme, wild, lambda *_: 0.5)
+    assert "not finite" in result.fit.why and "learning_rate" in result.fit.why
+    assert result.model is None and len(result.fit.history) == 1
 
 
 def test_a_time_limit_ends_training(model: InferenceModel, scheme: Scheme) -> None:
     hurried = Qat(epochs=500, batch_size=4, time_limit_minutes=0.001)
-    result = train(model, scheme, SAMPLES, hurried, lambda *_: 0.5)
-    assert "time limit" in result.why and len(result.history) == 2
+    result = train(model, scheme, hurried, lambda *_: 0.5)
+    assert "time limit" in result.fit.why and len(result.fit.history) == 2
 
 
 def test_where_it_is_not_needed_it_costs_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.kernels import read_kernels
@@ -22,6 +22,8 @@ from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
+from act.results.execution import ExecutedOperators
+from act.results.export import DeviceFile
 
 OPT_SECONDS = 300.0
 
@@ -64,13 +66,13 @@ class PaddleLiteWriter(PaddleWriter):
         return replace(exported, elsewhere=[_arm(export, exported.path, precision) for precision in precisions])
 
 
-def _arm(export: Export, folder: Path, precision: ArmPrecision) -> dict[str, Any]:
+def _arm(export: Export, folder: Path, precision: ArmPrecision) -> DeviceFile:
     kind, file = f"ARM, {precision}", folder / f"arm-{precision}.nb"
     try:
         write_nb(folder, file, precision)
     except OptFailure as failure:
         return export.device_file(kind, None, str(failure))
-    return export.device_file(kind, file, operators=read_kernels(file))
+    return export.device_file(kind, file, operators=ExecutedOperators.model_validate(read_kernels(file)))
 
 
 def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float = OPT_SECONDS) -> None:

@@ -21,9 +21,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tqdm import tqdm
 
 from act.errors import InputError
-from act.formats.source import resolve
 from act.samples.dataset import PADDING, Array, Gathering, Ragged, Samples
 from act.settings import TextLines
+from act.settings.reference import resolve
 
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]

@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, get_origin
 
 import yaml
 from tqdm import tqdm
 
-from act import machine
-from act.artifacts import write_json
 from act.errors import InputError, exit_on_input_error
+from act.results.benchmark import InferFigures
 from act.timing.infer.settings import Infer, read
 from act.timing.infer.table import render
 
@@ -33,15 +31,15 @@ def main() -> None:
         settings = read(arguments.config, flags)
         if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
             raise InputError(f"{arguments.json}: there is no such folder to write to")
-        payload = _measure(settings)
+        figures = _measure(settings)
         if arguments.json is not None:
-            write_json(arguments.json, payload)
-    print(render(payload))
-    first = [entry for entry in payload["models"] if entry["model"] == payload["models"][0]["model"]]
-    sys.exit(0 if any(entry["failure"] is None for entry in first) else 1)
+            figures.write(arguments.json)
+    print(render(figures))
+    first = [row for row in figures.models if row.model == figures.models[0].model]
+    sys.exit(0 if any(row.failure is None for row in first) else 1)
 
 
-def _measure(settings: Infer) -> dict[str, Any]:
+def _measure(settings: Infer) -> InferFigures:
     # Settings and flags are checked before the libraries that read models are loaded.
     from act.timing.infer.measure import measure, plans
 
@@ -54,12 +52,7 @@ def _measure(settings: Infer) -> dict[str, Any]:
 
         measured = measure(chosen, settings, progress)
         bar.total = bar.n
-    return {
-        "settings": settings.model_dump(mode="json"),
-        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-        **measured,
-    }
+    return measured
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import all_specs
-from act.timing import side_by_side
+from act.results.benchmark import InferFailed, InferFigures, InferRan, NoFigures
+from act.results.machine import Machine
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, split_precision
 from act.timing.rounds import TimedModel
-from act.timing.side_by_side import Measured, measure_side_by_side, stream_count
+from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, stream_count
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,13 @@ def _engines(model: Model, settings: Infer) -> list[str]:
     return found if len(found) == 1 else [name for name in settings.engines if name in found]
 
 
-def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> dict[str, Any]:
+def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> InferFigures:
     """Measure all rows side by side on random data.
 
     Args:
         chosen: what `plans` gave.
         settings: batch, sizes, threads, rounds, seed.
         progress: told what was done.
-
-    Returns:
-        `models`, one entry a row with its figures or its failure; `compared_with`, the number of the row that
-        `speedup` compares with, the first that ran, or None; and `noise`. Plain JSON values.
 
     Raises:
         InputError: a model's inputs cannot be given random data of `batch_size`.
@@ -123,7 +122,15 @@ def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]
             progress(f"row {number + 1} loaded")
         rows = {f"row {number}": measured for number, measured in enumerate(everything, start=1)}
         noise = measure_side_by_side(everything, rows, settings.cpu_num_threads, settings, progress)
-    return _to_json(chosen, everything, noise, settings)
+    models, compared = _rows(chosen, everything, settings)
+    return InferFigures(
+        settings=settings.model_dump(mode="json"),
+        measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        machine=Machine.model_validate(machine.describe()),
+        compared_with=compared,
+        noise=noise,
+        models=models,
+    )
 
 
 def _timed(process: EngineProcess, model: Model, settings: Infer, folder: Path) -> list[TimedModel]:
@@ -140,23 +147,26 @@ def _timed(process: EngineProcess, model: Model, settings: Infer, folder: Path) 
     return list(found.values())
 
 
-def _to_json(chosen: list[Plan], measured: list[Measured], noise: dict[str, Any], settings: Infer) -> dict[str, Any]:
-    compared = next((number for number, one in enumerate(measured) if one.failure is None), None)
+def _rows(
+    chosen: Sequence[Plan], measured: Sequence[Measured], settings: Infer
+) -> tuple[list[InferRan | InferFailed], int | None]:
+    """Return the rows, and the index of the one that speed-ups compare with."""
+    compared = next((index for index, one in enumerate(measured) if one.failure is None), None)
     reference = measured[compared] if compared is not None else None
     streams = stream_count(settings, settings.cpu_num_threads)
-    return {
-        "compared_with": compared,
-        "noise": noise,
-        "models": [
-            {
-                "model": plan.model.name,
-                "engine": plan.engine,
-                "precision": plan.precision,
-                "quantized": plan.model.quantized,
-                "bytes": plan.model.bytes,
-                "note": plan.note,
-                **side_by_side.to_json(one, reference, streams, settings.seed),
-            }
-            for plan, one in zip(chosen, measured)
-        ],
-    }
+    rows: list[InferRan | InferFailed] = []
+    for plan, one in zip(chosen, measured):
+        figures = figures_of(one, reference, streams, settings.seed)
+        kind = InferFailed if isinstance(figures, NoFigures) else InferRan
+        rows.append(
+            kind(
+                model=plan.model.name,
+                engine=plan.engine,
+                precision=plan.precision,
+                quantized=plan.model.quantized,
+                bytes=plan.model.bytes,
+                note=plan.note,
+                **dict(figures),
+            )
+        )
+    return rows, compared

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
-from typing import Any
 
-from act.reporting.wording import executed
+from act.results.benchmark import InferFailed, InferFigures, InferRan, Interval
+from act.results.execution import Failure
+from act.timing.wording import executed
 
 _HEADING = ("", "model", "engine", "runs in", "inputs", "median", "p10", "p90", "times as fast (95 %)")
 _MORE = ("samples/s", "memory", "load", "first run", "files")
@@ -14,25 +15,24 @@ _MORE = ("samples/s", "memory", "load", "first run", "files")
 _FIRST_NUMBER = 5
 
 
-def render(payload: Mapping[str, Any]) -> str:
-    """A table with one line a row and input shape, then notes, then what could not be measured and why."""
-    models = payload["models"]
-    names = _tails([entry["model"] for entry in models])
+def render(figures: InferFigures) -> str:
+    """Return a table with one line a row and input shape, then notes, then what could not be measured and why."""
+    rows = figures.models
+    names = _tails([row.model for row in rows])
     lines: list[Sequence[str]] = [(*_HEADING, *_MORE)]
-    for number, entry in enumerate(models, start=1):
-        lines += _lines(number, names[entry["model"]], entry)
+    for number, row in enumerate(rows, start=1):
+        lines += _lines(number, names[row.model], row)
     parts = ["\n".join(_aligned(lines))]
-    parts += [f"row {number}: {text}" for number, entry in enumerate(models, start=1) for text in _notes(entry)]
-    if payload["compared_with"] is not None:
-        settings, reference = payload["settings"], payload["compared_with"] + 1
-        threads = f"{settings['cpu_num_threads']} thread{'' if settings['cpu_num_threads'] == 1 else 's'}"
+    parts += [f"row {number}: {text}" for number, row in enumerate(rows, start=1) for text in _notes(row)]
+    if figures.compared_with is not None:
+        count, batch = figures.settings["cpu_num_threads"], figures.settings["batch_size"]
         parts.append(
-            f"Milliseconds of one inference on random data, batch {settings['batch_size']}, {threads}; times as fast "
-            f"as row {reference}, with the 95 % bootstrap interval of the ratio."
+            f"Milliseconds of one inference on random data, batch {batch}, {count} thread{'' if count == 1 else 's'}; "
+            f"times as fast as row {figures.compared_with + 1}, with the 95 % bootstrap interval of the ratio."
         )
-    if payload["noise"]["noisy"]:
+    if figures.noise.noisy:
         parts.append(
-            f"The machine was noisy: {payload['noise']['cause']}. Measure again on a quiet machine before trusting "
+            f"The machine was noisy: {figures.noise.cause}. Measure again on a quiet machine before trusting "
             "small differences."
         )
     return "\n".join(parts)
@@ -48,65 +48,60 @@ def _tails(paths: Sequence[str]) -> dict[str, str]:
     return {path: path for path in distinct}
 
 
-def _lines(number: int, name: str, entry: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    start = (str(number), name, entry["engine"], entry["precision"])
-    if entry["failure"] is not None:
-        yield (*start, f"{_word(entry['failure'])}, see below")
+def _lines(number: int, name: str, row: InferRan | InferFailed) -> Iterator[Sequence[str]]:
+    start = (str(number), name, row.engine, row.precision)
+    if isinstance(row, InferFailed):
+        yield (*start, f"{_word(row.failure)}, see below")
         return
-    for place, shape in enumerate(entry["shapes"]):
-        inputs = " ".join("x".join(map(str, axes)) for axes in shape["inputs"].values())
-        if shape["failure"] is not None:
-            yield ("", "", "", "", inputs, f"{_word(shape['failure'])}, see below")
+    for index, shape in enumerate(row.shapes):
+        inputs = " ".join("x".join(map(str, axes)) for axes in shape.inputs.values())
+        if shape.failure is not None:
+            yield ("", "", "", "", inputs, f"{_word(shape.failure)}, see below")
             continue
-        latency = shape["latency"]
-        figures = (
-            inputs,
-            f"{latency['median_ms']:.3f}",
-            f"{latency['p10_ms']:.3f}",
-            f"{latency['p90_ms']:.3f}",
-            _speedup(shape["speedup"]),
-        )
-        yield (*start, *figures, *_more(entry)) if place == 0 else ("", "", "", "", *figures)
+        assert shape.latency is not None
+        times = (shape.latency.median_ms, shape.latency.p10_ms, shape.latency.p90_ms)
+        figures = (inputs, *(f"{each:.3f}" for each in times), _speedup(shape.speedup))
+        yield (*start, *figures, *_more(row)) if index == 0 else ("", "", "", "", *figures)
 
 
-def _more(entry: Mapping[str, Any]) -> Sequence[str]:
-    throughput = entry["throughput"]
+def _more(row: InferRan) -> Sequence[str]:
+    throughput = row.throughput
     per_second = "-"
-    if throughput is not None and throughput["failure"] is None:
-        per_second = f"{throughput['per_second']:.1f} ({throughput['streams']} streams)"
+    if throughput is not None and throughput.per_second is not None:
+        per_second = f"{throughput.per_second:.1f} ({throughput.streams} streams)"
     return (
         per_second,
-        f"{entry['peak_rss_bytes'] / 1e6:.0f} MB",
-        f"{entry['load_seconds']:.2f} s",
-        f"{entry['warm_up']['first_ms']:.1f}",
-        f"{entry['bytes'] / 1e6:.2f} MB",
+        f"{row.peak_rss_bytes / 1e6:.0f} MB",
+        f"{row.load_seconds:.2f} s",
+        f"{row.warm_up.first_ms:.1f}",
+        f"{row.bytes / 1e6:.2f} MB",
     )
 
 
-def _notes(entry: Mapping[str, Any]) -> Iterator[str]:
-    if entry["failure"] is not None:
-        yield f"{_word(entry['failure'])}: {entry['failure']['cause']}"
+def _notes(row: InferRan | InferFailed) -> Iterator[str]:
+    if isinstance(row, InferFailed):
+        yield f"{_word(row.failure)}: {row.failure.cause}"
         return
-    if entry["note"]:
-        yield entry["note"]
-    words = executed(entry["operators"])
-    if "int8" in entry["precision"] and words.share:
+    if row.note:
+        yield row.note
+    words = executed(row.operators)
+    if "int8" in row.precision and words.share:
         yield "; ".join(filter(None, [words.share, words.above, f"not fused: {words.conversions or 'nothing'}"]))
-    if not entry["warm_up"]["steady"]:
+    if not row.warm_up.steady:
         yield "its latency did not become steady in the warm-up"
-    for shape in entry["shapes"]:
-        if shape["failure"] is not None:
-            yield f"{shape['inputs']}: {shape['failure']['cause']}"
-    if entry["throughput"] is not None and entry["throughput"]["failure"] is not None:
-        yield f"no throughput: {entry['throughput']['failure']['cause']}"
+    for shape in row.shapes:
+        if shape.failure is not None:
+            yield f"{shape.inputs}: {shape.failure.cause}"
+    if row.throughput is not None and row.throughput.failure is not None:
+        yield f"no throughput: {row.throughput.failure.cause}"
 
 
-def _word(failure: Mapping[str, str]) -> str:
-    return failure["kind"].replace("_", " ")
+def _word(failure: Failure) -> str:
+    return failure.kind.replace("_", " ")
 
 
-def _speedup(interval: Mapping[str, float] | None) -> str:
-    return f"{interval['value']:.2f} ({interval['low']:.2f} to {interval['high']:.2f})" if interval else "-"
+def _speedup(interval: Interval | None) -> str:
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})" if interval else "-"
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -15,9 +15,10 @@ from act.quantization.quantized_program import quantize
 from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
 from act.settings import Refine
-from act.training import build, reconstruction
-from act.training.regions import layer_ends, reconstruct, region_ends
+from act.training.program import build
+from act.training.reconstruction import layer_ends, reconstruct, reconstruction_loss, region_ends
 from tests.support.models import noise, normalised_classifier, seen
+from tests.support.small_training import forward
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=64)))})
 BATCH = {"x": noise(4, width=64)}
@@ -74,19 +75,21 @@ def test_it_starts_at_the_candidate_and_no_gradient_leaves_a_region(model: Infer
     training = build(
         model,
         scheme,
-        reconstruction(ends[-1:]),
+        reconstruction_loss(ends[-1:]),
         [layers[scheme.layers[-1]].weight],
         learning_rate=1e-3,
         steps=1,
         seed=0,
     )
-    outputs = training.outputs(BATCH, model.run(BATCH, training.teacher_names))[0]
+    outputs = forward(training, BATCH, model.run(BATCH, training.loss.teacher_names))[0]
     assert cosine(outputs, quantize(model, scheme).run(BATCH)[0]) > 0.9999
     names = [first, layers[scheme.layers[-1]].weight]
-    training = build(model, scheme, reconstruction([ends[0], ends[-1]]), names, learning_rate=1e-3, steps=9, seed=0)
-    wanted = model.run(BATCH, training.teacher_names)
+    training = build(
+        model, scheme, reconstruction_loss([ends[0], ends[-1]]), names, learning_rate=1e-3, steps=9, seed=0
+    )
+    wanted = model.run(BATCH, training.loss.teacher_names)
     wanted[-1] = wanted[-1] + 1000  # an error at the end that is out of all proportion
-    clip_free = build(model, scheme, reconstruction(ends[:1]), names[:1], learning_rate=1e-3, steps=9, seed=0)
+    clip_free = build(model, scheme, reconstruction_loss(ends[:1]), names[:1], learning_rate=1e-3, steps=9, seed=0)
     training.step(BATCH, wanted)
     clip_free.step(BATCH, wanted[:1])
     moved, alone = (program.student.weight(first) - model.weight(first) for program in (training, clip_free))

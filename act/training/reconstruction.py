@@ -12,43 +12,46 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from act.program.layers import bias_of, quantizable_layers, real_outputs
+from act.program.layers import bias_of
 from act.program.model import InferenceModel
+from act.program.outputs import real_outputs
+from act.program.paddle_setup import paddle
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
 from act.samples.dataset import Samples
 from act.settings import Refine
-from act.training import build, reconstruction, sparse_masks
+from act.training.losses import AddLoss, Loss, squared_error
+from act.training.program import build, sparse_masks
 
 
 def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
-    """The output of every quantized layer, its bias included."""
-    found = []
-    for layer in quantizable_layers(model):
-        if layer.name in scheme.layers:
-            added = bias_of(model, layer) is not None
-            found.append(model.consumers(layer.name)[0].output_arg_names[0] if added else layer.name)
-    return found
+    """Return the output of every quantized layer, its bias included."""
+    ends = []
+    for layer in quantized_layers(model, scheme):
+        has_bias = bias_of(model, layer) is not None
+        ends.append(model.consumers(layer.name)[0].output_arg_names[0] if has_bias else layer.name)
+    return ends
 
 
 def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> list[str]:
-    """Where the model can be cut in two through a single tensor, and its outputs; a softmax counts by its logits.
+    """Return the single tensors at which the model can be cut in two, and its outputs; a softmax counts by its logits.
 
     Args:
         fewest_layers: quantized layers between two ends.
     """
-    last_read = {name: place for place, op in enumerate(model.ops) for name in op.input_arg_names}
+    last_read = {name: index for index, op in enumerate(model.ops) for name in op.input_arg_names}
     last_read |= dict.fromkeys(model.fetch_names, len(model.ops))
     alive = {name for name in model.feed_names if name in last_read}
     ends: list[str] = []
     layers = 0
-    for place, op in enumerate(model.ops):
+    for index, op in enumerate(model.ops):
         alive |= {name for name in op.output_arg_names if name in last_read}
-        alive = {name for name in alive if last_read[name] > place}
+        alive = {name for name in alive if last_read[name] > index}
         layers += any(name in scheme.layers for name in op.output_arg_names)
         if len(alive) == 1 and layers >= fewest_layers and alive <= set(op.output_arg_names):
             name = next(iter(alive))
@@ -58,11 +61,46 @@ def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> li
     return list(dict.fromkeys([*ends, *real_outputs(model)]))
 
 
+def reconstruction_loss(ends: Sequence[str]) -> AddLoss:
+    """Return what adds the loss of regions that are trained side by side.
+
+    The end of every region is compared with the fp32 model's, as a share of its mean square, and no gradient passes
+    from one region into the one before it.
+
+    Args:
+        ends: float32 variables, the last of each region.
+    """
+
+    def add_loss(student: InferenceModel) -> Loss:
+        losses: list[Any] = []
+        targets: list[str] = []
+        for name in ends:
+            compared = _cut_gradient(student, name)
+            target = paddle.static.data(f"teacher_{len(targets)}", [-1] * len(compared.shape), "float32")
+            losses.append(squared_error(compared, target))
+            targets.append(target.name)
+        return Loss(paddle.add_n(losses), list(ends), targets, [0] * len(ends))
+
+    return add_loss
+
+
+def _cut_gradient(student: InferenceModel, name: str) -> Any:
+    """Let a variable's consumers have its value without its gradient; return the variable that still has one."""
+    block = student.program.global_block()
+    producer = student.producer(name)
+    before = block.var(student.add_tensor(f"{name}.before_the_cut", name))
+    before.stop_gradient = False
+    student.rename_output(producer, name, before.name)
+    student.insert("assign", {"X": [before.name]}, {"Out": [name]}, after=producer)
+    block.var(name).stop_gradient = True
+    return before
+
+
 def reconstruct(
     model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
 ) -> Scheme | None:
-    """The scheme with trained weights and biases; None where there is no end to compare, no time for a single step, or
-    a loss that is not finite.
+    """Train weights and biases, and return the scheme with them; None where there is no end to compare, no time for a
+    single step, or a loss that is not finite.
 
     Args:
         model: the fp32 model, which is the teacher as well.
@@ -79,7 +117,7 @@ def reconstruct(
     training = build(
         model,
         scheme,
-        reconstruction(ends),
+        reconstruction_loss(ends),
         [*weights, *biases],
         learning_rate=settings.learning_rate,
         steps=settings.steps,
@@ -94,7 +132,7 @@ def reconstruct(
         for index in bar:
             if time.monotonic() > deadline:
                 break
-            loss = training.step(batches[index], model.run(batches[index], training.teacher_names))
+            loss = training.step(batches[index], model.run(batches[index], training.loss.teacher_names))
             if not math.isfinite(loss):
                 return None
             bar.set_postfix_str(f"loss {loss:.4f}")

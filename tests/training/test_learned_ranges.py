@@ -15,9 +15,10 @@ from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Array
-from act.training import Loss, TrainingProgram, build, distillation, trainable_weights, with_weights
+from act.training.losses import Loss
+from act.training.program import TrainingProgram, build, trainable_weights, with_weights
 from tests.support.models import seen
-from tests.support.small_training import convolutions
+from tests.support.small_training import convolutions, default_loss, forward
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
 
@@ -46,7 +47,7 @@ def training(
     """Its loss is a share of the default one: where that is small, gradients are not clipped."""
 
     def add_loss(student: InferenceModel) -> Loss:
-        loss = distillation(student)
+        loss = default_loss(student)
         return replace(loss, variable=loss.variable * share)
 
     names = trainable_weights(model, scheme)
@@ -56,9 +57,9 @@ def training(
 
 def values(program: TrainingProgram, teacher: InferenceModel, names: list[str]) -> list[Array]:
     """Variables of the step, before it changes anything."""
-    targets = teacher.run(BATCH, program.teacher_names)
+    targets = teacher.run(BATCH, program.loss.teacher_names)
     with paddle.static.scope_guard(program.student.scope):
-        feed = {**BATCH, **dict(zip(program.targets, targets))}
+        feed = {**BATCH, **dict(zip(program.loss.targets, targets))}
         found: list[Array] = paddle.static.Executor().run(program.program, feed=feed, fetch_list=names)
     return found
 
@@ -73,7 +74,7 @@ def rounded(program: TrainingProgram, tensor: str) -> str:
 @pytest.mark.parametrize("ranges", ["lsq", "pact"])
 def test_training_starts_at_the_candidate(model: InferenceModel, scheme: Scheme, ranges: Any) -> None:
     program = training(model, scheme, ranges)
-    outputs = program.outputs(BATCH, model.run(BATCH, program.teacher_names))[0]
+    outputs = forward(program, BATCH, model.run(BATCH, program.loss.teacher_names))[0]
     candidate, wanted = quantize(model, scheme).run(BATCH)[0], model.run(BATCH)[0]
     assert np.abs(outputs - candidate).max() < 0.05 * np.abs(wanted - candidate).max()
 
@@ -125,11 +126,11 @@ def test_what_was_trained_comes_back_as_a_scheme(model: InferenceModel, scheme: 
     layer = quantizable_layers(model)[0]
     mask = (np.arange(model.weight(layer.weight).size) % 2).reshape(model.weight(layer.weight).shape)
     program = training(model, scheme, ranges, masks={layer.weight: mask})
-    targets = model.run(BATCH, program.teacher_names)
+    targets = model.run(BATCH, program.loss.teacher_names)
     losses = [program.step(BATCH, targets) for _ in range(30)]
     assert losses[-1] < losses[0]
     weights = program.weights()
-    found = program.scheme(weights)
+    found = program.trained_scheme(weights)
     assert found is not None
     for name, span in scheme.activations.items():
         assert found.activations[name].high != span.high
@@ -137,5 +138,5 @@ def test_what_was_trained_comes_back_as_a_scheme(model: InferenceModel, scheme: 
     same = [np.array_equal(found.weights[name], values) for name, values in scheme.weights.items()]
     assert all(same) if ranges == "pact" else not any(same)
     candidate = quantize(with_weights(model, weights), found).run(BATCH)[0]
-    assert program.outputs(BATCH, targets)[0] == pytest.approx(candidate, abs=0.02)
+    assert forward(program, BATCH, targets)[0] == pytest.approx(candidate, abs=0.02)
     assert np.all(weights[layer.weight][mask == 0] == 0) and np.all(weights[layer.weight][mask == 1] != 0)

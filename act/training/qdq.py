@@ -1,9 +1,9 @@
-"""The quantize/dequantize pairs of a training program, by PaddleSlim.
+"""Quantization in a training program by QDQ operators with fixed scales, inserted by PaddleSlim.
 
-The pass that PaddleSlim's `quant_aware` begins with puts the pairs in and lets gradients pass them unchanged
+The pass that PaddleSlim's `quant_aware` begins with inserts the operators and lets gradients pass them unchanged
 (straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's and stay there, and
 asymmetric activations get their zero points, so that training starts exactly at the candidate. The rest of
-`quant_aware` adds observers of every output, which nothing here asks for and which take more than half of its time.
+`quant_aware` adds observers of every output, which nothing here needs and which take more than half of its time.
 """
 
 from __future__ import annotations
@@ -21,29 +21,23 @@ from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme
-from act.training.graph import add_number, position
 
 _SKIP = "skip_quant"
 
 
-def mark_float_layers(student: InferenceModel, scheme: Scheme) -> None:
-    """Mark the layers that `insert_pairs` leaves in float."""
-    leave_in_float([op for op in student.ops if op.output_arg_names[0] not in scheme.layers])
-
-
 def leave_in_float(ops: Sequence[Any]) -> None:
-    """Mark operators that `insert_pairs` leaves in float."""
+    """Mark operators that `insert_qdq` leaves in float."""
     for op in ops:
         if op.type in OPERATORS:
             op._set_attr("op_namescope", f"/{_SKIP}/")
 
 
-def insert_pairs(student: InferenceModel, scheme: Scheme) -> Any:
-    """The student's program with the pairs of a scheme.
+def insert_qdq(student: InferenceModel, scheme: Scheme) -> Any:
+    """Return the student's program with QDQ operators before its quantized layers.
 
     Args:
         student: its program has a forward and a backward pass; its scope gets the scales.
-        scheme: what is quantized, and how.
+        scheme: what is quantized, and over which ranges.
     """
     graph = IrGraph(core.Graph(student.program.desc), for_test=False)
     quantizer = QuantizationTransformPassV2(
@@ -79,20 +73,31 @@ def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
 
 
 def _shift_asymmetric(program: Any, scheme: Scheme) -> None:
-    """Shift by the zero point before each pair and back after it; a shift has no part in the gradient."""
+    """Add the zero point before each quantizer and subtract it after its dequantizer, which leaves gradients alone."""
     block = program.global_block()
     for quantizer in [op for op in block.ops if op.type == "quantize_linear"]:
-        name, between = quantizer.input("X")[0], quantizer.output("Y")[0]
+        name, quantized = quantizer.input("X")[0], quantizer.output("Y")[0]
         span = scheme.activations.get(name)
         if span is None or span.zero_point == 0:
             continue
-        dequantizer = next(op for op in block.ops if op.type == "dequantize_linear" and op.input("X")[0] == between)
-        restored = dequantizer.output("Y")[0]
+        dequantizer = next(op for op in block.ops if op.type == "dequantize_linear" and op.input("X")[0] == quantized)
+        restored = block.var(dequantizer.output("Y")[0])
         shift = span.scale * span.zero_point
-        add_number(block, position(block, quantizer), block.var(name), f"{name}.shifted", shift)
-        quantizer._rename_input(name, f"{name}.shifted")
-        source = block.create_var(
-            name=f"{restored}.shifted", shape=block.var(restored).shape, dtype=block.var(restored).dtype
-        )
-        dequantizer._rename_output(restored, source.name)
-        add_number(block, position(block, dequantizer) + 1, source, restored, -shift)
+        shifted = block.create_var(name=f"{name}.shifted", shape=block.var(name).shape, dtype=block.var(name).dtype)
+        _add_number(block, _position(block, quantizer), block.var(name), shifted, shift)
+        quantizer._rename_input(name, shifted.name)
+        source = block.create_var(name=f"{restored.name}.shifted", shape=restored.shape, dtype=restored.dtype)
+        dequantizer._rename_output(restored.name, source.name)
+        _add_number(block, _position(block, dequantizer) + 1, source, restored, -shift)
+
+
+def _add_number(block: Any, index: int, source: Any, target: Any, number: float) -> None:
+    """Insert an operator at an index that adds a number to a variable, and writes the sum to another."""
+    block._insert_op_without_sync(
+        index, type="scale", inputs={"X": [source]}, outputs={"Out": [target]}, attrs={"bias": number}
+    )
+
+
+def _position(block: Any, op: Any) -> int:
+    """Return the index of an operator."""
+    return next(index for index, other in enumerate(block.ops) if other.desc == op.desc)

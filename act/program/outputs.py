@@ -1,0 +1,88 @@
+"""The outputs of a program: run and checked, compared, and traced back to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from act.errors import InputError
+from act.program.model import InferenceModel, reason
+from act.samples.dataset import Array, Gathering, Samples
+
+
+def real_outputs(model: InferenceModel) -> list[str]:
+    """Return the outputs of real numbers that operators make; for a softmax over the last axis the logits that it
+    reads, which tell more."""
+    found = []
+    for name in model.fetch_names:
+        op = model.producer(name)
+        if op is not None and model.dtype(name) == "float32":
+            from_softmax = op.type == "softmax" and op.attr("axis") in (-1, len(model.shape(name)) - 1)
+            found.append(str(op.input("X")[0]) if from_softmax else name)
+    return found
+
+
+def checked_outputs(model: InferenceModel, batch: Mapping[str, Array], where: str) -> list[Array]:
+    """Return the outputs of a batch.
+
+    Args:
+        where: file and samples, for the message.
+
+    Raises:
+        InputError: the model cannot run it, an output has no batch axis, or holds NaN or infinity.
+    """
+    size = len(next(iter(batch.values())))
+    try:
+        outputs = model.run(batch)
+    except Exception as error:  # Paddle raises a dozen kinds
+        raise InputError(
+            f"{where} Paddle cannot run the model: {reason(error)}; mend the samples or the model"
+        ) from None
+    for name, values in zip(model.fetch_names, outputs):
+        if values.ndim == 0 or len(values) != size:
+            raise InputError(
+                f"{where} output `{name}` has shape {list(values.shape)} for {size} samples; export the model so that "
+                "the first axis of every output is the batch"
+            )
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise InputError(f"{where} output `{name}` holds NaN or infinity; mend the model or leave out such samples")
+    return outputs
+
+
+def deviation(first: Sequence[Array], second: Sequence[Array]) -> float:
+    """Return the largest difference of outputs, as a share of the largest output; NaN when one of them is NaN."""
+    shares = [0.0]
+    for before, after in zip(first, second):
+        before, after = before.astype(np.float64), after.astype(np.float64)
+        shares.append(float(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12)))
+    return float(np.max(shares))
+
+
+def reference_outputs(model: InferenceModel, samples: Samples, program: Path, scratch: Path) -> Samples:
+    """Return the outputs of every sample, as samples whose feeds are the outputs.
+
+    Args:
+        program: the file, for the message.
+        scratch: a folder for what does not fit in memory.
+
+    Raises:
+        InputError: as `checked_outputs`.
+    """
+    gathered = [Gathering(scratch) for _ in model.fetch_names]
+    for index, batch in enumerate(samples.batches(1)):
+        outputs = checked_outputs(model, batch, f"{program}: on evaluation sample {index}")
+        for gathering, output in zip(gathered, outputs):
+            gathering.add(output[0])
+        samples.release()
+    return Samples({name: gathering.ragged() for name, gathering in zip(model.fetch_names, gathered)})
+
+
+def constant_outputs(reference: Samples) -> list[str]:
+    """Return the outputs that are one and the same for several samples."""
+    return [
+        name
+        for name, values in reference.feeds.items()
+        if len(values) > 1 and all(np.array_equal(each, values[0]) for each in values)
+    ]

@@ -1,0 +1,255 @@
+"""`analysis.json`: what the model is made of, and what that costs on this machine."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from act.results.artifact import Artifact, Part
+from act.results.machine import Machine
+from act.results.prepare import Normalisation, Tensor
+
+
+class Operator(Part):
+    """One operator of the program.
+
+    Attributes:
+        name: its first output.
+        type: Paddle's operator type.
+        shape: of that output for one sample, batch axis first.
+        weights: the shape of each of its weights.
+        parameters: values in its weights; a shared weight counts for each operator.
+        multiply_adds: MACs for one sample.
+        quantizable: whether it can run in int8.
+        latency_share: of the whole latency, in [0, 1]; None where it was not told apart.
+    """
+
+    name: str
+    type: str
+    shape: list[int]
+    weights: list[list[int]]
+    parameters: int
+    multiply_adds: int
+    quantizable: bool
+    latency_share: float | None
+
+
+class TypeCount(Part):
+    """All operators of one type."""
+
+    type: str
+    count: int
+    parameters: int
+    multiply_adds: int
+
+
+class Costs(Part):
+    """What a part of the model holds and costs."""
+
+    operators: int
+    layer_count: int
+    parameters: int
+    multiply_adds: int
+
+
+class BackboneStage(Part):
+    """The layers whose outputs have one size: height and width, or length."""
+
+    size: list[int]
+    layers: int
+    channels: int
+    multiply_adds: int
+
+
+class Backbone(Costs):
+    """All that is in no head."""
+
+    stages: list[BackboneStage]
+
+
+class Blocks(Costs):
+    """Like blocks of layers, one behind the other."""
+
+    layers: list[str]
+    count: int
+    residual: bool
+    first: str
+    last: str
+
+
+class Head(Costs):
+    """What leads to one output alone, and what that output is."""
+
+    output: str
+    gives: str
+    types: list[str]
+
+
+class Structure(Part):
+    """The architecture; joins, gates and attentions by the name of their operator."""
+
+    kind: str
+    backbone: Backbone
+    blocks: list[Blocks]
+    residual_joins: list[str]
+    pyramid_joins: list[str]
+    parallel_joins: list[str]
+    gates: list[str]
+    concatenations: int
+    attentions: list[str]
+    heads: list[Head]
+
+
+class AliveTensor(Part):
+    """A tensor that is in memory at the peak."""
+
+    name: str
+    bytes: int
+
+
+class Memory(Part):
+    """Memory of the activations in fp32 with nothing fused: of all, and the most at the same time."""
+
+    total_bytes: int
+    peak_bytes: int
+    peak_at: str
+    alive_at_peak: list[AliveTensor]
+
+
+class Foldable(Part):
+    """An operator or a weight that the model could do without, and why."""
+
+    kind: str
+    name: str
+    type: str
+    why: str
+
+
+class LayerErrors(Part):
+    """How far the outputs move when one layer alone is quantized, or loses a share of its channels.
+
+    Attributes:
+        quantized: None where it was not measured.
+        pruned: by share; None likewise.
+        why: what is missing, and why; empty where nothing is.
+    """
+
+    name: str
+    type: str
+    channels: int
+    quantized: float | None
+    pruned: dict[str, float | None]
+    why: str
+
+
+class Sensitivity(Part):
+    """What was measured of the layers, most MACs first; `why` tells why there is nothing, or not all."""
+
+    measure: str
+    samples: int
+    seconds: float
+    why: str
+    layers: list[LayerErrors]
+
+
+class KernelCount(Part):
+    """Kernels of one kind and precision."""
+
+    kind: str
+    precision: str
+    count: int
+
+
+class TypeFusion(Part):
+    """Where the operators of one type went.
+
+    Attributes:
+        own: how many have a kernel of their own.
+        own_kinds: those kernels by kind.
+        into: kernels that others vanished into, by kind.
+        beforehand: computed as the model is loaded, or by no kernel at all.
+    """
+
+    type: str
+    count: int
+    own: int
+    own_kinds: dict[str, int]
+    into: dict[str, int]
+    beforehand: int
+
+
+class Fusion(Part):
+    """What an engine made of the program; helpers are kernels that stand for no operator."""
+
+    operators: int
+    kernels: int
+    kinds: list[KernelCount]
+    helpers: dict[str, int]
+    types: list[TypeFusion]
+
+
+class EngineAnalysis(Part):
+    """What one engine tells.
+
+    Attributes:
+        version: None where it failed.
+        precisions: that it has here.
+        multiplying: for each precision that it is asked for, how many kernels multiply matrices in which.
+        fusion: None where it does not tell.
+        int8_layers, int8_parameters, int8_multiply_adds: of the layers that it has int8 kernels for.
+    """
+
+    version: str | None
+    precisions: list[str]
+    multiplying: dict[str, dict[str, int]]
+    fusion: Fusion | None
+    int8_layers: int
+    int8_parameters: int
+    int8_multiply_adds: int
+    failure: str | None = None
+
+
+class KernelTime(Part):
+    """Kernels of one kind, and their seconds in one inference."""
+
+    kind: str
+    count: int
+    seconds: float
+
+
+class Baseline(Part):
+    """The latency of the whole model in one precision, or why there is none."""
+
+    seconds: float | None = None
+    failure: str | None = None
+
+
+class Analysis(Artifact):
+    """The whole analysis.
+
+    Attributes:
+        dynamic_axes: by input, the axes of any length.
+        sample_shapes: of the sample that shapes were observed with.
+        prepared: what `prepare` took away.
+        latency_source: where latency shares come from.
+        own: by engine and precision the whole model as it is, int8 with ranges that nothing searched.
+        kernels: of the fp32 model, slowest kind first.
+    """
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    dynamic_axes: dict[str, list[int]]
+    sample_shapes: dict[str, list[int]]
+    parameters: int
+    multiply_adds: int
+    structure: Structure
+    census: list[TypeCount]
+    memory: Memory
+    foldable: list[Foldable]
+    prepared: Normalisation
+    latency_source: str
+    operators: list[Operator]
+    own: dict[str, dict[str, Baseline]] = Field(default_factory=dict)
+    sensitivity: Sensitivity
+    kernels: list[KernelTime]
+    engines: dict[str, EngineAnalysis]
+    machine: Machine

@@ -1,0 +1,238 @@
+"""`measurements.json`: one row a variant, with its figures or its failure, and how noisy the machine was.
+
+An interval is of 95 % confidence. Speed-up and drop compare with fp32 on the same engine.
+"""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from act.results.artifact import Artifact, Part
+from act.results.execution import ExecutedOperators, Failure
+from act.results.machine import Machine
+
+
+class Interval(Part):
+    """An estimate and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Latency(Part):
+    """Milliseconds of one inference.
+
+    Attributes:
+        median_ms: the latency that counts, of a round that nothing disturbed.
+        p10_ms, p90_ms: percentiles of all runs.
+        mad_ms: median absolute deviation from the median.
+        iqr_ms: between the quartiles.
+        runs: their number.
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    mad_ms: float
+    iqr_ms: float
+    runs: int
+
+
+class WarmUp(Part):
+    """Inferences before anything counts; `steady` tells whether the latency became so."""
+
+    runs: int
+    seconds: float
+    first_ms: float
+    steady: bool
+
+
+class Throughput(Part):
+    """Samples a second with several streams: the median of a few turns, or why there is no such figure."""
+
+    streams: int
+    per_second: float | None
+    slowest: float | None
+    fastest: float | None
+    failure: Failure | None
+
+
+class ShapeFigures(Part):
+    """Latency on inputs of one shape, batch axis first, or why there is none."""
+
+    inputs: dict[str, list[int]]
+    latency: Latency | None
+    speedup: Interval | None
+    failure: Failure | None
+
+
+class KernelGroup(Part):
+    """The kernels of one kind and precision, and their milliseconds in one inference."""
+
+    kind: str
+    precision: str
+    count: int
+    ms: float
+
+
+class MeasuredQuality(Part):
+    """The figure that counts, and further ones beside it by name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    value: float
+
+    @property
+    def beside(self) -> dict[str, float]:
+        """The further figures."""
+        return self.__pydantic_extra__
+
+
+class Figures(Part):
+    """What was measured of a model that ran.
+
+    Attributes:
+        version: of the engine, when it is known.
+        description: what the engine told about the loaded model.
+        load_seconds: from files to ready.
+        peak_rss_bytes: largest resident memory.
+        throughput: None where none was asked for.
+        shapes: every input shape that was measured, the one that `latency` is of first.
+        kernels: where the time of an inference goes; empty where the engine does not tell.
+    """
+
+    version: str | None
+    description: dict[str, JsonValue]
+    load_seconds: float
+    failure: None = None
+    latency: Latency
+    speedup: Interval | None
+    warm_up: WarmUp
+    peak_rss_bytes: int
+    throughput: Throughput | None
+    shapes: list[ShapeFigures]
+    operators: ExecutedOperators
+    kernels: list[KernelGroup]
+
+
+class NoFigures(Part):
+    """Why nothing was measured of a model."""
+
+    version: str | None
+    description: dict[str, JsonValue]
+    load_seconds: float | None
+    failure: Failure
+    latency: None = None
+    speedup: None = None
+    warm_up: None = None
+    peak_rss_bytes: None = None
+    throughput: None = None
+    shapes: None = None
+    operators: None = None
+    kernels: None = None
+
+
+class Variant(Part):
+    """One way to run one candidate of the export stage on one engine.
+
+    Attributes:
+        name: unique within the engine, such as `int8-ptq+bf16`.
+        precision: how it runs.
+        bytes: size of the files.
+        path: the file or folder that was loaded.
+    """
+
+    engine: str
+    name: str
+    candidate: str
+    precision: str
+    bytes: int | None
+    path: str | None
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the fp32 model, which all others are compared with; a pruned model may run in fp32, too."""
+        return self.name == "fp32"
+
+    @property
+    def key(self) -> str:
+        """`engine/name`, unique within a job."""
+        return f"{self.engine}/{self.name}"
+
+
+class RanVariant(Figures, Variant):
+    """A variant with its figures; `drop` is the quality lost, None where fp32 failed."""
+
+    quality: MeasuredQuality
+    drop: Interval | None
+
+
+class FailedVariant(NoFigures, Variant):
+    """A variant that could not be measured."""
+
+    quality: None = None
+    drop: None = None
+
+
+class Noise(Part):
+    """How noisy the machine was.
+
+    Attributes:
+        cause: None where it was quiet.
+        limit: of the unsteadiness.
+        unsteadiness: how much the models moved that others are compared with, between rounds; `by_engine` for each.
+        cores_used_by_others: mean number of processor cores.
+    """
+
+    noisy: bool
+    cause: str | None
+    limit: float
+    unsteadiness: float
+    by_engine: dict[str, float]
+    cores_used_by_others: float
+
+
+class Measurements(Artifact):
+    """All variants, grouped by engine, fp32 first; `target` and `benchmark` are the settings of the job."""
+
+    job: str
+    metric: str
+    target: dict[str, JsonValue]
+    benchmark: dict[str, JsonValue]
+    measured_at: str
+    evaluation_samples: int
+    machine: Machine
+    noise: Noise
+    variants: list[RanVariant | FailedVariant]
+
+
+class InferModel(Part):
+    """One row of `infer`: a model file on one engine."""
+
+    model: str
+    engine: str
+    precision: str
+    quantized: bool
+    bytes: int
+    note: str | None
+
+
+class InferRan(Figures, InferModel):
+    """A row with its figures."""
+
+
+class InferFailed(NoFigures, InferModel):
+    """A row that could not be measured."""
+
+
+class InferFigures(Artifact):
+    """What `infer` measured; `compared_with` is the index of the row that speed-ups compare with."""
+
+    settings: dict[str, JsonValue]
+    measured_at: str
+    machine: Machine
+    compared_with: int | None
+    noise: Noise
+    models: list[InferRan | InferFailed]

@@ -1,0 +1,61 @@
+"""`candidates.json` of the stage `export`: the files of each candidate for each engine."""
+
+from __future__ import annotations
+
+from act.results.artifact import Artifact, Part
+from act.results.execution import ExecutedOperators
+
+
+class FloatLayer(Part):
+    """A layer that was left in float, and why."""
+
+    name: str
+    type: str
+    why: str
+
+
+class DeviceFile(Part):
+    """A file for another device than this machine, or why it could not be written.
+
+    Attributes:
+        kind: of device and content, for people.
+        operators: what the file will execute, where that is known.
+    """
+
+    kind: str
+    file: str | None
+    bytes: int
+    failure: str | None
+    operators: ExecutedOperators | None = None
+
+
+class ExportedCandidate(Part):
+    """A model that was written once for each engine.
+
+    Attributes:
+        name: such as `fp32`, which is the reference, `pruned` or `int8-ptq`.
+        precision: how it is stored, `fp32` or `int8`.
+        files: by engine the file or folder that it loads, below the stage's folder.
+        bytes: by engine the size of those files.
+        weight_bytes: of Paddle's weights.
+        check: similarity of each file's outputs to the simulated quantized model's.
+        refused: engines that it could not be written for, with the cause.
+        elsewhere: by engine its files for other devices.
+    """
+
+    name: str
+    precision: str
+    files: dict[str, str]
+    bytes: dict[str, int]
+    weight_bytes: int
+    check: dict[str, float]
+    refused: dict[str, str]
+    elsewhere: dict[str, list[DeviceFile]]
+    left_in_float: list[FloatLayer]
+
+
+class ExportedCandidates(Artifact):
+    """All candidates; `deploy` names the one that is laid out for other engines, None where only fp32 is there."""
+
+    candidates: list[ExportedCandidate]
+    deploy: str | None

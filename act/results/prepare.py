@@ -1,0 +1,47 @@
+"""`prepare.json`: the user's model and samples, as they were read."""
+
+from __future__ import annotations
+
+from act.results.artifact import Artifact, Part
+
+
+class Tensor(Part):
+    """An input or an output of the model; -1 is an axis of any length."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class SampleCounts(Part):
+    """How many samples there are."""
+
+    calibration: int
+    evaluation: int
+
+
+class Normalisation(Part):
+    """What was folded and removed, and how far that moved the outputs, as a share of the largest."""
+
+    folded_batch_norms: int
+    removed_identities: int
+    folded_reshapes: int
+    transposed_weights: int
+    folded_scalars: int
+    largest_relative_deviation: float
+
+
+class Preparation(Artifact):
+    """What the stage found.
+
+    Attributes:
+        source: SHA-256 of the user's files, by name.
+        constant_outputs: those that are the same for every evaluation sample.
+    """
+
+    source: dict[str, str]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    samples: SampleCounts
+    constant_outputs: list[str]
+    normalised: Normalisation

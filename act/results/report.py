@@ -1,0 +1,138 @@
+"""`manifest.json`, `report.json` and `metrics.json`: the user's result, for people's scripts and for DVC."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from act.results.analyze import Analysis
+from act.results.artifact import Artifact, Part
+from act.results.benchmark import FailedVariant, Interval, Noise, RanVariant
+from act.results.export import FloatLayer
+from act.results.flow import StageRun
+from act.results.machine import Machine
+from act.results.prune import Pruning
+from act.results.ptq_search import Trials
+from act.results.qat import Training
+from act.results.refine import Refinements
+from act.results.select import Options, Strategy
+
+
+class DeployedFile(Part):
+    """Size and checksum of a file in the deploy folder."""
+
+    bytes: int
+    sha256: str
+
+
+class Winner(Part):
+    """What won, with its figures beside those of fp32 on the same engine.
+
+    Attributes:
+        files: in the deploy folder.
+        samples_per_second, streams: None where throughput was not measured.
+        how_to_load: Python lines that run it the way it was measured.
+    """
+
+    engine: str
+    engine_version: str | None
+    name: str
+    candidate: str
+    precision: str
+    files: list[str]
+    latency_ms: float
+    p90_ms: float
+    samples_per_second: float | None
+    streams: int | None
+    peak_rss_bytes: int
+    load_seconds: float
+    fp32_latency_ms: float
+    speedup: Interval | None
+    quality: float
+    fp32_quality: float
+    drop: Interval | None
+    how_to_load: str
+
+
+class JudgedBudget(Part):
+    """The budget, and whether the winner meets it; fp32 wins with less where nothing does."""
+
+    max_quality_drop: float
+    min_speedup: float
+    max_latency_ms: float | None
+    time_limit_minutes: float | None
+    met: bool
+
+
+class JudgedVariant(RanVariant):
+    """A variant that ran, and what it misses of the budget."""
+
+    inside_budget: bool
+    misses: list[str]
+
+
+class RefusedVariant(FailedVariant):
+    """A variant that did not run, which misses the budget by that."""
+
+    inside_budget: bool
+    misses: list[str]
+
+
+class _Told(Artifact):
+    """What manifest and report share.
+
+    Attributes:
+        compressed: whether something else than fp32 won.
+        deployed_candidate: whose files stand at the top of the deploy folder.
+        settings: of the job.
+    """
+
+    job: str
+    measured_at: str
+    winner: Winner
+    why: str
+    compressed: bool
+    budget: JudgedBudget
+    deployed_candidate: str
+    metric: str
+    settings: dict[str, JsonValue]
+    machine: Machine
+    noise: Noise
+    variants: list[JudgedVariant | RefusedVariant]
+
+
+class Manifest(_Told):
+    """The result of a job."""
+
+    files: dict[str, DeployedFile]
+
+
+class Report(_Told):
+    """All that the page tells."""
+
+    left_in_float: dict[str, list[FloatLayer]]
+    search: Trials
+    refined: Refinements
+    training: Training
+    pruning: Pruning
+    analysis: Analysis
+    strategy: Strategy
+    options: Options
+    stages: list[StageRun] = Field(default_factory=list)
+
+
+class Metrics(Artifact):
+    """The winner's figures, then each variant's as `engine/name/figure`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    winner: str
+    winner_engine: str
+    winner_precision: str
+    latency_ms: float
+    fp32_latency_ms: float
+    speedup: float
+    quality: float
+    fp32_quality: float
+    drop: float
+    bytes: int | None
