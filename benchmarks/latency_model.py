@@ -3,7 +3,7 @@
 Each of twenty models is measured as a whole on OpenVINO and ONNX Runtime with one thread, in fp32, bf16 and int8,
 whole and with 30 % of its channels pruned. Then its latency is predicted from the table that `act.strategy.profile`
 made on this machine and from the other models' kernels, never from its own. Beside it stand what is simpler:
-multiply-adds, the nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that
+MACs, the nearest neighbour of each kernel on raw features (PaddleSlim's way), and the sum of operators that
 are measured one by one.
 
 Prints a table by model, writes `benchmarks/results/latency_model.json`, and ends with code 1, naming each figure that
@@ -193,7 +193,7 @@ def predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
             took = float(np.median([_seconds(model, kernels) for _ in range(TIMED)]))
             predicted = {
                 "ours": ours.seconds,
-                "multiply-adds": work.predict(kernels),
+                "MACs": work.predict(kernels),
                 "nearest": nearest.predict(kernels),
             }
             if row.precision == "fp32":
@@ -212,7 +212,7 @@ def _seconds(model: LatencyModel, kernels: Sequence[Kernel]) -> float:
 
 
 class _ByWork:
-    """A start and a rate of multiply-adds in each precision, fitted for relative errors."""
+    """A start and a rate of MACs in each precision, fitted for relative errors."""
 
     def __init__(self, measured: Sequence[Measured]) -> None:
         table = np.array([self._costs([kernel for kernel, _ in each.kernels]) for each in measured])
@@ -224,7 +224,7 @@ class _ByWork:
         work = {"f32": 0.0, "bf16": 0.0, "int8": 0.0}
         for kernel in kernels:
             precision = kernel.computes_in if kernel.computes_in in work else "f32"
-            work[precision] += kernel.multiply_adds
+            work[precision] += kernel.macs
         return np.array([1.0, *work.values()])
 
     def predict(self, kernels: Sequence[Kernel]) -> float:
@@ -259,7 +259,7 @@ class _Nearest:
 
 
 def _report(cases: Sequence[Case]) -> list[str]:
-    methods = ("ours", "multiply-adds", "nearest", OneByOne.METHOD)
+    methods = ("ours", "MACs", "nearest", OneByOne.METHOD)
     print(
         f"\n{'model':22}{'engine':14}{'variant':14}{'measured':>10}{'ours':>10}" + "".join(f"{m:>15}" for m in methods)
     )

@@ -196,7 +196,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     layers = quantizable_layers(network, max(space.op_types, key=len))
     operators = json.loads((artifacts / "analyze" / "analysis.json").read_text(encoding="utf-8"))["operators"]
     statistics = load(artifacts / "calibrate" / STATISTICS_FILE)
-    maker = SchemeMaker(network, layers, statistics, {entry["name"]: entry["multiply_adds"] for entry in operators})
+    maker = SchemeMaker(network, layers, statistics, {entry["name"]: entry["macs"] for entry in operators})
     fp32 = to_onnx(network)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]

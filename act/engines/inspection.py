@@ -118,7 +118,7 @@ def describe_engines(
             "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
             "int8_layers": len(able),
             "int8_parameters": sum(operator.parameters for operator in able),
-            "int8_multiply_adds": sum(operator.multiply_adds for operator in able),
+            "int8_macs": sum(operator.macs for operator in able),
         }
     return result
 

@@ -1,8 +1,8 @@
-"""The table of a model's operators: parameters, multiply-adds, and each one's share of the latency.
+"""The table of a model's operators: parameters, MACs, and each one's share of the latency.
 
-Shapes are those of one real sample. Multiply-adds are counted for convolutions and matrix products, as is usual; other
+Shapes are those of one real sample. MACs are counted for convolutions and matrix products, as is usual; other
 operators count as zero. The latency of each of these layers is measured by the kernel counters of the first engine that
-has some, whose kernels run in the program's order; where they cannot be told apart, the share of multiply-adds stands
+has some, whose kernels run in the program's order; where they cannot be told apart, the share of MACs stands
 in for it.
 """
 
@@ -37,7 +37,7 @@ class Operator:
         shape: of that output for one sample, batch axis first.
         weights: the shape of each of its weights.
         parameters: number of values in its weights; a weight that several operators share counts for each of them.
-        multiply_adds: for one sample.
+        macs: for one sample.
         quantizable: whether our quantizer can run it in int8.
         latency_share: of the whole model's latency, in [0, 1]; None where it was not told apart.
     """
@@ -47,7 +47,7 @@ class Operator:
     shape: tuple[int, ...]
     weights: tuple[tuple[int, ...], ...]
     parameters: int
-    multiply_adds: int
+    macs: int
     quantizable: bool
     latency_share: float | None = None
 
@@ -91,17 +91,17 @@ def assign_latency(operators: Sequence[Operator], kernels: Sequence[Mapping[str,
         operators: changed in place.
         kernels: of the fp32 model, as `EngineProcess.profile` gives them; may be empty.
     """
-    layers = [o for o in operators if o.multiply_adds and o.parameters]
+    layers = [o for o in operators if o.macs and o.parameters]
     found = [kernel for kernel in kernels if kernel["kind"] in _LAYER_KERNELS]
     total = sum(kernel["seconds"] for kernel in kernels)
     if total > 0 and len(found) == len(layers) and all(_same(o, k) for o, k in zip(layers, found)):
         for operator, kernel in zip(layers, found):
             operator.latency_share = kernel["seconds"] / total
         return "measured: the engine's kernel times; a layer's kernel includes what is fused into it"
-    everything = sum(operator.multiply_adds for operator in operators) or 1
+    everything = sum(operator.macs for operator in operators) or 1
     for operator in operators:
-        operator.latency_share = operator.multiply_adds / everything
-    return "derived: share of multiply-adds, because the engine's kernels could not be matched to the layers"
+        operator.latency_share = operator.macs / everything
+    return "derived: share of MACs, because the engine's kernels could not be matched to the layers"
 
 
 def _same(operator: Operator, kernel: Mapping[str, Any]) -> bool:

@@ -489,7 +489,7 @@ def _costs(members: Collection[int], structure: Structure, operators: Sequence[O
         "operators": len(chosen),
         "layer_count": sum(structure.graph.nodes[number].is_layer for number in members),
         "parameters": sum(operator.parameters for operator in chosen),
-        "multiply_adds": sum(operator.multiply_adds for operator in chosen),
+        "macs": sum(operator.macs for operator in chosen),
     }
 
 
@@ -505,10 +505,10 @@ def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[st
         if node.is_convolution and set(places) == {1}:  # of a gate, between two stages
             continue
         channels = operator.shape[1] if channels_first else operator.shape[-1]
-        stage = stages.setdefault(places, {"size": list(places), "layers": 0, "channels": 0, "multiply_adds": 0})
+        stage = stages.setdefault(places, {"size": list(places), "layers": 0, "channels": 0, "macs": 0})
         stage["layers"] += 1
         stage["channels"] = max(stage["channels"], channels)
-        stage["multiply_adds"] += operator.multiply_adds
+        stage["macs"] += operator.macs
     return list(stages.values())
 
 
@@ -520,7 +520,7 @@ def census(operators: Sequence[Operator]) -> list[dict[str, Any]]:
             "type": kind,
             "count": count,
             "parameters": sum(operator.parameters for operator in operators if operator.type == kind),
-            "multiply_adds": sum(operator.multiply_adds for operator in operators if operator.type == kind),
+            "macs": sum(operator.macs for operator in operators if operator.type == kind),
         }
         for kind, count in counts.most_common()
     ]

@@ -34,7 +34,7 @@ from act.pruning.shrink import shrink
 from act.settings import ChannelPrune
 
 DEFAULT_SHARE = 0.6
-"""Of the multiply-adds, what is left where nothing else is asked for."""
+"""Of the MACs, what is left where nothing else is asked for."""
 
 _NORMALISED = "a layer norm takes its mean over them; name it in `prune_params_name` to prune it all the same"
 _IN_BLOCKS = "a reshape sorts its channels into blocks, such as heads: `TransformerPrune` takes those"
@@ -66,7 +66,7 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
     smaller = cut(model, plan, gone, scores, inputs)
     share = costs.of(gone) / max(costs.total, 1)
     rows = [_row(group, gone[group.key], judged[group.key][1]) for group in groups]
-    return Pruned(smaller, f"{share:.0%} of the multiply-adds are left; {why}", [*rows, *left], speedup=speedup)
+    return Pruned(smaller, f"{share:.0%} of the MACs are left; {why}", [*rows, *left], speedup=speedup)
 
 
 def cut(

@@ -1,4 +1,4 @@
-"""What a model's multiply-adds become when some of its units are pruned, without building the smaller model."""
+"""What a model's MACs become when some of its units are pruned, without building the smaller model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class _Layer:
     """One operator that multiplies.
 
     Attributes:
-        multiply_adds: of the whole model, for one sample.
+        macs: of the whole model, for one sample.
         axes: for each axis that the count is proportional to, the share of it that a unit of a group is, by group.
     """
 
-    multiply_adds: int
+    macs: int
     axes: tuple[Mapping[str, float], ...]
 
 
 class Costs:
-    """The multiply-adds of a model as a function of how many units of each group are gone.
+    """The MACs of a model as a function of how many units of each group are gone.
 
     Args:
         model: the whole one.
@@ -46,10 +46,10 @@ class Costs:
             self._layers.append(_Layer(macs, tuple(axes)))
             for group in {group for shares in axes for group in shares}:
                 self._of_group[group].append(len(self._layers) - 1)
-        self.total = sum(layer.multiply_adds for layer in self._layers)
+        self.total = sum(layer.macs for layer in self._layers)
 
     def of(self, gone: Mapping[str, int]) -> float:
-        """Multiply-adds for one sample.
+        """MACs for one sample.
 
         Args:
             gone: how many units of each group, by `key`.
@@ -57,7 +57,7 @@ class Costs:
         return sum(self._cost(layer, gone) for layer in self._layers)
 
     def saved(self, gone: Mapping[str, int], group: Group, more: int) -> float:
-        """Multiply-adds that vanish when further units of a group go."""
+        """MACs that vanish when further units of a group go."""
         name = group.key
         then = {**gone, name: gone.get(name, 0) + more}
         layers = [self._layers[number] for number in self._of_group[name]]
@@ -65,14 +65,14 @@ class Costs:
 
     @staticmethod
     def _cost(layer: _Layer, gone: Mapping[str, int]) -> float:
-        cost = float(layer.multiply_adds)
+        cost = float(layer.macs)
         for shares in layer.axes:
             cost *= 1 - sum(share * gone.get(name, 0) for name, share in shares.items())
         return cost
 
 
 def _axes(trace: Trace, op: Any) -> list[Any]:
-    """The axes that an operator's multiply-adds are proportional to."""
+    """The axes that an operator's MACs are proportional to."""
     if op.type in (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS):
         weight = trace.axes[op.input("Filter")[0]]
         return [weight[0], weight[1]]

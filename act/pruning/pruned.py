@@ -18,7 +18,7 @@ class Context:
         samples: for calibration, unlabelled.
         batch_norms: gamma of the batch norm that was folded into a layer, by the name of its weight; may be empty.
         speedup: measures how many times as fast a smaller model is as the whole one; None where it cannot be measured.
-        first_share: of the multiply-adds, with which the search for a speed-up begins; None where nothing is predicted.
+        first_share: of the MACs, with which the search for a speed-up begins; None where nothing is predicted.
         seed: of random numbers.
     """
 

@@ -1,7 +1,7 @@
 """How much of each group goes: by how far the outputs move when it is pruned alone, and by what that saves.
 
 The sensitivity needs no labels: the error of the outputs to the whole model's, on a few calibration samples. Channels
-are then taken, a step at a time, where the error grows least for each multiply-add that is saved (as in NetAdapt, Yang
+are then taken, a step at a time, where the error grows least for each MAC that is saved (as in NetAdapt, Yang
 et al., 2018, with an estimate in the place of each measurement), until the model is cheap enough. Engines work on
 blocks of channels, so that a step is a block.
 """
@@ -33,7 +33,7 @@ NEAR_ENOUGH = 0.03
 """Speed beyond the target that is not worth another measurement."""
 
 LEAST_COST = 0.05
-"""Share of the multiply-adds below which nothing more is tried for the sake of a speed-up."""
+"""Share of the MACs below which nothing more is tried for the sake of a speed-up."""
 
 # Blocks of channels that a group must have for whole blocks to be taken from it.
 _LEAST_BLOCKS = 4
@@ -138,7 +138,7 @@ def measure_curves(
 
 
 def for_cost(groups: Sequence[Group], curves: Mapping[str, Curve], costs: Costs, share: float) -> Gone:
-    """How many units of each group go, so that the multiply-adds fall to a share, for the least error by the curves."""
+    """How many units of each group go, so that the MACs fall to a share, for the least error by the curves."""
     gone: Gone = {group.key: 0 for group in groups}
     cost, wanted = costs.of(gone), share * costs.total
     while cost > wanted:
@@ -175,7 +175,7 @@ class Reached:
 
     Attributes:
         gone: units of each group.
-        share: of the multiply-adds that is left.
+        share: of the MACs that is left.
         speedup: measured.
         measurements: how many were made.
     """
@@ -192,14 +192,14 @@ def for_speedup(
     speedup_of: Callable[[Gone], float],
     first_share: float | None = None,
 ) -> Reached:
-    """The least that must go for a measured speed-up, found over the share of multiply-adds that is left; the fastest
+    """The least that must go for a measured speed-up, found over the share of MACs that is left; the fastest
     that was seen, where none is fast enough.
 
     Args:
         wanted: speed-up over the whole model.
         plan_for: how many units go for a share.
         speedup_of: measures a smaller model.
-        first_share: to begin with; as if all latency were multiply-adds when left out.
+        first_share: to begin with; as if all latency were MACs when left out.
     """
     whole = plan_for(1.0)
     slow = Reached(whole, 1.0, speedup_of(whole), 1)
@@ -242,5 +242,5 @@ def _next_share(wanted: float, fast: Reached | None, slow: Reached) -> float:
 
 
 def first_batch(samples: Samples) -> Mapping[str, Array]:
-    """One sample, for the count of multiply-adds."""
+    """One sample, for the count of MACs."""
     return next(samples.head(1).batches(1))

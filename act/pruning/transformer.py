@@ -52,7 +52,7 @@ def prune(model: InferenceModel, settings: TransformerPrune, context: Context) -
         if (alike := [group for group in groups if group.kind == kind])
     )
     rows = [_row(plan, group, gone[group.key]) for group in groups]
-    return Pruned(smaller, f"{told} went; {share:.0%} of the multiply-adds are left", [*rows, *left])
+    return Pruned(smaller, f"{told} went; {share:.0%} of the MACs are left", [*rows, *left])
 
 
 def _row(plan: Plan, group: Group, gone: int, why: str | None = None) -> dict[str, Any]:

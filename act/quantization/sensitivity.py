@@ -62,7 +62,7 @@ class Sensitivity:
     """What was measured of a model.
 
     Attributes:
-        layers: most multiply-adds first.
+        layers: most MACs first.
         samples: how many were run.
         seconds: what it took.
         why: why there is nothing, or not all; empty where there is all.
@@ -122,7 +122,7 @@ def measure_layers(
 ) -> Sensitivity:
     """Measure every layer that can be quantized, in int8 and pruned.
 
-    Layers with most multiply-adds come first, each measured in all ways before the next, until the time is up: what was
+    Layers with most MACs come first, each measured in all ways before the next, until the time is up: what was
     not measured has no error and is told.
 
     Args:
@@ -135,7 +135,7 @@ def measure_layers(
         clock: seconds.
     """
     started = clock()
-    costs = {operator.name: operator.multiply_adds for operator in operators}
+    costs = {operator.name: operator.macs for operator in operators}
     if len(samples) == 0 or time_limit_seconds == 0:
         return Sensitivity(why="not asked for")
     layers = quantizable_layers(model)

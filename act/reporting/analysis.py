@@ -86,7 +86,7 @@ def operators_table(operators: Sequence[Operator]) -> dict[str, Any]:
                 "name": operator.name,
                 "type": operator.type,
                 "parameters": _spaced(operator.parameters),
-                "multiply_adds": _spaced(operator.multiply_adds),
+                "macs": _spaced(operator.macs),
                 "quantizable": "yes" if operator.quantizable else "no",
                 "share": _with_bar(operator.latency_share, largest),
             }
@@ -116,7 +116,7 @@ def _summary(analysis: Analysis) -> str:
         joins.append(_count(structure.concatenations, "concatenation"))
     told = (
         f"{_KINDS[structure.kind]}; {len(analysis.operators)} operators, {_millions(analysis.parameters)} "
-        f"parameters and {_millions(analysis.multiply_adds)} multiply-adds for one sample of {', '.join(shapes)}. "
+        f"parameters and {_millions(analysis.macs)} MACs for one sample of {', '.join(shapes)}. "
     )
     if joins:
         told += f"In it: {', '.join(joins)}. "
@@ -131,7 +131,7 @@ def _summary(analysis: Analysis) -> str:
 
 def _parts(analysis: Analysis) -> list[dict[str, Any]]:
     """Return backbone, its blocks, heads: each with what it holds and its share of the MACs."""
-    structure, whole = analysis.structure, max(analysis.multiply_adds, 1)
+    structure, whole = analysis.structure, max(analysis.macs, 1)
     rows: list[tuple[str, str, Costs]] = [("Backbone", "all that is in no head", structure.backbone)]
     for group in structure.blocks:
         rows.append(("", f"{_count(group.count, 'block')} of {', '.join(_gathered(group.layers))}", group))
@@ -144,8 +144,8 @@ def _parts(analysis: Analysis) -> list[dict[str, Any]]:
             "operators": part.operators,
             "layers": part.layer_count,
             "parameters": _millions(part.parameters),
-            "multiply_adds": _millions(part.multiply_adds),
-            "bar": charts.share_bar(part.multiply_adds / whole),
+            "macs": _millions(part.macs),
+            "bar": charts.share_bar(part.macs / whole),
         }
         for name, what, part in rows
     ]
@@ -163,7 +163,7 @@ def _stages(structure: Structure) -> list[dict[str, Any]]:
             "size": TIMES.join(map(str, stage.size)) or "one place",
             "layers": stage.layers,
             "channels": stage.channels,
-            "multiply_adds": _millions(stage.multiply_adds),
+            "macs": _millions(stage.macs),
         }
         for stage in structure.backbone.stages
     ]
@@ -176,7 +176,7 @@ def _census(rows: Sequence[TypeCount]) -> dict[str, Any]:
                 "type": row.type,
                 "count": row.count,
                 "parameters": _millions(row.parameters) if row.parameters else NOTHING,
-                "multiply_adds": _millions(row.multiply_adds) if row.multiply_adds else NOTHING,
+                "macs": _millions(row.macs) if row.macs else NOTHING,
             }
             for row in rows[:_SHOWN_TYPES]
         ],

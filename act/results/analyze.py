@@ -18,7 +18,7 @@ class Operator(Part):
         shape: of that output for one sample, batch axis first.
         weights: the shape of each of its weights.
         parameters: values in its weights; a shared weight counts for each operator.
-        multiply_adds: MACs for one sample.
+        macs: MACs for one sample.
         quantizable: whether it can run in int8.
         latency_share: of the whole latency, in [0, 1]; None where it was not told apart.
     """
@@ -28,7 +28,7 @@ class Operator(Part):
     shape: list[int]
     weights: list[list[int]]
     parameters: int
-    multiply_adds: int
+    macs: int
     quantizable: bool
     latency_share: float | None
 
@@ -39,7 +39,7 @@ class TypeCount(Part):
     type: str
     count: int
     parameters: int
-    multiply_adds: int
+    macs: int
 
 
 class Costs(Part):
@@ -48,7 +48,7 @@ class Costs(Part):
     operators: int
     layer_count: int
     parameters: int
-    multiply_adds: int
+    macs: int
 
 
 class BackboneStage(Part):
@@ -57,7 +57,7 @@ class BackboneStage(Part):
     size: list[int]
     layers: int
     channels: int
-    multiply_adds: int
+    macs: int
 
 
 class Backbone(Costs):
@@ -195,7 +195,7 @@ class EngineAnalysis(Part):
         precisions: that it has here.
         multiplying: for each precision that it is asked for, how many kernels multiply matrices in which.
         fusion: None where it does not tell.
-        int8_layers, int8_parameters, int8_multiply_adds: of the layers that it has int8 kernels for.
+        int8_layers, int8_parameters, int8_macs: of the layers that it has int8 kernels for.
     """
 
     version: str | None
@@ -204,7 +204,7 @@ class EngineAnalysis(Part):
     fusion: Fusion | None
     int8_layers: int
     int8_parameters: int
-    int8_multiply_adds: int
+    int8_macs: int
     failure: str | None = None
 
 
@@ -240,7 +240,7 @@ class Analysis(Artifact):
     dynamic_axes: dict[str, list[int]]
     sample_shapes: dict[str, list[int]]
     parameters: int
-    multiply_adds: int
+    macs: int
     structure: Structure
     census: list[TypeCount]
     memory: Memory

@@ -84,7 +84,7 @@ class Pruning(Artifact):
 
     Attributes:
         sparse: by weight.
-        multiply_adds: MACs of each layer of the pruned model.
+        macs: MACs of each layer of the pruned model.
         kept_multiply_adds: share of all MACs that is left.
         parameters, quality: None where nothing was pruned.
     """
@@ -93,7 +93,7 @@ class Pruning(Artifact):
     why: str
     steps: list[PruningStep] = Field(default_factory=list)
     sparse: dict[str, Sparsity] = Field(default_factory=dict)
-    multiply_adds: dict[str, int] | None = None
+    macs: dict[str, int] | None = None
     kept_multiply_adds: float = 1.0
     parameters: Counts | None = None
     quality: Qualities | None = None

@@ -21,7 +21,7 @@ from act.quantization.weights import weight_thresholds
 from act.search.space import Setting
 from act.settings import WeightQuantization
 
-# What a multiply-add costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,
+# What a MAC costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,
 # and a zero point is paid for on top. Coarse (it ranks OpenVINO's latencies of the demo model), but the same every
 # time; the benchmark measures whatever this lets through.
 INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, "matmul_v2": 0.25, "mul": 0.25}
@@ -35,7 +35,7 @@ class SchemeMaker:
         model: the fp32 model.
         layers: those that may be quantized, in program order.
         statistics: for each number of batches, of every activation that the layers read.
-        multiply_adds: of each layer, by its name.
+        macs: of each layer, by its name.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class SchemeMaker:
         model: InferenceModel,
         layers: Sequence[Layer],
         statistics: Mapping[int, Mapping[str, TensorStatistics]],
-        multiply_adds: Mapping[str, int],
+        macs: Mapping[str, int],
     ) -> None:
         self._model = model
         self._layers = layers
         self._statistics = statistics
-        self._multiply_adds = multiply_adds
+        self._macs = macs
         self._ranges: dict[tuple[object, ...], dict[str, Range]] = {}
         self._weights: dict[tuple[str, WeightQuantization], npt.NDArray[np.float32]] = {}
         # Layers in the order in which they are left in floating point, most sensitive first.
@@ -92,13 +92,13 @@ class SchemeMaker:
         )
 
     def cost(self, setting: Setting) -> float:
-        """What the model's multiply-adds cost under a setting, as a share of their cost in fp32."""
-        total = sum(self._multiply_adds.values())
+        """What the model's MACs cost under a setting, as a share of their cost in fp32."""
+        total = sum(self._macs.values())
         if total == 0:
             return 1.0
         ranges = self.ranges(setting)
         saved = sum(
-            self._multiply_adds.get(layer.name, 0)
+            self._macs.get(layer.name, 0)
             * (1 - INT8_COST[layer.op_type] - (ZERO_POINT_COST if ranges[layer.activation].zero_point else 0))
             for layer in self.chosen(setting)
         )

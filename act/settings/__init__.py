@@ -485,7 +485,7 @@ class ChannelPrune(Settings):
         default=None,
         gt=0,
         le=1,
-        description="ratios are chosen so that this share of the multiply-adds is left; 0.6, or what the chosen "
+        description="ratios are chosen so that this share of the MACs is left; 0.6, or what the chosen "
         "strategy says, when all three are left out",
     )
 

@@ -33,7 +33,7 @@ class Attempt:
 
     Attributes:
         key: of the option.
-        share: of the multiply-adds that pruning really left.
+        share: of the MACs that pruning really left.
         quantized: whether int8 was made.
         predicted: speed-up of the fastest variant.
         fastest: measured speed-up of the fastest variant, whatever its quality.
@@ -109,7 +109,7 @@ class Correction:
     """What predicted speed-ups are multiplied by: right where something was tried, and in proportion between.
 
     Attributes:
-        points: shares of the multiply-adds that are left, ascending, each with its factor. The whole model was
+        points: shares of the MACs that are left, ascending, each with its factor. The whole model was
             measured, so that there the factor is 1 until it was tried, too.
     """
 
@@ -125,7 +125,7 @@ def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], 
     """Return measured to predicted speed-up, with int8 and without.
 
     Args:
-        predicted: uncorrected, for a share of the multiply-adds, with int8 or without.
+        predicted: uncorrected, for a share of the MACs, with int8 or without.
     """
     found: dict[bool, Correction] = {}
     for attempt in attempts:

@@ -19,7 +19,7 @@ from act.strategy import attempts
 from act.strategy.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest, overshot
 from act.strategy.predictor import Latency
 
-# The least share of the multiply-adds that is left by pruning.
+# The least share of the MACs that is left by pruning.
 LEAST_SHARE = 0.05
 STEP = 0.01
 # A speed-up is aimed at a little above what is asked for, because no two measurements are ever the same.
@@ -39,7 +39,7 @@ class Option:
 
     Attributes:
         parts: names in ACT's vocabulary, each with its reason, in order.
-        share: of the multiply-adds that pruning is predicted to leave; 1 where nothing is pruned.
+        share: of the MACs that pruning is predicted to leave; 1 where nothing is pruned.
         aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
         begin: share that it begins with; 0 for the predicted one.
         quantized: whether int8 is made.
@@ -123,7 +123,7 @@ class Model:
 
     Attributes:
         whole: measured latency by (engine, precision).
-        pruned: predicts the latency by (engine, precision) with a share of the multiply-adds.
+        pruned: predicts the latency by (engine, precision) with a share of the MACs.
         bytes: of the fp32 weights.
         int8_share: share of the parameters that can be stored in int8.
         can_prune: whether there are channels to prune.
@@ -193,7 +193,7 @@ def rank(
             if int8 and not quantize:
                 continue
             share = _share_for(model, wanted, names, int8)
-            why = f"{share:.0%} of the multiply-adds are to be left, the most that is predicted to be fast enough"
+            why = f"{share:.0%} of the MACs are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
                 options.append(_aimed(_option(model, parts, share, int8, names, costs, why), model.tried, wanted))
     fast = [option for option in options if option.speedup * _slack(option) >= wanted]
@@ -346,7 +346,7 @@ def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
 
 
 def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
-    """The largest share of multiply-adds that is predicted to be fast enough; 1 where the whole model is."""
+    """The largest share of MACs that is predicted to be fast enough; 1 where the whole model is."""
     if _best(model, 1.0, precisions, int8)[1] >= wanted:
         return 1.0
     low, high = LEAST_SHARE, 1.0

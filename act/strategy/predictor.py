@@ -55,7 +55,7 @@ class Predictor:
         return f"the table {self._table.path.name}"
 
     def latency(self, precision: str, share: float = 1.0) -> Latency:
-        """With a share of the multiply-adds left.
+        """With a share of the MACs left.
 
         Raises:
             KeyError: the engine did not run the model in this precision.

@@ -3,7 +3,7 @@
 Writes `analysis.json`:
 
 - `inputs`, `outputs`, `dynamic_axes` {input: [axis]}, `sample_shapes`;
-- `parameters` and `multiply_adds` of the whole model; `operators`, the table that `operators.Operator` explains;
+- `parameters` and `macs` of the whole model; `operators`, the table that `operators.Operator` explains;
   `latency_source`, where its latency shares come from; `census`, the same by operator type;
 - `structure`: kind, backbone, blocks, joins and heads (`structure.py`); `memory` of the activations (`costs.py`);
 - `foldable`: operators that the model could do without (`foldable.py`), and `prepared`, what `prepare` took away;
@@ -11,7 +11,7 @@ Writes `analysis.json`:
   its kernels are in `own/ENGINE.jsonl` (`own.py`);
 - `sensitivity` of each layer to int8 and to pruning (`sensitivity.py`), which a time limit may cut short;
 - `engines` {name: version, precisions that it has here, `multiplying`, `fusion` (`fusion.py`) or None, int8_layers,
-  int8_parameters, int8_multiply_adds, and failure where it cannot run the model}; `kernels` of the fp32 model by kind,
+  int8_parameters, int8_macs, and failure where it cannot run the model}; `kernels` of the fp32 model by kind,
   in seconds; `machine`.
 """
 
@@ -63,7 +63,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     sensitivity = measure_layers(
         model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds
     ).to_json()
-    multiply_adds = sum(operator.multiply_adds for operator in operators)
+    macs = sum(operator.macs for operator in operators)
     with replace_folder(final) as folder:
         own = measure_baseline(name, model, samples.first(job.target.batch), job.target, folder / "own", fp32)
         write_json(
@@ -77,7 +77,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
                 },
                 "sample_shapes": {name: list(value.shape) for name, value in sample.items()},
                 "parameters": model.count_parameters(),
-                "multiply_adds": multiply_adds,
+                "macs": macs,
                 "structure": structure.describe(found, operators),
                 "census": structure.census(operators),
                 "memory": costs.activation_memory(graph, tensors).to_json(),
@@ -93,8 +93,8 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
             },
         )
     log.info(
-        f"analyze: {found.kind}, {model.count_parameters() / 1e6:.2f} M parameters, {multiply_adds / 1e6:.0f} M "
-        f"multiply-adds; latency {source}"
+        f"analyze: {found.kind}, {model.count_parameters() / 1e6:.2f} M parameters, {macs / 1e6:.0f} M "
+        f"MACs; latency {source}"
     )
     if sensitivity["why"]:
         log.info("analyze: sensitivity: %s", sensitivity["why"])

@@ -117,7 +117,7 @@ def _prune(name: str, job: Job, wanted: Sequence[str], timed: SpeedupSearch | No
         why=why,
         steps=steps,
         sparse=zeros,
-        multiply_adds=work,
+        macs=work,
         kept_multiply_adds=sum(work.values()) / max(1, sum(layer_macs(whole, one).values())),
         parameters=Counts(before=before, after=after),
         quality=Qualities(before=reference, after=quality),

@@ -87,9 +87,9 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         return
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
     operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
-    multiply_adds = pruning.multiply_adds or {entry["name"]: entry["multiply_adds"] for entry in operators}
+    macs = pruning.macs or {entry["name"]: entry["macs"] for entry in operators}
     statistics = load(calibrated / STATISTICS_FILE)
-    maker = SchemeMaker(model, layers, statistics, multiply_adds)
+    maker = SchemeMaker(model, layers, statistics, macs)
     space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
@@ -129,7 +129,7 @@ def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[st
     from act.search.space import Space
 
     present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
-    # Depthwise convolutions hold few of the multiply-adds and lose most in int8; matrix products are the next to go.
+    # Depthwise convolutions hold few of the MACs and lose most in int8; matrix products are the next to go.
     subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
     subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
     most = min(settings.max_float_layers, len(op_types) - 1)

@@ -32,7 +32,7 @@ from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
 
-# Below this share of the multiply-adds and of the parameters in layers that can run in int8, quantization makes a model
+# Below this share of the MACs and of the parameters in layers that can run in int8, quantization makes a model
 # neither faster, for its conversions cost more than it saves, nor smaller.
 LEAST_INT8_SHARE = 0.1
 # Estimates of what stages take, as seen with the jobs of params.yaml.
@@ -146,11 +146,7 @@ def _what_counts(job: Job) -> dict[str, Any]:
 def _with_pruning(plain: Strategy, option: options.Option | None) -> Strategy:
     if option is None or option.share >= 1:
         return plain
-    left = (
-        f"{option.aim:.3g} times the speed is aimed at"
-        if option.aim
-        else f"{option.share:.0%} of the multiply-adds stay"
-    )
+    left = f"{option.aim:.3g} times the speed is aimed at" if option.aim else f"{option.share:.0%} of the MACs stay"
     why = f"{left}; {plain.why}"
     return Strategy(list(option.parts), why, settings=option.settings)
 
@@ -216,11 +212,11 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
     able = [name for name in job.target.engines if "int8" in analysis["engines"][name]["precisions"]]
     if not able:
         return Strategy(why="none of the target's engines can run int8 here, so nothing is quantized")
-    share = _largest_share(analysis, able, "multiply_adds")
+    share = _largest_share(analysis, able, "macs")
     weights = _largest_share(analysis, able, "parameters")
     if share < LEAST_INT8_SHARE and weights < LEAST_INT8_SHARE:
         return Strategy(
-            why=f"only {share:.0%} of the multiply-adds and {weights:.0%} of the parameters are in layers that can run "
+            why=f"only {share:.0%} of the MACs and {weights:.0%} of the parameters are in layers that can run "
             "in int8, so nothing is quantized"
         )
     fast = [machine.CAPABILITIES[f] for f in analysis["machine"]["capabilities"] if f in machine.INT8_FLAGS]
@@ -238,12 +234,12 @@ def choose(job: Job, analysis: dict[str, Any]) -> Strategy:
             ),
             (
                 "QuantPost",
-                f"{layers} layers with {share:.0%} of the multiply-adds can run in int8 on {', '.join(able)}; {speed}",
+                f"{layers} layers with {share:.0%} of the MACs can run in int8 on {', '.join(able)}; {speed}",
             ),
             ("QuantAware", "only where post-training quantization misses the budget: training takes minutes"),
             ("Distillation", "the samples have no labels for training, so the fp32 model's outputs are the target"),
         ],
-        f"{share:.0%} of the multiply-adds can run in int8, and {speed}",
+        f"{share:.0%} of the MACs can run in int8, and {speed}",
     )
 
 

@@ -37,10 +37,10 @@ def test_operators_become_kernels(tmp_path: Path) -> None:
     found = read_act_table(write(tmp_path / "SD710.pkl", TABLE))
     assert len(found) == 5
     (convolution, seconds), (int8, _), (product, _), (pool, _), (concat, _) = found
-    assert seconds == pytest.approx(2.5e-3) and convolution.multiply_adds == 32 * 112 * 112 * 27
+    assert seconds == pytest.approx(2.5e-3) and convolution.macs == 32 * 112 * 112 * 27
     assert convolution.strides == (2, 2) and convolution.window == (3, 3) and convolution.computes_in == "f32"
-    assert int8.computes_in == "int8" and int8.multiply_adds == convolution.multiply_adds
-    assert product.multiply_adds == 1280 * 1000 and product.weights == ((1280, 1000),)
+    assert int8.computes_in == "int8" and int8.macs == convolution.macs
+    assert product.macs == 1280 * 1000 and product.weights == ((1280, 1000),)
     assert pool.window == (2, 2) and [each.shape for each in concat.inputs] == [(1, 8, 7, 7)] * 2
     # A latency model learns from it as from any other.
     model = LatencyModel([Measured("SD710", sum(seconds for _, seconds in found), found)], errors=())

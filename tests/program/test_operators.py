@@ -78,7 +78,7 @@ def flattening_product(x: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("network", "shape", "kind", "parameters", "multiply_adds", "output"),
+    ("network", "shape", "kind", "parameters", "macs", "output"),
     [
         (conv, PICTURE, "conv2d", 6 * 2 * 3 * 3, (6 * 4 * 4) * (2 * 3 * 3), (1, 6, 4, 4)),
         (transposed_conv, PICTURE, "conv2d_transpose", 4 * 5 * 2 * 2, (4 * 8 * 8) * (5 * 2 * 2), (1, 5, 16, 16)),
@@ -99,11 +99,11 @@ def test_counts(
     shape: tuple[int, ...],
     kind: str,
     parameters: int,
-    multiply_adds: int,
+    macs: int,
     output: tuple[int, ...],
 ) -> None:
     (found,) = [o for o in list_operators(build(network, shape), batch(shape)) if o.type == kind]
-    assert (found.parameters, found.multiply_adds, found.shape) == (parameters, multiply_adds, output)
+    assert (found.parameters, found.macs, found.shape) == (parameters, macs, output)
 
 
 def test_a_shared_weight_counts_for_each_reader_and_neither_it_nor_products_of_activations_are_quantized() -> None:
@@ -113,7 +113,7 @@ def test_a_shared_weight_counts_for_each_reader_and_neither_it_nor_products_of_a
         return paddle.matmul(rows, rows, transpose_y=True)
 
     operators = list_operators(build(network, PICTURE), batch(PICTURE))
-    assert [(o.type, o.parameters, o.quantizable) for o in operators if o.multiply_adds] == [
+    assert [(o.type, o.parameters, o.quantizable) for o in operators if o.macs] == [
         ("conv2d", 144, False),
         ("conv2d", 144, False),
         ("matmul_v2", 0, False),
@@ -126,15 +126,15 @@ def test_only_layers_of_one_weight_and_one_activation_are_quantizable() -> None:
         return flattening_product(small.reshape([-1, 4, 8, 15])[:, :, :, :8])
 
     operators = list_operators(build(network, PICTURE), batch(PICTURE))
-    assert [(o.type, o.quantizable) for o in operators if o.multiply_adds] == [
+    assert [(o.type, o.quantizable) for o in operators if o.macs] == [
         ("conv2d_transpose", True),
         ("conv2d", True),
         ("depthwise_conv2d", True),
         ("mul", True),
     ]
-    assert not [o for o in operators if o.quantizable and not o.multiply_adds]
+    assert not [o for o in operators if o.quantizable and not o.macs]
     grouped = list_operators(build(grouped_transposed_conv, PICTURE), batch(PICTURE))
-    assert [o.quantizable for o in grouped if o.multiply_adds] == [False]
+    assert [o.quantizable for o in grouped if o.macs] == [False]
 
 
 def test_a_layer_that_shares_its_weight_with_a_sum_is_not_quantizable() -> None:
@@ -155,12 +155,12 @@ def test_a_branch_that_is_not_taken_costs_nothing() -> None:
         return paddle.static.nn.cond(paddle.mean(y) > 0, lambda: y + 1, lambda: y * 2)
 
     operators = list_operators(build(network, PICTURE), batch(PICTURE))
-    assert [(o.type, o.multiply_adds) for o in operators if o.multiply_adds] == [("conv2d", 1728)]
+    assert [(o.type, o.macs) for o in operators if o.macs] == [("conv2d", 1728)]
     assert sorted(o.shape for o in operators if o.type == "conditional_block") == [(), (1, 6, 4, 4)]
 
 
-def operator(name: str, multiply_adds: int, size: int) -> Operator:
-    return Operator(name, "conv2d", (1, size), ((size,),), size, multiply_adds, True)
+def operator(name: str, macs: int, size: int) -> Operator:
+    return Operator(name, "conv2d", (1, size), ((size,),), size, macs, True)
 
 
 def test_latency_is_measured_where_kernels_match_and_derived_where_not() -> None:

@@ -106,7 +106,7 @@ def test_what_stays_does_the_work_of_what_went(model: InferenceModel) -> None:
     assert errors[0] < 1e-3 < 1e-2 < errors[1]
 
 
-def test_multiply_adds_follow_the_plan(model: InferenceModel) -> None:
+def test_macs_follow_the_plan(model: InferenceModel) -> None:
     plan, batch = find_groups(model), {"x": pictures(1, SHAPE)}
     costs = Costs(model, plan, batch)
     gone = {group.key: 4 for group in plan.groups}
@@ -127,7 +127,7 @@ def test_ratios_by_sensitivity_spare_what_matters() -> None:
 
 
 def test_a_speed_up_is_reached_by_measuring(model: InferenceModel) -> None:
-    # Half of the time does not depend on the channels, which no count of multiply-adds tells.
+    # Half of the time does not depend on the channels, which no count of MACs tells.
     batch = {"x": pictures(1, SHAPE)}
     total = sum(layer_macs(model, batch).values())
     measured = []

@@ -143,7 +143,7 @@ def test_the_most_expensive_layers_are_measured_before_the_time_is_up(tmp_path: 
     model, samples = model_and_samples("two_joins", tmp_path)
     ticks = iter(range(1000))
     found = measured(model, samples, limit=3, clock=lambda: float(next(ticks)))
-    costs = {op.name: op.multiply_adds for op in list_operators(model, next(samples.batches(1)))}
+    costs = {op.name: op.macs for op in list_operators(model, next(samples.batches(1)))}
     ranked = [costs[layer.name] for layer in found.layers]
     assert ranked == sorted(ranked, reverse=True)
     done = [layer.quantized is not None for layer in found.layers]

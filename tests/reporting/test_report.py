@@ -261,7 +261,7 @@ def test_the_page_tells_of_the_model_itself(workspace: Workspace) -> None:
     done = workspace.report(max_quality_drop=0.01)
     assert done.returncode == 0, done.stderr
     text = Page(workspace.page()).text
-    assert "A mixed network" in text and "5 operators, 4.00 k parameters and 6.00 M multiply-adds" in text
+    assert "A mixed network" in text and "5 operators, 4.00 k parameters and 6.00 M MACs" in text
     assert "In it: 2 residual joins, 1 gate." in text and "98.1 MB all together and 2.1 MB at the same time" in text
     assert "2 blocks of 2 \N{MULTIPLICATION SIGN} convolution 3x3, residual join" in text
     assert "OpenVINO542 Reorderfp32, bf16fp32: 2 in fp32; bf16: 1 in bf16, 1 in fp322" in text
@@ -292,7 +292,7 @@ PRUNED = Pruning(
         )
     ],
     sparse={"w": Sparsity(zeros=0.5, pattern="2:4")},
-    multiply_adds={},
+    macs={},
     parameters=Counts(before=3_000_000, after=3_000_000),
     quality=Qualities(before=0.8, after=0.797),
 )

@@ -26,18 +26,18 @@ def test_blocks_of_channels_and_the_precision_that_is_made_survive_being_written
     assert Kernel.of(kernel.to_json()) == kernel
 
 
-def test_multiply_adds_of_convolutions_and_products() -> None:
-    assert convolution(64, 128, 28).multiply_adds == 128 * 28 * 28 * 64 * 9
-    assert convolution(64, 64, 28, group=64).multiply_adds == 64 * 28 * 28 * 9
+def test_macs_of_convolutions_and_products() -> None:
+    assert convolution(64, 128, 28).macs == 128 * 28 * 28 * 64 * 9
+    assert convolution(64, 64, 28, group=64).macs == 64 * 28 * 28 * 9
     product = Kernel("Gemm", Tensor((1, 1000), "f32"), (Tensor((1, 512), "f32"),), ((512, 1000), (1000,)))
-    assert product.multiply_adds == 512 * 1000
+    assert product.macs == 512 * 1000
     attention = Kernel(
         "Subgraph",
         Tensor((1, 8, 40, 15), "f32"),
         (Tensor((1, 8, 40, 15), "f32"),) * 3,
         operators=("MatMul", "Softmax", "MatMul"),
     )
-    assert attention.multiply_adds == 2 * 8 * 40 * 40 * 15
+    assert attention.macs == 2 * 8 * 40 * 40 * 15
 
 
 def test_taps_that_only_meet_padding_are_no_work() -> None:
@@ -70,7 +70,7 @@ def test_openvino_tells_groups_by_the_weight() -> None:
         (Tensor((1, 64, 28, 28), "f32"),),
         ((64, 1, 1, 5, 5), (64,)),
     )
-    assert kernel.groups == 64 and kernel.taps == 25 and kernel.multiply_adds == 64 * 28 * 28 * 25
+    assert kernel.groups == 64 and kernel.taps == 25 and kernel.macs == 64 * 28 * 28 * 25
 
 
 def test_integers_are_smaller_and_named_int8() -> None:
@@ -84,7 +84,7 @@ def test_narrower_kernels_leave_the_share_that_is_asked_for(share: float) -> Non
     kernels = [convolution(3, 64, 56)] + [convolution(n, m, 28) for n, m in ((64, 128), (128, 256), (256, 256))]
     kernels.append(Kernel("Gemm", Tensor((1, 1000), "f32"), (Tensor((1, 256), "f32"),), ((1000, 256), (1000,))))
     smaller = with_work(kernels, share)
-    left = sum(kernel.multiply_adds for kernel in smaller) / sum(kernel.multiply_adds for kernel in kernels)
+    left = sum(kernel.macs for kernel in smaller) / sum(kernel.macs for kernel in kernels)
     assert left == pytest.approx(share, abs=0.08) and left >= share
     # The ends of the model stay, and what one makes the next one reads.
     assert smaller[0].inputs[0].shape == (1, 3, 56, 56) and smaller[-1].output.shape == (1, 1000)

@@ -18,7 +18,7 @@ from act.strategy.predictor import Latency
 QUANTIZE: list[tuple[StrategyName, str]] = [("QuantPost", "a reason"), ("QuantAware", "r"), ("Distillation", "r")]
 COSTS = Costs(quantize=4.0, train=10.0, measure=1.0)
 PRECISIONS = ("fp32", "bf16", "int8")
-# Seconds of the whole model; with a share of the multiply-adds left, a tenth of them stays.
+# Seconds of the whole model; with a share of the MACs left, a tenth of them stays.
 WHOLE = {"fp32": 10e-3, "bf16": 5e-3, "int8": 4e-3}
 
 

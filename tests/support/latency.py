@@ -22,10 +22,10 @@ def convolution(before: int, after: int, side: int, window: int = 3, precision: 
 
 
 def rule(kernel: Kernel) -> float:
-    """A start of 2 us, 30 multiply-adds a nanosecond (120 in int8), 10 bytes a nanosecond."""
+    """A start of 2 us, 30 MACs a nanosecond (120 in int8), 10 bytes a nanosecond."""
     rate = 120e9 if kernel.computes_in == "int8" else 30e9
     moved = kernel.read_bytes + kernel.output.bytes + kernel.weight_bytes
-    return 2e-6 + kernel.multiply_adds / rate + moved / 10e9
+    return 2e-6 + kernel.macs / rate + moved / 10e9
 
 
 def networks(count: int, seed: int = 0) -> list[Measured]:

@@ -54,9 +54,9 @@ NORMALISED = Normalisation(
 
 def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
     """A model of two layers, one of which is called `name`."""
-    costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "multiply_adds": 3_000_000}
+    costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "macs": 3_000_000}
     operator = {"name": name, "type": "conv2d", "shape": [1], "weights": [[8, 3, 3, 3]], "parameters": 10}
-    operator |= {"multiply_adds": 10, "quantizable": True, "latency_share": 0.5}
+    operator |= {"macs": 10, "quantizable": True, "latency_share": 0.5}
     types = [
         {"type": "conv2d", "count": 2, "own": 2, "own_kinds": {"Convolution": 2}, "into": {}, "beforehand": 0},
         {"type": "relu", "count": 3, "own": 0, "own_kinds": {}, "into": {"Convolution": 2}, "beforehand": 1},
@@ -67,7 +67,7 @@ def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
         "precisions": ["fp32", "bf16"],
         "int8_layers": 2,
         "int8_parameters": 2_000,
-        "int8_multiply_adds": 3_000_000,
+        "int8_macs": 3_000_000,
         "fusion": fusion,
         "multiplying": {"fp32": {"fp32": 2}, "bf16": {"bf16": 1, "fp32": 1}},
     }
@@ -78,16 +78,16 @@ def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
         "inputs": [],
         "outputs": [],
         "parameters": 4_000,
-        "multiply_adds": 6_000_000,
+        "macs": 6_000_000,
         "sample_shapes": {"x": [1, 3, 48, 320]},
         "dynamic_axes": {"x": [0, 3]},
         "operators": [operator] * 5,
         "latency_source": "measured",
-        "census": [{"type": "conv2d", "count": 5, "parameters": 4_000, "multiply_adds": 0}],
+        "census": [{"type": "conv2d", "count": 5, "parameters": 4_000, "macs": 0}],
         "memory": {"total_bytes": 98_100_000, "peak_bytes": 2_120_000, "peak_at": name, "alive_at_peak": []},
         "structure": {
             "kind": "mixed",
-            "backbone": {**costs, "stages": [{"size": [24, 96], "layers": 2, "channels": 8, "multiply_adds": 10}]},
+            "backbone": {**costs, "stages": [{"size": [24, 96], "layers": 2, "channels": 8, "macs": 10}]},
             "blocks": [{**costs, **block, "first": "a", "last": "b"}],
             "residual_joins": ["a", "b"],
             **{key: [] for key in ("pyramid_joins", "parallel_joins", "attentions")},

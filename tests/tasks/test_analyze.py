@@ -42,10 +42,10 @@ def test_what_the_model_costs(analysed: Place) -> None:
     assert 0 < headers < 64 * len(model.weight_names())
     assert analysis["dynamic_axes"] == {"x": [0, 2, 3]}
     assert analysis["sample_shapes"] == {"x": [1, 3, 48, 192]}
-    assert analysis["multiply_adds"] == sum(o["multiply_adds"] for o in analysis["operators"])
+    assert analysis["macs"] == sum(o["macs"] for o in analysis["operators"])
     assert analysis["latency_source"].startswith("measured")
     shares = [o["latency_share"] for o in analysis["operators"] if o["latency_share"] is not None]
-    assert len(shares) == sum(o["multiply_adds"] > 0 for o in analysis["operators"]) == 54
+    assert len(shares) == sum(o["macs"] > 0 for o in analysis["operators"]) == 54
     seconds = {kernel["kind"]: kernel["seconds"] for kernel in analysis["kernels"]}
     layers = seconds["Convolution"] + seconds["FullyConnected"]
     assert sum(shares) == pytest.approx(layers / sum(seconds.values()))
@@ -58,7 +58,7 @@ def test_what_the_model_is_made_of(analysed: Place) -> None:
     assert found["kind"] == "cnn" and len(found["residual_joins"]) == 7 and len(found["gates"]) == 9
     assert found["heads"][0]["types"][-3:] == ["matmul_v2", "elementwise_add", "softmax"]
     parts = [found["backbone"], *found["heads"]]
-    for cost in ("parameters", "multiply_adds"):
+    for cost in ("parameters", "macs"):
         assert sum(part[cost] for part in parts) == sum(row[cost] for row in analysis["census"])
     assert sum(row["count"] for row in analysis["census"]) == len(analysis["operators"])
     memory = analysis["memory"]
@@ -69,7 +69,7 @@ def test_what_the_model_is_made_of(analysed: Place) -> None:
 
 def test_what_the_engines_fuse(analysed: Place) -> None:
     analysis = result(analysed, "analyze/analysis.json")
-    layers = {row["type"]: row["count"] for row in analysis["census"] if row["multiply_adds"]}
+    layers = {row["type"]: row["count"] for row in analysis["census"] if row["macs"]}
     for name, engine in analysis["engines"].items():
         fusion = engine["fusion"]
         assert fusion["operators"] == len(analysis["operators"])
@@ -89,7 +89,7 @@ def test_how_sensitive_the_layers_are(analysed: Place) -> None:
     analysis = result(analysed, "analyze/analysis.json")
     found = analysis["sensitivity"]
     assert found["samples"] == 2 and found["why"] == "" and len(found["layers"]) == 54
-    costs = {operator["name"]: operator["multiply_adds"] for operator in analysis["operators"]}
+    costs = {operator["name"]: operator["macs"] for operator in analysis["operators"]}
     ranked = [costs[layer["name"]] for layer in found["layers"]]
     assert ranked == sorted(ranked, reverse=True)
     assert all(0 < layer["quantized"] < 2 for layer in found["layers"])
@@ -117,12 +117,12 @@ def test_no_sensitivity_where_none_is_asked_for_and_the_strategy_is_the_same(tmp
 
 def test_shapes_are_for_one_sample(analysed: Place) -> None:
     operators = result(analysed, "analyze/analysis.json")["operators"]
-    assert {o["shape"][0] for o in operators if o["multiply_adds"]} == {1}
+    assert {o["shape"][0] for o in operators if o["macs"]} == {1}
     first = next(o for o in operators if o["type"] == "conv2d")
     assert first["shape"] == [1, 8, 24, 96] and first["weights"] == [[8, 3, 3, 3]]
-    assert first["multiply_adds"] == (8 * 24 * 96) * (3 * 3 * 3)
-    last = [o for o in operators if o["multiply_adds"]][-1]
-    assert (last["type"], last["shape"], last["multiply_adds"]) == ("matmul_v2", [1, 2], 200 * 2)
+    assert first["macs"] == (8 * 24 * 96) * (3 * 3 * 3)
+    last = [o for o in operators if o["macs"]][-1]
+    assert (last["type"], last["shape"], last["macs"]) == ("matmul_v2", [1, 2], 200 * 2)
 
 
 def test_what_each_engine_can_do(analysed: Place) -> None:
@@ -135,7 +135,7 @@ def test_what_each_engine_can_do(analysed: Place) -> None:
     }
     for engine in engines.values():
         assert {"fp32", "int8"} <= set(engine["precisions"])
-        assert engine["int8_layers"] == 54 and engine["int8_multiply_adds"] == analysis["multiply_adds"]
+        assert engine["int8_layers"] == 54 and engine["int8_macs"] == analysis["macs"]
         assert 0 < engine["int8_parameters"] < analysis["parameters"]
 
 

@@ -21,11 +21,11 @@ def analysis(int8_share: float = 0.9, flags: tuple[str, ...] = ("avx512_vnni",),
         "precisions": ["fp32", "bf16", "int8"],
         "int8_layers": 7,
         "int8_parameters": 1000 * int8_share,
-        "int8_multiply_adds": 5000 * int8_share,
+        "int8_macs": 5000 * int8_share,
     }
     return {
         "parameters": 1000,
-        "multiply_adds": 5000,
+        "macs": 5000,
         "machine": {"capabilities": list(flags)},
         "engines": {name: {**engine, **engines.get(name, {})} for name in ("openvino", "onnxruntime")},
     }
@@ -51,13 +51,13 @@ def test_without_int8_instructions_the_reason_warns(job: Job) -> None:
             analysis(openvino={"precisions": ["fp32"]}, onnxruntime={"precisions": ["fp32"]}),
             "none of the target's engines",
         ),
-        (analysis(int8_share=0.05), "only 5% of the multiply-adds"),
-        (analysis(int8_share=0.09), "only 9% of the multiply-adds and 9% of the parameters"),
+        (analysis(int8_share=0.05), "only 5% of the MACs"),
+        (analysis(int8_share=0.09), "only 9% of the MACs and 9% of the parameters"),
         (
-            analysis(openvino={"precisions": ["fp32"]}, onnxruntime={"int8_multiply_adds": 100, "int8_parameters": 30}),
-            "only 2% of the multiply-adds and 3% of the parameters",
+            analysis(openvino={"precisions": ["fp32"]}, onnxruntime={"int8_macs": 100, "int8_parameters": 30}),
+            "only 2% of the MACs and 3% of the parameters",
         ),
-        (analysis() | {"multiply_adds": 0, "parameters": 0}, "only 0% of the multiply-adds"),
+        (analysis() | {"macs": 0, "parameters": 0}, "only 0% of the MACs"),
     ],
 )
 def test_what_cannot_gain_is_not_quantized(job: Job, made: dict[str, Any], reason: str) -> None:
@@ -73,16 +73,16 @@ def test_a_tenth_in_int8_is_enough(job: Job) -> None:
 
 
 def test_the_engines_that_can_run_int8_are_named(job: Job) -> None:
-    made = analysis(openvino={"precisions": ["fp32"], "int8_layers": 9}, onnxruntime={"int8_multiply_adds": 3000})
+    made = analysis(openvino={"precisions": ["fp32"], "int8_layers": 9}, onnxruntime={"int8_macs": 3000})
     strategy = choose(job, made)
-    assert "7 layers with 60% of the multiply-adds can run in int8 on onnxruntime;" in dict(strategy.parts)["QuantPost"]
+    assert "7 layers with 60% of the MACs can run in int8 on onnxruntime;" in dict(strategy.parts)["QuantPost"]
     rows = _precisions(job, made, strategy)
     assert [row["name"] for row in rows["openvino"]] == ["fp32"]
     assert "int8" in [row["name"] for row in rows["onnxruntime"]]
 
 
 def test_many_parameters_are_worth_it_though_they_multiply_little(job: Job) -> None:
-    small = {"int8_multiply_adds": 50, "int8_parameters": 900}
+    small = {"int8_macs": 50, "int8_parameters": 900}
     assert choose(job, analysis(openvino=small, onnxruntime=small)).parts
 
 

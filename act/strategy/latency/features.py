@@ -1,7 +1,7 @@
 """What a kernel's latency is learned from: its size in several respects, and how well it fills the CPU's registers.
 
 The time that a kernel would take is taken apart as in the roofline model (Williams et al., 2009): a start, its
-multiply-adds, the bytes of activations and of weights. The learned model only corrects that (`model.py`).
+MACs, the bytes of activations and of weights. The learned model only corrects that (`model.py`).
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ Vector = npt.NDArray[np.float64]
 def costs(kernel: Kernel) -> list[float]:
     """What the roofline's time is made of.
 
-    1; multiply-adds with padding, without it, and that in whole blocks of 16 and of 64 channels; bytes of activations,
+    1; MACs with padding, without it, and that in whole blocks of 16 and of 64 channels; bytes of activations,
     of weights, and of what is made; what a convolution gathers; values that pass through an activation function. What
-    does not multiply has the values of its windows in place of multiply-adds.
+    does not multiply has the values of its windows in place of MACs.
     """
     average, ever = kernel.met
     before, after = kernel.channels
     groups = max(1, kernel.groups)
     within = before // groups
-    work = kernel.multiply_adds if kernel.multiplies else kernel.output.values * max(1, kernel.taps)
+    work = kernel.macs if kernel.multiplies else kernel.output.values * max(1, kernel.taps)
     met = work * average
     filled = after // groups if within > 1 else after
     narrow = met / _fill(filled, 16)
@@ -74,7 +74,7 @@ def features(kernel: Kernel) -> list[float]:
     within = before // max(1, groups)
     sizes = [each.values for each in kernel.inputs] or [1]
     least, most = _log(min(sizes)), _log(max(sizes))
-    work, read_bytes = kernel.multiply_adds, kernel.read_bytes
+    work, read_bytes = kernel.macs, kernel.read_bytes
     made_bytes, weight_bytes = kernel.output.bytes, kernel.weight_bytes
     window, strides = kernel.window or (1,), kernel.strides or (1,)
     read = [each for each in kernel.inputs if each.values > 1] or list(kernel.inputs[:1])

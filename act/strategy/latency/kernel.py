@@ -203,7 +203,7 @@ class Kernel:
         return average, ever
 
     @cached_property
-    def multiply_adds(self) -> int:
+    def macs(self) -> int:
         """Of a convolution or a product; 0 for others."""
         before, after = self.channels
         if self.kind in _TRANSPOSED:

@@ -1,7 +1,7 @@
 """The latency of kernels and of whole models, learned from a table of measurements; with an error bar on each answer.
 
 A kernel that was measured answers from the table. For others there is a model for each kind of kernel and precision:
-a roofline (a start, multiply-adds, bytes; each at a rate that is not negative, fitted for relative errors), and
+a roofline (a start, MACs, bytes; each at a rate that is not negative, fitted for relative errors), and
 extremely randomised trees (Geurts et al., 2006) and a support-vector machine, averaged, that learn how far kernels lie
 from it (scikit-learn): trees know the steps that blocks of channels make, the machine what lies between. A whole model
 takes the sum over its fused kernels plus what was measured to be left over: a start, and something for each kernel.

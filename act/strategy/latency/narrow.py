@@ -2,7 +2,7 @@
 
 Every axis of channels becomes narrower by the same share, in whole blocks, but for those of the model's inputs and
 outputs; heads of attention and the width of transformers stay, which channel pruning leaves alone. A pruning that takes
-more from some layers than from others is stood in for by one that leaves as many multiply-adds.
+more from some layers than from others is stood in for by one that leaves as many MACs.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ def narrowed(kernels: Sequence[Kernel], kept: float) -> list[Kernel]:
 
 
 def with_work(kernels: Sequence[Kernel], share: float) -> list[Kernel]:
-    """The kernels with so few channels that a share of the multiply-adds is left, or as few as can be.
+    """The kernels with so few channels that a share of the MACs is left, or as few as can be.
 
     Args:
         share: in (0, 1].
     """
-    whole = sum(kernel.multiply_adds for kernel in kernels)
+    whole = sum(kernel.macs for kernel in kernels)
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        left = sum(kernel.multiply_adds for kernel in narrowed(kernels, middle))
+        left = sum(kernel.macs for kernel in narrowed(kernels, middle))
         low, high = (middle, high) if left < share * whole else (low, middle)
     return narrowed(kernels, high)
 

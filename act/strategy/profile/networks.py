@@ -58,7 +58,7 @@ _ACTIVATIONS = (
     *("relu", "relu", "relu", "relu6", "relu6", "hardswish", "hardswish", "hardswish", "swish", "leaky_relu", "none"),
 )
 _KERNELS = (1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (7, 1))
-# Multiply-adds of one network, between which it is drawn evenly in logarithms.
+# MACs of one network, between which it is drawn evenly in logarithms.
 LEAST_WORK, MOST_WORK = 5e6, 5e9
 FEWEST_BLOCKS, MOST_BLOCKS = 8, 24
 MOST_VALUES = 2**23
@@ -219,7 +219,7 @@ def family_of(block: Block) -> str:
 
 
 def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, int, int, float]:
-    """Channels, height and width behind a block, and about how many multiply-adds it takes."""
+    """Channels, height and width behind a block, and about how many MACs it takes."""
     kind, stride = block["kind"], block.get("s", 1)
     down, right = stride if isinstance(stride, tuple) else (stride, stride)
     high, wide = -(-height // down), -(-width // right)
