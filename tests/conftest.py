@@ -7,15 +7,40 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-# A test is as fast as its folder, unless it says otherwise with a mark of its own; the rest is `unit`.
-SPEEDS = {"tasks": "stage", "benchmarks": "stage", "flows": "e2e", "e2e": "e2e"}
+# The speed of a folder's or a file's tests where it is not `unit`; a mark of a test's own goes before.
+SPEEDS = {
+    "benchmarks": "stage",
+    "e2e": "e2e",
+    "engines/test_engines.py": "stage",
+    "engines/test_fusion.py": "stage",
+    "engines/test_process.py": "stage",
+    "flows": "e2e",
+    "flows/test_act_config.py": "unit",
+    "flows/test_plain_job.py": "unit",
+    "flows/test_profile.py": "unit",
+    "flows/test_turnstile.py": "unit",
+    "pruning/test_combinations.py": "stage",
+    "pruning/test_timing.py": "stage",
+    "reporting/test_report_in_browser.py": "e2e",
+    "search/test_runners.py": "stage",
+    "search/test_search.py": "stage",
+    "strategy/test_profile.py": "stage",
+    "strategy/test_profile_measure.py": "stage",
+    "tasks": "stage",
+    "timing/test_infer.py": "stage",
+    "timing/test_measure.py": "stage",
+    "training": "stage",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its speed."""
+    missing = [place for place in SPEEDS if not (TESTS / place).exists()]
+    assert not missing, f"tests/conftest.py: nothing is at {missing}"
     for item in items:
         if not any(item.get_closest_marker(speed) for speed in ("unit", "stage", "e2e")):
-            item.add_marker(SPEEDS.get(item.path.relative_to(TESTS).parts[0], "unit"))
+            path = item.path.relative_to(TESTS)
+            item.add_marker(SPEEDS.get(str(path), SPEEDS.get(path.parts[0], "unit")))
 
 
 @pytest.fixture(scope="session")

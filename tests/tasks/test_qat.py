@@ -31,7 +31,7 @@ from tests.support.results import candidate
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """A job whose candidate clips its activations at half of their range, ready to be trained."""
     place = Place(tmp_path_factory.mktemp("stage"))
-    place.shorten(24)
+    place.shorten(12)
     place.job["metric"] = "similarity"
     np.savez(place.folder / "data" / "calibration.npz", x=noise(4, width=96))
     np.savez(place.folder / "data" / "evaluation.npz", x=noise(3, width=96, seed=1))
