@@ -1,7 +1,7 @@
 """The outcome of each stage of a job, in `artifacts/flow/JOB.json`, rewritten after every stage.
 
-The report stage reads it for the time that each stage took, and scripts read it for the outcomes. A cached stage keeps
-the seconds and the start of the run that made its result.
+Scripts read it for the outcomes and the time that each stage took; no stage reads it. A cached stage keeps the seconds
+and the start of the run that made its result.
 """
 
 from __future__ import annotations

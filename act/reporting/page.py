@@ -22,7 +22,6 @@ from act.reporting.winner import Choice, Verdict, title
 from act.reporting.wording import NOTHING, TIMES, TO, between, factor, loss, milliseconds, size, three_digits
 from act.results.benchmark import FailedVariant, KernelGroup, RanVariant
 from act.results.export import FloatLayer
-from act.results.flow import StageRun
 from act.results.prune import Pruning, Sparsity
 from act.results.ptq_search import LayerSensitivity, Trials, TrialSettings
 from act.results.qat import Training
@@ -96,7 +95,6 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         operators=operators_table(report.analysis.operators),
         strategy=report.strategy,
         strategies=strategies(report.options),
-        stages=_stages(report.stages),
         settings="\n".join(_outline(job.model_dump(mode="json"))),
         machine=list(_flatten(report.machine.model_dump())),
         deployed=report.deployed_candidate,
@@ -464,25 +462,6 @@ def _sparsity(weights: Sequence[Sparsity], steps: set[str], ran: Sequence[RanVar
         else:
             told += f" They bring no speed on {engine} ({fast}), whose kernels multiply zeros as well."
     return told + " The files hold the zeros and are no smaller, unless they are compressed."
-
-
-def _stages(stages: Sequence[StageRun]) -> dict[str, Any] | None:
-    if not stages:
-        return None
-    seconds = [stage.seconds or 0.0 for stage in stages]
-    longest = max([*seconds, 1e-9])
-    return {
-        "rows": [
-            {
-                "name": stage.name.split("@")[0],
-                "outcome": stage.outcome,
-                "seconds": f"{taken:.1f}",
-                "bar": charts.share_bar(taken / longest),
-            }
-            for stage, taken in zip(stages, seconds)
-        ],
-        "total": f"{sum(seconds):.0f}",
-    }
 
 
 def _both(draw: Callable[..., Markup], *arguments: Any, small: bool = False) -> dict[str, Markup]:

@@ -10,7 +10,6 @@ from act.reporting.winner import Choice, Verdict, meets
 from act.results.analyze import Analysis
 from act.results.benchmark import FailedVariant, Measurements
 from act.results.export import ExportedCandidates
-from act.results.flow import FlowRecord
 from act.results.prune import Pruning
 from act.results.ptq_search import Trials
 from act.results.qat import Training
@@ -29,7 +28,6 @@ def gather(
     exported: ExportedCandidates,
     deployed: str,
     files: Iterable[str],
-    flow: Path,
 ) -> Report:
     """Read what the stages found, and return all that the page tells.
 
@@ -42,7 +40,6 @@ def gather(
         exported: the candidates.
         deployed: the candidate at the top of the deploy folder.
         files: in the deploy folder.
-        flow: the record of the flow, which may not be there.
     """
     return Report(
         job=name,
@@ -65,7 +62,6 @@ def gather(
         analysis=Analysis.read(artifacts / "analyze" / "analysis.json"),
         strategy=Strategy.read(artifacts / "select" / "strategy.json"),
         options=Options.read(artifacts / "options" / "options.json"),
-        stages=FlowRecord.read(flow).stages if flow.exists() else [],
     )
 
 

@@ -8,7 +8,6 @@ from act.results.analyze import Analysis
 from act.results.artifact import Artifact, Part
 from act.results.benchmark import FailedVariant, Interval, Noise, RanVariant
 from act.results.export import FloatLayer
-from act.results.flow import StageRun
 from act.results.machine import Machine
 from act.results.prune import Pruning
 from act.results.ptq_search import Trials
@@ -117,7 +116,6 @@ class Report(_Told):
     analysis: Analysis
     strategy: Strategy
     options: Options
-    stages: list[StageRun] = Field(default_factory=list)
 
 
 class Metrics(Artifact):

@@ -37,8 +37,8 @@ def _report(name: str, job: Job) -> None:
     choice = choose(measurements.variants, job.budget)
     with replace_folder(DEPLOY_ROOT / name) as folder:
         deployed = copy_models(exported, candidates, choice.winner, folder)
-        files, flow = checksums(folder), ROOT / "flow" / f"{name}.json"
-        report = gather(name, job, ROOT / name, choice, measurements, candidates, deployed, files, flow)
+        files = checksums(folder)
+        report = gather(name, job, ROOT / name, choice, measurements, candidates, deployed, files)
         html = page.render(report, job, choice, files, measurements.evaluation_samples)
         (folder / "report.html").write_text(html, encoding="utf-8")
         report.write(folder / "report.json")

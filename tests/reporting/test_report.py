@@ -21,7 +21,6 @@ from act.results.artifact import Artifact
 from act.results.benchmark import FailedVariant, RanVariant, Throughput
 from act.results.execution import Failure
 from act.results.export import ExportedCandidate, ExportedCandidates, FloatLayer
-from act.results.flow import FlowRecord, StageRun
 from act.results.prune import Counts, PrunedLayer, Pruning, PruningStep, Qualities, Sparsity
 from act.results.ptq_search import LayerSensitivity, Trials
 from act.results.qat import Training
@@ -226,8 +225,6 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     workspace.write("analyze/analysis.json", results.analysis(operators=operators))
     part = StrategyPart(name="QuantPost", why=HOSTILE)
     workspace.write("select/strategy.json", results.strategy(strategy=[part], why=HOSTILE))
-    stages = [StageRun(name=HOSTILE, outcome="ran", seconds=2.5)]
-    workspace.write("../flow/demo.json", FlowRecord(job="demo", stages=stages))
     assert workspace.report(max_quality_drop=0.01).returncode == 0
     page = Page(workspace.page())
     with (workspace.artifacts / "report" / "trials.csv").open(newline="") as file:
@@ -238,8 +235,8 @@ def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     assert not re.search(r"url\(|@import|https?:", workspace.page())
     assert "script" not in page.elements and "img" not in page.elements
     # the failure, the CPU, three trials and a failure, a setting's importance, 12 layers, two refined, a failure,
-    # the training and what it compared, 15 operators, the strategy twice, the stage
-    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 2 + 1 + 2 + 15 + 2 + 1
+    # the training and what it compared, 15 operators, the strategy twice
+    assert page.text.count(HOSTILE) == 1 + 1 + 3 + 1 + 1 + 12 + 2 + 1 + 2 + 15 + 2
     assert "logits by the loss `default`;" in page.text
     assert "and b by the loss `fsp`, weighed 0.1, with teacher 2" in page.text
     assert "layer-wise0.70000.7500kept" in page.text
