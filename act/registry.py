@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -42,10 +43,7 @@ class Registry:
         Raises:
             ValueError: there is no such entry; the message lists those there are.
         """
-        if name not in self.names():
-            *others, last = (f"'{known}'" for known in self.names())
-            raise ValueError(f"Input should be {', '.join(others)}{' or ' if others else ''}{last}")
-        return name
+        return one_of(self.names(), name)
 
     def load(self, name: str) -> ModuleType:
         """Import an entry; one of the package goes before one from outside.
@@ -60,6 +58,18 @@ class Registry:
 
     def _outside(self) -> dict[str, str]:
         return _entry_points(f"act_pipeline.{self.package.rpartition('.')[2]}", tuple(sys.path))
+
+
+def one_of(choices: Sequence[str], name: str) -> str:
+    """Return a name that is one of the choices.
+
+    Raises:
+        ValueError: it is none; the message lists them as pydantic does.
+    """
+    if name not in choices:
+        *others, last = (f"'{choice}'" for choice in choices)
+        raise ValueError(f"Input should be {', '.join(others)}{' or ' if others else ''}{last}")
+    return name
 
 
 ENGINES = Registry("act.engines", folders_only=True)

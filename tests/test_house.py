@@ -19,8 +19,11 @@ STAGES = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
 
 @cache
 def imported(file: Path) -> set[Path]:
-    """The files of `act` and `tasks` that a file imports, wherever in it the import stands, with their packages."""
-    modules = set()
+    """The files of `act` and `tasks` that a file imports, wherever in it the import stands, with their packages.
+
+    Where the room of a registry loads entries, all of them are imported; others look at them, and run none.
+    """
+    modules = loaded(file)
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
@@ -30,6 +33,18 @@ def imported(file: Path) -> set[Path]:
     names = {"/".join(each[:length]) for each in parts for length in range(1, len(each) + 1)}
     files = [CHECKOUT / f"{name}.py" for name in names] + [CHECKOUT / name / "__init__.py" for name in names]
     return {path for path in files if path.is_file() and not _is_empty(path)}
+
+
+def loaded(file: Path) -> set[str]:
+    """Return the entries of every registry of its room that a file loads entries of."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr == "load":
+            name = getattr(node.value, "id", getattr(node.value, "attr", ""))
+            kind = getattr(registry, name, None)
+            if isinstance(kind, registry.Registry) and is_in(file, CHECKOUT / "act" / kind.package.split(".")[1]):
+                found |= {f"{kind.package}.{entry}" for entry in kind.names()}
+    return found
 
 
 def _is_empty(file: Path) -> bool:

@@ -22,8 +22,8 @@ from PIL import Image
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.samples.readers.arrays import read as read_arrays
-from act.settings import Arrays
+from act.samples.dataset import FeedSpec, Samples
+from act.samples.readers import arrays
 from flows.auto_compression import AutoCompression
 
 CHECKOUT = Path(__file__).parents[2]
@@ -255,6 +255,11 @@ def test_the_callback_is_asked_anew_for_the_candidates_of_another_strategy(
         assert told["metrics"] == {"fp32": 0.9, "int8-ptq-1": metric}
 
 
+def read_arrays(folder: Path) -> tuple[Samples, Samples]:
+    settings = arrays.Settings(reader="arrays", path=str(folder))
+    return arrays.read(settings, [FeedSpec("inputs", "float32", (-1, 3, 32, 32))], 10, folder)
+
+
 @pytest.mark.parametrize(
     ("labels", "metric"),
     [
@@ -271,7 +276,7 @@ def test_class_numbers_make_the_metric(small: Path, tmp_path: Path, labels: Any,
     ac._write_samples(InferenceModel.load(small), tmp_path)
     assert ac._entry["metric"] == metric
     assert (tmp_path / "data/evaluation/label.npy").exists() == (metric == "top1")
-    calibration, evaluation = read_arrays(Arrays(reader="arrays", path=str(tmp_path / "data")), ["inputs"])
+    calibration, evaluation = read_arrays(tmp_path / "data")
     assert len(calibration) == 16 and len(evaluation) == 8
     np.testing.assert_array_equal(evaluation.feeds["inputs"][3], pictures(8, 32)[3])
 
@@ -282,7 +287,7 @@ def test_one_loader_is_dealt_out_and_one_without_end_is_left(small: Path, tmp_pa
         ac = AutoCompression(str(small), endless, config=config, eval_dataloader=evaluation)
         (tmp_path / name).mkdir()
         ac._write_samples(InferenceModel.load(small), tmp_path / name)
-        found = read_arrays(Arrays(reader="arrays", path=str(tmp_path / name / "data")), ["inputs"])
+        found = read_arrays(tmp_path / name / "data")
         assert [len(samples) for samples in found] == [128, 20]
         assert isinstance(found[0].feeds["inputs"].flat, np.memmap)
 

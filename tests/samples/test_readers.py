@@ -16,8 +16,8 @@ from PIL import Image
 from act.errors import InputError
 from act.samples.dataset import FeedSpec
 from act.samples.loaders import deal_out, take
-from act.samples.readers import arrays, function, image_folder
-from act.settings import Arrays, Function, ImageFolder
+from act.samples.readers import read
+from act.settings.data import settings_of_reader
 from tests.support.models import noise
 from tests.support.place import Place
 
@@ -41,9 +41,13 @@ def folder(root: Path, count: int = 6) -> Path:
     return root
 
 
+def read_by(reader: str, feeds: list[FeedSpec], scratch: Path, **settings: Any) -> Any:
+    data = {"reader": reader, **settings}
+    return read(settings_of_reader(data).model_validate(data), feeds, -1, scratch)
+
+
 def images(root: Path, feed: FeedSpec = PICTURE, **settings: Any) -> Any:
-    wanted = {"resize": 8, **GREY, **settings}
-    return image_folder.read(ImageFolder(reader="image_folder", path=str(root), **wanted), feed, root.parent)
+    return read_by("image_folder", [feed], root.parent, path=str(root), **{"resize": 8, **GREY, **settings})
 
 
 def reds(samples: Any) -> list[int]:
@@ -216,7 +220,7 @@ def npy(root: Path, role: str, **named: Any) -> None:
 
 
 def read_arrays(root: Path, feeds: tuple[str, ...] = ("x",)) -> Any:
-    return arrays.read(Arrays(reader="arrays", path=str(root)), feeds)
+    return read_by("arrays", [FeedSpec(name, "float64", (-1, 2)) for name in feeds], root, path=str(root))
 
 
 def test_npy_files_are_mapped_with_labels_and_with_shapes(tmp_path: Path) -> None:
@@ -377,7 +381,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def call(name: str, **settings: Any) -> Any:
-    return function.read(Function(reader="function", path="mine", function=name, **settings), [VECTOR], Path.cwd())
+    return read_by("function", [VECTOR], Path.cwd(), path="mine", function=name, **settings)
 
 
 def test_a_function_of_the_project_feeds_both_roles(project: Path) -> None:
@@ -425,7 +429,7 @@ def test_a_module_of_another_folder_is_not_imported(project: Path, tmp_path_fact
 def test_the_name_of_a_function_is_no_expression() -> None:
     for name in ("mine.loaders:both()", "mine.loaders", "mine/loaders.py:both", "mine:a.b", ":both"):
         with pytest.raises(ValueError, match="function"):
-            Function(reader="function", path="mine", function=name)
+            call(name)
 
 
 def test_prepare_takes_pictures_and_functions(tmp_path: Path) -> None:

@@ -235,10 +235,9 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
 
 
 def test_calibration_and_evaluation_share_no_text() -> None:
-    from act.samples.readers.text_lines import Role, _Painter
-    from act.settings import TextLines
+    from act.samples.readers.text_lines import Role, Settings, _Painter
 
-    settings = TextLines(reader="text_lines", path="words", task="direction", width=320)
+    settings = Settings(reader="text_lines", path="words", task="direction", width=320)
     painter = _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
     roles: tuple[Role, ...] = ("calibration", "evaluation")
     texts = {role: {painter.line(role, number, False)[1] for number in range(60)} for role in roles}
@@ -247,10 +246,9 @@ def test_calibration_and_evaluation_share_no_text() -> None:
 
 
 def pages(size: int = 256) -> Any:
-    from act.samples.readers.text_lines import _Painter
-    from act.settings import TextLines
+    from act.samples.readers.text_lines import Settings, _Painter
 
-    settings = TextLines(reader="text_lines", path="words", task="detection", width=size, height=size, seed=7)
+    settings = Settings(reader="text_lines", path="words", task="detection", width=size, height=size, seed=7)
     return _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
 
 

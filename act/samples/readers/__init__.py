@@ -1,4 +1,4 @@
-"""Readers of samples: one file each, listed here."""
+"""Readers of samples. A reader is a module of this package with the class `Settings` and the function `read`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from act.errors import InputError
+from act.registry import READERS
 from act.samples.dataset import FeedSpec, Samples
-from act.samples.readers import arrays, function, image_folder, text_lines
-from act.settings import Arrays, Data, Function, ImageFolder
+from act.settings.data import Data
 
 
 def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
-    """The calibration samples and the evaluation samples for a model with these inputs.
+    """Return the calibration samples (no labels) and the evaluation samples for a model with these inputs.
 
     Args:
         class_count: how many classes the model's first output tells apart; -1 when it does not say.
@@ -21,15 +21,18 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
     Raises:
         InputError: the data cannot be read, or the reader cannot feed this model.
     """
-    if isinstance(data, Arrays):
-        return arrays.read(data, [feed.name for feed in feeds])
-    if isinstance(data, Function):
-        return function.read(data, feeds, scratch)
+    samples: tuple[Samples, Samples] = READERS.load(data.reader).read(data, feeds, class_count, scratch)
+    return samples
+
+
+def only_feed(reader: str, feeds: Sequence[FeedSpec]) -> FeedSpec:
+    """Return the one input of a model.
+
+    Raises:
+        InputError: it has several.
+    """
     if len(feeds) != 1:
         raise InputError(
-            f"reader `{data.reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or "
-            "`function`"
+            f"reader `{reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or `function`"
         )
-    if isinstance(data, ImageFolder):
-        return image_folder.read(data, feeds[0], scratch)
-    return text_lines.read(data, feeds[0].name, class_count, scratch)
+    return feeds[0]

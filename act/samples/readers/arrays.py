@@ -9,28 +9,43 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from act.errors import InputError
 from act.machine import memory_bytes
-from act.samples.dataset import LABEL, Array, Ragged, Samples
-from act.settings import Arrays
+from act.samples.dataset import LABEL, Array, FeedSpec, Ragged, Samples
+from act.settings.base import Text
+from act.settings.data import Data
 
 LARGEST_MEMORY_SHARE = 0.25
 SHAPES = ".shapes"
 
 
-def read(settings: Arrays, feeds: Collection[str]) -> tuple[Samples, Samples]:
-    """The calibration and the evaluation samples.
+class Settings(Data):
+    """The user's own samples: one array a feed, first axis = samples, with or without an array `label`.
+
+    Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
+    `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
+    values one after another, and `FEED.shapes`, the shape of each sample.
+    """
+
+    path: Text = Field(
+        description="folder with calibration.npz and evaluation.npz, or with the folders calibration/ and evaluation/",
+    )
+
+
+def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
+    """Map or load the calibration and the evaluation samples; a reader's `read`.
 
     Raises:
         InputError: a file is missing, damaged, or holds objects instead of numbers.
     """
-    folder = Path(settings.path)
-    return _read(folder / "calibration", feeds, False), _read(folder / "evaluation", feeds, True)
+    folder, names = Path(settings.path), [feed.name for feed in feeds]
+    return _read(folder / "calibration", names, False), _read(folder / "evaluation", names, True)
 
 
 def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:

@@ -14,14 +14,43 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import Field
+
 from act.errors import InputError
 from act.samples.dataset import FeedSpec, Samples
 from act.samples.loaders import Loader, deal_out, take
-from act.settings import Function
+from act.settings.base import Text
+from act.settings.data import Data
+
+_NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 
 
-def read(settings: Function, feeds: Sequence[FeedSpec], scratch: Path) -> tuple[Samples, Samples]:
-    """The calibration and the evaluation samples.
+class Settings(Data):
+    """A Python function of the user's that returns a loader: an iterable of batches, such as a `paddle.io.DataLoader`.
+
+    A batch is a dictionary of arrays by input, with or without `label`, or a list of arrays in the order of the
+    model's inputs, with or without the labels at its end. The first axis of each array counts the samples.
+    """
+
+    path: Text = Field(description="file or folder that DVC follows: where the function is, or what it reads")
+    function: str = Field(
+        pattern=_NAME,
+        description="`package.module:function`, in the project's folder or an installed package",
+    )
+    evaluation_function: str | None = Field(
+        default=None,
+        pattern=_NAME,
+        description="likewise for the evaluation samples; when left out, one loader's samples are dealt out to both",
+    )
+    settings: dict[str, bool | int | float | str | None] = Field(
+        default={}, max_length=64, description="keyword arguments of the functions"
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="samples at most")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="samples at most")
+
+
+def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
+    """Take the calibration and the evaluation samples from the loader; a reader's `read`.
 
     Args:
         feeds: the model's inputs.
@@ -41,7 +70,7 @@ def read(settings: Function, feeds: Sequence[FeedSpec], scratch: Path) -> tuple[
         return Samples(calibration.feeds), take(loader, feeds, counts[1], scratch, settings.evaluation_function)
 
 
-def _call(key: str, name: str, settings: Function) -> Loader:
+def _call(key: str, name: str, settings: Settings) -> Loader:
     module_name, _, function_name = name.partition(":")
     _refuse_strangers(key, module_name)
     try:

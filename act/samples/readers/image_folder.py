@@ -11,14 +11,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from act.errors import InputError
 from act.samples.dataset import Array, FeedSpec, Gathering, Ragged, Samples
-from act.settings import ImageFolder
+from act.samples.readers import only_feed
+from act.settings.base import Text
+from act.settings.data import Data
 
 LARGEST_PIXELS = 100_000_000
 LONGEST_LIST = 64_000_000  # bytes
@@ -39,6 +43,51 @@ _FILTERS = {
 }
 
 
+class Settings(Data):
+    """Pictures in a folder, in ImageNet's layout: a list names them, each with or without its class number."""
+
+    path: Text = Field(description="folder that holds the pictures and the lists, at whatever depth")
+    calibration_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="text file inside the folder, a line `relative/path.jpg CLASS` a picture, the class optional; all "
+        "pictures of the folder, sorted, when left out",
+    )
+    evaluation_list: str | None = Field(
+        default=None,
+        min_length=1,
+        description="likewise; when left out, the pictures of `calibration_list` are dealt out to both",
+    )
+    calibration: int = Field(default=128, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    evaluation: int = Field(default=512, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
+    resize: int | None = Field(
+        default=256, ge=1, le=8192, description="length of the shorter side; null: the picture is stretched to `size`"
+    )
+    size: list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="[height, width] cut from the middle; what the model's input asks for when left out",
+    )
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    order: Literal["RGB", "BGR"] = "RGB"
+    scale: float = Field(
+        default=1 / 255, gt=0, description="an input is (pixel x scale - mean) / std, a pixel 0 to 255"
+    )
+    mean: list[float] = Field(default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="in this `order`")
+    std: list[Annotated[float, Field(gt=0)]] = Field(default=[0.229, 0.224, 0.225], min_length=1, max_length=3)
+
+    @model_validator(mode="after")
+    def _stretching_needs_no_crop(self) -> Settings:
+        if self.resize is not None and self.size is not None and max(self.size) > self.resize:
+            raise ValueError(
+                f"`size` is {self.size}, larger than `resize` {self.resize}: raise that, or set it to null to stretch"
+            )
+        if {len(self.mean), len(self.std)} - {1, 3} or len(self.mean) != len(self.std):
+            raise ValueError("`mean` and `std` must both have one value, or both three")
+        return self
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A picture, its class number where the list gives one, and where it is named, for messages."""
@@ -48,17 +97,18 @@ class _Entry:
     where: str
 
 
-def read(settings: ImageFolder, feed: FeedSpec, scratch: Path) -> tuple[Samples, Samples]:
-    """The calibration samples (no labels) and the evaluation samples (labelled where the list has classes).
+def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
+    """Read the calibration samples (no labels) and the evaluation samples (labelled where the list has classes).
 
     Args:
-        feed: the model's input, float32 [-1, channels, height, width].
+        feeds: the model's one input, float32 [-1, channels, height, width].
         scratch: folder that the pictures are kept in, in files without a name.
 
     Raises:
         InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large,
             or outside the folder.
     """
+    feed = only_feed(settings.reader, feeds)
     channels, size = _shape(settings, feed)
     calibration = _entries(settings.path, settings.calibration_list)
     if settings.evaluation_list in (None, settings.calibration_list):
@@ -80,7 +130,7 @@ def read(settings: ImageFolder, feed: FeedSpec, scratch: Path) -> tuple[Samples,
     )
 
 
-def _shape(settings: ImageFolder, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
+def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
     """How many channels the model wants, and the height and width of its pictures."""
     if len(feed.shape) != 4 or feed.dtype != "float32" or feed.shape[1] not in (1, 3):
         raise InputError(
@@ -157,7 +207,7 @@ def _thinned(entries: Sequence[_Entry], count: int) -> list[_Entry]:
 
 
 def _read_all(
-    entries: Sequence[_Entry], settings: ImageFolder, channels: int, size: tuple[int, int], scratch: Path
+    entries: Sequence[_Entry], settings: Settings, channels: int, size: tuple[int, int], scratch: Path
 ) -> Ragged:
     pictures = Gathering(scratch)
     for entry in tqdm(entries, desc="reading pictures", unit="picture", leave=False, delay=2):
@@ -190,7 +240,7 @@ def _open(entry: _Entry, channels: int) -> Image.Image:
         ) from None
 
 
-def _prepared(image: Image.Image, settings: ImageFolder, size: tuple[int, int]) -> Array:
+def _prepared(image: Image.Image, settings: Settings, size: tuple[int, int]) -> Array:
     """An input of the model, float32 [channels, height, width]."""
     height, width = size
     if settings.resize is None:

@@ -18,17 +18,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from pydantic import Field, model_validator
 from tqdm import tqdm
 
 from act.errors import InputError
-from act.samples.dataset import PADDING, Array, Gathering, Ragged, Samples
-from act.settings import TextLines
+from act.samples.dataset import PADDING, Array, FeedSpec, Gathering, Ragged, Samples
+from act.samples.readers import only_feed
+from act.settings.base import Seed, Text
+from act.settings.data import Data, Labels
 from act.settings.reference import resolve
 
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]
 Colour = tuple[int, int, int]
 
+_PAGE_STEP = 32
+_LABELS: dict[str, Labels] = {"recognition": "sequence", "direction": "class", "detection": "nothing"}
 _ROLES: tuple[Role, ...] = ("calibration", "evaluation")
 _FONT_FOLDER = "matplotlib/mpl-data/fonts/ttf"
 _FONT_NAMES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
@@ -43,8 +48,46 @@ _MARGIN = 4  # pixels between the lines of a page
 _MOST_MISSES = 30  # random places that were taken, or texts too wide, before a page counts as full
 
 
-def read(settings: TextLines, feed: str, class_count: int, scratch: Path) -> tuple[Samples, Samples]:
-    """Draw the calibration samples (no labels) and the evaluation samples (labels) for the input named `feed`.
+class Settings(Data):
+    """Text drawn with real fonts and degraded like photographs, from a list of words and a seed.
+
+    For `recognition` and `direction` a sample is one line, for `detection` a page with several, unlabelled.
+    """
+
+    path: Text = Field(description="text file with one word a line")
+    task: Literal["recognition", "direction", "detection"] = "recognition"
+    alphabet: str | None = Field(
+        default=None,
+        description="file with one character a line, or a model's reference file; needed for `recognition`",
+    )
+    calibration: int = Field(default=128, ge=1, le=100_000)
+    evaluation: int = Field(default=512, ge=1, le=100_000)
+    height: int = Field(default=48, ge=8, le=4096)
+    width: int = Field(default=320, ge=16, le=4096)
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _recognition_needs_an_alphabet(self) -> Settings:
+        if self.task == "recognition" and self.alphabet is None:
+            raise ValueError("`alphabet` is missing: the task `recognition` needs the model's alphabet file")
+        return self
+
+    @model_validator(mode="after")
+    def _pages_can_be_halved(self) -> Settings:
+        if self.task == "detection" and (self.height % _PAGE_STEP or self.width % _PAGE_STEP):
+            raise ValueError(
+                f"`height` is {self.height} and `width` {self.width}: the task `detection` needs multiples of "
+                f"{_PAGE_STEP}, because the network halves its pictures five times"
+            )
+        return self
+
+    @property
+    def labels(self) -> Labels | None:
+        return _LABELS[self.task]
+
+
+def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
+    """Draw the calibration samples (no labels) and the evaluation samples (labels) for the model's one input.
 
     Args:
         class_count: how many classes the model tells apart; -1 when it does not say.
@@ -56,6 +99,7 @@ def read(settings: TextLines, feed: str, class_count: int, scratch: Path) -> tup
     Raises:
         InputError: the list of words or the alphabet is missing or unusable, or belongs to another model.
     """
+    feed = only_feed(settings.reader, feeds).name
     words = _read_words(Path(settings.path))
     classes = _read_alphabet(settings) if settings.task == "recognition" else {}
     if classes:
@@ -75,7 +119,7 @@ def read(settings: TextLines, feed: str, class_count: int, scratch: Path) -> tup
 
 
 def _draw(
-    painter: _Painter, settings: TextLines, role: Role, count: int, scratch: Path
+    painter: _Painter, settings: Settings, role: Role, count: int, scratch: Path
 ) -> tuple[Ragged, list[tuple[str, bool]]]:
     """The pictures, and for each its text and whether it is upside down."""
     pictures, lines = Gathering(scratch), []
@@ -90,7 +134,7 @@ def _draw(
     return pictures.ragged(), lines
 
 
-def _labels(settings: TextLines, classes: dict[str, int], lines: Sequence[tuple[str, bool]]) -> list[Array]:
+def _labels(settings: Settings, classes: dict[str, int], lines: Sequence[tuple[str, bool]]) -> list[Array]:
     if settings.task == "direction":
         return [np.array([turned], dtype=np.int64) for _, turned in lines]
     longest = max(len(text) for text, _ in lines)
@@ -107,7 +151,7 @@ class _Painter:
         words: what the lines are made of.
     """
 
-    def __init__(self, settings: TextLines, words: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, words: Sequence[str]) -> None:
         self._settings = settings
         self._words = words
         self._fonts = _find_fonts()
@@ -258,7 +302,7 @@ def _read_words(path: Path) -> list[str]:
     return words
 
 
-def _read_alphabet(settings: TextLines) -> dict[str, int]:
+def _read_alphabet(settings: Settings) -> dict[str, int]:
     """Class number of each character: the blank is 0, then the lines of the file, then the space."""
     assert settings.alphabet is not None
     characters = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")

@@ -1,0 +1,42 @@
+"""`benchmark`: how latency and throughput are measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from act.settings.base import Seed, Settings
+
+
+class Timing(Settings):
+    """How latency and throughput are measured."""
+
+    rounds: int = Field(
+        default=20,
+        ge=3,
+        le=10_000,
+        description="in each, every candidate takes a turn, in random order; a candidate's latency is the 20 % "
+        "quantile of its turns' medians, so that many short rounds tell more than few long ones",
+    )
+    runs_per_round: int = Field(default=5, ge=1, le=10_000)
+    time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
+    streams: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="inferences at a time when throughput is measured; as many as there are cores for when left out, "
+        "1 measures none",
+    )
+    seed: Seed = 0
+
+
+class Benchmark(Timing):
+    """How the candidates of a job are measured."""
+
+    shapes: list[dict[str, Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]]] = Field(
+        default=[],
+        max_length=16,
+        description="further shapes of the inputs to measure the latency of, for models with dynamic axes: for each "
+        "feed the shape of a sample, without the batch axis",
+    )
