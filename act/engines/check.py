@@ -69,7 +69,7 @@ class Checker:
     def int8(
         self, model: InferenceModel, simulated: InferenceModel, scheme: Scheme, onnx_file: Path
     ) -> dict[str, float]:
-        """How near an int8 ONNX file comes to the simulated quantized model.
+        """Measure how near an int8 ONNX file comes to the simulated quantized model.
 
         Args:
             model: the fp32 model.

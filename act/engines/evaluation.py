@@ -44,7 +44,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, job: Job, prepared: Path) -> Evaluation:
-        """How a job is measured: on the first engine of its target, which is the one that decides.
+        """Return how a job is measured: on the first engine of its target, which is the one that decides.
 
         Args:
             job: its settings.
@@ -56,7 +56,7 @@ class Evaluation:
     def quality(
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
     ) -> Quality:
-        """The quality of the fp32 model (`scheme` is None) or of its int8 form.
+        """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form.
 
         Raises:
             EngineFailure: the engine crashed, hung, or cannot run the model.
@@ -66,7 +66,7 @@ class Evaluation:
             return self.quality_of(path, "fp32" if scheme is None else "int8")
 
     def quality_of(self, path: Path, precision: RuntimePrecision, count: int | None = None) -> Quality:
-        """The quality of a model that was written before, on the first `count` samples or on all.
+        """Measure the quality of a model that was written before, on the first `count` samples or on all.
 
         Raises:
             EngineFailure: as `quality`.

@@ -1,7 +1,7 @@
 """Int8 models written the way the engine that will run them wants it: one file a target, its rules as data.
 
 `act/quantization/onnx_model.py` writes what the quantized Paddle program is, operator by operator. Engines run that
-correctly, but fuse little of it: which tensors must stand between quantize/dequantize pairs, signed or unsigned,
+correctly, but fuse little of it: which tensors must stand between QDQ operators, signed or unsigned,
 depends on the engine.
 """
 

@@ -26,7 +26,7 @@ class Spec:
         runtime: `module:Class` of its `Engine`.
         reads: a single `.onnx` file, or a folder with a Paddle program.
         writer: `module:Class` of its `Writer`; None for an engine that only the stand-alone measurement runs.
-        int8_operators: Paddle's operator types that it has int8 kernels for, given quantize/dequantize pairs.
+        int8_operators: Paddle's operator types that it has int8 kernels for, given QDQ operators.
         zero_points: whether its int8 kernels know asymmetric activations.
         default: its place among the engines of a target that names none, and whose files every candidate gets; None
             for an engine that runs where it is asked for only.

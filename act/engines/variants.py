@@ -72,7 +72,7 @@ def export_variants(
 
 
 def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:
-    """Every layer, over the values that the batch gives."""
+    """Return the scheme of every layer, over the values that the batch gives."""
     layers, further = quantizable_layers(model), further_tensors(converted)
     values = reader(converted, layers, further)(batch)
     ranges = {name: _range(each, symmetric) for name, each in values.items()}
@@ -82,7 +82,7 @@ def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.M
 
 
 def _range(values: Array, symmetric: bool) -> Range:
-    """Of the finite values: how fast a model is does not hang on the rest, and calibration refuses it by name."""
+    """Return the range of the finite values: latency does not hang on the rest, which calibration refuses by name."""
     finite = values[np.isfinite(values)]
     low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
     return Range.around_zero(max(-low, high)) if symmetric else Range(low, high)

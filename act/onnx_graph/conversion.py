@@ -30,7 +30,7 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:
-    """The fp32 model as ONNX, with its weights as initialisers under their Paddle names.
+    """Convert the fp32 model to ONNX, with its weights as initialisers under their Paddle names.
 
     Raises:
         InputError: Paddle2ONNX cannot convert it; the message has its reason.
@@ -63,7 +63,7 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
 
 
 def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProto | None:
-    """The ONNX model with the weights of another model of the same program, which takes much less time than `to_onnx`.
+    """Return the ONNX model with the weights of another model of the same program, which is much faster than `to_onnx`.
 
     Args:
         fp32: what `to_onnx` made of the one; not changed.
@@ -89,7 +89,7 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
 
 
 def _reason(log: str) -> str:
-    """The line of Paddle2ONNX's log that tells most: the operators that it lacks, its last error, or its last line."""
+    """Return the line of Paddle2ONNX's log that tells most: operators that it lacks, its last error, its last line."""
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
     for sign in ("not supported", "rror"):
         for line in lines:

@@ -37,7 +37,7 @@ def name_all(graph: onnx.GraphProto) -> None:
 
 
 def named_operators(graph: onnx.GraphProto) -> dict[str, OnnxOperator]:
-    """The operators of an ONNX graph by their name, and by the name of their first output."""
+    """Return the operators of an ONNX graph by their name, and by the name of their first output."""
     shapes = {initialiser.name: list(initialiser.dims) for initialiser in graph.initializer}
     found = {}
     for node in graph.node:

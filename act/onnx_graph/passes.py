@@ -16,7 +16,7 @@ _GATES = ("HardSwish", "HardSigmoid")
 
 
 def products_to_gemm(graph: Graph) -> None:
-    """`MatMul` of a table by a constant and the `Add` of a constant vector as one `Gemm`."""
+    """Make one `Gemm` of the `MatMul` of a table by a constant and the `Add` of a constant vector."""
     ranks = _ranks(graph.model())
     for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
         addition = graph.only_consumer(product.output[0])
@@ -30,7 +30,7 @@ def products_to_gemm(graph: Graph) -> None:
 
 
 def split_hard_swish(graph: Graph) -> None:
-    """`HardSwish` as the product of its input and its input's `HardSigmoid`, which is what it is."""
+    """Write `HardSwish` as what it is, the product of its input and its input's `HardSigmoid`."""
     for node in [node for node in graph.nodes if node.op_type == "HardSwish"]:
         source, result = node.input[0], node.output[0]
         gate = f"{result}.gate"
@@ -44,8 +44,7 @@ def split_hard_swish(graph: Graph) -> None:
 
 
 def ends_of_gates(graph: Graph) -> dict[str, float]:
-    """The tensors that only `HardSwish` and `HardSigmoid` read, and for each the number below which it makes no
-    difference how small a value is: they give zero."""
+    """Return the tensors that only `HardSwish` and `HardSigmoid` read, with the number below which they give zero."""
     ends: dict[str, float] = {}
     for name in dict.fromkeys(name for node in graph.nodes for name in node.output):
         consumers = graph.consumers(name)
@@ -62,7 +61,7 @@ def _end_of_gate(node: onnx.NodeProto) -> float:
 
 
 def gate_residuals(graph: Graph) -> None:
-    """`x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
+    """Write `x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
     for product in [node for node in graph.nodes if node.op_type == "Mul"]:
         addition = graph.only_consumer(product.output[0])
         if addition is None or addition.op_type != "Add" or not set(product.input) & set(addition.input):
@@ -84,7 +83,7 @@ def gate_residuals(graph: Graph) -> None:
 
 
 def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
+    """Tell whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
     current: onnx.NodeProto | None = node
     while current is not None and current.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
         current = graph.producer(current.input[0])
@@ -92,7 +91,7 @@ def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
 
 
 def bias_of_transposed(graph: Graph) -> None:
-    """The `Add` of one value a channel after a `ConvTranspose` as its bias."""
+    """Make the `Add` of one value a channel after a `ConvTranspose` its bias."""
     for layer in [node for node in graph.nodes if node.op_type == "ConvTranspose" and len(node.input) == 2]:
         addition = graph.only_consumer(layer.output[0])
         if addition is None or addition.op_type != "Add":
@@ -145,7 +144,7 @@ def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, st
 
 
 def _by_channel(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array] | None:
-    """The activation and the values, float32 [1 or channels], where a node combines it with one value a channel."""
+    """Return the activation and the values, float32 [1 or channels], where a node combines it with one a channel."""
     names = [name for name in node.input if graph.is_constant(name)]
     if len(names) != 1:
         return None
@@ -156,7 +155,7 @@ def _by_channel(graph: Graph, node: onnx.NodeProto) -> tuple[str, Array] | None:
 
 
 def _is_depthwise(graph: Graph, node: onnx.NodeProto, name: str) -> bool:
-    """Whether a node is a convolution of this tensor with one input channel for each output channel."""
+    """Tell whether a node is a convolution of this tensor with one input channel for each output channel."""
     if node.op_type != "Conv" or node.input[0] != name or not graph.is_constant(node.input[1]):
         return False
     weight = graph.constant(node.input[1])
@@ -167,7 +166,7 @@ def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
     """Take out every `Add` of one number behind an operator of some types, which then makes what the `Add` made.
 
     Returns:
-        What is to be added to a tensor, by its name: a pair can do so by its zero point, or else `put_back_shift`.
+        What is to be added to a tensor, by its name: QDQ can do so by its zero point, or else `put_back_shift`.
     """
     shifts: dict[str, float] = {}
     for addition in [node for node in graph.nodes if node.op_type == "Add"]:
@@ -230,7 +229,7 @@ def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
 
 
 def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
-    """The weight of a convolution over blocks of 2 x 2 pixels.
+    """Return the weight of a convolution over blocks of 2 x 2 pixels.
 
     Args:
         weight: [outputs, channels, height, width].

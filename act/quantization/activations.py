@@ -18,7 +18,7 @@ Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] = ()) -> Reader:
-    """A function that runs the fp32 model on a batch and gives every activation that the layers read, by Paddle name.
+    """Return a function that runs the fp32 model on a batch and gives every activation of the layers, by Paddle name.
 
     Args:
         fp32: what `act.onnx_graph.conversion.to_onnx` made of the model; not changed.

@@ -1,8 +1,8 @@
-"""A Paddle model as ONNX: fp32 by Paddle2ONNX, int8 by our own quantize/dequantize pairs.
+"""A Paddle model as ONNX: fp32 by Paddle2ONNX, int8 by our own QDQ operators.
 
-Paddle2ONNX drops most of the quantize/dequantize pairs of a quantized program and writes its int8 weights back as
+Paddle2ONNX drops most of the QDQ operators of a quantized program and writes its int8 weights back as
 float, so that the file does not shrink. It is given the fp32 program instead, whose weights keep their names, and the
-pairs are put in here: weights as int8 initialisers behind `DequantizeLinear`, one scale a channel; activations
+operators are put in here: weights as int8 initialisers behind `DequantizeLinear`, one scale a channel; activations
 through `QuantizeLinear` and `DequantizeLinear`, int8 where symmetric and uint8 with a zero point elsewhere.
 """
 

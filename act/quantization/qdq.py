@@ -1,6 +1,6 @@
-"""Quantize/dequantize pairs where a target's rules want them, so that the target runs int8 kernels between them.
+"""Quantize/dequantize (QDQ) operators where an engine's rules want them, so that it runs int8 kernels between them.
 
-An operator runs in int8 when all that it reads and makes stands between pairs. Layers with weights are those of the
+An operator runs in int8 when all that it reads and makes stands between QDQ. Layers with weights are those of the
 scheme; operators without weights follow where they read what an int8 operator made. Tensors that must share one scale
 (what a pool reads and makes, what a concatenation joins) get the range that holds all of theirs. A tensor that cannot
 be negative is written without the negative half, which is twice as fine over the same range.
@@ -56,14 +56,14 @@ class Rules:
     Attributes:
         layers: operators with a weight as their second input.
         own_scales: operators whose inputs and output each have a scale of their own.
-        shared_scale: operators that hand numbers on, so that input and output have the same scale.
+        shared_scale: operators that move numbers about, so that input and output have the same scale.
         joins: of `shared_scale` or `own_scales`, those whose inputs and output are better given one scale.
         fused_into: activation functions that are fused into the operator before, whose output's range already clips.
         unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
         deep_input: whether a first convolution had better read blocks of pixels (`simplify.input_to_depth`).
-        clips: whether a `HardSigmoid` is best written as a sum with zero, between pairs that scale, shift and clip it.
-        transparent: whether the pairs before an operator of `shared_scale` do for what it makes as well, so that there
-            is none behind it; then such an operator is only worth it where something reads that in int8.
+        clips: whether a `HardSigmoid` is best written as a sum with zero, between QDQ that scales, shifts and clips it.
+        transparent: whether QDQ before an operator of `shared_scale` does for what it makes as well, so that there is
+            none behind it; then such an operator is only worth it where something reads that in int8.
     """
 
     layers: Mapping[str, LayerRule]
@@ -78,7 +78,7 @@ class Rules:
 
     @property
     def followers(self) -> frozenset[str]:
-        """Operators without weights that can run in int8."""
+        """Return the operators without weights that can run in int8."""
         return self.own_scales | self.shared_scale | ({"HardSigmoid"} if self.clips else set())
 
 
@@ -95,12 +95,12 @@ class Plan:
     Attributes:
         int8: first outputs of the nodes that run in int8.
         steps: of each tensor that has a scale.
-        pairs: those of them that get a pair.
+        rounded: those of them that get QDQ.
     """
 
     int8: set[str] = field(default_factory=set)
     steps: dict[str, Step] = field(default_factory=dict)
-    pairs: set[str] = field(default_factory=set)
+    rounded: set[str] = field(default_factory=set)
 
 
 class Planner:
@@ -139,7 +139,7 @@ class Planner:
         self._groups: dict[str, str] = {}
 
     def plan(self) -> Plan:
-        """The nodes and the steps."""
+        """Return the nodes and the steps."""
         for node in self._graph.nodes:
             if self.layer(node) is not None and self._can_be_layer(node):
                 self._take(node)
@@ -147,23 +147,23 @@ class Planner:
             pass
         tensors = self._tensors()
         self._join()
-        pairs = tensors - {name for node in self._handing_on() for name in self.ends(node)}
-        return Plan(set(self._int8), self._steps(tensors), pairs)
+        rounded = tensors - {name for node in self._transparent() for name in self.ends(node)}
+        return Plan(set(self._int8), self._steps(tensors), rounded)
 
     def layer(self, node: onnx.NodeProto) -> Layer | None:
-        """The layer of the scheme that a node is."""
+        """Return the layer of the scheme that a node is."""
         known = node.op_type in self._rules.layers and len(node.input) > 1
         return self._layers.get(node.input[1]) if known else None
 
     def end(self, node: onnx.NodeProto) -> str:
-        """The tensor behind a node and the activation function that it takes in."""
+        """Return the tensor behind a node and the activation function that is fused into it."""
         consumer = self._graph.only_consumer(node.output[0])
         takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
         taken = consumer is not None and takes and consumer.op_type in self._rules.fused_into
         return str(consumer.output[0]) if consumer is not None and taken else str(node.output[0])
 
     def ends(self, node: onnx.NodeProto) -> list[str]:
-        """All tensors that a node makes, those with a taken-in activation function behind it."""
+        """Return all tensors that a node makes, behind the activation function that is fused into it."""
         return [self.end(node)] if len(node.output) == 1 else list(node.output)
 
     def _can_be_layer(self, node: onnx.NodeProto) -> bool:
@@ -190,7 +190,7 @@ class Planner:
         return len(self._int8) > before
 
     def _within_reach(self) -> set[str]:
-        """The tensors that int8 operators make, and what those make of them that would hand them on."""
+        """Return the tensors that int8 operators make, and what transparent operators make of them."""
         found = set(self.made)
         for node in self._graph.nodes:
             if self._rules.transparent and node.op_type in self._rules.shared_scale and found.intersection(node.input):
@@ -198,7 +198,7 @@ class Planner:
         return found
 
     def _range_of_sum(self, node: onnx.NodeProto) -> dict[str, Range]:
-        """The range of a tensor of known range and a number."""
+        """Return the range of the sum of a tensor of known range and a number."""
         numbers = [self._graph.constant(name) for name in node.input if self._graph.is_constant(name)]
         spans = [self._ranges[name] for name in node.input if name in self._ranges]
         if len(numbers) != 1 or numbers[0].size != 1 or len(spans) != 1:
@@ -207,7 +207,7 @@ class Planner:
         return {node.output[0]: spans[0].shifted(number)}
 
     def _is_calculable(self, node: onnx.NodeProto) -> bool:
-        """Whether a node calculates with activations only, and a gate opens and closes a product only."""
+        """Tell whether a node calculates with activations only, and a gate opens and closes a product only."""
         if node.op_type == "HardSigmoid":
             slope, middle = slope_and_middle(node)
             consumers = {consumer.op_type for consumer in self._graph.consumers(node.output[0])}
@@ -223,7 +223,7 @@ class Planner:
         )
 
     def _tensors(self) -> set[str]:
-        """Those that get a scale."""
+        """Return the tensors that get a scale."""
         found: set[str] = set()
         for node in self._graph.nodes:
             if node.output[0] in self._int8:
@@ -235,13 +235,13 @@ class Planner:
                     found.update(self.ends(node))
         return found
 
-    def _handing_on(self) -> list[onnx.NodeProto]:
-        """The operators behind which there is no pair."""
+    def _transparent(self) -> list[onnx.NodeProto]:
+        """Return the operators behind which there is no QDQ."""
         shared_scale = self._rules.shared_scale if self._rules.transparent else ()
         return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in shared_scale]
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
-        """What an operator without weights calculates with: of most the first input, of joining ones all."""
+        """Return what an operator without weights calculates with: of most the first input, of joining ones all."""
         given = self._graph.activations(node)
         return given if node.op_type in JOINING else given[:1]
 
@@ -257,8 +257,8 @@ class Planner:
                     self._unite(tensors)
 
     def _are_alike(self, tensors: Iterable[str]) -> bool:
-        """Whether one scale for all of them, and for what shares theirs already, still clips what activation functions
-        clipped that others take in."""
+        """Tell whether one scale for all of them, and for what shares theirs already, still clips like the activation
+        functions that were fused."""
         groups = {self._group(name) for name in tensors}
         names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
         producers = [self._graph.producer(name) for name in names]
@@ -294,7 +294,7 @@ class Planner:
         return steps
 
     def _before(self, name: str, step: Step) -> Step:
-        """The step with what else the pair of a tensor does."""
+        """Return the step with what else the QDQ of a tensor does."""
         producer = self._graph.producer(name)
         if name in self._shifts and name in self.made:
             lowest, highest = (0, 255) if step.zero_point.dtype == np.uint8 else (-LEVELS - 1, LEVELS)
@@ -317,7 +317,7 @@ class Planner:
 
 
 def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
-    """Write a plan into its graph: pairs, int8 weights and int32 biases.
+    """Write a plan into its graph: QDQ, int8 weights and int32 biases.
 
     Args:
         scheme: the thresholds or integers of the weights, and the biases.
@@ -326,7 +326,7 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
     stored: list[onnx.NodeProto] = []
     nodes: list[onnx.NodeProto] = []
     for name in graph.inputs:
-        if name in plan.pairs:
+        if name in plan.rounded:
             nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     for node in graph.nodes:
         if node.output[0] in plan.int8:
@@ -334,7 +334,7 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
             if layer is not None:
                 stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], scheme)
             for place, name in enumerate(node.input):
-                if name in plan.pairs and name not in made:
+                if name in plan.rounded and name not in made:
                     node.input[place] = f"{name}.dequantized"
             if node.op_type == "HardSigmoid":
                 summand = dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
@@ -350,11 +350,11 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
                         node.input[place] = number.output[0]
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if name in plan.pairs and name in made:
-                # Nobody reads what lies before such a pair, or it would not fuse: not even what runs in float.
+            if name in plan.rounded and name in made:
+                # Nobody reads what lies before such QDQ, or it would not fuse: not even what runs in float.
                 node.output[place] = f"{name}.unrounded"
                 nodes += qdq_pair(graph, node.output[place], name, plan.steps[name], name)
-            elif name in plan.pairs:
+            elif name in plan.rounded:
                 nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
     graph.nodes = [*stored, *nodes]
 

@@ -1,7 +1,7 @@
-"""Scales and zero points of tensors, the QDQ operators that carry them, and how a pair does an operator's work.
+"""Scales and zero points of tensors, the QDQ operators that carry them, and how these do an operator's work.
 
-A `QuantizeLinear` and the `DequantizeLinear` behind it may differ: then the pair scales, shifts and clips what goes
-through it, at no cost where an engine fuses both into the operators beside them.
+A `QuantizeLinear` and the `DequantizeLinear` behind it may differ: then both scale, shift and clip what goes
+through them, at no cost where an engine fuses both into the operators beside them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Step:
     Attributes:
         scale: > 0.
         zero_point: uint8 or int8, a scalar.
-        before: the scale and zero point that the values are rounded with, where the pair also scales or shifts them.
+        before: the scale and zero point that the values are rounded with, where QDQ also scales or shifts them.
     """
 
     scale: np.float32
@@ -37,7 +37,7 @@ class Step:
 
 
 def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
-    """The scale and zero point for a range.
+    """Return the scale and zero point for a range.
 
     Args:
         span: of the values.
@@ -53,18 +53,18 @@ def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
 
 
 def slope_and_middle(node: onnx.NodeProto) -> tuple[float, float]:
-    """Of a `HardSigmoid`, which is clip(slope x + middle, 0, 1)."""
+    """Return both of a `HardSigmoid`, which is clip(slope x + middle, 0, 1)."""
     return attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
 
 
 def gate_step(slope: float, middle: float) -> Step:
-    """The pair that makes a `HardSigmoid` of its input and `gate_summand`: 0 to 255 stand for 0 to 1."""
+    """Return the QDQ that makes a `HardSigmoid` of its input and `gate_summand`: 0 to 255 stand for 0 to 1."""
     before = (np.float32(1 / (slope * _WHOLE)), np.uint8(round(middle * _WHOLE)))
     return Step(np.float32(1 / _WHOLE), np.uint8(0), before)
 
 
 def gate_summand(slope: float, middle: float) -> Number:
-    """What the zero point of `gate_step` leaves to be added to the input.
+    """Return what the zero point of `gate_step` leaves to be added to the input.
 
     Half a step too much or too little, as 127.5 needs, would raise or lower every gate alike, and the network with it.
     """
@@ -72,7 +72,7 @@ def gate_summand(slope: float, middle: float) -> Number:
 
 
 def exact(value: float) -> Number:
-    """A number as an integer, its scale and its zero point."""
+    """Return a number as an integer, its scale and its zero point."""
     return (
         np.array(int(value > 0), np.uint8),
         np.array(abs(value) or 1.0, np.float32),
@@ -81,7 +81,7 @@ def exact(value: float) -> Number:
 
 
 def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
-    """Make the pair that rounds a tensor.
+    """Make the two operators that round a tensor.
 
     Args:
         source: the tensor.

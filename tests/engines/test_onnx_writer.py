@@ -225,8 +225,8 @@ def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> 
 
 
 def test_pairs_stand_where_each_engine_wants_them() -> None:
-    assert planned("onnxruntime")[0].pairs == set(RANGES)
-    assert planned("openvino")[0].pairs == {"x", "r1", "r2"}
+    assert planned("onnxruntime")[0].rounded == set(RANGES)
+    assert planned("openvino")[0].rounded == {"x", "r1", "r2"}
 
 
 def test_a_weak_channel_makes_room_for_its_bias() -> None:

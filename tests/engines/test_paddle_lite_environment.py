@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -98,14 +99,19 @@ def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
 
 
 def test_the_worker_needs_only_what_that_environment_has() -> None:
-    allowed = "import sys; import act.engines.worker, act.engines.paddle_lite.runtime\n"
-    allowed += "print(*sorted({m.split('.')[0] for m in sys.modules if getattr(sys.modules[m], '__file__', None)}))"
+    allowed = "import act.engines.worker, act.engines.paddle_lite.runtime; from act.registry import METRICS\n"
+    allowed += "for name in METRICS.names(): METRICS.load(name)\n"
+    allowed += "for m in list(sys.modules.values()): print(m.__name__, getattr(m, '__file__', None) or '')"
     found = subprocess.run(
         [sys.executable, "-S", "-c", "import sys; sys.path[:0] = sys.argv[1:]\n" + allowed, str(ROOT), site_packages()],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    others = set(found.stdout.split()) - set(sys.stdlib_module_names) - {"act", "numpy", "__main__"}
-    assert not {name for name in others if not name.startswith("_")}
+    files = dict(line.split(" ", 1) for line in found.stdout.splitlines())
+    others = {name.split(".")[0] for name, file in files.items() if file} - set(sys.stdlib_module_names)
+    assert not {name for name in others - {"act", "numpy", "__main__"} if not name.startswith("_")}
+    for name, file in files.items():
+        if name.startswith("act."):
+            ast.parse(Path(file).read_text(), feature_version=(3, 10))
 
 
 def site_packages() -> str:

@@ -75,7 +75,7 @@ class OnnxRuntime(Engine):
         return onnxruntime.InferenceSession(str(self._path), options, providers=self._providers)
 
     def _choose_providers(self, precision: RuntimePrecision) -> list[Any]:
-        """What the library takes as `providers`: names, or a name with its options."""
+        """Return what the library takes as `providers`: names, or a name with its options."""
         return ["CPUExecutionProvider"]
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -91,7 +91,7 @@ class OnnxRuntime(Engine):
         return outputs
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
-        """As ONNX Runtime's own profiler tells, less what it takes itself; the precision is that of what is made."""
+        """Take it from ONNX Runtime's profiler, less what that takes itself; the precision is that of the output."""
         # Only here: what is timed and whose memory is measured need not know it.
         import onnx
 
@@ -151,7 +151,7 @@ class OnnxRuntime(Engine):
         return [{**kernels[place], "seconds": max(0.0, float(means[place]) - own)} for place in sorted(kernels)]
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """As ONNX Runtime writes its optimised graph down; weights that each run dequantizes anew are a kind apart."""
+        """Read the optimised graph as it is written down; weights that each run dequantizes anew are a kind apart."""
         graph = self._optimised_graph()
         constants = {initialiser.name for initialiser in graph.initializer}
         told = []
@@ -161,7 +161,7 @@ class OnnxRuntime(Engine):
         return count_kernels(told, (*_INT8, *_FP32), (*_CONVERSIONS, *(kind + _OF_WEIGHTS for kind in _CONVERSIONS)))
 
     def kernels(self) -> list[dict[str, Any]]:
-        """As ONNX Runtime writes its optimised graph down."""
+        """Read the optimised graph as it is written down."""
         found = []
         for node in self._optimised_graph().node:
             # A convolution on blocks of channels makes a tensor of no name, and bears that of its original's.
@@ -181,7 +181,7 @@ class OnnxRuntime(Engine):
             return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
 
     def describe(self) -> dict[str, Any]:
-        """The provider and the number of threads."""
+        """Return the provider and the number of threads."""
         return {"provider": self._session.get_providers()[0], "threads": self._threads}
 
 
@@ -190,7 +190,7 @@ def _precision(kind: str) -> str:
 
 
 def _activations(told: list[dict[str, list[int]]], constants: list[list[int]]) -> list[dict[str, Any]]:
-    """What a kernel reads without its constants, of which the profiler lists those that it has not repacked."""
+    """Return what a kernel reads without its constants, of which the profiler lists those that it has not repacked."""
     left = list(constants)
     found = []
     for each in told:

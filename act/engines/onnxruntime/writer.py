@@ -1,8 +1,8 @@
 """How ONNX Runtime on a CPU wants an int8 model.
 
 Sources: ONNX Runtime 1.23 documentation, "Quantize ONNX models", and its source: `qdq_selector_action_transformer.cc`
-(which operators it makes integer kernels of, given pairs on all that they read and make), `qdq_selectors.cc` (biases as
-int32 behind `DequantizeLinear`), `relu_clip_fusion` and `qdq_propagation` (an activation function whose range the pair
+(which operators it makes integer kernels of, given QDQ on all that they read and make), `qdq_selectors.cc` (biases as
+int32 behind `DequantizeLinear`), `relu_clip_fusion` and `qdq_propagation` (an activation function whose range QDQ
 clips is dropped), `nhwc_transformer.cc` (integer convolutions and pools run with channels last).
 
 On x86 its integer kernels multiply unsigned activations by signed weights. With VNNI or AMX instructions they add up

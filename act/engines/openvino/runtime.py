@@ -135,7 +135,7 @@ class OpenVino(Engine):
         return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
 
     def kernels(self) -> list[dict[str, Any]]:
-        """As the execution graph tells, where each node lists the layers that were fused into it."""
+        """Read the execution graph, where each node lists the layers that were fused into it."""
         found = []
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             kind, precision, names = (
@@ -147,7 +147,7 @@ class OpenVino(Engine):
         return found
 
     def describe(self) -> dict[str, Any]:
-        """The settings in force, and how many executed layers run in each precision."""
+        """Return the settings in force, and how many executed layers run in each precision."""
         layers: Counter[str] = Counter()
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()
@@ -200,7 +200,7 @@ class _Counters:
         return _Burst(first, runs, seconds, _difference(self._counted(), before))
 
     def seconds(self, bursts: Sequence[_Burst]) -> dict[str, float]:
-        """Of each executed node in one run of these bursts."""
+        """Return the seconds of each executed node in one run of these bursts."""
         runs = sum(burst.runs for burst in bursts)
         others = self._made - 1
         slowed = sum(burst.seconds for burst in bursts) / runs / (self._spent / others)
@@ -224,7 +224,7 @@ def _difference(after: Mapping[str, float], before: Mapping[str, float]) -> dict
 
 
 def _listed(names: str) -> list[str]:
-    """The operators that an executed node stands for, without those that OpenVINO made itself."""
+    """Return the operators that an executed node stands for, without those that OpenVINO made itself."""
     return [name for name in names.split(",") if name and not name.endswith(_HELPERS)]
 
 
@@ -234,13 +234,13 @@ def _shape(output: Any) -> list[int]:
 
 
 def _made_in(output: Any) -> str:
-    """The precision of an output of an executed node."""
+    """Return the precision of an output of an executed node."""
     precisions = output.get_node().get_rt_info()["outputPrecisions"].astype(str).split(",")
     return str(precisions[min(output.get_index(), len(precisions) - 1)])
 
 
 def _is_constant(node: Any) -> bool:
-    """Whether a node of the executed graph is the same in every run."""
+    """Tell whether a node of the executed graph is the same in every run."""
     if node.get_rt_info()["layerType"].astype(str) == "Const":
         return True
     sources = [each.get_source_output().get_node() for each in node.inputs()]

@@ -78,7 +78,7 @@ class PaddleInference(Engine):
             config.enable_mkldnn_int8()
 
     def _kernels_in_force(self, config: Any) -> dict[str, Any]:
-        """What the library says it will use once it is ready."""
+        """Return what the library says it will use once it is ready."""
         return {"onednn": bool(config.mkldnn_enabled())}
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
@@ -92,7 +92,7 @@ class PaddleInference(Engine):
         return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
 
     def kernels(self) -> list[dict[str, Any]]:
-        """As Paddle writes its optimised program down."""
+        """Read the optimised program as Paddle writes it down."""
         if self._load is None:
             return []
         with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ class PaddleInference(Engine):
             ]
 
     def describe(self) -> dict[str, Any]:
-        """Which kernels are switched on, and the number of threads."""
+        """Return which kernels are switched on, and the number of threads."""
         return self._described
 
 

@@ -78,12 +78,12 @@ def int8_program(model: InferenceModel, scheme: Scheme) -> InferenceModel:
 
 
 def _would_clip(model: InferenceModel, layer: Layer) -> bool:
-    """Whether the engine's scales for a product's weight would cost more than rounding it to int8 does."""
+    """Tell whether the engine's scales for a product's weight cost more than rounding it to int8 does."""
     return layer.op_type in _PRODUCTS and clips(model.weight(layer.weight))
 
 
 def clips(weight: npt.NDArray[np.float32]) -> bool:
-    """Whether a matrix loses more by the engine's scales than by rounding with right ones.
+    """Tell whether a matrix loses more by the engine's scales than by rounding with right ones.
 
     Args:
         weight: float32 [inputs, outputs].
@@ -116,7 +116,7 @@ def _keep_mixtures_apart(model: InferenceModel) -> None:
 
 
 def _is_rounded_later(model: InferenceModel, name: str) -> bool:
-    """Whether a tensor is rounded, or what is handed on of it."""
+    """Tell whether a tensor is rounded, or what integers of it pass through to."""
     return any(
         op.type == "quantize_linear"
         or (op.type in _HANDS_ON and any(_is_rounded_later(model, output) for output in op.output_arg_names))
@@ -139,7 +139,7 @@ def _adds_activations(model: InferenceModel, op: Any) -> bool:
 
 
 def _summands(model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
-    """The ranges of tensors by their Paddle names: ONNX merges a layer and its bias, and names both as the layer."""
+    """Return ranges by Paddle's names of tensors: ONNX merges a layer and its bias, and names both as the layer."""
     spans = {**scheme.further, **scheme.activations}
     layers = {layer.name for layer in quantizable_layers(model)}
     for op in model.ops:

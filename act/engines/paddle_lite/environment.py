@@ -39,12 +39,12 @@ _INSTALL_SECONDS = 1800
 
 
 def folder() -> Path:
-    """Where the environment is, or would be."""
+    """Return where the environment is, or would be."""
     return Path(os.environ.get(VARIABLE) or ROOT / ".venv-lite")
 
 
 def python() -> Path | None:
-    """The interpreter of the environment, or None where it is not there or not whole."""
+    """Return the interpreter of the environment, or None where it is not there or not whole."""
     interpreter = folder() / "bin" / "python"
     try:
         whole = (folder() / _STAMP).read_text(encoding="utf-8") == _checksum()
@@ -54,7 +54,7 @@ def python() -> Path | None:
 
 
 def lacks() -> str | None:
-    """What is missing to run Paddle Lite here, with the cure; None where nothing is."""
+    """Return what is missing to run Paddle Lite here, with the cure; None where nothing is."""
     if python() is not None:
         return None
     if (folder() / _STAMP).exists():
@@ -104,7 +104,7 @@ def make(named: str | None = None) -> Path:
 
 
 def find_interpreter(named: str | None = None) -> str:
-    """A CPython 3.10 that runs and has `venv` and `ensurepip`.
+    """Return a CPython 3.10 that runs and has `venv` and `ensurepip`.
 
     Args:
         named: the only one that counts, a path or a name on the path.

@@ -20,7 +20,7 @@ _OF_NO_USE = (
 
 
 def for_lite(model: InferenceModel) -> InferenceModel:
-    """The same model as Paddle Lite can read it; the given one is not changed.
+    """Return the same model as Paddle Lite can read it; the given one is not changed.
 
     Paddle 2.6 leaves out outputs that only training reads. Paddle Lite 2.13 dies (SIGSEGV in
     `FlattenContiguousRangeOp::InferType`) of one that is not there, where a `matmul_v2` follows: as in every classifier
@@ -57,7 +57,7 @@ def _give_own_zero_points(model: InferenceModel, op: Any) -> None:
 
 
 def _flatten_bias(model: InferenceModel, op: Any) -> None:
-    """A summand [1, channels, 1, 1] as [channels] along the axis of channels."""
+    """Make a summand [1, channels, 1, 1] one of [channels] along the axis of channels."""
     name = op.input("Y")[0]
     if not model.is_weight(name) or len(model.shape(op.input("X")[0])) != 4:
         return

@@ -74,11 +74,11 @@ class PaddleLite(Engine):
     # No `streams`: two predictors in two threads take turns, because the library keeps Python's lock while it runs.
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """As Paddle Lite writes its optimised model down."""
+        """Read the optimised model as Paddle Lite writes it down."""
         with tempfile.TemporaryDirectory() as folder:
             self._predictor.save_optimized_model(str(Path(folder) / "optimised"))
             return read_kernels(Path(folder) / "optimised.nb")
 
     def describe(self) -> dict[str, Any]:
-        """Which kernels were asked for, and the number of threads."""
+        """Return which kernels were asked for, and the number of threads."""
         return self._described

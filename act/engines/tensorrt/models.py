@@ -1,9 +1,9 @@
-"""How TensorRT wants a quantized model: with pairs of its own rules, or in fp32 with a calibration cache beside it.
+"""How TensorRT wants a quantized model: with QDQ operators by its own rules, or in fp32 with a calibration cache.
 
-Sources: NVIDIA's TensorRT 8 developer guide, "Working with INT8": explicit quantization is symmetric, with pairs on
+Sources: NVIDIA's TensorRT 8 developer guide, "Working with INT8": explicit quantization is symmetric, with QDQ on
 what convolutions and products read, and on the summand of a residual addition that no convolution makes, so that the
 addition becomes the last step of the convolution before it. Its ONNX parser takes neither int32 biases nor, in its
-earlier versions, int8 constants: weights stay float behind a pair, and the builder rounds them. Implicit quantization
+earlier versions, int8 constants: weights stay float behind QDQ, and the builder rounds them. Implicit quantization
 reads a cache: a line with the versions, then for each tensor its name and scale as the hexadecimal digits of a float32.
 
 None of these files was ever seen running: there was no machine with TensorRT.
@@ -32,7 +32,7 @@ CACHE_HEADER = "TRT-8601-EntropyCalibration2"
 
 
 def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """The int8 model with quantize/dequantize pairs.
+    """Return the int8 model with QDQ operators.
 
     Args:
         fp32: what `to_onnx` made of `model`; not changed.
@@ -63,7 +63,7 @@ def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> on
 
 
 def implicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> tuple[onnx.ModelProto, str]:
-    """The fp32 model with the scheme's weights and biases, and the calibration cache with its ranges.
+    """Return the fp32 model with the scheme's weights and biases, and the calibration cache with its ranges.
 
     Args:
         fp32: what `to_onnx` made of `model`; not changed.
@@ -82,7 +82,7 @@ def implicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> tu
 
 
 def calibration_cache(ranges: Mapping[str, Range]) -> str:
-    """The text of a calibration cache.
+    """Return the text of a calibration cache.
 
     Args:
         ranges: of tensors, by their names in the ONNX model.
@@ -101,33 +101,33 @@ def _require_symmetry(scheme: Scheme) -> None:
 
 
 def _ranges(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> dict[str, Range]:
-    """The ranges of tensors by their ONNX names."""
+    """Return the ranges of tensors by their ONNX names."""
     chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)
     return {**scheme.further, **{tensors[layer.activation]: scheme.activations[layer.activation] for layer in chosen}}
 
 
 def _round_residuals(graph: Graph, ranges: Mapping[str, Range]) -> None:
-    """Put a pair on the summand that no layer makes, of every addition to a layer."""
+    """Put QDQ on the summand that no layer makes, of every addition to a layer."""
     rounded = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "QuantizeLinear"}
-    pairs = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
+    dequantized = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
         for place, name in _residuals(graph, node):
             if name in rounded:
-                graph.set_input(node, place, pairs[rounded[name]])
+                graph.set_input(node, place, dequantized[rounded[name]])
             elif name in ranges:
                 step = Step(np.float32(ranges[name].threshold / LEVELS), np.int8(0))
                 made = qdq_pair(graph, name, f"{name}.summand", step, f"{name}.summand.dequantized")
                 nodes += made
-                rounded[name], pairs[made[0].output[0]] = made[0].output[0], made[1].output[0]
+                rounded[name], dequantized[made[0].output[0]] = made[0].output[0], made[1].output[0]
                 graph.set_input(node, place, made[1].output[0])
         nodes.append(node)
     graph.nodes = nodes
 
 
 def _residuals(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
-    """The summands of an addition that no convolution makes for it alone, where the other one is made so."""
+    """Yield the summand of an addition that no convolution makes for it alone, where one makes the other so."""
     if node.op_type != "Add" or any(graph.is_constant(name) for name in node.input):
         return
     producers = [graph.producer(name) for name in node.input]

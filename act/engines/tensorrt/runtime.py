@@ -9,7 +9,7 @@ from act.engines.onnxruntime_cuda.runtime import OnnxRuntimeCuda
 
 
 class TensorRt(OnnxRuntimeCuda):
-    """ONNX Runtime's `TensorrtExecutionProvider`; int8 takes the scales of the quantize/dequantize pairs."""
+    """ONNX Runtime's `TensorrtExecutionProvider`; int8 takes the scales of the QDQ operators."""
 
     provider: ClassVar[str] = "TensorrtExecutionProvider"
 
