@@ -36,13 +36,14 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.paddleslim import refuse_lagging
+from act.results.flow import Outcome
 from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.search.server import refuse_unreachable, temporary_server
 from act.settings import DEFAULT_PATH, Params, load, load_job
 from act.strategy import attempts
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
-from flows.record import Outcome, Record, now, path_of
+from flows.record import Record, now, path_of
 from flows.stages import ProcessGroups, StageFailed, reproduce
 from flows.turnstile import Turnstile
 from tasks.select.learn import learn

@@ -8,25 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
 
-from act.artifacts import ROOT, read_json, write_json
+from act.artifacts import ROOT
 from act.errors import InputError
-
-Outcome = Literal["waiting", "ran", "cached", "failed"]
-
-
-@dataclass
-class Row:
-    """One stage: its outcome, and of its last real work the seconds (None: unknown) and the start (UTC)."""
-
-    name: str
-    outcome: Outcome = "waiting"
-    seconds: float | None = None
-    started: str | None = None
+from act.results.flow import FlowRecord, Outcome, StageRun
 
 
 class Record:
@@ -43,16 +30,15 @@ class Record:
         self.path = folder / path_of(job)
         self._lock = threading.Lock()
         before = _read(self.path)
-        self.rows = {name: Row(name, "waiting", *before.get(name, (None, None))) for name in stages}
+        waiting = {name: before.get(name, StageRun(name=name)) for name in stages}
+        self.rows = {name: run.model_copy(update={"outcome": "waiting"}) for name, run in waiting.items()}
         self._write()
 
     def finish(self, name: str, outcome: Outcome, seconds: float | None, started: str) -> None:
         """Note how a stage ended; `seconds` is None where no work was done."""
         with self._lock:
-            row = self.rows[name]
-            row.outcome = outcome
-            if seconds is not None:
-                row.seconds, row.started = seconds, started
+            changes = {"outcome": outcome} | ({} if seconds is None else {"seconds": seconds, "started": started})
+            self.rows[name] = self.rows[name].model_copy(update=changes)
             self._write()
 
     def leave(self, names: Iterable[str]) -> None:
@@ -62,7 +48,7 @@ class Record:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"job": self.job, "stages": [asdict(row) for row in self.rows.values()]})
+        FlowRecord(job=self.job, stages=list(self.rows.values())).write(self.path)
 
 
 def now() -> str:
@@ -75,8 +61,8 @@ def path_of(job: str) -> Path:
     return ROOT / "flow" / f"{job}.json"
 
 
-def _read(path: Path) -> dict[str, tuple[float | None, str | None]]:
+def _read(path: Path) -> dict[str, StageRun]:
     try:
-        return {row["name"]: (row["seconds"], row["started"]) for row in read_json(path)["stages"]}
-    except (InputError, KeyError, TypeError):
+        return {run.name: run for run in FlowRecord.read(path).stages}
+    except InputError:
         return {}

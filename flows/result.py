@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from act.artifacts import DEPLOY_ROOT, read_json
+from act.artifacts import DEPLOY_ROOT
 from act.errors import InputError
+from act.results.report import JudgedVariant, Manifest, RefusedVariant
 from flows.record import Record
 
 
@@ -29,14 +29,14 @@ def report_of(job: str) -> Path:
 def winner(job: str) -> str:
     """Return a sentence on the winner, or that there is none yet."""
     try:
-        chosen = read_json(manifest_of(job))["winner"]
-        speedup = "" if chosen["speedup"] is None else f"{chosen['speedup']['value']:.2f} times as fast as fp32, "
-        return (
-            f"{chosen['name']} on {chosen['engine']}: {chosen['latency_ms']:.2f} ms, {speedup}"
-            f"quality {chosen['quality']:.4f} (fp32 {chosen['fp32_quality']:.4f})"
-        )
-    except (InputError, KeyError, TypeError, ValueError):
+        chosen = Manifest.read(manifest_of(job)).winner
+    except InputError:
         return "no result yet"
+    speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as fp32, "
+    return (
+        f"{chosen.name} on {chosen.engine}: {chosen.latency_ms:.2f} ms, {speedup}"
+        f"quality {chosen.quality:.4f} (fp32 {chosen.fp32_quality:.4f})"
+    )
 
 
 def lines(job: str, record: Record) -> list[str]:
@@ -72,18 +72,18 @@ def publish(job: str, shown: Sequence[str]) -> None:
 
 def _variants(job: str) -> list[str]:
     try:
-        variants = read_json(manifest_of(job))["variants"]
-        header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
-        return ["", header, *(_variant(variant) for variant in variants)]
-    except (InputError, KeyError, TypeError, ValueError):
+        variants = Manifest.read(manifest_of(job)).variants
+    except InputError:
         return []
+    header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
+    return ["", header, *(_variant(variant) for variant in variants)]
 
 
-def _variant(variant: dict[str, Any]) -> str:
-    label = f"  {variant['engine']:17} {variant['name']:20}"
-    if variant["failure"] is not None:
-        return f"{label} {variant['failure']['kind']}: {variant['failure']['cause']}"
-    speedup = "" if variant["speedup"] is None else f"{variant['speedup']['value']:.2f}x"
-    inside = "yes" if variant["inside_budget"] else "no"
-    latency, quality = variant["latency"]["median_ms"], variant["quality"]["value"]
+def _variant(variant: JudgedVariant | RefusedVariant) -> str:
+    label = f"  {variant.engine:17} {variant.name:20}"
+    if isinstance(variant, RefusedVariant):
+        return f"{label} {variant.failure.kind}: {variant.failure.cause}"
+    speedup = "" if variant.speedup is None else f"{variant.speedup.value:.2f}x"
+    inside = "yes" if variant.inside_budget else "no"
+    latency, quality = variant.latency.median_ms, variant.quality.value
     return f"{label} {latency:7.2f} ms {speedup:>9} {quality:8.4f}  {inside}"

@@ -20,7 +20,7 @@ from act.settings.calibration import Calibration
 from act.settings.data import Data
 from act.settings.distillation import Distillation, DistillationLoss
 from act.settings.files import DEFAULT_PATH, load, load_job, read_mapping, settings_in, validate
-from act.settings.job import PRUNING, Job, Params, StrategyName
+from act.settings.job import PRUNING, QUANTIZING, Job, Params, StrategyName
 from act.settings.model import ModelSource
 from act.settings.prune import ASPPrune, ChannelPrune, GmpConfig, Prune, TransformerPrune, UnstructurePrune
 from act.settings.ptq_search import PtqSearch, WeightQuantization
@@ -53,6 +53,7 @@ __all__ = [
     "Precision",
     "Prune",
     "PRUNING",
+    "QUANTIZING",
     "PtqSearch",
     "Qat",
     "QuantizableOperator",

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from act.artifacts import read_json, write_json
-from act.errors import InputError
+from act.results.select import Attempt, Attempts
 from act.settings import Budget
 
 FOLDER = Path("attempts")
@@ -25,49 +23,6 @@ MOST_ATTEMPTS = 4
 _MORE_THAN_ASKED = 1.10
 # What was measured and what was predicted are never so far apart but by a mistake.
 _CORRECTION = (0.3, 3.0)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One strategy, carried out.
-
-    Attributes:
-        key: of the option.
-        share: of the MACs that pruning really left.
-        quantized: whether int8 was made.
-        predicted: speed-up of the fastest variant.
-        fastest: measured speed-up of the fastest variant, whatever its quality.
-        lost: quality that this one lost.
-        kept: measured speed-up of the fastest variant that lost no more quality than it may, fast enough or not.
-        speedup: of the winner.
-        drop: of the winner.
-        latency_ms: of the winner.
-        met: whether the winner meets the budget.
-        minutes: that the stages took.
-        strategy: what `strategy.json` said.
-        timed: speed-up that was measured of what was pruned, before it was trained; 0 where none was.
-        pruned_lost: quality that pruning alone lost, after training, before anything was quantized.
-    """
-
-    key: str
-    share: float
-    quantized: bool
-    predicted: float
-    fastest: float
-    lost: float
-    speedup: float
-    drop: float
-    latency_ms: float
-    met: bool
-    minutes: float
-    strategy: dict[str, Any]
-    timed: float = 0.0
-    pruned_lost: float = 0.0
-    kept: float = 1.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
@@ -79,13 +34,8 @@ def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
     path = folder / f"{job}.json"
     if not path.exists():
         return []
-    told = read_json(path)
-    try:
-        if told["of"] != fingerprint:
-            return []
-        return [Attempt(**each) for each in told["attempts"]]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: no list of attempts: {error!r}; remove the file") from None
+    found = Attempts.read(path)
+    return found.attempts if found.of == fingerprint else []
 
 
 def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
@@ -93,14 +43,14 @@ def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
     folder.mkdir(exist_ok=True)
     for job in jobs:
         if not (folder / f"{job}.json").exists():
-            write_json(folder / f"{job}.json", {"of": "", "attempts": []})
+            Attempts(of="", attempts=[]).write(folder / f"{job}.json")
 
 
 def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
     """Add an attempt, in the place of one of the same key; return what there is now."""
     found = [each for each in read(job, fingerprint, folder) if each.key != attempt.key] + [attempt]
     folder.mkdir(exist_ok=True)
-    write_json(folder / f"{job}.json", {"of": fingerprint, "attempts": [each.to_json() for each in found]})
+    Attempts(of=fingerprint, attempts=found).write(folder / f"{job}.json")
     return found
 
 

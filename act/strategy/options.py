@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from act.settings import CLEARLY, Budget, StrategyName
+from act.results import select
+from act.results.select import Attempt, ChannelAim, PruneSettings, SpeedupSearch, StageSettings, StrategyPart
+from act.settings import CLEARLY, Budget
 from act.strategy import attempts
-from act.strategy.attempts import MOST_ATTEMPTS, Attempt, Correction, met, nearest, overshot
+from act.strategy.attempts import MOST_ATTEMPTS, Correction, met, nearest, overshot
 from act.strategy.predictor import Latency
 
 # The least share of the MACs that is left by pruning.
@@ -52,7 +53,7 @@ class Option:
         why: one sentence.
     """
 
-    parts: tuple[tuple[StrategyName, str], ...]
+    parts: tuple[StrategyPart, ...]
     share: float
     aim: float
     quantized: bool
@@ -70,36 +71,37 @@ class Option:
     @property
     def key(self) -> str:
         """What tells it from others."""
-        names = "+".join(name for name, _ in self.parts) or "none"
+        names = "+".join(part.name for part in self.parts) or "none"
         return names if self.share >= 1 else f"{names} at {self.share:.2f}"
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> StageSettings:
         """What the stages after it are told beside the names."""
         if self.share >= 1:
-            return {}
-        share = {"kept_multiply_adds": round(self.begin or self.share, 4)}
+            return StageSettings()
+        share = round(self.begin or self.share, 4)
         if self.aim <= 0:
-            return {"prune": {"channel": share}}
-        begin = {"engine": self.best[0], "precisions": list(self.precisions), **share}
-        return {"prune": {"channel": {"target_speedup": round(self.aim, 4)}, "timed": begin}}
+            return StageSettings(prune=PruneSettings(channel=ChannelAim(kept_multiply_adds=share)))
+        begin = SpeedupSearch(engine=self.best[0], precisions=list(self.precisions), kept_multiply_adds=share)
+        channel = ChannelAim(target_speedup=round(self.aim, 4))
+        return StageSettings(prune=PruneSettings(channel=channel, timed=begin))
 
-    def to_json(self) -> dict[str, Any]:
-        """For `options.json`."""
-        return {
-            "key": self.key,
-            "strategy": [name for name, _ in self.parts],
-            "settings": self.settings,
-            "engine": self.best[0],
-            "precision": self.best[1],
-            "latency_ms": self.latency.seconds * 1e3,
-            "latency_low_ms": self.latency.low * 1e3,
-            "latency_high_ms": self.latency.high * 1e3,
-            "speedup": self.speedup,
-            "bytes": self.bytes,
-            "minutes": self.minutes,
-            "why": self.why,
-        }
+    def to_result(self) -> select.Option:
+        """Return the option as it stands in `options.json`."""
+        return select.Option(
+            key=self.key,
+            strategy=[part.name for part in self.parts],
+            settings=self.settings,
+            engine=self.best[0],
+            precision=self.best[1],
+            latency_ms=self.latency.seconds * 1e3,
+            latency_low_ms=self.latency.low * 1e3,
+            latency_high_ms=self.latency.high * 1e3,
+            speedup=self.speedup,
+            bytes=self.bytes,
+            minutes=self.minutes,
+            why=self.why,
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> 
 
 
 def rank(
-    model: Model, budget: Budget, quantize: Sequence[tuple[StrategyName, str]], costs: Costs, precisions: Sequence[str]
+    model: Model, budget: Budget, quantize: Sequence[StrategyPart], costs: Costs, precisions: Sequence[str]
 ) -> list[Option]:
     """The options, first to be tried first.
 
@@ -179,16 +181,16 @@ def rank(
     else:
         options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
     if model.can_prune and wanted > 1:
-        pruned: tuple[StrategyName, str] = (
-            "ChannelPrune",
-            f"{wanted:g} times the speed of fp32 is asked for, and int8 or half precision alone are not predicted to "
-            "give it",
+        pruned = StrategyPart(
+            name="ChannelPrune",
+            why=f"{wanted:g} times the speed of fp32 is asked for, and int8 or half precision alone are not predicted "
+            "to give it",
         )
-        taught: tuple[StrategyName, str] = (
-            "Distillation",
-            "the samples have no labels for training, so the fp32 model's outputs are the target",
+        taught = StrategyPart(
+            name="Distillation",
+            why="the samples have no labels for training, so the fp32 model's outputs are the target",
         )
-        rest = [part for part in quantize if part[0] != "Distillation"]
+        rest = [part for part in quantize if part.name != taught.name]
         for parts, names, int8 in (((pruned, *rest, taught), list(precisions), True), ((pruned, taught), plain, False)):
             if int8 and not quantize:
                 continue
@@ -377,7 +379,7 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
 
 def _option(
     model: Model,
-    parts: tuple[tuple[StrategyName, str], ...],
+    parts: tuple[StrategyPart, ...],
     share: float,
     int8: bool,
     precisions: Sequence[str],

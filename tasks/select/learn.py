@@ -9,11 +9,16 @@ learn from.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from pathlib import Path
 
-from act.artifacts import DEPLOY_ROOT, ROOT, read_json, stage_folder
-from act.settings import ROUNDING, Job
-from act.strategy.attempts import Attempt, add, overshot, read
+from act.artifacts import DEPLOY_ROOT, ROOT, stage_folder
+from act.results.flow import FlowRecord
+from act.results.prune import Pruning
+from act.results.report import Manifest
+from act.results.select import Options, Strategy
+from act.settings import Job
+from act.strategy.attempts import add, overshot, read
+from act.strategy.outcome import attempt_of
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -31,54 +36,29 @@ def learn(name: str, job: Job) -> str:
     Raises:
         InputError: a stage has not run yet.
     """
-    told = read_json(stage_folder(name, "options") / "options.json")
-    if told["chosen"] is None:
+    options = Options.read(stage_folder(name, "options") / "options.json")
+    if options.chosen is None:
         return "the strategy is fixed in params.yaml"
-    manifest = read_json(DEPLOY_ROOT / name / "manifest.json")
-    tried = read(name, told["of"])
-    if not told["open"]:
-        return str(told["verdict"]) if tried or not manifest["budget"]["met"] else f"{told['chosen']} meets the budget"
-    attempt = _attempt(name, told, manifest, job.budget.max_quality_drop)
+    manifest = Manifest.read(DEPLOY_ROOT / name / "manifest.json")
+    tried = read(name, options.of)
+    if not options.open:
+        return options.verdict if tried or not manifest.budget.met else f"{options.chosen} meets the budget"
+    strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
+    pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
+    minutes = _minutes(ROOT / "flow" / f"{name}.json")
+    attempt = attempt_of(options, strategy, pruning, manifest, job.budget.max_quality_drop, minutes)
     if attempt.met and not tried and not overshot(attempt, job.budget):
         return f"{attempt.key} meets the budget"
-    add(name, told["of"], attempt)
+    add(name, options.of, attempt)
     outcome = "meets the budget" if attempt.met else "misses the budget"
     return f"{attempt.key} {outcome}: {attempt.fastest:.2f} times as fast, {attempt.lost:.4f} of quality lost"
 
 
-def _attempt(name: str, told: dict[str, Any], manifest: dict[str, Any], may_lose: float) -> Attempt:
-    strategy = read_json(stage_folder(name, "select") / "strategy.json")
-    measured = [each for each in manifest["variants"] if each["speedup"] is not None and each["drop"] is not None]
-    fastest = max(measured, key=lambda each: float(each["speedup"]["value"]), default=None)
-    kept = [each for each in measured if float(each["drop"]["value"]) <= may_lose + ROUNDING]
-    winner = manifest["winner"]
-    pruned = read_json(stage_folder(name, "prune") / "prune.json")
-    timed = [each["measured_speedup"] for each in pruned["steps"] if each.get("measured_speedup")]
-    return Attempt(
-        key=told["chosen"],
-        share=float(pruned["kept_multiply_adds"]),
-        quantized=bool(strategy["quantize"]),
-        predicted=float(told["predicted_speedup"] or 0.0),
-        fastest=float(fastest["speedup"]["value"]) if fastest else 1.0,
-        lost=float(fastest["drop"]["value"]) if fastest else 0.0,
-        kept=max((float(each["speedup"]["value"]) for each in kept), default=1.0),
-        speedup=float(winner["speedup"]["value"]) if winner["speedup"] else 1.0,
-        drop=float(winner["drop"]["value"]) if winner["drop"] else 0.0,
-        latency_ms=float(winner["latency_ms"]),
-        met=bool(manifest["budget"]["met"]),
-        minutes=_minutes(name),
-        strategy=strategy,
-        timed=float(timed[-1]) if timed else 0.0,
-        pruned_lost=float(pruned["quality"]["before"] - pruned["quality"]["after"]) if timed else 0.0,
-    )
-
-
-def _minutes(name: str) -> float:
+def _minutes(record: Path) -> float:
     """Return what the stages took that the flow ran; 0 where it did not run them."""
-    path = ROOT / "flow" / f"{name}.json"
-    if not path.exists():
+    if not record.exists():
         return 0.0
-    return sum(float(row["seconds"] or 0.0) for row in read_json(path)["stages"] if row["outcome"] == "ran") / 60
+    return sum(run.seconds or 0.0 for run in FlowRecord.read(record).stages if run.outcome == "ran") / 60
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from act.errors import InputError
-from act.settings import Budget, StrategyName
+from act.results.select import Attempt, ChannelAim, PruneSettings, SpeedupSearch, StageSettings, StrategyPart
+from act.settings import Budget
 from act.strategy import attempts
-from act.strategy.attempts import MOST_ATTEMPTS, Attempt
+from act.strategy.attempts import MOST_ATTEMPTS
 from act.strategy.options import Costs, Decision, Model, Option, corrected, decide, rank, wanted_speedup
 from act.strategy.predictor import Latency
+from tests.support import results
 
-QUANTIZE: list[tuple[StrategyName, str]] = [("QuantPost", "a reason"), ("QuantAware", "r"), ("Distillation", "r")]
+QUANTIZE = [StrategyPart(name=name, why="a reason") for name in ("QuantPost", "QuantAware", "Distillation")]
 COSTS = Costs(quantize=4.0, train=10.0, measure=1.0)
 PRECISIONS = ("fp32", "bf16", "int8")
 # Seconds of the whole model; with a share of the MACs left, a tenth of them stays.
@@ -57,15 +59,15 @@ def attempt(option: Option, **changes: Any) -> Attempt:
         latency_ms=option.latency.seconds * 1e3,
         met=False,
         minutes=option.minutes,
-        strategy={},
+        strategy=results.strategy(),
     )
-    return replace(made, **changes)
+    return made.model_copy(update=changes)
 
 
 def test_without_a_wish_for_speed_nothing_is_pruned() -> None:
     (option,) = ranked(Budget())
     assert option.share == 1 and option.quantized and option.best == ("openvino", "int8")
-    assert option.speedup == pytest.approx(2.5) and option.settings == {}
+    assert option.speedup == pytest.approx(2.5) and option.settings == StageSettings()
     assert option.bytes == pytest.approx(4_000_000 * 0.325) and option.minutes == 5.0
 
 
@@ -80,13 +82,14 @@ def test_what_is_fast_enough_whole_comes_first() -> None:
 def test_just_as_much_is_pruned_as_the_speed_needs() -> None:
     budget = Budget(min_speedup=4)
     first = ranked(budget)[0]
-    names = [name for name, _ in first.parts]
+    names = [part.name for part in first.parts]
     assert names == ["ChannelPrune", "QuantPost", "QuantAware", "Distillation"] and first.quantized
     # 2.5 / (0.1 + 0.9 share) is to be 4 and 3 % more.
     assert first.share == pytest.approx((2.5 / 4.12 - 0.1) / 0.9, abs=0.015)
-    timed = {"engine": "openvino", "precisions": list(first.precisions), "kept_multiply_adds": first.share}
+    timed = SpeedupSearch(engine="openvino", precisions=list(first.precisions), kept_multiply_adds=first.share)
     assert first.best[1] == "int8" and {"fp32", "int8"} <= set(first.precisions)
-    assert first.settings == {"prune": {"channel": {"target_speedup": 4.12}, "timed": timed}}
+    aim = PruneSettings(channel=ChannelAim(target_speedup=4.12), timed=timed)
+    assert first.settings == StageSettings(prune=aim)
     assert first.minutes == 15.0 and first.low < first.speedup < first.high
 
 
@@ -132,7 +135,8 @@ def test_too_slow_corrects_the_prediction_and_more_is_pruned() -> None:
     # Four fifths of the speed come of the same pruning, so that the next one aims a fifth higher.
     assert found.option.share < first.share - 0.05
     # What was tried says how much to prune, better than a measurement before training did.
-    assert found.option.settings == {"prune": {"channel": {"kept_multiply_adds": found.option.share}}}
+    channel = ChannelAim(kept_multiply_adds=found.option.share)
+    assert found.option.settings == StageSettings(prune=PruneSettings(channel=channel))
     assert "is 3.40 times as fast" in found.why
 
 
@@ -141,12 +145,16 @@ def test_what_came_of_a_measurement_before_training_corrects_the_next_aim() -> N
     first, found = second({"met": True, "fastest": 4.8, "speedup": 4.8, "drop": 0.005, "timed": 4.2}, budget, 4.0)
     assert found.option is not None
     aim = 4.12 * 4.2 / 4.8
-    timed = found.option.settings["prune"]["timed"]
-    assert found.option.settings["prune"]["channel"]["target_speedup"] == pytest.approx(aim, abs=1e-3)
-    assert timed["kept_multiply_adds"] == pytest.approx(first.share * 4.2 / aim, abs=1e-3)
+    chosen = found.option.settings.prune
+    assert (
+        chosen is not None
+        and chosen.timed is not None
+        and chosen.channel.target_speedup == pytest.approx(aim, abs=1e-3)
+    )
+    assert chosen.timed.kept_multiply_adds == pytest.approx(first.share * 4.2 / aim, abs=1e-3)
     # What came to more and what came to less are taken together, and what is near is begun with.
     more = attempt(first, fastest=4.8, timed=4.2, share=0.4)
-    less = replace(more, key="less", fastest=3.6, timed=3.6, share=0.5)
+    less = more.model_copy(update={"key": "less", "fastest": 3.6, "timed": 3.6, "share": 0.5})
     options = rank(corrected(model(), [more, less], PRECISIONS), budget, QUANTIZE, COSTS, PRECISIONS)
     third = next(option for option in options if option.quantized and option.share < 1)
     assert third.aim == pytest.approx(4.12 * (4.2 / 4.8) ** 0.5)
@@ -235,7 +243,7 @@ def test_what_clearly_lost_too_much_at_about_that_speed_is_not_pruned_a_little_l
         tried = [attempt(option, key="more", share=option.share - 0.1, lost=lost, fastest=fastest, speedup=1.0)]
         assert (decide([option], tried, budget, 4.0).option is None) == hopeless
         # Nor is it without int8, where pruning had lost that before.
-        tried = [replace(tried[0], quantized=True, pruned_lost=lost)]
+        tried = [tried[0].model_copy(update={"quantized": True, "pruned_lost": lost})]
         assert (decide([option], tried, budget, 4.0).option is None) == hopeless
 
 
@@ -264,8 +272,10 @@ def test_of_what_met_the_budget_the_one_that_lost_least_is_kept() -> None:
     budget = Budget(min_speedup=4)
     option = ranked(budget)[0]
     fast = attempt(option, key="fast", met=True, fastest=4.8, speedup=4.8, drop=0.008, latency_ms=2.0)
-    slower = replace(fast, key="slower", share=0.99, fastest=4.2, speedup=4.2, drop=0.005, latency_ms=2.3)
-    worse = replace(slower, drop=0.009)
+    slower = fast.model_copy(
+        update={"key": "slower", "share": 0.99, "fastest": 4.2, "speedup": 4.2, "drop": 0.005, "latency_ms": 2.3}
+    )
+    worse = slower.model_copy(update={"drop": 0.009})
     assert decide([], [fast, slower], budget, 4.0).again == slower
     assert decide([], [fast, worse], budget, 4.0).again == fast
     # A latency that may be taken is a wish, too: what just holds it did not cut out too much.
@@ -290,7 +300,7 @@ def test_in_the_end_the_nearest_is_done_again() -> None:
     assert found.again == tried[-1] and not found.reachable and not found.open
     assert "cannot be met: 4 strategies were tried" in found.why and "2.90 times" in found.why
     # Where none kept more of the speed than another, what was done last need not be done again.
-    equal = [replace(each, kept=2.6) for each in tried]
+    equal = [each.model_copy(update={"kept": 2.6}) for each in tried]
     assert decide(ranked(budget), equal, budget, 4.0).again == equal[-1]
 
 
@@ -298,7 +308,7 @@ def test_in_the_end_all_channels_are_kept_where_that_comes_nearer() -> None:
     budget = Budget(min_speedup=4, time_limit_minutes=100)
     options = ranked(budget)
     whole = next(option for option in options if option.share == 1)
-    tried = [replace(each, lost=0.2, kept=1.0) for each in tries(budget)]
+    tried = [each.model_copy(update={"lost": 0.2, "kept": 1.0}) for each in tries(budget)]
     found = decide(options, tried, budget, 4.0)
     assert found.option == whole and not found.reachable and found.open and "cannot be met" in found.why
     done = attempt(whole, fastest=2.5, kept=2.4)
@@ -306,7 +316,7 @@ def test_in_the_end_all_channels_are_kept_where_that_comes_nearer() -> None:
     assert after.again == done and not after.open and "2.40 times as fast" in after.why
     # Not where it is too late, or where what was tried comes as near.
     late = Budget(min_speedup=4, time_limit_minutes=sum(each.minutes for each in tried) + whole.minutes - 1)
-    for known, limited in ((tried, late), ([*tried[:3], replace(tried[3], kept=2.5)], budget)):
+    for known, limited in ((tried, late), ([*tried[:3], tried[3].model_copy(update={"kept": 2.5})], budget)):
         assert decide(options, known, limited, 4.0).again == known[-1]
 
 
@@ -320,12 +330,12 @@ def test_attempts_are_kept_for_the_same_job_only(tmp_path: Path) -> None:
     option = ranked(Budget(min_speedup=4))[0]
     made = attempt(option)
     attempts.add("mine", "abc", made, tmp_path)
-    attempts.add("mine", "abc", replace(made, key="other"), tmp_path)
+    attempts.add("mine", "abc", made.model_copy(update={"key": "other"}), tmp_path)
     assert [each.key for each in attempts.read("mine", "abc", tmp_path)] == [option.key, "other"]
     assert attempts.read("mine", "changed", tmp_path) == [] and attempts.read("yours", "abc", tmp_path) == []
     # The same again takes its place.
-    attempts.add("mine", "abc", replace(made, fastest=9.0), tmp_path)
+    attempts.add("mine", "abc", made.model_copy(update={"fastest": 9.0}), tmp_path)
     assert [each.fastest for each in attempts.read("mine", "abc", tmp_path)][-1] == 9.0
     (tmp_path / "mine.json").write_text('{"schema_version": 1, "of": "abc", "attempts": [{"key": 1}]}')
-    with pytest.raises(InputError, match="no list of attempts"):
+    with pytest.raises(InputError, match="attempts.0"):
         attempts.read("mine", "abc", tmp_path)

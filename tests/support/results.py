@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from act.results.analyze import Analysis
 from act.results.export import ExportedCandidate
 from act.results.prepare import Normalisation
 from act.results.ptq_search import Candidate, Trial, TrialSettings
+from act.results.report import JudgedBudget, JudgedVariant, Manifest, RefusedVariant, Winner
 from act.results.select import Strategy
-from tests.support.measured import MACHINE
+from tests.support.measured import MACHINE, noise
 
 
 def settings(**changes: Any) -> TrialSettings:
@@ -109,3 +111,38 @@ def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
         "machine": MACHINE,
     }
     return Analysis(**{**common, **changes})
+
+
+def manifest(variants: Sequence[JudgedVariant | RefusedVariant], winner: JudgedVariant, met: bool) -> Manifest:
+    """The manifest of a job with these variants."""
+    won = Winner(
+        **{name: getattr(winner, name) for name in ("engine", "name", "candidate", "precision", "speedup", "drop")},
+        engine_version=winner.version,
+        files=[],
+        latency_ms=5.0,
+        p90_ms=6.0,
+        samples_per_second=None,
+        streams=None,
+        peak_rss_bytes=10**8,
+        load_seconds=0.1,
+        fp32_latency_ms=10.0,
+        quality=0.8,
+        fp32_quality=0.8,
+        how_to_load="",
+    )
+    budget = JudgedBudget(max_quality_drop=0.01, min_speedup=3.0, max_latency_ms=None, time_limit_minutes=None, met=met)
+    return Manifest(
+        job="mine",
+        measured_at="now",
+        winner=won,
+        why="a reason",
+        compressed=True,
+        budget=budget,
+        deployed_candidate="int8",
+        metric="top1",
+        settings={},
+        machine=MACHINE,
+        noise=noise(),
+        variants=list(variants),
+        files={},
+    )

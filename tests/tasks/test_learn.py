@@ -7,13 +7,21 @@ from typing import Any
 
 import pytest
 
-from act.artifacts import write_json
+from act.results.benchmark import Interval
+from act.results.flow import FlowRecord, StageRun
+from act.results.prune import Pruning, PruningStep, Qualities
+from act.results.report import JudgedVariant, RefusedVariant
+from act.results.select import ChannelAim, Options, PruneSettings, StageSettings
 from act.settings import Job
 from act.strategy import attempts
 from tasks.select.learn import learn
+from tests.support import results
+from tests.support.measured import entry
+from tests.support.measured import failed as failed_variant
 from tests.support.place import JOB
 
 OF = "the job's fingerprint"
+SETTINGS = StageSettings(prune=PruneSettings(channel=ChannelAim(target_speedup=3.15)))
 
 
 @pytest.fixture
@@ -23,30 +31,38 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return Job.model_validate({**JOB, "budget": {"min_speedup": 3.0}})
 
 
-def variant(name: str, speedup: float, drop: float) -> dict[str, Any]:
-    return {"name": name, "speedup": {"value": speedup}, "drop": {"value": drop}}
+def interval(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value)
+
+
+def variant(name: str, speedup: float, drop: float) -> JudgedVariant:
+    row = entry("openvino", name, 10.0, 0.8)
+    figures = {**dict(row), "speedup": interval(speedup), "drop": interval(drop)}
+    return JudgedVariant(**figures, inside_budget=True, misses=[])
 
 
 def leave(met: bool = False, opened: bool = True, chosen: str | None = "a key", speedup: float = 2.0) -> None:
     folder = Path("artifacts/mine")
-    for name in ("select", "options", "prune"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    settings = {"prune": {"channel": {"target_speedup": 3.15}}}
-    quality = {"before": 0.95, "after": 0.93}
-    steps = [{"measured_speedup": 3.1}, {"measured_speedup": None}]
-    write_json(folder / "prune" / "prune.json", {"kept_multiply_adds": 0.4, "steps": steps, "quality": quality})
-    write_json(folder / "select" / "strategy.json", {"quantize": True, "settings": settings, "strategy": [], "why": ""})
-    told = {"chosen": chosen, "of": OF, "open": opened, "verdict": "nothing is left", "predicted_speedup": 3.2}
-    write_json(folder / "options" / "options.json", told)
-    Path("deploy/mine").mkdir(parents=True, exist_ok=True)
-    failed = {"name": "bf16", "speedup": None, "drop": None}
-    winner = {**variant("bf16", speedup, 0.001), "latency_ms": 5.0}
-    manifest: dict[str, Any] = {"budget": {"met": met}, "winner": winner}
-    manifest["variants"] = [variant("fp32", 1.0, 0.0), variant("int8", 2.8, 0.05), winner, failed]
-    write_json(Path("deploy/mine/manifest.json"), manifest)
-    Path("artifacts/flow").mkdir(exist_ok=True)
-    stages = [{"outcome": "ran", "seconds": 90.0}, {"outcome": "cached", "seconds": 600.0}]
-    write_json(Path("artifacts/flow/mine.json"), {"stages": stages})
+    made = [folder / name for name in ("select", "options", "prune")]
+    for place in (*made, Path("deploy/mine"), Path("artifacts/flow")):
+        place.mkdir(parents=True, exist_ok=True)
+    steps = [
+        PruningStep(name="a", why="", layers=[], measured_speedup=each, quality_before=0.95, quality_pruned=0.9)
+        for each in (3.1, None)
+    ]
+    quality = Qualities(before=0.95, after=0.93)
+    pruning = Pruning(pruned=True, why="", kept_multiply_adds=0.4, steps=steps, quality=quality)
+    pruning.write(folder / "prune" / "prune.json")
+    results.strategy(quantize=True, settings=SETTINGS).write(folder / "select" / "strategy.json")
+    options = Options(chosen=chosen, of=OF, open=opened, verdict="nothing is left", predicted_speedup=3.2)
+    options.write(folder / "options" / "options.json")
+    failed = failed_variant("openvino", "bf16", "crash", "gone")
+    variants = [variant("fp32", 1.0, 0.0), variant("int8", 2.8, 0.05), variant("bf16", speedup, 0.001)]
+    refused = RefusedVariant(**dict(failed), inside_budget=False, misses=["gone"])
+    manifest = results.manifest([*variants, refused], variants[-1], met)
+    manifest.write(Path("deploy/mine/manifest.json"))
+    runs = [StageRun(name="a", outcome="ran", seconds=90.0), StageRun(name="b", outcome="cached", seconds=600.0)]
+    FlowRecord(job="mine", stages=runs).write(Path("artifacts/flow/mine.json"))
 
 
 def test_what_missed_the_budget_is_noted(job: Job) -> None:
@@ -57,7 +73,7 @@ def test_what_missed_the_budget_is_noted(job: Job) -> None:
     assert (found.speedup, found.drop, found.latency_ms, found.minutes) == (2.0, 0.001, 5.0, 1.5)
     assert found.kept == 2.0, "int8 was faster, and lost too much"
     assert found.timed == 3.1 and found.pruned_lost == pytest.approx(0.02)
-    assert found.strategy["settings"] == {"prune": {"channel": {"target_speedup": 3.15}}}
+    assert found.strategy.settings == SETTINGS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from act.engines.process import EngineFailure, EngineProcess, WarmUp
+from act.engines.process import EngineFailure, EngineProcess, LoadInfo, WarmUp
 from act.settings import Timing
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.side_by_side import Measured, figures_of, measure_side_by_side
@@ -78,7 +78,7 @@ def measured(
     for name in names:
         process = cast(EngineProcess, Process(name, told, fails.get(name, {})))
         inputs = [TimedModel(process, Path(str(shape)), 1, 2, {"x": [1, shape + 1]}) for shape in range(shapes)]
-        everything.append(Measured(process, inputs))
+        everything.append(Measured(process, inputs, LoadInfo("1", ["fp32"], 0.1, 1000, {})))
     settings = Timing(rounds=6, runs_per_round=2, streams=streams)
     measure_side_by_side(everything, {"a": everything[0]}, 1, settings, lambda done: None)
     return everything, told

@@ -1,0 +1,186 @@
+"""The choice of a strategy: obeyed where the user fixed it, else the next option that could meet the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from act import machine
+from act.results.analyze import Analysis
+from act.results.select import Attempt, Options, StageSettings, Strategy, StrategyPart
+from act.settings import PRUNING, QUANTIZING, Job
+from act.strategy import options
+from act.strategy.latency.table import Table
+from act.strategy.predictor import Latency, Predictor
+
+# Below this share of the MACs and of the parameters in layers that can run in int8, quantization makes a model neither
+# faster, for its conversions cost more than it saves, nor smaller.
+_LEAST_INT8_SHARE = 0.1
+# Estimates of what stages take.
+_SECONDS_OF_A_TRIAL, _REFINE_MINUTES = 2.0, 2.0
+_TRAINING_COST = 8.0  # times the latency of the fp32 model, for each sample and epoch
+_SECONDS_OF_AN_ENGINE = 20.0
+
+
+def obey(job: Job) -> Strategy:
+    """Return the strategy that the user fixed."""
+    names = job.strategy if job.strategy != "auto" else []
+    why = "the strategy is fixed in params.yaml" if names else "params.yaml asks for no compression"
+    return compose([StrategyPart(name=name, why="asked for in params.yaml") for name in names], why, obeyed=True)
+
+
+def compose(
+    parts: Sequence[StrategyPart], why: str, settings: StageSettings | None = None, obeyed: bool = False
+) -> Strategy:
+    """Return the strategy that is made of parts.
+
+    Args:
+        why: one sentence on the whole.
+        settings: for later stages.
+        obeyed: whether the user fixed it, so that training is done whether it is needed or not.
+    """
+    names = [part.name for part in parts]
+    return Strategy(
+        strategy=list(parts),
+        prune=[name for name in names if name in PRUNING],
+        quantize=any(name in QUANTIZING for name in names),
+        search="HyperParameterOptimization" in names,
+        train="QuantAware" in names,
+        train_always="QuantAware" in names and obeyed,
+        settings=settings or StageSettings(),
+        why=why,
+    )
+
+
+def next_strategy(
+    job: Job, analysis: Analysis, tables: Path, tried: Sequence[Attempt], of: str
+) -> tuple[Strategy, Options]:
+    """Return the next option to try, or the best of those that were tried, and what it was chosen from.
+
+    Args:
+        tables: folder with the kernels that each engine made of the model.
+        tried: what was tried before.
+        of: the fingerprint that attempts are kept under.
+    """
+    plain = quantization(job, analysis)
+    model = options.corrected(_model(job, analysis, tables), tried, job.target.precisions)
+    found = options.rank(model, job.budget, plain.strategy, _costs(job, analysis), job.target.precisions)
+    wanted = options.wanted_speedup(job.budget, model.whole)
+    decision = options.decide(found, tried, job.budget, wanted)
+    option = decision.option
+    if decision.again is not None:
+        # As it was then, to the letter: a figure in a reason would have all stages run again.
+        strategy = decision.again.strategy
+    elif option is None or option.share >= 1:
+        strategy = plain
+    else:
+        left = f"{option.share:.0%} of the MACs stay"
+        if option.aim:
+            left = f"{option.aim:.3g} times the speed is aimed at"
+        strategy = compose(option.parts, f"{left}; {plain.why}", option.settings)
+    return strategy, Options(
+        options=[each.to_result() for each in found],
+        chosen=decision.key,
+        predicted_speedup=option.speedup if option else None,
+        verdict=decision.why,
+        wanted_speedup=wanted,
+        reachable=decision.reachable,
+        open=decision.open,
+        attempts=list(tried),
+        source=model.source(),
+        of=of,
+    )
+
+
+def quantization(job: Job, analysis: Analysis) -> Strategy:
+    """Return the strategy that quantizes the model on this CPU, or does nothing where that gains nothing."""
+    if "int8" not in job.target.precisions:
+        return compose([], "int8 is not among the target's precisions, so nothing is quantized")
+    able = {name: analysis.engines[name] for name in job.target.engines if "int8" in analysis.engines[name].precisions}
+    if not able:
+        return compose([], "none of the target's engines can run int8 here, so nothing is quantized")
+    share = _share(max(engine.int8_macs for engine in able.values()), analysis.macs)
+    weights = _share(max(engine.int8_parameters for engine in able.values()), analysis.parameters)
+    if share < _LEAST_INT8_SHARE and weights < _LEAST_INT8_SHARE:
+        why = (
+            f"only {share:.0%} of the MACs and {weights:.0%} of the parameters are in layers that can run in "
+            "int8, so nothing is quantized"
+        )
+        return compose([], why)
+    fast = [machine.CAPABILITIES[flag] for flag in analysis.machine.capabilities if flag in machine.INT8_FLAGS]
+    speed = (
+        f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
+        if fast
+        else "this CPU has no int8 instructions, so int8 may be slower than fp32: the benchmark decides"
+    )
+    layers = max(engine.int8_layers for engine in able.values())
+    reasons = {
+        "HyperParameterOptimization": "the best threshold rule differs from model to model, and a trial takes seconds",
+        "QuantPost": f"{layers} layers with {share:.0%} of the MACs can run in int8 on {', '.join(able)}; {speed}",
+        "QuantAware": "only where post-training quantization misses the budget: training takes minutes",
+        "Distillation": "the samples have no labels for training, so the fp32 model's outputs are the target",
+    }
+    parts = [StrategyPart(name=name, why=why) for name, why in reasons.items()]
+    return compose(parts, f"{share:.0%} of the MACs can run in int8, and {speed}")
+
+
+def _share(part: int, total: int) -> float:
+    return part / total if total else 0.0
+
+
+def precisions(job: Job, analysis: Analysis, quantize: bool) -> dict[str, list[StrategyPart]]:
+    """Return what is worth measuring on each engine."""
+    reasons = {"fp32": "the reference"}
+    if "bf16" in job.target.precisions:
+        reasons["bf16"] = "this engine and CPU run fp32 files in bfloat16, which needs no search"
+    if quantize:
+        reasons["int8"] = "the result of the search and of training"
+    return {
+        engine: [
+            StrategyPart(name=name, why=why)
+            for name, why in reasons.items()
+            if name == "fp32" or name in analysis.engines[engine].precisions
+        ]
+        for engine in job.target.engines
+    }
+
+
+def _model(job: Job, analysis: Analysis, tables: Path) -> options.Model:
+    whole = {
+        (engine, precision): Latency(each.seconds, each.seconds, each.seconds)
+        for engine, by_precision in analysis.own.items()
+        for precision, each in by_precision.items()
+        if each.seconds is not None
+    }
+    predictors: dict[str, Predictor] = {}
+
+    def pruned(engine: str, precision: str, share: float) -> Latency | None:
+        if engine not in predictors:
+            predictors[engine] = Predictor(Table.read(tables / f"{engine}.jsonl"))
+        return predictors[engine].latency(precision, share) if predictors[engine].has_kernels(precision) else None
+
+    able = max((analysis.engines[name].int8_parameters for name in job.target.engines), default=0)
+    convolutions = any(operator.type in ("conv2d", "depthwise_conv2d") for operator in analysis.operators)
+    named = job.prune.channel.pruned_ratio is not None or job.prune.channel.target_speedup is not None
+    return options.Model(
+        whole,
+        pruned,
+        4 * analysis.parameters,
+        _share(able, analysis.parameters),
+        convolutions and not named,
+        lambda: "; ".join(f"{engine}: {each.source}" for engine, each in predictors.items()) or "measured",
+    )
+
+
+def _costs(job: Job, analysis: Analysis) -> options.Costs:
+    """Estimate by the latency: a trial evaluates the model once, a training step takes some times as long a sample."""
+    measured = [each["fp32"].seconds for each in analysis.own.values() if "fp32" in each]
+    seconds = min((each for each in measured if each is not None), default=0.01)
+    evaluation = getattr(job.data, "evaluation", 512)
+    calibration = getattr(job.data, "calibration", 128)
+    one = evaluation * seconds
+    return options.Costs(
+        quantize=job.ptq_search.max_quant_count * (one + _SECONDS_OF_A_TRIAL) / 60 + _REFINE_MINUTES,
+        train=job.prune.epochs * (calibration * seconds * _TRAINING_COST + one) / 60,
+        measure=len(job.target.engines) * (_SECONDS_OF_AN_ENGINE + 3 * one) / 60,
+    )
