@@ -26,7 +26,7 @@ from act.samples.dataset import Array
 
 
 def named_by_outputs(fp32: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with each node bearing the name of its first output, as `Engine.kernels` wants it."""
+    """Return the model with each node bearing the name of its first output, as `Engine.kernels` wants it."""
     result = onnx.ModelProto()
     result.CopyFrom(fp32)
     for node in result.graph.node:
@@ -37,25 +37,27 @@ def named_by_outputs(fp32: onnx.ModelProto) -> onnx.ModelProto:
 def onnx_twins(
     fp32: onnx.ModelProto, graph: Graph, tensors: Mapping[str, Tensor], batch: Mapping[str, Array]
 ) -> dict[str, int]:
-    """The number of the operator that makes what an ONNX tensor holds, by the tensor's name.
+    """Return the number of the operator that makes what an ONNX tensor holds, by the tensor's name.
 
     Args:
         fp32: what `to_onnx` made of the model.
         tensors: what `observe` saw for the batch.
     """
     values = _run_all(fp32, batch)
-    makers = {name: node.number for node in graph.nodes for name in node.makes}
-    found = {name: makers[name] for name, value in values.items() if name in makers and _same(tensors, name, value)}
+    producers = {name: node.number for node in graph.nodes for name in node.makes}
+    found = {
+        name: producers[name] for name, value in values.items() if name in producers and _same(tensors, name, value)
+    }
     taken = set(found.values())
     by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
-    for name, number in makers.items():
+    for name, number in producers.items():
         if name in tensors and number not in taken:
             by_shape[tensors[name].shape].append(name)
     for name, value in values.items():
         if name not in found:
             for other in by_shape[value.shape]:
                 if alike(tensors[other], value):
-                    found[name] = makers[other]
+                    found[name] = producers[other]
                     break
     return found
 
@@ -65,7 +67,7 @@ def _same(tensors: Mapping[str, Tensor], name: str, value: Tensor) -> bool:
 
 
 def _run_all(fp32: onnx.ModelProto, batch: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Every tensor of the ONNX model's main graph."""
+    """Return every tensor of the ONNX model's main graph."""
     twin = onnx.ModelProto()
     twin.CopyFrom(fp32)
     known = {output.name for output in twin.graph.output}
@@ -90,12 +92,12 @@ class _Kernel:
 
 
 def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> dict[str, Any]:
-    """What `analysis.json` says of one engine's kernels.
+    """Describe one engine's kernels for `analysis.json`.
 
     Args:
         kernels: as `Engine.kernels` gives them.
         known: the operator of each tensor that kernels can name: what `onnx_twins` found for engines that read ONNX,
-            the graph's `makers` for others.
+            the graph's `producers` for others.
     """
     made = [_Kernel(str(kernel["kind"])) for kernel in kernels]
     home: dict[int, _Kernel] = {}
@@ -119,14 +121,14 @@ def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[
 
 
 def computing_sizes(graph: Graph) -> set[int]:
-    """The operators whose results only tell others a size."""
+    """Return the operators whose results only tell others a size."""
     found: set[int] = set()
     for node in reversed(graph.nodes):
         if any(name in graph.fetches for name in node.makes):
             continue
-        readers = [(reader, name) for name in node.makes for reader in graph.consumers_of(name)]
-        only = all(reader.number in found or name not in reader.reads for reader, name in readers)
-        if node.type in ("shape", "size", "numel") or (readers and only):
+        consumers = [(consumer, name) for name in node.makes for consumer in graph.consumers_of(name)]
+        only = all(consumer.number in found or name not in consumer.reads for consumer, name in consumers)
+        if node.type in ("shape", "size", "numel") or (consumers and only):
             found.add(node.number)
     return found
 
@@ -137,11 +139,11 @@ def _place_vanished(graph: Graph, home: dict[int, _Kernel], gone: Collection[int
     behind = {node.number: _kernel_behind(graph, node, home) for node in vanished}
     places: dict[int, _Kernel] = {}
     for node in vanished:
-        maker = graph.producer(node.reads[0]) if node.reads else None
+        producer = graph.producer(node.reads[0]) if node.reads else None
         kernel = behind[node.number]
-        if maker is not None and not (node.is_layer or node.is_product):
-            ahead = places.get(maker.number) or home.get(maker.number)
-            if ahead is not None and any(_multiplies(graph.nodes[n]) for n in (*ahead.operators, maker.number)):
+        if producer is not None and not (node.is_layer or node.is_product):
+            ahead = places.get(producer.number) or home.get(producer.number)
+            if ahead is not None and any(_multiplies(graph.nodes[n]) for n in (*ahead.operators, producer.number)):
                 kernel = ahead
             kernel = kernel or ahead
         if kernel is not None:
@@ -151,7 +153,7 @@ def _place_vanished(graph: Graph, home: dict[int, _Kernel], gone: Collection[int
 
 
 def _kernel_behind(graph: Graph, node: Node, home: Mapping[int, _Kernel]) -> _Kernel | None:
-    """The kernel of the first operator behind one that has a kernel."""
+    """Return the kernel of the first operator behind one that has a kernel."""
     seen, waiting = {node.number}, [node]
     while waiting:
         current = waiting.pop(0)
@@ -182,8 +184,8 @@ def _kinds(kernels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _types(
     graph: Graph, home: Mapping[int, _Kernel], own: Collection[int], gone: Collection[int]
 ) -> list[dict[str, Any]]:
-    """For each operator type how many have a kernel of their own, vanished into others, and are computed beforehand or
-    by no kernel at all."""
+    """Count for each operator type those with a kernel of their own, those that vanished into others, and those that
+    are computed beforehand or by no kernel at all."""
     counts = Counter(node.type for node in graph.nodes)
     rows = []
     for kind, count in counts.most_common():

@@ -1,6 +1,6 @@
 """What each engine of the target says of the fp32 model: version, precisions, kernels and their times.
 
-An engine runs in a process of its own; one that is missing, crashes or hangs is told with its cause.
+An engine runs in a process of its own; one that is missing, crashes or hangs has its cause in place of figures.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LIMIT_SECONDS = 120
 
 
 @dataclass
-class Told:
-    """What one engine told.
+class Inspection:
+    """The answers of one engine.
 
     Attributes:
         version: of its library; None where it failed.
@@ -61,7 +61,7 @@ class Told:
         return found if self.failure is None else {**found, "failure": self.failure}
 
 
-def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Told]:
+def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
     """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
 
     Args:
@@ -69,9 +69,9 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
         samples: folder of the samples to measure on.
     """
     named = fusion.named_by_outputs(fp32)
-    found: dict[EngineName, Told] = {}
+    found: dict[EngineName, Inspection] = {}
     for name in job.target.engines:
-        timed = any(told.timed for told in found.values())
+        timed = any(each.timed for each in found.values())
         with tempfile.TemporaryDirectory() as scratch:
             path = write_for_engine(name, model, None, Path(scratch), named)
             # DVC keeps the answer, so what may fail in passing is asked twice.
@@ -80,7 +80,7 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
                     found[name] = _ask(name, path, job, None if timed else samples)
                     break
                 except EngineFailure as failure:
-                    found[name] = Told(failure=str(failure))
+                    found[name] = Inspection(failure=str(failure))
                     if last or failure.kind in ("missing", "unsupported"):
                         log.info("analyze: %s cannot be used here: %s", name, failure)
                         break
@@ -88,7 +88,7 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
 
 
 def describe_engines(
-    told: Mapping[EngineName, Told],
+    inspections: Mapping[EngineName, Inspection],
     operators: Sequence[Operator],
     fp32: onnx.ModelProto,
     graph: Graph,
@@ -102,14 +102,14 @@ def describe_engines(
         tensors: what `observe` saw for the sample.
     """
     twins: dict[str, int] | None = {}
-    if any(each.kernels for name, each in told.items() if spec_of(name).reads == "onnx"):
+    if any(each.kernels for name, each in inspections.items() if spec_of(name).reads == "onnx"):
         try:
             twins = fusion.onnx_twins(fp32, graph, tensors, sample)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
             twins = None
-            log.info("analyze: what engines fuse cannot be told: %s", " ".join(str(error).split())[:200])
+            log.info("analyze: what engines fuse cannot be found out: %s", " ".join(str(error).split())[:200])
     result: dict[str, Any] = {}
-    for name, each in told.items():
+    for name, each in inspections.items():
         spec = spec_of(name)
         able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
         known = twins if spec.reads == "onnx" else graph.producers
@@ -132,23 +132,23 @@ def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -float(str(row["seconds"])))
 
 
-def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Told:
+def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
-        told = Told(info.version, list(info.precisions))
+        result = Inspection(info.version, list(info.precisions))
         if samples is not None:
-            told.timed = process.profile(samples, batch=1)
-        told.kernels = process.kernels()
-        told.multiplying["fp32"] = _multiplying(process)
+            result.timed = process.profile(samples, batch=1)
+        result.kernels = process.kernels()
+        result.multiplying["fp32"] = _multiplying(process)
     wanted: RuntimePrecision = "bf16"
-    if wanted in told.precisions and wanted in job.target.precisions:
+    if wanted in result.precisions and wanted in job.target.precisions:
         try:
             with EngineProcess(name, path, wanted, job.target.threads, LIMIT_SECONDS) as process:
                 process.load()
-                told.multiplying[wanted] = _multiplying(process)
+                result.multiplying[wanted] = _multiplying(process)
         except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
             log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
-    return told
+    return result
 
 
 def _multiplying(process: EngineProcess) -> dict[str, int]:

@@ -97,7 +97,7 @@ def _dense(x: Any, b: Block) -> Any:
 
 
 def _normalised(x: Any, out: int, k: int) -> Any:
-    """A convolution behind a batch norm, which cannot be folded into it."""
+    """Convolve behind a batch norm, which cannot be folded into the convolution."""
     norm = paddle.nn.BatchNorm2D(x.shape[1])
     norm.eval()
     return _conv(paddle.nn.functional.relu(norm(x)), out, k, act="none")
@@ -157,7 +157,7 @@ def _encoder(x: Any, b: Block) -> Any:
 
 
 def _tokens(x: Any, b: Block) -> Any:
-    """A picture through one layer of an encoder, each pixel a token."""
+    """Send a picture through one layer of an encoder, each pixel a token."""
     _, channels, height, width = x.shape
     y = _conv(x, b["size"], act="none")
     y = paddle.transpose(paddle.reshape(y, [0, b["size"], height * width]), [0, 2, 1])

@@ -93,7 +93,7 @@ def activation_memory(graph: Graph, tensors: Mapping[str, Tensor]) -> Memory:
         tensors: what `observe` saw for one sample.
     """
     owner = _owners(graph, tensors)
-    last = _last_readings(graph, owner)
+    last = _last_consumers(graph, owner)
     sizes = {name: tensors[name].bytes for name in dict.fromkeys(owner.values())}
     alive = {name: sizes[name] for name in graph.feeds if name in sizes}
     total = sum(sizes.values())
@@ -110,7 +110,7 @@ def activation_memory(graph: Graph, tensors: Mapping[str, Tensor]) -> Memory:
 
 
 def _owners(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each tensor the one whose memory it is; a view of a weight needs none."""
+    """Return for each tensor the one whose memory it is; a view of a weight needs none."""
     owner = {name: name for name in graph.feeds if name in tensors}
     for node in graph.nodes:
         source = node.reads[0] if node.reads else None
@@ -124,8 +124,8 @@ def _owners(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return owner
 
 
-def _last_readings(graph: Graph, owner: Mapping[str, str]) -> dict[str, int]:
-    """The number of the last operator that reads each owner or a view of it; beyond the last one for outputs."""
+def _last_consumers(graph: Graph, owner: Mapping[str, str]) -> dict[str, int]:
+    """Return the last operator that reads each owner or a view of it; beyond the last one for outputs."""
     last: dict[str, int] = {}
     for node in graph.nodes:
         for name in (*node.reads, *node.sizes, *node.makes):

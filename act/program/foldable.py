@@ -5,7 +5,7 @@ or was never its business, and an engine may fold it when it compiles the model 
 
 - `dead`: no output of the model depends on it. `unused weight`: no operator reads it.
 - `identity`: dropout at inference, a scale by 1, a cast to the same type, a reshape or transpose to the same shape or
-  order, a sum with zeros, a product with ones, a concatenation of one tensor, a pool over one place, `assign`.
+  order, a sum with zeros, a product with ones, a concatenation of one tensor, a pool over one position, `assign`.
 - `cancels`: two transposes that undo each other or could be one; a reshape of a reshape, of which only the last counts.
 - `batch norm`: folds into the layer before it, which only it reads (Jacob et al., 2018).
 - `scale`: a multiplication by one number right behind a layer and its bias, which only it reads: folds into both.
@@ -15,6 +15,7 @@ or was never its business, and an engine may fold it when it compiles the model 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,7 @@ FindingKind = Literal["dead", "unused weight", "identity", "cancels", "batch nor
 
 _RANDOM = ("uniform_random", "gaussian_random", "randint", "randperm", "bernoulli", "multinomial", "dropout")
 _EFFECTS = ("while", "conditional_block", "select_input", "select_output", "write_to_array", "print", "py_func")
-_MAKERS = ("fill_constant", "assign_value", "fill_any_like", "fill_zeros_like")
+_CONSTANT = ("fill_constant", "assign_value", "fill_any_like", "fill_zeros_like")
 _RESHAPES = ("reshape2", "flatten_contiguous_range", "flatten2", "squeeze2", "unsqueeze2")
 _NO_ATTRIBUTES = ("op_callstack", "op_namescope", "op_device", "op_role", "op_role_var", "with_quant_attr")
 _SUMS, _PRODUCTS = ("elementwise_add", "elementwise_sub"), ("elementwise_mul", "elementwise_div")
@@ -52,7 +53,7 @@ class Finding:
 
 
 def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Finding]:
-    """All findings, in the program's order, at most one for each operator; unused weights last.
+    """Return all findings, in the program's order, at most one for each operator; unused weights last.
 
     Args:
         tensors: what `observe` saw for one sample.
@@ -64,7 +65,7 @@ def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> 
             found.append(Finding("dead", node.name, node.type, "no output of the model depends on it"))
         elif node.number in constant:
             # Of a chain of constant operators the last says it all.
-            if node.type not in _MAKERS and not _only_constants_read(graph, node, constant):
+            if node.type not in _CONSTANT and not _only_constants_read(graph, node, constant):
                 count = len(_chain(graph, node, constant))
                 why = "depends on no input of the model" + (f", like {count - 1} before it" if count > 1 else "")
                 found.append(Finding("constant", node.name, node.type, why))
@@ -72,9 +73,9 @@ def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> 
             found.append(Finding("repeated", node.name, node.type, f"the same as `{repeated[node.number]}`"))
         else:
             for rule in (_identity, _cancels, _batch_norm, _scale):
-                told = rule(model, graph, tensors, node)
-                if told is not None:
-                    found.append(told)
+                finding = rule(model, graph, tensors, node)
+                if finding is not None:
+                    found.append(finding)
                     break
     read = {name for node in graph.nodes for name in node.weights} | set(graph.fetches)
     blocks = {name for block in model.program.blocks for op in block.ops for name in op.input_arg_names}
@@ -84,25 +85,25 @@ def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> 
 
 
 def _dead(graph: Graph) -> set[int]:
-    """The operators that no output depends on, not even for a size."""
+    """Return the operators that no output depends on, not even for a size."""
     needed: set[int] = set()
     waiting = [graph.producers[name] for name in graph.fetches if name in graph.producers]
     waiting += [node.number for node in graph.nodes if node.type in _EFFECTS]
-    writers: dict[str, list[int]] = {}
+    producers: dict[str, list[int]] = {}
     for node in graph.nodes:
         for name in node.makes:
-            writers.setdefault(name, []).append(node.number)
+            producers.setdefault(name, []).append(node.number)
     while waiting:
         number = waiting.pop()
         if number not in needed:
             needed.add(number)
             node = graph.nodes[number]
-            waiting += [writer for name in (*node.reads, *node.sizes) for writer in writers.get(name, [])]
+            waiting += [producer for name in (*node.reads, *node.sizes) for producer in producers.get(name, [])]
     return {node.number for node in graph.nodes} - needed
 
 
 def constants(graph: Graph) -> set[int]:
-    """The operators that depend on no input of the model."""
+    """Return the operators that depend on no input of the model."""
     found: set[int] = set()
     for node in graph.nodes:
         before = [graph.producers.get(name) for name in (*node.reads, *node.sizes)]
@@ -114,26 +115,26 @@ def constants(graph: Graph) -> set[int]:
 def _only_constants_read(graph: Graph, node: Node, constant: set[int]) -> bool:
     if any(name in graph.fetches for name in node.makes):
         return False
-    readers = [reader.number for name in node.makes for reader in graph.consumers_of(name)]
-    return bool(readers) and all(number in constant for number in readers)
+    consumers = [consumer.number for name in node.makes for consumer in graph.consumers_of(name)]
+    return bool(consumers) and all(number in constant for number in consumers)
 
 
 def _chain(graph: Graph, node: Node, constant: set[int]) -> set[int]:
-    """A constant operator and the operators that it depends on, those that only write a constant left out."""
+    """Return a constant operator and those that it depends on, those that only write a constant left out."""
     found, waiting = {node.number}, [node]
     while waiting:
         current = waiting.pop()
         for name in (*current.reads, *current.sizes):
-            maker = graph.producer(name)
-            if maker is not None and maker.number in constant and maker.number not in found:
-                if maker.type not in _MAKERS:
-                    found.add(maker.number)
-                waiting.append(maker)
+            producer = graph.producer(name)
+            if producer is not None and producer.number in constant and producer.number not in found:
+                if producer.type not in _CONSTANT:
+                    found.add(producer.number)
+                waiting.append(producer)
     return found
 
 
 def _repeated(graph: Graph) -> dict[int, str]:
-    """The operators that do what one before them did, with the name of that one."""
+    """Return the operators that do what one before them did, with the name of that one."""
     seen: dict[tuple[Any, ...], str] = {}
     found: dict[int, str] = {}
     written: dict[str, int] = {}
@@ -142,7 +143,7 @@ def _repeated(graph: Graph) -> dict[int, str]:
             written[name] = written.get(name, 0) + 1
     for node in graph.nodes:
         names = (*node.reads, *node.sizes)
-        if node.type in (*_RANDOM, *_EFFECTS, *_MAKERS) or not names or any(written.get(n, 0) > 1 for n in names):
+        if node.type in (*_RANDOM, *_EFFECTS, *_CONSTANT) or not names or any(written.get(n, 0) > 1 for n in names):
             continue
         inputs = tuple((slot, tuple(node.op.input(slot))) for slot in sorted(node.op.input_names))
         attributes = tuple(
@@ -178,7 +179,7 @@ def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node:
     if node.type == "concat":
         return "of one tensor" if len(node.reads) == 1 and not node.weights else None
     if node.type == "pool2d":
-        return "over one place" if _pools_nothing(node) else None
+        return "over one position" if _pools_nothing(node) else None
     if node.type in _RESHAPES:
         return "to the shape that it reads" if _same_declared_shape(model, node) else None
     if node.type in (*_SUMS, *_PRODUCTS) and len(node.weights) == 1 and len(node.reads) == 1:
@@ -193,48 +194,42 @@ def _pools_nothing(node: Node) -> bool:
 
 
 def _same_declared_shape(model: InferenceModel, node: Node) -> bool:
-    """Whether a reshape gives the shape that it reads for all inputs, not for one sample only."""
-    if not node.reads:
-        return False
-    block = model.program.global_block()
-    before, after = (tuple(block.var(name).shape) for name in (node.reads[0], node.name))
-    return before == after and before.count(-1) <= 1
+    """Tell whether a reshape gives the shape that it reads for all inputs, not for one sample only."""
+    before = model.shape(node.reads[0]) if node.reads else None
+    return before is not None and before == model.shape(node.name) and before.count(-1) <= 1
 
 
 def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
-    """A sum with zeros or a product with ones that does not widen what it reads."""
-    weight = model.weight(node.weights[0])
-    if node.reads[0] not in tensors or node.name not in tensors or node.op.input("Y")[0] != node.weights[0]:
+    """Describe a sum with zeros or a product with ones that does not widen what it reads."""
+    before, after = tensors.get(node.reads[0]), tensors.get(node.name)
+    if before is None or after is None or before.shape != after.shape or node.op.input("Y")[0] != node.weights[0]:
         return None
-    if tensors[node.reads[0]].shape != tensors[node.name].shape:
-        return None
-    number = 0 if node.type in _SUMS else 1
-    words = "adds zeros" if node.type in _SUMS else "multiplies by ones"
-    return words if bool(np.all(weight == number)) else None
+    number, words = (0, "adds zeros") if node.type in _SUMS else (1, "multiplies by ones")
+    return words if bool(np.all(model.weight(node.weights[0]) == number)) else None
 
 
 def _cancels(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
-    maker = graph.producer(node.reads[0]) if node.reads else None
-    if maker is None:
+    producer = graph.producer(node.reads[0]) if node.reads else None
+    if producer is None:
         return None
-    alone = len(graph.consumers_of(maker.name)) == 1 and maker.name not in graph.fetches
-    if node.type == "transpose2" and maker.type == "transpose2":
-        first, second = (list(each.attribute("axis")) for each in (maker, node))
+    alone = len(graph.consumers_of(producer.name)) == 1 and producer.name not in graph.fetches
+    if node.type == "transpose2" and producer.type == "transpose2":
+        first, second = (list(each.attribute("axis")) for each in (producer, node))
         if [first[axis] for axis in second] == sorted(first):
-            return Finding("cancels", node.name, node.type, f"undoes `{maker.name}`")
+            return Finding("cancels", node.name, node.type, f"undoes `{producer.name}`")
         if alone:
-            return Finding("cancels", node.name, node.type, f"could be one with `{maker.name}`")
-    if node.type in _RESHAPES and maker.type in _RESHAPES and alone:
-        return Finding("cancels", maker.name, maker.type, f"`{node.name}` gives it another shape at once")
+            return Finding("cancels", node.name, node.type, f"could be one with `{producer.name}`")
+    if node.type in _RESHAPES and producer.type in _RESHAPES and alone:
+        return Finding("cancels", producer.name, producer.type, f"`{node.name}` gives it another shape at once")
     return None
 
 
 def _layer_before(graph: Graph, node: Node) -> Node | None:
-    """The layer whose output only this operator reads, perhaps through the addition of a bias."""
-    maker = graph.producer(node.reads[0]) if node.reads else None
-    if maker is not None and maker.type == "elementwise_add" and maker.weights and _only_read(graph, maker):
-        maker = graph.producer(maker.reads[0]) if maker.reads else None
-    return maker if maker is not None and maker.is_layer and _only_read(graph, maker) else None
+    """Return the layer whose output only this operator reads, perhaps through the addition of a bias."""
+    producer = graph.producer(node.reads[0]) if node.reads else None
+    if producer is not None and producer.type == "elementwise_add" and producer.weights and _only_read(graph, producer):
+        producer = graph.producer(producer.reads[0]) if producer.reads else None
+    return producer if producer is not None and producer.is_layer and _only_read(graph, producer) else None
 
 
 def _only_read(graph: Graph, node: Node) -> bool:
@@ -254,7 +249,7 @@ def _batch_norm(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node:
 
 def _scale(model: InferenceModel, graph: Graph, _: Mapping[str, Tensor], node: Node) -> Finding | None:
     by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
-    by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and model.weight(node.weights[0]).size == 1
+    by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and math.prod(graph.weights[node.weights[0]]) == 1
     layer = _layer_before(graph, node) if by_number or by_weight else None
     if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
         return None

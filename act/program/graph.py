@@ -1,4 +1,4 @@
-"""The program as a graph: for each operator what it reads and makes, and what was seen of every tensor for one sample.
+"""The program as a fixed graph of values, and what was observed of every tensor for one sample.
 
 Only values count as edges. What an operator is told of sizes, and what a training run would keep, is left out, so that
 a reshape does not seem to depend on whatever its new shape was taken from.
@@ -38,7 +38,7 @@ MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 @dataclass(frozen=True)
 class Tensor:
-    """What was seen of a tensor for one sample.
+    """A tensor as it was observed for one sample.
 
     Attributes:
         shape: batch axis first.
@@ -53,7 +53,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """The memory of its values."""
+        """Return the memory of its values."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -83,21 +83,21 @@ class Node:
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it slides a weight over a picture."""
+        """Tell whether it slides a weight over a picture."""
         return self.type in CONVOLUTIONS or self.type in TRANSPOSED_CONVOLUTIONS
 
     @property
     def is_layer(self) -> bool:
-        """Whether it multiplies by a weight."""
+        """Tell whether it multiplies by a weight."""
         return bool(self.weights) and (self.is_convolution or self.type in MATRIX_PRODUCTS)
 
     @property
     def is_product(self) -> bool:
-        """Whether it multiplies two activations as matrices."""
+        """Tell whether it multiplies two activations as matrices."""
         return self.type in MATRIX_PRODUCTS and len(self.reads) == 2
 
     def attribute(self, name: str, otherwise: Any = None) -> Any:
-        """An attribute, or what stands for it where there is none."""
+        """Return an attribute, or what stands for it where there is none."""
         return self.op.attr(name) if self.op.has_attr(name) else otherwise
 
 
@@ -123,7 +123,7 @@ class Graph:
 
     @classmethod
     def of(cls, model: InferenceModel) -> Graph:
-        """The graph of a model's main block."""
+        """Return the graph of a model's main block."""
         block = model.program.global_block()
         weights = {name: tuple(block.var(name).shape) for name in model.weight_names() if block.has_var(name)}
         nodes = [_node(number, op, weights) for number, op in enumerate(op for op in model.ops if op.output_arg_names)]
@@ -136,16 +136,16 @@ class Graph:
         return graph
 
     def producer(self, name: str) -> Node | None:
-        """The operator that makes a tensor; None for an input or a weight."""
+        """Return the operator that makes a tensor; None for an input or a weight."""
         number = self.producers.get(name)
         return None if number is None else self.nodes[number]
 
     def consumers_of(self, name: str) -> list[Node]:
-        """The operators that read a tensor."""
+        """Return the operators that read a tensor."""
         return [self.nodes[number] for number in self.consumers.get(name, [])]
 
     def producers_before(self, node: Node) -> list[int]:
-        """The numbers of the operators whose values a node reads; none where it only asks for a size."""
+        """Return the numbers of the operators whose values a node reads; none where it only asks for a size."""
         if node.type in _SIZES_OF:
             return []
         return sorted(
@@ -153,7 +153,7 @@ class Graph:
         )
 
     def ancestors(self) -> list[int]:
-        """For each operator a set of bits: those that it depends on, itself included."""
+        """Return for each operator a set of bits: those that it depends on, itself included."""
         found: list[int] = []
         for node in self.nodes:
             bits = 1 << node.number
@@ -185,7 +185,7 @@ def main_output(op: Any) -> str:
 
 
 def observe(model: InferenceModel, graph: Graph, batch: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
+    """Return every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
     block = model.program.global_block()
     dense = paddle.framework.core.VarDesc.VarType.LOD_TENSOR
     made = [name for node in graph.nodes for name in node.makes]
@@ -202,7 +202,7 @@ def _seen(value: Array) -> Tensor:
 
 
 def sketch(value: Array) -> tuple[float, ...]:
-    """Figures by which tensors of the same values are known again, whatever their shape."""
+    """Return figures by which tensors of the same values are known again, whatever their shape."""
     if not np.issubdtype(value.dtype, np.number) and value.dtype != np.bool_:
         return ()
     flat = value.reshape(-1).astype(np.float64)
@@ -214,7 +214,7 @@ def sketch(value: Array) -> tuple[float, ...]:
 
 
 def alike(first: Tensor, second: Tensor, tolerance: float = 1e-3) -> bool:
-    """Whether two tensors hold the same values, up to the rounding of different kernels."""
+    """Tell whether two tensors hold the same values, up to the rounding of different kernels."""
     if not first.sketch or not second.sketch or np.prod(first.shape) != np.prod(second.shape):
         return False
     size = max(first.sketch[0], second.sketch[0])

@@ -136,7 +136,7 @@ class InferenceModel:
 
     @property
     def _index(self) -> _Index:
-        """The index of the main block, made anew where Paddle itself added operators, as its backward pass does."""
+        """Return the index of the main block, made anew where Paddle added operators, as its backward pass does."""
         ops = self._block.ops
         if self._known is None or self._known.size != len(ops):
             self._known = _Index([op for op in ops if op.type not in ("feed", "fetch")], len(ops))
@@ -146,7 +146,7 @@ class InferenceModel:
 
     @property
     def ops(self) -> list[Any]:
-        """The operators in order, without `feed` and `fetch`; a list of the caller's own."""
+        """Return the operators in order, without `feed` and `fetch`; a list of the caller's own."""
         return list(self._index.ops)
 
     def producers(self, name: str) -> list[Any]:

@@ -58,7 +58,7 @@ def list_operators(
     graph: Graph | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> list[Operator]:
-    """The operators of the model in program order, with the shapes that they have for this batch of one sample.
+    """Return the operators of the model in program order, with the shapes that they have for this batch of one sample.
 
     Args:
         graph: of the model, when the caller has it already.

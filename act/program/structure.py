@@ -24,8 +24,7 @@ Nothing goes by names; each part has a rule.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -75,7 +74,7 @@ class Join:
 
 @dataclass(frozen=True)
 class _Token:
-    """One piece of the sequence: what it looks like, and the operators that it stands for."""
+    """A piece of the sequence: what it looks like, and the operators that it stands for."""
 
     signature: tuple[str, ...]
     members: tuple[int, ...]
@@ -114,7 +113,7 @@ class Head:
 
 @dataclass
 class Structure:
-    """What was found in a graph.
+    """The structure of a graph, found when it is asked for.
 
     Args:
         graph: of the model.
@@ -135,54 +134,40 @@ class Structure:
 
     @cached_property
     def attentions(self) -> list[Attention]:
-        """All of them, in order."""
+        """List all attentions, in order."""
         found = []
         for node in self.graph.nodes:
             if node.type in _FUSED_ATTENTION:
                 found.append(Attention(node.number, (node.number,)))
             elif node.type == "softmax":
-                before, after = self._product_before(node), self._product_after(node)
+                before = self._nearest_product(node, self.graph.producers_before)
+                after = self._nearest_product(node, lambda each: self.graph.consumers.get(each.name, []))
                 if before is not None and after is not None:
-                    members = self._between(before, after)
-                    found.append(Attention(node.number, members))
+                    found.append(Attention(node.number, self._between(before, after)))
         return found
 
-    def _product_before(self, node: Node) -> int | None:
-        """The product of two activations that a softmax reads through operators without a weight of their own."""
+    def _nearest_product(self, start: Node, neighbours: Callable[[Node], Collection[int]]) -> int | None:
+        """Return a product of two activations that is reached without crossing a layer."""
         seen: set[int] = set()
-        waiting = self.graph.producers_before(node)
+        waiting = [*neighbours(start)]
         while waiting:
             number = waiting.pop()
-            other = self.graph.nodes[number]
-            if number in seen or other.is_layer:
-                continue
-            seen.add(number)
-            if other.is_product:
+            node = self.graph.nodes[number]
+            if node.is_product:
                 return number
-            waiting += self.graph.producers_before(other)
-        return None
-
-    def _product_after(self, node: Node) -> int | None:
-        seen: set[int] = set()
-        waiting = [node]
-        while waiting:
-            current = waiting.pop()
-            for reader in self.graph.consumers_of(current.name):
-                if reader.is_product:
-                    return reader.number
-                if reader.number not in seen and not reader.is_layer:
-                    seen.add(reader.number)
-                    waiting.append(reader)
+            if number not in seen and not node.is_layer:
+                seen.add(number)
+                waiting += neighbours(node)
         return None
 
     def _between(self, first: int, last: int) -> tuple[int, ...]:
-        """The operators on any way from one operator to another, both included."""
+        """Return the operators on any way from one operator to another, both included."""
         bits = self._before[last]
         return tuple(n for n in range(first, last + 1) if bits >> n & 1 and self._before[n] >> first & 1)
 
     @cached_property
     def kind(self) -> Kind:
-        """By the families of operators that it has."""
+        """Tell the kind by the families of operators."""
         nodes = self.graph.nodes
         families: dict[Kind, bool] = {
             "transformer": bool(self.attentions),
@@ -199,7 +184,7 @@ class Structure:
         return "dense" if any(node.is_layer for node in nodes) else "other"
 
     def _cuts_patches(self, node: Node) -> bool:
-        """Whether a convolution reads an input and steps by its whole kernel."""
+        """Tell whether a convolution reads an input and steps by its whole kernel."""
         before = self._before[node.number] & ~(1 << node.number)
         shape = self._kernel(node)
         steps = tuple(node.attribute("strides", []))
@@ -207,12 +192,12 @@ class Structure:
         return first and bool(shape) and steps == shape and min(shape) > 1
 
     def _kernel(self, node: Node) -> tuple[int, ...]:
-        """The sides of a convolution's window."""
+        """Return the sides of a convolution's window."""
         return self.graph.weights[node.weights[0]][2:] if node.weights else ()
 
     @cached_property
     def joins(self) -> list[Join]:
-        """All additions of two activations that come from one tensor, in order."""
+        """List all additions of two activations that come from one tensor, in order."""
         return [join for node in self.graph.nodes if (join := self._join(node)) is not None]
 
     def _join(self, node: Node) -> Join | None:
@@ -221,12 +206,12 @@ class Structure:
         shapes = [self.tensors[name].shape for name in node.reads if name in self.tensors]
         if len(shapes) != 2 or shapes[0] != shapes[1]:
             return None
-        makers = [self.graph.producers.get(name, -1) for name in node.reads]
-        start = self._common(node.reads, makers)
+        producers = [self.graph.producers.get(name, -1) for name in node.reads]
+        start = self._common(node.reads, producers)
         if start is None:
             return None
-        ways = [self._way(start, maker) for maker in makers]
-        depths = [self._depth(start, maker, way) for maker, way in zip(makers, ways)]
+        ways = [self._way(start, producer) for producer in producers]
+        depths = [self._depth(start, producer, way) for producer, way in zip(producers, ways)]
         short, long = sorted(depths)
         members = tuple(sorted({*ways[0], *ways[1], node.number}))
         if any(self._upsamples(number) for number in members):
@@ -239,18 +224,17 @@ class Structure:
             kind = "parallel"
         return Join(node.number, kind, start, members, ways[0] if depths[0] == short else ways[1])
 
-    def _common(self, names: Sequence[str], makers: Sequence[int]) -> int | None:
-        """The operator whose tensor both come from, the last one where there are several; -1 for an input; None where
-        they have nothing in common."""
-        before = [self._before[maker] if maker >= 0 else 0 for maker in makers]
+    def _common(self, names: Sequence[str], producers: Sequence[int]) -> int | None:
+        """Return the last operator whose tensor both come from; -1 for an input, None where they share nothing."""
+        before = [self._before[number] if number >= 0 else 0 for number in producers]
         common = before[0] & before[1]
         if common:
             return common.bit_length() - 1
-        inputs = [self._sources[maker] if maker >= 0 else {name} for name, maker in zip(names, makers)]
+        inputs = [self._sources[n] if n >= 0 else {name} for name, n in zip(names, producers)]
         return -1 if inputs[0] & inputs[1] & set(self.graph.feeds) else None
 
     def _way(self, start: int, end: int) -> tuple[int, ...]:
-        """The operators on the ways from a tensor to another, without the one that makes the first."""
+        """Return the operators on the ways from a tensor to another, without the one that makes the first."""
         if end < 0 or end == start:
             return ()
         if start < 0:
@@ -258,7 +242,7 @@ class Structure:
         return tuple(n for n in self._between(start, end) if n != start)
 
     def _depth(self, start: int, end: int, way: Collection[int]) -> int:
-        """The number of layers and attentions on the longest way."""
+        """Count the layers and attentions on the longest way."""
         deepest: dict[int, int] = {start: 0}
         for number in way:
             node = self.graph.nodes[number]
@@ -274,32 +258,28 @@ class Structure:
 
     @cached_property
     def gates(self) -> list[int]:
-        """Products of two activations, one of which comes from the other through a layer."""
+        """List the products of two activations, one of which comes from the other through a layer."""
         found = []
         for node in self.graph.nodes:
             if node.type != "elementwise_mul" or len(node.reads) != 2:
                 continue
-            makers = [self.graph.producers.get(name, -1) for name in node.reads]
-            start = self._common(node.reads, makers)
-            if start is not None and start in makers:
-                depths = [self._depth(start, maker, self._way(start, maker)) for maker in makers]
+            producers = [self.graph.producers.get(name, -1) for name in node.reads]
+            start = self._common(node.reads, producers)
+            if start is not None and start in producers:
+                depths = [self._depth(start, end, self._way(start, end)) for end in producers]
                 if min(depths) == 0 < max(depths):
                     found.append(node.number)
         return found
 
     @cached_property
     def residual_blocks(self) -> list[Join]:
-        """The residual joins that hold no other one."""
-        residual = [join for join in self.joins if join.kind == "residual"]
-        return [
-            join
-            for join in residual
-            if not any(other.number != join.number and other.number in join.members for other in residual)
-        ]
+        """List the residual joins that hold no other one."""
+        residual = {join.number: join for join in self.joins if join.kind == "residual"}
+        return [join for join in residual.values() if residual.keys() & join.members == {join.number}]
 
     @cached_property
     def groups(self) -> list[Blocks]:
-        """The blocks, each kind of them that repeats itself at once as one; single residual blocks, too."""
+        """List the blocks, those that repeat one another as one, and single residual blocks."""
         tokens = self._tokens()
         found = []
         place = 0
@@ -315,38 +295,35 @@ class Structure:
         return found
 
     def _tokens(self) -> list[_Token]:
-        """The sequence: blocks, and what stands outside of them, each at the place of its last operator."""
-        inside: dict[int, int] = {}
-        for block in self.residual_blocks:
-            inside |= dict.fromkeys(block.members, block.number)
+        """Return the sequence: blocks, and what stands outside of them, each where its last operator stands."""
+        blocks = {block.number: block for block in self.residual_blocks}
+        inside = {number for block in blocks.values() for number in block.members}
         last = {self._last_layer(name) for name in self.graph.fetches}
         tokens = []
         for node in self.graph.nodes:
             words = self._words(node)
-            if node.number in inside:
-                if inside[node.number] == node.number:
-                    tokens.append(self._block_token(node.number))
-            elif words and node.number not in last:
+            if node.number in blocks:
+                tokens.append(self._block_token(blocks[node.number]))
+            elif words and node.number not in last and node.number not in inside:
                 tokens.append(_Token(words, (node.number,)))
         return tokens
 
-    def _block_token(self, number: int) -> _Token:
-        block = next(join for join in self.residual_blocks if join.number == number)
-        projection = set(block.short)
-        nodes = [self.graph.nodes[n] for n in block.members if n not in projection and n != number]
+    def _block_token(self, block: Join) -> _Token:
+        projection = {*block.short, block.number}
+        nodes = [self.graph.nodes[number] for number in block.members if number not in projection]
         words = tuple(word for node in nodes for word in self._words(node))
         return _Token((*words, "residual join"), block.members, residual=True)
 
     def _words(self, node: Node) -> tuple[str, ...]:
-        """What an operator is called in a block; nothing for those that blocks do not differ by."""
+        """Name an operator as a part of a block; nothing for those that blocks do not differ by."""
         if node.number in self._marks:
             return (self._marks[node.number],)
         if node.is_layer and node.is_convolution:
             sides = "x".join(map(str, self._kernel(node)))
             groups, weight = int(node.attribute("groups", 1)), self.graph.weights[node.weights[0]]
             apart = "" if groups == 1 else "depthwise " if weight[1] == 1 else "grouped "
-            turned = "transposed " if node.type in TRANSPOSED_CONVOLUTIONS else ""
-            return (f"{turned}{apart}convolution {sides}",)
+            transposed = "transposed " if node.type in TRANSPOSED_CONVOLUTIONS else ""
+            return (f"{transposed}{apart}convolution {sides}",)
         if node.is_layer:
             return ("matrix product",)
         if node.type == "concat" and len(node.reads) > 1:
@@ -355,21 +332,21 @@ class Structure:
 
     @cached_property
     def _marks(self) -> dict[int, str]:
-        """Attentions, gates and joins in words."""
+        """Name attentions, gates and joins."""
         words = {join.number: f"{join.kind} join" for join in self.joins}
         words |= dict.fromkeys(self.gates, "gate")
         return words | {attention.softmax: "attention" for attention in self.attentions}
 
     def _last_layer(self, output: str) -> int:
-        """The number of the last layer that an output depends on; -1 where there is none."""
-        maker = self.graph.producers.get(output)
-        if maker is None:
+        """Return the number of the last layer that an output depends on; -1 where there is none."""
+        producer = self.graph.producers.get(output)
+        if producer is None:
             return -1
-        return max((n for n in _numbers(self._before[maker]) if self.graph.nodes[n].is_layer), default=-1)
+        return max((n for n in _numbers(self._before[producer]) if self.graph.nodes[n].is_layer), default=-1)
 
     @cached_property
     def heads(self) -> list[Head]:
-        """One for each output, in order."""
+        """List the heads, one for each output, in order."""
         needs = [
             self._before[self.graph.producers[name]] if name in self.graph.producers else 0
             for name in self.graph.fetches
@@ -377,7 +354,9 @@ class Structure:
         marks = [number for group in self.groups for number in group.members]
         marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
         marks += [node.number for node in self.graph.nodes if node.type == "concat" and len(node.reads) > 1]
-        behind = self._behind(marks)
+        ahead = 0  # of the marks, themselves included
+        for number in marks:
+            ahead |= self._before[number]
         heads = []
         for place, (name, needed) in enumerate(zip(self.graph.fetches, needs)):
             shared = 0
@@ -385,27 +364,20 @@ class Structure:
                 shared |= bits if other != place else 0
             own = [n for n in _numbers(needed & ~shared) if self._sources[n]]
             last = self._last_layer(name)
-            after = [n for n in own if n not in behind] if marks else []
+            after = [n for n in own if not ahead >> n & 1] if marks else []
             since = [n for n in own if last >= 0 and self._before[n] >> last & 1]
             heads.append(Head(name, tuple(sorted({*after, *since}) if last >= 0 else own)))
         return heads
 
-    def _behind(self, marks: Collection[int]) -> frozenset[int]:
-        """The marks and all operators that one of them depends on."""
-        bits = 0
-        for number in marks:
-            bits |= self._before[number]
-        return frozenset(_numbers(bits))
-
     @cached_property
     def backbone(self) -> tuple[int, ...]:
-        """All operators that are in no head."""
+        """List all operators that are in no head."""
         inside = {number for head in self.heads for number in head.members}
         return tuple(node.number for node in self.graph.nodes if node.number not in inside)
 
 
 def _numbers(bits: int) -> Iterator[int]:
-    """The places of the ones, ascending."""
+    """Return the places of the ones, ascending."""
     while bits:
         lowest = bits & -bits
         yield lowest.bit_length() - 1
@@ -413,8 +385,8 @@ def _numbers(bits: int) -> Iterator[int]:
 
 
 def _repeats(tokens: Sequence[_Token], start: int) -> tuple[int, int]:
-    """Length and number of the stretches from a place on that repeat the first: those that are most, the shortest of
-    them; one token alone where nothing repeats."""
+    """Return length and number of the stretches from a place on that repeat the first, as many as can be, the shortest
+    of them; one token alone where nothing repeats."""
     best = (1, 1)
     for period in range(1, min(_LONGEST_PERIOD, (len(tokens) - start) // 2) + 1):
         stretch = tokens[start : start + period]
@@ -438,7 +410,7 @@ def _holds_no_repeats(stretch: Sequence[_Token]) -> bool:
 
 
 def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, Any]:
-    """What `analysis.json` says of the structure.
+    """Describe the structure for `analysis.json`.
 
     Args:
         operators: the table, in the order of the graph's nodes.
@@ -494,7 +466,7 @@ def _costs(members: Collection[int], structure: Structure, operators: Sequence[O
 
 
 def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[str, Any]]:
-    """The backbone's layers by the size of what they make, height and width or length, in order of appearance."""
+    """Group the backbone's layers by the size of their output, height and width or length, in order of appearance."""
     stages: dict[tuple[int, ...], dict[str, Any]] = {}
     for number in structure.backbone:
         node, operator = structure.graph.nodes[number], operators[number]
@@ -513,14 +485,11 @@ def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[st
 
 
 def census(operators: Sequence[Operator]) -> list[dict[str, Any]]:
-    """How many operators of each type there are, with what they hold and cost; most frequent first."""
-    counts = Counter(operator.type for operator in operators)
-    return [
-        {
-            "type": kind,
-            "count": count,
-            "parameters": sum(operator.parameters for operator in operators if operator.type == kind),
-            "macs": sum(operator.macs for operator in operators if operator.type == kind),
-        }
-        for kind, count in counts.most_common()
-    ]
+    """Count the operators of each type, with what they hold and cost; most frequent first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for operator in operators:
+        row = rows.setdefault(operator.type, {"type": operator.type, "count": 0, "parameters": 0, "macs": 0})
+        row["count"] += 1
+        row["parameters"] += operator.parameters
+        row["macs"] += operator.macs
+    return sorted(rows.values(), key=lambda row: -row["count"])

@@ -72,7 +72,7 @@ class Costs:
 
 
 def _axes(trace: Trace, op: Any) -> list[Any]:
-    """The axes that an operator's MACs are proportional to."""
+    """Return the axes that an operator's MACs are proportional to."""
     if op.type in (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS):
         weight = trace.axes[op.input("Filter")[0]]
         return [weight[0], weight[1]]
@@ -83,7 +83,7 @@ def _axes(trace: Trace, op: Any) -> list[Any]:
 
 
 def _shares(trace: Trace, axis: Any, owners: Mapping[int, str]) -> dict[str, float]:
-    """The share of an axis that one unit of each group is."""
+    """Return the share of an axis that one unit of each group is."""
     if axis is None:
         return {}
     found: dict[str, dict[int, int]] = {}

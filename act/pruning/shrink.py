@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]]) -> InferenceModel:
-    """A smaller copy of the model.
+    """Return a smaller copy of the model.
 
     Args:
         model: that the plan was made for; not changed.
@@ -45,7 +45,7 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
 
 
 def gone_elements(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
-    """The sets of elements that go with these units.
+    """Return the sets of elements that go with these units.
 
     Raises:
         ValueError: all units of a group would go.
@@ -60,7 +60,7 @@ def gone_elements(plan: Plan, removed: Mapping[str, Sequence[int]]) -> set[int]:
 
 
 def _kept(trace: Trace, axis: npt.NDArray[np.int64] | None, gone: set[int]) -> Mask | None:
-    """Which indices of an axis stay, bool [size]; None where all do."""
+    """Return which indices of an axis stay, bool [size]; None where all do."""
     if axis is None:
         return None
     mask = np.array([int(root) not in gone for root in trace.elements.roots(axis)], dtype=np.bool_)
@@ -94,7 +94,7 @@ def _change_sizes(model: InferenceModel, op: Any, kept: Mapping[str, Sequence[Ma
 
 
 def _change_constant(model: InferenceModel, op: Any, place: int, size: int) -> None:
-    """A size that comes from an operator of its own, which nothing else reads."""
+    """Change a size that comes from an operator of its own, which nothing else reads."""
     names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
     if place >= len(names):
         return

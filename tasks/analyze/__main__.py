@@ -55,8 +55,8 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     tensors = observe(model, graph, sample)
     operators = list_operators(model, sample, graph, tensors)
     fp32 = to_onnx(model)
-    told = ask_engines(job, model, fp32, prepared / "calibration")
-    kernels = next((each.timed for each in told.values() if each.timed), [])
+    inspected = ask_engines(job, model, fp32, prepared / "calibration")
+    kernels = next((each.timed for each in inspected.values() if each.timed), [])
     source = assign_latency(operators, kernels)
     found = structure.Structure(graph, tensors)
     settings, few = job.analyze, samples.head(job.analyze.samples)
@@ -88,7 +88,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
                 "own": own,
                 "sensitivity": sensitivity,
                 "kernels": kernel_times(kernels),
-                "engines": describe_engines(told, operators, fp32, graph, tensors, sample),
+                "engines": describe_engines(inspected, operators, fp32, graph, tensors, sample),
                 "machine": machine.describe(),
             },
         )

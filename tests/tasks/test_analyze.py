@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from act.engines.inspection import Told, ask_engines
+from act.engines.inspection import Inspection, ask_engines
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.settings import Job
@@ -151,7 +151,7 @@ def test_bf16_is_offered_where_the_cpu_has_it(analysed: Place) -> None:
         assert all(row["why"] for row in rows)
 
 
-def asked(place: Place, *engines: str) -> dict[Any, Told]:
+def asked(place: Place, *engines: str) -> dict[Any, Inspection]:
     prepared = place.folder / "artifacts/mine/prepare"
     job = Job.model_validate({**JOB, "target": {"engines": list(engines)}})
     model = InferenceModel.load(prepared / "model")
