@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,6 @@ _CONVERSIONS = ("FakeQuantize",)
 _PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 # Of a convolution that OpenVINO has split off its bias.
 _HELPERS = ("/WithoutBiases",)
-# Counters are read before and after so many seconds of runs; read more often, what they cut off would count.
-_TOGETHER_SECONDS = 0.03
-# The standard deviation of what is cut off of a count, and of how unevenly a disturbance falls on kernels, as a share.
-_CUT_OFF_SECONDS, _DISTURBED = 0.29e-6, 0.1
 _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 
 
@@ -87,11 +82,7 @@ class OpenVino(Engine):
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
-        counters = _Counters(compiled.create_infer_request(), feeds)
-        together = max(1, int(_TOGETHER_SECONDS / counters.run()))
-        bursts = [counters.burst(min(together, runs - made)) for made in range(0, runs, together)]
-        quick = sorted(bursts, key=lambda burst: burst.seconds / burst.runs)[: max(1, len(bursts) // 2)]
-        seconds = counters.seconds(quick)
+        seconds = seconds_of_nodes(compiled.create_infer_request(), dict(feeds), runs)
         # Only here: what is timed and whose memory is measured need not know ONNX.
         import onnx
 
@@ -161,66 +152,31 @@ class OpenVino(Engine):
         }
 
 
-@dataclass(frozen=True)
-class _Burst:
-    """Some runs: from which on, how many, their seconds, and those of each executed node in all of them."""
+def seconds_of_nodes(
+    request: Any, feeds: Mapping[str, Array], runs: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Measure how long each executed node takes in one run.
 
-    first: int
-    runs: int
-    seconds: float
-    counted: dict[str, float]
+    The counters hold means of all runs so far, cut off to whole microseconds, so that only the mean of many tells. It
+    is scaled by how much quicker than on average the quicker half of the runs was.
 
-
-class _Counters:
-    """Runs a request whose nodes are counted; the first run, which allocates memory, is made at once.
-
-    The counters hold means of all runs so far, cut off to whole microseconds. What a node took in a burst is the
-    difference of two counts, which what was cut off makes uncertain; the mean of all runs is not, but some of those
-    were disturbed. So each node's time is the mean of both, weighted by how uncertain they are.
+    Args:
+        request: with `PERF_COUNT`.
+        runs: how many, behind one that allocates memory.
     """
-
-    def __init__(self, request: Any, feeds: Mapping[str, Array]) -> None:
-        self._request, self._feeds, self._made, self._spent = request, dict(feeds), 0, 0.0
-        self.run()
-        self._first, self._spent = self._counted(), 0.0
-
-    def run(self) -> float:
-        """Run once; the seconds that it took."""
-        started = time.perf_counter()
-        self._request.infer(self._feeds)
-        seconds = time.perf_counter() - started
-        self._made += 1
-        self._spent += seconds
-        return seconds
-
-    def burst(self, runs: int) -> _Burst:
-        """Run so many times."""
-        first, before = self._made, self._counted()
-        seconds = sum(self.run() for _ in range(runs))
-        return _Burst(first, runs, seconds, _difference(self._counted(), before))
-
-    def seconds(self, bursts: Sequence[_Burst]) -> dict[str, float]:
-        """Return the seconds of each executed node in one run of these bursts."""
-        runs = sum(burst.runs for burst in bursts)
-        others = self._made - 1
-        slowed = sum(burst.seconds for burst in bursts) / runs / (self._spent / others)
-        squares = sum(burst.first**2 + (burst.first + burst.runs) ** 2 for burst in bursts)
-        cut_off = _CUT_OFF_SECONDS * squares**0.5 / runs
-        found = {}
-        for name, total in _difference(self._counted(), self._first).items():
-            usual = max(0.0, total / others * slowed)
-            here = sum(burst.counted[name] for burst in bursts) / runs
-            disturbed = _DISTURBED * usual
-            found[name] = usual + (here - usual) * disturbed**2 / (disturbed**2 + cut_off**2)
-        return found
-
-    def _counted(self) -> dict[str, float]:
-        entries = self._request.get_profiling_info()
-        return {entry.node_name: entry.real_time.total_seconds() * self._made for entry in entries}
-
-
-def _difference(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
-    return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+    request.infer(feeds)
+    first = {entry.node_name: entry.real_time.total_seconds() for entry in request.get_profiling_info()}
+    whole = []
+    for _ in range(runs):
+        started = clock()
+        request.infer(feeds)
+        whole.append(clock() - started)
+    quicker = np.mean(sorted(whole)[: max(1, runs // 2)]) / np.mean(whole)
+    totals = {
+        entry.node_name: entry.real_time.total_seconds() * (runs + 1) - first.get(entry.node_name, 0.0)
+        for entry in request.get_profiling_info()
+    }
+    return {name: max(0.0, float(total / runs * quicker)) for name, total in totals.items()}
 
 
 def _listed(names: str) -> list[str]:
