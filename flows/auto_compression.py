@@ -161,8 +161,8 @@ class AutoCompression:
         self._collect(work)
         shutil.rmtree(work)
 
-    def export_onnx(self, model_name: str = "quant_model.onnx", deploy_backend: str = "tensorrt") -> None:
-        """Put the ONNX file into `save_dir/ONNX` too, as ACT does; it has the form that every engine reads.
+    def export_onnx(self, model_name: str = "quant_model.onnx", deploy_backend: str | None = None) -> None:
+        """Put the ONNX file into `save_dir/ONNX` too, as ACT does; its form is one that every engine reads.
 
         Raises:
             InputError: there is none, because `compress` has not run, or made no int8 model.

@@ -36,7 +36,7 @@ class Scheme:
         biases: new values of biases, float32 in their own shapes.
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
         further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
-            stands between layers in int8, too (`act/writers`).
+            stands between layers in int8, too (`act/engines/onnx_int8.py`).
         extremes: what was seen of the tensors of `further`, for engines that have a zero point anyhow.
     """
 
