@@ -25,7 +25,7 @@ demo: setup
 	@$(ENV) $(PY) -m flows.compress --job recogniser
 
 # One thread each, for two run side by side.
-PYTEST = $(ENV) OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+PYTEST = $(ENV) OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup
 	@$(PYTEST) tests

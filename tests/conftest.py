@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+SLOWEST_FIRST = ("e2e", "stage", "unit")
 # The speed of a folder's or a file's tests where it is not `unit`; a mark of a test's own goes before.
 SPEEDS = {
     "benchmarks": "stage",
@@ -34,13 +35,14 @@ SPEEDS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test its speed."""
+    """Give each test its speed, and have the slow ones go first: they would be what several processes wait for."""
     missing = [place for place in SPEEDS if not (TESTS / place).exists()]
     assert not missing, f"tests/conftest.py: nothing is at {missing}"
     for item in items:
-        if not any(item.get_closest_marker(speed) for speed in ("unit", "stage", "e2e")):
+        if not any(item.get_closest_marker(speed) for speed in SLOWEST_FIRST):
             path = item.path.relative_to(TESTS)
             item.add_marker(SPEEDS.get(str(path), SPEEDS.get(path.parts[0], "unit")))
+    items.sort(key=lambda item: next(at for at, speed in enumerate(SLOWEST_FIRST) if item.get_closest_marker(speed)))
 
 
 @pytest.fixture(scope="session")
