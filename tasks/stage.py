@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from act.artifacts import fingerprint, stage_folder
 from act.errors import exit_on_input_error
 from act.settings import DEFAULT_PATH, Job, load_job
 
@@ -60,3 +63,19 @@ def code_of(stage: str) -> list[Path]:
     """Return the folders and files of code that make a stage's result, as `dvc.yaml` lists them."""
     described = yaml.safe_load((_CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     return [_CHECKOUT / dep for dep in described["do"]["deps"] if dep.startswith(("act/", "tasks/"))]
+
+
+def checkpoint_folder(job: str, stage: str, settings: Any, inputs: Iterable[Path], tidy: bool = True) -> Path:
+    """Return where a stage's unfinished work is kept: the name stands for its inputs and its code.
+
+    Args:
+        settings: plain values.
+        inputs: folders and files that are read.
+        tidy: remove what is left of work on other inputs.
+    """
+    place = stage_folder(job, stage).parent / f".{stage}_checkpoint"
+    folder = place / fingerprint(settings, inputs, code_of(stage))
+    for other in place.glob("*"):
+        if tidy and other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from act.errors import InputError
 from act.program.model import InferenceModel
-from act.pruning.pruned import Pruned
-from act.pruning.weights import Mask, described, has_two_of_four, masked, refuse_unknown, sparse_layers, two_of_four
+from act.pruning.context import Pruned
+from act.pruning.weights import (
+    Mask,
+    describe_layers,
+    has_two_of_four,
+    masked,
+    refuse_unknown,
+    sparse_layers,
+    two_of_four,
+)
+from act.results.prune import PrunedLayer
 from act.settings import ASPPrune
 
 
 def prune(model: InferenceModel, settings: ASPPrune) -> Pruned:
-    """The model with the 2:4 pattern.
+    """Return the model with the 2:4 pattern.
 
     Raises:
         InputError: a name is no weight that can be pruned, or no weight can hold the pattern.
@@ -26,18 +35,11 @@ def prune(model: InferenceModel, settings: ASPPrune) -> Pruned:
         mask = two_of_four(weight, layer.axis)
         if mask is not None:
             masks[layer.weight] = mask
-            rows += described([layer], masks)
+            rows += describe_layers([layer], masks)
             continue
         why = f"left alone: {weight.shape[layer.axis]} input channels are no whole fours"
         rows.append(
-            {
-                "name": layer.name,
-                "weight": layer.weight,
-                "kept": weight.size,
-                "of": weight.size,
-                "ratio": 0.0,
-                "why": why,
-            }
+            PrunedLayer(name=layer.name, weight=layer.weight, kept=weight.size, of=weight.size, ratio=0.0, why=why)
         )
     if not masks:
         raise InputError("strategy `ASPPrune`: no layer of the model has input channels in whole fours")
@@ -45,6 +47,6 @@ def prune(model: InferenceModel, settings: ASPPrune) -> Pruned:
 
 
 def without_pattern(model: InferenceModel, names: list[str]) -> list[str]:
-    """Those of the weights that lack the pattern."""
+    """Return those of the weights that lack the pattern."""
     axes = {layer.weight: layer.axis for layer in sparse_layers(model)}
     return [name for name in names if not has_two_of_four(model.weight(name), axes[name])]

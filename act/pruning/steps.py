@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from act.artifacts import replace_folder
 from act.program.model import InferenceModel
 from act.pruning import asp, channel, transformer, unstructured
-from act.pruning.pruned import Context, Pruned
+from act.pruning.context import Context, Pruned
 from act.pruning.unstructured import Gradual
-from act.pruning.weights import masked
+from act.pruning.weights import describe_layers, masked, sparse_layers
 from act.results.artifact import Artifact
-from act.results.prune import PrunedLayer, PruningStep
+from act.results.prune import PruningStep, Sparsity
 from act.results.training import TrainingPoint
 from act.samples.dataset import Array
 from act.settings import Job
@@ -24,20 +24,35 @@ from act.training.train import Trained, train, why_untrainable
 
 log = logging.getLogger(__name__)
 
-MODEL, STEP, TRAINING = "model", "step.json", "training"
+MODEL, STEP, START, TRAINING = "model", "step.json", "start", "training"
 
 
 @dataclass
 class Sparse:
-    """What must stay zero.
+    """Zeros that must stay.
 
     Attributes:
         masks: by weight, where it may be other than zero.
         pattern: `2:4`, or None.
     """
 
-    masks: dict[str, Array]
+    masks: dict[str, Array] = field(default_factory=dict)
     pattern: str | None = None
+
+    def verify(self, model: InferenceModel) -> dict[str, Sparsity]:
+        """Return the share of zeros in each of the weights of a model.
+
+        Raises:
+            RuntimeError: something is not zero that should be.
+        """
+        for name, mask in self.masks.items():
+            if model.weight(name)[mask == 0].any():
+                raise RuntimeError(f"the pruned weight {name} has values where it should be zero")
+        if self.pattern is not None and (wrong := asp.without_pattern(model, list(self.masks))):
+            raise RuntimeError(f"the saved weights lack the pattern {self.pattern}: {', '.join(wrong)}")
+        return {
+            name: Sparsity(zeros=float((model.weight(name) == 0).mean()), pattern=self.pattern) for name in self.masks
+        }
 
 
 @dataclass
@@ -46,163 +61,170 @@ class Step:
 
     Attributes:
         model: what goes on.
-        told: for `prune.json`; what stands there of the training holds once that has ended.
+        result: for `prune.json`; what stands there of the training holds once that has ended.
         sparse: what must stay zero.
     """
 
     model: InferenceModel
-    told: PruningStep
+    result: PruningStep
     sparse: Sparse
 
 
 class KeptStep(Artifact):
     """What is kept of a step beside its model while the stage lasts: the names of its sparse weights, their pattern."""
 
-    told: PruningStep
+    result: PruningStep
     sparse: list[str]
     pattern: str | None
 
 
-def run_step(
-    name: str,
-    model: InferenceModel,
-    quality: float,
-    sparse: Sparse,
-    job: Job,
-    context: Context,
-    teachers: Sequence[InferenceModel],
-    evaluate: Callable[[InferenceModel], float],
-    scratch: Path,
-) -> Step:
-    """Prune by one strategy and train.
+@dataclass(frozen=True)
+class Pruner:
+    """Prunes a model by one strategy after another, and trains it after each.
 
-    Args:
-        model: what came before; not changed.
-        quality: of it.
-        sparse: its zeros, which stay.
+    Attributes:
+        job: how.
+        context: what the ways of pruning need.
+        teachers: for the training.
+        evaluate: measures the quality of a model; higher is better.
         scratch: a folder that outlives a kill; what stands there is taken up.
     """
-    if (scratch / STEP).exists():
-        log.info("prune: %s: was done before the stage was stopped", name)
-        return _load(scratch)
-    course = None
-    start = scratch / "start"
-    if (start / STEP).exists():
-        log.info("prune: %s: goes on with the training", name)
-        begun = _load(start)
-        if name == "UnstructurePrune" and job.prune.unstructured.gradual:
-            course = _course(begun.model, job, context)
-    else:
-        pruned, course = _prune(name, model, job, context)
-        masks = {**(sparse.masks if pruned.masks == {} and course is None else {}), **pruned.masks}
+
+    job: Job
+    context: Context
+    teachers: Sequence[InferenceModel]
+    evaluate: Callable[[InferenceModel], float]
+    scratch: Path
+
+    def run(self, strategies: Sequence[str], model: InferenceModel, quality: float) -> list[Step]:
+        """Return what each strategy did, each on what the one before left.
+
+        Args:
+            model: the whole one; not changed.
+            quality: of it.
+        """
+        steps: list[Step] = []
+        sparse = Sparse()
+        for number, name in enumerate(strategies):
+            step = self._step(name, model, quality, sparse, self.scratch / f"{number}-{name}")
+            model, quality, sparse = step.model, step.result.quality_after, step.sparse
+            steps.append(step)
+        return steps
+
+    def _step(self, name: str, model: InferenceModel, quality: float, sparse: Sparse, scratch: Path) -> Step:
+        if (scratch / STEP).exists():
+            log.info("prune: %s: was done before the stage was stopped", name)
+            return _load(scratch)
+        if (scratch / START / STEP).exists():
+            log.info("prune: %s: goes on with the training", name)
+            start = _load(scratch / START)
+            gradual = self._gradual(name, start.model)
+        else:
+            gradual = self._gradual(name, model)
+            start = self._start(name, model, quality, sparse, gradual)
+            _save(start, scratch / START)
+        trained = self._train(name, model, start, gradual, scratch / TRAINING)
+        if gradual is not None:
+            start, trained = self._complete(start, trained)
+        log.info("prune: %s: %s", name, trained.fit.why)
+        result = start.result.model_copy(
+            update={
+                "quality_after": trained.fit.quality_after,
+                "training": trained.fit.why,
+                "distillation": [part.to_result() for part in trained.parts],
+                "history": [TrainingPoint.model_validate(point) for point in trained.fit.history],
+            }
+        )
+        step = Step(trained.model or start.model, result, start.sparse)
+        _save(step, scratch)
+        return step
+
+    def _gradual(self, name: str, model: InferenceModel) -> Gradual | None:
+        """Return the course of zeros that come while training goes on, where that is asked for."""
+        settings = self.job.prune.unstructured
+        if name != "UnstructurePrune" or not settings.gradual:
+            return None
+        return unstructured.gradual(model, settings, count_steps(self.context.samples, self.job.prune))
+
+    def _start(self, name: str, model: InferenceModel, quality: float, sparse: Sparse, gradual: Gradual | None) -> Step:
+        """Return the pruned model before it is trained."""
+        pruned = Pruned(model.copy(), gradual.describe()) if gradual is not None else self._prune(name, model)
+        # What comes gradually chooses among all weights anew.
+        masks = sparse.masks if gradual is None and not pruned.masks else pruned.masks
         log.info("prune: %s: %s", name, pruned.why)
-        told = PruningStep(
+        result = PruningStep(
             name=name,
             why=pruned.why,
-            layers=[PrunedLayer.model_validate(row) for row in pruned.layers],
+            layers=pruned.layers,
             measured_speedup=pruned.speedup,
             quality_before=quality,
-            quality_pruned=None if course is not None else evaluate(pruned.model),
+            quality_pruned=None if gradual is not None else self.evaluate(pruned.model),
         )
-        begun = Step(pruned.model, told, Sparse(masks, "2:4" if name == "ASPPrune" else sparse.pattern))
-        _save(begun, start)
-    tuned = _train(name, model, begun, course, job, context, teachers, evaluate, scratch / TRAINING)
-    if course is not None:
-        begun, tuned = _with_zeros(begun, tuned, job, evaluate)
-    trained = {
-        "quality_after": tuned.fit.quality_after,
-        "training": tuned.fit.why,
-        "distillation": [part.to_result() for part in tuned.parts],
-        "history": [TrainingPoint.model_validate(point) for point in tuned.fit.history],
-    }
-    log.info("prune: %s: %s", name, tuned.fit.why)
-    step = Step(tuned.model or begun.model, begun.told.model_copy(update=trained), begun.sparse)
-    _save(step, scratch)
-    return step
+        return Step(pruned.model, result, Sparse(dict(masks), "2:4" if name == "ASPPrune" else sparse.pattern))
 
+    def _prune(self, name: str, model: InferenceModel) -> Pruned:
+        settings = self.job.prune
+        if name == "ChannelPrune":
+            return channel.prune(model, settings.channel, self.context)
+        if name == "TransformerPrune":
+            return transformer.prune(model, settings.transformer, self.context)
+        if name == "ASPPrune":
+            return asp.prune(model, settings.asp)
+        return unstructured.prune(model, settings.unstructured)
 
-def _train(
-    name: str,
-    whole: InferenceModel,
-    start: Step,
-    course: Gradual | None,
-    job: Job,
-    context: Context,
-    teachers: Sequence[InferenceModel],
-    evaluate: Callable[[InferenceModel], float],
-    checkpoint: Path,
-) -> Trained:
-    """Train what was pruned, where something is gone and something can be learned."""
-    why = why_untrainable(start.model)
-    ended = f"nothing was trained: {why}"
-    if course is None and not start.sparse.masks and start.model.count_parameters() == whole.count_parameters():
-        ended = "nothing was trained, for nothing is gone"
-    elif why is None:
-        return train(
-            start.model,
-            None,
-            teachers,
-            context.samples,
-            job.prune,
-            job.distillation,
-            lambda state, _: evaluate(state),
-            masks=start.sparse.masks,
-            after_step=None if course is None else course.after_step,
-            counts=(lambda _: True) if course is None else course.counts,
-            checkpoint=checkpoint,
-            label=f"prune: {name}",
-        )
-    quality = start.told.quality_pruned
-    quality = evaluate(start.model) if quality is None else quality
-    return Trained(Fit(ended, quality, quality), [])
+    def _train(
+        self, name: str, whole: InferenceModel, start: Step, gradual: Gradual | None, checkpoint: Path
+    ) -> Trained:
+        """Train what was pruned, where something is gone and something can be learned."""
+        why = why_untrainable(start.model)
+        ended = f"nothing was trained: {why}"
+        same_size = start.model.count_parameters() == whole.count_parameters()
+        if gradual is None and not start.sparse.masks and same_size:
+            ended = "nothing was trained, for nothing is gone"
+        elif why is None:
+            return train(
+                start.model,
+                None,
+                self.teachers,
+                self.context.samples,
+                self.job.prune,
+                self.job.distillation,
+                lambda state, _: self.evaluate(state),
+                masks=start.sparse.masks,
+                after_step=None if gradual is None else gradual.after_step,
+                counts=(lambda _: True) if gradual is None else gradual.counts,
+                checkpoint=checkpoint,
+                label=f"prune: {name}",
+            )
+        quality = start.result.quality_pruned
+        quality = self.evaluate(start.model) if quality is None else quality
+        return Trained(Fit(ended, quality, quality), [])
 
-
-def _prune(name: str, model: InferenceModel, job: Job, context: Context) -> tuple[Pruned, Gradual | None]:
-    """The pruned model; for zeros that come while training goes on, the whole one and their course."""
-    if name == "ChannelPrune":
-        return channel.prune(model, job.prune.channel, context), None
-    if name == "TransformerPrune":
-        return transformer.prune(model, job.prune.transformer, context), None
-    if name == "ASPPrune":
-        return asp.prune(model, job.prune.asp), None
-    if not job.prune.unstructured.gradual:
-        return unstructured.prune(model, job.prune.unstructured), None
-    course = _course(model, job, context)
-    why = f"zeros rise to {course.ratio:.0%} of the weights from step {course.start} to step {course.end} of training"
-    return Pruned(model.copy(), why), course
-
-
-def _course(model: InferenceModel, job: Job, context: Context) -> Gradual:
-    return unstructured.gradual(model, job.prune.unstructured, count_steps(context.samples, job.prune))
-
-
-def _with_zeros(
-    begun: Step, tuned: Trained, job: Job, evaluate: Callable[[InferenceModel], float]
-) -> tuple[Step, Trained]:
-    """Return what gradual pruning led to; where training ended before all zeros were there, set them at once."""
-    pruned = unstructured.prune(begun.model, job.prune.unstructured)
-    if tuned.model is None:
-        why = f"{tuned.fit.why}; training ended before all zeros were there, so that they were set at once"
-        done = replace(tuned.fit, why=why, quality_after=evaluate(pruned.model))
-        tuned = Trained(done, tuned.parts, pruned.model)
-        masks = pruned.masks
-    else:
-        masks = {name: tuned.model.weight(name) != 0 for name in sorted(pruned.masks)}
-    layers = [PrunedLayer.model_validate(row) for row in unstructured.layers_of(begun.model, masks)]
-    return Step(begun.model, begun.told.model_copy(update={"layers": layers}), Sparse(masks)), tuned
+    def _complete(self, start: Step, trained: Trained) -> tuple[Step, Trained]:
+        """Return what gradual pruning led to; where training ended before all zeros were there, set them at once."""
+        pruned = unstructured.prune(start.model, self.job.prune.unstructured)
+        if trained.model is None:
+            why = f"{trained.fit.why}; training ended before all zeros were there, so that they were set at once"
+            fit = replace(trained.fit, why=why, quality_after=self.evaluate(pruned.model))
+            trained = Trained(fit, trained.parts, pruned.model)
+            masks = pruned.masks
+        else:
+            masks = {name: trained.model.weight(name) != 0 for name in sorted(pruned.masks)}
+        layers = describe_layers(sparse_layers(start.model), masks)
+        return Step(start.model, start.result.model_copy(update={"layers": layers}), Sparse(masks)), trained
 
 
 def _save(step: Step, folder: Path) -> None:
     with replace_folder(folder / MODEL) as fresh:
         step.model.save(fresh)
-    kept = KeptStep(told=step.told, sparse=sorted(step.sparse.masks), pattern=step.sparse.pattern)
+    kept = KeptStep(result=step.result, sparse=sorted(step.sparse.masks), pattern=step.sparse.pattern)
     kept.write(folder / STEP)
     if (folder / TRAINING).exists():
         shutil.rmtree(folder / TRAINING)
 
 
 def _load(folder: Path) -> Step:
-    found = KeptStep.read(folder / STEP)
+    kept = KeptStep.read(folder / STEP)
     model = InferenceModel.load(folder / MODEL)
-    masks = {name: model.weight(name) != 0 for name in found.sparse}
-    return Step(masked(model, masks), found.told, Sparse(masks, found.pattern))
+    masks = {name: model.weight(name) != 0 for name in kept.sparse}
+    return Step(masked(model, masks), kept.result, Sparse(masks, kept.pattern))

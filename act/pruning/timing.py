@@ -6,19 +6,24 @@ within seconds of each guess.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from act.engines.base import RuntimePrecision
-from act.engines.process import EngineProcess
+from act.engines.process import EngineFailure, EngineProcess
 from act.engines.variants import export_variants
 from act.program.model import InferenceModel
-from act.samples.dataset import Array
+from act.results.select import SpeedupSearch
+from act.samples.dataset import Array, Samples
 from act.settings import EngineName, Target
 from act.timing.rounds import TimedModel, time_in_rounds
+
+log = logging.getLogger(__name__)
 
 _ROUNDS, _RUNS, _WARM_UP_SECONDS, _LIMIT_SECONDS = 7, 20, 1.0, 300
 
@@ -71,3 +76,19 @@ class Stopwatch:
 
     def __str__(self) -> str:
         return f"{self.engine} in {' or '.join(self.precisions)}"
+
+
+def find_stopwatch(
+    whole: InferenceModel, samples: Samples, target: Target, search: SpeedupSearch | None
+) -> Stopwatch | None:
+    """Return what measures speed-ups where the strategy says, else in fp32 on the target's first engine; None where
+    that cannot run."""
+    engine = search.engine if search else target.engines[0]
+    precisions = cast("list[RuntimePrecision]", search.precisions if search else ["fp32"])
+    stopwatch = Stopwatch(whole, samples.first(target.batch), target, engine, precisions)
+    try:
+        stopwatch(whole)
+    except EngineFailure as failure:
+        log.warning("prune: %s cannot be timed: %s", stopwatch, failure)
+        return None
+    return stopwatch

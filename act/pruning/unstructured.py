@@ -12,8 +12,8 @@ import numpy as np
 
 from act.errors import InputError
 from act.program.model import InferenceModel
-from act.pruning.pruned import Pruned
-from act.pruning.weights import Mask, SparseLayer, described, masked, smallest_out, sparse_layers
+from act.pruning.context import Pruned
+from act.pruning.weights import Mask, SparseLayer, describe_layers, masked, smallest_out, sparse_layers
 from act.settings import UnstructurePrune
 from act.training.program import TrainingProgram
 
@@ -42,11 +42,15 @@ class Gradual:
 
     @property
     def end(self) -> int:
-        """The step after which the model has all of its zeros."""
+        """Return the step after which the model has all of its zeros."""
         return self.start + self.steps
 
+    def describe(self) -> str:
+        """Return the course for people."""
+        return f"zeros rise to {self.ratio:.0%} of the weights from step {self.start} to step {self.end} of training"
+
     def ratio_after(self, step: int) -> float:
-        """The share of zeros after a step of training."""
+        """Return the share of zeros after a step of training."""
         if step < self.start or step < 1:
             return 0.0
         done = min(step - self.start, self.steps) * self.raises // self.steps
@@ -60,16 +64,16 @@ class Gradual:
                 program.set_mask(name, mask)
 
     def counts(self, step: int) -> bool:
-        """Whether the model has all of its zeros after a step."""
+        """Tell whether the model has all of its zeros after a step."""
         return step >= self.end
 
     def masks(self, model: InferenceModel, ratio: float) -> dict[str, Mask]:
-        """What stays of a model's weights for a share of zeros."""
+        """Return what stays of a model's weights for a share of zeros."""
         return smallest_out({name: model.weight(name) for name in self.weights}, ratio, self.local)
 
 
 def prune(model: InferenceModel, settings: UnstructurePrune) -> Pruned:
-    """The model with all of its zeros at once.
+    """Return the model with all of its zeros at once.
 
     Raises:
         InputError: there is no weight to prune.
@@ -82,11 +86,11 @@ def prune(model: InferenceModel, settings: UnstructurePrune) -> Pruned:
     else:
         masks = smallest_out(weights, settings.ratio, settings.local_sparsity)
         said = f"{settings.ratio:.0%} of {'each weight' if settings.local_sparsity else 'the weights'} are zero"
-    return Pruned(masked(model, masks), f"{said}, those of smallest magnitude", described(layers, masks), masks)
+    return Pruned(masked(model, masks), f"{said}, those of smallest magnitude", describe_layers(layers, masks), masks)
 
 
 def gradual(model: InferenceModel, settings: UnstructurePrune, steps: int) -> Gradual:
-    """The course that the zeros take during a training.
+    """Return the course that the zeros take during a training.
 
     Args:
         model: its weights' names count, not their values.
@@ -108,11 +112,6 @@ def gradual(model: InferenceModel, settings: UnstructurePrune, steps: int) -> Gr
     return Gradual(
         names, settings.ratio, config.initial_ratio, start, pruning, config.pruning_steps, settings.local_sparsity
     )
-
-
-def layers_of(model: InferenceModel, masks: dict[str, Mask]) -> list[dict[str, object]]:
-    """For the report: what is kept of each layer."""
-    return described(sparse_layers(model), masks)
 
 
 def _layers(model: InferenceModel, settings: UnstructurePrune) -> list[SparseLayer]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from act.errors import InputError
 from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
+from act.results.prune import PrunedLayer
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -41,7 +42,7 @@ class SparseLayer:
 
 
 def sparse_layers(model: InferenceModel) -> list[SparseLayer]:
-    """The convolutions and matrix products whose weight is theirs alone, but for depthwise ones, in program order."""
+    """Return the convolutions and matrix products whose weight is theirs alone, but for depthwise ones, in order."""
     found = []
     for layer in quantizable_layers(model, _SPARSE):
         shape = model.shape(layer.weight)
@@ -70,7 +71,7 @@ def refuse_unknown(names: Sequence[str], known: Sequence[str], key: str) -> None
 
 
 def smallest_out(weights: Mapping[str, Floats], ratio: float, local: bool) -> dict[str, Mask]:
-    """The masks that leave out a share of the values, those of smallest magnitude.
+    """Return the masks that leave out a share of the values, those of smallest magnitude.
 
     Args:
         weights: by name.
@@ -99,7 +100,7 @@ def _largest(magnitudes: Floats, ratio: float) -> Mask:
 
 
 def two_of_four(weight: Floats, axis: int) -> Mask | None:
-    """The mask that keeps the two largest of every four values along an axis; None where they are not whole fours.
+    """Return the mask that keeps the two largest of every four values along an axis; None without whole fours.
 
     The pattern that NVIDIA's sparse matrix units multiply twice as fast (Mishra et al., "Accelerating sparse deep
     neural networks", 2021).
@@ -114,7 +115,7 @@ def two_of_four(weight: Floats, axis: int) -> Mask | None:
 
 
 def has_two_of_four(weight: npt.NDArray[Any], axis: int) -> bool:
-    """Whether at most two of every four values along an axis are other than zero."""
+    """Tell whether at most two of every four values along an axis are other than zero."""
     if weight.shape[axis] % 4:
         return False
     moved = np.moveaxis(weight, axis, -1)
@@ -122,19 +123,19 @@ def has_two_of_four(weight: npt.NDArray[Any], axis: int) -> bool:
 
 
 def masked(model: InferenceModel, masks: Mapping[str, Mask]) -> InferenceModel:
-    """A copy of the model with zeros where the masks have them."""
+    """Return a copy of the model with zeros where the masks have them."""
     result = model.copy()
     for name, mask in masks.items():
         result.set_weight(name, np.where(mask, result.weight(name), np.float32(0)))
     return result
 
 
-def described(layers: Sequence[SparseLayer], masks: Mapping[str, Mask]) -> list[dict[str, Any]]:
-    """For the report: what is kept of each layer's weight."""
+def describe_layers(layers: Sequence[SparseLayer], masks: Mapping[str, Mask]) -> list[PrunedLayer]:
+    """Return what is kept of each layer's weight, for the report."""
     rows = []
     for layer in layers:
         mask = masks.get(layer.weight)
         if mask is not None:
             kept, of = int(mask.sum()), int(mask.size)
-            rows.append({"name": layer.name, "weight": layer.weight, "kept": kept, "of": of, "ratio": 1 - kept / of})
+            rows.append(PrunedLayer(name=layer.name, weight=layer.weight, kept=kept, of=of, ratio=1 - kept / of))
     return rows

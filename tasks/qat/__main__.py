@@ -11,16 +11,15 @@ train together where Paddle's launcher starts them (`act/training/processes.py`)
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
-from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
+from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.results.plan import Plan
 from act.results.ptq_search import Candidates
 from act.results.qat import Training
 from act.results.training import TrainingPoint
 from act.settings import Job
-from tasks.stage import code_of, job_from_command_line
+from tasks.stage import checkpoint_folder, job_from_command_line
 
 CANDIDATE = "int8-qat"
 
@@ -78,7 +77,14 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     chosen = next(candidate for candidate in candidates if candidate.id == start)
     evaluation = Evaluation.of(job, prepared)
     samples = Samples.load(prepared / "calibration")
-    checkpoint = _checkpoint(name, job, start, teacher_files(job.distillation), clean=folder is not None)
+    settings = [part.model_dump() for part in (job.qat, job.distillation)]
+    checkpoint = checkpoint_folder(
+        name,
+        "qat",
+        (settings, job.metric, job.target.engines[0], job.target.threads, start),
+        [prepared, stage_folder(name, "calibrate"), searched, *teacher_files(job.distillation)],
+        tidy=folder is not None,
+    )
     batch = next(samples.batches(job.qat.batch_size))
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train_quantized(
@@ -112,18 +118,6 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
         ),
     )
     return checkpoint
-
-
-def _checkpoint(name: str, job: Job, start: str, teachers: Sequence[Path], clean: bool) -> Path:
-    """Where exactly this training is kept while it lasts: the name stands for its inputs and its code."""
-    settings = (job.qat.model_dump(), job.distillation.model_dump(), job.metric, job.target.engines[0], start)
-    inputs = [*(stage_folder(name, stage) for stage in ("prepare", "calibrate", "refine")), *teachers]
-    folder = stage_folder(name, "qat").parent / ".qat_checkpoint"
-    wanted = folder / fingerprint((*settings, job.target.threads), inputs, code_of("qat"))
-    for other in folder.glob("*"):
-        if clean and other != wanted:
-            shutil.rmtree(other, ignore_errors=True)
-    return wanted
 
 
 def _finish(folder: Path, training: Training) -> None:

@@ -11,8 +11,8 @@ import pytest
 from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.pruning import steps
-from act.pruning.pruned import Context
+from act.pruning.context import Context
+from act.pruning.steps import Pruner
 from act.pruning.weights import has_two_of_four, sparse_layers
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
@@ -52,17 +52,10 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
     wanted = model.run(batch)[0]
     settings = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, **HOW[way]}
     job = validate(Job, {**JOB, "strategy": [way], "prune": settings, "distillation": {"loss": loss}}, "here")
-    pruned = steps.run_step(
-        way,
-        model,
-        1.0,
-        steps.Sparse({}),
-        job,
-        Context(samples),
-        [model],
-        lambda other: similarity(wanted, other.run(batch)[0]),
-        tmp_path / "scratch",
+    pruner = Pruner(
+        job, Context(samples), [model], lambda other: similarity(wanted, other.run(batch)[0]), tmp_path / "scratch"
     )
+    (pruned,) = pruner.run([way], model, 1.0)
     layers = quantizable_layers(pruned.model)
     scheme = make_scheme(pruned.model, layers, seen(pruned.model, layers, batch, symmetric=True))
     trained = train_quantized(
@@ -92,4 +85,4 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
     assert way != "ASPPrune" or all(has_two_of_four(saved.weight(name), axes[name]) for name in pruned.sparse.masks)
     # What is saved is as good as training said, and was not spoiled on the way.
     assert similarity(wanted, saved.run(batch)[0]) == pytest.approx(trained.fit.quality_after, abs=1e-3)
-    assert trained.fit.quality_after > 0.9 * pruned.told.quality_after > 0.5
+    assert trained.fit.quality_after > 0.9 * pruned.result.quality_after > 0.5

@@ -102,8 +102,8 @@ def test_two_of_four_along_the_input_channels() -> None:
         # Paddle's own check, on what cuSPARSELt would be given.
         assert paddle.incubate.asp.check_sparsity(rows, n=2, m=4), name
         assert (weight == 0).mean() == pytest.approx(0.5)
-    alone = [row for row in result.layers if "why" in row]
-    assert any("whole fours" in row["why"] for row in alone)  # the three colours of the first convolution
+    alone = [row.why for row in result.layers if row.why]
+    assert any("whole fours" in why for why in alone)  # the three colours of the first convolution
     with pytest.raises(InputError, match=r"prune\.asp\.prune_params_name"):
         asp.prune(model, ASPPrune(prune_params_name=["nothing"]))
 

@@ -11,11 +11,11 @@ import pytest
 from act.engines.process import EngineFailure, EngineProcess
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.pruning.timing import Stopwatch
+from act.pruning.timing import Stopwatch, find_stopwatch
 from act.results.select import ChannelAim, PruneSettings, SpeedupSearch
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Job, Target, validate
-from tasks.prune.__main__ import _stopwatch, _with_settings
+from tasks.prune.__main__ import _with_settings
 from tests.support.place import JOB
 from tests.support.prune_networks import pictures, static
 
@@ -71,16 +71,16 @@ def timed(engine: str, precision: str) -> SpeedupSearch:
     return SpeedupSearch(engine=engine, precisions=[precision], kept_multiply_adds=0.5)
 
 
-def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
     job = validate(Job, {**JOB, "target": {"engines": ["onnxruntime"], "batch": 4}}, "here")
     model, samples = network(8), Samples({"x": Ragged.of(list(pictures(2, SHAPE)))})
-    found = _stopwatch(job, samples, model, None)
+    found = find_stopwatch(model, samples, job.target, None)
     assert isinstance(found, Stopwatch) and (found.engine, list(found.precisions)) == ("onnxruntime", ["fp32"])
     assert np.shape(found.batch["x"]) == (4, *SHAPE)
-    found = _stopwatch(job, samples, model, timed("openvino", "int8"))
+    found = find_stopwatch(model, samples, job.target, timed("openvino", "int8"))
     assert isinstance(found, Stopwatch) and str(found) == "openvino in int8"
-    assert _stopwatch(job, samples, model, timed("tensorrt", "fp32")) is None
-    assert "cannot be timed" in capsys.readouterr().out
+    assert find_stopwatch(model, samples, job.target, timed("tensorrt", "fp32")) is None
+    assert "cannot be timed" in caplog.text
 
 
 def test_what_the_job_says_itself_comes_before_the_strategy() -> None:

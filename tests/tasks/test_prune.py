@@ -16,7 +16,7 @@ import pytest
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps
-from act.pruning.pruned import Context
+from act.pruning.context import Context
 from act.pruning.weights import has_two_of_four, sparse_layers
 from act.samples.dataset import Ragged, Samples
 from act.settings import Job, validate
@@ -198,9 +198,8 @@ def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatc
 
     def run(scratch: Path) -> steps.Step:
         rising = iter(range(100))
-        return steps.run_step(
-            "ChannelPrune", model, 1.0, steps.Sparse({}), job, context, [model], lambda _: float(next(rising)), scratch
-        )
+        pruner = steps.Pruner(job, context, [model], lambda _: float(next(rising)), scratch)
+        return pruner.run(["ChannelPrune"], model, 1.0)[0]
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -208,10 +207,10 @@ def test_a_stopped_stage_goes_on_with_what_was_pruned(tmp_path: Path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(steps, "_prune", lambda *_: pytest.fail("it was pruned a second time"))
+        patch.setattr(steps.Pruner, "_prune", lambda *_: pytest.fail("it was pruned a second time"))
         again = run(tmp_path / "stopped")
         last = run(tmp_path / "stopped")
     for name in whole.model.weight_names():
         np.testing.assert_array_equal(again.model.weight(name), whole.model.weight(name))
         np.testing.assert_array_equal(last.model.weight(name), whole.model.weight(name))
-    assert again.told.layers == whole.told.layers
+    assert again.result.layers == whole.result.layers

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+
+import numpy as np
 
 from act.program.model import InferenceModel
+from act.pruning.groups import Group
+from act.results.prune import PrunedLayer
 from act.samples.dataset import Array, Samples
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a way of pruning may ask for.
+    """What a way of pruning may need.
 
     Attributes:
         samples: for calibration, unlabelled.
@@ -28,6 +32,18 @@ class Context:
     first_share: float | None = None
     seed: int = 0
 
+    def one_sample(self) -> Mapping[str, Array]:
+        """Return a batch of one sample."""
+        return next(self.samples.head(1).batches(1))
+
+
+def load_batch_norms(path: Path) -> dict[str, Array]:
+    """Return the batch norms that `prepare` noted when it folded them, by weight; none where there is no such file."""
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
 
 @dataclass
 class Pruned:
@@ -36,13 +52,29 @@ class Pruned:
     Attributes:
         model: the pruned one; what was given is not changed.
         why: one sentence.
-        layers: for the report, for each layer `name`, `kept`, `of`, `ratio`, and `why` where it was left alone.
+        layers: for the report; those that were left alone say why.
         masks: by weight where it may be other than zero, bool in its shape; empty where nothing need stay sparse.
         speedup: over the given model in fp32, where it was measured.
     """
 
     model: InferenceModel
     why: str
-    layers: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[PrunedLayer] = field(default_factory=list)
     masks: dict[str, Array] = field(default_factory=dict)
     speedup: float | None = None
+
+
+def describe_group(
+    group: Group, gone: int, kind: str | None = None, note: str | None = None, why: str | None = None
+) -> PrunedLayer:
+    """Return what is left of a group whose units went, for the report."""
+    return PrunedLayer(
+        name=group.name,
+        kind=kind,
+        kept=group.count - gone,
+        of=group.count,
+        ratio=gone / group.count,
+        together=[name for name, _ in group.outputs if name != group.name],
+        note=note,
+        why=why,
+    )
