@@ -184,7 +184,6 @@ def predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
     for name in dict.fromkeys(row.measured.name for row in rows):
         others = [*drawn, *(row.measured for row in rows if row.measured.name != name)]
         model = LatencyModel(others, errors=table.noted.get(1, ()))
-        model.fit_all()
         work = _ByWork(others)
         nearest = _Nearest(others)
         for row in [row for row in rows if row.measured.name == name]:

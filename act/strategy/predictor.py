@@ -1,8 +1,8 @@
 """What a model that does not exist yet would take: whole as it was measured, pruned as the latency model says.
 
 `analyze` measures the model itself on each engine, in fp32, bf16 and int8, with the kernels that the engine made of it.
-For what is pruned those kernels are made narrower and predicted: from the table that `act.strategy.profile` measured
-on this machine, where there is one, and from the model's own kernels in any case.
+For what is pruned those kernels get fewer channels and are predicted: from the table that `act.strategy.profile`
+measured on this machine, where there is one, and from the model's own kernels in any case.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import LatencyModel, Measured
-from act.strategy.latency.narrow import with_work
+from act.strategy.latency.scale_channels import scale_to_macs
 from act.strategy.latency.table import FOLDER, Table, find_table
 
 
@@ -66,7 +66,7 @@ class Predictor:
         kernels = [kernel for kernel, _ in whole.kernels]
         # What the model makes of the whole is known to be wrong by so much, and so is what it makes of a part.
         known = whole.seconds / self._predict(kernels)[0]
-        seconds, low, high = self._predict(with_work(kernels, share))
+        seconds, low, high = self._predict(scale_to_macs(kernels, share))
         return Latency(seconds * known, low * known, high * known)
 
     def _predict(self, kernels: list[Kernel]) -> tuple[float, float, float]:

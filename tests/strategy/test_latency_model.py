@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from act.strategy.latency.kernel import Kernel, Tensor
-from act.strategy.latency.model import LatencyModel, Measured, _kind, cross_predict, cross_validate
+from act.strategy.latency.model import FOLDS, LatencyModel, Measured, cross_predict, cross_validate, kind_of
 from tests.support.latency import convolution, networks, rule
 
 
@@ -16,38 +16,33 @@ def test_what_was_measured_answers_from_the_table() -> None:
     measured = networks(6)
     model = LatencyModel(measured, errors=())
     network = measured[0]
-    for found, (kernel, seconds) in zip(
-        model.predict_kernels([kernel for kernel, _ in network.kernels]), network.kernels
-    ):
-        assert found.kernel == kernel and found.measured and found.error == 0
-        assert found.seconds == pytest.approx(seconds)
-    (other,) = model.predict_kernels([convolution(101, 103, 14)])
-    assert not other.measured and other.error > 0
+    for found, (_, seconds) in zip(model.predict_kernels([kernel for kernel, _ in network.kernels]), network.kernels):
+        assert found == pytest.approx(seconds)
 
 
 def test_a_measurement_answers_for_networks_of_about_the_same_size_only() -> None:
     large, small = convolution(512, 512, 14), convolution(8, 8, 14)
     model = LatencyModel([*networks(6), Measured("alone", 1e-3, [(large, 7e-4), (small, 1e-5)])], errors=())
 
-    def measured(*others: Kernel) -> list[bool]:
-        return [each.measured for each in model.predict_kernels([large, small, *others])[:2]]
+    def ratio(*others: Kernel) -> float:
+        first, second, *_ = model.predict_kernels([large, small, *others])
+        return first / second
 
-    assert measured() == measured(convolution(8, 8, 7)) == [True, True]
+    assert ratio() == ratio(convolution(8, 8, 7)) == pytest.approx(70)
     # What it has in weights, and what it makes on the way.
-    assert measured(*[convolution(512, 512, 7)] * 20) == [False, False]
-    assert measured(*[convolution(8, 64, 112)] * 20) == [False, False]
+    assert ratio(*[convolution(512, 512, 7)] * 20) != pytest.approx(70)
+    assert ratio(*[convolution(8, 64, 112)] * 20) != pytest.approx(70)
 
 
 def test_the_rule_is_found_for_kernels_and_for_whole_networks() -> None:
     model = LatencyModel(networks(40), errors=())
     for precision in ("f32", "u8"):
         kernels = [convolution(n, m, 14, precision=precision) for n, m in ((96, 160), (200, 333), (400, 64))]
-        for found in model.predict_kernels(kernels):
-            assert found.seconds == pytest.approx(rule(found.kernel), rel=0.1)
+        for kernel, found in zip(kernels, model.predict_kernels(kernels)):
+            assert found == pytest.approx(rule(kernel), rel=0.1)
         whole = model.predict(kernels)
         wanted = 20e-6 + 1.01 * sum(rule(kernel) for kernel in kernels)
         assert whole.seconds == pytest.approx(wanted, rel=0.1)
-        assert whole.measured_share == 0
     assert max(abs(error) for error in cross_validate(networks(30))) < 0.1
 
 
@@ -61,7 +56,7 @@ def test_kernels_that_were_counted_in_a_disturbed_moment_come_to_the_whole() -> 
     ]
     model = LatencyModel(disturbed, errors=())
     found = [
-        part.seconds / seconds
+        part / seconds
         for network in measured
         for part, (_, seconds) in zip(model.predict_kernels([k for k, _ in network.kernels]), network.kernels)
     ]
@@ -70,10 +65,12 @@ def test_kernels_that_were_counted_in_a_disturbed_moment_come_to_the_whole() -> 
 
 def test_networks_are_predicted_by_models_that_did_not_see_them() -> None:
     measured = networks(10)
-    for network, prediction in cross_predict(measured):
-        seen = {kernel for each in measured if each.name != network.name for kernel, _ in each.kernels}
-        assert all(part.kernel in seen for part in prediction.kernels if part.measured)
-        assert any(not part.measured for part in prediction.kernels)
+    predicted = {network.name: (network, prediction) for network, prediction in cross_predict(measured)}
+    assert len(predicted) == 10
+    network, prediction = predicted["network 3"]
+    out = {f"network {number}" for number in range(3, 10, FOLDS)}
+    others = LatencyModel([each for each in measured if each.name not in out], errors=())
+    assert prediction == others.predict([kernel for kernel, _ in network.kernels])
 
 
 def test_the_error_bar_comes_from_what_was_left_out() -> None:
@@ -96,14 +93,12 @@ def test_the_same_table_gives_the_same_answers() -> None:
 
 def test_nothing_to_learn_from_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing measured"):
-        LatencyModel([])
+        LatencyModel([], errors=())
 
 
 def test_the_quick_way_gives_what_scikit_learn_gives() -> None:
     model = LatencyModel(networks(20), errors=())
-    model.fit_all()
     kernels = [convolution(n, m, 14) for n, m in ((96, 160), (200, 333), (400, 64))]
-    placed = model._placed(kernels)
-    found = model._fit(_kind(kernels[0]))
-    table = found._features(placed)
-    np.testing.assert_allclose(found._at(table), found._smooth.predict(table), rtol=1e-6, atol=1e-9)
+    found = model.fitted(kind_of(kernels[0]))
+    table = found.features(model.in_network(kernels))
+    np.testing.assert_allclose(found.predict_svr(table), found.svr.predict(table), rtol=1e-6, atol=1e-9)

@@ -36,7 +36,7 @@ def test_a_table_reads_as_it_was_written(table: Table) -> None:
     for one, other in zip(found.measured(1), table.measured(1)):
         assert one.seconds == pytest.approx(other.seconds, abs=1e-8)
         assert [kernel for kernel, _ in one.kernels] == [kernel for kernel, _ in other.kernels]
-    assert len(found.measured(1)) == 6 and len(found.measured(1, but="network 1")) == 4
+    assert len(found.measured(1)) == 6
 
 
 def test_a_packed_table_is_found_for_its_machine(table: Table) -> None:

@@ -33,7 +33,7 @@ Vector = npt.NDArray[np.float64]
 # The same kernels are asked for again and again, by each of a table's models.
 @lru_cache(maxsize=1 << 16)
 def costs(kernel: Kernel) -> list[float]:
-    """What the roofline's time is made of.
+    """Return what the roofline's time is made of.
 
     1; MACs with padding, without it, and that in whole blocks of 16 and of 64 channels; bytes of activations,
     of weights, and of what is made; what a convolution gathers; values that pass through an activation function. What
@@ -46,8 +46,8 @@ def costs(kernel: Kernel) -> list[float]:
     work = kernel.macs if kernel.multiplies else kernel.output.values * max(1, kernel.taps)
     met = work * average
     filled = after // groups if within > 1 else after
-    narrow = met / _fill(filled, 16)
-    wide = met / _fill(filled, 64) / (_fill(within, 64) if within > 1 else 1.0)
+    in_small_blocks = met / _fill(filled, 16)
+    in_large_blocks = met / _fill(filled, 64) / (_fill(within, 64) if within > 1 else 1.0)
     # What a convolution gathers: for each pixel and each group of channels a piece of every pixel in the window.
     pieces = math.prod(kernel.image) * groups * kernel.taps * average if kernel.convolves else 0.0
     applied = sum(_functions(kernel)[_PASSES]) if kernel.multiplies else 0.0
@@ -55,8 +55,8 @@ def costs(kernel: Kernel) -> list[float]:
         1.0,
         float(work),
         met,
-        narrow,
-        wide,
+        in_small_blocks,
+        in_large_blocks,
         float(kernel.read_bytes + kernel.output.bytes),
         kernel.weight_bytes * ever,
         float(kernel.output.bytes),
@@ -67,7 +67,7 @@ def costs(kernel: Kernel) -> list[float]:
 
 @lru_cache(maxsize=1 << 16)
 def features(kernel: Kernel) -> list[float]:
-    """What the correction is learned from; logarithms to base 2 of sizes."""
+    """Return what the correction is learned from; logarithms to base 2 of sizes."""
     before, after = kernel.channels
     height, width = kernel.image
     groups = kernel.groups
@@ -113,7 +113,7 @@ def features(kernel: Kernel) -> list[float]:
 
 @lru_cache(maxsize=1 << 12)
 def _applied(operators: Sequence[str], folded: bool) -> tuple[float, ...]:
-    """How many operators of each of `_FUNCTIONS` a kernel applies.
+    """Count the operators of each of `_FUNCTIONS` that a kernel applies.
 
     Behind a multiplication engines name constants that are folded into it too, a bias or a batch norm: an `Add` or a
     `Mul` there counts only where there is a second input. A `Mul` all by itself is what is left of a swish.
@@ -140,5 +140,5 @@ def _log(value: int) -> float:
 
 @lru_cache(maxsize=1 << 14)
 def _fill(count: int, block: int) -> float:
-    """Which share of the blocks that hold this many is used."""
+    """Return the share of the blocks that hold this many that is used."""
     return count / (math.ceil(count / block) * block) if count > 0 else 1.0

@@ -1,4 +1,4 @@
-"""A kernel as an engine runs it: what was fused into it, the shapes and the precisions of all that it reads and makes.
+"""A kernel as an engine runs it: what was fused into it, the shapes and the precisions of its inputs and outputs.
 
 Engines tell all of this of a loaded model (`Engine.profile`), so that fusing is never guessed: OpenVINO in its executed
 graph, ONNX Runtime in its optimised graph and its profiler's events.
@@ -6,7 +6,6 @@ graph, ONNX Runtime in its optimised graph and its profiler's events.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ _CONVOLUTIONS = (
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a kernel reads: the shape and the engine's name of the precision."""
+    """An input or output of a kernel: the shape and the engine's name of the precision."""
 
     shape: Shape
     precision: str
@@ -52,12 +51,12 @@ class Kernel:
 
     Attributes:
         kind: the engine's name of it.
-        output: what it makes.
-        inputs: the activations that it reads, in order.
-        weights: the shapes of the constants that it reads.
+        output: its first.
+        inputs: its activations, in order.
+        weights: the shapes of its constants.
         operators: the ONNX types that it was made of, in order.
-        group: of a convolution; None where it is not told.
-        strides, window: of a convolution or a pool, along each spatial axis; empty where not told.
+        group: of a convolution; None where the engine does not tell.
+        strides, window: of a convolution or a pool, along each spatial axis; empty where the engine does not tell.
         channels_last: whether the shapes have the channels last.
         blocked: whether it is told to compute on blocks of channels, as an operator of its own beside a plain one.
     """
@@ -75,7 +74,7 @@ class Kernel:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Kernel:
-        """From what `Engine.profile` tells, or from `to_json`.
+        """Return the kernel of what `Engine.profile` tells, or of what `to_json` gave.
 
         Raises:
             KeyError, TypeError, ValueError: it is no kernel.
@@ -96,7 +95,7 @@ class Kernel:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As `of` reads it."""
+        """Return plain JSON values, as `of` reads them."""
         attributes: dict[str, Any] = {} if self.group is None else {"group": self.group}
         for name, value in (("strides", self.strides), ("kernel_shape", self.window)):
             if value:
@@ -132,11 +131,6 @@ class Kernel:
         return hash(parts)
 
     @cached_property
-    def key(self) -> str:
-        """The same for kernels that are the same."""
-        return json.dumps(self.to_json(), sort_keys=True)
-
-    @cached_property
     def multiplies(self) -> bool:
         """Whether it multiplies matrices."""
         return self.kind in _CONVOLUTIONS or self.kind in _PRODUCTS or "MatMul" in self.operators
@@ -148,7 +142,7 @@ class Kernel:
 
     @cached_property
     def computes_in(self) -> str:
-        """`int8` where it reads integers of 8 bits, else the precision of what it reads first."""
+        """`int8` where its first input is of 8-bit integers, else the precision of that input."""
         first = self.inputs[0].precision if self.inputs else self.output.precision
         return "int8" if first in INTEGERS else first
 
@@ -164,14 +158,14 @@ class Kernel:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """Of what it reads first and of what it makes; the last axis where there is no other."""
+        """Of its first input and of its output; the last axis where there is no other."""
         axis = -1 if self.channels_last or len(self.output.shape) < 3 or not self._has_image else 1
         first = self.inputs[0].shape if self.inputs else self.output.shape
         return (_at(first, axis), _at(self.output.shape, axis))
 
     @cached_property
     def image(self) -> tuple[int, int]:
-        """Height and width of what it makes, 1 where there is none; of a product its rows and 1."""
+        """Height and width of its output, 1 where there is none; of a product its rows and 1."""
         if not self._has_image:
             return math.prod(self.output.shape[:-1]), 1
         shape = self.output.shape[1:-1] if self.channels_last else self.output.shape[2:]
@@ -189,7 +183,7 @@ class Kernel:
     def met(self) -> tuple[float, float]:
         """Of a convolution's taps the share that meets the image on average, and the share that ever does.
 
-        Engines skip what only meets padding: of 3x3 taps over 7x7 pixels 18 %, over a single one 89 %, weights and all.
+        Engines skip taps that only meet padding, weights and all.
         """
         axes = slice(1, -1) if self.channels_last else slice(2, None)
         window = self.window or (self.weights[0][-(len(self.output.shape) - 2) :] if self.weights else ())
@@ -235,7 +229,7 @@ class Kernel:
 
 
 def kernels_of(told: Sequence[Mapping[str, Any]]) -> list[tuple[Kernel, float]]:
-    """The kernels that `Engine.profile` tells, with their seconds."""
+    """Return the kernels that `Engine.profile` tells, with their seconds."""
     return [(Kernel.of(each), float(each["seconds"])) for each in told]
 
 
@@ -245,7 +239,11 @@ def _shape(values: Any) -> Shape:
 
 @lru_cache(maxsize=1 << 14)
 def _met(read: int, made: int, taps: int) -> tuple[float, int]:
-    """Along one axis, of pixels read and made: how many taps meet the image on average, and how many ever do."""
+    """Count along one axis how many taps meet the image on average, and how many ever do.
+
+    Args:
+        read, made: pixels of the input and of the output.
+    """
     if min(read, made) < 1:  # not told
         return taps, taps
     stride = max(1, round(read / made))

@@ -47,12 +47,12 @@ class Header:
 
     @classmethod
     def here(cls, engine: str, version: str) -> Header:
-        """Of this machine."""
+        """Return this machine's."""
         told = machine.describe()
         return cls(engine, version, str(told["cpu"]), tuple(told["capabilities"]))
 
     def to_json(self) -> dict[str, Any]:
-        """As the first line of a table."""
+        """Return the first line of a table; plain JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
             "engine": self.engine,
@@ -80,7 +80,7 @@ class Row:
 
     @classmethod
     def of(cls, name: str, precision: str, threads: int, found: Measured | Exception) -> Row:
-        """What was measured of a network, or why it was not."""
+        """Return what was measured of a network, or why it was not."""
         if isinstance(found, Measured):
             return cls(precision, threads, found)
         return cls(precision, threads, Measured(name, 0.0, []), str(found))
@@ -91,7 +91,7 @@ class Row:
         return self.measured.name, self.precision, self.threads
 
     def to_json(self) -> dict[str, Any]:
-        """As a line of a table."""
+        """Return a line of a table; plain JSON values."""
         return {
             "network": self.measured.name,
             "precision": self.precision,
@@ -161,7 +161,7 @@ class Table:
 
     @classmethod
     def open(cls, path: Path, header: Header) -> Table:
-        """The table that is to be added to; a new one where there is none.
+        """Open a table to add to it; a new one where there is none.
 
         Raises:
             InputError: it was measured elsewhere.
@@ -211,17 +211,13 @@ class Table:
         """The numbers of threads that something was measured with, ascending."""
         return sorted({row.threads for row in self.rows if row.failure is None})
 
-    def measured(self, threads: int, but: str = "") -> list[Measured]:
-        """What was measured with so many threads.
-
-        Args:
-            but: the name of a network to leave out.
+    def measured(self, threads: int) -> list[Measured]:
+        """Return what was measured with so many threads.
 
         Raises:
             InputError: nothing was.
         """
         found = [row.measured for row in self.rows if row.threads == threads and row.failure is None]
-        found = [each for each in found if each.name != but]
         if not found:
             counts = ", ".join(map(str, self.threads)) or "none"
             raise InputError(
@@ -232,13 +228,13 @@ class Table:
 
 
 def file_name(header: Header) -> str:
-    """What a machine's table of an engine is called: the same for the same engine, version and CPU."""
+    """Name a machine's table of an engine: the same for the same engine, version and CPU."""
     digest = hashlib.sha256(json.dumps(header.to_json()).encode()).hexdigest()[:8]
     return f"{header.engine}-{header.version}-{digest}.jsonl"
 
 
 def find_table(header: Header, folder: Path = FOLDER) -> Table | None:
-    """The table that was measured on such a machine; None where there is none.
+    """Return the table that was measured on such a machine; None where there is none.
 
     Raises:
         InputError: it is damaged.
@@ -263,7 +259,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _header(line: str) -> tuple[Any, Header]:
-    """The version of the format, and the rest."""
+    """Return the version of the format, and the rest."""
     told = json.loads(line)
     header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), tuple(told["capabilities"]))
     return told["schema_version"], header
