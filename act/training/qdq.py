@@ -57,7 +57,7 @@ def insert_qdq(student: InferenceModel, scheme: Scheme) -> Any:
     # The schedule is lost on the way, and the rate would stay what it is at the start.
     program.lr_scheduler = student.program.lr_scheduler
     _set_scales(student, program, scheme)
-    _shift_asymmetric(program, scheme)
+    _shift_asymmetric(student, program, scheme)
     return program
 
 
@@ -72,32 +72,19 @@ def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
         student.set_weight(op.input("Scale")[0], values)
 
 
-def _shift_asymmetric(program: Any, scheme: Scheme) -> None:
+def _shift_asymmetric(student: InferenceModel, program: Any, scheme: Scheme) -> None:
     """Add the zero point before each quantizer and subtract it after its dequantizer, which leaves gradients alone."""
-    block = program.global_block()
-    for quantizer in [op for op in block.ops if op.type == "quantize_linear"]:
+    trained = InferenceModel(program, student.scope, [], [])
+    for quantizer in [op for op in trained.ops if op.type == "quantize_linear"]:
         name, quantized = quantizer.input("X")[0], quantizer.output("Y")[0]
         span = scheme.activations.get(name)
         if span is None or span.zero_point == 0:
             continue
-        dequantizer = next(op for op in block.ops if op.type == "dequantize_linear" and op.input("X")[0] == quantized)
-        restored = block.var(dequantizer.output("Y")[0])
-        shift = span.scale * span.zero_point
-        shifted = block.create_var(name=f"{name}.shifted", shape=block.var(name).shape, dtype=block.var(name).dtype)
-        _add_number(block, _position(block, quantizer), block.var(name), shifted, shift)
-        quantizer._rename_input(name, shifted.name)
-        source = block.create_var(name=f"{restored.name}.shifted", shape=restored.shape, dtype=restored.dtype)
-        dequantizer._rename_output(restored.name, source.name)
-        _add_number(block, _position(block, dequantizer) + 1, source, restored, -shift)
-
-
-def _add_number(block: Any, index: int, source: Any, target: Any, number: float) -> None:
-    """Insert an operator at an index that adds a number to a variable, and writes the sum to another."""
-    block._insert_op_without_sync(
-        index, type="scale", inputs={"X": [source]}, outputs={"Out": [target]}, attrs={"bias": number}
-    )
-
-
-def _position(block: Any, op: Any) -> int:
-    """Return the index of an operator."""
-    return next(index for index, other in enumerate(block.ops) if other.desc == op.desc)
+        dequantizer = next(op for op in trained.consumers(quantized) if op.type == "dequantize_linear")
+        restored, shift = dequantizer.output("Y")[0], span.scale * span.zero_point
+        shifted = trained.add_tensor(f"{name}.shifted", name)
+        trained.insert("scale", {"X": [name]}, {"Out": [shifted]}, {"bias": shift}, before=quantizer)
+        trained.rename_input(quantizer, name, shifted)
+        source = trained.add_tensor(f"{restored}.shifted", restored)
+        trained.rename_output(dequantizer, restored, source)
+        trained.insert("scale", {"X": [source]}, {"Out": [restored]}, {"bias": -shift}, after=dequantizer)
