@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from act.engines.onnxruntime import runtime as onnxruntime_cpu
+from act.engines.onnxruntime import profiler
+from act.engines.onnxruntime.runtime import OnnxRuntime
 
 
 @pytest.mark.parametrize(("own", "left"), [(0.0, True), (3600.0, False)])
@@ -18,8 +19,8 @@ def test_it_is_taken_off_every_kernel(tmp_path: Path, monkeypatch: pytest.Monkey
     nodes = [helper.make_node("Softmax", ["x"], ["z"]), helper.make_node("Erf", ["z"], ["y"])]
     graph = helper.make_graph(nodes, "two", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
-    monkeypatch.setattr(onnxruntime_cpu, "_profilers_own", lambda: own)
-    engine = onnxruntime_cpu.OnnxRuntime()
+    monkeypatch.setattr(profiler, "own_seconds", lambda: own)
+    engine = OnnxRuntime()
     engine.load(tmp_path / "m.onnx", "fp32", 1)
     kernels = engine.profile({"x": np.ones((1, 256, 64), np.float32)}, 3)
     assert [kernel["kind"] for kernel in kernels] == ["Softmax", "Erf"]
@@ -27,6 +28,6 @@ def test_it_is_taken_off_every_kernel(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_it_is_told_by_kernels_that_do_hardly_anything() -> None:
-    own = onnxruntime_cpu._profilers_own()
+    own = profiler.own_seconds()
     assert np.isfinite(own) and own >= 0
-    assert onnxruntime_cpu._profilers_own() == own
+    assert profiler.own_seconds() == own

@@ -5,20 +5,21 @@ It has no bfloat16 kernels on the CPU; a quantized model is fused as far as its 
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from collections.abc import Mapping
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
 from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
+from act.engines.onnxruntime import profiler
 from act.samples.dataset import Array
+
+if TYPE_CHECKING:
+    from act.onnx_graph.operator_names import OnnxOperator
 
 # Operators of the optimised graph that multiply matrices.
 _INT8 = (
@@ -31,9 +32,6 @@ _FP32 = (
 )
 # What the profiler calls types -> as other engines call them.
 _PRECISIONS = {"float": "f32", "float16": "f16", "uint8": "u8", "int8": "i8", "int32": "i32", "int64": "i64"}
-_KERNEL_EVENT = "_kernel_time"
-# A model whose kernels do hardly anything, and how often it runs.
-_IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
 _MOST_BYTES = 2**31 - 2**20  # of a protobuf
 _BLOCKED = "_nchwc"
 _OF_WEIGHTS = " of weights"
@@ -100,55 +98,28 @@ class OnnxRuntime(Engine):
         with tempfile.TemporaryDirectory() as folder:
             # Fused operators have no names, by which alone the profiler's events can be told apart: they get some, and
             # the model is run as it was optimised.
-            optimised = Path(folder) / "optimised.onnx"
-            options = self._options()
-            options.optimized_model_filepath = str(optimised)
-            self._open(options)
+            optimised = self._optimise(Path(folder))
             model = onnx.load(optimised)
             name_all(model.graph)
-            named = named_operators(model.graph)
+            operators = named_operators(model.graph)
             optimised.unlink()
             onnx.save(model, optimised, save_as_external_data=model.ByteSize() > _MOST_BYTES)
-            # Counting costs time, so the session that is timed as a whole does without.
-            options = self._options()
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder) / "profile")
-            session = onnxruntime.InferenceSession(str(optimised), options, providers=self._providers)
-            whole: list[float] = []
-            for _ in range(1 + runs):
-                started = time.perf_counter()
-                self._run_in(session, feeds)
-                whole.append(time.perf_counter() - started)
-            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            # The first run, which allocates memory, does not count.
+            whole, events = profiler.run(str(optimised), self._options(), self._providers, feeds, 1 + runs)
         # The counters hold whole microseconds, so that the mean of many tells more than their median.
-        # The first run, which allocates memory, is none of them.
         quick = sorted(range(1, len(whole)), key=whole.__getitem__)[: max(1, runs // 2)]
         seconds: dict[int, list[float]] = {}
         kernels: dict[int, dict[str, Any]] = {}
         for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_EVENT):
-                told = event["args"]
-                place = int(told["node_index"])
-                seconds.setdefault(place, []).append(event["dur"] / 1e6)
-                kind, shape = next(iter((told["output_type_shape"] or [{"": []}])[0].items()))
-                operator = named[event["name"].removesuffix(_KERNEL_EVENT)]
-                kernels[place] = {
-                    "kind": told["op_name"],
-                    "precision": _PRECISIONS.get(kind, kind),
-                    "shape": shape,
-                    "inputs": _activations(told["input_type_shape"], operator.constants),
-                    "weights": [size for size in operator.constants if np.prod(size) > 1],
-                    "operators": [told["op_name"], *operator.fused],
-                    "attributes": operator.attributes,
-                }
-        # What stands in a branch or a loop runs as often as it likes.
-        means = {
-            place: np.mean(np.array(times)[quick] if len(times) == len(whole) else times)
-            for place, times in seconds.items()
-        }
-        own = _profilers_own()
-        return [{**kernels[place], "seconds": max(0.0, float(means[place]) - own)} for place in sorted(kernels)]
+            index = int(event.arguments["node_index"])
+            seconds.setdefault(index, []).append(event.seconds)
+            kernels[index] = _kernel(event, operators[event.node])
+        own = profiler.own_seconds()
+        for index, times in seconds.items():
+            # What stands in a branch or a loop runs as often as it likes.
+            mean = np.mean(np.array(times)[quick] if len(times) == len(whole) else times)
+            kernels[index]["seconds"] = max(0.0, float(mean) - own)
+        return [kernels[index] for index in sorted(kernels)]
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """Read the optimised graph as it is written down; weights that each run dequantizes anew are a kind apart."""
@@ -175,10 +146,14 @@ class OnnxRuntime(Engine):
         import onnx
 
         with tempfile.TemporaryDirectory() as folder:
-            options = self._options()
-            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-            self._open(options)
-            return onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+            return onnx.load(self._optimise(Path(folder)), load_external_data=False).graph
+
+    def _optimise(self, folder: Path) -> Path:
+        """Write the optimised model into a folder, and return its file."""
+        options = self._options()
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
+        self._open(options)
+        return folder / "optimised.onnx"
 
     def describe(self) -> dict[str, Any]:
         """Return the provider and the number of threads."""
@@ -187,6 +162,20 @@ class OnnxRuntime(Engine):
 
 def _precision(kind: str) -> str:
     return "int8" if kind in _INT8 else "fp32"
+
+
+def _kernel(event: profiler.Event, operator: OnnxOperator) -> dict[str, Any]:
+    """Describe the kernel of an event as `Engine.profile` does, but for its time."""
+    kind, shape = next(iter((event.arguments["output_type_shape"] or [{"": []}])[0].items()))
+    return {
+        "kind": event.arguments["op_name"],
+        "precision": _PRECISIONS.get(kind, kind),
+        "shape": shape,
+        "inputs": _activations(event.arguments["input_type_shape"], operator.constants),
+        "weights": [size for size in operator.constants if np.prod(size) > 1],
+        "operators": [event.arguments["op_name"], *operator.fused],
+        "attributes": operator.attributes,
+    }
 
 
 def _activations(told: list[dict[str, list[int]]], constants: list[list[int]]) -> list[dict[str, Any]]:
@@ -200,41 +189,3 @@ def _activations(told: list[dict[str, list[int]]], constants: list[list[int]]) -
         else:
             found.append({"shape": shape, "precision": _PRECISIONS.get(kind, kind)})
     return found
-
-
-@lru_cache(maxsize=1)
-def _profilers_own() -> float:
-    """Seconds that the profiler adds to each kernel, for it writes down shapes before it stops the clock.
-
-    Told by kernels that take a fraction of it (here 0.4 of 2 microseconds): what they are said to take, less what a
-    whole run takes for each of them where nothing is counted.
-    """
-    from onnx import TensorProto, helper
-
-    names = [str(place) for place in range(_IDLE_KERNELS + 1)]
-    nodes = [helper.make_node("Relu", [read], [made], name=made) for read, made in pairwise(names)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, _IDLE_SHAPE) for name in (names[0], names[-1])]
-    graph = helper.make_graph(nodes, "idle", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
-    feeds = {names[0]: np.zeros(_IDLE_SHAPE, np.float32)}
-    with tempfile.TemporaryDirectory() as folder:
-        taken = []
-        for counts in (False, True):
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.log_severity_level = 3
-            options.enable_profiling = counts
-            options.profile_file_prefix = str(Path(folder) / "idle")
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            for _ in range(_IDLE_RUNS):
-                started = time.perf_counter()
-                session.run(None, feeds)
-                taken.append(time.perf_counter() - started)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    told = [
-        event["dur"] / 1e6 for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_EVENT)
-    ]
-    counted = np.quantile(np.reshape(told, (_IDLE_RUNS, _IDLE_KERNELS)).sum(axis=1), 0.1)
-    plain = np.quantile(taken[:_IDLE_RUNS], 0.1)
-    return max(0.0, float(counted - plain)) / _IDLE_KERNELS

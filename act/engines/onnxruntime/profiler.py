@@ -1,0 +1,97 @@
+"""ONNX Runtime's own profiler: how long each kernel of each run takes, and what the profiler adds to it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from act.samples.dataset import Array
+
+_SUFFIX = "_kernel_time"
+# A model whose kernels do hardly anything, and how often it runs.
+_IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kernel in one run.
+
+    Attributes:
+        node: the name of the operator in the model.
+        seconds: how long it took, in whole microseconds.
+        arguments: what else the profiler tells.
+    """
+
+    node: str
+    seconds: float
+    arguments: Mapping[str, Any]
+
+
+def run(
+    model: str | bytes,
+    options: Any,
+    providers: Sequence[Any],
+    feeds: Mapping[str, Array],
+    runs: int,
+    counting: bool = True,
+) -> tuple[list[float], list[Event]]:
+    """Run a model as it is, without optimising it.
+
+    Args:
+        options: of the session; changed.
+        counting: whether kernels are timed, which takes time itself.
+
+    Returns:
+        Seconds of each whole run, and the events of all runs in order.
+    """
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_profiling = counting
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+        whole = []
+        for _ in range(runs):
+            started = time.perf_counter()
+            session.run(None, dict(feeds))
+            whole.append(time.perf_counter() - started)
+        told = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")) if counting else []
+    kernels = (each for each in told if each.get("cat") == "Node" and each["name"].endswith(_SUFFIX))
+    return whole, [Event(each["name"].removesuffix(_SUFFIX), each["dur"] / 1e6, each["args"]) for each in kernels]
+
+
+@lru_cache(maxsize=1)
+def own_seconds() -> float:
+    """Measure what the profiler adds to each kernel, for it writes down shapes before it stops the clock.
+
+    Kernels that take a fraction of it tell: what they are said to take, less what a whole run takes for each of them
+    where nothing is counted.
+    """
+    from onnx import TensorProto, helper
+
+    names = [str(index) for index in range(_IDLE_KERNELS + 1)]
+    nodes = [helper.make_node("Relu", [source], [target], name=target) for source, target in pairwise(names)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, _IDLE_SHAPE) for name in (names[0], names[-1])]
+    graph = helper.make_graph(nodes, "idle", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+    feeds = {names[0]: np.zeros(_IDLE_SHAPE, np.float32)}
+
+    def measure(counting: bool) -> tuple[list[float], list[Event]]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        return run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting)
+
+    plain, _ = measure(counting=False)
+    _, events = measure(counting=True)
+    counted = np.reshape([event.seconds for event in events], (_IDLE_RUNS, _IDLE_KERNELS)).sum(axis=1)
+    return max(0.0, float(np.quantile(counted, 0.1) - np.quantile(plain, 0.1))) / _IDLE_KERNELS
