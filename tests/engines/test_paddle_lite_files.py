@@ -55,7 +55,8 @@ def test_fp32_gives_two_files_and_int8_one(
         assert (tmp_path / entry["files"]["paddle_lite"] / "model.pdmodel").is_file()
         for file in entry["elsewhere"]["paddle_lite"]:
             assert file["failure"] is None and file["bytes"] == (tmp_path / file["file"]).stat().st_size
-            assert file["operators"] == {"multiplying": {"int8": {"conv2d": 1}}, "conversions": {"calib": 1}}
+            assert file["operators"]["multiplying"] == {"int8": {"conv2d": 1}}
+            assert file["operators"]["conversions"] == {"calib": 1}
     assert int8["bytes"]["paddle_lite"] < fp32["bytes"]["paddle_lite"]
 
 
@@ -120,4 +121,4 @@ def test_the_real_opt_writes_int8_kernels_for_arm_the_same_bytes_each_time(
     again = tmp_path / "again.nb"
     write_nb(tmp_path / int8["files"]["paddle_lite"], again, "int8")
     assert again.read_bytes() == (tmp_path / file["file"]).read_bytes()
-    assert read_kernels(again) == file["operators"]
+    assert {**read_kernels(again), "failure": None} == file["operators"]
