@@ -23,10 +23,13 @@ import numpy as np
 import PIL.Image  # noqa: F401
 import yaml
 
-from act.artifacts import DEPLOY_ROOT, read_json, stage_folder, write_json
+from act.artifacts import DEPLOY_ROOT, stage_folder
 from act.errors import InputError
 from act.metrics import needs_reference
 from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
+from act.results.callback import CallbackMetrics
+from act.results.export import ExportedCandidates
+from act.results.report import Manifest
 from act.samples.dataset import LABEL, Ragged, save_flat
 from act.settings import Job, Params, read_mapping, validate
 from flows.stages import PlainJob
@@ -279,26 +282,26 @@ class AutoCompression:
         from act.program.model import InferenceModel
 
         exported = work / stage_folder(JOB, "export")
-        found = read_json(exported / "candidates.json")
+        found = ExportedCandidates.read(exported / "candidates.json")
         metrics = {"fp32": self._given_metric}
-        for entry in found["candidates"]:
-            if entry["name"] not in metrics:
-                folder = exported / entry["name"]
+        for candidate in found.candidates:
+            if candidate.name not in metrics:
+                folder = exported / candidate.name
                 with _paddle_as_it_was():
                     model = InferenceModel.load(folder)
-                metrics[entry["name"]] = self._metric(model)
-        write_json(exported / _METRICS, {"metrics": metrics})
+                metrics[candidate.name] = self._metric(model)
+        CallbackMetrics(metrics=metrics).write(exported / _METRICS)
         for name, metric in metrics.items():
             log.info(f"  eval_callback: {name}: {metric:.4f}")
-        quantized = [entry["name"] for entry in found["candidates"] if entry["precision"] == "int8"]
+        quantized = [candidate.name for candidate in found.candidates if candidate.precision == "int8"]
         if quantized:
-            liked = max(quantized, key=lambda name: (metrics[name], name == found["deploy"]))
-            write_json(exported / "candidates.json", {**found, "deploy": liked})
+            liked = max(quantized, key=lambda name: (metrics[name], name == found.deploy))
+            found.model_copy(update={"deploy": liked}).write(exported / "candidates.json")
 
     def _collect(self, work: Path) -> None:
         """Move the result into `save_dir`."""
         deployed = work / DEPLOY_ROOT / JOB
-        manifest = read_json(deployed / "manifest.json")
+        manifest = Manifest.read(deployed / "manifest.json")
         for source in sorted(deployed.iterdir()):
             target = self._folder / source.name
             shutil.rmtree(target, ignore_errors=True)
@@ -307,12 +310,12 @@ class AutoCompression:
             if given not in (None, file):
                 shutil.copyfile(self._folder / file, self._folder / str(given))
         shutil.copyfile(work / "params.yaml", self._folder / "params.yaml")
-        name = manifest["deployed_candidate"]
+        name = manifest.deployed_candidate
         told = work / stage_folder(JOB, "export") / _METRICS
         if told.is_file():
-            metrics = read_json(told)["metrics"]
+            metrics = CallbackMetrics.read(told).metrics
             self.final_metric = metrics[name]
-            write_json(self._folder / _METRICS, {"metrics": metrics, "deployed": name})
+            CallbackMetrics(metrics=metrics, deployed=name).write(self._folder / _METRICS)
         log.info(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
 
 

@@ -22,6 +22,7 @@ import onnxruntime
 
 from act.program.foldable import constants
 from act.program.graph import Graph, Node, Tensor, alike, sketch
+from act.results.analyze import Fusion, KernelCount, TypeFusion
 from act.samples.dataset import Array
 
 
@@ -91,7 +92,7 @@ class _Kernel:
     operators: set[int] = field(default_factory=set)
 
 
-def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> dict[str, Any]:
+def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> Fusion:
     """Describe one engine's kernels for `analysis.json`.
 
     Args:
@@ -111,13 +112,13 @@ def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[
     gone = constants(graph) | computing_sizes(graph)
     _place_vanished(graph, home, gone)
     own = {_head(graph, kernel.operators) for kernel in made if kernel.operators}
-    return {
-        "operators": len(graph.nodes),
-        "kernels": len(made),
-        "kinds": _kinds(kernels),
-        "helpers": dict(helpers.most_common()),
-        "types": _types(graph, home, own, gone),
-    }
+    return Fusion(
+        operators=len(graph.nodes),
+        kernels=len(made),
+        kinds=_kinds(kernels),
+        helpers=dict(helpers.most_common()),
+        types=_types(graph, home, own, gone),
+    )
 
 
 def computing_sizes(graph: Graph) -> set[int]:
@@ -176,14 +177,12 @@ def _head(graph: Graph, operators: Collection[int]) -> int:
     return max(multiplying or operators)
 
 
-def _kinds(kernels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _kinds(kernels: Sequence[Mapping[str, Any]]) -> list[KernelCount]:
     counts = Counter((str(kernel["kind"]), str(kernel["precision"])) for kernel in kernels)
-    return [{"kind": kind, "precision": precision, "count": n} for (kind, precision), n in counts.most_common()]
+    return [KernelCount(kind=kind, precision=precision, count=n) for (kind, precision), n in counts.most_common()]
 
 
-def _types(
-    graph: Graph, home: Mapping[int, _Kernel], own: Collection[int], gone: Collection[int]
-) -> list[dict[str, Any]]:
+def _types(graph: Graph, home: Mapping[int, _Kernel], own: Collection[int], gone: Collection[int]) -> list[TypeFusion]:
     """Count for each operator type those with a kernel of their own, those that vanished into others, and those that
     are computed beforehand or by no kernel at all."""
     counts = Counter(node.type for node in graph.nodes)
@@ -193,13 +192,13 @@ def _types(
         alone = [number for number in numbers if number in own]
         into = Counter(home[number].kind for number in numbers if number in home and number not in own)
         rows.append(
-            {
-                "type": kind,
-                "count": count,
-                "own": len(alone),
-                "own_kinds": dict(Counter(home[number].kind for number in alone).most_common()),
-                "into": dict(into.most_common()),
-                "beforehand": sum(number in gone and number not in home for number in numbers),
-            }
+            TypeFusion(
+                type=kind,
+                count=count,
+                own=len(alone),
+                own_kinds=dict(Counter(home[number].kind for number in alone).most_common()),
+                into=dict(into.most_common()),
+                beforehand=sum(number in gone and number not in home for number in numbers),
+            )
         )
     return rows

@@ -23,6 +23,7 @@ from act.engines.writer import write_for_engine
 from act.program.graph import Graph, Tensor
 from act.program.model import InferenceModel
 from act.program.operators import Operator
+from act.results.analyze import EngineAnalysis, KernelTime
 from act.samples.dataset import Array
 from act.settings import EngineName, Job
 
@@ -50,15 +51,6 @@ class Inspection:
     kernels: list[dict[str, Any]] = field(default_factory=list)
     timed: list[dict[str, Any]] = field(default_factory=list)
     multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as it stands in `analysis.json`."""
-        found: dict[str, Any] = {
-            "version": self.version,
-            "precisions": self.precisions,
-            "multiplying": self.multiplying,
-        }
-        return found if self.failure is None else {**found, "failure": self.failure}
 
 
 def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
@@ -94,7 +86,7 @@ def describe_engines(
     graph: Graph,
     tensors: Mapping[str, Tensor],
     sample: Mapping[str, Array],
-) -> dict[str, Any]:
+) -> dict[str, EngineAnalysis]:
     """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for.
 
     Args:
@@ -113,23 +105,26 @@ def describe_engines(
         spec = spec_of(name)
         able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
         known = twins if spec.reads == "onnx" else graph.producers
-        result[name] = {
-            **each.to_json(),
-            "fusion": fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
-            "int8_layers": len(able),
-            "int8_parameters": sum(operator.parameters for operator in able),
-            "int8_macs": sum(operator.macs for operator in able),
-        }
+        result[name] = EngineAnalysis(
+            version=each.version,
+            precisions=each.precisions,
+            multiplying=each.multiplying,
+            fusion=fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
+            int8_layers=len(able),
+            int8_parameters=sum(operator.parameters for operator in able),
+            int8_macs=sum(operator.macs for operator in able),
+            failure=each.failure,
+        )
     return result
 
 
-def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
     """Return count and seconds of the kernels of each kind, slowest kind first."""
     groups: dict[str, list[float]] = defaultdict(list)
     for kernel in kernels:
         groups[kernel["kind"]].append(kernel["seconds"])
-    rows = [{"kind": kind, "count": len(times), "seconds": sum(times)} for kind, times in groups.items()]
-    return sorted(rows, key=lambda row: -float(str(row["seconds"])))
+    rows = [KernelTime(kind=kind, count=len(times), seconds=sum(times)) for kind, times in groups.items()]
+    return sorted(rows, key=lambda row: -row.seconds)
 
 
 def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:

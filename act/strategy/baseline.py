@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -19,6 +18,7 @@ from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
 from act.engines.variants import ExportedVariants, export_variants
 from act.program.model import InferenceModel
+from act.results.analyze import Baseline
 from act.samples.dataset import Array
 from act.settings import EngineName, Target
 from act.strategy.latency.model import Measured
@@ -38,18 +38,15 @@ def measure_baseline(
     target: Target,
     folder: Path,
     fp32: onnx.ModelProto,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Baseline]]:
     """Measure, and write `ENGINE.jsonl` for each engine of the target into a folder.
 
     Args:
         name: of the job.
         batch: samples of the target's batch size, batch axis first.
         fp32: what `to_onnx` made of the model.
-
-    Returns:
-        For each engine and precision `seconds`, or `failure`.
     """
-    told: dict[str, dict[str, Any]] = {}
+    told: dict[str, dict[str, Baseline]] = {}
     for engine in target.engines:
         # The others run elsewhere, or take minutes to load.
         if spec_of(engine).not_first is None:
@@ -57,7 +54,7 @@ def measure_baseline(
                 with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
                     version, offered = process.offer()
             except EngineFailure as failure:
-                told[engine] = {"fp32": {"failure": str(failure)}}
+                told[engine] = {"fp32": Baseline(failure=str(failure))}
                 continue
             wanted = [each for each in offered if each in _WANTED and each in target.precisions]
             table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
@@ -74,8 +71,8 @@ def _measure(
     precisions: Sequence[RuntimePrecision],
     table: Table,
     fp32: onnx.ModelProto,
-) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+) -> dict[str, Baseline]:
+    told: dict[str, Baseline] = {}
     with tempfile.TemporaryDirectory() as scratch:
         written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
         everything: list[tuple[ExportedVariants, Way]] = [(written, (precision, threads)) for precision in precisions]
@@ -84,5 +81,8 @@ def _measure(
         everyone = measure(everything, start, size, least_seconds=_LEAST_SECONDS)
         for (_, (precision, _)), found in zip(everything, everyone):
             table.add(Row.of(name, precision, threads, found))
-            told[precision] = {"seconds": found.seconds} if isinstance(found, Measured) else {"failure": str(found)}
+            if isinstance(found, Measured):
+                told[precision] = Baseline(seconds=found.seconds)
+            else:
+                told[precision] = Baseline(failure=str(found))
     return told

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from act.artifacts import replace_folder, stage_folder, write_json
+from act.artifacts import replace_folder, stage_folder
 from act.paddleslim import refuse_lagging
+from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
 from act.settings import Job
 from tasks.stage import job_from_command_line
 
@@ -60,7 +61,6 @@ def _prepare(job: Job, final: Path) -> None:
         changed = deviation(before, model.run(first))
         if not changed <= LARGEST_DEVIATION:  # NaN too
             raise RuntimeError(f"normalising changed the model's outputs by {changed:.2g} of their size")
-        counts = {name: value for name, value in vars(changes).items() if isinstance(value, int)}
         constant: list[str] = []
         (folder / "model").mkdir()
         model.save(folder / "model")
@@ -71,17 +71,22 @@ def _prepare(job: Job, final: Path) -> None:
             reference = reference_outputs(model, evaluation, program, folder)
             reference.save(folder / "reference")
             constant = constant_outputs(reference)
-        write_json(
-            folder / "prepare.json",
-            {
-                "source": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in source.files},
-                "inputs": [vars(spec) for spec in feeds],
-                "outputs": [vars(spec) for spec in fetches],
-                "samples": {"calibration": len(calibration), "evaluation": len(evaluation)},
-                "constant_outputs": constant,
-                "normalised": {**counts, "largest_relative_deviation": changed},
-            },
+        normalised = Normalisation(
+            folded_batch_norms=changes.folded_batch_norms,
+            removed_identities=changes.removed_identities,
+            folded_reshapes=changes.folded_reshapes,
+            transposed_weights=changes.transposed_weights,
+            folded_scalars=changes.folded_scalars,
+            largest_relative_deviation=changed,
         )
+        Preparation(
+            source={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in source.files},
+            inputs=[_tensor(spec) for spec in feeds],
+            outputs=[_tensor(spec) for spec in fetches],
+            samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
+            constant_outputs=constant,
+            normalised=normalised,
+        ).write(folder / "prepare.json")
     log.info(
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
         f"{changes.folded_batch_norms} batch norms folded, {changes.removed_identities} identities removed"
@@ -90,6 +95,10 @@ def _prepare(job: Job, final: Path) -> None:
         log.info(
             f"prepare: output `{name}` is the same for every evaluation sample, so that similarity to it says little"
         )
+
+
+def _tensor(spec: FeedSpec) -> Tensor:
+    return Tensor(name=spec.name, dtype=spec.dtype, shape=list(spec.shape))
 
 
 def _class_count(fetches: Sequence[FeedSpec]) -> int:

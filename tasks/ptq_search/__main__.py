@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act.artifacts import fingerprint, read_json, replace_folder, stage_folder, write_json
+from act.artifacts import fingerprint, replace_folder, stage_folder, write_json
+from act.results.analyze import Analysis
 from act.results.prune import Pruning
 from act.results.ptq_search import Candidate, Candidates, LayerSensitivity, Reference, Trials
 from act.results.select import Strategy
@@ -86,8 +87,8 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
         return
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
-    operators = read_json(stage_folder(name, "analyze") / "analysis.json")["operators"]
-    macs = pruning.macs or {entry["name"]: entry["macs"] for entry in operators}
+    operators = Analysis.read(stage_folder(name, "analyze") / "analysis.json").operators
+    macs = pruning.macs or {operator.name: operator.macs for operator in operators}
     statistics = load(calibrated / STATISTICS_FILE)
     maker = SchemeMaker(model, layers, statistics, macs)
     space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])

@@ -15,6 +15,7 @@ from act.engines.writer import write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.results.analyze import Fusion, KernelCount, TypeFusion
 from act.settings import EngineName
 from tests.support.analyze_networks import F, of, sample, seen
 from tests.support.odd_models import ODD
@@ -26,8 +27,8 @@ def biased(x: Any) -> Any:
     return paddle.transpose(x, [0, 2, 3, 1])
 
 
-def rows(found: dict[str, Any]) -> dict[str, Any]:
-    return {row["type"]: row for row in found["types"]}
+def rows(found: Fusion) -> dict[str, TypeFusion]:
+    return {row.type: row for row in found.types}
 
 
 def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> None:
@@ -40,13 +41,13 @@ def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> Non
         {"kind": "Reorder", "precision": "fp32", "names": [names["relu"]]},
     ]
     found = fusion.describe(graph, kernels, graph.producers)
-    assert (found["operators"], found["kernels"], found["helpers"]) == (5, 4, {"Reorder": 2})
-    assert found["kinds"][0] == {"kind": "Reorder", "precision": "fp32", "count": 2}
+    assert (found.operators, found.kernels, found.helpers) == (5, 4, {"Reorder": 2})
+    assert found.kinds[0] == KernelCount(kind="Reorder", precision="fp32", count=2)
     table = rows(found)
-    assert table["conv2d"]["own_kinds"] == {"FusedConv": 1}
+    assert table["conv2d"].own_kinds == {"FusedConv": 1}
     for kind in ("elementwise_add", "relu"):
-        assert (table[kind]["own"], table[kind]["into"]) == (0, {"FusedConv": 1})
-    assert table["scale"]["own_kinds"] == {"Transpose": 1} and table["transpose2"]["into"] == {"Transpose": 1}
+        assert (table[kind].own, table[kind].into) == (0, {"FusedConv": 1})
+    assert table["scale"].own_kinds == {"Transpose": 1} and table["transpose2"].into == {"Transpose": 1}
 
 
 def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
@@ -57,7 +58,7 @@ def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
         {"kind": "Transpose", "precision": "fp32", "names": [names["scale"]]},
     ]
     table = rows(fusion.describe(graph, kernels, graph.producers))
-    assert table["elementwise_add"]["into"] == table["relu"]["into"] == {"Conv": 1}
+    assert table["elementwise_add"].into == table["relu"].into == {"Conv": 1}
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "paddle_inference"])
@@ -65,13 +66,13 @@ def test_every_engine_fuses_a_bias_and_a_relu(engine: EngineName) -> None:
     model = of(biased, 3, 8, 8)
     found = asked(engine, model, sample(3, 8, 8))
     table = rows(found)
-    assert table["conv2d"]["own"] == 1 and sum(table["relu"]["into"].values()) == 1
-    assert sum(table["elementwise_add"]["into"].values()) == 1
-    assert table["conv2d"]["own_kinds"] == table["relu"]["into"] == table["elementwise_add"]["into"]
-    assert sum(table["transpose2"]["own_kinds"].values()) + sum(table["transpose2"]["into"].values()) == 1
+    assert table["conv2d"].own == 1 and sum(table["relu"].into.values()) == 1
+    assert sum(table["elementwise_add"].into.values()) == 1
+    assert table["conv2d"].own_kinds == table["relu"].into == table["elementwise_add"].into
+    assert sum(table["transpose2"].own_kinds.values()) + sum(table["transpose2"].into.values()) == 1
 
 
-def asked(engine: EngineName, model: InferenceModel, batch: Any) -> dict[str, Any]:
+def asked(engine: EngineName, model: InferenceModel, batch: Any) -> Fusion:
     graph, tensors = seen(model, batch)
     fp32 = to_onnx(model)
     with tempfile.TemporaryDirectory() as folder:

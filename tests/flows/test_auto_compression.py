@@ -22,9 +22,11 @@ from PIL import Image
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.results.export import ExportedCandidates
 from act.samples.dataset import FeedSpec, Samples
 from act.samples.readers import arrays
 from flows.auto_compression import AutoCompression
+from tests.support import results
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -245,11 +247,9 @@ def test_the_callback_is_asked_anew_for_the_candidates_of_another_strategy(
     ac._given_metric = 0.9
     exported = tmp_path / "artifacts/model/export"
     exported.mkdir(parents=True)
-    entry = {"name": "int8-ptq-1", "precision": "int8", "files": {"paddle_inference": str(small)}}
+    candidates = ExportedCandidates(candidates=[results.exported("int8-ptq-1", "int8")], deploy=None)
     for metric in (0.5, 0.7):
-        (exported / "candidates.json").write_text(
-            json.dumps({"schema_version": 1, "candidates": [entry], "deploy": None})
-        )
+        candidates.write(exported / "candidates.json")
         ac._choose(tmp_path)
         told = json.loads((exported / "eval_callback.json").read_text())
         assert told["metrics"] == {"fp32": 0.9, "int8-ptq-1": metric}

@@ -163,8 +163,8 @@ def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: p
     told = asked(analysed, "openvino", "onnxruntime")
     timed = {kernel["kind"] for kernel in told["onnxruntime"].timed}
     assert {"Conv", "GlobalAveragePool"} <= timed, "those of the next engine"
-    missing = told["openvino"].to_json()
-    assert missing["precisions"] == [] and missing["failure"].startswith("missing")
+    missing = told["openvino"]
+    assert missing.precisions == [] and str(missing.failure).startswith("missing")
     assert told["onnxruntime"].precisions == ["fp32", "int8"] and told["openvino"].kernels == []
 
 
