@@ -19,6 +19,7 @@ from act.pruning.input_statistics import gather
 from act.pruning.macs import Macs
 from act.pruning.ratios import choose_for_macs, in_blocks, measure_curves
 from act.pruning.speedup import choose_for_speedup
+from act.pruning.weights import refuse_unknown
 from act.results.prune import PrunedLayer
 from act.settings import ChannelPrune
 
@@ -64,13 +65,7 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
 def _named(plan: Plan, settings: ChannelPrune) -> dict[str, float | None]:
     """Return the weights that are named, each with its ratio where it has one of its own."""
     names = settings.prune_params_name or []
-    known = list(plan.trace.outputs)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(
-            f"`prune.channel.prune_params_name`: the model has no layer with the weight {', '.join(unknown)}; it has: "
-            f"{', '.join(known[:8])}" + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-        )
+    refuse_unknown(names, list(plan.trace.outputs), "prune.channel.prune_params_name")
     given = settings.pruned_ratio
     return dict(zip(names, given if isinstance(given, list) else [None] * len(names)))
 

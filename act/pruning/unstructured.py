@@ -13,7 +13,7 @@ import numpy as np
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.pruning.context import Pruned
-from act.pruning.weights import Mask, SparseLayer, describe_layers, masked, smallest_out, sparse_layers
+from act.pruning.weights import SparseLayer, describe_layers, masked, smallest_out, sparse_layers
 from act.settings import UnstructurePrune
 from act.training.program import TrainingProgram
 
@@ -24,21 +24,15 @@ class Gradual:
 
     Attributes:
         weights: names of those that get zeros.
-        ratio: share of zeros in the end.
-        initial: share of zeros at the first raise.
+        settings: the share of zeros in the end and at first, and the number of raises.
         start: step of training after which it is pruned first.
         steps: from there to the last raise.
-        raises: how many times the share is raised.
-        local: whether it holds for each weight.
     """
 
     weights: list[str]
-    ratio: float
-    initial: float
+    settings: UnstructurePrune
     start: int
     steps: int
-    raises: int
-    local: bool
 
     @property
     def end(self) -> int:
@@ -47,29 +41,29 @@ class Gradual:
 
     def describe(self) -> str:
         """Return the course for people."""
-        return f"zeros rise to {self.ratio:.0%} of the weights from step {self.start} to step {self.end} of training"
+        share = f"{self.settings.ratio:.0%}"
+        return f"zeros rise to {share} of the weights from step {self.start} to step {self.end} of training"
 
     def ratio_after(self, step: int) -> float:
         """Return the share of zeros after a step of training."""
         if step < self.start or step < 1:
             return 0.0
-        done = min(step - self.start, self.steps) * self.raises // self.steps
-        return self.ratio + (self.initial - self.ratio) * (1 - done / self.raises) ** 3
+        config = self.settings.gmp_config
+        last, first, raises = self.settings.ratio, config.initial_ratio, config.pruning_steps
+        done = min(step - self.start, self.steps) * raises // self.steps
+        return last + (first - last) * (1 - done / raises) ** 3
 
     def after_step(self, program: TrainingProgram, step: int) -> None:
         """Set more weights to zero, where the share is raised after this step."""
         ratio = self.ratio_after(step)
         if ratio > self.ratio_after(step - 1):
-            for name, mask in self.masks(program.student, ratio).items():
+            weights = {name: program.student.weight(name) for name in self.weights}
+            for name, mask in smallest_out(weights, ratio, self.settings.local_sparsity).items():
                 program.set_mask(name, mask)
 
     def counts(self, step: int) -> bool:
         """Tell whether the model has all of its zeros after a step."""
         return step >= self.end
-
-    def masks(self, model: InferenceModel, ratio: float) -> dict[str, Mask]:
-        """Return what stays of a model's weights for a share of zeros."""
-        return smallest_out({name: model.weight(name) for name in self.weights}, ratio, self.local)
 
 
 def prune(model: InferenceModel, settings: UnstructurePrune) -> Pruned:
@@ -108,10 +102,7 @@ def gradual(model: InferenceModel, settings: UnstructurePrune, steps: int) -> Gr
             f"`prune.unstructured.gmp_config`: the zeros are complete after {start} + {pruning} steps, but training "
             f"makes only {steps}: raise `prune.epochs`, or lower `stable_iterations` and `pruning_iterations`"
         )
-    names = [layer.weight for layer in _layers(model, settings)]
-    return Gradual(
-        names, settings.ratio, config.initial_ratio, start, pruning, config.pruning_steps, settings.local_sparsity
-    )
+    return Gradual([layer.weight for layer in _layers(model, settings)], settings, start, pruning)
 
 
 def _layers(model: InferenceModel, settings: UnstructurePrune) -> list[SparseLayer]:

@@ -89,21 +89,8 @@ def count_steps(samples: Samples, settings: TrainConfig) -> int:
     return steps if settings.train_iter is None else min(steps, settings.train_iter)
 
 
-def fit(
-    program: TrainingProgram,
-    teachers: Sequence[InferenceModel],
-    samples: Samples,
-    settings: TrainConfig,
-    evaluate: Evaluate,
-    *,
-    checkpoint: Path | None = None,
-    after_step: AfterStep | None = None,
-    counts: Callable[[int], bool] = lambda _: True,
-    mean_decay: float = 0.0,
-    label: str = "training",
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> Fit:
-    """Train until the steps are made, or until there is a reason to stop.
+class Loop:
+    """Makes steps until all are made, or until there is a reason to stop.
 
     Args:
         program: of `build`, with `count_steps` steps.
@@ -118,15 +105,8 @@ def fit(
         mean_decay: of the running mean of the weights that is measured and kept; 0: the last weights are.
         label: what is trained, for the progress bar.
         checkpoint_seconds: between two checkpoints, at least; each evaluation makes one as well.
-
-    Raises:
-        InputError: the checkpoint is damaged, or of another training.
     """
-    loop = _Loop(program, teachers, samples, settings, evaluate, checkpoint, after_step, counts, mean_decay)
-    return loop.run(label, checkpoint_seconds)
 
-
-class _Loop:
     def __init__(
         self,
         program: TrainingProgram,
@@ -134,10 +114,13 @@ class _Loop:
         samples: Samples,
         settings: TrainConfig,
         evaluate: Evaluate,
-        checkpoint: Path | None,
-        after_step: AfterStep | None,
-        counts: Callable[[int], bool],
-        mean_decay: float,
+        *,
+        checkpoint: Path | None = None,
+        after_step: AfterStep | None = None,
+        counts: Callable[[int], bool] = lambda _: True,
+        mean_decay: float = 0.0,
+        label: str = "training",
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self._program, self._settings, self._evaluate = program, settings, evaluate
         self._processes = program.processes
@@ -145,6 +128,7 @@ class _Loop:
         for each in self._teachers:
             use_onednn(each.program)
         self._after_step, self._counts = after_step, counts
+        self._label, self._checkpoint_seconds = label, checkpoint_seconds
         self._samples, self._groups = samples, samples.groups(settings.batch_size)
         self._total = count_steps(samples, settings)
         self._limit = settings.time_limit_minutes * 60
@@ -155,15 +139,20 @@ class _Loop:
         self._mean = program.weights() if mean_decay else {}
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity())
 
-    def run(self, label: str, checkpoint_seconds: float) -> Fit:
+    def run(self) -> Fit:
+        """Train, and return how that ended.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of another training.
+        """
         began = saved = time.monotonic()
         if self._resume():
-            log.info("%s: goes on from step %d of %d", label, self._state.step, self._total)
+            log.info("%s: goes on from step %d of %d", self._label, self._state.step, self._total)
         else:
             self._measure()
         before = self._state.seconds
         stopped = self._reason_to_stop()
-        with Progress(label, self._total, self._state.step, max(0.0, self._limit - before)) as progress:
+        with Progress(self._label, self._total, self._state.step, max(0.0, self._limit - before)) as progress:
             progress.evaluated(self._state.best)
             while self._state.step < self._total and not stopped:
                 loss = self._make_step()
@@ -181,7 +170,7 @@ class _Loop:
                     self._measure()
                     progress.evaluated(self._state.best)
                     stopped = stopped or self._reason_to_stop()
-                elif time.monotonic() - saved < checkpoint_seconds:
+                elif time.monotonic() - saved < self._checkpoint_seconds:
                     continue
                 self._save()
                 saved = time.monotonic()

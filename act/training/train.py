@@ -13,7 +13,7 @@ from act.samples.dataset import Array, Samples
 from act.settings import Distillation, TrainConfig
 from act.training.distillation import Part, distillation_loss, plan_distillation
 from act.training.learned_ranges import LearnedRanges
-from act.training.loop import AfterStep, Fit, count_steps, fit
+from act.training.loop import AfterStep, Fit, Loop, count_steps
 from act.training.program import build, trainable_weights, with_weights
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def train(
         distillation: what is compared with the teachers.
         evaluate: measures the quality, on the engine that will run the model.
         masks: for weights that stay sparse, ones and zeros in their shapes.
-        ranges, mean_decay, after_step, counts, checkpoint: as for `build` and `fit`.
+        ranges, mean_decay, after_step, counts, checkpoint: as for `build` and `Loop`.
         label: what is trained, for people.
 
     Raises:
@@ -104,7 +104,7 @@ def train(
         state.discard()
         return measured
 
-    done = fit(
+    loop = Loop(
         program,
         teachers,
         samples,
@@ -116,6 +116,7 @@ def train(
         mean_decay=mean_decay,
         label=label,
     )
+    done = loop.run()
     if done.weights is None:
         return Trained(done, parts)
     return Trained(done, parts, with_weights(model, done.weights), program.trained_scheme(done.weights))

@@ -37,7 +37,7 @@ from act.settings import Distillation, Job, Qat, load_job
 from act.timing.statistics import mean_difference
 from act.training.distillation import distillation_loss, plan_distillation
 from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
-from act.training.loop import count_steps, fit
+from act.training.loop import Loop, count_steps
 from act.training.optimisers import make_optimizer, make_rate
 from act.training.program import TrainingProgram, trainable_weights, with_weights
 from act.training.qat import train_quantized
@@ -152,7 +152,8 @@ def _paddleslim(lines: Lines, like: Scheme, settings: Qat) -> tuple[InferenceMod
     began = time.perf_counter()
     training = _paddleslim_program(lines, like, settings)
     # It knows no best state: nothing is evaluated on the way.
-    fit(training, [lines.model], lines.samples, settings.model_copy(update={"eval_iter": 10**9}), lambda _: 0.0)
+    without_evaluations = settings.model_copy(update={"eval_iter": 10**9})
+    Loop(training, [lines.model], lines.samples, without_evaluations, lambda _: 0.0).run()
     seconds = time.perf_counter() - began
     trained = with_weights(lines.model, training.weights())
     ranges = {

@@ -18,7 +18,7 @@ from act.errors import InputError
 from act.program.model import InferenceModel
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Schedule, TrainConfig
-from act.training.loop import Fit, count_steps, fit
+from act.training.loop import Fit, Loop, count_steps
 from act.training.program import TrainingProgram, build, trainable_weights, with_weights
 from tests.support.small_training import convolutions, default_loss
 
@@ -66,7 +66,8 @@ def closeness(teacher: InferenceModel) -> Any:
 
 
 def train(teacher: InferenceModel, settings: TrainConfig, evaluate: Any = None, **more: Any) -> Fit:
-    return fit(training(teacher, settings), [teacher], SAMPLES, settings, evaluate or closeness(teacher), **more)
+    loop = Loop(training(teacher, settings), [teacher], SAMPLES, settings, evaluate or closeness(teacher), **more)
+    return loop.run()
 
 
 def qualities(*given: float) -> Any:
@@ -106,7 +107,7 @@ def test_what_is_measured_is_the_mean_of_the_last_weights(teacher: InferenceMode
 
     program = training(teacher, SETTINGS)
     before = program.weights()
-    result = fit(
+    loop = Loop(
         program,
         [teacher],
         SAMPLES,
@@ -115,6 +116,7 @@ def test_what_is_measured_is_the_mean_of_the_last_weights(teacher: InferenceMode
         after_step=lambda program, _: steps.append(program.weights()),
         mean_decay=0.3,
     )
+    result = loop.run()
     assert result.weights is not None
     for name, start in before.items():
         mean = start
@@ -160,7 +162,7 @@ def test_what_is_masked_stays_zero(teacher: InferenceModel) -> None:
     mask = np.random.default_rng(0).random(teacher.weight(name).shape) > 0.5
     program = training(teacher, SETTINGS, masks={name: mask})
     before = program.weights()[name]
-    result = fit(program, [teacher], SAMPLES, SETTINGS, qualities(0, 1, 2, 3))
+    result = Loop(program, [teacher], SAMPLES, SETTINGS, qualities(0, 1, 2, 3)).run()
     assert result.weights is not None
     assert np.all(result.weights[name][~mask] == 0)
     assert np.all(result.weights[name][mask] != before[mask])
@@ -189,7 +191,7 @@ def run_and_save(folder: str, killed_at: int) -> None:
 
     here = Path(folder)
     program = training(teacher, settings)
-    result = fit(
+    loop = Loop(
         program,
         [teacher],
         SAMPLES,
@@ -200,6 +202,7 @@ def run_and_save(folder: str, killed_at: int) -> None:
         mean_decay=0.5,
         checkpoint_seconds=0,
     )
+    result = loop.run()
     assert result.weights is not None
     np.savez(here / "state.npz", **{str(place): value for place, value in enumerate(program.state().values())})
     np.savez(here / "best.npz", **{str(place): value for place, value in enumerate(result.weights.values())})

@@ -14,7 +14,7 @@ from act.errors import InputError
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Distillation, TrainConfig
 from act.training.distillation import distillation_loss, plan_distillation
-from act.training.loop import count_steps, fit
+from act.training.loop import Loop, count_steps
 from act.training.processes import Processes, processes
 from act.training.program import build, trainable_weights
 from tests.support.small_training import convolutions
@@ -38,7 +38,7 @@ def train(folder: Path) -> None:
         measured.append(rank)
         return len(measured) / 10
 
-    result = fit(program, [teacher], SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint")
+    result = Loop(program, [teacher], SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint").run()
     assert measured == ([0, 0, 0] if rank == 0 else [])
     assert result.quality_after == 0.3
     losses = np.array([row["loss"] for row in result.history[1:]])
