@@ -37,11 +37,12 @@ from tqdm import tqdm
 from act import machine
 from act.errors import exit_on_input_error
 from act.results.benchmark import Interval
-from act.search.pareto import hypervolume
-from act.search.sampler import ForestSampler, Observation, RandomSampler, Sampler
+from act.search.sampler import ForestSampler, Observation, Sampler
 from act.search.space import Setting, Space
 from act.timing.statistics import Floats, mean_difference
 from benchmarks.bench import ROOT, conclude
+from benchmarks.hypervolume import hypervolume
+from benchmarks.random_sampler import RandomSampler
 from benchmarks.table import SUBSPACES, Table, table
 
 RESULT = ROOT / "benchmarks" / "results" / "sampler.json"
@@ -57,10 +58,10 @@ LOST_SHARE, FP32_COST = 0.1, 1.0
 class RandomAfterStart(RandomSampler):
     """Suggests the settings that `ForestSampler` begins with, then at random."""
 
-    def _next(self, history: Any, rng: np.random.Generator) -> Setting | None:
+    def next_setting(self, history: Any, rng: np.random.Generator) -> Setting | None:
         tried = {observation.setting for observation in history}
         begin = next((setting for setting in self.space.first() if setting not in tried), None)
-        return begin or super()._next(history, rng)
+        return begin or super().next_setting(history, rng)
 
 
 class _StartlessSpace(Space):

@@ -22,6 +22,7 @@ from act.program.layers import OPERATORS
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
 from act.quantization.activations import reader
+from act.quantization.calibration import equalise_channels
 from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
 from act.quantization.statistics import TensorStatistics, collect
@@ -32,7 +33,6 @@ from act.search.space import Setting
 from act.settings import ThresholdAlgorithm
 from act.timing.statistics import Floats
 from benchmarks.bench import BATCH, CALIBRATION, Bench, nncf_presets
-from tasks.calibrate.__main__ import equalised
 
 REPEATS = 3
 ALGORITHMS: tuple[ThresholdAlgorithm, ...] = ("abs_max", "avg", "min_max", "hist", "mse", "emd", "KL")
@@ -107,7 +107,7 @@ def _calibrated(bench: Bench, with_equal_channels: bool = True) -> Calibrated:
     """As the stage `calibrate` does it, but for the tensors that no layer reads."""
     model, converted, count = bench.model, bench.onnx, CALIBRATION // BATCH
     if with_equal_channels:
-        model, converted, _ = equalised(model, converted, bench.layers, bench.calibration, BATCH)
+        model, converted, _ = equalise_channels(model, converted, bench.layers, bench.calibration, BATCH)
     read = reader(converted, bench.layers)
     return Calibrated(model, converted, collect(read, bench.calibration.batches(BATCH), count, [count])[count])
 

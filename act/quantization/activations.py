@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from act.samples.dataset import Array
 Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] = ()) -> Reader:
-    """Return a function that runs the fp32 model on a batch and gives every activation of the layers, by Paddle name.
+def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[str] = ()) -> Reader:
+    """Return a function that runs the fp32 model on a batch and gives what the layers read, by Paddle name.
 
     Args:
         fp32: what `act.onnx_graph.conversion.to_onnx` made of the model; not changed.
@@ -28,8 +28,7 @@ def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] 
     tensors |= {name: name for name in further if name not in tensors}
     twin = onnx.ModelProto()
     twin.CopyFrom(fp32)
-    given = {feed.name for feed in twin.graph.input}
-    inner = sorted(set(tensors.values()) - given)
+    inner = sorted(set(tensors.values()) - {feed.name for feed in twin.graph.input})
     if inner:
         del twin.graph.output[:]
     twin.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in inner)
@@ -39,8 +38,7 @@ def reader(fp32: onnx.ModelProto, layers: list[Layer], further: Collection[str] 
 
     def read(batch: Mapping[str, Array]) -> dict[str, Array]:
         # A model whose layers all read its inputs has nothing to run for, and ONNX Runtime refuses to.
-        found = session.run(inner, dict(batch)) if inner else []
-        values = {**batch, **dict(zip(inner, found))}
+        values = {**batch, **dict(zip(inner, session.run(inner, dict(batch)) if inner else []))}
         return {activation: values[tensor] for activation, tensor in tensors.items()}
 
     return read
@@ -55,13 +53,13 @@ def largest_of_channels(
 
     Args:
         read: the activations of one batch, by name.
-        names: those that are wanted.
+        names: of the activations to look at.
         batches: the feeds, batch by batch.
     """
-    found: dict[str, npt.NDArray[np.float32]] = {}
+    extremes: dict[str, npt.NDArray[np.float32]] = {}
     for batch in batches:
         values = read(batch)
         for name in names:
             largest = np.abs(values[name]).max(axis=(0, 2, 3))
-            found[name] = np.maximum(found.get(name, np.float32(0)), largest)
-    return {name: largest for name, largest in found.items() if np.isfinite(largest).all()}
+            extremes[name] = np.maximum(extremes.get(name, np.float32(0)), largest)
+    return {name: largest for name, largest in extremes.items() if np.isfinite(largest).all()}

@@ -1,8 +1,8 @@
 """Measuring one trial: a plain function of plain data, which gives the same result wherever it runs.
 
 The model travels with the job; the samples, of which there may be gigabytes, are read from the folder that `prepare`
-left, so that a worker on another machine needs it at the same path. Nothing here imports Paddle, which would cost each
-worker seconds.
+left, so that a worker on another machine needs it at the same path. A worker imports no Paddle, which would cost it
+seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,13 @@ from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Samples
 from act.settings import EngineName, Metric
+
+if TYPE_CHECKING:
+    import onnx
+
+    from act.engines.evaluation import Evaluation
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Scheme
 
 # A trial is given up after its first samples when it is all but certain to lose this share of fp32's quality.
 HOPELESS_SHARE = 0.1
@@ -61,6 +68,36 @@ class TrialJob:
     fp32: Quality
     batch: int
     time_limit_seconds: float
+
+
+def trial_job(
+    evaluation: Evaluation, model: InferenceModel, scheme: Scheme, fp32_onnx: onnx.ModelProto, fp32: Quality
+) -> TrialJob:
+    """Return the measurement of a scheme's model, with the model in it.
+
+    Args:
+        model: the fp32 model.
+        fp32_onnx: the same as ONNX.
+        fp32: its quality on all samples.
+    """
+    from act.engines.writer import write_for_engine
+
+    with tempfile.TemporaryDirectory() as name:
+        entry = write_for_engine(evaluation.engine, model, scheme, Path(name), fp32_onnx)
+        files = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
+    return TrialJob(
+        engine=evaluation.engine,
+        files=files,
+        entry=str(entry.relative_to(name)),
+        precision="int8",
+        threads=evaluation.threads,
+        samples=evaluation.samples.resolve(),
+        metric=evaluation.metric,
+        reference=evaluation.reference.resolve() if evaluation.reference is not None else None,
+        fp32=fp32,
+        batch=evaluation.batch,
+        time_limit_seconds=evaluation.time_limit_seconds,
+    )
 
 
 @dataclass(frozen=True)

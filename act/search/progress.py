@@ -43,7 +43,7 @@ class Progress(progress.Progress):
     def __call__(self, trial: Trial) -> None:
         """Take note of a trial, and show it when it is time."""
         self._ended.append(self._now())
-        if trial.whole and (self._best is None or trial.result.quality > self._best):
+        if trial.complete and (self._best is None or trial.result.quality > self._best):
             self._best = trial.result.quality
         self._show(1)
 

@@ -1,4 +1,4 @@
-"""Chooses which quantization settings to try next, at random or guided by random forests.
+"""Samplers: which quantization settings to try next, guided by random forests.
 
 The forest is the surrogate of SMAC (Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General
 Algorithm Configuration, 2011) with expected improvement, without its random suggestions in between, of which 30 trials
@@ -69,7 +69,7 @@ class Sampler(ABC):
         self.seed = seed
 
     def suggest(self, history: Sequence[Observation], count: int) -> list[Setting]:
-        """Different settings that were never tried; fewer than `count`, down to none, where the space has no more.
+        """Return different settings that were never tried; fewer than `count` where the space has no more.
 
         Args:
             history: all results so far, in the order of the trials. Settings outside of the space are not learned from.
@@ -79,54 +79,47 @@ class Sampler(ABC):
         while len(grown) < len(history) + count:
             # Not one generator for the sampler's life: a search that is resumed could not find its place in it.
             rng = np.random.default_rng([self.seed, len(grown)])
-            setting = self._next(grown, rng)
+            setting = self.next_setting(grown, rng)
             if setting is None:
                 break
             grown.append(_lie(setting, history))
         return [observation.setting for observation in grown[len(history) :]]
 
     @abstractmethod
-    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
-        """One new setting, or None where all were tried."""
-
-
-class RandomSampler(Sampler):
-    """Suggests at random, every parameter uniform over its choices."""
-
-    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
-        return _draw(self.space, {observation.setting for observation in history}, rng)
+    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+        """Return one new setting, or None where all were tried."""
 
 
 class ForestSampler(Sampler):
     """Suggests the space's first settings, then those of which random forests expect the most improvement."""
 
-    def _next(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
         tried = {observation.setting for observation in history}
         for setting in self.space.first():
             if setting not in tried:
                 return setting
         known = [observation for observation in history if observation.setting in self.space]
         if len(known) < FEWEST:
-            return _draw(self.space, tried, rng)
+            return draw(self.space, tried, rng)
         candidates = self._candidates(known, tried, rng)
         if not candidates:
-            return _draw(self.space, tried, rng)
+            return draw(self.space, tried, rng)
         return candidates[int(np.argmax(self._improvement(known, candidates, rng)))]
 
     def _candidates(self, known: Sequence[Observation], tried: Set[Setting], rng: np.random.Generator) -> list[Setting]:
-        """Settings not yet tried, in random order, so that the first of equals is a random one."""
+        """Return settings not yet tried, in random order, so that the first of equals is a random one."""
         if self.space.size <= CANDIDATES + len(tried):
-            found = list(self.space)
+            settings = list(self.space)
         else:
-            found = [self.space.sample(rng) for _ in range(CANDIDATES)]
+            settings = [self.space.sample(rng) for _ in range(CANDIDATES)]
             # The front begins with the best quality.
             for index in front([(o.quality, o.cost) for o in known])[:MOST_CENTRES]:
-                found += self.space.neighbours(known[index].setting, rng, NEIGHBOURS)
-        left = [setting for setting in dict.fromkeys(found) if setting not in tried]
+                settings += self.space.neighbours(known[index].setting, rng, NEIGHBOURS)
+        left = [setting for setting in dict.fromkeys(settings) if setting not in tried]
         return [left[i] for i in rng.permutation(len(left))]
 
     def _improvement(self, known: Sequence[Observation], candidates: list[Setting], rng: np.random.Generator) -> Floats:
-        """The expected improvement of each candidate under random weights of quality and cost."""
+        """Return the expected improvement of each candidate under random weights of quality and cost."""
         features = self.space.encode([observation.setting for observation in known])
         losses = (_ranks([-o.quality for o in known]), _ranks([o.cost for o in known]))
         asked = self.space.encode(candidates)
@@ -137,7 +130,7 @@ class ForestSampler(Sampler):
 
 
 def importance(space: Space, history: Sequence[Observation]) -> dict[str, float]:
-    """How much each parameter matters for quality: its share of the fall in variance in a random forest.
+    """Return how much each parameter matters for quality: its share of the fall in variance in a random forest.
 
     Args:
         space: the settings that were searched.
@@ -158,7 +151,8 @@ def importance(space: Space, history: Sequence[Observation]) -> dict[str, float]
     return shares
 
 
-def _draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Setting | None:
+def draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Setting | None:
+    """Return a random setting that was not tried, every parameter uniform over its choices; None where all were."""
     for _ in range(DRAWS):
         setting = space.sample(rng)
         if setting not in tried:
@@ -168,7 +162,7 @@ def _draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Settin
 
 
 def _lie(setting: Setting, history: Sequence[Observation]) -> Observation:
-    """A trial that is still to be run, as if its result were an ordinary one."""
+    """Return a trial that is still to be run, as if its result were an ordinary one."""
     if not history:
         return Observation(setting, 0.0, 0.0)
     # A value that was observed, not the mean of the middle two: infinities have no mean.
@@ -177,7 +171,7 @@ def _lie(setting: Setting, history: Sequence[Observation]) -> Observation:
 
 
 def _ranks(values: Sequence[float]) -> Floats:
-    """Ranks scaled to 0 .. 1; unlike the values they keep a few terrible trials from hiding all other differences."""
+    """Return ranks scaled to 0 .. 1, which keep a few terrible trials from hiding all other differences."""
     ranks = rankdata(values)
     return (ranks - ranks.min()) / max(float(np.ptp(ranks)), 1.0)
 
@@ -189,19 +183,19 @@ def _fit(features: Floats, target: Floats, seed: int) -> RandomForestRegressor:
 
 
 def _predict(features: Floats, target: Floats, asked: Floats, seed: int) -> Floats:
-    """What each tree predicts: float64 [trees, n]."""
+    """Return what each tree predicts: float64 [trees, n]."""
     rows = asked.astype(np.float32)
     trees = _fit(features, target, seed).estimators_
     return np.stack([tree.predict(rows, check_input=False) for tree in trees])
 
 
 def _chebyshev(quality: Floats, cost: Floats, weight: float) -> Floats:
-    """ParEGO's augmented Chebyshev scalar of two losses in 0 .. 1."""
+    """Return ParEGO's augmented Chebyshev scalar of two losses in 0 .. 1."""
     first, second = weight * quality, (1 - weight) * cost
     return np.maximum(first, second) + AUGMENTATION * (first + second)
 
 
 def _expected_improvement(mean: Floats, spread: Floats, best: float) -> Floats:
-    """By how much a normally distributed loss falls below the best one on average."""
+    """Return by how much a normally distributed loss falls below the best one on average."""
     gain, spread = best - mean, np.maximum(spread, 1e-12)
     return gain * norm.cdf(gain / spread) + spread * norm.pdf(gain / spread)

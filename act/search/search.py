@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from act.metrics import Quality
-from act.quantization.scheme import Scheme
 from act.results import ptq_search
 from act.search.measure import Result, TrialJob
 from act.search.pareto import front
@@ -27,13 +26,21 @@ from act.settings import PtqSearch
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and its result; `cost` is what the model is expected to cost, 1 being fp32."""
+    """One setting and its result.
+
+    Attributes:
+        number: counted from 0 in the order of suggestion.
+        setting: what was tried.
+        cost: what the model is expected to cost, 1 being fp32.
+        result: what it gave.
+        complete: whether it was measured on all samples.
+    """
 
     number: int
     setting: Setting
     cost: float
     result: Result
-    whole: bool
+    complete: bool
 
     def to_result(self, reference: float) -> ptq_search.Trial:
         """Return the trial as it stands in `trials.json`, beside fp32's quality."""
@@ -70,7 +77,7 @@ class Journal:
                 continue
 
     def get(self, setting: Setting) -> Result | None:
-        """The result of a setting that was tried before."""
+        """Return the result of a setting that was tried before."""
         return self._results.get(self._key(setting))
 
     def add(self, setting: Setting, result: Result) -> None:
@@ -90,9 +97,8 @@ class Search:
 
     Args:
         sampler: suggests settings.
-        make: gives the scheme of a setting.
         cost: what a setting is expected to cost.
-        job: the measurement of a scheme's model.
+        job: the measurement of a setting's model.
         reference: the fp32 model's quality on all samples.
         journal: results of an earlier, unfinished run of the same search.
         runner: measures the trials of a round.
@@ -101,15 +107,13 @@ class Search:
     def __init__(
         self,
         sampler: Sampler,
-        make: Callable[[Setting], Scheme],
         cost: Callable[[Setting], float],
-        job: Callable[[Scheme], TrialJob],
+        job: Callable[[Setting], TrialJob],
         reference: Quality,
         journal: Journal,
         runner: Runner,
     ) -> None:
         self._sampler = sampler
-        self._make = make
         self._cost = cost
         self._job = job
         self._reference = reference
@@ -117,7 +121,7 @@ class Search:
         self._runner = runner
         self.trials: list[Trial] = []
 
-    def run(self, settings: PtqSearch, progress: Callable[[Trial], None]) -> None:
+    def run(self, settings: PtqSearch, progress: Callable[[Trial], object]) -> None:
         """Run trials until their number, the time or the space is used up.
 
         Args:
@@ -133,51 +137,51 @@ class Search:
             self.trials += self._round(suggested, progress)
 
     def history(self) -> list[Observation]:
-        """What the sampler learns from."""
+        """Return what the sampler learns from."""
         return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
 
     def front(self) -> list[Trial]:
-        """The Pareto front of quality and cost among the trials measured on all samples, best quality first."""
-        whole = [trial for trial in self.trials if trial.whole]
-        return [whole[index] for index in front([(trial.result.quality, trial.cost) for trial in whole])]
+        """Return the Pareto front of quality and cost among the trials measured on all samples, best quality first."""
+        complete = [trial for trial in self.trials if trial.complete]
+        return [complete[index] for index in front([(trial.result.quality, trial.cost) for trial in complete])]
 
     def candidates(self) -> list[Trial]:
-        """The Pareto front, and the best symmetric trial where it has none, best quality first.
+        """Return the Pareto front, and the best symmetric trial where it has none, best quality first.
 
         Paddle's int8 kernels and calibration tables know no zero point.
         """
         chosen = self.front()
-        symmetric = [trial for trial in self.trials if trial.whole and trial.setting.symmetric]
+        symmetric = [trial for trial in self.trials if trial.complete and trial.setting.symmetric]
         if symmetric and not any(trial.setting.symmetric for trial in chosen):
             chosen.append(max(symmetric, key=lambda trial: trial.result.quality))
         return sorted(chosen, key=lambda trial: -trial.result.quality)
 
-    def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], None]) -> list[Trial]:
-        """The trials of these settings, in order; each is in the journal before `progress` hears of it."""
+    def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], object]) -> list[Trial]:
+        """Run these settings and return their trials in order; each is in the journal before `progress` hears of it."""
         trials: dict[int, Trial] = {}
         unknown: list[int] = []
         jobs: list[TrialJob] = []
-        made: list[float] = []
-        for place, setting in enumerate(settings):
+        seconds: list[float] = []
+        for index, setting in enumerate(settings):
             if (known := self._journal.get(setting)) is not None:
-                trials[place] = self._trial(place, setting, known)
-                progress(trials[place])
+                trials[index] = self._trial(index, setting, known)
+                progress(trials[index])
                 continue
             started = time.perf_counter()
-            jobs.append(self._job(self._make(setting)))
-            made.append(time.perf_counter() - started)
-            unknown.append(place)
+            jobs.append(self._job(setting))
+            seconds.append(time.perf_counter() - started)
+            unknown.append(index)
 
-        def ended(index: int, result: Result) -> None:
-            place = unknown[index]
-            result = replace(result, seconds=result.seconds + made[index])
-            self._journal.add(settings[place], result)
-            trials[place] = self._trial(place, settings[place], result)
-            progress(trials[place])
+        def ended(job: int, result: Result) -> None:
+            index = unknown[job]
+            result = replace(result, seconds=result.seconds + seconds[job])
+            self._journal.add(settings[index], result)
+            trials[index] = self._trial(index, settings[index], result)
+            progress(trials[index])
 
         self._runner.run(jobs, ended)
-        return [trials[place] for place in range(len(settings))]
+        return [trials[index] for index in range(len(settings))]
 
-    def _trial(self, place: int, setting: Setting, result: Result) -> Trial:
-        whole = result.failure is None and result.samples == len(self._reference.scores)
-        return Trial(len(self.trials) + place, setting, self._cost(setting), result, whole)
+    def _trial(self, index: int, setting: Setting, result: Result) -> Trial:
+        complete = result.failure is None and result.samples == len(self._reference.scores)
+        return Trial(len(self.trials) + index, setting, self._cost(setting), result, complete)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from act.quantization.thresholds import FAMILIES, find
 from act.results.ptq_search import TrialSettings
-from act.settings import ThresholdAlgorithm
+from act.settings import PtqSearch, ThresholdAlgorithm
 
 WeightQuantizeType = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 
@@ -112,6 +112,33 @@ class Space:
             raise ValueError(f"`hist_percents` must lie above 0 and at most at 1: {self.hist_percents}")
         if min(self.batch_nums) < 1 or min(self.float_layers) < 0:
             raise ValueError("`batch_nums` must be at least 1 and `float_layers` at least 0")
+
+    @classmethod
+    def of(cls, settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
+        """Return the space of a job for one model.
+
+        Args:
+            settings: of the search.
+            batch_nums: those that there are statistics of, ascending.
+            op_types: of the model's layers, one each.
+        """
+        present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
+        # Depthwise convolutions hold few of the MACs and lose most in int8; matrix products are the next to go.
+        subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
+        subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
+        most = min(settings.max_float_layers, len(op_types) - 1)
+        allowed = settings.batch_num or batch_nums
+        chosen = [number for number in batch_nums if number in allowed] or [batch_nums[-1]]
+        return cls(
+            algorithms=tuple(settings.ptq_algo),
+            hist_percents=tuple(settings.hist_percent),
+            batch_nums=tuple(chosen),
+            symmetric=tuple(settings.activation_symmetric),
+            weight_quantize_types=tuple(settings.weight_quantize_type),
+            bias_correct=tuple(settings.bias_correct),
+            op_types=tuple(dict.fromkeys(subset for subset in subsets if subset)),
+            float_layers=(0, *(2**power for power in range(most.bit_length()))),
+        )
 
     @property
     def size(self) -> int:

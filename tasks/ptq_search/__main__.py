@@ -13,28 +13,24 @@ Trials are also kept in a journal beside the artefacts until the search has ende
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from act.artifacts import fingerprint, replace_folder, stage_folder, write_json
 from act.results.analyze import Analysis
 from act.results.prune import Pruning
-from act.results.ptq_search import Candidate, Candidates, LayerSensitivity, Reference, Trials
+from act.results.ptq_search import Candidate, Candidates, Reference, Trials
 from act.results.select import Strategy
 from act.search.cluster import Cluster
 from act.settings import Job, PtqSearch
 from tasks.stage import code_of, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
-    from act.engines.evaluation import Evaluation
-    from act.metrics import Quality
-    from act.quantization.scheme import Scheme
-    from act.search.measure import TrialJob
     from act.search.schemes import SchemeMaker
     from act.search.search import Search
-    from act.search.space import Space
+
+log = logging.getLogger(__name__)
 
 SENSITIVITY_SAMPLES = 8
 
@@ -45,22 +41,18 @@ def main() -> None:
         strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "ptq_search")) as folder:
             if strategy.quantize:
-                settings = job.ptq_search if strategy.search else _one_trial(job.ptq_search)
-                _search(name, job, settings, folder)
+                # `QuantPost` alone, without a search, tries the most promising setting of the space.
+                alone = {} if strategy.search else {"max_quant_count": 1}
+                _search(name, job, job.ptq_search.model_copy(update=alone), folder)
             else:
                 _skip(folder, "the strategy does not quantize")
 
 
 def _skip(folder: Path, why: str) -> None:
-    print(f"ptq_search: nothing to do: {why}")
+    log.info("ptq_search: nothing to do: %s", why)
     Trials(why=why).write(folder / "trials.json")
     Candidates(why=why).write(folder / "candidates.json")
     (folder / "schemes").mkdir()
-
-
-def _one_trial(settings: PtqSearch) -> PtqSearch:
-    """What is tried when the strategy names `QuantPost` without a search: the most promising setting of the space."""
-    return settings.model_copy(update={"max_quant_count": 1})
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
@@ -73,10 +65,13 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.quantization.sensitivity import rank_layers
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
+    from act.search.measure import trial_job
+    from act.search.progress import Progress
     from act.search.runners import choose
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
     from act.search.search import Journal, Search
+    from act.search.space import Space
 
     cluster = Cluster.from_environment()
     prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
@@ -91,7 +86,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     macs = pruning.macs or {operator.name: operator.macs for operator in operators}
     statistics = load(calibrated / STATISTICS_FILE)
     maker = SchemeMaker(model, layers, statistics, macs)
-    space = _space(settings, sorted(statistics), [layer.op_type for layer in layers])
+    space = Space.of(settings, sorted(statistics), [layer.op_type for layer in layers])
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]
@@ -101,114 +96,54 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     evaluation = Evaluation.of(job, prepared)
     try:
         # A pruned model may have lost quality already, which is part of what a candidate loses.
-        whole = InferenceModel.load(prepared / "model") if pruning.pruned else model
-        reference = evaluation.quality(whole, None, None if pruning.pruned else fp32_onnx)
+        baseline = InferenceModel.load(prepared / "model") if pruning.pruned else model
+        fp32 = evaluation.quality(baseline, None, None if pruning.pruned else fp32_onnx)
     except EngineFailure as failure:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
     journal = _journal(name, job, settings)
-    with choose(cluster, settings.side_by_side, job.target.threads) as runner:
+    trials, limit = min(settings.max_quant_count, space.size), 60 * settings.time_limit_minutes
+    with (
+        choose(cluster, settings.side_by_side, job.target.threads) as runner,
+        Progress(trials, fp32.value, limit, settings.side_by_side) as progress,
+    ):
         search = Search(
             ForestSampler(space, settings.seed),
-            maker.make,
             maker.cost,
-            lambda scheme: _trial_job(evaluation, model, scheme, fp32_onnx, reference),
-            reference,
+            lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
+            fp32,
             Journal(journal),
             runner,
         )
-        _run(search, settings, space.size, reference.value)
-    candidates = search.candidates()
-    if not candidates:
-        causes = "; ".join(dict.fromkeys(t.result.failure or "too much quality is lost" for t in search.trials))
-        print(f"ptq_search: no trial gave a candidate: {causes}")
-    _write(folder, search, maker, sensitivities, importance(space, search.history()), (evaluation, reference))
+        search.run(settings, progress)
+    reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=dict(fp32.beside))
+    Trials(
+        reference=reference,
+        trials=[trial.to_result(fp32.value) for trial in search.trials],
+        front=[trial.number for trial in search.front()],
+        sensitivity=sensitivities,
+        importance=importance(space, search.history()),
+    ).write(folder / "trials.json")
+    _write_candidates(folder, search, maker, reference)
     journal.unlink(missing_ok=True)
 
 
-def _space(settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
-    from act.search.space import Space
-
-    present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
-    # Depthwise convolutions hold few of the MACs and lose most in int8; matrix products are the next to go.
-    subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
-    subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
-    most = min(settings.max_float_layers, len(op_types) - 1)
-    wanted = settings.batch_num or batch_nums
-    kept = [number for number in batch_nums if number in wanted] or [batch_nums[-1]]
-    return Space(
-        algorithms=tuple(settings.ptq_algo),
-        hist_percents=tuple(settings.hist_percent),
-        batch_nums=tuple(kept),
-        symmetric=tuple(settings.activation_symmetric),
-        weight_quantize_types=tuple(settings.weight_quantize_type),
-        bias_correct=tuple(settings.bias_correct),
-        op_types=tuple(dict.fromkeys(subset for subset in subsets if subset)),
-        float_layers=(0, *(2**power for power in range(most.bit_length()))),
-    )
-
-
-def _trial_job(evaluation: Evaluation, model: Any, scheme: Scheme, fp32_onnx: Any, reference: Quality) -> TrialJob:
-    """The measurement of a scheme's model, with the model in it."""
-    from act.engines.writer import write_for_engine
-    from act.search.measure import TrialJob
-
-    with tempfile.TemporaryDirectory() as name:
-        entry = write_for_engine(evaluation.engine, model, scheme, Path(name), fp32_onnx)
-        files = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
-        return TrialJob(
-            engine=evaluation.engine,
-            files=files,
-            entry=str(entry.relative_to(name)),
-            precision="int8",
-            threads=evaluation.threads,
-            samples=evaluation.samples.resolve(),
-            metric=evaluation.metric,
-            reference=evaluation.reference.resolve() if evaluation.reference is not None else None,
-            fp32=reference,
-            batch=evaluation.batch,
-            time_limit_seconds=evaluation.time_limit_seconds,
-        )
-
-
-def _run(search: Search, settings: PtqSearch, size: int, fp32: float) -> None:
-    from act.search.progress import Progress
-
-    total = min(settings.max_quant_count, size)
-    with Progress(total, fp32, 60 * settings.time_limit_minutes, settings.side_by_side) as progress:
-        search.run(settings, progress)
-
-
 def _journal(name: str, job: Job, settings: PtqSearch) -> Path:
-    """Where the trials of exactly this search are kept while it lasts: the name stands for its inputs and its code."""
+    """Return where the trials of exactly this search are kept while it lasts, and remove those of any other.
+
+    The file's name stands for the search's inputs and its code.
+    """
     parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
     inputs = [stage_folder(name, "prepare"), stage_folder(name, "calibrate"), stage_folder(name, "analyze")]
     digest = fingerprint(parts, inputs, code_of("ptq_search"))
-    folder = stage_folder(name, "ptq_search").parent / ".ptq_search_journal"
-    wanted = folder / f"{digest}.jsonl"
-    for other in folder.glob("*.jsonl"):
-        if other != wanted:
+    journal = stage_folder(name, "ptq_search").parent / ".ptq_search_journal" / f"{digest}.jsonl"
+    for other in journal.parent.glob("*.jsonl"):
+        if other != journal:
             other.unlink()
-    return wanted
+    return journal
 
 
-def _write(
-    folder: Path,
-    search: Search,
-    maker: SchemeMaker,
-    sensitivities: Sequence[LayerSensitivity],
-    importance: dict[str, float],
-    measured: tuple[Evaluation, Quality],
-) -> None:
-    evaluation, quality = measured
-    reference = Reference(engine=evaluation.engine, quality=quality.value, beside=dict(quality.beside))
-    Trials(
-        reference=reference,
-        trials=[trial.to_result(quality.value) for trial in search.trials],
-        front=[trial.number for trial in search.front()],
-        sensitivity=list(sensitivities),
-        importance=importance,
-    ).write(folder / "trials.json")
+def _write_candidates(folder: Path, search: Search, maker: SchemeMaker, reference: Reference) -> None:
     (folder / "schemes").mkdir()
     candidates: list[Candidate] = []
     for trial in search.candidates():
@@ -222,18 +157,20 @@ def _write(
                 trial=trial.number,
                 settings=trial.setting.to_result(),
                 quality=trial.result.quality,
-                drop=quality.value - trial.result.quality,
+                drop=reference.quality - trial.result.quality,
                 cost=trial.cost,
                 symmetric=trial.setting.symmetric,
                 layers=len(scheme.layers),
             )
         )
-    Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
-    for candidate in candidates:
-        print(
-            f"ptq_search: {candidate.id}: quality {candidate.quality:.4f} (fp32 {quality.value:.4f}), "
-            f"expected cost {candidate.cost:.2f} of fp32"
+        log.info(
+            "ptq_search: %s: quality %.4f (fp32 %.4f), expected cost %.2f of fp32",
+            *(identity, trial.result.quality, reference.quality, trial.cost),
         )
+    Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
+    if not candidates:
+        causes = "; ".join(dict.fromkeys(t.result.failure or "too much quality is lost" for t in search.trials))
+        log.info("ptq_search: no trial gave a candidate: %s", causes)
 
 
 if __name__ == "__main__":

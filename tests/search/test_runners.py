@@ -18,10 +18,11 @@ import pytest
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
-from act.search import runners
+from act.search import prefect_runner
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
-from act.search.runners import LocalRunner, PrefectRunner, choose
+from act.search.prefect_runner import PrefectRunner
+from act.search.runners import LocalRunner, choose
 from tests.support.engines import run_by
 from tests.support.place import CHECKOUT
 
@@ -100,7 +101,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) 
 
 def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that times out there spoils all later ones: dask/distributed issue 8514."""
-    monkeypatch.setattr(runners, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(prefect_runner, "_POLL_SECONDS", 0.0)
 
     class Future:
         def __init__(self, looks: int, result: Any) -> None:
@@ -120,7 +121,7 @@ def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytes
 
     def ended(futures: dict[int, Future]) -> list[tuple[int, Any]]:
         runner = PrefectRunner(Cluster("dask", None), 1, 1)
-        return list(runners._as_they_end(runner, futures, time.monotonic() + 60, lambda: True))
+        return list(prefect_runner._as_they_end(runner, futures, time.monotonic() + 60, lambda: True))
 
     assert ended({0: Future(2, "a"), 1: Future(0, "b"), 2: Future(1, "c")}) == [(1, "b"), (2, "c"), (0, "a")]
     with pytest.raises(InputError, match="no samples"):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from act.search import sampler as sampler_module
-from act.search.pareto import hypervolume
-from act.search.sampler import ForestSampler, Observation, RandomSampler, Sampler, importance
+from act.search.sampler import ForestSampler, Observation, Sampler, importance
 from act.search.space import ACT_KEYS, Setting, Space
+from benchmarks.hypervolume import hypervolume
+from benchmarks.random_sampler import RandomSampler
 
 SPACE = Space(
     algorithms=("abs_max", "avg", "hist", "mse", "KL"),

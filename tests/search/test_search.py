@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from act.metrics import Quality
-from act.quantization.scheme import Scheme
 from act.search.measure import Result, TrialJob, is_hopeless, judge
 from act.search.runners import LocalRunner
 from act.search.sampler import ForestSampler
@@ -42,13 +41,9 @@ class World:
     def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
         made: dict[int, Setting] = {}
 
-        def make(setting: Setting) -> Scheme:
-            scheme = Scheme((f"{len(made)}",), {}, {})
+        def job(setting: Setting) -> TrialJob:
+            files = {"number": str(len(made)).encode()}
             made[len(made)] = setting
-            return scheme
-
-        def job(scheme: Scheme) -> TrialJob:
-            files = {"number": scheme.layers[0].encode()}
             return TrialJob("openvino", files, ".", "int8", 1, Path(), "top1", None, REFERENCE, 1, 60)
 
         def work(job: TrialJob) -> Result:
@@ -68,7 +63,6 @@ class World:
 
         return Search(
             ForestSampler(SPACE, seed),
-            make,
             lambda setting: 0.3 - 0.05 * setting.symmetric + 0.01 * setting.float_layers,
             job,
             REFERENCE,
@@ -208,7 +202,7 @@ def test_a_hopeless_trial_costs_a_quarter(tmp_path: Path) -> None:
     search = world.search(tmp_path / "journal")
     trials = run(search, 20)
     poor = [trial for trial in trials if trial.setting.algorithm == "avg"]
-    assert poor and all(trial.result.samples == SAMPLES // 4 and not trial.whole for trial in poor)
+    assert poor and all(trial.result.samples == SAMPLES // 4 and not trial.complete for trial in poor)
     assert all(trial.result.samples == SAMPLES for trial in trials if trial.setting.algorithm != "avg")
     assert not {trial.number for trial in poor} & {trial.number for trial in search.candidates()}
     assert all(trial.result.quality == pytest.approx(0.1) for trial in poor)

@@ -15,10 +15,10 @@ import distributed
 
 from act.errors import InputError
 from act.metrics import Quality
-from act.quantization.scheme import Scheme
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
-from act.search.runners import LocalRunner, PrefectRunner, Runner, server_for
+from act.search.prefect_runner import PrefectRunner, server_for
+from act.search.runners import LocalRunner, Runner
 from act.search.sampler import ForestSampler
 from act.search.search import Journal, Search, Trial
 from act.search.space import Setting
@@ -43,17 +43,11 @@ def work(job: TrialJob) -> Result:
 
 
 def search(journal: Path, runner: Runner) -> Search:
-    settings: list[Setting] = []
-
-    def make(setting: Setting) -> Scheme:
-        settings.append(setting)
-        return Scheme((str(len(settings) - 1),), {}, {})
-
-    def job(scheme: Scheme) -> TrialJob:
-        files = {"setting": json.dumps(settings[int(scheme.layers[0])].to_result().model_dump()).encode()}
+    def job(setting: Setting) -> TrialJob:
+        files = {"setting": json.dumps(setting.to_result().model_dump()).encode()}
         return TrialJob("openvino", files, ".", "int8", 1, Path("/nowhere/samples"), "top1", None, FP32, 1, 60)
 
-    return Search(ForestSampler(SPACE, 0), make, lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
+    return Search(ForestSampler(SPACE, 0), lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
 
 
 def trials(journal: Path, runner: Runner, stop_after: int = 1000) -> list[Any]:

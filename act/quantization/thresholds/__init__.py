@@ -20,6 +20,7 @@ from act.registry import THRESHOLDS
 # closest fit to the values, the extremes of all values.
 Family = Literal["share", "mean", "fit", "extremes"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+_BY_CLIPPING: tuple[Family, ...] = ("extremes", "mean", "fit", "share")
 
 Clip = Callable[[TensorStatistics, bool], Range]
 
@@ -74,7 +75,7 @@ def asymmetric_rules(shares: tuple[float, ...]) -> dict[str, Clip]:
         shares: that a rule is tried with, where it takes one.
     """
     rules = [(name, find(name)) for name in THRESHOLDS.names()]
-    rules.sort(key=lambda each: (-FAMILIES.index(each[1].family), each[1].place))
+    rules.sort(key=lambda each: (_BY_CLIPPING.index(each[1].family), each[1].place))
     clips: dict[str, Clip] = {}
     for name, rule in rules:
         if rule.takes_share:

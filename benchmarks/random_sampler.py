@@ -1,0 +1,17 @@
+"""A sampler that leaves all to chance, beside which the search's own is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from act.search.sampler import Observation, Sampler, draw
+from act.search.space import Setting
+
+
+class RandomSampler(Sampler):
+    """Suggests at random, every parameter uniform over its choices."""
+
+    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+        return draw(self.space, {observation.setting for observation in history}, rng)
