@@ -245,13 +245,15 @@ class InferenceModel:
         self._block.create_var(name=name, shape=source.shape, dtype=source.dtype)
         return name
 
-    def add_weight(self, name: str, value: Array) -> str:
+    def add_weight(self, name: str, value: Array, stop_gradient: bool = True) -> str:
         """Declare a weight, or make one of a tensor that no operator writes any more; return its name."""
         block = self._block
         if block.has_var(name):
-            block.var(name).persistable = block.var(name).stop_gradient = True
+            block.var(name).persistable, block.var(name).stop_gradient = True, stop_gradient
         else:
-            block.create_var(name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=True)
+            block.create_var(
+                name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=stop_gradient
+            )
         self.set_weight(name, value)
         return name
 

@@ -52,8 +52,8 @@ def _add_shape_output(model: InferenceModel, op: Any) -> None:
 
 
 def _give_own_zero_points(model: InferenceModel, op: Any) -> None:
-    shared = op.input("ZeroPoint")[0]
-    model.rename_input(op, shared, model.add_weight(f"{op.output('Y')[0]}@zero_points", model.weight(shared)))
+    shared, own = op.input("ZeroPoint")[0], f"{op.output('Y')[0]}@zero_points"
+    model.rename_input(op, shared, model.add_weight(own, model.weight(shared), stop_gradient=False))
 
 
 def _flatten_bias(model: InferenceModel, op: Any) -> None:
@@ -65,6 +65,6 @@ def _flatten_bias(model: InferenceModel, op: Any) -> None:
     if len(shape) == 4 and shape[1] == math.prod(shape):
         flat = f"{name}.flat"
         if not model.has(flat):
-            model.add_weight(flat, model.weight(name).reshape(-1))
+            model.add_weight(flat, model.weight(name).reshape(-1), stop_gradient=False)
         model.rename_input(op, name, flat)
         op._set_attr("axis", 1)
