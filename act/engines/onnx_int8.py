@@ -1,8 +1,8 @@
-"""Int8 models written the way the engine that will run them wants it: one file a target, its rules as data.
+"""Int8 ONNX models as an engine's rules want them.
 
 `act/quantization/onnx_model.py` writes what the quantized Paddle program is, operator by operator. Engines run that
-correctly, but fuse little of it: which tensors must stand between QDQ operators, signed or unsigned,
-depends on the engine.
+correctly, but fuse little of it: which tensors must stand between QDQ operators, signed or unsigned, depends on the
+engine.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
         scheme = _narrowed(scheme)
     if rules.deep_input:
         deep = simplify.input_to_depth(graph)
-        turned = {name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers}
-        scheme = replace(scheme, integers={**scheme.integers, **turned})
+        integers = {
+            name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers
+        }
+        scheme = replace(scheme, integers={**scheme.integers, **integers})
         ranges |= {f"{name}.deep": ranges[name] for name in graph.inputs if name in ranges}
     for name, source in changed.items():
         ranges.pop(name, None)
@@ -80,7 +82,7 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
 
 
 def _narrowed(scheme: Scheme) -> Scheme:
-    """Weights of 7 bits: the sum of two of their products with uint8 fits into 16 bits (`reduce_range` of others)."""
+    """Return the scheme with weights of 7 bits, two of whose products with uint8 fit into 16 (`reduce_range`)."""
     integers = {name: np.round(values / 2).astype(np.int8) for name, values in scheme.integers.items()}
     thresholds = {name: np.float32(2) * values for name, values in scheme.weights.items()}
     return replace(scheme, weights=thresholds, integers=integers)

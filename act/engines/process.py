@@ -165,11 +165,6 @@ class EngineProcess:
             raise RuntimeError("the process is not started yet")
         return self._process.pid
 
-    @property
-    def is_over(self) -> bool:
-        """Tell whether it crashed or ran out of time, so that nothing more can be asked of it."""
-        return self._failure is not None
-
     def close(self) -> None:
         """End the process and everything that it started; may be called twice."""
         if self._process is not None:

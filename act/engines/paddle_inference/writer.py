@@ -31,8 +31,8 @@ from act.quantization.scheme import Scheme, quantized_layers, without_others
 _PRODUCTS = ("matmul_v2", "mul")
 # What makes values of another range than it reads; `dropout` multiplies by what it keeps, in models that say so.
 _SCALES = ("pool2d", "dropout", "scale")
-# What hands integers on as they are, so that ranges spread through it.
-_HANDS_ON = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
+# What moves integers as they are, so that ranges spread through it.
+_TRANSPARENT = ("reshape2", "transpose2", "split", "slice", "squeeze2", "unsqueeze2", "flatten_contiguous_range")
 
 
 class PaddleInferenceWriter(PaddleWriter):
@@ -119,7 +119,7 @@ def _is_rounded_later(model: InferenceModel, name: str) -> bool:
     """Tell whether a tensor is rounded, or what integers of it pass through to."""
     return any(
         op.type == "quantize_linear"
-        or (op.type in _HANDS_ON and any(_is_rounded_later(model, output) for output in op.output_arg_names))
+        or (op.type in _TRANSPARENT and any(_is_rounded_later(model, output) for output in op.output_arg_names))
         for op in model.consumers(name)
     )
 
