@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from act.settings import Settings, ThresholdAlgorithm
+from act.settings.base import ChannelCriterion, Settings, ThresholdAlgorithm
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -120,7 +120,7 @@ class MultiTeacherDistillationSection(Settings):
 class ChannelPruneSection(Settings):
     pruned_ratio: Number | list[Number]
     prune_params_name: Names = None
-    criterion: Literal["l1_norm", "bn_scale", "geometry_median"] | None = None
+    criterion: ChannelCriterion | None = None
 
 
 class ASPPruneSection(Settings):

@@ -18,6 +18,7 @@ from act.errors import InputError
 from act.paddleslim import sections
 from act.paddleslim.sections import null_if_none
 from act.paddleslim.training import after_pruning, train_settings
+from act.registry import THRESHOLDS
 from act.settings import Job, QuantizableOperator, WeightQuantization, read_mapping, settings_in, validate
 
 OWN_SECTION = "Pipeline"
@@ -272,9 +273,10 @@ class _Translator:
             self._set("calibration", batch_num=[post.batch_nums])
         if search is None:
             # One quantization, with these settings and no others.
-            self._set("ptq_search", ptq_algo=[post.algo or "hist"], max_float_layers=0, max_quant_count=1)
+            algo = post.algo or _ACT_ALGO
+            self._set("ptq_search", ptq_algo=[algo], max_float_layers=0, max_quant_count=1)
             self._set("ptq_search", bias_correct=[bool(post.bias_correction)], activation_symmetric=[True])
-            if post.hist_percent is not None or post.algo in (None, "hist"):
+            if post.hist_percent is not None or THRESHOLDS.load(algo).RULE.takes_share:
                 self._set("ptq_search", hist_percent=[0.999 if post.hist_percent is None else post.hist_percent])
             self._weight_scales("QuantPost.weight_quantize_type", [post.weight_quantize_type or "channel_wise_abs_max"])
         else:
@@ -494,6 +496,7 @@ def _between_counts(bounds: list[int]) -> list[int]:
     return sorted({min(bounds), (min(bounds) + max(bounds)) // 2, max(bounds)})
 
 
+_ACT_ALGO = "hist"  # where a file names none
 # ACT's section -> ours.
 _PRUNE = {
     "ChannelPrune": "prune.channel",

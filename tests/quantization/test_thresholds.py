@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -46,6 +48,25 @@ def ends(span: Range) -> list[float]:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+ordinary_values = st.floats(-1e6, 1e6, width=32).filter(lambda value: value == 0 or abs(value) > 1e-6)
+values_of_batches = st.lists(st.lists(ordinary_values, min_size=1, max_size=8), min_size=1, max_size=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batches=values_of_batches, algorithm=st.sampled_from(ALL), symmetric=st.booleans())
+def test_a_range_holds_zero_and_stays_within_the_values(
+    batches: list[list[float]], algorithm: str, symmetric: bool
+) -> None:
+    arrays = [np.array(batch, dtype=np.float32) for batch in batches]
+    values, span = np.concatenate(arrays), find(algorithm, symmetric, *arrays)
+    largest = float(np.abs(values).max())
+    assert span.low <= 0 <= span.high and np.isfinite([span.scale, span.low, span.high]).all()
+    if symmetric:
+        assert span.low == -span.high and span.high <= largest * (1 + 1e-6)
+    else:
+        assert min(values.min(), 0) * (1 + 1e-6) <= span.low and span.high <= max(values.max(), 0) * (1 + 1e-6)
 
 
 @every_rule

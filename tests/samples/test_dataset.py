@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from act.errors import InputError
 from act.metrics import cosine, scorer
@@ -30,6 +33,31 @@ def test_samples_of_different_lengths_survive_the_disk(tmp_path: Path) -> None:
     for wanted, found in zip(arrays, loaded.feeds["x"]):
         np.testing.assert_array_equal(found, wanted)
     assert loaded.labels is not None and loaded.labels[4].tolist() == [0, 1, 2]
+
+
+shapes_of_samples = st.integers(1, 3).flatmap(
+    lambda rank: st.lists(st.tuples(*[st.integers(1, 4)] * rank), min_size=1, max_size=6)
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(shapes=shapes_of_samples, dtype=st.sampled_from(["float32", "int64", "bool"]), labelled=st.booleans())
+def test_samples_of_any_shapes_survive_the_disk(shapes: list[tuple[int, ...]], dtype: str, labelled: bool) -> None:
+    rng = np.random.default_rng(len(shapes))
+    arrays = [rng.integers(0, 2, shape).astype(dtype) for shape in shapes]
+    labels = Ragged.of([np.arange(len(shape)) for shape in shapes]) if labelled else None
+    with tempfile.TemporaryDirectory() as folder:
+        Samples({"x": Ragged.of(arrays)}, labels).save(Path(folder) / "s")
+        loaded = Samples.load(Path(folder) / "s")
+        assert len(loaded) == len(arrays) and loaded.feeds["x"].dtype == dtype
+        for wanted, found in zip(arrays, loaded.feeds["x"]):
+            assert found.shape == wanted.shape and (found == wanted).all()
+        groups = loaded.groups(2)
+        assert [index for group in groups for index in group] == list(range(len(arrays)))
+        assert all(len(group) <= 2 and len({shapes[index] for index in group}) == 1 for group in groups)
+        assert (loaded.labels is not None) == labelled
+        head = loaded.head(len(arrays) - 1)
+        assert len(head) == len(arrays) - 1 and all((a == b).all() for a, b in zip(arrays, head.feeds["x"]))
 
 
 def test_gathered_samples_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
