@@ -1,8 +1,18 @@
-"""The machine that a result was measured on."""
+"""`machine.json`, and the machine that a result was measured on."""
 
 from __future__ import annotations
 
-from act.results.artifact import Part
+from act.results.artifact import Artifact, Part
+
+
+class TimedOn(Artifact):
+    """What a timing depends on: CPU, its int8 and bf16 instructions as Linux names them, and versions."""
+
+    cpu: str
+    cores: int | None
+    capabilities: list[str]
+    python: str
+    packages: dict[str, str]
 
 
 class Machine(Part):

@@ -10,8 +10,9 @@ import argparse
 from pathlib import Path
 
 from act import machine
-from act.artifacts import ROOT, read_json, write_json
+from act.artifacts import ROOT
 from act.errors import InputError, exit_on_input_error
+from act.results.machine import TimedOn
 from act.settings import DEFAULT_PATH, load
 from act.strategy import attempts
 
@@ -26,18 +27,16 @@ def main() -> None:
     with exit_on_input_error():
         jobs = load(arguments.params).jobs
     PATH.parent.mkdir(parents=True, exist_ok=True)
-    write_json(PATH, machine.identity())
+    TimedOn(**machine.identity()).write(PATH)
     attempts.make_files(jobs)
 
 
 def is_noted(root: Path) -> bool:
     """Tell whether the artefact of a checkout is of this machine."""
     try:
-        noted = read_json(root / PATH)
+        return TimedOn.read(root / PATH) == TimedOn(**machine.identity())
     except InputError:
         return False
-    del noted["schema_version"]
-    return noted == machine.identity()
 
 
 if __name__ == "__main__":
