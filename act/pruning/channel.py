@@ -73,7 +73,7 @@ def _named(plan: Plan, settings: ChannelPrune) -> dict[str, float | None]:
 def _choose(plan: Plan, named: Mapping[str, float | None]) -> tuple[list[Group], list[PrunedLayer]]:
     """Return the groups to prune, and the layers that are left alone, with the cause."""
     chosen: list[Group] = []
-    left_alone = [(each.weight, each.why) for each in plan.left]
+    left_alone = list(plan.left_alone.items())
     for group in plan.groups:
         producers = [name for name, _ in group.outputs]
         if named and not set(producers) & set(named):

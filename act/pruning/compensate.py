@@ -1,4 +1,4 @@
-"""The channels that stay take over what can be told from them of those that go.
+"""Compensation: the channels that stay take over what can be predicted from them of those that go.
 
 For each layer that reads pruned channels, the missing inputs x_r are predicted from the others by least squares on
 calibration samples, x_r = A (x_k - mean_k) + mean_r, and A goes into the layer's weight, the rest into its bias. For a
@@ -22,10 +22,10 @@ DAMPING = 0.01
 """Share of the inputs' mean variance that is added to each, so that few samples do not settle everything."""
 
 
-def compensated(
+def compensate(
     model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]], inputs: Mapping[str, InputStatistics]
 ) -> InferenceModel:
-    """A copy of the whole model in which the channels that stay do the work of those that will go.
+    """Return a copy of the whole model in which the channels that stay do the work of those that will go.
 
     Args:
         model: not changed.

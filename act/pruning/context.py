@@ -1,4 +1,4 @@
-"""What every way of pruning is given, and what it gives back."""
+"""The input and the result that all ways of pruning share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from act.samples.dataset import Array, Samples
 
 @dataclass(frozen=True)
 class Context:
-    """What a way of pruning may need.
+    """The input of a way of pruning.
 
     Attributes:
         samples: for calibration, unlabelled.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from act.program.model import InferenceModel
-from act.pruning.compensate import compensated
+from act.pruning.compensate import compensate
 from act.pruning.groups import Plan
 from act.pruning.input_statistics import Floats, InputStatistics
 from act.pruning.shrink import shrink
@@ -36,7 +36,7 @@ class Cutter:
     def cut(self, gone: Gone) -> InferenceModel:
         """Return a smaller model, fitted to do without what went."""
         removed = {name: _least_important(self.scores[name], count) for name, count in gone.items() if count}
-        filled = compensated(self.model, self.plan, removed, self.statistics)
+        filled = compensate(self.model, self.plan, removed, self.statistics)
         result = shrink(filled, self.plan, removed)
         filled.discard()
         return result

@@ -47,35 +47,27 @@ class Group:
 
     @property
     def count(self) -> int:
-        """How many units there are."""
+        """Return the number of units."""
         return len(self.units)
-
-
-@dataclass(frozen=True)
-class LeftAlone:
-    """Output channels of a layer that cannot be pruned, and why."""
-
-    weight: str
-    why: str
 
 
 @dataclass
 class Plan:
-    """What can be pruned in a model.
+    """The groups of a model.
 
     Attributes:
         trace: of the model.
         groups: in the order of the program.
-        left: layers whose output channels stay.
+        left_alone: weights whose output channels stay, each with the cause.
     """
 
     trace: Trace
     groups: list[Group] = field(default_factory=list)
-    left: list[LeftAlone] = field(default_factory=list)
+    left_alone: dict[str, str] = field(default_factory=dict)
 
 
 def find_groups(model: InferenceModel) -> Plan:
-    """All groups of a model."""
+    """Return all groups of a model."""
     trace = Trace(model)
     plan = Plan(trace)
     places: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -100,14 +92,14 @@ def find_groups(model: InferenceModel) -> Plan:
     grouped = {place for group in plan.groups for place in group.outputs}
     for name, along in trace.outputs.items():
         if (name, along) not in grouped:
-            plan.left.append(LeftAlone(name, _why(trace, name, along)))
+            plan.left_alone[name] = _why(trace, name, along)
     return plan
 
 
 def _group(
     trace: Trace, roots: Sequence[int], places: Mapping[int, Mapping[Place, list[int]]], in_heads: bool, normed: bool
 ) -> Group | None:
-    """None where the units are not of one kind, or where there is nothing to choose among."""
+    """Return the group of these units; None where they are not of one kind, or leave nothing to choose among."""
     keys = list(places[roots[0]])
     sizes = {place: {len(places[root][place]) for root in roots} for place in keys}
     outputs = tuple(place for place in keys if trace.outputs.get(place[0]) == place[1])

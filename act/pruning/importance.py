@@ -1,4 +1,4 @@
-"""How much each unit of a group matters: by the weights of its layers, or by what its consumers lose without it."""
+"""The importance of each unit of a group: by the weights of its layers, or by what its consumers lose without it."""
 
 from __future__ import annotations
 

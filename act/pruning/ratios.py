@@ -1,4 +1,4 @@
-"""How much of each group goes: by how far the outputs move when it is pruned alone, and by what that saves.
+"""The number of units that go of each group: by how far the outputs move without them, and by what that saves.
 
 The sensitivity needs no labels: the error of the outputs to the whole model's, on a few calibration samples. Channels
 are then taken, a step at a time, where the error grows least for each MAC that is saved (as in NetAdapt, Yang et al.,
@@ -50,7 +50,7 @@ def in_blocks(group: Group, ratio: float) -> int:
 
 @dataclass(frozen=True)
 class Curve:
-    """How the outputs' error grows as a group is pruned alone.
+    """The outputs' error as a function of how much of a group is pruned alone.
 
     Attributes:
         gone: units, ascending, zero first.

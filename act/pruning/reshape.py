@@ -7,7 +7,8 @@ flattened, one of them may have elements that can go, and the merged axis repeat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def reshaped(
     after: Sequence[int],
     note_blocks: Callable[[list[int]], None] | None = None,
 ) -> list[Ids | None] | None:
-    """The axes after a reshape; None where they cannot be told, and then nothing of it may go.
+    """Return the axes after a reshape; None where they cannot be told, and then nothing of it may go.
 
     Args:
         elements: of the model.
@@ -59,28 +60,23 @@ def _middle(
         if any(axis is not None and elements.may_go(axis) for axis in axes):
             return None
         return [None if size in (1, -1) else elements.fixed(size, _CAUSE) for size in after]
-    if int(np.prod(before, dtype=np.int64)) != int(np.prod(after, dtype=np.int64)):
+    if not math.prod(before) == math.prod(after) > 0:
         return None
     result: list[Ids | None] = []
+    for source, target in _pieces(before, after):
+        result += _piece(elements, axes[source], before[source], after[target], note_blocks)
+    return result
+
+
+def _pieces(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Yield the shortest runs of axes that hold the same number of values before and after."""
     read = written = 0
     while read < len(before) or written < len(after):
-        sources, targets = [read], [written]
-        left = before[read] if read < len(before) else 1
-        right = after[written] if written < len(after) else 1
-        while left != right:
-            if left < right:
-                sources.append(sources[-1] + 1)
-                left *= before[sources[-1]]
-            else:
-                targets.append(targets[-1] + 1)
-                right *= after[targets[-1]]
-        sources = [place for place in sources if place < len(before)]
-        targets = [place for place in targets if place < len(after)]
-        given = [axes[place] for place in sources]
-        piece = _piece(elements, given, [before[p] for p in sources], [after[p] for p in targets], note_blocks)
-        result += piece
-        read, written = read + len(sources), written + len(targets)
-    return result
+        source, target = read + 1, written + 1
+        while (left := math.prod(before[read:source])) != (right := math.prod(after[written:target])):
+            source, target = (source + 1, target) if left < right else (source, target + 1)
+        yield slice(read, source), slice(written, target)
+        read, written = source, target
 
 
 def _piece(
@@ -90,7 +86,7 @@ def _piece(
     after: Sequence[int],
     note_blocks: Callable[[list[int]], None] | None,
 ) -> list[Ids | None]:
-    """Axes that hold the same number of values before and after, and cannot be told apart further."""
+    """Follow axes that hold the same number of values before and after, and cannot be told apart further."""
     large = [(axis, size) for axis, size in zip(axes, before) if size != 1]
     wanted = [size for size in after if size != 1]
     if not large:

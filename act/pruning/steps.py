@@ -16,7 +16,6 @@ from act.pruning.unstructured import Gradual
 from act.pruning.weights import describe_layers, masked, sparse_layers
 from act.results.artifact import Artifact
 from act.results.prune import PruningStep, Sparsity
-from act.results.training import TrainingPoint
 from act.samples.dataset import Array
 from act.settings import Job
 from act.training.loop import Fit, count_steps
@@ -57,7 +56,7 @@ class Sparse:
 
 @dataclass
 class Step:
-    """What one strategy did.
+    """The outcome of one strategy.
 
     Attributes:
         model: what goes on.
@@ -71,7 +70,7 @@ class Step:
 
 
 class KeptStep(Artifact):
-    """What is kept of a step beside its model while the stage lasts: the names of its sparse weights, their pattern."""
+    """A step on disk, beside its model, while the stage lasts: the names of its sparse weights, and their pattern."""
 
     result: PruningStep
     sparse: list[str]
@@ -131,8 +130,8 @@ class Pruner:
             update={
                 "quality_after": trained.fit.quality_after,
                 "training": trained.fit.why,
-                "distillation": [part.to_result() for part in trained.parts],
-                "history": [TrainingPoint.model_validate(point) for point in trained.fit.history],
+                "distillation": trained.compared,
+                "history": trained.fit.history,
             }
         )
         step = Step(trained.model or start.model, result, start.sparse)
@@ -206,7 +205,7 @@ class Pruner:
         if trained.model is None:
             why = f"{trained.fit.why}; training ended before all zeros were there, so that they were set at once"
             fit = replace(trained.fit, why=why, quality_after=self.evaluate(pruned.model))
-            trained = Trained(fit, trained.parts, pruned.model)
+            trained = Trained(fit, trained.compared, pruned.model)
             masks = pruned.masks
         else:
             masks = {name: trained.model.weight(name) != 0 for name in sorted(pruned.masks)}

@@ -1,4 +1,4 @@
-"""How many times as fast a smaller model is as the whole one in fp32, measured before it is trained.
+"""The speed-up of a smaller model over the whole one in fp32, measured before it is trained.
 
 Training moves weights and not latency, and neither do the ranges of int8: so how much must go for a speed-up is known
 within seconds of each guess.

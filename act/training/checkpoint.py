@@ -1,4 +1,4 @@
-"""Where training stands, on disk: arrays in an `.npz`, the rest in a `.json` that names it and is written last.
+"""A training on disk, to go on from: arrays in an `.npz`, the rest in a `.json` that names it and is written last.
 
 So there is always one whole checkpoint, whenever the process is killed. Nothing is pickled.
 """
@@ -59,7 +59,7 @@ class Checkpoint:
                 other.unlink()
 
     def load(self) -> tuple[dict[str, Any], dict[str, dict[str, Array]]] | None:
-        """What was saved last; None where nothing was.
+        """Return what was saved last; None where nothing was.
 
         Raises:
             InputError: it is damaged, or of another training.

@@ -34,7 +34,7 @@ _PENALTY = 1e-4
 
 @dataclass(frozen=True)
 class Factor:
-    """What a range is multiplied by.
+    """The trained factor of a range.
 
     Attributes:
         name: of the parameter; shape [1] for an activation, one value a channel for a weight.
@@ -77,7 +77,7 @@ def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges)
 
 
 def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[str, Array]) -> Scheme:
-    """The scheme with the ranges and the thresholds that training has found.
+    """Return the scheme with the trained ranges and thresholds.
 
     Args:
         scheme: that training started from.
@@ -106,7 +106,7 @@ class _Quantizer:
         self.parameter: Any = None
 
     def activation(self, span: Range) -> str:
-        """The name of the rounded activation."""
+        """Insert the operators that round the activation; return the name of the rounded one."""
         low, high = (float(end - span.zero_point) for end in (-LEVELS - 1, LEVELS))
         start = np.array([span.scale], dtype=np.float32)
         # The number of values of one sample; an axis of any length counts once.
@@ -116,7 +116,7 @@ class _Quantizer:
         return str(self._rounded(self._scale(start, values), low, high).name)
 
     def weight(self, thresholds: Array, layer: Layer) -> str:
-        """The name of the rounded weight."""
+        """Insert the operators that round the weight; return the name of the rounded one."""
         rank = len(self._block.var(self._name).shape)
         shape = [-1 if axis == layer.axis else 1 for axis in range(rank)]
         start = (thresholds / np.float32(LEVELS)).astype(np.float32).reshape(shape)
@@ -127,7 +127,7 @@ class _Quantizer:
         return str(self._rounded(scale, -LEVELS - 1.0, float(LEVELS)).name)
 
     def _scale(self, start: Array, values: int) -> Any:
-        """The start times a factor, whose gradient is scaled down by what it is summed over."""
+        """Return the start times a factor, whose gradient is scaled down by what it is summed over."""
         factor = self._factor(start.shape)
         share = 1 / np.sqrt(values * LEVELS)
         rest = self._op("scale", {"X": factor}, {"scale": 1 - share}, stop_gradient=True)
@@ -154,7 +154,7 @@ class _Quantizer:
         return self._op("elementwise_add", {"X": inside, "Y": error})
 
     def _straight_through(self, x: Any) -> Any:
-        """x rounded, with the gradient of x."""
+        """Return x rounded, with the gradient of x."""
         whole = self._op("round", {"X": x}, stop_gradient=True)
         error = self._op("elementwise_sub", {"X": whole, "Y": x}, stop_gradient=True)
         return self._op("elementwise_add", {"X": x, "Y": error})

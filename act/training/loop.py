@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from act.program.model import InferenceModel
+from act.results.training import TrainingPoint
 from act.samples.dataset import Array, Samples
 from act.settings import TrainConfig
 from act.training.checkpoint import Checkpoint
@@ -42,33 +43,32 @@ AfterStep = Callable[[TrainingProgram, int], None]
 
 @dataclass
 class Fit:
-    """How training ended.
+    """The outcome of a training.
 
     Attributes:
         why: one sentence.
         quality_before: of the start.
         quality_after: of the best state; of the start, where nothing was better.
-        history: for each evaluation `epoch`, `step`, mean `loss` since the one before, and `quality`; the start is
-            step 0 without a loss.
+        history: the evaluations.
         weights: the trained weights of the best state; None where nothing was better than the start.
     """
 
     why: str
     quality_before: float
     quality_after: float
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[TrainingPoint] = field(default_factory=list)
     weights: dict[str, Array] | None = None
 
 
 @dataclass
 class _State:
-    """Where the loop stands; all of it is in a checkpoint.
+    """The state of the loop; all of it is in a checkpoint.
 
     Attributes:
         step: steps that were made.
         seconds: that they took, evaluations included.
         losses: since the last evaluation.
-        history: as in `Fit`.
+        history: for each evaluation what a `TrainingPoint` holds.
         best: best quality so far.
         trained: whether that is of a trained state, and not of the start.
         without_best: evaluations since then.
@@ -269,7 +269,8 @@ class Loop:
             why = f"training found nothing better than its start ({start:.4f}), which is kept"
         if stopped:
             why += f"; {stopped}"
-        return Fit(why, start, after, state.history, self._best_weights if state.trained else None)
+        history = [TrainingPoint.model_validate(point) for point in state.history]
+        return Fit(why, start, after, history, self._best_weights if state.trained else None)
 
     def _identity(self) -> dict[str, Any]:
         return {

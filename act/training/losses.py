@@ -20,7 +20,7 @@ _FAR_BELOW = 1e5
 
 @dataclass(frozen=True)
 class Loss:
-    """What a step minimises.
+    """The loss that a step minimises.
 
     Attributes:
         variable: the loss, in the student's program.

@@ -37,19 +37,19 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that measures and writes."""
+        """Tell whether this is the one that measures and writes."""
         return self.rank == 0
 
     def share(self, batch: Sequence[int]) -> tuple[Sequence[int], float]:
-        """This process's samples of a batch, and what share of the gradient they are; all of them where a batch has
-        fewer samples than there are processes."""
+        """Return this process's samples of a batch, and their share of the gradient; all samples where they are fewer
+        than the processes."""
         if len(batch) < self.count:
             return batch, 1 / self.count
         mine = [int(index) for index in np.array_split(np.asarray(batch), self.count)[self.rank]]
         return mine, len(mine) / len(batch)
 
     def agree(self, value: float) -> float:
-        """What process 0 gives, in every process, which all must call."""
+        """Return in every process what process 0 gives; all must call."""
         if self.count == 1:
             return value
         executor, program = _sum()
@@ -60,7 +60,7 @@ class Processes:
 
 @functools.cache
 def processes() -> Processes:
-    """The processes that the launcher's environment speaks of, connected with one another; one, where there is none.
+    """Return the processes that the launcher's environment names, connected with one another; one where it names none.
 
     Raises:
         InputError: the environment is of another launcher, or of several machines.
@@ -112,7 +112,7 @@ def _append_sum(mine: Any, whole: Any) -> None:
 
 @functools.cache
 def _sum() -> tuple[Any, Any]:
-    """An executor, and the program that adds up one number of each process."""
+    """Return an executor, and the program that adds up one number of each process."""
     program = paddle.static.Program()
     with paddle.static.program_guard(program):
         mine = paddle.static.data("mine", [1], "float64")

@@ -17,7 +17,7 @@ _SAME = 0.9999
 
 
 def teacher_files(settings: Distillation) -> list[Path]:
-    """The files of the other models.
+    """Return the files of the other models.
 
     Raises:
         InputError: there are none.
@@ -32,7 +32,7 @@ def teacher_files(settings: Distillation) -> list[Path]:
 def load_teachers(
     settings: Distillation, prepared: InferenceModel, start: InferenceModel, batch: Mapping[str, Array]
 ) -> list[InferenceModel]:
-    """The models that the student learns from.
+    """Return the models that the student learns from.
 
     Args:
         settings: which they are.

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
+from act.results.training import ComparedPart
 from act.samples.dataset import Array, Samples
 from act.settings import Distillation, TrainConfig
-from act.training.distillation import Part, distillation_loss, plan_distillation
+from act.training.distillation import distillation_loss, plan_distillation
 from act.training.learned_ranges import LearnedRanges
 from act.training.loop import AfterStep, Fit, Loop, count_steps
 from act.training.program import build, trainable_weights, with_weights
@@ -24,17 +25,17 @@ Evaluate = Callable[[InferenceModel, "Scheme | None"], float]
 
 @dataclass
 class Trained:
-    """What training gave.
+    """The result of a training.
 
     Attributes:
         fit: how it ended.
-        parts: what was compared with the teachers.
+        compared: what was compared with the teachers.
         model: the model with the trained weights; None where nothing was better than the start.
         scheme: what quantizes it; None likewise, and in fp32.
     """
 
     fit: Fit
-    parts: list[Part]
+    compared: list[ComparedPart]
     model: InferenceModel | None = None
     scheme: Scheme | None = None
 
@@ -116,7 +117,7 @@ def train(
         mean_decay=mean_decay,
         label=label,
     )
-    done = loop.run()
+    done, compared = loop.run(), [part.to_result() for part in parts]
     if done.weights is None:
-        return Trained(done, parts)
-    return Trained(done, parts, with_weights(model, done.weights), program.trained_scheme(done.weights))
+        return Trained(done, compared)
+    return Trained(done, compared, with_weights(model, done.weights), program.trained_scheme(done.weights))

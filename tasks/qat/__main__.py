@@ -10,6 +10,7 @@ train together where Paddle's launcher starts them (`act/training/processes.py`)
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from act.artifacts import read_json, replace_folder, stage_folder, write_json
 from act.results.plan import Plan
 from act.results.ptq_search import Candidates
 from act.results.qat import Training
-from act.results.training import TrainingPoint
 from act.settings import Job
 from tasks.stage import checkpoint_folder, job_from_command_line
+
+log = logging.getLogger(__name__)
 
 CANDIDATE = "int8-qat"
 
@@ -43,14 +45,14 @@ def main() -> None:
 
 
 def _writes() -> bool:
-    """Whether this is the process that writes, where several train together."""
+    """Tell whether this is the process that writes, where several train together."""
     from act.training.processes import processes
 
     return processes().first
 
 
 def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
-    """The folder of a checkpoint that is of no more use once the stage has ended, if there is one.
+    """Train, and return the folder of a checkpoint that is of no more use once the stage has ended, if there is one.
 
     Args:
         name: of the job.
@@ -99,7 +101,6 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     )
     if folder is None:
         return None
-    better = result.model is not None and result.scheme is not None
     if result.model is not None and result.scheme is not None:
         (folder / "model").mkdir()
         result.model.save(folder / "model")
@@ -110,11 +111,11 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
             needed=True,
             why=result.fit.why,
             start=start,
-            distillation=[part.to_result() for part in result.parts],
+            distillation=result.compared,
             quality_before=result.fit.quality_before,
             quality_after=result.fit.quality_after,
-            candidate=CANDIDATE if better else None,
-            history=[TrainingPoint.model_validate(point) for point in result.fit.history],
+            candidate=None if result.model is None else CANDIDATE,
+            history=result.fit.history,
         ),
     )
     return checkpoint
@@ -122,7 +123,7 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
 
 def _finish(folder: Path, training: Training) -> None:
     training.write(folder / "qat.json")
-    print(f"qat: {'trained' if training.needed else 'not needed'}: {training.why}")
+    log.info("qat: %s: %s", "trained" if training.needed else "not needed", training.why)
 
 
 if __name__ == "__main__":

@@ -119,8 +119,7 @@ def test_what_is_not_understood_is_left_alone_with_its_cause() -> None:
     model = static(build, [3, 8, 8])
     plan = find_groups(model)
     assert [group.name for group in plan.groups] == ["conv2d_1.w_0"]
-    why = {each.weight: each.why for each in plan.left}
-    assert "cumsum" in why["conv2d_0.w_0"] and "output" in why["conv2d_2.w_0"]
+    assert "cumsum" in plan.left_alone["conv2d_0.w_0"] and "output" in plan.left_alone["conv2d_2.w_0"]
 
 
 def test_channels_that_a_reshape_mixes_are_left_alone() -> None:
@@ -131,7 +130,7 @@ def test_channels_that_a_reshape_mixes_are_left_alone() -> None:
 
     plan = find_groups(static(build, [3, 8, 8]))
     assert not plan.groups
-    assert "reshape" in next(each.why for each in plan.left if each.weight == "conv2d_0.w_0")
+    assert "reshape" in plan.left_alone["conv2d_0.w_0"]
 
 
 def test_concatenated_channels_are_groups_of_their_own() -> None:

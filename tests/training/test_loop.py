@@ -78,7 +78,7 @@ def qualities(*given: float) -> Any:
 def test_training_in_fp32_comes_nearer_to_its_teacher(teacher: InferenceModel) -> None:
     result = train(teacher, SETTINGS)
     assert result.quality_after > result.quality_before / 2  # both are negative
-    assert [row["step"] for row in result.history] == [0, 3, 6, 9]
+    assert [row.step for row in result.history] == [0, 3, 6, 9]
     assert result.weights is not None
     assert closeness(teacher)(result.weights) == result.quality_after
 
@@ -132,15 +132,15 @@ def test_what_is_measured_is_the_mean_of_the_last_weights(teacher: InferenceMode
 def test_it_evaluates_when_it_is_told_to_and_at_the_end(teacher: InferenceModel) -> None:
     settings = SETTINGS.model_copy(update={"eval_iter": 2, "train_iter": 5})
     result = train(teacher, settings)
-    assert [row["step"] for row in result.history] == [0, 2, 4, 5]
-    assert [row["epoch"] for row in result.history] == [0, 1, 2, 2]
+    assert [row.step for row in result.history] == [0, 2, 4, 5]
+    assert [row.epoch for row in result.history] == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("times, steps", [(1, [0, 3, 6]), (2, [0, 2, 3, 5, 6]), (8, [0, 1, 2, 3, 4, 5, 6])])
 def test_it_evaluates_evenly_over_an_epoch(teacher: InferenceModel, times: int, steps: list[int]) -> None:
     settings = SETTINGS.model_copy(update={"evaluations_per_epoch": times, "epochs": 2})
     result = train(teacher, settings, lambda _: 0.0)
-    assert [row["step"] for row in result.history] == steps
+    assert [row.step for row in result.history] == steps
 
 
 def test_it_stops_early(teacher: InferenceModel) -> None:
@@ -206,7 +206,7 @@ def run_and_save(folder: str, killed_at: int) -> None:
     assert result.weights is not None
     np.savez(here / "state.npz", **{str(place): value for place, value in enumerate(program.state().values())})
     np.savez(here / "best.npz", **{str(place): value for place, value in enumerate(result.weights.values())})
-    (here / "history.json").write_text(json.dumps([result.history, result.why]))
+    (here / "history.json").write_text(json.dumps([[row.model_dump() for row in result.history], result.why]))
 
 
 @pytest.mark.parametrize("killed_at", [5, 6])

@@ -41,7 +41,7 @@ def train(folder: Path) -> None:
     result = Loop(program, [teacher], SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint").run()
     assert measured == ([0, 0, 0] if rank == 0 else [])
     assert result.quality_after == 0.3
-    losses = np.array([row["loss"] for row in result.history[1:]])
+    losses = np.array([row.loss for row in result.history[1:]])
     np.savez(folder / f"{rank}.npz", losses=losses, **program.weights())
 
 

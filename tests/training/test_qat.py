@@ -119,7 +119,7 @@ def test_training_improves_and_repeats_itself(model: InferenceModel, scheme: Sch
     for name in ("first", "second"):
         result = train(model, scheme, SETTINGS, closeness(model))
         assert result.model is not None and result.fit.quality_after > result.fit.quality_before
-        assert [row["epoch"] for row in result.fit.history] == [0, 1, 2]
+        assert [row.epoch for row in result.fit.history] == [0, 1, 2]
         (tmp_path / name).mkdir()
         result.model.save(tmp_path / name)
         files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
