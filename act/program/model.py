@@ -68,7 +68,7 @@ class InferenceModel:
     def __post_init__(self) -> None:
         # One for all runs: each executor prepares a program anew, which takes longer than a run.
         self._runner = _executor()
-        self._known: _Index | None = None
+        self._cached_index: _Index | None = None
 
     @classmethod
     def load(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> InferenceModel:
@@ -138,11 +138,11 @@ class InferenceModel:
     def _index(self) -> _Index:
         """Return the index of the main block, made anew where Paddle added operators, as its backward pass does."""
         ops = self._block.ops
-        if self._known is None or self._known.size != len(ops):
-            self._known = _Index([op for op in ops if op.type not in ("feed", "fetch")], len(ops))
-            for op in self._known.ops:
-                self._known.add(op)
-        return self._known
+        if self._cached_index is None or self._cached_index.size != len(ops):
+            self._cached_index = _Index([op for op in ops if op.type not in ("feed", "fetch")], len(ops))
+            for op in self._cached_index.ops:
+                self._cached_index.add(op)
+        return self._cached_index
 
     @property
     def ops(self) -> list[Any]:

@@ -1,9 +1,8 @@
 """The table of a model's operators: parameters, MACs, and each one's share of the latency.
 
-Shapes are those of one real sample. MACs are counted for convolutions and matrix products, as is usual; other
-operators count as zero. The latency of each of these layers is measured by the kernel counters of the first engine that
-has some, whose kernels run in the program's order; where they cannot be told apart, the share of MACs stands
-in for it.
+Shapes are those of one real sample. The latency of each layer is measured by the kernel counters of the first engine
+that has some, whose kernels run in the program's order; where they cannot be told apart, the share of MACs stands in
+for it.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from act.program.costs import macs
-from act.program.graph import Graph, Tensor, observe
+from act.program.graph import Graph, Tensor
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
-from act.samples.dataset import Array
 
 # OpenVINO's and ONNX Runtime's names of the kernels that run a layer with a weight.
 _LAYER_KERNELS = (
@@ -52,20 +50,12 @@ class Operator:
     latency_share: float | None = None
 
 
-def list_operators(
-    model: InferenceModel,
-    batch: Mapping[str, Array],
-    graph: Graph | None = None,
-    tensors: Mapping[str, Tensor] | None = None,
-) -> list[Operator]:
-    """Return the operators of the model in program order, with the shapes that they have for this batch of one sample.
+def list_operators(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Operator]:
+    """Return the operators of the model in program order.
 
     Args:
-        graph: of the model, when the caller has it already.
-        tensors: what `observe` saw for this batch, likewise.
+        tensors: what `observe` saw for one sample.
     """
-    graph = graph or Graph.of(model)
-    tensors = tensors if tensors is not None else observe(model, graph, batch)
     # A branch that this sample does not take gives no value.
     shapes: dict[str, tuple[int, ...]] = {name: () for node in graph.nodes for name in node.makes}
     shapes |= {name: tensor.shape for name, tensor in tensors.items()} | graph.weights

@@ -44,7 +44,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     sample = next(samples.batches(1))
     graph = Graph.of(model)
     tensors = observe(model, graph, sample)
-    operators = list_operators(model, sample, graph, tensors)
+    operators = list_operators(model, graph, tensors)
     fp32 = to_onnx(model)
     inspected = ask_engines(job, model, fp32, prepared / "calibration")
     kernels = next((each.timed for each in inspected.values() if each.timed), [])

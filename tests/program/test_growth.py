@@ -37,7 +37,7 @@ def calls(layers: int, folder: Path) -> tuple[int, int]:
         model, _ = normalise(original)
         graph = Graph.of(model)
         tensors = observe(model, graph, batch)
-        operators = list_operators(model, batch, graph, tensors)
+        operators = list_operators(model, graph, tensors)
         found = structure.describe(structure.Structure(graph, tensors), operators)
         costs.activation_memory(graph, tensors)
         foldable.find(model, graph, tensors)

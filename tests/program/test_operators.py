@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from act.program.model import InferenceModel
 from act.program.operators import Operator, assign_latency, list_operators
 from act.program.paddle_setup import paddle
+from act.samples.dataset import Array
+from tests.support.analyze_networks import seen
 from tests.support.prepare_networks import batch, build
 
 PICTURE = (1, 4, 8, 8)
 ROWS = (1, 6)
+
+
+def listed(model: InferenceModel, one: Mapping[str, Array]) -> list[Operator]:
+    return list_operators(model, *seen(model, one))
 
 
 def parameter(*shape: int) -> Any:
@@ -102,7 +109,7 @@ def test_counts(
     macs: int,
     output: tuple[int, ...],
 ) -> None:
-    (found,) = [o for o in list_operators(build(network, shape), batch(shape)) if o.type == kind]
+    (found,) = [o for o in listed(build(network, shape), batch(shape)) if o.type == kind]
     assert (found.parameters, found.macs, found.shape) == (parameters, macs, output)
 
 
@@ -112,7 +119,7 @@ def test_a_shared_weight_counts_for_each_reader_and_neither_it_nor_products_of_a
         rows = paddle.reshape(layer(layer(x)), [-1, 4, 64])
         return paddle.matmul(rows, rows, transpose_y=True)
 
-    operators = list_operators(build(network, PICTURE), batch(PICTURE))
+    operators = listed(build(network, PICTURE), batch(PICTURE))
     assert [(o.type, o.parameters, o.quantizable) for o in operators if o.macs] == [
         ("conv2d", 144, False),
         ("conv2d", 144, False),
@@ -125,7 +132,7 @@ def test_only_layers_of_one_weight_and_one_activation_are_quantizable() -> None:
         small = depthwise_conv(conv(transposed_conv(x)[:, :4]).reshape([-1, 4, 8, 12]))
         return flattening_product(small.reshape([-1, 4, 8, 15])[:, :, :, :8])
 
-    operators = list_operators(build(network, PICTURE), batch(PICTURE))
+    operators = listed(build(network, PICTURE), batch(PICTURE))
     assert [(o.type, o.quantizable) for o in operators if o.macs] == [
         ("conv2d_transpose", True),
         ("conv2d", True),
@@ -133,7 +140,7 @@ def test_only_layers_of_one_weight_and_one_activation_are_quantizable() -> None:
         ("mul", True),
     ]
     assert not [o for o in operators if o.quantizable and not o.macs]
-    grouped = list_operators(build(grouped_transposed_conv, PICTURE), batch(PICTURE))
+    grouped = listed(build(grouped_transposed_conv, PICTURE), batch(PICTURE))
     assert [o.quantizable for o in grouped if o.macs] == [False]
 
 
@@ -142,7 +149,7 @@ def test_a_layer_that_shares_its_weight_with_a_sum_is_not_quantizable() -> None:
         weight = parameter(6, 6)
         return paddle.matmul(x, weight) + weight
 
-    operators = list_operators(build(network, ROWS), batch(ROWS))
+    operators = listed(build(network, ROWS), batch(ROWS))
     assert [(o.type, o.parameters, o.quantizable) for o in operators if o.parameters] == [
         ("matmul_v2", 36, False),
         ("elementwise_add", 36, False),
@@ -154,7 +161,7 @@ def test_a_branch_that_is_not_taken_costs_nothing() -> None:
         y = conv(x)
         return paddle.static.nn.cond(paddle.mean(y) > 0, lambda: y + 1, lambda: y * 2)
 
-    operators = list_operators(build(network, PICTURE), batch(PICTURE))
+    operators = listed(build(network, PICTURE), batch(PICTURE))
     assert [(o.type, o.macs) for o in operators if o.macs] == [("conv2d", 1728)]
     assert sorted(o.shape for o in operators if o.type == "conditional_block") == [(), (1, 6, 4, 4)]
 

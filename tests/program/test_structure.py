@@ -22,7 +22,7 @@ from tests.support.prune_networks import encoder, vision
 
 def described(model: InferenceModel, batch: Mapping[str, Array]) -> dict[str, Any]:
     graph, tensors = seen(model, batch)
-    return structure.describe(structure.Structure(graph, tensors), list_operators(model, batch, graph, tensors))
+    return structure.describe(structure.Structure(graph, tensors), list_operators(model, graph, tensors))
 
 
 def blocks(found: Mapping[str, Any]) -> list[tuple[int, list[str]]]:

@@ -14,7 +14,6 @@ import pytest
 
 from act.metrics import cosine, squared_error
 from act.onnx_graph.conversion import to_onnx
-from act.program.graph import Graph
 from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.operators import list_operators
@@ -24,6 +23,7 @@ from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.sensitivity import Sensitivity, measure_layers, rank_layers
 from act.quantization.split_session import SplitSession, logits
 from act.samples.dataset import Array, Ragged, Samples
+from tests.support.analyze_networks import seen as observed
 from tests.support.analyze_networks import two_joins
 from tests.support.models import seen
 from tests.support.odd_models import ODD
@@ -33,10 +33,9 @@ RATIOS = (0.25, 0.5)
 
 
 def measured(model: InferenceModel, samples: Samples, limit: float = 60, **more: Any) -> Sensitivity:
-    graph, batch = Graph.of(model), next(samples.batches(1))
-    return measure_layers(
-        model, to_onnx(model), graph, list_operators(model, batch, graph), samples, RATIOS, limit, **more
-    )
+    graph, tensors = observed(model, next(samples.batches(1)))
+    operators = list_operators(model, graph, tensors)
+    return measure_layers(model, to_onnx(model), graph, operators, samples, RATIOS, limit, **more)
 
 
 def run(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
@@ -143,7 +142,7 @@ def test_the_most_expensive_layers_are_measured_before_the_time_is_up(tmp_path: 
     model, samples = model_and_samples("two_joins", tmp_path)
     ticks = iter(range(1000))
     found = measured(model, samples, limit=3, clock=lambda: float(next(ticks)))
-    costs = {op.name: op.macs for op in list_operators(model, next(samples.batches(1)))}
+    costs = {op.name: op.macs for op in list_operators(model, *observed(model, next(samples.batches(1))))}
     ranked = [costs[layer.name] for layer in found.layers]
     assert ranked == sorted(ranked, reverse=True)
     done = [layer.quantized is not None for layer in found.layers]
