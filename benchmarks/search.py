@@ -106,7 +106,7 @@ def _candidates(folder: Path) -> list[dict[str, Any]]:
 
 
 def _scheme(folder: Path, candidate: dict[str, Any]) -> Scheme:
-    return Scheme.from_json(json.loads((folder / candidate["scheme"]).read_text(encoding="utf-8")))
+    return Scheme.read(folder / candidate["scheme"])
 
 
 def _beside_nncf(bench: Bench, schemes: dict[str, Scheme]) -> tuple[dict[str, Any], list[str]]:

@@ -162,7 +162,7 @@ def _measured(
     same: dict[str, list[Setting]] = {}
     for setting in space:
         if _key(setting) not in known:
-            content = json.dumps(maker.make(setting).to_json(), sort_keys=True)
+            content = maker.make(setting).to_file().model_dump_json()
             same.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(setting)
 
     def quality_of(setting: Setting, path: Path) -> float | None:

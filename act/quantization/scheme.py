@@ -11,7 +11,7 @@ import base64
 import binascii
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from act.program.layers import OPERATORS, Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.weights import dequantize_weight, weight_thresholds
+from act.results.scheme import PackedIntegers, SchemeFile
 
 _MULTIPLYING = (*OPERATORS, "depthwise_conv2d_transpose", "conv3d", "conv3d_transpose", "matmul", "bmm")
 
@@ -53,45 +54,57 @@ class Scheme:
         """Tell whether no activation needs a zero point."""
         return all(span.symmetric for span in self.activations.values())
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers, exact for float32; integers in base64, in C order."""
-        return {
-            "layers": list(self.layers),
-            "activations": {name: [span.low, span.high] for name, span in self.activations.items()},
-            "weights": {name: values.tolist() for name, values in self.weights.items()},
-            "biases": {name: values.tolist() for name, values in self.biases.items()},
-            "integers": {
-                name: {"shape": list(values.shape), "base64": base64.b64encode(values.tobytes()).decode("ascii")}
+    def to_file(self) -> SchemeFile:
+        """Return it as it is written: plain numbers, exact for float32; integers in base64, in C order."""
+        return SchemeFile(
+            layers=list(self.layers),
+            activations=_plain_spans(self.activations),
+            weights={name: values.tolist() for name, values in self.weights.items()},
+            biases={name: values.tolist() for name, values in self.biases.items()},
+            integers={
+                name: PackedIntegers(
+                    shape=list(values.shape), base64=base64.b64encode(values.tobytes()).decode("ascii")
+                )
                 for name, values in self.integers.items()
             },
-            "further": {name: [span.low, span.high] for name, span in self.further.items()},
-            "extremes": {name: [span.low, span.high] for name, span in self.extremes.items()},
-        }
+            further=_plain_spans(self.further),
+            extremes=_plain_spans(self.extremes),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write it to a file."""
+        self.to_file().write(path)
 
     @classmethod
-    def from_json(cls, payload: Mapping[str, Any]) -> Scheme:
-        """The inverse of `to_json`.
+    def read(cls, path: Path) -> Scheme:
+        """Read what `write` wrote.
 
         Raises:
-            InputError: the integers of a weight are damaged.
+            InputError: the file does not fit, or the integers of a weight are damaged.
         """
+        file = SchemeFile.read(path)
         weights, biases = (
-            {name: np.array(values, dtype=np.float32) for name, values in payload[kind].items()}
-            for kind in ("weights", "biases")
+            {name: np.array(values, dtype=np.float32) for name, values in given.items()}
+            for given in (file.weights, file.biases)
         )
-        spans = {name: Range(low, high) for name, (low, high) in payload["activations"].items()}
-        integers = {name: _integers(name, packed) for name, packed in payload["integers"].items()}
-        further = {name: Range(low, high) for name, (low, high) in payload["further"].items()}
-        extremes = {name: Range(low, high) for name, (low, high) in payload["extremes"].items()}
-        return cls(tuple(payload["layers"]), spans, weights, biases, integers, further, extremes)
+        activations, further, extremes = (
+            {name: Range(low, high) for name, (low, high) in spans.items()}
+            for spans in (file.activations, file.further, file.extremes)
+        )
+        integers = {name: _integers(path, name, packed) for name, packed in file.integers.items()}
+        return cls(tuple(file.layers), activations, weights, biases, integers, further, extremes)
 
 
-def _integers(name: str, packed: Mapping[str, Any]) -> npt.NDArray[np.int8]:
+def _plain_spans(spans: Mapping[str, Range]) -> dict[str, tuple[float, float]]:
+    return {name: (span.low, span.high) for name, span in spans.items()}
+
+
+def _integers(path: Path, name: str, packed: PackedIntegers) -> npt.NDArray[np.int8]:
     try:
-        values = np.frombuffer(base64.b64decode(packed["base64"], validate=True), dtype=np.int8)
-        return values.reshape(packed["shape"]).copy()
+        values = np.frombuffer(base64.b64decode(packed.base64, validate=True), dtype=np.int8)
+        return values.reshape(packed.shape).copy()
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"the quantization scheme's integers of the weight {name} are damaged: {error}") from None
+        raise InputError(f"{path}: the integers of the weight {name} are damaged: {error}") from None
 
 
 def make_scheme(model: InferenceModel, layers: Collection[Layer], ranges: Mapping[str, Range]) -> Scheme:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from act.artifacts import read_json, replace_folder, stage_folder
+from act.artifacts import replace_folder, stage_folder
 from act.results.calibrate import Ranges
 from act.results.export import ExportedCandidate, ExportedCandidates
 from act.results.plan import Plan
@@ -69,11 +69,11 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     if found:
         equalised = InferenceModel.load(calibrated / "model")
         for candidate in found:
-            add(candidate.id, equalised, Scheme.from_json(read_json(searched / candidate.scheme)))
+            add(candidate.id, equalised, Scheme.read(searched / candidate.scheme))
     rank = {each.id: (each.symmetric, each.quality) for each in found}
     training = Training.read(trained / "qat.json")
     if training.candidate is not None:
-        scheme = Scheme.from_json(read_json(trained / "scheme.json"))
+        scheme = Scheme.read(trained / "scheme.json")
         add(training.candidate, InferenceModel.load(trained / "model"), scheme)
         rank[training.candidate] = (scheme.symmetric, training.quality_after or 0.0)
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.

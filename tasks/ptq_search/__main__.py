@@ -17,7 +17,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from act.artifacts import fingerprint, replace_folder, stage_folder, write_json
+from act.artifacts import fingerprint, replace_folder, stage_folder
 from act.results.analyze import Analysis
 from act.results.prune import Pruning
 from act.results.ptq_search import Candidate, Candidates, Reference, Trials
@@ -149,7 +149,7 @@ def _write_candidates(folder: Path, search: Search, maker: SchemeMaker, referenc
     for trial in search.candidates():
         identity = f"int8-ptq-{trial.number}"
         scheme = maker.make(trial.setting)
-        write_json(folder / "schemes" / f"{identity}.json", scheme.to_json())
+        scheme.write(folder / "schemes" / f"{identity}.json")
         candidates.append(
             Candidate(
                 id=identity,

@@ -14,7 +14,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import replace_folder, stage_folder
 from act.results.plan import Plan
 from act.results.ptq_search import Candidates
 from act.results.qat import Training
@@ -91,7 +91,7 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train_quantized(
         model,
-        Scheme.from_json(read_json(searched / chosen.scheme)),
+        Scheme.read(searched / chosen.scheme),
         teachers,
         samples,
         job.qat,
@@ -104,7 +104,7 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     if result.model is not None and result.scheme is not None:
         (folder / "model").mkdir()
         result.model.save(folder / "model")
-        write_json(folder / "scheme.json", result.scheme.to_json())
+        result.scheme.write(folder / "scheme.json")
     _finish(
         folder,
         Training(

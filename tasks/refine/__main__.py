@@ -16,7 +16,7 @@ import shutil
 import time
 from pathlib import Path
 
-from act.artifacts import read_json, replace_folder, stage_folder, write_json
+from act.artifacts import replace_folder, stage_folder
 from act.results.ptq_search import Candidates
 from act.results.refine import Attempt, Refinements
 from act.settings import Job
@@ -63,13 +63,13 @@ def _refine(name: str, job: Job, found: Candidates, folder: Path) -> tuple[Candi
     candidates, attempts = [], []
     for candidate in found.candidates:
         if candidate.id in chosen and time.monotonic() < deadline:
-            scheme = Scheme.from_json(read_json(folder / candidate.scheme))
+            scheme = Scheme.read(folder / candidate.scheme)
             scheme, tried = improve(
                 candidate, scheme, methods, lambda refined: evaluation.quality(model, refined, fp32).value, deadline
             )
             attempts += tried
             candidate = as_refined(candidate, tried, found.reference.quality)
-            write_json(folder / candidate.scheme, scheme.to_json())
+            scheme.write(folder / candidate.scheme)
         candidates.append(candidate)
     ranked = sorted(candidates, key=lambda candidate: -candidate.quality)
     return found.model_copy(update={"candidates": ranked}), attempts

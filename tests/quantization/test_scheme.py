@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
 from act.quantization.weights import quantize_weight
+from act.results.scheme import SchemeFile
 from act.samples.dataset import Array
 from tests.support.cpu import EXACT_SUMS
 from tests.support.models import RECOGNISER, noise, seen
@@ -178,12 +178,15 @@ def test_chosen_integers_are_those_of_both_programs(
     twin = quantize_onnx(to_onnx(model), model, moved)
     stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == f"{weight}.quantized")
     np.testing.assert_array_equal(stored, chosen)
-    payload = json.loads(json.dumps(moved.to_json()))
-    np.testing.assert_array_equal(Scheme.from_json(payload).integers[weight], chosen)
-    for damage in ("?", payload["integers"][weight]["base64"][:-8]):
-        payload["integers"][weight]["base64"] = damage
+    file = tmp_path / "scheme.json"
+    moved.write(file)
+    np.testing.assert_array_equal(Scheme.read(file).integers[weight], chosen)
+    whole = file.read_text()
+    packed = SchemeFile.read(file).integers[weight].base64
+    for damage in ("?", packed[:-8]):
+        file.write_text(whole.replace(packed, damage))
         with pytest.raises(InputError, match=f"integers of the weight {weight}"):
-            Scheme.from_json(payload)
+            Scheme.read(file)
     with pytest.raises(InputError, match=weight):
         quantize(model, replace(scheme, integers={weight: chosen[:1]}))
 
@@ -217,8 +220,9 @@ def test_layers_left_out_stay_in_floating_point(
     assert quantized.weight(layers[20].weight).dtype == np.float32
 
 
-def test_a_scheme_survives_json(scheme: Scheme) -> None:
-    again = Scheme.from_json(scheme.to_json())
+def test_a_scheme_survives_its_file(scheme: Scheme, tmp_path: Path) -> None:
+    scheme.write(tmp_path / "scheme.json")
+    again = Scheme.read(tmp_path / "scheme.json")
     assert again.layers == scheme.layers and again.activations == scheme.activations
     for name, values in scheme.weights.items():
         np.testing.assert_array_equal(again.weights[name], values)

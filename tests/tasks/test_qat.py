@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act.artifacts import write_json
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
@@ -45,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     for folder in ("calibrate", "refine/schemes", "plan"):
         (here / folder).mkdir(parents=True)
     shutil.copytree(here / "prepare" / "model", here / "calibrate" / "model")
-    write_json(here / "refine" / "schemes" / "one.json", make_scheme(model, layers, halved).to_json())
+    make_scheme(model, layers, halved).write(here / "refine" / "schemes" / "one.json")
     Candidates(candidates=[candidate("one")]).write(here / "refine" / "candidates.json")
     Plan(keep=["one"], train=True, start="one").write(here / "plan" / "plan.json")
     return place

@@ -105,7 +105,7 @@ def test_reconstruction_brings_the_ends_closer_and_repeats_itself(
     before = {name: model.weight(name) for name in model.weight_names()}
     refined, again = (reconstruct(model, scheme, ends, SAMPLES, SETTINGS, time.monotonic() + 300) for _ in range(2))
     assert refined is not None and again is not None
-    assert refined.to_json() == again.to_json()
+    assert refined.to_file() == again.to_file()
     assert error(model, refined, ends) < 0.9 * error(model, scheme, ends)
     assert refined.activations == scheme.activations and set(refined.integers) == set(scheme.weights)
     for name, value in before.items():
