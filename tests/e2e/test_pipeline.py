@@ -215,15 +215,20 @@ def test_a_killed_stage_leaves_nothing_that_looks_whole(compressed: Workspace, s
     artifacts = compressed.folder / "artifacts" / JOB
     deployed = model_files(compressed.folder / "deploy")
     kept = (artifacts / stage).rename(artifacts / f"kept-{stage}")
+
+    def partial() -> list[Path]:
+        """What is half written: of `report`, the deploy folder comes first."""
+        return [*artifacts.glob(f".{stage}.partial-*"), *(compressed.folder / "deploy").glob(f".{JOB}.partial-*")]
+
     try:
         done = compressed.run("-c", KILLED_WHILE_WRITING, f"tasks.{stage}", "--job", JOB)
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not (artifacts / stage).exists()
-        assert list(artifacts.glob(f".{stage}.partial-*"))
+        assert partial()
         assert model_files(compressed.folder / "deploy") == deployed
     finally:
-        for partial in artifacts.glob(f".{stage}.partial-*"):
-            shutil.rmtree(partial)
+        for folder in partial():
+            shutil.rmtree(folder)
         kept.rename(artifacts / stage)
 
 
