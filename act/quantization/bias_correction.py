@@ -29,7 +29,7 @@ def corrected_biases(
     thresholds: Mapping[str, npt.NDArray[np.float32]],
     means: Mapping[str, Means | None],
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """New values of the biases of those layers that have one.
+    """Return new values of the biases of those layers that have one.
 
     Args:
         model: the fp32 model.
@@ -51,13 +51,13 @@ def corrected_biases(
 
 
 def _is_stack_of_matrices(model: InferenceModel, layer: Layer) -> bool:
-    """Whether a matrix product reads a tensor of rank 4, whose means are those of axis 1 and not of its last axis."""
+    """Tell whether a matrix product reads a tensor of rank 4, whose means are those of axis 1, not the last."""
     rank = len(model.shape(layer.activation))
     return layer.op_type not in _CONVOLUTIONS and rank == 4
 
 
 def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
-    """One output position in how many is reached by a given tap of the kernel."""
+    """Return one output position in how many is reached by a given tap of the kernel."""
     if layer.op_type != "conv2d_transpose":
         return 1
     return int(np.prod(model.producer(layer.name).attr("strides")))
@@ -66,7 +66,7 @@ def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
 def mean_error(
     weight: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], layer: Layer, means: Means
 ) -> Means | None:
-    """What quantizing a weight adds to the mean of each output channel, float64 [channels], where each tap is used.
+    """Return what quantizing a weight adds to each output channel's mean where each tap is used: float64 [channels].
 
     Returns:
         None where the weight's input channels are not the activation's, so that nothing can be said.

@@ -45,7 +45,7 @@ class Moments:
 def gather(
     model: InferenceModel, layers: Sequence[Layer], read: Read, batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, Moments]:
-    """The moments of every layer that is not too large, by its name.
+    """Return the moments of every layer that is not too large, by its name.
 
     Args:
         model: the fp32 model.
@@ -72,7 +72,7 @@ def gather(
 def patches(
     values: npt.NDArray[np.float32], op: Any, shape: tuple[int, ...], rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """What one output position multiplies the weight of a group with, for some positions: [groups, positions, values].
+    """Return what some output positions multiply the weight of a group with: [groups, positions, values].
 
     Args:
         values: the layer's activation: [N, C, H, W] of a convolution, [..., values] of a matrix product.
@@ -101,7 +101,7 @@ def _some(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def _paddings(op: Any, size: Sequence[int], extent: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
-    """Before and after the height and the width, as Paddle pads."""
+    """Return the padding before and after the height and the width, as Paddle pads."""
     if op.attr("padding_algorithm") == "VALID":
         return [(0, 0), (0, 0)]
     if op.attr("padding_algorithm") == "SAME":

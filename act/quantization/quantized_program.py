@@ -22,7 +22,7 @@ from act.quantization.weights import quantize_weight
 
 
 def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str] = ()) -> InferenceModel:
-    """The quantized program; the given model is not changed.
+    """Return the quantized program; the given model is not changed.
 
     Args:
         model: the fp32 model that the scheme is for.

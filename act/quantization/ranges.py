@@ -33,20 +33,20 @@ class Range:
 
     @classmethod
     def around_zero(cls, threshold: float) -> Range:
-        """The symmetric range of a clipping threshold."""
+        """Return the symmetric range of a clipping threshold."""
         return cls(-threshold, threshold)
 
     def shifted(self, summand: float) -> Range:
-        """The range of the values and a number, widened to hold zero."""
+        """Return the range of the values plus a number, widened to hold zero."""
         return Range(min(0.0, self.low + summand), max(0.0, self.high + summand))
 
     def within(self, other: Range) -> Range:
-        """What this range and another have in common; zero always is."""
+        """Return what this range and another have in common; zero always is."""
         return Range(max(self.low, other.low), min(self.high, other.high))
 
     @property
     def symmetric(self) -> bool:
-        """Whether it needs no zero point."""
+        """No zero point is needed."""
         return self.low == -self.high
 
     @property
@@ -66,7 +66,7 @@ class Range:
         return 0 if self.symmetric else int(np.clip(np.round(-LEVELS - 1 - self.low / self.scale), -LEVELS - 1, LEVELS))
 
     def quantize(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The integers, as float32, that stand for these values."""
+        """Return the integers, as float32, that stand for these values."""
         rounded = np.round(values / np.float32(self.scale)) + np.float32(self.zero_point)
         clipped: npt.NDArray[np.float32] = np.clip(rounded, -LEVELS - 1, LEVELS)
         return clipped

@@ -30,7 +30,7 @@ DAMPING = 0.01
 
 
 def adaround(model: InferenceModel, scheme: Scheme, layers: Sequence[Layer], moments: Mapping[str, Moments]) -> Scheme:
-    """The scheme with weights rounded anew, and the biases that fit them.
+    """Return the scheme with weights rounded anew, and the biases that fit them.
 
     Args:
         model: the fp32 model.
@@ -63,7 +63,7 @@ def round_weight(
     moments: Moments,
     centred: bool,
 ) -> npt.NDArray[np.int8]:
-    """The int8 values of one weight, in its own shape.
+    """Return the int8 values of one weight, in its own shape.
 
     Args:
         weight: float32.
@@ -101,7 +101,7 @@ def round_weight(
 
 
 def metric_of(moments: Moments, centred: bool) -> Floats:
-    """What the rounding errors of one output channel are measured with: float64 [groups, values, values]."""
+    """Return the metric of the rounding errors of one output channel: float64 [groups, values, values]."""
     metric = moments.products / moments.count
     if centred:
         mean = moments.sums / moments.count
@@ -113,6 +113,6 @@ def metric_of(moments: Moments, centred: bool) -> Floats:
 
 
 def _by_group(weight: npt.NDArray[Any], layer: Layer, groups: int) -> npt.NDArray[Any]:
-    """[groups, output channels of a group, values]."""
+    """Return a weight as [groups, output channels of a group, values]."""
     rows = np.moveaxis(weight, layer.axis, 0)
     return rows.reshape(groups, rows.shape[0] // groups, -1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def _integers(path: Path, name: str, packed: PackedIntegers) -> npt.NDArray[np.i
 
 
 def make_scheme(model: InferenceModel, layers: Collection[Layer], ranges: Mapping[str, Range]) -> Scheme:
-    """The scheme that quantizes these layers over these activation ranges and with absolute-maximum weights."""
+    """Return the scheme that quantizes these layers over these activation ranges and with absolute-maximum weights."""
     return Scheme(
         tuple(layer.name for layer in layers),
         {layer.activation: ranges[layer.activation] for layer in layers},
@@ -122,7 +122,7 @@ def quantized_layers(model: InferenceModel, scheme: Scheme) -> list[Layer]:
 
 
 def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[str]) -> Scheme:
-    """The scheme without the layers of other types, for an engine that would have to run those in float.
+    """Return the scheme without the layers of other types, for an engine that would have to run those in float.
 
     Args:
         model: the fp32 model that the scheme is for.
@@ -133,31 +133,30 @@ def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[s
 
 
 def only(model: InferenceModel, scheme: Scheme, names: Collection[str]) -> Scheme:
-    """The scheme without the layers of other names.
+    """Return the scheme without the layers of other names.
 
     Args:
         model: the fp32 model that the scheme is for.
         names: of the layers that stay.
     """
-    layers = [layer for layer in quantizable_layers(model) if layer.name in scheme.layers]
-    kept = [layer for layer in layers if layer.name in names]
-    if len(kept) == len(layers):
+    layers = quantized_layers(model, scheme)
+    staying = [layer for layer in layers if layer.name in names]
+    if len(staying) == len(layers):
         return scheme
-    weights = {layer.weight for layer in kept}
-    dropped = {bias_of(model, layer) for layer in layers if layer not in kept}
-    return Scheme(
-        tuple(layer.name for layer in kept),
-        {name: span for name, span in scheme.activations.items() if name in {layer.activation for layer in kept}},
-        {name: values for name, values in scheme.weights.items() if name in weights},
-        {name: values for name, values in scheme.biases.items() if name not in dropped},
-        {name: values for name, values in scheme.integers.items() if name in weights},
-        scheme.further,
-        scheme.extremes,
+    activations, weights = {layer.activation for layer in staying}, {layer.weight for layer in staying}
+    dropped = {bias_of(model, layer) for layer in layers if layer not in staying}
+    return replace(
+        scheme,
+        layers=tuple(layer.name for layer in staying),
+        activations={name: span for name, span in scheme.activations.items() if name in activations},
+        weights={name: values for name, values in scheme.weights.items() if name in weights},
+        biases={name: values for name, values in scheme.biases.items() if name not in dropped},
+        integers={name: values for name, values in scheme.integers.items() if name in weights},
     )
 
 
 def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
-    """A copy of the model with the scheme's biases, and with weights that round to the scheme's integers.
+    """Return a copy of the model with the scheme's biases, and with weights that round to the scheme's integers.
 
     Raises:
         InputError: the scheme has a bias or a weight that the model does not have in that shape.
@@ -176,7 +175,7 @@ def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
 
 
 def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]:
-    """The operators that multiply and that a scheme leaves in float, in program order: `name`, `type` and `why`."""
+    """Return the operators that multiply in float, in program order: `name`, `type` and `why`."""
     able = {layer.name for layer in quantizable_layers(model)}
     found = []
     for op in model.ops:

@@ -1,4 +1,4 @@
-"""What all threshold rules need to know of an activation, collected in one pass over the samples.
+"""Statistics of an activation that serve all threshold rules, collected in one pass over the samples.
 
 Each activation keeps its extremes, the sums of its batches' extremes, its channels' sums and a histogram of its values.
 The histogram spans a power of two and doubles when a value exceeds it (as PyTorch's `HistogramObserver` widens its
@@ -107,7 +107,7 @@ class TensorStatistics:
         return None if self.channel_sums is None else self.channel_sums / self.channel_values
 
     def clipped(self, threshold: float, symmetric: bool) -> Range:
-        """The range of a clipping threshold >= 0: around zero, or else what was seen of it, widened to hold zero."""
+        """Return the range of a clipping threshold >= 0: around zero, or else what was seen of it, with zero."""
         if symmetric:
             return Range.around_zero(threshold)
         return self.extremes.within(Range.around_zero(threshold))
@@ -173,7 +173,7 @@ def collect(
         ValueError: there are no batches.
     """
     statistics: dict[str, TensorStatistics] = {}
-    found: Snapshots = {}
+    collected: Snapshots = {}
     seen = 0
     for seen, batch in enumerate(tqdm(batches, total=total, desc="calibration", unit="batch", leave=False), start=1):
         for name, values in read(batch).items():
@@ -182,11 +182,11 @@ def collect(
             except FloatingPointError as error:
                 raise FloatingPointError(f"the activation `{name}` of the fp32 model {error}") from None
         if seen in snapshots:
-            found[seen] = copy.deepcopy(statistics)
+            collected[seen] = copy.deepcopy(statistics)
     if seen == 0:
         raise ValueError("there are no batches to collect statistics from")
-    found[seen] = statistics
-    return found
+    collected[seen] = statistics
+    return collected
 
 
 def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) -> None:
@@ -210,7 +210,7 @@ def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) ->
 
 
 def load(path: Path) -> Snapshots:
-    """The inverse of `save`, exact.
+    """Read what `save` wrote.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -225,7 +225,7 @@ def load(path: Path) -> Snapshots:
 
 
 def _unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshots:
-    found: Snapshots = {}
+    snapshots: Snapshots = {}
     spans, channels = arrays["spans"].reshape(-1, 2), arrays["channels"]
     counts = _split(arrays["counts"], spans[:, 1] - spans[:, 0])
     sums = _split(arrays["channel_sums"], np.maximum(channels, 0))
@@ -236,8 +236,8 @@ def _unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshots:
             channel_sums=sums[row].copy() if channels[row] >= 0 else None,
         )
         each.counts[slice(*spans[row])] = counts[row]
-        found.setdefault(seen, {})[name] = each
-    return found
+        snapshots.setdefault(seen, {})[name] = each
+    return snapshots
 
 
 def _split(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
@@ -257,7 +257,10 @@ def _smallest_dtype(counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 
 
 def _histogram(values: npt.NDArray[np.float32], bins_per_unit: float) -> npt.NDArray[np.int64]:
-    """Counts of flat values in (-BINS, BINS) / bins_per_unit, int64 [2 * BINS]; exact, as that is a power of two."""
+    """Return the counts of flat values in (-BINS, BINS) / bins_per_unit, int64 [2 * BINS].
+
+    They are exact, as `bins_per_unit` is a power of two.
+    """
     counts = _no_counts()
     scaled = np.empty(min(values.size, _CHUNK), dtype=np.float32)
     bins = np.empty(scaled.size, dtype=np.intp)  # the one dtype that `bincount` does not copy
@@ -273,7 +276,7 @@ def _histogram(values: npt.NDArray[np.float32], bins_per_unit: float) -> npt.NDA
 
 
 def _channel_sums(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
-    """Sums over all axes but the channels'; each sample's in float32, so that no float64 copy is made."""
+    """Return the sums over all axes but the channels'; each sample's in float32, so that no float64 copy is made."""
     if values.ndim < 2:
         return None
     if values.ndim == 4:

@@ -21,7 +21,7 @@ CANDIDATES = 36
 
 
 def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization = "channel_wise_abs_max") -> Weight:
-    """The thresholds of a weight's output channels, float32 [channels], > 0.
+    """Return the thresholds of a weight's output channels, float32 [channels], > 0.
 
     Args:
         weight: of any rank.
@@ -45,7 +45,7 @@ def quantize_weight(
 def dequantize_weight(
     integers: npt.NDArray[np.int8], thresholds: npt.NDArray[np.float32], axis: int
 ) -> npt.NDArray[np.float32]:
-    """What int8 values stand for; `quantize_weight` gives the same integers back."""
+    """Return what int8 values stand for; `quantize_weight` gives the same integers back."""
     shape = [1] * integers.ndim
     shape[axis] = -1
     return (integers * (thresholds.astype(np.float64).reshape(shape) / LEVELS)).astype(np.float32)

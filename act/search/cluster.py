@@ -53,7 +53,7 @@ class Cluster:
 
     @classmethod
     def from_environment(cls) -> Cluster | None:
-        """The cluster that `ACT_TRIALS_ON` names; None where the variable is unset or empty.
+        """Return the cluster that `ACT_TRIALS_ON` names; None where the variable is unset or empty.
 
         Raises:
             InputError: as `parse`.

@@ -147,7 +147,7 @@ def measure(job: TrialJob) -> Result:
 
 
 def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
-    """The result of a trial, from the first samples where they leave no hope and from all where they do.
+    """Return the result of a trial, from the first samples where they leave no hope and from all where they do.
 
     Args:
         quality_on: gives the quality on the first so many samples, or on all (None).
@@ -165,7 +165,7 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
 
 
 def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
-    """Whether these losses of single samples make it all but certain that too much is lost over all.
+    """Tell whether losses of single samples make it all but certain that too much is lost over all.
 
     Args:
         losses: of the first samples, float64 [samples], in units of the metric.

@@ -136,7 +136,7 @@ _RUNNER: ContextVar[PrefectRunner] = ContextVar("runner")
 
 
 def _trials() -> None:
-    """The flow: the rounds of the runner that opened it, until there are no more."""
+    """Run the rounds of the runner that opened this flow, until there are no more."""
     from prefect import task
     from prefect.cache_policies import NO_CACHE
     from prefect.context import FlowRunContext
@@ -208,7 +208,7 @@ def _lost(cluster: Cluster, error: BaseException) -> TrialsLost:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What Prefect, Ray and the workers that they start read, as long as the runner is open."""
+    """Set what Prefect, Ray and the workers that they start read, as long as the runner is open."""
     wanted = {"PREFECT_HOME": str(Path.cwd() / ".prefect"), **os.environ, **_QUIET}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -223,7 +223,7 @@ def _environment() -> Iterator[None]:
 
 
 def _task_runner(runner: PrefectRunner) -> Any:
-    """Prefect's task runner for the cluster.
+    """Return Prefect's task runner for the cluster.
 
     Raises:
         InputError: its package is not installed.
@@ -296,7 +296,7 @@ def _workers_left(runner: PrefectRunner, task_runner: Any) -> Callable[[], bool]
 
 @contextmanager
 def server_for(cluster: Cluster) -> Iterator[None]:
-    """The user's Prefect server, or one for as long as the runner is open.
+    """Provide the user's Prefect server, or one for as long as the runner is open.
 
     The workers report to it; left to itself, Prefect would start one more in each of them.
 
@@ -327,5 +327,5 @@ def server_for(cluster: Cluster) -> Iterator[None]:
 
 
 def _is_here(address: str | None) -> bool:
-    """Whether an address means this machine and is of use there only."""
+    """Tell whether an address means this machine and is of use there only."""
     return address is None or urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")

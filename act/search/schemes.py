@@ -1,6 +1,6 @@
-"""From the settings of a trial to its quantization scheme, and what that scheme is expected to cost on the target.
+"""The quantization scheme of a trial's settings, and what it is expected to cost on the target.
 
-Ranges, weight thresholds and corrected biases are computed once and kept, so that a further trial costs milliseconds.
+Ranges and weight thresholds are computed once, so that a further trial costs milliseconds.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class SchemeMaker:
         self.order: Sequence[str] = ()
 
     def ranges(self, setting: Setting) -> dict[str, Range]:
-        """The range of every activation under the rule of a setting."""
+        """Return the range of every activation under the rule of a setting."""
         key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
         if key not in self._ranges:
             clip = clip_by(setting.algorithm, setting.hist_percent)
@@ -64,17 +64,17 @@ class SchemeMaker:
         return self._ranges[key]
 
     def chosen(self, setting: Setting) -> list[Layer]:
-        """The layers that a setting quantizes: those of its types but for the most sensitive ones among them."""
+        """Return the layers that a setting quantizes: those of its types but for the most sensitive ones among them."""
         able = {layer.name for layer in self._layers if layer.op_type in setting.op_types}
         left = [name for name in self.order if name in able][: setting.float_layers]
         return [layer for layer in self._layers if layer.name in able and layer.name not in left]
 
     def make(self, setting: Setting) -> Scheme:
-        """The scheme of a setting."""
+        """Return the scheme of a setting."""
         return self.make_for(self.chosen(setting), setting)
 
     def make_for(self, layers: Sequence[Layer], setting: Setting) -> Scheme:
-        """The scheme that quantizes these layers as a setting says."""
+        """Return the scheme that quantizes these layers as a setting says."""
         ranges = self.ranges(setting)
         weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
         biases = {}
@@ -92,7 +92,7 @@ class SchemeMaker:
         )
 
     def cost(self, setting: Setting) -> float:
-        """What the model's MACs cost under a setting, as a share of their cost in fp32."""
+        """Return what the model's MACs cost under a setting, as a share of their cost in fp32."""
         total = sum(self._macs.values())
         if total == 0:
             return 1.0

@@ -11,16 +11,14 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act.quantization.thresholds import FAMILIES, find
 from act.results.ptq_search import TrialSettings
-from act.settings import PtqSearch, ThresholdAlgorithm
-
-WeightQuantizeType = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
+from act.settings import PtqSearch, ThresholdAlgorithm, WeightQuantization
 
 # Field of `Setting` -> the parameter's name in ACT.
 ACT_KEYS = {
@@ -34,7 +32,7 @@ ACT_KEYS = {
     "float_layers": "float_layers",
 }
 
-WEIGHTS_BY_MERIT: tuple[WeightQuantizeType, ...] = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
+WEIGHTS_BY_MERIT: tuple[WeightQuantization, ...] = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
 GOOD_SHARE = 0.9999
 MOST_FIRST = 6
 
@@ -63,7 +61,7 @@ class Setting:
     hist_percent: float | None
     batch_num: int
     symmetric: bool
-    weight_quantize_type: WeightQuantizeType
+    weight_quantize_type: WeightQuantization
     bias_correct: bool
     op_types: tuple[str, ...]
     float_layers: int
@@ -93,7 +91,7 @@ class Space:
     hist_percents: tuple[float, ...]
     batch_nums: tuple[int, ...]
     symmetric: tuple[bool, ...]
-    weight_quantize_types: tuple[WeightQuantizeType, ...]
+    weight_quantize_types: tuple[WeightQuantization, ...]
     bias_correct: tuple[bool, ...]
     op_types: tuple[tuple[str, ...], ...]
     float_layers: tuple[int, ...]
@@ -143,60 +141,47 @@ class Space:
     @property
     def size(self) -> int:
         """The number of different settings."""
-        rules = sum(len(self._shares(algorithm)) for algorithm in self.algorithms)
-        return rules * math.prod(map(len, self._independent()))
+        return sum(math.prod(map(len, self._choices(algorithm))) for algorithm in self.algorithms)
 
     def __iter__(self) -> Iterator[Setting]:
         for algorithm in self.algorithms:
-            for share, *others in itertools.product(self._shares(algorithm), *self._independent()):
-                yield Setting(algorithm, share, *others)
+            for choice in itertools.product(*self._choices(algorithm)):
+                yield Setting(algorithm, *choice)
 
     def __contains__(self, setting: object) -> bool:
         return (
             isinstance(setting, Setting)
             and setting.algorithm in self.algorithms
-            and setting.hist_percent in self._shares(setting.algorithm)
-            and setting.batch_num in self.batch_nums
-            and setting.symmetric in self.symmetric
-            and setting.weight_quantize_type in self.weight_quantize_types
-            and setting.bias_correct in self.bias_correct
-            and setting.op_types in self.op_types
-            and setting.float_layers in self.float_layers
+            and all(
+                getattr(setting, name) in choices
+                for name, choices in zip(list(ACT_KEYS)[1:], self._choices(setting.algorithm))
+            )
         )
 
     def first(self) -> list[Setting]:
-        """One to six settings to begin with, in the order of what we expect of them.
+        """Return one to six settings to begin with, in the order of what we expect of them.
 
         Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
         turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
         makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
         """
-        found: list[Setting] = []
+        settings: list[Setting] = []
         for symmetric in sorted(self.symmetric):
             for family in FAMILIES:
                 members = [name for name in self.algorithms if find(name).family == family]
                 algorithm = min(members, key=lambda name: find(name).place, default=None)
                 if algorithm is not None:
-                    end = max if len(found) % 2 else min
-                    found.append(self._promising(algorithm, symmetric, end(self.float_layers)))
-        return found[:MOST_FIRST]
+                    end = max if len(settings) % 2 else min
+                    settings.append(self._promising(algorithm, symmetric, end(self.float_layers)))
+        return settings[:MOST_FIRST]
 
     def sample(self, rng: np.random.Generator) -> Setting:
-        """A random setting: every parameter that exists is uniform over its choices."""
+        """Return a random setting: every parameter that exists is uniform over its choices."""
         algorithm = _pick(rng, self.algorithms)
-        return Setting(
-            algorithm,
-            _pick(rng, self._shares(algorithm)),
-            _pick(rng, self.batch_nums),
-            _pick(rng, self.symmetric),
-            _pick(rng, self.weight_quantize_types),
-            _pick(rng, self.bias_correct),
-            _pick(rng, self.op_types),
-            _pick(rng, self.float_layers),
-        )
+        return Setting(algorithm, *(_pick(rng, choices) for choices in self._choices(algorithm)))
 
     def neighbours(self, setting: Setting, rng: np.random.Generator, count: int) -> list[Setting]:
-        """Random different settings that differ from one in one or two parameters.
+        """Return random different settings that differ from one in one or two parameters.
 
         A `hist_percent` that comes or goes with the rule `hist` does not count as a parameter of its own.
 
@@ -224,7 +209,7 @@ class Space:
         return tuple(key for name, key in ACT_KEYS.items() for _ in range(widths.get(name, 1)))
 
     def encode(self, settings: Sequence[Setting]) -> NDArray[np.float64]:
-        """Settings as numbers for a regression, different settings as different rows.
+        """Return settings as numbers for a regression, different settings as different rows.
 
         Categories are one-hot, operator types 0 or 1 each, a share is its negative decimal logarithm of what it
         leaves out (0 where there is none), counts are logarithms to base 2.
@@ -261,9 +246,10 @@ class Space:
     def _shares(self, algorithm: str) -> tuple[float | None, ...]:
         return self.hist_percents if find(algorithm).takes_share else (None,)
 
-    def _independent(self) -> tuple[tuple[Any, ...], ...]:
-        """The choices of all parameters after `hist_percent`, in the order of `Setting`."""
+    def _choices(self, algorithm: str) -> tuple[tuple[Any, ...], ...]:
+        """Return the choices of all parameters under a threshold rule, in the order of `Setting`."""
         return (
+            self._shares(algorithm),
             self.batch_nums,
             self.symmetric,
             self.weight_quantize_types,
@@ -286,11 +272,10 @@ class Space:
         )
 
     def _alternatives(self, setting: Setting) -> dict[str, list[Any]]:
-        """For each parameter that can change, by field of `Setting`: its other choices."""
-        names = list(ACT_KEYS)
-        choices = (self.algorithms, self._shares(setting.algorithm), *self._independent())
-        others = {name: [c for c in all_ if c != getattr(setting, name)] for name, all_ in zip(names, choices)}
-        return {name: left for name, left in others.items() if left}
+        """Return the other choices of each parameter that can change, by field of `Setting`."""
+        every = zip(ACT_KEYS, (self.algorithms, *self._choices(setting.algorithm)))
+        others = {name: [choice for choice in choices if choice != getattr(setting, name)] for name, choices in every}
+        return {name: choices for name, choices in others.items() if choices}
 
     def _changed(self, setting: Setting, changes: dict[str, Any], rng: np.random.Generator) -> Setting:
         if "algorithm" in changes:
