@@ -1,18 +1,36 @@
 """The sections of ACT's configurations, as `auto_compression/strategy_config.py` of PaddleSlim 2.3 to 2.6 has them.
 
-A value that ACT would not take is refused here; what a section leaves out stays None, for ACT's defaults are not ours.
+A value that ACT would not take is refused here. What a section leaves out stays None, for ACT's defaults are not ours.
+Beside each key stands what it becomes, or why it means nothing here; the translator knows the rest.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from act.settings.base import ChannelCriterion, Settings, ThresholdAlgorithm
 
+Item = TypeVar("Item")
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Becomes:
+    """The section of a job in which a key becomes the setting of its own name."""
+
+    section: str
+
+
+@dataclass(frozen=True)
+class MeansNothing:
+    """Why a key means nothing here; told where its value is not the default."""
+
+    why: str
 
 
 def number_if_one(value: Any) -> Any:
@@ -32,8 +50,14 @@ def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list) else [value]
 
 
+def _once(values: list[Item] | None) -> list[Item] | None:
+    return values if values is None else list(dict.fromkeys(values))
+
+
 Number = Annotated[float, BeforeValidator(number_if_one)]
 Text = Annotated[str | None, BeforeValidator(null_if_none)]
+OneOf = Annotated[Item | None, BeforeValidator(null_if_none)]
+Choices = Annotated[list[Item] | None, BeforeValidator(_listed), AfterValidator(_once), Field(min_length=1)]
 Names = Annotated[list[str] | None, BeforeValidator(_names), BeforeValidator(null_if_none)]
 WeightScale = Literal["abs_max", "channel_wise_abs_max", "range_abs_max", "moving_average_abs_max"]
 ActivationScale = Literal["abs_max", "range_abs_max", "moving_average_abs_max"]
@@ -51,83 +75,111 @@ class _Bits(Settings):
         return bits
 
 
+_NO_RANGES = MeansNothing("no moving ranges: training starts from the best post-training candidate's")
+_REGIONS = MeansNothing("regions are found in the graph: `refine.region_layers` says how large")
+OnnxFormat = Annotated[bool, MeansNothing("always true: Paddle's files have the form that converts to ONNX")]
+FullQuantize = Annotated[
+    bool, MeansNothing("each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it")
+]
+
+
 class QuantAwareSection(_Bits):
     quantize_op_types: Names = None
-    not_quant_pattern: Names = None
-    use_pact: bool = False
-    activation_quantize_type: ActivationScale | None = None
+    not_quant_pattern: Annotated[Names, Becomes("qat")] = None
+    use_pact: Annotated[bool, Becomes("qat")] = False
+    activation_quantize_type: Annotated[
+        ActivationScale | None, MeansNothing("training starts from the ranges of the best post-training candidate")
+    ] = None
     weight_quantize_type: WeightScale | None = None
     dtype: Literal["int8"] = "int8"
-    window_size: int | None = None
-    moving_rate: Number | None = None
-    for_tensorrt: bool = False
-    onnx_format: bool = True
-    is_full_quantize: bool = False
+    window_size: Annotated[int | None, _NO_RANGES] = None
+    moving_rate: Annotated[Number | None, _NO_RANGES] = None
+    for_tensorrt: Annotated[bool, MeansNothing("`target.engines` says what the model is made for")] = False
+    onnx_format: OnnxFormat = True
+    is_full_quantize: FullQuantize = False
 
 
 class QuantPostSection(_Bits):
-    batch_size: int | None = Field(default=None, ge=1)
-    batch_nums: Annotated[int | None, BeforeValidator(null_if_none)] = Field(default=None, ge=1)
-    epochs: int | None = None
-    lr: Number | None = None
+    batch_size: Annotated[int | None, Field(ge=1), Becomes("calibration")] = None
+    batch_nums: Annotated[OneOf[int], Field(ge=1)] = None
+    epochs: Annotated[int | None, MeansNothing("reconstruction counts steps here: `refine.steps`")] = None
+    lr: Annotated[
+        Number | None, MeansNothing("reconstruction has a rate of its own kind here: `refine.learning_rate`")
+    ] = None
     algo: ThresholdAlgorithm | None = None
     hist_percent: Number | None = None
-    regions: Annotated[list[list[str]] | None, BeforeValidator(null_if_none)] = None
-    region_weights_names: Annotated[list[list[str]] | None, BeforeValidator(null_if_none)] = None
-    recon_level: Annotated[Literal["layer-wise", "region-wise"] | None, BeforeValidator(null_if_none)] = None
-    is_full_quantize: bool = False
+    regions: Annotated[OneOf[list[list[str]]], _REGIONS] = None
+    region_weights_names: Annotated[OneOf[list[list[str]]], _REGIONS] = None
+    recon_level: OneOf[Literal["layer-wise", "region-wise"]] = None
+    is_full_quantize: FullQuantize = False
     bias_correction: bool | None = None
     weight_quantize_type: WeightScale | None = None
-    activation_quantize_type: ActivationScale | None = None
-    simulate_activation_quant: bool = True
-    skip_tensor_list: Names = None
-    onnx_format: bool = True
+    activation_quantize_type: Annotated[
+        ActivationScale | None, MeansNothing("ranges come from `ptq_search.ptq_algo`")
+    ] = None
+    simulate_activation_quant: Annotated[bool, MeansNothing("reconstruction always quantizes the activations, too")] = (
+        True
+    )
+    skip_tensor_list: Annotated[
+        Names, MeansNothing("the search finds which layers stay in float: `ptq_search.max_float_layers`")
+    ] = None
+    onnx_format: OnnxFormat = True
     quantize_op_types: Names = None
 
 
 class HyperParameterOptimizationSection(Settings):
-    ptq_algo: Annotated[list[ThresholdAlgorithm] | None, BeforeValidator(_listed)] = Field(default=None, min_length=1)
-    bias_correct: Annotated[list[bool] | None, BeforeValidator(_listed)] = Field(default=None, min_length=1)
-    weight_quantize_type: Annotated[list[WeightScale] | None, BeforeValidator(_listed)] = Field(
-        default=None, min_length=1
-    )
-    hist_percent: Annotated[list[Number] | None, BeforeValidator(_listed)] = Field(default=None, min_length=1)
-    batch_num: Annotated[list[int] | None, BeforeValidator(_listed)] = Field(default=None, min_length=1)
-    max_quant_count: int | None = Field(default=None, ge=1)
+    ptq_algo: Annotated[Choices[ThresholdAlgorithm], Becomes("ptq_search")] = None
+    bias_correct: Annotated[Choices[bool], Becomes("ptq_search")] = None
+    weight_quantize_type: Choices[WeightScale] = None
+    hist_percent: Choices[Number] = None
+    batch_num: Choices[int] = None
+    max_quant_count: Annotated[int | None, Field(ge=1), Becomes("ptq_search")] = None
 
 
 Loss = Literal["l2", "soft_label", "dkd", "skd", "fsp"]
 
 
 class DistillationSection(Settings):
-    loss: Loss | list[Loss] | None = None
-    node: list[str] | list[list[str]] | None = None
-    alpha: Number | list[Number] | None = None
+    loss: Annotated[Loss | list[Loss] | None, Becomes("distillation")] = None
+    node: Annotated[list[str] | list[list[str]] | None, Becomes("distillation")] = None
+    alpha: Annotated[Number | list[Number] | None, Becomes("distillation")] = None
     teacher_model_dir: Text = None
     teacher_model_filename: Text = None
     teacher_params_filename: Text = None
 
 
 class MultiTeacherDistillationSection(Settings):
-    loss: list[Loss] | None = None
-    node: list[list[str]] | None = None
-    alpha: list[Number] | None = None
+    loss: Annotated[list[Loss] | None, Becomes("distillation")] = None
+    node: Annotated[list[list[str]] | None, Becomes("distillation")] = None
+    alpha: Annotated[list[Number] | None, Becomes("distillation")] = None
     teacher_model_dir: list[str] | None = None
     teacher_model_filename: list[Text] | None = None
     teacher_params_filename: list[Text] | None = None
 
 
-class ChannelPruneSection(Settings):
+class PruneSection(Settings):
+    """Each key becomes the setting of its own name."""
+
+    becomes: ClassVar[str]
+
+
+class ChannelPruneSection(PruneSection):
+    becomes = "prune.channel"
+
     pruned_ratio: Number | list[Number]
     prune_params_name: Names = None
     criterion: ChannelCriterion | None = None
 
 
-class ASPPruneSection(Settings):
+class ASPPruneSection(PruneSection):
+    becomes = "prune.asp"
+
     prune_params_name: Names = None
 
 
-class TransformerPruneSection(Settings):
+class TransformerPruneSection(PruneSection):
+    becomes = "prune.transformer"
+
     pruned_ratio: Number
 
 
@@ -140,13 +192,15 @@ class Gmp(Settings):
     initial_ratio: Number | None = None
 
 
-class UnstructurePruneSection(Settings):
-    prune_strategy: Annotated[Literal["base", "gmp"] | None, BeforeValidator(null_if_none)] = None
+class UnstructurePruneSection(PruneSection):
+    becomes = "prune.unstructured"
+
+    prune_strategy: OneOf[Literal["base", "gmp"]] = None
     prune_mode: Literal["ratio", "threshold"] = "ratio"
     threshold: Number | None = None
     ratio: Number | None = None
     gmp_config: Gmp | None = None
-    prune_params_type: Annotated[Literal["conv1x1_only"] | None, BeforeValidator(null_if_none)] = None
+    prune_params_type: OneOf[Literal["conv1x1_only"]] = None
     local_sparsity: bool | None = None
 
 
@@ -156,14 +210,27 @@ class TrainConfigSection(Settings):
     learning_rate: Number | dict[str, Any] | None = None
     optimizer_builder: dict[str, Any] | None = None
     eval_iter: int | None = Field(default=None, ge=1)
-    logging_iter: int | None = None
+    logging_iter: Annotated[
+        int | None, MeansNothing("progress is shown all the time, and the learning curves are in the report")
+    ] = None
     origin_metric: Number | None = None
     target_metric: Number | None = None
-    use_fleet: bool = False
-    amp_config: dict[str, Any] | None = None
-    recompute_config: dict[str, Any] | None = None
-    sharding_config: dict[str, Any] | None = None
-    sparse_model: bool = False
+    use_fleet: Annotated[
+        bool,
+        MeansNothing(
+            "several processes train together where Paddle's launcher starts them: `python -m "
+            "paddle.distributed.launch`, as in the section Training of the README"
+        ),
+    ] = False
+    amp_config: Annotated[dict[str, Any] | None, MeansNothing("training is in fp32")] = None
+    recompute_config: Annotated[
+        dict[str, Any] | None, MeansNothing("activations are kept; lower `batch_size` where the memory is short")
+    ] = None
+    sharding_config: Annotated[
+        dict[str, Any] | None,
+        MeansNothing("each process keeps all weights; lower `batch_size` where the memory is short"),
+    ] = None
+    sparse_model: Annotated[bool, MeansNothing("weights that pruning made zero stay zero in all that follows")] = False
 
 
 class Sections(Settings):

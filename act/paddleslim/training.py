@@ -15,19 +15,9 @@ EPOCHS_WITHOUT_END = 100
 
 Warn = Callable[[str, str], None]
 
-_MEANS_NOTHING = {
-    "logging_iter": "progress is shown all the time, and the learning curves are in the report",
-    "use_fleet": "several processes train together where Paddle's launcher starts them: `python -m "
-    "paddle.distributed.launch`, as in the section Training of the README",
-    "amp_config": "training is in fp32",
-    "recompute_config": "activations are kept; lower `batch_size` where the memory is short",
-    "sharding_config": "each process keeps all weights; lower `batch_size` where the memory is short",
-    "sparse_model": "weights that pruning made zero stay zero in all that follows",
-}
-
 
 def train_settings(train: TrainConfigSection, warn: Warn, origin: str) -> dict[str, Any]:
-    """What every training is told, by our names.
+    """Return what every training is told, by our names.
 
     Args:
         train: ACT's section.
@@ -51,14 +41,11 @@ def train_settings(train: TrainConfigSection, warn: Warn, origin: str) -> dict[s
         found["learning_rate"] = train.learning_rate
     if train.optimizer_builder is not None:
         found |= _optimizer(dict(train.optimizer_builder), warn, origin)
-    for key, why in _MEANS_NOTHING.items():
-        if getattr(train, key):
-            warn(f"TrainConfig.{key}", why)
     return found
 
 
 def after_pruning(settings: dict[str, Any]) -> dict[str, Any]:
-    """What ACT makes of the settings for a model that was pruned with them: a tenth of the steps and of the rate."""
+    """Return what ACT makes of the settings for a model that was pruned with them: a tenth of its steps and rate."""
     found = dict(settings)
     for key in ("epochs", "train_iter"):
         if key in found:

@@ -19,7 +19,7 @@ from act.paddleslim import sections
 from act.paddleslim.sections import null_if_none
 from act.paddleslim.training import after_pruning, train_settings
 from act.registry import THRESHOLDS
-from act.settings import Job, QuantizableOperator, WeightQuantization, read_mapping, settings_in, validate
+from act.settings import Job, QuantizableOperator, Settings, WeightQuantization, read_mapping, validate
 
 OWN_SECTION = "Pipeline"
 
@@ -41,11 +41,11 @@ class Translation:
     origin_metric: float | None = None
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
-        """Each setting by its path, such as `qat.epochs`, and its value."""
+        """Return each setting by its path, such as `qat.epochs`, and its value."""
         return _leaves(self.job, "")
 
     def missing_in(self, job: Mapping[str, Any]) -> list[str]:
-        """What a job's entry says otherwise or not at all; a few words each."""
+        """Return what a job's entry says otherwise or not at all; a few words each."""
         found = []
         for path, value in self.leaves():
             there: Any = job
@@ -55,16 +55,12 @@ class Translation:
                 found.append(f"`{path}` should be {value!r}" + ("" if there is _ABSENT else f" and is {there!r}"))
         return found
 
-    def merged_into(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """A job's entry with this above it."""
-        return merged(job, self.job)
-
 
 _ABSENT = object()
 
 
 def read(path: Path) -> Translation:
-    """The translation of a file.
+    """Translate a file.
 
     Raises:
         InputError: the file is missing, no YAML, or a key or value is wrong.
@@ -90,7 +86,7 @@ def refuse_lagging(name: str, job: Job) -> None:
 
 
 def translate(raw: Mapping[str, Any], origin: str, scripts: bool = True) -> Translation:
-    """A job's settings from an ACT configuration.
+    """Translate an ACT configuration into settings of a job.
 
     Args:
         raw: its sections.
@@ -117,7 +113,7 @@ def translate(raw: Mapping[str, Any], origin: str, scripts: bool = True) -> Tran
 
 
 def _checked(raw: Mapping[str, Any], origin: str) -> sections.Sections:
-    """The sections of a file."""
+    """Return the sections of a file, checked."""
     known = [*_SECTIONS, "Global", OWN_SECTION, "Prune"]
     for key in raw:
         near = difflib.get_close_matches(str(key), known, 1, 0.8)
@@ -130,7 +126,7 @@ def _checked(raw: Mapping[str, Any], origin: str) -> sections.Sections:
 
 
 def _old_prune(value: Any, origin: str) -> dict[str, Any]:
-    """The section `Prune` of PaddleSlim 2.2, which names the method by a key."""
+    """Return what the section `Prune` of PaddleSlim 2.2 says, which names the method by a key."""
     methods = {"prune": "ChannelPrune", "transformer_pruner": "TransformerPrune", "asp": "ASPPrune"}
     if not isinstance(value, dict) or value.get("prune_algo") not in methods:
         raise InputError(
@@ -149,7 +145,7 @@ def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; where they differ, what is above. Neither is changed."""
+    """Return both; where they differ, what is above. Neither is changed."""
     result = copy.deepcopy(dict(below))
     for key, value in above.items():
         old = result.get(key)
@@ -184,16 +180,19 @@ class _Translator:
         place.update(values)
 
     def strategies(self) -> None:
-        """Every section but `Global`, and `strategy`."""
+        """Translate every section but `Global`, and `strategy`."""
         given = self._sections
         post, search, aware = given.QuantPost, given.HyperParameterOptimization, given.QuantAware or given.Quantization
-        aware_name = "QuantAware" if given.QuantAware else "Quantization"
         if given.Quantization and search is not None:
             # PaddleSlim 2.3: what the search quantizes.
             self._quantized_types("Quantization", given.Quantization)
             aware = given.QuantAware
-        prunes = ("ChannelPrune", "ASPPrune", "TransformerPrune", "UnstructurePrune")
-        names = [name for name in prunes if getattr(given, name) is not None]
+        for name in _SECTIONS:
+            section = getattr(given, name)
+            if section is not None and (name != "Quantization" or section is aware):
+                self._declared(name, section)
+        prunes = [name for name in _SECTIONS if isinstance(getattr(given, name), sections.PruneSection)]
+        names = list(prunes)
         if post is not None or search is not None:
             names.append("QuantPost")
             self._post(post or sections.QuantPostSection(), search)
@@ -202,21 +201,28 @@ class _Translator:
             self._search(search)
         if aware is not None:
             names.append("QuantAware")
-            self._aware(aware_name, aware)
+            name = "QuantAware" if given.QuantAware else "Quantization"
+            self._quantized_types(name, aware)
+            if aware.weight_quantize_type is not None:
+                self._weight_scales(f"{name}.weight_quantize_type", [aware.weight_quantize_type])
         if given.Distillation is not None or given.MultiTeacherDistillation is not None:
             names.append("Distillation")
+            self._distillation()
         if names:
             self.result.job["strategy"] = names
-        for name in names:
-            if name in prunes:
-                self._prune(name)
-        self._distillation()
-        self._training(pruned=any(name in prunes for name in names))
+        self._training(pruned=bool(prunes))
 
-    def _prune(self, name: str) -> None:
-        given = getattr(self._sections, name)
-        values = given.model_dump(exclude_unset=True, exclude_none=True)
-        self._place(name, _PRUNE[name], values)
+    def _declared(self, name: str, section: Settings) -> None:
+        """Translate the keys of a section that say what they become, and name those that mean nothing here."""
+        values = section.model_dump(exclude_unset=True, exclude_none=True)
+        if isinstance(section, sections.PruneSection) and values:
+            self._set(section.becomes, **values)
+        for key, known in type(section).model_fields.items():
+            for mark in known.metadata:
+                if isinstance(mark, sections.Becomes) and key in values and values[key] != []:
+                    self._set(mark.section, **{key: values[key]})
+                if isinstance(mark, sections.MeansNothing) and values.get(key, known.default) != known.default:
+                    self.warn(f"{name}.{key}", mark.why)
 
     def _distillation(self) -> None:
         one, several = self._sections.Distillation, self._sections.MultiTeacherDistillation
@@ -224,21 +230,14 @@ class _Translator:
             raise InputError(
                 f"{self._origin}: `Distillation` and `MultiTeacherDistillation` cannot both be: keep one of them"
             )
-        given = one or several
-        if given is None:
-            return
-        name = "Distillation" if one is not None else "MultiTeacherDistillation"
-        values = given.model_dump(include={"loss", "node", "alpha"}, exclude_none=True)
-        values = {key: value for key, value in values.items() if value != []}
-        if "node" in values:
-            values.setdefault("loss", "l2")  # ACT's default
-        self._place(name, "distillation", values)
-        teachers = _teachers(given)
-        if teachers:
-            self._place(name, "distillation", {"teachers": teachers})
+        settings = self.result.job.get("distillation", {})
+        if "node" in settings:
+            settings.setdefault("loss", "l2")  # ACT's default
+        if (given := one or several) is not None and (teachers := _teachers(given)):
+            self._set("distillation", teachers=teachers)
 
     def _training(self, pruned: bool) -> None:
-        """`TrainConfig`, for every stage that trains."""
+        """Translate `TrainConfig`, for every stage that trains."""
         train, size = self._sections.TrainConfig, self._batch_size
         values = {} if train is None else train_settings(train, self.warn, self._origin)
         if train is not None:
@@ -248,29 +247,13 @@ class _Translator:
         names = self.result.job.get("strategy")
         if size is not None and (names is None or {*names} - {"QuantPost", "HyperParameterOptimization"}):
             values["batch_size"] = size
-        if pruned:
-            self._place("TrainConfig", "prune", values)
-        self._place("TrainConfig", "qat", after_pruning(values) if pruned else values)
-
-    def _place(self, act_key: str, section: str, values: Mapping[str, Any]) -> None:
-        """Put settings into a section of the job, and name those that there are none of."""
-        kind: Any = Job
-        for part in section.split("."):
-            inner = kind.model_fields.get(part) if kind is not None else None
-            kind = settings_in(inner.annotation) if inner is not None else None
-        for key, value in values.items():
-            if kind is not None and key in kind.model_fields:
-                self._set(section, **{key: value})
-            else:
-                self.warn(f"{act_key}.{key}", f"`{section}` has no such setting")
+        if values and pruned:
+            self._set("prune", **values)
+        if values:
+            self._set("qat", **(after_pruning(values) if pruned else values))
 
     def _post(self, post: sections.QuantPostSection, search: sections.HyperParameterOptimizationSection | None) -> None:
-        given = post.model_fields_set
         self._quantized_types("QuantPost", post)
-        if "batch_size" in given and post.batch_size is not None:
-            self._set("calibration", batch_size=post.batch_size)
-        if post.batch_nums is not None and search is None:
-            self._set("calibration", batch_num=[post.batch_nums])
         if search is None:
             # One quantization, with these settings and no others.
             algo = post.algo or _ACT_ALGO
@@ -278,70 +261,25 @@ class _Translator:
             self._set("ptq_search", bias_correct=[bool(post.bias_correction)], activation_symmetric=[True])
             if post.hist_percent is not None or THRESHOLDS.load(algo).RULE.takes_share:
                 self._set("ptq_search", hist_percent=[0.999 if post.hist_percent is None else post.hist_percent])
+            if post.batch_nums is not None:
+                self._set("calibration", batch_num=[post.batch_nums])
             self._weight_scales("QuantPost.weight_quantize_type", [post.weight_quantize_type or "channel_wise_abs_max"])
         else:
-            for key in ("algo", "hist_percent", "bias_correction", "batch_nums", "weight_quantize_type"):
-                if key in given:
-                    self.warn(
-                        f"QuantPost.{key}", "`HyperParameterOptimization` searches it; its section says among what"
-                    )
+            searched = {"algo", "hist_percent", "bias_correction", "batch_nums", "weight_quantize_type"}
+            for key in sorted(searched & post.model_fields_set):
+                self.warn(f"QuantPost.{key}", "`HyperParameterOptimization` searches it; its section says among what")
         if post.recon_level is not None:
             self._set("refine", methods=[post.recon_level.replace("-", "_")])
         else:
             self._set("refine", candidates=0)  # ACT reconstructs nothing that it is not told to
-        for key, why in {
-            "epochs": "reconstruction counts steps here: `refine.steps`",
-            "lr": "reconstruction has a rate of its own kind here: `refine.learning_rate`",
-            "regions": "regions are found in the graph: `refine.region_layers` says how large",
-            "region_weights_names": "regions are found in the graph: `refine.region_layers` says how large",
-            "activation_quantize_type": "ranges come from `ptq_search.ptq_algo`",
-            "skip_tensor_list": "the search finds which layers stay in float: `ptq_search.max_float_layers`",
-        }.items():
-            if key in given and getattr(post, key) is not None:
-                self.warn(f"QuantPost.{key}", why)
-        if "simulate_activation_quant" in given and not post.simulate_activation_quant:
-            self.warn("QuantPost.simulate_activation_quant", "reconstruction always quantizes the activations, too")
-        self._format("QuantPost", post)
 
     def _search(self, search: sections.HyperParameterOptimizationSection) -> None:
-        for key in ("ptq_algo", "bias_correct", "max_quant_count"):
-            value = getattr(search, key)
-            if value is not None:
-                self._set("ptq_search", **{key: list(dict.fromkeys(value)) if isinstance(value, list) else value})
         if search.weight_quantize_type is not None:
             self._weight_scales("HyperParameterOptimization.weight_quantize_type", search.weight_quantize_type)
         if search.hist_percent is not None:
             self._set("ptq_search", hist_percent=_between_shares(search.hist_percent))
         if search.batch_num is not None:
             self._set("calibration", batch_num=_between_counts(search.batch_num))
-
-    def _aware(self, name: str, aware: sections.QuantAwareSection) -> None:
-        given = aware.model_fields_set
-        self._quantized_types(name, aware)
-        self._place(
-            name, "qat", {key: getattr(aware, key) for key in ("use_pact", "not_quant_pattern") if key in given}
-        )
-        if aware.weight_quantize_type is not None:
-            self._weight_scales(f"{name}.weight_quantize_type", [aware.weight_quantize_type])
-        for key, why in {
-            "activation_quantize_type": "training starts from the ranges of the best post-training candidate",
-            "window_size": "no moving ranges: training starts from the best post-training candidate's",
-            "moving_rate": "no moving ranges: training starts from the best post-training candidate's",
-        }.items():
-            if key in given:
-                self.warn(f"{name}.{key}", why)
-        if aware.for_tensorrt:
-            self.warn(f"{name}.for_tensorrt", "`target.engines` says what the model is made for")
-        self._format(name, aware)
-
-    def _format(self, name: str, settings: sections.QuantAwareSection | sections.QuantPostSection) -> None:
-        if not settings.onnx_format:
-            self.warn(f"{name}.onnx_format", "always true: Paddle's files have the form that converts to ONNX")
-        if settings.is_full_quantize:
-            self.warn(
-                f"{name}.is_full_quantize",
-                "each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it",
-            )
 
     def _quantized_types(self, name: str, settings: sections.QuantAwareSection | sections.QuantPostSection) -> None:
         if settings.quantize_op_types is None:
@@ -374,7 +312,7 @@ class _Translator:
             self._set("ptq_search", weight_quantize_type=kept)
 
     def globals(self, given: Any) -> None:
-        """The keys of the example scripts."""
+        """Translate the keys of the example scripts."""
         if given is None:
             return
         if not isinstance(given, dict):
@@ -398,7 +336,7 @@ class _Translator:
                 self.warn(f"Global.{key}", _GLOBAL.get(key, _GLOBAL_OTHERWISE))
 
     def _image_folder(self, path: str, settings: dict[str, Any]) -> None:
-        """What ACT's example for image classification reads: its lists, sizes, and ImageNet's mean and deviation."""
+        """Set what ACT's example for image classification reads: its lists, sizes, ImageNet's mean and deviation."""
         size, resize = settings.pop("img_size", None), settings.pop("resize_size", None)
         size = settings.pop("crop_size", None) if size is None else size
         for key, value in (("img_size", size), ("resize_size", resize)):
@@ -441,7 +379,7 @@ class _Translator:
 
 
 def _teachers(given: sections.DistillationSection | sections.MultiTeacherDistillationSection) -> list[dict[str, Any]]:
-    """Each teacher as a model of ours; none when it is the given model itself."""
+    """Return each teacher as a model of ours; none when it is the given model itself."""
     folders, programs, weights = (
         value if isinstance(value, list) else [value]
         for value in (given.teacher_model_dir, given.teacher_model_filename, given.teacher_params_filename)
@@ -456,7 +394,7 @@ def _teachers(given: sections.DistillationSection | sections.MultiTeacherDistill
 
 
 def hardware_advice(name: str) -> str:
-    """What to do about a `deploy_hardware` that nothing is measured on here."""
+    """Return what to do about a `deploy_hardware` that nothing is measured on here."""
     if name == "gpu":
         return "measured on this machine's CPU; `target.engines` says by what"
     return (
@@ -466,7 +404,7 @@ def hardware_advice(name: str) -> str:
 
 
 def timed_shapes(shapes: Mapping[str, Any], what: str) -> dict[str, list[int]]:
-    """ACT's `input_shapes` without the batch axis.
+    """Return ACT's `input_shapes` without the batch axis.
 
     Args:
         what: its name, for the message.
@@ -484,7 +422,7 @@ def timed_shapes(shapes: Mapping[str, Any], what: str) -> dict[str, list[int]]:
 
 
 def _between_shares(bounds: list[float]) -> list[float]:
-    """ACT draws evenly between the bounds; the search chooses from them and one between, by what is cut off."""
+    """Return the bounds and one between, by what is cut off: ACT draws evenly where our search chooses."""
     low, high = min(bounds), max(bounds)
     if low == high or not 0 < low < high <= 1:
         return list(dict.fromkeys(bounds))
@@ -497,13 +435,6 @@ def _between_counts(bounds: list[int]) -> list[int]:
 
 
 _ACT_ALGO = "hist"  # where a file names none
-# ACT's section -> ours.
-_PRUNE = {
-    "ChannelPrune": "prune.channel",
-    "ASPPrune": "prune.asp",
-    "TransformerPrune": "prune.transformer",
-    "UnstructurePrune": "prune.unstructured",
-}
 _GLOBAL_OTHERWISE = "a key of one of ACT's example scripts; a job's `data` says how samples are read"
 _READER = "a job's `data` says how samples are read: `reader: function` takes a loader from your own Python code"
 _GLOBAL = {
