@@ -176,18 +176,11 @@ class Writer(ABC):
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
+    @abstractmethod
     def write(
         self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None
     ) -> Path:
         """Write a model as `write_for_engine` does."""
-        if scheme is not None:
-            scheme = without_others(model, scheme, self.spec.int8_operators)
-        return self._write(model, scheme, folder, fp32_onnx)
-
-    @abstractmethod
-    def _write(
-        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None
-    ) -> Path: ...
 
     @abstractmethod
     def export(self, export: Export) -> Exported:
@@ -196,6 +189,10 @@ class Writer(ABC):
         Raises:
             RuntimeError: a file does not compute what the simulated quantized model does.
         """
+
+    def able(self, model: InferenceModel, scheme: Scheme) -> Scheme:
+        """Return the scheme without the layers that the engine cannot run in int8."""
+        return without_others(model, scheme, self.spec.int8_operators)
 
     def refuse(self, scheme: Scheme | None) -> Exported | None:
         """Refuse a scheme with zero points where the engine knows none; None where it can be written."""
@@ -210,10 +207,10 @@ class PaddleWriter(Writer):
 
     def program(self, model: InferenceModel, scheme: Scheme | None) -> InferenceModel:
         """Return the program that the engine reads."""
-        return model if scheme is None else quantize(model, scheme)
+        return model if scheme is None else quantize(model, self.able(model, scheme))
 
-    def _write(
-        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None
+    def write(
+        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None
     ) -> Path:
         self.program(model, scheme).save(folder)
         return folder
@@ -242,11 +239,13 @@ class OnnxWriter(Writer):
             return quantize_onnx(fp32, model, scheme)
         return quantize_by_rules(self.rules, fp32, model, scheme)
 
-    def _write(
-        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None
+    def write(
+        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None
     ) -> Path:
         converted = fp32_onnx or to_onnx(model)
-        onnx.save(converted if scheme is None else self.quantized(converted, model, scheme), folder / FP32_ONNX)
+        if scheme is not None:
+            converted = self.quantized(converted, model, self.able(model, scheme))
+        onnx.save(converted, folder / FP32_ONNX)
         return folder / FP32_ONNX
 
     def export(self, export: Export) -> Exported:
@@ -256,8 +255,7 @@ class OnnxWriter(Writer):
         if refused is not None:
             return refused
         file = export.folder / f"{self.spec.name}.onnx"
-        able = without_others(export.model, export.scheme, self.spec.int8_operators)
-        onnx.save(self._chosen(export, able), file)
+        onnx.save(self._chosen(export, self.able(export.model, export.scheme)), file)
         similarity, holds = export.checker.target(export.model, export.simulated, file)
         if not holds:
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.

@@ -26,7 +26,7 @@ from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize, quantize_activation
 from act.quantization.ranges import LEVELS, Range
-from act.quantization.scheme import Scheme, quantized_layers, without_others
+from act.quantization.scheme import Scheme, quantized_layers
 
 _PRODUCTS = ("matmul_v2", "mul")
 # What makes values of another range than it reads; `dropout` multiplies by what it keeps, in models that say so.
@@ -39,13 +39,10 @@ class PaddleInferenceWriter(PaddleWriter):
     """Writes the Paddle program, which also is what stands for the candidate without any engine."""
 
     def program(self, model: InferenceModel, scheme: Scheme | None) -> InferenceModel:
-        return model if scheme is None else int8_program(model, scheme)
+        return model if scheme is None else int8_program(model, self.able(model, scheme))
 
     def export(self, export: Export) -> Exported:
-        scheme = export.scheme
-        if scheme is not None:
-            scheme = without_others(export.model, scheme, self.spec.int8_operators)
-        program = self.program(export.model, scheme)
+        program = self.program(export.model, export.scheme)
         program.save(export.folder)
         return Exported(export.folder, export.checker.paddle(program, export.folder))
 
