@@ -14,7 +14,7 @@ SPEEDS = {
     "e2e": "e2e",
     "engines/test_engines.py": "stage",
     "engines/test_fusion.py": "stage",
-    "engines/test_paddle_lite_files.py": "stage",
+    "engines/test_paddle_lite_writer.py": "stage",
     "engines/test_process.py": "stage",
     "engines/test_tensorrt.py": "stage",
     "flows": "e2e",
