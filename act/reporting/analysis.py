@@ -278,7 +278,7 @@ def _count(count: int, words: str) -> str:
 
 
 def _millions(count: int) -> str:
-    """A count in millions or thousands, as short as can be."""
+    """Return a count in millions or thousands, as short as can be."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= unit:
             return f"{three_digits(count / unit)} {name}"

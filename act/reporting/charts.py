@@ -38,7 +38,7 @@ class _Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int) -> list[float]:
-        """Round numbers inside the range, about so many."""
+        """Return round numbers inside the range, about so many."""
         raw = (self.high - self.low) / about
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
@@ -63,7 +63,7 @@ class _Box:
 
 
 def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, width: int, height: int) -> Markup:
-    """Quality over latency of every variant that ran, with the Pareto front and the line of the budget.
+    """Draw quality over latency of every variant that ran, with the Pareto front and the line of the budget.
 
     Args:
         choice: what was measured, and the winner.
@@ -116,7 +116,7 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
 
 
 def trials(drops: Sequence[tuple[int, float]], max_drop: float, width: int, height: int) -> Markup:
-    """The quality lost in each trial of the search, in order, with the line of the budget; the best is marked.
+    """Draw the quality lost in each trial of the search, in order, with the line of the budget; the best is marked.
 
     Args:
         drops: number and loss of each trial that gave a model, at least one.
@@ -140,7 +140,7 @@ def trials(drops: Sequence[tuple[int, float]], max_drop: float, width: int, heig
 def front_of_trials(
     points: Sequence[tuple[float, float, str, bool]], max_drop: float, width: int, height: int
 ) -> Markup:
-    """The quality lost over the expected cost of each trial; those on the Pareto front are filled and joined.
+    """Draw the quality lost over the expected cost of each trial; those on the Pareto front are filled and joined.
 
     Args:
         points: cost, loss, name, and whether it is on the front, of each trial; at least one.
@@ -165,7 +165,7 @@ def front_of_trials(
 
 
 def _downwards(losses: Sequence[float], max_drop: float, height: int) -> _Scale:
-    """Losses hang down from zero; what loses many budgets is not given room."""
+    """Return a scale on which losses hang down from zero; what loses many budgets is not given room."""
     high = min(max([*losses, max_drop]), max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP))
     low = min([*losses, 0.0])
     margin = 0.12 * max(high - low, 0.002)
@@ -180,7 +180,7 @@ def _budget(y: _Scale, max_drop: float, width: int) -> str:
 
 
 def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: int) -> Markup:
-    """A line through points (step, value)."""
+    """Draw a line through points (step, value)."""
     values = [value for _, value in points]
     margin = 0.1 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 0.1
     steps = [step for step, _ in points]
@@ -196,7 +196,7 @@ def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: 
 
 
 def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
-    """A bar as long as the median, with a line from the 10th to the 90th percentile; for one cell of a table."""
+    """Draw a bar as long as the median, with a line from the 10th to the 90th percentile; for one cell of a table."""
     width, height = 132.0, 14.0
     scale = _Scale(0, slowest_ms, 0, width)
     low, high = scale(latency.p10_ms), min(scale(latency.p90_ms), width)
@@ -213,7 +213,7 @@ def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
 
 
 def share_bar(share: float, engine: int = 0) -> Markup:
-    """A bar for a share in [0, 1]; for one cell of a table."""
+    """Draw a bar for a share in [0, 1]; for one cell of a table."""
     width = 120.0 * min(max(share, 0.0), 1.0)
     bar = f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{width:.1f}" height="10" rx="1.5"/></g>'
     return _svg([bar], 120, 14, f"{share:.0%}", "inline")
@@ -247,7 +247,7 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 
 
 def _front(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:
-    """The steps of the Pareto front: at this latency, no better quality was found."""
+    """Draw the steps of the Pareto front: at this latency, no better quality was found."""
     best = -math.inf
     path = ""
     for latency, quality in sorted(points, key=lambda point: (point[0], -point[1])):
@@ -260,7 +260,7 @@ def _front(points: Sequence[tuple[float, float]], x: _Scale, y: _Scale) -> str:
 
 
 def _mark(precision: str, across: float, down: float, won: bool) -> str:
-    """fp32 a circle, bf16 a square, int8 a triangle, int8 with bf16 a diamond."""
+    """Draw fp32 as a circle, bf16 a square, int8 a triangle, int8 with bf16 a diamond."""
     ring = f'<circle class="ring" cx="{across:.1f}" cy="{down:.1f}" r="12"/>' if won else ""
     if precision == "fp32":
         return f'{ring}<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="5.5"/>'
@@ -274,7 +274,7 @@ def _mark(precision: str, across: float, down: float, won: bool) -> str:
 
 
 def _label(name: str, across: float, down: float, placed: list[_Box], frame: _Box, won: bool) -> str:
-    """The name beside its mark, where it hides nothing; left out (the tooltip has it) where there is no room."""
+    """Draw the name beside its mark, where it hides nothing; left out (the tooltip has it) where there is no room."""
     wide, gap = len(name) * _CHARACTER_PIXELS, 15 if won else 10
     for right, below in (
         (gap - 2, -9),

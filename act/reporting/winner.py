@@ -31,7 +31,7 @@ class Verdict:
 
     @property
     def inside(self) -> bool:
-        """Whether it may win."""
+        """Tell whether it may win."""
         return not self.misses
 
 
@@ -53,7 +53,7 @@ class Choice:
 
     @property
     def ran(self) -> list[RanVariant]:
-        """All variants that have figures."""
+        """Return all variants that have figures."""
         return [verdict.row for verdict in self.verdicts if isinstance(verdict.row, RanVariant)]
 
 

@@ -15,38 +15,38 @@ _LEAST_LOSS = 5e-5
 
 
 def three_digits(value: float) -> str:
-    """A positive number with three significant digits and its trailing zeros: 4.30, 12.0, 0.414, 1234."""
+    """Return a positive number with three significant digits and its trailing zeros: 4.30, 12.0, 0.414, 1234."""
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
     return f"{value:.{max(0, digits)}f}"
 
 
 def milliseconds(value: float) -> str:
-    """Such as `4.30 ms`."""
+    """Return a time such as `4.30 ms`."""
     return f"{three_digits(value)} ms"
 
 
 def factor(value: float) -> str:
-    """A ratio of speeds, with its sign of multiplication."""
+    """Return a ratio of speeds with its sign of multiplication."""
     return f"{value:.2f}{TIMES}"
 
 
 def loss(value: float) -> str:
-    """Quality lost; a gain has a minus."""
+    """Return the quality lost; a gain has a minus."""
     return minus(f"{value:.4f}") if abs(value) >= _LEAST_LOSS else "0.0000"
 
 
 def between(interval: Interval, digits: int) -> str:
-    """The ends of an interval."""
+    """Return the ends of an interval."""
     return minus(f"{interval.low:.{digits}f} to {interval.high:.{digits}f}")
 
 
 def minus(text: str) -> str:
-    """The same with typographic minus signs."""
+    """Return the same with typographic minus signs."""
     return text.replace("-", MINUS)
 
 
 def size(count: int | None) -> str:
-    """A number of bytes, in the units of file managers."""
+    """Return a number of bytes, in the units of file managers."""
     if count is None:
         return NOTHING
     if count < 1_000_000:

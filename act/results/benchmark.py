@@ -86,7 +86,7 @@ class MeasuredQuality(Part):
 
     @property
     def beside(self) -> dict[str, float]:
-        """The further figures."""
+        """Return the further figures."""
         return self.__pydantic_extra__
 
 
@@ -153,12 +153,12 @@ class Variant(Part):
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the fp32 model, which all others are compared with; a pruned model may run in fp32, too."""
+        """Tell whether it is fp32, which all others are compared with; a pruned model may run in fp32, too."""
         return self.name == "fp32"
 
     @property
     def key(self) -> str:
-        """`engine/name`, unique within a job."""
+        """Return `engine/name`, unique within a job."""
         return f"{self.engine}/{self.name}"
 
 

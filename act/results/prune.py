@@ -75,7 +75,7 @@ class Qualities(Part):
 
     @property
     def lost(self) -> float:
-        """How much quality went."""
+        """Return how much quality went."""
         return self.before - self.after
 
 

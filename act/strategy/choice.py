@@ -10,6 +10,7 @@ from act.results.analyze import Analysis
 from act.results.select import Attempt, Options, StageSettings, Strategy, StrategyPart
 from act.settings import PRUNING, QUANTIZING, Job
 from act.strategy import options
+from act.strategy.decision import decide
 from act.strategy.latency.table import Table
 from act.strategy.predictor import Latency, Predictor
 
@@ -66,7 +67,7 @@ def next_strategy(
     model = options.corrected(_model(job, analysis, tables), tried, job.target.precisions)
     found = options.rank(model, job.budget, plain.strategy, _costs(job, analysis), job.target.precisions)
     wanted = options.wanted_speedup(job.budget, model.whole)
-    decision = options.decide(found, tried, job.budget, wanted)
+    decision = decide(found, tried, job.budget, wanted)
     option = decision.option
     if decision.again is not None:
         # As it was then, to the letter: a figure in a reason would have all stages run again.

@@ -15,9 +15,9 @@ import numpy as np
 
 from act.results import select
 from act.results.select import Attempt, ChannelAim, PruneSettings, SpeedupSearch, StageSettings, StrategyPart
-from act.settings import CLEARLY, Budget
+from act.settings import Budget
 from act.strategy import attempts
-from act.strategy.attempts import MOST_ATTEMPTS, Correction, met, nearest, overshot
+from act.strategy.attempts import Correction
 from act.strategy.predictor import Latency
 
 # The least share of the MACs that is left by pruning.
@@ -29,9 +29,6 @@ MARGIN = 1.03
 _ALMOST = 0.99
 # Pruning is never told to stop at less.
 _LEAST_AIM = 1.01
-# What lost clearly too much was nearly as fast as wanted up to so many times that speed: pruned for 12 % less speed, a
-# network lost 2.6 times less (0.0390 at 3.68 times as fast as fp32, 0.0150 at 3.23).
-NEARLY = 1.10
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,13 @@ class Option:
 
     @property
     def key(self) -> str:
-        """What tells it from others."""
+        """Return what tells it from others."""
         names = "+".join(part.name for part in self.parts) or "none"
         return names if self.share >= 1 else f"{names} at {self.share:.2f}"
 
     @property
     def settings(self) -> StageSettings:
-        """What the stages after it are told beside the names."""
+        """Return what the stages after it are told beside the names."""
         if self.share >= 1:
             return StageSettings()
         share = round(self.begin or self.share, 4)
@@ -85,6 +82,11 @@ class Option:
         begin = SpeedupSearch(engine=self.best[0], precisions=list(self.precisions), kept_multiply_adds=share)
         channel = ChannelAim(target_speedup=round(self.aim, 4))
         return StageSettings(prune=PruneSettings(channel=channel, timed=begin))
+
+    def may_reach(self, wanted: float) -> bool:
+        """Tell whether it is worth a try for a speed-up: what is predicted may be wrong by its error bar, and pruning
+        measures before it trains; what was measured is not wrong."""
+        return (self.high if self.share < 1 else self.speedup) >= wanted
 
     def to_result(self) -> select.Option:
         """Return the option as it stands in `options.json`."""
@@ -145,7 +147,7 @@ class Model:
 
 
 def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
-    """The model with its predictions corrected by what was measured of those that were tried."""
+    """Return the model with its predictions corrected by what was measured of those that were tried."""
     plain = [name for name in precisions if name != "int8"]
 
     def predicted(share: float, int8: bool) -> float:
@@ -155,7 +157,7 @@ def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str])
 
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
-    """Over fp32 on the fastest engine; what a largest latency asks for, too."""
+    """Return the speed-up over fp32 on the fastest engine that the budget asks for, a largest latency included."""
     wanted = budget.min_speedup
     if budget.max_latency_ms is not None and whole:
         fp32 = [latency.seconds for (_, precision), latency in whole.items() if precision == "fp32"]
@@ -167,7 +169,7 @@ def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> 
 def rank(
     model: Model, budget: Budget, quantize: Sequence[StrategyPart], costs: Costs, precisions: Sequence[str]
 ) -> list[Option]:
-    """The options, first to be tried first.
+    """Return the options, first to be tried first.
 
     Args:
         quantize: the parts of a strategy that makes int8; empty where nothing can.
@@ -198,137 +200,13 @@ def rank(
             why = f"{share:.0%} of the MACs are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
                 options.append(_aimed(_option(model, parts, share, int8, names, costs, why), model.tried, wanted))
-    fast = [option for option in options if option.speedup * _slack(option) >= wanted]
+    fast = [option for option in options if option.may_reach(wanted)]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
     return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What is done next.
-
-    Attributes:
-        key: of the option.
-        option: that is tried for the first time; None where one is done again.
-        again: the attempt that is done again, because it is the best that there is.
-        why: one sentence.
-        reachable: whether the budget was met, or is predicted to be met by what is tried.
-        open: whether another try could follow this one.
-    """
-
-    key: str
-    option: Option | None
-    again: Attempt | None
-    why: str
-    reachable: bool
-    open: bool
-
-
-def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wanted: float) -> Decision:
-    """Choose the next option by what was tried.
-
-    What met the budget stays, unless it lost quality for much more speed than was asked for: then less is cut out where
-    that is predicted to do, and what met the budget with the least loss stays. What lost too much quality rules out all
-    that prunes as much or more, and all that quantizes where int8 alone lost it; where it was lost before int8 was
-    made, leaving int8 out is no help; and where pruning alone clearly lost too much, so does the same with int8. What
-    clearly lost too much for hardly more than the speed that is wanted rules out pruning a little less, too. What was
-    too slow has corrected the predictions already. When nothing is left, or the time is up, the model with all its
-    channels is done, if it was not and is predicted to come nearer, and the attempt that came nearest is what stays.
-    """
-    left = [option for option in found if not _hopeless(option, tried, budget, wanted)]
-    fast = [option for option in left if option.speedup * _slack(option) >= wanted]
-    spent = sum(attempt.minutes for attempt in tried)
-    limit = budget.time_limit_minutes
-
-    def is_time_for(option: Option) -> bool:
-        return len(tried) < MOST_ATTEMPTS and (limit is None or spent + option.minutes <= limit)
-
-    if (good := met(tried)) is not None:
-        gentler = [option for option in fast if option.quantized == good.quantized and good.share < option.share < 1]
-        if overshot(good, budget) and gentler and is_time_for(gentler[0]):
-            why = (
-                f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as fp32, "
-                f"{good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
-            )
-            return Decision(gentler[0].key, gentler[0], None, why, True, True)
-        return Decision(good.key, None, good, f"{good.key} met the budget", True, False)
-    if not tried:
-        if fast:
-            option = fast[0]
-            more = (
-                f" ({option.speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)"
-                if wanted > 1
-                else ""
-            )
-            return Decision(
-                option.key, option, None, f"{option.key} comes first{more}", True, wanted > 1 or len(found) > 1
-            )
-        best = max(found, key=lambda option: option.speedup)
-        whole = next((option for option in found if option.share >= 1), best)
-        why = (
-            f"no strategy is predicted to be {wanted:.3g} times as fast as fp32: the nearest is {best.key} with "
-            f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
-        )
-        return Decision(whole.key, whole, None, why, False, False)
-    if fast and is_time_for(fast[0]):
-        last = tried[-1]
-        missed = (
-            f"is {last.fastest:.2f} times as fast" if last.fastest < wanted else f"loses {last.lost:.4f} of quality"
-        )
-        return Decision(fast[0].key, fast[0], None, f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
-    best_tried = nearest(tried)
-    cause = (
-        "nothing else is predicted to meet the budget"
-        if not fast
-        else f"{MOST_ATTEMPTS} strategies were tried"
-        if len(tried) >= MOST_ATTEMPTS
-        else f"{fast[0].key} would take {fast[0].minutes:.0f} minutes more, and the time limit is {limit:g}"
-    )
-    told = f"nearest is {best_tried.key}, {best_tried.kept:.2f} times as fast as fp32 where the quality is kept"
-    fast_enough = [attempt for attempt in tried if attempt.fastest >= wanted]
-    if fast_enough:
-        cheapest = min(fast_enough, key=lambda attempt: attempt.lost)
-        told += f"; {cheapest.key} was {cheapest.fastest:.2f} times as fast, and lost {cheapest.lost:.4f} of quality"
-    why = f"the budget cannot be met: {cause}; {told}"
-    for whole in left:
-        if whole.share >= 1 and whole.speedup > best_tried.kept and (limit is None or spent + whole.minutes <= limit):
-            why += f"; {whole.key}, which keeps every channel, is predicted to come nearer and is done last"
-            return Decision(whole.key, whole, None, why, False, True)
-    return Decision(best_tried.key, None, best_tried, why, False, False)
-
-
-def _hopeless(option: Option, tried: Sequence[Attempt], budget: Budget, wanted: float) -> bool:
-    allowed = budget.max_quality_drop
-    for attempt in tried:
-        if option.key == attempt.key:
-            return True
-        same = option.quantized == attempt.quantized
-        if same and attempt.share < 1 and abs(option.share - attempt.share) < 2 * STEP:
-            return True
-        if attempt.share < 1 and option.share < 1:
-            # What pruning lost before int8 was made is lost without int8, too.
-            lost = attempt.lost if same else attempt.pruned_lost if attempt.quantized else 0.0
-            if lost > CLEARLY * allowed and attempt.fastest <= NEARLY * wanted:
-                return True
-            if lost > allowed and option.share <= attempt.share:
-                return True
-        # Int8 comes on top of what pruning lost, though training for it may win some of that back.
-        may_lose = allowed * (1.0 if same else CLEARLY)
-        if attempt.lost > may_lose and option.quantized >= attempt.quantized and option.share <= attempt.share:
-            return True
-    return False
-
-
-def _slack(option: Option) -> float:
-    """What is wanted and lies within a prediction's error bar is worth a try, where pruning measures before it trains;
-    what was measured is not wrong."""
-    if option.share >= 1 or option.speedup <= 0:
-        return 1.0
-    return option.high / option.speedup
-
-
 def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
-    """With the speed-up at which pruning stops.
+    """Return the option with the speed-up at which pruning stops.
 
     What was tried tells how much of the speed that was measured before training was left in the end, when other
     variants and another minute of the machine counted; and how much had to go for it.
@@ -348,7 +226,7 @@ def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
 
 
 def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
-    """The largest share of MACs that is predicted to be fast enough; 1 where the whole model is."""
+    """Return the largest share of MACs that is predicted to be fast enough; 1 where the whole model is."""
     if _best(model, 1.0, precisions, int8)[1] >= wanted:
         return 1.0
     low, high = LEAST_SHARE, 1.0
@@ -360,7 +238,7 @@ def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: boo
 
 
 def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> tuple[tuple[str, str], float, Latency]:
-    """Engine and precision of the largest speed-up over fp32 on the same engine, the speed-up, and the latency."""
+    """Return engine and precision of the largest speed-up over fp32 there, that speed-up, and the latency."""
     found: list[tuple[float, tuple[str, str], Latency]] = []
     for engine, precision in model.whole:
         if precision not in precisions or (engine, "fp32") not in model.whole:

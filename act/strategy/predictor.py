@@ -44,18 +44,18 @@ class Predictor:
         }
 
     def has_kernels(self, precision: str) -> bool:
-        """Whether the engine ran the model in this precision and told its kernels."""
+        """Tell whether the engine ran the model in this precision and told its kernels."""
         return precision in self._measured and len(self._measured[precision].kernels) > 0
 
     @property
     def source(self) -> str:
-        """Where predictions come from, in words."""
+        """Tell where predictions come from."""
         if self._table is None:
             return "the model's own kernels alone, for there is no table of this machine: roughly"
         return f"the table {self._table.path.name}"
 
     def latency(self, precision: str, share: float = 1.0) -> Latency:
-        """With a share of the MACs left.
+        """Return the latency with a share of the MACs left.
 
         Raises:
             KeyError: the engine did not run the model in this precision.

@@ -5,7 +5,7 @@ Reads the candidates of `export` and the samples of `prepare`. Writes
 - `measurements.json`: one row a variant, with spreads and confidence intervals, failures and causes, the machine;
 - `latencies.csv`: every single run; `scores.csv`: the score of every sample, so that nothing need be taken on trust.
 
-The budget is not read here: changing it selects anew (`python -m act.reporting`) and measures nothing.
+The budget is not read here: changing it selects anew (`tasks.report`) and measures nothing.
 """
 
 from __future__ import annotations

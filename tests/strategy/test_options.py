@@ -13,7 +13,8 @@ from act.results.select import Attempt, ChannelAim, PruneSettings, SpeedupSearch
 from act.settings import Budget
 from act.strategy import attempts
 from act.strategy.attempts import MOST_ATTEMPTS
-from act.strategy.options import Costs, Decision, Model, Option, corrected, decide, rank, wanted_speedup
+from act.strategy.decision import Decision, decide
+from act.strategy.options import Costs, Model, Option, corrected, rank, wanted_speedup
 from act.strategy.predictor import Latency
 from tests.support import results
 
