@@ -23,6 +23,7 @@ SPEEDS = {
     "flows/test_plain_job.py": "unit",
     "flows/test_profile.py": "unit",
     "flows/test_turnstile.py": "unit",
+    "program/test_growth.py": "stage",
     "pruning/test_channel.py": "stage",
     "pruning/test_combinations.py": "stage",
     "pruning/test_timing.py": "stage",
