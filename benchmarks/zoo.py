@@ -29,7 +29,7 @@ CACHE = ROOT / "benchmarks" / "cache" / "zoo"
 STAMP = "stamp.json"
 SEED = 0
 SIDE, CALIBRATION, EVALUATION = 224, 16, 4
-PARTS = ("benchmarks/zoo.py", "tasks/prepare/**/*.py", "act/program/model.py", "act/samples/dataset.py")
+PARTS = ("benchmarks/zoo.py", "tasks/prepare/**/*.py", "act/program/**/*.py", "act/samples/dataset.py")
 
 Network = Callable[[], Any]
 
