@@ -14,7 +14,7 @@ from act.program.model import InferenceModel
 from act.pruning.trace import Trace
 
 # A weight and one of its axes.
-Place = tuple[str, int]
+WeightAxis = tuple[str, int]
 Kind = Literal["channels", "heads", "feed_forward"]
 
 
@@ -27,17 +27,17 @@ class Group:
         kind: `heads` where a reshape sorts channels into blocks; `feed_forward` between two matrix products.
         units: elements, one a channel or head, in order.
         members: for each weight and axis the indices of each unit, int64 [units, indices a unit].
-        outputs: the places among them that are output channels of a layer.
-        inputs: the places among them that are input channels of a layer.
+        outputs: those among them that are output channels of a layer.
+        inputs: those among them that are input channels of a layer.
         normalised: whether a layer norm takes its mean over them.
     """
 
     name: str
     kind: Kind
     units: tuple[int, ...]
-    members: Mapping[Place, npt.NDArray[np.int64]]
-    outputs: tuple[Place, ...]
-    inputs: tuple[Place, ...]
+    members: Mapping[WeightAxis, npt.NDArray[np.int64]]
+    outputs: tuple[WeightAxis, ...]
+    inputs: tuple[WeightAxis, ...]
     normalised: bool
 
     @property
@@ -70,26 +70,26 @@ def find_groups(model: InferenceModel) -> Plan:
     """Return all groups of a model."""
     trace = Trace(model)
     plan = Plan(trace)
-    places: dict[int, dict[Place, list[int]]] = defaultdict(lambda: defaultdict(list))
+    indices: dict[int, dict[WeightAxis, list[int]]] = defaultdict(lambda: defaultdict(list))
     weights = [name for name in trace.axes if model.is_weight(name)]
     for name in weights:
         for number, axis in enumerate(trace.axes[name]):
             if axis is not None:
                 for index, root in enumerate(trace.elements.roots(axis)):
-                    places[int(root)][name, number].append(index)
+                    indices[int(root)][name, number].append(index)
     heads = {trace.elements.find(element) for element in trace.heads}
     normalised = {trace.elements.find(element) for element in trace.normalised}
-    alike: dict[tuple[frozenset[Place], bool], list[int]] = defaultdict(list)
-    for root, found in places.items():
+    alike: dict[tuple[frozenset[WeightAxis], bool], list[int]] = defaultdict(list)
+    for root, of_root in indices.items():
         if trace.elements.cause(root) is None:
-            alike[frozenset(found), root in heads].append(root)
+            alike[frozenset(of_root), root in heads].append(root)
     for (_, in_heads), roots in alike.items():
-        group = _group(trace, roots, places, in_heads, bool(normalised & set(roots)))
+        group = _group(trace, roots, indices, in_heads, bool(normalised & set(roots)))
         if group is not None:
             plan.groups.append(group)
     order = {name: number for number, name in enumerate(trace.outputs)}
     plan.groups.sort(key=lambda group: order[group.name])
-    grouped = {place for group in plan.groups for place in group.outputs}
+    grouped = {where for group in plan.groups for where in group.outputs}
     for name, along in trace.outputs.items():
         if (name, along) not in grouped:
             plan.left_alone[name] = _why(trace, name, along)
@@ -97,23 +97,27 @@ def find_groups(model: InferenceModel) -> Plan:
 
 
 def _group(
-    trace: Trace, roots: Sequence[int], places: Mapping[int, Mapping[Place, list[int]]], in_heads: bool, normed: bool
+    trace: Trace,
+    roots: Sequence[int],
+    indices: Mapping[int, Mapping[WeightAxis, list[int]]],
+    in_heads: bool,
+    normalised: bool,
 ) -> Group | None:
     """Return the group of these units; None where they are not of one kind, or leave nothing to choose among."""
-    keys = list(places[roots[0]])
-    sizes = {place: {len(places[root][place]) for root in roots} for place in keys}
-    outputs = tuple(place for place in keys if trace.outputs.get(place[0]) == place[1])
+    keys = list(indices[roots[0]])
+    sizes = {where: {len(indices[root][where]) for root in roots} for where in keys}
+    outputs = tuple(where for where in keys if trace.outputs.get(where[0]) == where[1])
     if len(roots) < 2 or not outputs or any(len(each) != 1 for each in sizes.values()):
         return None
-    members = {place: np.array([places[root][place] for root in roots], dtype=np.int64) for place in keys}
-    inputs = tuple(place for place in keys if trace.inputs.get(place[0]) == place[1])
+    members = {where: np.array([indices[root][where] for root in roots], dtype=np.int64) for where in keys}
+    inputs = tuple(where for where in keys if trace.inputs.get(where[0]) == where[1])
     ranks = {len(trace.shape(name)) for name, _ in (*outputs, *inputs)}
     kind: Kind = "channels"
     if in_heads:
         kind = "heads"
-    elif ranks == {2} and len(inputs) > 0 and not normed:
+    elif ranks == {2} and len(inputs) > 0 and not normalised:
         kind = "feed_forward"
-    return Group(outputs[0][0], kind, tuple(roots), members, outputs, inputs, normed)
+    return Group(outputs[0][0], kind, tuple(roots), members, outputs, inputs, normalised)
 
 
 def _why(trace: Trace, name: str, axis: int) -> str:

@@ -45,12 +45,12 @@ class InputStatistics:
 
 def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> dict[str, InputStatistics]:
     """Return the statistics of every layer that reads channels of a group, by the name of its weight."""
-    wanted = {place for group in plan.groups for place in group.inputs}
+    pruned = {place for group in plan.groups for place in group.inputs}
     layers = {layer.weight: layer for layer in quantizable_layers(model)}
     chosen = {
         name: (layers[name], axis)
         for name, axis in plan.trace.inputs.items()
-        if name in layers and (name, axis) in wanted and model.shape(name)[axis] <= LARGEST
+        if name in layers and (name, axis) in pruned and model.shape(name)[axis] <= LARGEST
     }
     if not chosen:
         return {}

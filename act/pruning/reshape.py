@@ -42,10 +42,10 @@ def reshaped(
         start += 1
     middle, target = list(before[start : len(before) - end]), list(after[start : len(after) - end])
     inner = list(axes[start : len(axes) - end])
-    found = _middle(elements, inner, middle, target, note_blocks)
-    if found is None:
+    changed = _middle(elements, inner, middle, target, note_blocks)
+    if changed is None:
         return None
-    return [*axes[:start], *found, *axes[len(axes) - end :]]
+    return [*axes[:start], *changed, *axes[len(axes) - end :]]
 
 
 def _middle(
@@ -88,15 +88,15 @@ def _piece(
 ) -> list[Ids | None]:
     """Follow axes that hold the same number of values before and after, and cannot be told apart further."""
     large = [(axis, size) for axis, size in zip(axes, before) if size != 1]
-    wanted = [size for size in after if size != 1]
+    sizes_after = [size for size in after if size != 1]
     if not large:
         return [None for _ in after]
-    if len(large) == 1 and len(wanted) == 1:
+    if len(large) == 1 and len(sizes_after) == 1:
         return [large[0][0] if size != 1 else None for size in after]
     if len(large) == 1 and large[0][0] is not None:
         return _split(elements, large[0][0], after, note_blocks)
-    if len(wanted) == 1:
-        merged = _merge(elements, large, wanted[0])
+    if len(sizes_after) == 1:
+        merged = _merge(elements, large, sizes_after[0])
         return [merged if size != 1 else None for size in after]
     for axis, _ in large:
         if axis is not None:

@@ -288,13 +288,13 @@ def _reshape(trace: Trace, op: Any) -> Outputs | None:
     sizes = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
     if op.type == "reshape2" and (_input(op, "Shape") is not None or _is_shared(trace, sizes)):
         return None
-    found = reshaped(trace.elements, trace.of(source), trace.shape(source), trace.shape(target), trace.heads.extend)
-    if found is None:
+    axes = reshaped(trace.elements, trace.of(source), trace.shape(source), trace.shape(target), trace.heads.extend)
+    if axes is None:
         return None
-    for name, axis in zip(sizes, found):
+    for name, axis in zip(sizes, axes):
         if not _is_constant(trace, name):
             trace.keep([axis], "its size is computed when the model runs")
-    return {target: found}
+    return {target: axes}
 
 
 def _is_shared(trace: Trace, sizes: list[str]) -> bool:

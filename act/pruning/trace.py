@@ -87,15 +87,15 @@ class Trace:
 
     def _follow(self, op: Any) -> None:
         rule = RULES.get(op.type)
-        found = None if rule is None else rule(self, op)
-        if found is None:
+        outputs = None if rule is None else rule(self, op)
+        if outputs is None:
             for name in op.input_arg_names:
                 self.keep(self.of(name), f"is read by `{op.type}`, which pruning does not know")
-            found = {}
+            outputs = {}
         for name in op.output_arg_names:
             if not self.model.has(name):
                 continue
-            axes = found.get(name)
+            axes = outputs.get(name)
             if axes is None or len(axes) != len(self.shape(name)):
                 self.keep(axes or [], f"`{op.type}` gives it another rank")
                 axes = self._all_fixed(name, f"made by `{op.type}`")

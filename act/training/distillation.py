@@ -154,18 +154,18 @@ def _chosen(
                 "the variables to compare in `node`"
             )
         return [((a,), (b,)) for a, b in zip(mine, others)]
-    found: list[_Pair] = []
+    pairs: list[_Pair] = []
     others_stages = {size: ends for size, *ends in _stages(teacher, batch)}
     for size, *ends in _stages(student, batch):
-        wanted = others_stages.get(size)
-        if wanted is not None and [channels for _, channels in wanted] == [channels for _, channels in ends]:
-            found += [((mine,), (other,)) for (mine, _), (other, _) in zip(ends, wanted)]
-    if not found:
+        theirs = others_stages.get(size)
+        if theirs is not None and [channels for _, channels in theirs] == [channels for _, channels in ends]:
+            pairs += [((mine,), (other,)) for (mine, _), (other, _) in zip(ends, theirs)]
+    if not pairs:
         raise InputError(
             "`distillation`: no two feature maps of one size are alike in the model and its teacher, which `fsp` "
             "compares; name the variables in `node`, or choose another loss"
         )
-    return found
+    return pairs
 
 
 def _stages(
@@ -183,7 +183,7 @@ def _stages(
 
 def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[_Pair]:
     """Return pairs of variables: one name for both models, or, as in ACT, `teacher_NAME` and then the student's."""
-    found: list[_Pair] = []
+    pairs: list[_Pair] = []
     rest = list(nodes)
     while rest:
         mine = other = rest.pop(0)
@@ -191,8 +191,8 @@ def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceMode
             other, mine = mine.removeprefix(_TEACHER), rest.pop(0)
         _must_have(student, mine, "the model")
         _must_have(teacher, other, "its teacher")
-        found.append(((mine,), (other,)))
-    return found
+        pairs.append(((mine,), (other,)))
+    return pairs
 
 
 def _has(model: InferenceModel, name: str) -> bool:

@@ -84,13 +84,13 @@ def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[s
         factors: of `insert_learned`.
         weights: what was trained, by name; the factors among them.
     """
-    found = {factor.tensor: np.abs(weights[factor.name]).reshape(-1) for factor in factors}
-    activations = {
-        name: Range(span.low * float(found[name][0]), span.high * float(found[name][0])) if name in found else span
-        for name, span in scheme.activations.items()
-    }
+    factor_of = {factor.tensor: np.abs(weights[factor.name]).reshape(-1) for factor in factors}
+    activations = dict(scheme.activations)
+    for name in activations.keys() & factor_of.keys():
+        span, factor = activations[name], float(factor_of[name][0])
+        activations[name] = Range(span.low * factor, span.high * factor)
     thresholds = {
-        name: (values * found[name]).astype(np.float32) if name in found else values
+        name: (values * factor_of[name]).astype(np.float32) if name in factor_of else values
         for name, values in scheme.weights.items()
     }
     return replace(scheme, activations=activations, weights=thresholds)
@@ -130,34 +130,34 @@ class _Quantizer:
         """Return the start times a factor, whose gradient is scaled down by what it is summed over."""
         factor = self._factor(start.shape)
         share = 1 / np.sqrt(values * LEVELS)
-        rest = self._op("scale", {"X": factor}, {"scale": 1 - share}, stop_gradient=True)
-        trained = self._op("scale", {"X": factor}, {"scale": share})
-        whole = self._op("elementwise_add", {"X": trained, "Y": rest})
-        return self._op("elementwise_mul", {"X": self._constant("start", start), "Y": whole})
+        rest = self._op("scale", factor, scale=1 - share, detached=True)
+        trained = self._op("scale", factor, scale=share)
+        whole = self._op("elementwise_add", trained, rest)
+        return self._op("elementwise_mul", self._constant("start", start), whole)
 
     def _rounded(self, scale: Any, low: float, high: float) -> Any:
-        ratio = self._op("elementwise_div", {"X": self._block.var(self._name), "Y": scale})
-        clipped = self._op("clip", {"X": ratio}, {"min": low, "max": high})
-        return self._op("elementwise_mul", {"X": self._straight_through(clipped), "Y": scale})
+        ratio = self._op("elementwise_div", self._block.var(self._name), scale)
+        clipped = self._op("clip", ratio, min=low, max=high)
+        return self._op("elementwise_mul", self._straight_through(clipped), scale)
 
     def _clipped(self, start: Array, low: float, high: float) -> Any:
         factor = self._factor(start.shape, regularizer=paddle.regularizer.L2Decay(_PENALTY))
         inside = self._block.var(self._name)
         for op_type, label, end in (("elementwise_min", "high", high), ("elementwise_max", "low", low)):
-            bound = self._op("elementwise_mul", {"X": self._constant(label, start * np.float32(end)), "Y": factor})
-            inside = self._op(op_type, {"X": inside, "Y": bound})
-        scale = self._op("elementwise_mul", {"X": self._constant("start", start), "Y": factor}, stop_gradient=True)
-        ratio = self._op("elementwise_div", {"X": inside, "Y": scale}, stop_gradient=True)
-        whole = self._op("round", {"X": ratio}, stop_gradient=True)
-        rounded = self._op("elementwise_mul", {"X": whole, "Y": scale}, stop_gradient=True)
-        error = self._op("elementwise_sub", {"X": rounded, "Y": inside}, stop_gradient=True)
-        return self._op("elementwise_add", {"X": inside, "Y": error})
+            bound = self._op("elementwise_mul", self._constant(label, start * np.float32(end)), factor)
+            inside = self._op(op_type, inside, bound)
+        scale = self._op("elementwise_mul", self._constant("start", start), factor, detached=True)
+        ratio = self._op("elementwise_div", inside, scale, detached=True)
+        whole = self._op("round", ratio, detached=True)
+        rounded = self._op("elementwise_mul", whole, scale, detached=True)
+        error = self._op("elementwise_sub", rounded, inside, detached=True)
+        return self._op("elementwise_add", inside, error)
 
     def _straight_through(self, x: Any) -> Any:
         """Return x rounded, with the gradient of x."""
-        whole = self._op("round", {"X": x}, stop_gradient=True)
-        error = self._op("elementwise_sub", {"X": whole, "Y": x}, stop_gradient=True)
-        return self._op("elementwise_add", {"X": x, "Y": error})
+        whole = self._op("round", x, detached=True)
+        error = self._op("elementwise_sub", whole, x, detached=True)
+        return self._op("elementwise_add", x, error)
 
     def _factor(self, shape: Sequence[int], **more: Any) -> Any:
         name = f"{self._name}@factor"
@@ -178,24 +178,16 @@ class _Quantizer:
     def _constant(self, label: str, value: Array) -> Any:
         return self._block.var(self._student.add_weight(f"{self._name}@{label}", value))
 
-    def _op(
-        self,
-        kind: str,
-        inputs: Mapping[str, Any],
-        attributes: dict[str, Any] | None = None,
-        stop_gradient: bool = False,
-    ) -> Any:
-        if kind.startswith("elementwise"):
-            attributes = {"axis": -1, **(attributes or {})}
-        x = inputs["X"]
-        larger = x if len(x.shape) >= len(inputs.get("Y", x).shape) else inputs["Y"]
+    def _op(self, kind: str, x: Any, y: Any = None, detached: bool = False, **attributes: float) -> Any:
+        """Insert an operator; return its output, through which no gradient goes where it is detached."""
+        inputs = {"X": [x.name]} if y is None else {"X": [x.name], "Y": [y.name]}
         result = self._block.create_var(
             name=f"{self._name}@learned_{self._count}",
-            shape=larger.shape,
+            shape=x.shape if y is None or len(x.shape) >= len(y.shape) else y.shape,
             dtype="float32",
-            stop_gradient=stop_gradient,
+            stop_gradient=detached,
         )
-        names = {slot: [variable.name] for slot, variable in inputs.items()}
-        self._student.insert(kind, names, {"Out": [result.name]}, attributes, before=self._before)
+        more = {} if y is None else {"axis": -1}
+        self._student.insert(kind, inputs, {"Out": [result.name]}, {**more, **attributes}, before=self._before)
         self._count += 1
         return result

@@ -18,7 +18,7 @@ def make_rate(schedule: Schedule, learning_rate: float, steps: int) -> Any:
     Args:
         schedule: by name, with its parameters.
         learning_rate: at the start.
-        steps: in all; the decays that need a length take it when they are told none.
+        steps: in all; for the decays that need a length where the schedule gives none.
     """
     given = {
         name: value

@@ -54,8 +54,8 @@ class Processes:
             return value
         executor, program = _sum()
         feed = {"mine": np.array([value if self.first else 0.0], dtype=np.float64)}
-        (found,) = executor.run(program, feed=feed, fetch_list=["whole"])
-        return float(found[0])
+        (total,) = executor.run(program, feed=feed, fetch_list=["whole"])
+        return float(total[0])
 
 
 @functools.cache

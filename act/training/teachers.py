@@ -22,11 +22,11 @@ def teacher_files(settings: Distillation) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    found = [
+    models = [
         SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
         for source in settings.teachers
     ]
-    return [file for model in found for file in model.files]
+    return [file for model in models for file in model.files]
 
 
 def load_teachers(
@@ -46,17 +46,17 @@ def load_teachers(
     """
     if not settings.teachers:
         pairs = zip(prepared.run(batch), start.run(batch))
-        return [start if all(cosine(wanted, found) > _SAME for wanted, found in pairs) else prepared]
+        return [start if all(cosine(theirs, ours) > _SAME for theirs, ours in pairs) else prepared]
     return [_load(source, prepared.feed_specs()) for source in settings.teachers]
 
 
-def _load(source: ModelSource, wanted: list[FeedSpec]) -> InferenceModel:
+def _load(source: ModelSource, feeds: list[FeedSpec]) -> InferenceModel:
     path = resolve(Path(source.path), "folder")
     model = SourceModel.find(path, source.model_filename, source.params_filename).load()
-    names, found = ({spec.name: spec.dtype for spec in specs} for specs in (wanted, model.feed_specs()))
-    if names != found:
+    expected, actual = ({spec.name: spec.dtype for spec in specs} for specs in (feeds, model.feed_specs()))
+    if expected != actual:
         raise InputError(
-            f"`distillation.teachers`: {source.path} reads {_listed(found)}, but the model reads {_listed(names)}"
+            f"`distillation.teachers`: {source.path} reads {_listed(actual)}, but the model reads {_listed(expected)}"
         )
     return model
 
