@@ -34,7 +34,7 @@ SPEEDS = {
     "strategy/test_profile_measure.py": "stage",
     "tasks": "stage",
     "timing/test_infer.py": "stage",
-    "timing/test_measure.py": "stage",
+    "timing/test_benchmark.py": "stage",
     "training": "stage",
 }
 

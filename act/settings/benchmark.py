@@ -19,7 +19,7 @@ class Timing(Settings):
         description="in each, every candidate takes a turn, in random order; a candidate's latency is the 20 % "
         "quantile of its turns' medians, so that many short rounds tell more than few long ones",
     )
-    runs_per_round: int = Field(default=5, ge=1, le=10_000)
+    runs_per_round: int = Field(default=4, ge=1, le=10_000)
     time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
     streams: int | None = Field(
         default=None,

@@ -23,7 +23,7 @@ from act.timing.statistics import speedup, summary
 
 # Throughput is the median of so many turns, each so long.
 _THROUGHPUT_TURNS = 3
-_THROUGHPUT_SECONDS = 0.15
+_THROUGHPUT_SECONDS = 0.1
 
 
 @dataclass

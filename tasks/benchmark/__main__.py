@@ -25,7 +25,7 @@ from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
 from act.results.machine import Machine
 from act.settings import Job
-from act.timing.measure import Data, Row, measure, rows_of, steps
+from act.timing.benchmark import Data, Row, measure, rows_of, steps
 from act.timing.variants import read_candidates
 from tasks.stage import job_from_command_line
 

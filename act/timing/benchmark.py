@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from act.errors import InputError
 from act.metrics import Quality
 from act.results.benchmark import FailedVariant, MeasuredQuality, NoFigures, Noise, RanVariant
 from act.samples.dataset import Ragged, Samples
-from act.settings import Benchmark, Metric, Target
+from act.settings import Benchmark, EngineName, Metric, Target
 from act.timing.rounds import TimedModel
 from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, stream_count
 from act.timing.statistics import mean_difference
@@ -114,21 +114,24 @@ def measure(
                 progress(f"quality of {variant.engine} {variant.label}")
                 return row
 
+            def start_all(engine: EngineName) -> tuple[Row, list[Future[Row]]]:
+                # What the engine offers here is known once it has loaded fp32.
+                reference = start(Variant(engine, fp32, "fp32"))
+                info = reference.measured.info
+                rest = variants(engine, candidates, target, info.precisions if info is not None else None)[1:]
+                return reference, [pool.submit(start, variant) for variant in rest]
+
             fp32 = next(candidate for candidate in candidates if candidate.is_reference)
-            first = list(pool.map(start, [Variant(engine, fp32, "fp32") for engine in target.engines]))
-            rest = []
-            for row in first:
-                offered = row.measured.info.precisions if row.measured.info is not None else None
-                rest += variants(row.variant.engine, candidates, target, offered)[1:]
-            rows = first + list(pool.map(start, rest))
-        rows.sort(key=lambda row: target.engines.index(row.variant.engine))
+            rows: list[Row] = []
+            for reference, rest in pool.map(start_all, target.engines):
+                rows += [reference, *(row.result() for row in rest)]
         references = {str(row.variant.engine): row.measured for row in rows if row.variant.is_reference}
         noise = measure_side_by_side([row.measured for row in rows], references, target.threads, settings, progress)
     return Measurement(rows, noise, stream_count(settings, target.threads))
 
 
 def steps(engines: int, candidates: int, rounds: int) -> int:
-    """About how many steps `measure` will tell: fp32 and bf16, and each further candidate once or twice, and rounds."""
+    """Return about how many steps `measure` will tell."""
     return engines * (1 + candidates) + rounds
 
 
@@ -151,7 +154,7 @@ def _prepare(row: Row, target: Target, data: Data) -> None:
 def _inputs(
     folder: Path, settings: Benchmark, batch: int, scratch: Path
 ) -> list[tuple[Path, Mapping[str, Sequence[int]]]]:
-    """The evaluation samples, and of each further shape some of them, cut or repeated to it; with their shapes."""
+    """Return the evaluation samples, and some of them cut or repeated to each further shape; with their shapes."""
     samples = Samples.load(folder)
     shapes = {name: [batch, *map(int, feed.shapes[0])] for name, feed in samples.feeds.items()}
     found: list[tuple[Path, Mapping[str, Sequence[int]]]] = [(folder, shapes)]

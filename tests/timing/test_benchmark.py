@@ -26,7 +26,7 @@ from act.quantization.scheme import make_scheme
 from act.results.export import ExportedCandidates
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Target
-from act.timing.measure import Data, measure, rows_of
+from act.timing.benchmark import Data, measure, rows_of
 from act.timing.variants import Candidate, read_candidates, variants
 from tests.support import results
 from tests.support.engines import run_by
