@@ -27,6 +27,8 @@ SPEEDS = {
     "pruning/test_channel.py": "stage",
     "pruning/test_combinations.py": "stage",
     "pruning/test_timing.py": "stage",
+    "quantization/test_scheme.py": "stage",
+    "quantization/test_sensitivity.py": "stage",
     "reporting/test_report_in_browser.py": "e2e",
     "search/test_runners.py": "stage",
     "search/test_search.py": "stage",

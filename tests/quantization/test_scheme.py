@@ -103,7 +103,6 @@ def run_onnx(twin: onnx.ModelProto, batch: dict[str, Array]) -> Array:
     return outputs[0]
 
 
-@pytest.mark.stage
 @pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
 @pytest.mark.parametrize("position", [0, 1, 10, 30, -1])
 def test_onnx_computes_what_paddle_simulates(
