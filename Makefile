@@ -57,4 +57,4 @@ lite: setup
 	@$(PY) -m act.engines.paddle_lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
 
 clean:
-	rm -rf .venv .venv-lite .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lite .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache
