@@ -55,18 +55,18 @@ def gather(
     """
     shapes = {layer.name: model.shape(layer.weight) for layer in layers}
     able = [layer for layer in layers if layer.op_type != "conv2d_transpose"]  # its patches depend on the position
-    wanted = [layer for layer in able if np.prod(shapes[layer.name]) / shapes[layer.name][layer.axis] <= LARGEST]
-    found: dict[str, Moments] = {}
+    measured = [layer for layer in able if np.prod(shapes[layer.name]) / shapes[layer.name][layer.axis] <= LARGEST]
+    moments: dict[str, Moments] = {}
     rng = np.random.default_rng(0)
     for batch in batches:
         values = read(batch)
-        for layer in wanted:
-            seen = patches(values[layer.activation], model.producer(layer.name), shapes[layer.name], rng)
-            total = found.get(layer.name) or Moments(0, np.zeros(1), np.zeros(1))
-            products = np.matmul(seen.transpose(0, 2, 1), seen).astype(np.float64)
-            sums = seen.sum(axis=1, dtype=np.float64)
-            found[layer.name] = Moments(total.count + seen.shape[1], total.sums + sums, total.products + products)
-    return found
+        for layer in measured:
+            rows = patches(values[layer.activation], model.producer(layer.name), shapes[layer.name], rng)
+            total = moments.get(layer.name) or Moments(0, np.zeros(1), np.zeros(1))
+            products = np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
+            sums = rows.sum(axis=1, dtype=np.float64)
+            moments[layer.name] = Moments(total.count + rows.shape[1], total.sums + sums, total.products + products)
+    return moments
 
 
 def patches(

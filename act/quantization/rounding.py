@@ -40,17 +40,17 @@ def adaround(model: InferenceModel, scheme: Scheme, layers: Sequence[Layer], mom
     """
     integers, biases = dict(scheme.integers), dict(scheme.biases)
     for layer in layers:
-        seen = moments.get(layer.name)
-        if seen is None:
+        inputs = moments.get(layer.name)
+        if inputs is None:
             continue
         weight, thresholds = model.weight(layer.weight), scheme.weights[layer.weight]
         bias = bias_of(model, layer)
-        chosen = round_weight(weight, thresholds, layer, seen, centred=bias is not None)
+        chosen = round_weight(weight, thresholds, layer, inputs, centred=bias is not None)
         integers[layer.weight] = chosen
         if bias is not None:
-            groups = len(seen.sums)
+            groups = len(inputs.sums)
             errors = _by_group(dequantize_weight(chosen, thresholds, layer.axis) - weight, layer, groups)
-            shift = np.einsum("gov,gv->go", errors, seen.sums / seen.count)
+            shift = np.einsum("gov,gv->go", errors, inputs.sums / inputs.count)
             before = model.weight(bias)
             biases[bias] = (before - shift.reshape(before.shape)).astype(np.float32)
     return replace(scheme, integers=integers, biases=biases)
@@ -74,12 +74,12 @@ def round_weight(
     """
     metric = metric_of(moments, centred)
     groups, values = metric.shape[:2]
-    wanted = _by_group(weight, layer, groups).astype(np.float64)
+    target = _by_group(weight, layer, groups).astype(np.float64)
     steps = thresholds.astype(np.float64).reshape(groups, -1) / LEVELS
-    exact = wanted / steps[:, :, None]
+    exact = target / steps[:, :, None]
     lower = np.clip(np.floor(exact), -LEVELS - 1, LEVELS)
     # A pruned weight, which is zero, stays zero; any other that is exactly on the grid loses nothing by it.
-    upper = np.clip(np.where(wanted == 0, 0, lower + 1), -LEVELS - 1, LEVELS)
+    upper = np.clip(np.where(target == 0, 0, lower + 1), -LEVELS - 1, LEVELS)
     current = _by_group(quantize_weight(weight, thresholds, layer.axis), layer, groups).astype(np.float64)
     # In units of each channel's step, which does not change what is best for it.
     gradient = np.matmul(exact - current, metric)

@@ -44,12 +44,12 @@ class Cluster:
         Raises:
             InputError: it is of no such form.
         """
-        found = _FORM.fullmatch(text)
-        if found is None:
+        match = _FORM.fullmatch(text)
+        if match is None:
             raise InputError(f"{origin} is {text!r}; allowed is {ALLOWED}")
-        if found["dask"] or found["kind"] == "dask":
-            return cls("dask", found["dask"])
-        return cls("ray", found["ray"])
+        if match["dask"] or match["kind"] == "dask":
+            return cls("dask", match["dask"])
+        return cls("ray", match["ray"])
 
     @classmethod
     def from_environment(cls) -> Cluster | None:

@@ -167,7 +167,7 @@ def _as_they_end(
     Raises:
         InputError, TrialsLost: as `Runner.run`.
     """
-    pending, seen = dict(futures), time.monotonic()
+    pending, alive = dict(futures), time.monotonic()
     while pending:
         if runner.stopped:
             raise TrialsLost("the search was stopped")
@@ -189,11 +189,11 @@ def _as_they_end(
             yield index, outcome
         now = time.monotonic()
         if are_workers_left():
-            seen = now
-        if now - seen > NO_WORKER_SECONDS or now > deadline:
+            alive = now
+        if now - alive > NO_WORKER_SECONDS or now > deadline:
             why = (
                 "has no worker left (see their logs)"
-                if now - seen > NO_WORKER_SECONDS
+                if now - alive > NO_WORKER_SECONDS
                 else "did not end them in their time"
             )
             raise TrialsLost(f"{len(pending)} trials were lost: {runner.cluster} {why}; start workers and run again")
@@ -209,9 +209,9 @@ def _lost(cluster: Cluster, error: BaseException) -> TrialsLost:
 @contextmanager
 def _environment() -> Iterator[None]:
     """Set what Prefect, Ray and the workers that they start read, as long as the runner is open."""
-    wanted = {"PREFECT_HOME": str(Path.cwd() / ".prefect"), **os.environ, **_QUIET}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    settings = {"PREFECT_HOME": str(Path.cwd() / ".prefect"), **os.environ, **_QUIET}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

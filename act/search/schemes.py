@@ -59,8 +59,8 @@ class SchemeMaker:
         key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
         if key not in self._ranges:
             clip = clip_by(setting.algorithm, setting.hist_percent)
-            found = self._statistics[setting.batch_num]
-            self._ranges[key] = {name: clip(tensor, setting.symmetric) for name, tensor in found.items()}
+            statistics = self._statistics[setting.batch_num]
+            self._ranges[key] = {name: clip(tensor, setting.symmetric) for name, tensor in statistics.items()}
         return self._ranges[key]
 
     def chosen(self, setting: Setting) -> list[Layer]:
@@ -79,8 +79,8 @@ class SchemeMaker:
         weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
         biases = {}
         if setting.bias_correct:
-            found = self._statistics[setting.batch_num]
-            means = {layer.activation: found[layer.activation].channel_means for layer in layers}
+            statistics = self._statistics[setting.batch_num]
+            means = {layer.activation: statistics[layer.activation].channel_means for layer in layers}
             biases = corrected_biases(self._model, layers, weights, means)
         return Scheme(
             tuple(layer.name for layer in layers),

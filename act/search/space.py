@@ -189,14 +189,14 @@ class Space:
             At most `count` of them; fewer where the space has fewer, or few enough to be drawn again and again.
         """
         alternatives = self._alternatives(setting)
-        found: dict[Setting, None] = {}
+        neighbours: dict[Setting, None] = {}
         for _ in range(4 * count if alternatives else 0):
             order = rng.permutation(len(alternatives))[: rng.integers(1, 3)]
             names = [list(alternatives)[i] for i in order]
-            found[self._changed(setting, {name: _pick(rng, alternatives[name]) for name in names}, rng)] = None
-            if len(found) == count:
+            neighbours[self._changed(setting, {name: _pick(rng, alternatives[name]) for name in names}, rng)] = None
+            if len(neighbours) == count:
                 break
-        return list(found)
+        return list(neighbours)
 
     @property
     def feature_owner(self) -> tuple[str, ...]:
