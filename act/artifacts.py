@@ -84,14 +84,18 @@ def _digest(path: Path) -> bytes:
 
 
 def write_json(path: Path, payload: dict[str, Any]) -> None:
-    """Write a result with its schema version; NaN and infinity are refused, because JSON has no word for them."""
+    """Write a file with its schema version, whole or not at all; NaN and infinity are refused, as JSON has none.
+
+    Results have types for it (`act/results`); as it is it serves what the interpreters of engines read, which have
+    NumPy alone.
+    """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **payload}, indent=2, allow_nan=False, ensure_ascii=False)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.rename(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, version: int = SCHEMA_VERSION) -> dict[str, Any]:
     """Read what `write_json` wrote.
 
     Raises:
@@ -103,6 +107,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}; remove it and run its stage again") from None
-    if not isinstance(payload, dict) or payload.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{path}: not of schema version {SCHEMA_VERSION}; remove it and run its stage again")
+    if not isinstance(payload, dict) or payload.get("schema_version") != version:
+        raise InputError(f"{path}: not of schema version {version}; remove it and run its stage again")
     return payload

@@ -5,13 +5,12 @@ Pydantic is imported here and not in `act.artifacts`, which the interpreters of 
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from typing_extensions import Self
 
+from act.artifacts import read_json, write_json
 from act.errors import InputError
 
 
@@ -28,10 +27,7 @@ class Artifact(Part):
 
     def write(self, path: Path) -> None:
         """Write the file whole or not at all."""
-        text = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False, ensure_ascii=False)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.rename(path)
+        write_json(path, self.model_dump(mode="json"))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -40,19 +36,10 @@ class Artifact(Part):
         Raises:
             InputError: the file is missing, is not JSON, has another schema version, or a key that does not fit.
         """
-        cure = "remove it and run its stage again"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; run the stage that writes it, or `dvc repro`") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read as JSON: {error}; {cure}") from None
-        version = cls.model_fields["schema_version"].default
-        if not isinstance(content, dict) or content.get("schema_version") != version:
-            raise InputError(f"{path}: not of schema version {version}; {cure}")
+        content = read_json(path, cls.model_fields["schema_version"].default)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: `{key}`: {first['msg']}; {cure}") from None
+            raise InputError(f"{path}: `{key}`: {first['msg']}; remove it and run its stage again") from None
