@@ -79,7 +79,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, Any]:
 def entry_of(
     file: Path, job: str, settings: Mapping[str, Any], params: Path = DEFAULT_PATH
 ) -> tuple[dict[str, Any], Translation]:
-    """A job's entry: what is there, above it what the file says, above that the settings; and the translation.
+    """Return a job's entry: what is there, above it what the file says, above that the settings; and the translation.
 
     Raises:
         InputError: the file, params.yaml, or what comes of both is wrong.
@@ -152,7 +152,7 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 
 def _written(value: Any) -> Any:
-    """As the file is to have it: lists of single values on one line."""
+    """Return a value as the file is to have it: lists of single values on one line."""
     if isinstance(value, Mapping):
         return {key: _written(inner) for key, inner in value.items()}
     if not isinstance(value, list):

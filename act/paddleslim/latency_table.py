@@ -31,7 +31,7 @@ class _PlainValues(pickle.Unpickler):
 
 
 def read_act_table(path: Path) -> list[tuple[Kernel, float]]:
-    """The operators of a table with their seconds; those whose description tells no shape are left out.
+    """Return the operators of a table with their seconds; those whose description tells no shape are left out.
 
     Raises:
         InputError: the file is missing or damaged, or holds anything but a table.

@@ -68,7 +68,7 @@ class Ragged:
         return self.flat.dtype
 
     def head(self, count: int) -> Ragged:
-        """The first `count` arrays, sharing memory."""
+        """Return the first `count` arrays, sharing memory."""
         return Ragged(self.flat[: self._starts[min(count, len(self))]], self.shapes[:count])
 
 
@@ -118,7 +118,7 @@ class Samples:
         return len(next(iter(self.feeds.values())))
 
     def head(self, count: int) -> Samples:
-        """The first `count` samples."""
+        """Return the first `count` samples."""
         labels = self.labels.head(count) if self.labels is not None else None
         return Samples({name: feed.head(count) for name, feed in self.feeds.items()}, labels)
 
@@ -132,7 +132,7 @@ class Samples:
         return {name: np.ascontiguousarray(np.resize(each, (size, *each.shape[1:]))) for name, each in found.items()}
 
     def groups(self, size: int) -> list[list[int]]:
-        """Which samples are in each of the batches."""
+        """Return which samples are in each of the batches."""
         found: list[list[int]] = []
         for index in range(len(self)):
             if not found or len(found[-1]) == size or self._shape(index) != self._shape(found[-1][0]):
@@ -141,7 +141,7 @@ class Samples:
         return found
 
     def stack(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Samples of equal shapes along a new first axis."""
+        """Stack samples of equal shapes along a new first axis."""
         return {name: np.stack([feed[index] for index in indices]) for name, feed in self.feeds.items()}
 
     def release(self) -> None:
@@ -188,7 +188,7 @@ class Samples:
 
 
 def save_flat(path: Path, flat: Array) -> None:
-    """The bytes that `numpy.save` writes, in pieces: a file that is mapped never is in memory as a whole."""
+    """Write what `numpy.save` writes, in pieces: a file that is mapped never is in memory as a whole."""
     with path.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(flat.dtype), "fortran_order": False, "shape": flat.shape}
         np.lib.format.write_array_header_1_0(file, header)

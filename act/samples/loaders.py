@@ -22,7 +22,7 @@ Sample = tuple[dict[str, Array], Array | None]
 
 
 def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, origin: str) -> Samples:
-    """The first samples that a loader gives.
+    """Take the first samples that a loader gives.
 
     Args:
         feeds: the model's inputs.
@@ -120,7 +120,7 @@ class _Gathered:
 
 
 def _samples(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> Iterator[Sample]:
-    """Sample by sample, without the batch axis, in the dtypes that the model wants."""
+    """Yield sample by sample, without the batch axis, in the dtypes that the model wants."""
     for number, batch in enumerate(_batches(loader, origin)):
         where = f"{origin}: batch {number}"
         named = _named(batch, feeds, where)
@@ -149,7 +149,7 @@ def _batches(loader: Loader, origin: str) -> Iterator[Any]:
 
 
 def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
-    """What a batch holds, by the name of the input, or `label`."""
+    """Return what a batch holds, by the name of the input, or `label`."""
     names = [feed.name for feed in feeds]
     wanted = ", ".join(f"`{name}`" for name in names)
     if isinstance(batch, (list, tuple)) and len(batch) == 1 and isinstance(batch[0], Mapping):
@@ -173,7 +173,7 @@ def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
 
 
 def _converted(values: Any, feed: FeedSpec, where: str) -> Array:
-    """The values of a batch in the input's dtype, where nothing but precision can be lost by that."""
+    """Return the values of a batch in the input's dtype, where nothing but precision can be lost by that."""
     array = _array(values, f"{where}: `{feed.name}`")
     if not np.can_cast(array.dtype, feed.dtype, "same_kind"):
         raise InputError(f"{where}: `{feed.name}` has dtype {array.dtype}, but the model wants {feed.dtype}")
@@ -181,7 +181,7 @@ def _converted(values: Any, feed: FeedSpec, where: str) -> Array:
 
 
 def _class_numbers(values: Any, where: str) -> Array:
-    """Class numbers, int64 [samples, numbers of a sample]."""
+    """Return class numbers, int64 [samples, numbers of a sample]."""
     array = _array(values, f"{where}: `{LABEL}`")
     if array.dtype.kind not in "iub":
         raise InputError(f"{where}: `{LABEL}` has dtype {array.dtype}; class numbers are whole numbers")

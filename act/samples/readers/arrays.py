@@ -49,7 +49,7 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
 
 
 def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
-    """The samples of `PLACE.npz`, or of the folder `PLACE/`."""
+    """Read the samples of `PLACE.npz`, or of the folder `PLACE/`."""
     path = place.with_suffix(".npz")
     if place.is_dir():
         if path.exists():
@@ -75,7 +75,7 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
 
 
 def _map(folder: Path) -> dict[str, Array]:
-    """The arrays of a folder, by the names of their files; none of it is in memory."""
+    """Map the arrays of a folder, by the names of their files; none of it is in memory."""
     arrays: dict[str, Array] = {}
     for path in sorted(folder.glob("*.npy")):
         try:
@@ -118,7 +118,7 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
-    """Samples of different shapes, from their values one after another and a table of their shapes."""
+    """Return samples of different shapes, from their values one after another and a table of their shapes."""
     key = f"{path}: `{name}{SHAPES}`"
     if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
         raise InputError(

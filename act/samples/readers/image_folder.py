@@ -131,7 +131,7 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
 
 
 def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
-    """How many channels the model wants, and the height and width of its pictures."""
+    """Return how many channels the model wants, and the height and width of its pictures."""
     if len(feed.shape) != 4 or feed.dtype != "float32" or feed.shape[1] not in (1, 3):
         raise InputError(
             f"reader `image_folder` feeds float32 [N, 3 or 1, height, width], but the model's input `{feed.name}` is "
@@ -158,7 +158,7 @@ def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
 
 
 def _entries(folder: str, list_file: str | None) -> list[_Entry]:
-    """What the list names, in its order; all pictures of the folder when there is no list."""
+    """Return what the list names, in its order; all pictures of the folder when there is no list."""
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"{folder}: no such folder; the reader `image_folder` needs it")
@@ -190,7 +190,7 @@ def _entry(root: Path, line: str, where: str) -> _Entry:
 
 
 def _inside(root: Path, path: Path, what: str) -> Path:
-    """The path, unless it leads out of the folder: a list from elsewhere must not reach other files."""
+    """Return the path, unless it leads out of the folder: a list from elsewhere must not reach other files."""
     try:
         if path.resolve().is_relative_to(root.resolve()):
             return path
@@ -241,7 +241,7 @@ def _open(entry: _Entry, channels: int) -> Image.Image:
 
 
 def _prepared(image: Image.Image, settings: Settings, size: tuple[int, int]) -> Array:
-    """An input of the model, float32 [channels, height, width]."""
+    """Return an input of the model, float32 [channels, height, width]."""
     height, width = size
     if settings.resize is None:
         image = image.resize((width, height), _FILTERS[settings.interpolation])

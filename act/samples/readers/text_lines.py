@@ -121,7 +121,7 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
 def _draw(
     painter: _Painter, settings: Settings, role: Role, count: int, scratch: Path
 ) -> tuple[Ragged, list[tuple[str, bool]]]:
-    """The pictures, and for each its text and whether it is upside down."""
+    """Draw the pictures; return them, and for each its text and whether it is upside down."""
     pictures, lines = Gathering(scratch), []
     for number in tqdm(range(count), desc=f"drawing {role}", unit="picture", leave=False, delay=2):
         turned = settings.task == "direction" and number % 2 == 1
@@ -226,7 +226,7 @@ class _Painter:
 
 
 def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
-    """Of the paper and of the ink, one light and one dark."""
+    """Draw the colours of the paper and of the ink, one light and one dark."""
     paper = rng.integers(140, 256, size=3)
     ink = rng.integers(0, 110, size=3)
     if rng.random() < 0.3:
@@ -242,7 +242,7 @@ def _colour(values: Array) -> Colour:
 def _write(
     text: str, font: ImageFont.FreeTypeFont, colours: tuple[Colour, Colour], rng: np.random.Generator
 ) -> Image.Image:
-    """A piece of paper with a line on it, not quite level."""
+    """Return a piece of paper with a line on it, not quite level."""
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     paper, ink = colours
     image = Image.new("RGB", (right - left + 6, bottom - top + 8), paper)
@@ -303,7 +303,7 @@ def _read_words(path: Path) -> list[str]:
 
 
 def _read_alphabet(settings: Settings) -> dict[str, int]:
-    """Class number of each character: the blank is 0, then the lines of the file, then the space."""
+    """Return the class number of each character: the blank is 0, then the lines of the file, then the space."""
     assert settings.alphabet is not None
     characters = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")
     characters = [character.strip("\r") for character in characters if character.strip("\r")]
