@@ -31,6 +31,7 @@ SPEEDS = {
     "quantization/test_sensitivity.py": "stage",
     "reporting/test_report_in_browser.py": "e2e",
     "search/test_runners.py": "stage",
+    "search/test_sampler.py": "stage",
     "search/test_search.py": "stage",
     "strategy/test_profile.py": "stage",
     "strategy/test_profile_measure.py": "stage",
