@@ -23,15 +23,10 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Registry:
-    """The entries of one kind.
+    """The entries of one kind."""
 
-    Attributes:
-        package: where they are.
-        folders_only: single modules of the package are no entries.
-    """
-
-    package: str
-    folders_only: bool = False
+    package: str  # where they are
+    folders_only: bool = False  # single modules of the package are no entries
 
     def names(self) -> list[str]:
         """Return the names of all entries, sorted; imports none."""

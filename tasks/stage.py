@@ -45,18 +45,23 @@ def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, 
 
 @contextmanager
 def log_to_stdout(level: int, loggers: Iterable[str] = _LOGGERS) -> Iterator[None]:
-    """Print the messages of loggers, by default those of `act` and `tasks`, from a level on, each as it stands."""
+    """Print the messages of loggers, by default those of `act` and `tasks`, from a level on, each as it stands.
+
+    They go nowhere else: Paddle puts a handler of its own on the root logger.
+    """
     handler = logging.StreamHandler(sys.stdout)
-    before = {name: logging.getLogger(name).level for name in loggers}
-    for name in before:
-        logging.getLogger(name).setLevel(level)
-        logging.getLogger(name).addHandler(handler)
+    before = [(logger, logger.level, logger.propagate) for logger in map(logging.getLogger, loggers)]
+    for logger, *_ in before:
+        logger.setLevel(level)
+        logger.addHandler(handler)
+        logger.propagate = False
     try:
         yield
     finally:
-        for name, old in before.items():
-            logging.getLogger(name).setLevel(old)
-            logging.getLogger(name).removeHandler(handler)
+        for logger, old_level, propagated in before:
+            logger.setLevel(old_level)
+            logger.removeHandler(handler)
+            logger.propagate = propagated
 
 
 def code_of(stage: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The report's content: every figure as the words that stand on the page. The layout is `page.html.j2`.
+"""The report's content: what the page shows, in words and charts. The layout is `page.html.j2`.
 
 The page is one file that asks for nothing from outside; the template escapes every text.
 """
@@ -14,18 +14,13 @@ from markupsafe import Markup
 
 from act.engines.spec import title_of
 from act.metrics import find
-from act.reporting import charts
-from act.reporting.analysis import model_parts, operators_table
-from act.reporting.strategies import strategies
+from act.reporting import analysis, charts, wording
 from act.reporting.tables import plain
-from act.reporting.winner import Choice, Verdict, title
-from act.reporting.wording import NOTHING, TIMES, TO, between, factor, loss, milliseconds, size, three_digits
-from act.results.benchmark import FailedVariant, KernelGroup, RanVariant
-from act.results.export import FloatLayer
-from act.results.prune import Pruning, Sparsity
-from act.results.ptq_search import LayerSensitivity, Trials, TrialSettings
-from act.results.qat import Training
-from act.results.refine import Attempt
+from act.reporting.winner import Choice, title
+from act.reporting.wording import TIMES, between, factor, loss, milliseconds, size
+from act.results.benchmark import RanVariant
+from act.results.prune import Pruning
+from act.results.ptq_search import Trials, TrialSettings
 from act.results.report import DeployedFile, Report
 from act.results.training import ComparedPart, TrainingPoint
 from act.settings import Budget, Job
@@ -42,7 +37,6 @@ _FAILURES = {
 _WIDE, _NARROW = (1000, 430), (380, 380)
 _SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
 _HALF = (476, 240)
-_SHOWN_LAYERS = 12
 _NO_FASTER = 1.03
 
 
@@ -50,9 +44,6 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
     """Return the whole page.
 
     Args:
-        report: what is told.
-        job: its settings.
-        choice: the winner and all verdicts.
         files: of the deploy folder.
         evaluation_samples: that quality was measured on.
     """
@@ -63,43 +54,38 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(_FUNCTIONS)
+    search, history, most = report.search, report.training.history, job.budget.max_quality_drop
+    losses = [(point.step, point.loss) for point in history if point.loss is not None]
+    importance = sorted(search.importance.items(), key=lambda item: -item[1])
     return environment.get_template("page.html.j2").render(
-        name=report.job,
-        measured_at=report.measured_at.replace("T", " ").removesuffix("+00:00"),
-        headline=_headline(choice, job.target.batch),
-        won=not choice.winner.is_reference,
-        why=choice.why,
-        tiles=_tiles(choice, job.budget),
-        warnings=_warnings(report, choice, job.budget.max_quality_drop),
-        chart=_both(charts.accuracy_latency, choice, job.target.engines, job.budget.max_quality_drop),
-        engines=[
-            {"name": title_of(engine), "colour": f"e{index % 3}"} for index, engine in enumerate(job.target.engines)
-        ],
-        groups=_groups(choice, job.target.engines),
-        running=_running(choice),
-        shapes=_shapes(choice),
-        executed=_executed(choice),
-        kernels=_kernels(choice),
-        in_float=_in_float(report.left_in_float),
-        metric=find(job.metric).title,
+        report=report,
+        choice=choice,
         budget=job.budget,
         target=job.target,
+        failures=_FAILURES,
+        measured_at=report.measured_at.replace("T", " ").removesuffix("+00:00"),
+        headline=_headline(choice, job.target.batch),
+        tiles=_tiles(choice, job.budget),
+        warnings=_warnings(report, choice, most),
+        chart=_both(charts.accuracy_latency, choice, job.target.engines, most),
+        int8_rows=[
+            (row, words) for row in choice.ran if "int8" in row.precision and (words := executed(row.operators)).share
+        ],
+        kernels=_kernels(choice),
+        metric=find(job.metric).title,
         samples=evaluation_samples,
-        trials=_trials(report.search, job.budget.max_quality_drop),
-        sensitivity=_sensitivity(report.search.sensitivity),
-        importance=_importance(report.search.importance),
-        refinements=[_refinement(attempt) for attempt in report.refined.attempts],
-        training=_training(report.training),
-        pruning=_pruning(report.pruning, choice),
-        model=model_parts(report.analysis),
-        operators=operators_table(report.analysis.operators),
-        strategy=report.strategy,
-        strategies=strategies(report.options),
+        trial_charts=_trial_charts(search, most),
+        setting_names=list(TrialSettings.model_fields),
+        importance=[(name, share) for name, share in importance if share > 0],
+        training_curves=_curves({"loss": losses, "quality": _qualities(history)}),
+        pruning_curves=_curves({f"quality, {step.name}": _qualities(step.history) for step in report.pruning.steps}),
+        sparse=_sparsity(report.pruning, choice.ran),
+        model=analysis.model_parts(report.analysis),
+        attempts={attempt.key: attempt for attempt in report.options.attempts}.values(),
         settings="\n".join(_outline(job.model_dump(mode="json"))),
         machine=list(_flatten(report.machine.model_dump())),
-        deployed=report.deployed_candidate,
-        files=[{"name": name, "size": size(file.bytes), "sha256": file.sha256} for name, file in files.items()],
-        snippet=report.winner.how_to_load,
+        files=files,
     )
 
 
@@ -125,14 +111,8 @@ def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
     winner, fp32, latency = choice.winner, choice.fp32, choice.winner.latency
     moved = not winner.is_reference
     spread = f"{milliseconds(latency.p10_ms)} to {milliseconds(latency.p90_ms)}"
-    tiles = [
-        _tile(
-            "Latency",
-            milliseconds(latency.median_ms),
-            f"median; 80 % of runs {spread}",
-            milliseconds(fp32.latency.median_ms) if moved else "",
-        )
-    ]
+    before = milliseconds(fp32.latency.median_ms) if moved else ""
+    tiles = [_tile("Latency", milliseconds(latency.median_ms), f"median; 80 % of runs {spread}", before)]
     if winner.speedup is not None and moved:
         note = f"95 % interval {between(winner.speedup, 2)}, against fp32 on the same engine"
         tiles.append(_tile("Speed-up", factor(winner.speedup.value), note))
@@ -171,109 +151,12 @@ def _warnings(report: Report, choice: Choice, most: float) -> list[str]:
     return found
 
 
-def _groups(choice: Choice, engines: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the table of variants, one group an engine."""
-    slowest = max(row.latency.p90_ms for row in choice.ran)
-    groups = []
-    for index, engine in enumerate(engines):
-        verdicts = [verdict for verdict in choice.verdicts if verdict.row.engine == engine]
-        groups.append(
-            {
-                "name": title_of(engine),
-                "version": next((verdict.row.version for verdict in verdicts if verdict.row.version), ""),
-                "colour": f"e{index % 3}",
-                "rows": [_line(verdict, choice, slowest, index) for verdict in verdicts],
-            }
-        )
-    return groups
-
-
-def _line(verdict: Verdict, choice: Choice, slowest: float, engine: int) -> dict[str, Any]:
-    row = verdict.row
-    line: dict[str, Any] = {"name": row.name, "precision": row.precision, "size": size(row.bytes), "failure": None}
-    if isinstance(row, FailedVariant):
-        kind = row.failure.kind
-        return {**line, "state": "failed", "failure": _FAILURES.get(kind, kind), "cause": row.failure.cause}
-    latency, beside = row.latency, row.quality.beside
-    return {
-        **line,
-        "state": "won" if row == choice.winner else "inside" if verdict.inside else "outside",
-        "latency": three_digits(latency.median_ms),
-        "spread": f"{three_digits(latency.p10_ms)}{TO}{three_digits(latency.p90_ms)}",
-        "bar": charts.latency_bar(latency, slowest, engine),
-        "speedup": factor(row.speedup.value) if row.speedup else NOTHING,
-        "speedup_interval": between(row.speedup, 2) if row.speedup and not row.is_reference else "",
-        "quality": f"{row.quality.value:.4f}",
-        "beside": ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in beside.items()),
-        "drop": loss(row.drop.value) if row.drop else NOTHING,
-        "drop_interval": between(row.drop, 4) if row.drop and not row.is_reference else "",
-        "memory": size(row.peak_rss_bytes),
-        "layers": executed(row.operators).share if row.precision != "fp32" else "",
-        "verdict": "winner" if row == choice.winner else "inside the budget" if verdict.inside else "",
-        "misses": list(verdict.misses),
-    }
-
-
-def _running(choice: Choice) -> dict[str, Any]:
-    """Return what each variant takes and gives beside the time of one inference, in the order of the table before."""
-    throughputs = [row.throughput for row in choice.ran if row.throughput is not None]
-    most = max((throughput.per_second or 0.0 for throughput in throughputs), default=0.0)
-    rows = []
-    for row in choice.ran:
-        per_second = row.throughput.per_second if row.throughput else None
-        rows.append(
-            {
-                "name": title(row),
-                "won": row == choice.winner,
-                "per_second": three_digits(per_second) if per_second is not None else NOTHING,
-                "bar": charts.share_bar(per_second / most) if per_second is not None else "",
-                "cause": row.throughput.failure.cause if row.throughput and row.throughput.failure else "",
-                "p90": three_digits(row.latency.p90_ms),
-                "memory": size(row.peak_rss_bytes),
-                "load": f"{row.load_seconds:.2f}",
-                "first": three_digits(row.warm_up.first_ms),
-            }
-        )
-    return {"streams": throughputs[0].streams if throughputs else 0, "rows": rows}
-
-
-def _shapes(choice: Choice) -> dict[str, Any] | None:
-    """Return the latency of each variant on each shape of the inputs, where there are several."""
-    shapes = choice.ran[0].shapes
-    if len(shapes) < 2:
-        return None
-    return {
-        "heading": [_shape(shape.inputs) for shape in shapes],
-        "rows": [
-            {
-                "name": title(row),
-                "won": row == choice.winner,
-                "cells": [
-                    {
-                        "latency": three_digits(shape.latency.median_ms) if shape.latency is not None else NOTHING,
-                        "note": factor(shape.speedup.value) if shape.speedup is not None else "",
-                        "cause": shape.failure.cause if shape.failure is not None else "",
-                    }
-                    for shape in row.shapes
-                ],
-            }
-            for row in choice.ran
-        ],
-    }
-
-
 def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
     """Return the shape of the only input, or the names and shapes of all."""
     words = {name: TIMES.join(map(str, axes)) for name, axes in inputs.items()}
     if len(words) == 1:
         return next(iter(words.values()))
     return ", ".join(f"{name} {word}" for name, word in words.items())
-
-
-def _executed(choice: Choice) -> list[dict[str, Any]]:
-    """Return what the engines made of the int8 variants: those that tell."""
-    told = [(row, executed(row.operators)) for row in choice.ran if "int8" in row.precision]
-    return [{"name": title(row), "won": row == choice.winner, **vars(words)} for row, words in told if words.share]
 
 
 def _kernels(choice: Choice) -> dict[str, Any] | None:
@@ -287,112 +170,28 @@ def _kernels(choice: Choice) -> dict[str, Any] | None:
     sides = (fp32.kernels, other.kernels)
     kinds = dict.fromkeys(group.kind for side in sides for group in side)
     by_kind = {kind: [[group for group in side if group.kind == kind] for side in sides] for kind in kinds}
-    rows = []
-    for kind, (before, after) in sorted(by_kind.items(), key=lambda each: -max(map(_total, each[1]))):
-        rows.append(
-            {
-                "kind": kind,
-                "before": milliseconds(_total(before)) if before else NOTHING,
-                "before_of": _kernel_counts(before),
-                "after": milliseconds(_total(after)) if after else NOTHING,
-                "after_of": _kernel_counts(after),
-            }
-        )
-    return {
-        "engine": title_of(fp32.engine),
-        "other": other.name,
-        "rows": rows,
-        "before": milliseconds(_total(fp32.kernels)),
-        "after": milliseconds(_total(other.kernels)),
-    }
+    rows = sorted(by_kind.items(), key=lambda row: -max(sum(group.ms for group in side) for side in row[1]))
+    return {"engine": fp32.engine, "other": other.name, "rows": rows, "all": sides}
 
 
-def _total(groups: Sequence[KernelGroup]) -> float:
-    return float(sum(group.ms for group in groups))
-
-
-def _kernel_counts(groups: Sequence[KernelGroup]) -> str:
-    return ", ".join(f"{group.count} {TIMES} {group.precision}" for group in groups)
-
-
-def _in_float(layers: Mapping[str, Sequence[FloatLayer]]) -> list[dict[str, Any]]:
-    """Return the layers that each int8 candidate leaves in float, by candidate."""
-    return [{"name": name, "layers": found} for name, found in layers.items() if found]
-
-
-def _trials(search: Trials, most: float) -> dict[str, Any] | None:
-    if not search.trials:
-        return None
-    names = list(TrialSettings.model_fields)
-    whole = [(trial, trial.drop) for trial in search.trials if trial.drop is not None]
-    lost = [(trial.id, drop) for trial, drop in whole]
-    spread = [(trial.cost, drop, f"trial {trial.id}", trial.id in search.front) for trial, drop in whole]
-    return {
-        "settings": [name.replace("_", " ") for name in names],
-        "rows": [
-            {
-                "id": trial.id,
-                "settings": [plain(getattr(trial.settings, name)) for name in names],
-                "quality": f"{trial.quality:.4f}" if trial.quality is not None else NOTHING,
-                "drop": loss(trial.drop) if trial.drop is not None else NOTHING,
-                "cost": f"{trial.cost:.2f}",
-                "samples": trial.samples,
-                "seconds": f"{trial.seconds:.1f}",
-                "failure": trial.failure,
-                "front": trial.id in search.front,
-            }
-            for trial in search.trials
-        ],
-        "chart": _both(charts.trials, lost, most, small=True) if lost else None,
-        "front": _both(charts.front_of_trials, spread, most, small=True) if spread else None,
-    }
-
-
-def _sensitivity(layers: Sequence[LayerSensitivity]) -> list[dict[str, Any]]:
-    """Return the most sensitive layers, with a bar as long as the error's share of the largest."""
-    most = max((layer.error for layer in layers), default=0.0)
+def _trial_charts(search: Trials, most: float) -> list[dict[str, Markup]]:
+    """Draw the loss of each trial, in order and over its cost; nothing where no trial gave a model."""
+    lost = [(trial, trial.drop) for trial in search.trials if trial.drop is not None]
+    if not lost:
+        return []
+    spread = [(trial.cost, drop, f"trial {trial.id}", trial.id in search.front) for trial, drop in lost]
     return [
-        {
-            "layer": layer.layer,
-            "kind": layer.op_type,
-            "error": f"{layer.error:.2g}",
-            "bar": charts.share_bar(layer.error / most if most > 0 else 0.0),
-        }
-        for layer in layers[:_SHOWN_LAYERS]
+        _both(charts.trials, [(trial.id, drop) for trial, drop in lost], most, small=True),
+        _both(charts.front_of_trials, spread, most, small=True),
     ]
 
 
-def _importance(shares: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return what the search learned: the share of each parameter in the forest's predictions, largest first."""
-    return [
-        {"name": name.replace("_", " "), "share": f"{share:.0%}", "bar": charts.share_bar(share)}
-        for name, share in sorted(shares.items(), key=lambda item: -item[1])
-        if share > 0
-    ]
-
-
-def _refinement(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "candidate": attempt.candidate,
-        "method": attempt.method.replace("_", "-"),
-        "before": f"{attempt.quality_before:.4f}",
-        "after": attempt.failure or f"{attempt.quality:.4f}",
-        "outcome": "kept" if attempt.kept else "dropped",
-    }
-
-
-def _training(training: Training) -> dict[str, Any]:
-    losses = [(point.step, point.loss) for point in training.history if point.loss is not None]
-    drawn = (("loss", losses), ("quality", _qualities(training.history)))
-    return {
-        "needed": training.needed,
-        "why": f"{training.why}{_compared(training.distillation)}",
-        "curves": [charts.curve(points, name, *_HALF) for name, points in drawn if len(points) > 1],
-    }
-
-
-def _qualities(history: Sequence[TrainingPoint]) -> list[tuple[float, float]]:
+def _qualities(history: Sequence[TrainingPoint]) -> list[tuple[int, float]]:
     return [(point.step, point.quality) for point in history]
+
+
+def _curves(drawn: Mapping[str, Sequence[tuple[int, float]]]) -> list[Markup]:
+    return [charts.curve(points, name, *_HALF) for name, points in drawn.items() if len(points) > 1]
 
 
 def _compared(parts: Sequence[ComparedPart]) -> str:
@@ -409,43 +208,9 @@ def _compared(parts: Sequence[ComparedPart]) -> str:
     return f". Compared with the teacher: {'; '.join(told)}"
 
 
-def _pruning(pruning: Pruning, choice: Choice) -> dict[str, Any] | None:
-    """Return what each pruning strategy did; None where nothing was pruned."""
-    if pruning.parameters is None:
-        return None
-    curves = [(step.name, _qualities(step.history)) for step in pruning.steps]
-    return {
-        "steps": [
-            {
-                "name": step.name,
-                "before": f"{step.quality_before:.4f}",
-                "pruned": f"{step.quality_pruned:.4f}" if step.quality_pruned is not None else NOTHING,
-                "after": f"{step.quality_after:.4f}",
-                "why": f"{step.why}; {step.training}{_compared(step.distillation)}",
-            }
-            for step in pruning.steps
-        ],
-        "layers": [
-            {
-                "strategy": step.name,
-                "name": layer.name,
-                "kept": layer.kept,
-                "of": layer.of,
-                "bar": charts.share_bar(layer.kept / layer.of),
-                "why": layer.why or layer.note or "",
-            }
-            for step in pruning.steps
-            for layer in step.layers
-        ],
-        "curves": [charts.curve(points, f"quality, {name}", *_HALF) for name, points in curves if len(points) > 1],
-        "before": f"{pruning.parameters.before / 1e6:.2f}",
-        "after": f"{pruning.parameters.after / 1e6:.2f}",
-        "sparse": _sparsity(list(pruning.sparse.values()), {step.name for step in pruning.steps}, choice.ran),
-    }
-
-
-def _sparsity(weights: Sequence[Sparsity], steps: set[str], ran: Sequence[RanVariant]) -> str:
+def _sparsity(pruning: Pruning, ran: Sequence[RanVariant]) -> str:
     """Tell what zeros in single weights bring on each engine, as measured; empty where there are none."""
+    weights, steps = list(pruning.sparse.values()), {step.name for step in pruning.steps}
     if not weights:
         return ""
     share = sum(weight.zeros for weight in weights) / len(weights)
@@ -493,3 +258,31 @@ def _flatten(entries: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name.removesuffix("_bytes").replace("_", " "), size(value)
         else:
             yield name.replace("_", " "), str(value)
+
+
+# What the templates call.
+_FUNCTIONS = {
+    "NOTHING": wording.NOTHING,
+    "TIMES": wording.TIMES,
+    "TO": wording.TO,
+    "between": between,
+    "compared": _compared,
+    "error": analysis.error,
+    "executed": executed,
+    "factor": factor,
+    "fixed": wording.fixed,
+    "helper_kernels": analysis.helper_kernels,
+    "latency_bar": charts.latency_bar,
+    "loss": loss,
+    "milliseconds": milliseconds,
+    "millions": analysis.millions,
+    "multiplying": analysis.multiplying,
+    "plain": plain,
+    "shape": _shape,
+    "share_bar": charts.share_bar,
+    "size": size,
+    "three_digits": wording.three_digits,
+    "title": title,
+    "title_of": title_of,
+    "whereabouts": analysis.whereabouts,
+}

@@ -19,14 +19,10 @@ from act.settings import ROUNDING, Budget
 
 @dataclass(frozen=True)
 class Verdict:
-    """A variant and what the budget says of it.
+    """A variant and what the budget says of it."""
 
-    Attributes:
-        row: what was measured.
-        misses: each reason why it cannot win, as what it does wrong ("loses ..."); empty when inside the budget.
-    """
-
-    row: RanVariant | FailedVariant
+    row: RanVariant | FailedVariant  # what was measured
+    # each reason why it cannot win, as what it does wrong ("loses ..."); empty when inside the budget
     misses: tuple[str, ...]
 
     @property
@@ -37,19 +33,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner, and why.
+    """The winner, and why."""
 
-    Attributes:
-        winner: what won.
-        fp32: the same on the winner's engine.
-        verdicts: of all variants, in the order in which they were measured.
-        why: one or two sentences.
-    """
-
-    winner: RanVariant
-    fp32: RanVariant
-    verdicts: tuple[Verdict, ...]
-    why: str
+    winner: RanVariant  # what won
+    fp32: RanVariant  # the same on the winner's engine
+    verdicts: tuple[Verdict, ...]  # of all variants, in the order in which they were measured
+    why: str  # one or two sentences
 
     @property
     def ran(self) -> list[RanVariant]:

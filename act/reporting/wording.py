@@ -20,6 +20,11 @@ def three_digits(value: float) -> str:
     return f"{value:.{max(0, digits)}f}"
 
 
+def fixed(value: float | None, digits: int = 4) -> str:
+    """Return a number with so many digits after the point."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
 def milliseconds(value: float) -> str:
     """Return a time such as `4.30 ms`."""
     return f"{three_digits(value)} ms"

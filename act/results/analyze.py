@@ -10,27 +10,16 @@ from act.results.prepare import Normalisation, Tensor
 
 
 class Operator(Part):
-    """One operator of the program.
+    """One operator of the program."""
 
-    Attributes:
-        name: its first output.
-        type: Paddle's operator type.
-        shape: of that output for one sample, batch axis first.
-        weights: the shape of each of its weights.
-        parameters: values in its weights; a shared weight counts for each operator.
-        macs: MACs for one sample.
-        quantizable: whether it can run in int8.
-        latency_share: of the whole latency, in [0, 1]; None where it was not told apart.
-    """
-
-    name: str
+    name: str  # its first output
     type: str
-    shape: list[int]
-    weights: list[list[int]]
-    parameters: int
-    macs: int
+    shape: list[int]  # of that output for one sample, batch axis first
+    weights: list[list[int]]  # the shape of each of its weights
+    parameters: int  # values in its weights; a shared weight counts for each operator
+    macs: int  # for one sample
     quantizable: bool
-    latency_share: float | None
+    latency_share: float | None  # of the whole latency, in [0, 1]; None where it was not told apart
 
 
 class TypeCount(Part):
@@ -125,20 +114,14 @@ class Foldable(Part):
 
 
 class LayerErrors(Part):
-    """How far the outputs move when one layer alone is quantized, or loses a share of its channels.
-
-    Attributes:
-        quantized: None where it was not measured.
-        pruned: by share; None likewise.
-        why: what is missing, and why; empty where nothing is.
-    """
+    """How far the outputs move when one layer alone is quantized, or loses a share of its channels."""
 
     name: str
     type: str
     channels: int
-    quantized: float | None
-    pruned: dict[str, float | None]
-    why: str
+    quantized: float | None  # None where it was not measured
+    pruned: dict[str, float | None]  # by share; None likewise
+    why: str  # what is missing, and why; empty where nothing is
 
 
 class Sensitivity(Part):
@@ -160,21 +143,14 @@ class KernelCount(Part):
 
 
 class TypeFusion(Part):
-    """Where the operators of one type went.
-
-    Attributes:
-        own: how many have a kernel of their own.
-        own_kinds: those kernels by kind.
-        into: kernels that others vanished into, by kind.
-        beforehand: computed as the model is loaded, or by no kernel at all.
-    """
+    """Where the operators of one type went."""
 
     type: str
     count: int
-    own: int
-    own_kinds: dict[str, int]
-    into: dict[str, int]
-    beforehand: int
+    own: int  # how many have a kernel of their own
+    own_kinds: dict[str, int]  # those kernels by kind
+    into: dict[str, int]  # kernels that others vanished into, by kind
+    beforehand: int  # computed as the model is loaded, or by no kernel at all
 
 
 class Fusion(Part):
@@ -188,21 +164,13 @@ class Fusion(Part):
 
 
 class EngineAnalysis(Part):
-    """What one engine tells.
+    """What one engine tells."""
 
-    Attributes:
-        version: None where it failed.
-        precisions: that it has here.
-        multiplying: for each precision that it is asked for, how many kernels multiply matrices in which.
-        fusion: None where it does not tell.
-        int8_layers, int8_parameters, int8_macs: of the layers that it has int8 kernels for.
-    """
-
-    version: str | None
-    precisions: list[str]
-    multiplying: dict[str, dict[str, int]]
-    fusion: Fusion | None
-    int8_layers: int
+    version: str | None  # None where it failed
+    precisions: list[str]  # that it has here
+    multiplying: dict[str, dict[str, int]]  # for each precision asked for, how many kernels multiply in which
+    fusion: Fusion | None  # None where it does not tell
+    int8_layers: int  # of the layers that it has int8 kernels for, as the next two
     int8_parameters: int
     int8_macs: int
     failure: str | None = None
@@ -224,21 +192,12 @@ class Baseline(Part):
 
 
 class Analysis(Artifact):
-    """The whole analysis.
-
-    Attributes:
-        dynamic_axes: by input, the axes of any length.
-        sample_shapes: of the sample that shapes were observed with.
-        prepared: what `prepare` took away.
-        latency_source: where latency shares come from.
-        own: by engine and precision the whole model as it is, int8 with ranges that nothing searched.
-        kernels: of the fp32 model, slowest kind first.
-    """
+    """The whole analysis."""
 
     inputs: list[Tensor]
     outputs: list[Tensor]
-    dynamic_axes: dict[str, list[int]]
-    sample_shapes: dict[str, list[int]]
+    dynamic_axes: dict[str, list[int]]  # by input, the axes of any length
+    sample_shapes: dict[str, list[int]]  # of the sample that shapes were observed with
     parameters: int
     macs: int
     structure: Structure
@@ -246,10 +205,11 @@ class Analysis(Artifact):
     memory: Memory
     foldable: list[Foldable]
     prepared: Normalisation
-    latency_source: str
+    latency_source: str  # where latency shares come from
     operators: list[Operator]
+    # By engine and precision the whole model as it is, int8 with ranges that nothing searched.
     own: dict[str, dict[str, Baseline]] = Field(default_factory=dict)
     sensitivity: Sensitivity
-    kernels: list[KernelTime]
+    kernels: list[KernelTime]  # of the fp32 model, slowest kind first
     engines: dict[str, EngineAnalysis]
     machine: Machine

@@ -21,21 +21,13 @@ class Interval(Part):
 
 
 class Latency(Part):
-    """Milliseconds of one inference.
+    """Milliseconds of one inference."""
 
-    Attributes:
-        median_ms: the latency that counts, of a round that nothing disturbed.
-        p10_ms, p90_ms: percentiles of all runs.
-        mad_ms: median absolute deviation from the median.
-        iqr_ms: between the quartiles.
-        runs: their number.
-    """
-
-    median_ms: float
-    p10_ms: float
+    median_ms: float  # the latency that counts, of a round that nothing disturbed
+    p10_ms: float  # percentiles of all runs
     p90_ms: float
-    mad_ms: float
-    iqr_ms: float
+    mad_ms: float  # median absolute deviation from the median
+    iqr_ms: float  # between the quartiles
     runs: int
 
 
@@ -91,30 +83,20 @@ class MeasuredQuality(Part):
 
 
 class Figures(Part):
-    """What was measured of a model that ran.
+    """What was measured of a model that ran."""
 
-    Attributes:
-        version: of the engine, when it is known.
-        description: what the engine told about the loaded model.
-        load_seconds: from files to ready.
-        peak_rss_bytes: largest resident memory.
-        throughput: None where none was asked for.
-        shapes: every input shape that was measured, the one that `latency` is of first.
-        kernels: where the time of an inference goes; empty where the engine does not tell.
-    """
-
-    version: str | None
-    description: dict[str, JsonValue]
-    load_seconds: float
+    version: str | None  # of the engine, when it is known
+    description: dict[str, JsonValue]  # what the engine told about the loaded model
+    load_seconds: float  # from files to ready
     failure: None = None
     latency: Latency
     speedup: Interval | None
     warm_up: WarmUp
-    peak_rss_bytes: int
-    throughput: Throughput | None
-    shapes: list[ShapeFigures]
+    peak_rss_bytes: int  # largest resident memory
+    throughput: Throughput | None  # None where none was asked for
+    shapes: list[ShapeFigures]  # every input shape that was measured, the one that `latency` is of first
     operators: ExecutedOperators
-    kernels: list[KernelGroup]
+    kernels: list[KernelGroup]  # where the time of an inference goes; empty where the engine does not tell
 
 
 class NoFigures(Part):
@@ -135,21 +117,14 @@ class NoFigures(Part):
 
 
 class Variant(Part):
-    """One way to run one candidate of the export stage on one engine.
-
-    Attributes:
-        name: unique within the engine, such as `int8-ptq+bf16`.
-        precision: how it runs.
-        bytes: size of the files.
-        path: the file or folder that was loaded.
-    """
+    """One way to run one candidate of the export stage on one engine."""
 
     engine: str
-    name: str
+    name: str  # unique within the engine, such as `int8-ptq+bf16`
     candidate: str
-    precision: str
-    bytes: int | None
-    path: str | None
+    precision: str  # how it runs
+    bytes: int | None  # size of the files
+    path: str | None  # the file or folder that was loaded
 
     @property
     def is_reference(self) -> bool:
@@ -177,21 +152,14 @@ class FailedVariant(NoFigures, Variant):
 
 
 class Noise(Part):
-    """How noisy the machine was.
-
-    Attributes:
-        cause: None where it was quiet.
-        limit: of the unsteadiness.
-        unsteadiness: how much the models moved that others are compared with, between rounds; `by_engine` for each.
-        cores_used_by_others: mean number of processor cores.
-    """
+    """How noisy the machine was."""
 
     noisy: bool
-    cause: str | None
-    limit: float
-    unsteadiness: float
+    cause: str | None  # None where it was quiet
+    limit: float  # of the unsteadiness
+    unsteadiness: float  # how much the models moved that others are compared with, between rounds; `by_engine` for each
     by_engine: dict[str, float]
-    cores_used_by_others: float
+    cores_used_by_others: float  # mean number of processor cores
 
 
 class Measurements(Artifact):

@@ -8,17 +8,11 @@ from act.results.artifact import Artifact
 
 
 class Calibration(Artifact):
-    """What the statistics are of.
+    """What the statistics are of."""
 
-    Attributes:
-        batch_num: numbers of batches that the search may choose from.
-        activations: that layers read.
-        equalised: those whose channels were equalised.
-    """
-
-    batch_num: list[int] = Field(default_factory=list)
-    activations: list[str] = Field(default_factory=list)
-    equalised: list[str] = Field(default_factory=list)
+    batch_num: list[int] = Field(default_factory=list)  # numbers of batches that the search may choose from
+    activations: list[str] = Field(default_factory=list)  # that layers read
+    equalised: list[str] = Field(default_factory=list)  # those whose channels were equalised
 
 
 class Ranges(Artifact):

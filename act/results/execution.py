@@ -15,13 +15,8 @@ class Failure(Part):
 
 
 class ExecutedOperators(Part):
-    """What an engine executes.
+    """What an engine executes."""
 
-    Attributes:
-        multiplying: kernels that multiply matrices, by precision and kind.
-        conversions: quantize and dequantize operators that were not fused, by kind.
-    """
-
-    multiplying: dict[str, dict[str, int]] = Field(default_factory=dict)
-    conversions: dict[str, int] = Field(default_factory=dict)
+    multiplying: dict[str, dict[str, int]] = Field(default_factory=dict)  # kernels by precision and kind
+    conversions: dict[str, int] = Field(default_factory=dict)  # (de)quantize operators that were not fused, by kind
     failure: Failure | None = None

@@ -15,42 +15,26 @@ class FloatLayer(Part):
 
 
 class DeviceFile(Part):
-    """A file for another device than this machine, or why it could not be written.
+    """A file for another device than this machine, or why it could not be written."""
 
-    Attributes:
-        kind: of device and content, for people.
-        operators: what the file will execute, where that is known.
-    """
-
-    kind: str
+    kind: str  # of device and content, for people
     file: str | None
     bytes: int
     failure: str | None
-    operators: ExecutedOperators | None = None
+    operators: ExecutedOperators | None = None  # what the file will execute, where that is known
 
 
 class ExportedCandidate(Part):
-    """A model that was written once for each engine.
+    """A model that was written once for each engine."""
 
-    Attributes:
-        name: such as `fp32`, which is the reference, `pruned` or `int8-ptq`.
-        precision: how it is stored, `fp32` or `int8`.
-        files: by engine the file or folder that it loads, below the stage's folder.
-        bytes: by engine the size of those files.
-        weight_bytes: of Paddle's weights.
-        check: similarity of each file's outputs to the simulated quantized model's.
-        refused: engines that it could not be written for, with the cause.
-        elsewhere: by engine its files for other devices.
-    """
-
-    name: str
-    precision: str
-    files: dict[str, str]
-    bytes: dict[str, int]
-    weight_bytes: int
-    check: dict[str, float]
-    refused: dict[str, str]
-    elsewhere: dict[str, list[DeviceFile]]
+    name: str  # such as `fp32`, which is the reference, `pruned` or `int8-ptq`
+    precision: str  # how it is stored, `fp32` or `int8`
+    files: dict[str, str]  # by engine the file or folder that it loads, below the stage's folder
+    bytes: dict[str, int]  # by engine the size of those files
+    weight_bytes: int  # of Paddle's weights
+    check: dict[str, float]  # similarity of each file's outputs to the simulated quantized model's
+    refused: dict[str, str]  # engines that it could not be written for, with the cause
+    elsewhere: dict[str, list[DeviceFile]]  # by engine its files for other devices
     left_in_float: list[FloatLayer]
 
 

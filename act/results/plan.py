@@ -6,14 +6,8 @@ from act.results.artifact import Artifact
 
 
 class Plan(Artifact):
-    """The decision between refinement and training. It holds no figure, so that a changed budget alone redoes nothing.
+    """The decision between refinement and training; without figures, so that a changed budget alone redoes nothing."""
 
-    Attributes:
-        keep: candidates of `refine` that are worth exporting.
-        train: whether training is done.
-        start: the candidate that training starts from.
-    """
-
-    keep: list[str]
-    train: bool
-    start: str | None
+    keep: list[str]  # candidates of `refine` that are worth exporting
+    train: bool  # whether training is done
+    start: str | None  # the candidate that training starts from

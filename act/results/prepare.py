@@ -32,16 +32,11 @@ class Normalisation(Part):
 
 
 class Preparation(Artifact):
-    """What the stage found.
+    """What the stage found."""
 
-    Attributes:
-        source: SHA-256 of the user's files, by name.
-        constant_outputs: those that are the same for every evaluation sample.
-    """
-
-    source: dict[str, str]
+    source: dict[str, str]  # SHA-256 of the user's files, by name
     inputs: list[Tensor]
     outputs: list[Tensor]
     samples: SampleCounts
-    constant_outputs: list[str]
+    constant_outputs: list[str]  # those that are the same for every evaluation sample
     normalised: Normalisation

@@ -9,47 +9,31 @@ from act.results.training import ComparedPart, TrainingPoint
 
 
 class PrunedLayer(Part):
-    """What is left of a layer: channels, heads, or values of its weight.
-
-    Attributes:
-        kind: of coupled units, such as `heads`.
-        weight: whose values count.
-        ratio: share that went.
-        together: layers that lose the same channels.
-        note: how it was judged, where that is not as asked for.
-        why: the reason that it was left alone.
-    """
+    """What is left of a layer: channels, heads, or values of its weight."""
 
     name: str
-    kind: str | None = None
-    weight: str | None = None
+    kind: str | None = None  # of coupled units, such as `heads`
+    weight: str | None = None  # whose values count
     kept: int
     of: int
-    ratio: float
-    together: list[str] = Field(default_factory=list)
-    note: str | None = None
-    why: str | None = None
+    ratio: float  # share that went
+    together: list[str] = Field(default_factory=list)  # layers that lose the same channels
+    note: str | None = None  # how it was judged, where that is not as asked for
+    why: str | None = None  # the reason that it was left alone
 
 
 class PruningStep(Part):
-    """One strategy of ACT, with the quality on the engine before it, before training, and after training.
-
-    Attributes:
-        measured_speedup: before training, where it was measured.
-        quality_pruned: None where zeros come while training goes on.
-        training: how training ended.
-        distillation: what was compared with the teachers.
-    """
+    """One strategy of ACT, with the quality on the engine before it, before training, and after training."""
 
     name: str
     why: str
     layers: list[PrunedLayer]
-    measured_speedup: float | None
+    measured_speedup: float | None  # before training, where it was measured
     quality_before: float
-    quality_pruned: float | None
+    quality_pruned: float | None  # None where zeros come while training goes on
     quality_after: float = 0.0
-    training: str = ""
-    distillation: list[ComparedPart] = Field(default_factory=list)
+    training: str = ""  # how training ended
+    distillation: list[ComparedPart] = Field(default_factory=list)  # what was compared with the teachers
     history: list[TrainingPoint] = Field(default_factory=list)
 
 
@@ -80,20 +64,13 @@ class Qualities(Part):
 
 
 class Pruning(Artifact):
-    """What the stage did; where nothing was pruned, the reason.
-
-    Attributes:
-        sparse: by weight.
-        macs: MACs of each layer of the pruned model.
-        kept_multiply_adds: share of all MACs that is left.
-        parameters, quality: None where nothing was pruned.
-    """
+    """What the stage did; where nothing was pruned, the reason."""
 
     pruned: bool
     why: str
     steps: list[PruningStep] = Field(default_factory=list)
-    sparse: dict[str, Sparsity] = Field(default_factory=dict)
-    macs: dict[str, int] | None = None
-    kept_multiply_adds: float = 1.0
-    parameters: Counts | None = None
+    sparse: dict[str, Sparsity] = Field(default_factory=dict)  # by weight
+    macs: dict[str, int] | None = None  # MACs of each layer of the pruned model
+    kept_multiply_adds: float = 1.0  # share of all MACs that is left
+    parameters: Counts | None = None  # None where nothing was pruned, as the quality
     quality: Qualities | None = None

@@ -21,24 +21,16 @@ class TrialSettings(Part):
 
 
 class Trial(Part):
-    """One trial.
-
-    Attributes:
-        quality, drop: None where the engine failed; of a trial that was given up early, an estimate.
-        beside: further figures of quality.
-        cost: expected of the model on the target, 1 being fp32.
-        samples: how many were run.
-        failure: why there is no quality.
-    """
+    """One trial."""
 
     id: int
     settings: TrialSettings
-    quality: float | None
-    beside: dict[str, float]
+    quality: float | None  # None where the engine failed; an estimate where the trial was given up early
+    beside: dict[str, float]  # further figures of quality
     drop: float | None
-    cost: float
-    samples: int
-    failure: str | None
+    cost: float  # expected of the model on the target, 1 being fp32
+    samples: int  # how many were run
+    failure: str | None  # why there is no quality
     seconds: float
 
 
@@ -59,47 +51,29 @@ class Reference(Part):
 
 
 class Trials(Artifact):
-    """All that the search found, for the report.
+    """All that the search found, for the report."""
 
-    Attributes:
-        why: nothing was searched.
-        front: numbers of the trials on the Pareto front of quality and cost.
-        sensitivity: most sensitive layer first.
-        importance: of each setting for the quality, as the sampler learned it.
-    """
-
-    why: str | None = None
+    why: str | None = None  # nothing was searched
     reference: Reference | None = None
     trials: list[Trial] = Field(default_factory=list)
-    front: list[int] = Field(default_factory=list)
-    sensitivity: list[LayerSensitivity] = Field(default_factory=list)
-    importance: dict[str, float] = Field(default_factory=dict)
+    front: list[int] = Field(default_factory=list)  # numbers of the trials on the Pareto front of quality and cost
+    sensitivity: list[LayerSensitivity] = Field(default_factory=list)  # most sensitive layer first
+    importance: dict[str, float] = Field(default_factory=dict)  # of each setting for the quality, as learned
 
 
 class Candidate(Part):
-    """A quantized model that later stages may take on, as a scheme; nothing of it was measured by a clock.
+    """A quantized model that later stages may take on, as a scheme; nothing of it was measured by a clock."""
 
-    Attributes:
-        id: unique within the job.
-        scheme: file of its scheme, below the folder of the stage.
-        trial: number of the trial that it comes from.
-        drop: quality lost against fp32.
-        cost: as expected, 1 being fp32.
-        symmetric: whether no activation has a zero point.
-        layers: number of quantized layers.
-        refined: methods that made it better.
-    """
-
-    id: str
-    scheme: str
-    trial: int
+    id: str  # unique within the job
+    scheme: str  # file of its scheme, below the folder of the stage
+    trial: int  # number of the trial that it comes from
     settings: TrialSettings
     quality: float
-    drop: float
-    cost: float
-    symmetric: bool
-    layers: int
-    refined: list[str] = Field(default_factory=list)
+    drop: float  # quality lost against fp32
+    cost: float  # as expected, 1 being fp32
+    symmetric: bool  # whether no activation has a zero point
+    layers: int  # number of quantized layers
+    refined: list[str] = Field(default_factory=list)  # methods that made it better
 
 
 class Candidates(Artifact):

@@ -9,20 +9,13 @@ from act.results.training import ComparedPart, TrainingPoint
 
 
 class Training(Artifact):
-    """What training gave.
+    """What training gave."""
 
-    Attributes:
-        needed: whether it was done.
-        start: the candidate that it started from.
-        candidate: name of the trained one, which lies in `model/` and `scheme.json`; None where it is no better.
-        distillation: what was compared with the teachers.
-    """
-
-    needed: bool
+    needed: bool  # whether it was done
     why: str
-    start: str | None = None
-    candidate: str | None = None
+    start: str | None = None  # the candidate that it started from
+    candidate: str | None = None  # name of the trained one; None where it is no better
     quality_before: float | None = None
     quality_after: float | None = None
-    distillation: list[ComparedPart] = Field(default_factory=list)
+    distillation: list[ComparedPart] = Field(default_factory=list)  # what was compared with the teachers
     history: list[TrainingPoint] = Field(default_factory=list)

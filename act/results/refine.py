@@ -6,19 +6,13 @@ from act.results.artifact import Artifact, Part
 
 
 class Attempt(Part):
-    """One method on one candidate.
+    """One method on one candidate."""
 
-    Attributes:
-        candidate: its id before.
-        quality: None where the method failed.
-        kept: whether the quality rose.
-    """
-
-    candidate: str
+    candidate: str  # its id before
     method: str
     quality_before: float
-    quality: float | None
-    kept: bool
+    quality: float | None  # None where the method failed
+    kept: bool  # whether the quality rose
     failure: str | None
 
 

@@ -24,23 +24,17 @@ class DeployedFile(Part):
 
 
 class Winner(Part):
-    """What won, with its figures beside those of fp32 on the same engine.
-
-    Attributes:
-        files: in the deploy folder.
-        samples_per_second, streams: None where throughput was not measured.
-        how_to_load: Python lines that run it the way it was measured.
-    """
+    """What won, with its figures beside those of fp32 on the same engine."""
 
     engine: str
     engine_version: str | None
     name: str
     candidate: str
     precision: str
-    files: list[str]
+    files: list[str]  # in the deploy folder
     latency_ms: float
     p90_ms: float
-    samples_per_second: float | None
+    samples_per_second: float | None  # None where throughput was not measured, as `streams`
     streams: int | None
     peak_rss_bytes: int
     load_seconds: float
@@ -49,7 +43,7 @@ class Winner(Part):
     quality: float
     fp32_quality: float
     drop: Interval | None
-    how_to_load: str
+    how_to_load: str  # Python lines that run it the way it was measured
 
 
 class JudgedBudget(Part):
@@ -77,23 +71,17 @@ class RefusedVariant(FailedVariant):
 
 
 class _Told(Artifact):
-    """What manifest and report share.
-
-    Attributes:
-        compressed: whether something else than fp32 won.
-        deployed_candidate: whose files stand at the top of the deploy folder.
-        settings: of the job.
-    """
+    """What manifest and report share."""
 
     job: str
     measured_at: str
     winner: Winner
     why: str
-    compressed: bool
+    compressed: bool  # whether something else than fp32 won
     budget: JudgedBudget
-    deployed_candidate: str
+    deployed_candidate: str  # whose files stand at the top of the deploy folder
     metric: str
-    settings: dict[str, JsonValue]
+    settings: dict[str, JsonValue]  # of the job
     machine: Machine
     noise: Noise
     variants: list[JudgedVariant | RefusedVariant]

@@ -15,20 +15,12 @@ class PackedIntegers(Part):
 
 
 class SchemeFile(Artifact):
-    """A quantization scheme in plain numbers, exact for float32.
+    """A quantization scheme in plain numbers, exact for float32."""
 
-    Attributes:
-        layers: by name.
-        activations, further, extremes: by tensor its least and its largest value.
-        weights: by weight its thresholds.
-        biases: corrected ones.
-        integers: weights whose integers were chosen.
-    """
-
-    layers: list[str]
-    activations: dict[str, tuple[float, float]]
-    weights: dict[str, JsonValue]
-    biases: dict[str, JsonValue]
-    integers: dict[str, PackedIntegers]
+    layers: list[str]  # by name
+    activations: dict[str, tuple[float, float]]  # by tensor its least and its largest value
+    weights: dict[str, JsonValue]  # by weight its thresholds
+    biases: dict[str, JsonValue]  # corrected ones
+    integers: dict[str, PackedIntegers]  # weights whose integers were chosen
     further: dict[str, tuple[float, float]]
     extremes: dict[str, tuple[float, float]]

@@ -43,121 +43,73 @@ class StageSettings(Part):
 
 
 class Strategy(Artifact):
-    """The strategy. It holds no measured figure, so that later stages stay cached when something is measured anew.
-
-    Attributes:
-        strategy: in order.
-        prune: names of those that prune, in order.
-        quantize: whether int8 is made.
-        search: whether several settings of post-training quantization are tried.
-        train: whether int8 is trained where the budget is missed.
-        train_always: and where it is not.
-        precisions: worth measuring, by engine.
-        why: one sentence on the whole.
-    """
+    """The strategy. It holds no measured figure, so that later stages stay cached when something is measured anew."""
 
     strategy: list[StrategyPart]
-    prune: list[str]
+    prune: list[str]  # names of those that prune, in order
     quantize: bool
-    search: bool
-    train: bool
-    train_always: bool
+    search: bool  # whether several settings of post-training quantization are tried
+    train: bool  # whether int8 is trained where the budget is missed
+    train_always: bool  # and where it is not
     settings: StageSettings = StageSettings()
-    precisions: dict[str, list[StrategyPart]] = Field(default_factory=dict)
+    precisions: dict[str, list[StrategyPart]] = Field(default_factory=dict)  # worth measuring, by engine
     why: str
 
 
 class Attempt(Part):
-    """One strategy, carried out.
+    """One strategy, carried out."""
 
-    Attributes:
-        key: of the option.
-        share: of the MACs that pruning really left.
-        quantized: whether int8 was made.
-        predicted: speed-up of the fastest variant.
-        fastest: measured speed-up of the fastest variant, whatever its quality.
-        lost: quality that this one lost.
-        kept: measured speed-up of the fastest variant that lost no more quality than it may, fast enough or not.
-        speedup, drop, latency_ms: of the winner.
-        met: whether the winner meets the budget.
-        minutes: that the stages took.
-        timed: speed-up that was measured of what was pruned, before it was trained; 0 where none was.
-        pruned_lost: quality that pruning alone lost, after training, before anything was quantized.
-    """
-
-    key: str
-    share: float
-    quantized: bool
-    predicted: float
-    fastest: float
-    lost: float
-    speedup: float
+    key: str  # of the option
+    share: float  # of the MACs that pruning really left
+    quantized: bool  # whether int8 was made
+    predicted: float  # speed-up of the fastest variant
+    fastest: float  # measured speed-up of the fastest variant, whatever its quality
+    lost: float  # quality that this one lost
+    speedup: float  # of the winner, as the next two
     drop: float
     latency_ms: float
-    met: bool
-    minutes: float
+    met: bool  # whether the winner meets the budget
+    minutes: float  # that the stages took
     strategy: Strategy
-    timed: float = 0.0
-    pruned_lost: float = 0.0
-    kept: float = 1.0
+    timed: float = 0.0  # speed-up that was measured of what was pruned, before it was trained; 0 where none was
+    pruned_lost: float = 0.0  # quality that pruning alone lost, after training, before anything was quantized
+    kept: float = 1.0  # measured speed-up of the fastest variant that lost no more quality than it may
 
 
 class Attempts(Artifact):
-    """What was tried for a job, first first.
+    """What was tried for a job, first first."""
 
-    Attributes:
-        of: fingerprint of the model and the settings that the attempts hold for.
-    """
-
-    of: str
+    of: str  # fingerprint of the model and the settings that the attempts hold for
     attempts: list[Attempt]
 
 
 class Option(Part):
-    """A strategy that could meet the budget, and what is predicted of it.
+    """A strategy that could meet the budget, and what is predicted of it."""
 
-    Attributes:
-        key: what tells it from others.
-        engine, precision: the fastest, as predicted.
-        latency_ms: there, with the ends of the error bar.
-        speedup: over fp32 on the same engine.
-        bytes: of the weights, about.
-        minutes: that it is expected to take.
-    """
-
-    key: str
+    key: str  # what tells it from others
     strategy: list[str]
     settings: StageSettings
-    engine: str
+    engine: str  # the fastest, as predicted
     precision: str
-    latency_ms: float
+    latency_ms: float  # there, with the ends of the error bar
     latency_low_ms: float
     latency_high_ms: float
-    speedup: float
-    bytes: int
-    minutes: float
+    speedup: float  # over fp32 on the same engine
+    bytes: int  # of the weights, about
+    minutes: float  # that it is expected to take
     why: str
 
 
 class Options(Artifact):
-    """What the strategy was chosen from, in the order to try; empty where the user fixed it.
-
-    Attributes:
-        chosen: key of an option or of an attempt.
-        verdict: what was decided, in a sentence.
-        reachable: whether the budget was met, or is predicted to be met by what is tried.
-        open: whether another try could follow.
-        source: where the predictions come from.
-        of: fingerprint of the model and the settings that attempts are kept under.
-    """
+    """What the strategy was chosen from, in the order to try; empty where the user fixed it."""
 
     options: list[Option] = Field(default_factory=list)
-    chosen: str | None = None
+    chosen: str | None = None  # key of an option or of an attempt
     predicted_speedup: float | None = None
-    verdict: str = ""
+    verdict: str = ""  # what was decided, in a sentence
     wanted_speedup: float = 1.0
-    reachable: bool = True
-    open: bool = False
+    reachable: bool = True  # whether the budget was met, or is predicted to be met by what is tried
+    open: bool = False  # whether another try could follow
     attempts: list[Attempt] = Field(default_factory=list)
-    source: str = ""
-    of: str = ""
+    source: str = ""  # where the predictions come from
+    of: str = ""  # fingerprint of the model and the settings that attempts are kept under

@@ -6,30 +6,19 @@ from act.results.artifact import Part
 
 
 class TrainingPoint(Part):
-    """One evaluation while training goes on; the start is step 0, without a loss.
-
-    Attributes:
-        loss: mean since the evaluation before.
-    """
+    """One evaluation while training goes on; the start is step 0, without a loss."""
 
     epoch: int
     step: int
-    loss: float | None
+    loss: float | None  # mean since the evaluation before
     quality: float
 
 
 class ComparedPart(Part):
-    """What was compared with a teacher.
+    """What was compared with a teacher."""
 
-    Attributes:
-        loss: by its name in ACT.
-        node, teacher_node: variables of the student and of the teacher.
-        alpha: weight of this part.
-        teacher: its number.
-    """
-
-    loss: str
-    node: list[str]
+    loss: str  # by its name in ACT
+    node: list[str]  # variables of the student
     teacher_node: list[str]
-    alpha: float
-    teacher: int
+    alpha: float  # weight of this part
+    teacher: int  # its number
