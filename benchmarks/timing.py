@@ -7,7 +7,7 @@ this repository (of commit 8f6245a, with its environment in `.venv`) measures th
 ours.
 
 Prints a table, writes `benchmarks/results/timing.json`, and ends with code 1, naming each figure that was not reached.
-Wants a machine that does nothing else; takes about five minutes, and with `--old` about forty.
+Wants a machine that does nothing else; takes about eight minutes, and with `--old` about forty.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _by_us(model: Path, samples: Path, seed: int) -> Mapping[str, float]:
         for timed in both:
             timed.process.load()
             timed.warm_up()
-        time_in_rounds(both, settings.rounds, seed)
+        time_in_rounds(both, settings.rounds, seed, settings.seconds)
     return speedup(both[0].seconds, both[1].seconds, seed).model_dump()
 
 

@@ -20,6 +20,13 @@ class Timing(Settings):
         "quantile of its turns' medians, so that many short rounds tell more than few long ones",
     )
     runs_per_round: int = Field(default=4, ge=1, le=10_000)
+    seconds: float = Field(
+        default=8.0,
+        ge=0,
+        le=24 * 3600,
+        description="rounds go on for at least so long, because those of small models would all fall into one moment "
+        "of what else the machine does",
+    )
     time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
     streams: int | None = Field(
         default=None,

@@ -100,10 +100,11 @@ def measure_side_by_side(
 
     def after_round(number: int) -> None:
         watch.look()
-        progress(f"latency, round {number} of {settings.rounds}")
+        if number <= settings.rounds:
+            progress(f"latency, round {number} of {settings.rounds}")
 
     everywhere = [timed for measured in _running(everything) for timed in measured.timed]
-    time_in_rounds(everywhere, settings.rounds, settings.seed, after_round=after_round)
+    time_in_rounds(everywhere, settings.rounds, settings.seed, settings.seconds, after_round=after_round)
     ran = {name: measured.main.seconds for name, measured in references.items() if measured.failure is None}
     noise = verdict(watch.cores_used_by_others(), ran)
     for measured in _running(everything):

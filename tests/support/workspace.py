@@ -101,6 +101,6 @@ def small_workspace(folder: Path) -> Workspace:
     job["calibration"] = {"batch_num": [2]}
     job["ptq_search"] = {"ptq_algo": ["abs_max", "hist", "mse"], "hist_percent": [0.9999], "max_quant_count": 6}
     job["refine"] = {"steps": 2}
-    job["benchmark"] = {"rounds": 3, "runs_per_round": 4}
+    job["benchmark"] = {"rounds": 3, "runs_per_round": 4, "seconds": 0}
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {JOB: job}}))
     return workspace

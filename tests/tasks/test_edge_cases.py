@@ -65,7 +65,7 @@ class Stages:
             "ptq_search": {"max_quant_count": 2},
             "refine": {"steps": 2},
             "qat": {"epochs": 1},
-            "benchmark": {"rounds": 3, "runs_per_round": 2, "streams": 1},
+            "benchmark": {"rounds": 3, "runs_per_round": 2, "seconds": 0, "streams": 1},
         }
         model = ODD[name].model()
         Path("model").mkdir()

@@ -43,7 +43,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as `prepare` and `export` leave it, with settings."""
     folder = tmp_path_factory.mktemp("workspace")
     job = yaml.safe_load((ROOT / "params.yaml").read_text())["jobs"]["classifier"]
-    job["benchmark"] = {"rounds": 3, "runs_per_round": 2, "streams": 2, "shapes": [{"x": [3, 48, 96]}]}
+    job["benchmark"] = {"rounds": 3, "runs_per_round": 2, "seconds": 0, "streams": 2, "shapes": [{"x": [3, 48, 96]}]}
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"demo": job}}))
 
     exported = folder / "artifacts" / "demo" / "export"
@@ -158,7 +158,7 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     target = Target(precisions=["fp32", "int8"])
     told: list[str] = []
     data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
-    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1), data, told.append)
+    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1, seconds=0), data, told.append)
     rows = rows_of(measurement, seed=0)
     failures = {(row.engine, row.name): row.failure and row.failure.kind for row in rows}
     assert failures == {

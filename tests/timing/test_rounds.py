@@ -79,7 +79,7 @@ def measured(
         process = cast(EngineProcess, Process(name, told, fails.get(name, {})))
         inputs = [TimedModel(process, Path(str(shape)), 1, 2, {"x": [1, shape + 1]}) for shape in range(shapes)]
         everything.append(Measured(process, inputs, LoadInfo("1", ["fp32"], 0.1, 1000, {})))
-    settings = Timing(rounds=6, runs_per_round=2, streams=streams)
+    settings = Timing(rounds=6, runs_per_round=2, seconds=0, streams=streams)
     measure_side_by_side(everything, {"a": everything[0]}, 1, settings, lambda done: None)
     return everything, told
 
