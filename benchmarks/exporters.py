@@ -19,8 +19,9 @@ from typing import Any
 
 import onnx
 
-from act.engines.paddle_lite.kernels import read_kernels
-from act.engines.paddle_lite.writer import OptFailure, write_nb
+from act.engines.paddle_lite.runtime import read_kernels
+from act.engines.paddle_lite.writer import write_nb
+from act.engines.process import EngineFailure
 from act.engines.writer import further_tensors, write_for_engine
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
@@ -86,7 +87,7 @@ def for_arm(folder: Path, precision: str) -> dict[str, Any]:
         file = Path(name) / "arm.nb"
         try:
             write_nb(folder, file, "int8" if precision == "int8" else "fp32")
-        except OptFailure as failure:
+        except EngineFailure as failure:
             return {"failure": str(failure)}
         return {"bytes": file.stat().st_size, "operators": read_kernels(file), "failure": None}
 

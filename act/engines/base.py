@@ -6,7 +6,7 @@ An engine is used by one worker process for one model (`act/engines/worker.py`);
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -40,9 +40,9 @@ class Engine(ABC):
         """Make a model ready to run.
 
         Args:
-            path: a `.onnx` file, or for Paddle Inference the folder with `model.pdmodel` and `model.pdiparams`.
+            path: a `.onnx` file, or a folder with `model.pdmodel` and `model.pdiparams`.
             precision: one of `precisions()`.
-            threads: how many threads one inference may use.
+            threads: that one inference may use.
         """
 
     @abstractmethod
@@ -50,28 +50,21 @@ class Engine(ABC):
         """Run one inference; NumPy in, NumPy out, so that every engine pays for the same copies.
 
         Args:
-            feeds: for each input a C-contiguous array with the batch axis first.
+            feeds: C-contiguous, batch axis first.
 
         Returns:
-            The model's outputs in order, batch axis first, owned by the caller.
+            The outputs in order, batch axis first, owned by the caller.
         """
 
     def streams(self, count: int) -> list[Runner]:
-        """Return ways to run the loaded model at the same time, each from a thread of its own; they do what `run` does.
+        """Return `count` ways to `run` the loaded model at the same time, each from a thread of its own.
 
-        Each inference uses as many threads as `load` was told.
-
-        Returns:
-            `count` of them, or nothing where the engine cannot do this.
+        Each inference uses as many threads as `load` was told; empty where the engine cannot do this.
         """
         return []
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         """Measure the time that each kernel of the loaded model takes, in the order in which they run.
-
-        Args:
-            feeds: as for `run`.
-            runs: how many.
 
         Returns:
             For each kernel `kind`, the `precision` that it runs in, `makes` (the precision of its output, where that
@@ -112,18 +105,12 @@ class Engine(ABC):
 def count_kernels(
     kernels: Iterable[tuple[str, str]], multiplying: Collection[str], conversions: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Count kernels as `Engine.operators` gives them, the most frequent kinds first.
-
-    Args:
-        kernels: the kind and the precision of each.
-        multiplying: the kinds that multiply matrices.
-        conversions: the kinds that only quantize or dequantize.
-    """
-    by_precision: dict[str, Counter[str]] = {}
+    """Count kernels, given by kind and precision, as `Engine.operators` does, the most frequent kinds first."""
+    by_precision: defaultdict[str, Counter[str]] = defaultdict(Counter)
     converting: Counter[str] = Counter()
     for kind, precision in kernels:
         if kind in multiplying:
-            by_precision.setdefault(precision, Counter())[kind] += 1
+            by_precision[precision][kind] += 1
         elif kind in conversions:
             converting[kind] += 1
     return {

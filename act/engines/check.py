@@ -43,25 +43,17 @@ class Checker:
 
     def __init__(self, samples: Samples) -> None:
         self._batch = next(samples.head(SAMPLES).batches(SAMPLES))
-        self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
         self._more = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
+        self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
 
     def fp32(self, model: InferenceModel, onnx_file: Path) -> float:
-        """Return the mean cosine similarity of the fp32 ONNX file's outputs to the model's.
-
-        Raises:
-            RuntimeError: the file computes something else.
-        """
+        """Return the mean cosine similarity of the fp32 ONNX file's outputs to the model's; `RuntimeError` if low."""
         similarity = _similarity(_run_literally(onnx.load(onnx_file), self._batch), model.run(self._batch))
         _require(similarity >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, {"onnx": similarity})
         return similarity
 
     def paddle(self, program: InferenceModel, folder: Path) -> float:
-        """Mean cosine similarity of a saved int8 program's outputs to the one's in memory.
-
-        Raises:
-            RuntimeError: the files compute something else.
-        """
+        """Return the mean cosine similarity of a saved program to the one in memory; `RuntimeError` if low."""
         similarity = _similarity(InferenceModel.load(folder).run(self._batch), program.run(self._batch))
         _require(similarity >= LEAST_PADDLE_SIMILARITY, folder, {"paddle": similarity})
         return similarity
@@ -71,11 +63,6 @@ class Checker:
     ) -> dict[str, float]:
         """Measure how near an int8 ONNX file comes to the simulated quantized model.
 
-        Args:
-            model: the fp32 model.
-            simulated: the quantized model in memory.
-            scheme: which made the one from the other.
-
         Returns:
             `onnx`: mean cosine similarity of the outputs. `onnx_steps`, `fp32_steps`: how many quantization steps the
             file's integers, and the fp32 model's values, lie from the simulated ones on average.
@@ -83,17 +70,16 @@ class Checker:
         Raises:
             RuntimeError: the file computes something else.
         """
-        integers = [f"{name}.quantized" for name in scheme.activations]
-        outputs = model.fetch_names
-        simulation = simulated.run(self._batch, [*outputs, *integers])
+        spans, count = scheme.activations, len(model.fetch_names)
+        integers = [f"{name}.quantized" for name in spans]
+        simulation = simulated.run(self._batch, [*model.fetch_names, *integers])
         twin = onnx.load(onnx_file)
-        for name, span in zip(integers, scheme.activations.values()):
+        for name, span in zip(integers, spans.values()):
             kind = onnx.TensorProto.INT8 if span.symmetric else onnx.TensorProto.UINT8
             twin.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
         found = [_signed(values) for values in _run_literally(twin, self._batch)]
-        count = len(outputs)
-        plain = model.run(self._batch, list(scheme.activations))
-        rounded = [span.quantize(values) for values, span in zip(plain, scheme.activations.values())]
+        plain = model.run(self._batch, list(spans))
+        rounded = [span.quantize(values) for values, span in zip(plain, spans.values())]
         result = {
             "onnx": _similarity(found[:count], simulation[:count]),
             "onnx_steps": _steps(found[count:], simulation[count:]),
@@ -105,7 +91,7 @@ class Checker:
         return result
 
     def target(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> tuple[float, bool]:
-        """Mean cosine similarity of the outputs of an engine's int8 file to the fp32 model's, and whether it will do.
+        """Return the mean cosine similarity of an engine's int8 file to the fp32 model, and whether it will do.
 
         Such a file rounds at more places than the simulated model, or at fewer, so that it is held to the same order of
         loss, not to the same integers.
@@ -116,43 +102,36 @@ class Checker:
         return found, 1 - found <= LARGEST_LOSS_RATIO * (1 - expected) + LARGEST_FURTHER_LOSS
 
     def near(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> float:
-        """Compare as `target` does, for an engine that has no other form to fall back on.
-
-        Raises:
-            RuntimeError: the file loses much more than the simulated model.
-        """
+        """Compare as `target` does, where there is no other form to fall back on; `RuntimeError` if it will not do."""
         similarity, holds = self.target(model, simulated, onnx_file)
         _require(holds, onnx_file, {"similarity": similarity})
         return similarity
 
     def on_onnxruntime(self, model: InferenceModel, written: onnx.ModelProto) -> float:
-        """Mean cosine similarity of the outputs of a file to the fp32 model's, as ONNX Runtime fuses and runs it."""
-        session = _session(written, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
-        wanted = self._wanted(model)
-        found = [session.run(None, dict(batch)) for batch in self._more]
-        return float(np.mean([_similarity(each, truth) for each, truth in zip(found, wanted)]))
-
-    def _wanted(self, model: InferenceModel) -> list[list[Array]]:
+        """Return the mean cosine similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""
         if self._outputs is None or self._outputs[0] is not model:
             self._outputs = model, [model.run(batch) for batch in self._more]
-        return self._outputs[1]
+        session = open_session(written, literally=False)
+        found = [session.run(None, dict(batch)) for batch in self._more]
+        return float(np.mean([_similarity(each, truth) for each, truth in zip(found, self._outputs[1])]))
 
 
-def _session(model: onnx.ModelProto, level: Any) -> Any:
+def open_session(model: onnx.ModelProto, literally: bool) -> Any:
+    """Open a model in ONNX Runtime on one thread, as it stands there or fused as far as may be."""
+    levels = onnxruntime.GraphOptimizationLevel
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
+    options.graph_optimization_level = levels.ORT_DISABLE_ALL if literally else levels.ORT_ENABLE_ALL
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _run_literally(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
-    session = _session(model, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    outputs: list[Array] = session.run(None, dict(batch))
-    return outputs
+    return open_session(model, literally=True).run(None, dict(batch))
 
 
 def _signed(values: Array) -> Array:
-    """Unsigned integers as the signed ones that the simulated model has; anything else as it is."""
+    """Return unsigned integers as the signed ones that the simulated model has, and anything else as it is."""
     return values.astype(np.float32) - (LEVELS + 1) if values.dtype == np.uint8 else values
 
 

@@ -1,7 +1,4 @@
-"""Measuring the quality of a candidate on the engine that will run it.
-
-It is what counts: two engines may round the same int8 model differently.
-"""
+"""Measuring the quality of a candidate on the engine that will run it, for two may round the same model differently."""
 
 from __future__ import annotations
 
@@ -25,12 +22,8 @@ class Evaluation:
     """How quality is measured in one job.
 
     Attributes:
-        engine: where the model runs.
-        metric: what is measured.
         samples: folder of the evaluation samples.
         reference: folder of the fp32 outputs, for a metric that needs them.
-        batch: samples at a time.
-        threads: threads of the engine.
         time_limit_seconds: after which the engine counts as hung.
     """
 
@@ -44,33 +37,20 @@ class Evaluation:
 
     @classmethod
     def of(cls, job: Job, prepared: Path) -> Evaluation:
-        """Return how a job is measured: on the first engine of its target, which is the one that decides.
-
-        Args:
-            job: its settings.
-            prepared: the folder that `prepare` left.
-        """
+        """Return how a job is measured: on the first engine of its target, which decides, on what `prepare` left."""
         reference = prepared / "reference" if needs_reference(job.metric) else None
         return cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
 
     def quality(
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
     ) -> Quality:
-        """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form.
-
-        Raises:
-            EngineFailure: the engine crashed, hung, or cannot run the model.
-        """
+        """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form; may raise `EngineFailure`."""
         with tempfile.TemporaryDirectory() as name:
             path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
             return self.quality_of(path, "fp32" if scheme is None else "int8")
 
     def quality_of(self, path: Path, precision: RuntimePrecision, count: int | None = None) -> Quality:
-        """Measure the quality of a model that was written before, on the first `count` samples or on all.
-
-        Raises:
-            EngineFailure: as `quality`.
-        """
+        """Measure the quality of a model that was written before, on the first `count` samples or on all."""
         with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
             process.load()
             return process.quality(self.samples, self.metric, self.reference, count, self.batch)

@@ -16,11 +16,7 @@ CALIBRATION_TABLE = "calibration_table.txt"
 
 
 def write(export: Export) -> ExportedCandidate:
-    """Write a candidate into its folder, which must not be there yet, and tell of its files.
-
-    Raises:
-        RuntimeError: a file's outputs are not those of the model.
-    """
+    """Write a candidate into its folder, which must not be there yet; `RuntimeError` if a file does not compute it."""
     model, scheme, folder = export.model, export.scheme, export.folder
     folder.mkdir()
     if scheme is None:
@@ -50,7 +46,6 @@ def write(export: Export) -> ExportedCandidate:
 def calibration_table(scheme: Scheme) -> str:
     """Return the text of `calibration_table.txt` as ACT wrote it: a line `tensor_name scale` an activation.
 
-    It knows symmetric quantization only: an asymmetric range stands there with its largest absolute value. `repr` of a
-    float loses nothing.
+    It knows symmetric quantization only: an asymmetric range stands there with its largest absolute value.
     """
     return "".join(f"{name} {span.threshold!r}\n" for name, span in scheme.activations.items())

@@ -1,8 +1,7 @@
 """What an engine makes of the program: how many kernels, and which operators have none of their own any more.
 
-Engines tell their kernels with the names of tensors that each stands for (`Engine.kernels`). Names of ONNX tensors are
-the program's only in part, for Paddle2ONNX splits some operators, joins others and names what it adds. So the ONNX
-model is run once on a sample, and its tensors are known again by their values and shapes.
+Names of ONNX tensors are the program's only in part, for Paddle2ONNX splits some operators, joins others and names what
+it adds. So the ONNX model is run once on a sample, and its tensors are known again by their values and shapes.
 
 An operator whose tensor no kernel makes has vanished: one that multiplies into the next kernel behind it, any other
 into the kernel of the layer ahead of it, else into the next behind. Where a kernel stands for several operators, it is
@@ -18,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from act.engines.check import open_session
 from act.program.foldable import constants
 from act.program.graph import Graph, Node, Tensor, alike, sketch
 from act.results.analyze import Fusion, KernelCount, TypeFusion
@@ -44,27 +43,23 @@ def onnx_twins(
         fp32: what `to_onnx` made of the model.
         tensors: what `observe` saw for the batch.
     """
+
+    def same(name: str, value: Tensor) -> bool:
+        return tensors[name].shape == value.shape and alike(tensors[name], value)
+
     values = _run_all(fp32, batch)
-    producers = {name: node.number for node in graph.nodes for name in node.makes}
-    found = {
-        name: producers[name] for name, value in values.items() if name in producers and _same(tensors, name, value)
-    }
+    producers = {name: number for name, number in graph.producers.items() if name in tensors}
+    found = {name: producers[name] for name, value in values.items() if name in producers and same(name, value)}
     taken = set(found.values())
     by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, number in producers.items():
-        if name in tensors and number not in taken:
+        if number not in taken:
             by_shape[tensors[name].shape].append(name)
-    for name, value in values.items():
-        if name not in found:
-            for other in by_shape[value.shape]:
-                if alike(tensors[other], value):
-                    found[name] = producers[other]
-                    break
+    for name in [name for name in values if name not in found]:
+        twin = next((other for other in by_shape[values[name].shape] if same(other, values[name])), None)
+        if twin is not None:
+            found[name] = producers[twin]
     return found
-
-
-def _same(tensors: Mapping[str, Tensor], name: str, value: Tensor) -> bool:
-    return name in tensors and tensors[name].shape == value.shape and alike(tensors[name], value)
 
 
 def _run_all(fp32: onnx.ModelProto, batch: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -74,16 +69,13 @@ def _run_all(fp32: onnx.ModelProto, batch: Mapping[str, Array]) -> dict[str, Ten
     known = {output.name for output in twin.graph.output}
     names = [name for node in twin.graph.node for name in node.output if name and name not in known]
     twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session: Any = onnxruntime.InferenceSession(twin.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(twin, literally=True)
     wanted = [output.name for output in session.get_outputs()]
-    found = {}
-    for name, value in zip(wanted, session.run(wanted, dict(batch))):
-        if isinstance(value, np.ndarray):
-            found[name] = Tensor(tuple(value.shape), value.dtype.name, sketch(value))
-    return found
+    return {
+        name: Tensor(tuple(value.shape), value.dtype.name, sketch(value))
+        for name, value in zip(wanted, session.run(wanted, dict(batch)))
+        if isinstance(value, np.ndarray)
+    }
 
 
 @dataclass
@@ -93,10 +85,9 @@ class _Kernel:
 
 
 def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> Fusion:
-    """Describe one engine's kernels for `analysis.json`.
+    """Describe one engine's kernels, as `Engine.kernels` gives them.
 
     Args:
-        kernels: as `Engine.kernels` gives them.
         known: the operator of each tensor that kernels can name: what `onnx_twins` found for engines that read ONNX,
             the graph's `producers` for others.
     """
@@ -183,8 +174,6 @@ def _kinds(kernels: Sequence[Mapping[str, Any]]) -> list[KernelCount]:
 
 
 def _types(graph: Graph, home: Mapping[int, _Kernel], own: Collection[int], gone: Collection[int]) -> list[TypeFusion]:
-    """Count for each operator type those with a kernel of their own, those that vanished into others, and those that
-    are computed beforehand or by no kernel at all."""
     counts = Counter(node.type for node in graph.nodes)
     rows = []
     for kind, count in counts.most_common():

@@ -1,7 +1,4 @@
-"""What each engine of the target says of the fp32 model: version, precisions, kernels and their times.
-
-An engine runs in a process of its own; one that is missing, crashes or hangs has its cause in place of figures.
-"""
+"""What each engine of the target says of the fp32 model: version, precisions, kernels and their times, or a failure."""
 
 from __future__ import annotations
 
@@ -37,8 +34,6 @@ class Inspection:
     """The answers of one engine.
 
     Attributes:
-        version: of its library; None where it failed.
-        precisions: that it has here.
         failure: why it could not be asked; None where it could.
         kernels: as `EngineProcess.kernels` gives them; empty where it does not tell.
         timed: as `EngineProcess.profile` gives them; empty where it does not tell, or was not asked.
@@ -54,12 +49,7 @@ class Inspection:
 
 
 def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
-    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
-
-    Args:
-        fp32: what `to_onnx` made of the model.
-        samples: folder of the samples to measure on.
-    """
+    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them."""
     named = fusion.named_by_outputs(fp32)
     found: dict[EngineName, Inspection] = {}
     for name in job.target.engines:
@@ -90,7 +80,6 @@ def describe_engines(
     """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for.
 
     Args:
-        fp32: what `to_onnx` made of the model.
         tensors: what `observe` saw for the sample.
     """
     twins: dict[str, int] | None = {}

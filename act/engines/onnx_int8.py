@@ -1,8 +1,7 @@
 """Int8 ONNX models as an engine's rules want them.
 
-`act/quantization/onnx_model.py` writes what the quantized Paddle program is, operator by operator. Engines run that
-correctly, but fuse little of it: which tensors must stand between QDQ operators, signed or unsigned, depends on the
-engine.
+Engines run what `act/quantization/onnx_model.py` writes correctly, but fuse little of it: which tensors must stand
+between QDQ operators, signed or unsigned, depends on the engine.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from act.quantization.scheme import Scheme, quantized_layers
 def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
     """Return the int8 model of a scheme as an engine's rules want it.
 
+    Where a range of `further_tensors` lacks, what needs it stays in float. On a CPU whose sums of int8 products
+    saturate, weights are written with 7 bits.
+
     Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-        model: the fp32 Paddle model that the scheme is for.
-        scheme: with the ranges of `further_tensors`; where one lacks, what needs it stays in float. On a CPU whose sums
-            of int8 products saturate its weights are written with 7 bits.
+        fp32: what `to_onnx` made of `model`, the fp32 Paddle model that the scheme is for; not changed.
     """
     chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)

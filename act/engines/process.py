@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, final
 
 import act
@@ -41,12 +40,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 
 class EngineFailure(Exception):
-    """An engine did not do what was asked.
-
-    Attributes:
-        kind: what sort of failure.
-        cause: one line for a table.
-    """
+    """An engine did not do what was asked, and why: a sort of failure, and one line for a table."""
 
     def __init__(self, kind: FailureKind, cause: str) -> None:
         super().__init__(f"{kind}: {cause}")
@@ -59,10 +53,9 @@ class LoadInfo:
     """What is known of an engine once it has loaded a model.
 
     Attributes:
-        version: of the engine's library.
-        precisions: what the engine offers on this machine.
+        precisions: what it offers on this machine.
         load_seconds: from the files to ready, without importing the library.
-        peak_rss_bytes: largest resident memory of the worker so far.
+        peak_rss_bytes: of the worker so far.
         description: what the engine says it did with the model.
     """
 
@@ -78,9 +71,7 @@ class WarmUp:
     """How a model came to a steady latency.
 
     Attributes:
-        runs: inferences made.
-        seconds: time that they took.
-        first_seconds: time of the very first, in which engines compile or allocate what they put off until then.
+        first_seconds: of the very first run, in which engines compile or allocate what they put off until then.
         steady: whether the latency became steady before the time was up.
     """
 
@@ -97,21 +88,16 @@ class EngineProcess:
     Every method may raise `EngineFailure`; after a crash or a time-out the process is gone and every further call
     raises the same failure.
 
+    In all methods `samples` is a folder that `Samples.save` wrote, and `batch` the number of samples in each run.
+
     Args:
-        engine: its name.
-        path: a `.onnx` file, or for Paddle Inference a folder with `model.pdmodel` and `model.pdiparams`.
-        precision: how to run it.
-        threads: threads that one inference may use.
+        path: a `.onnx` file, or a folder with `model.pdmodel` and `model.pdiparams`, as the engine reads.
+        threads: that one inference may use.
         time_limit_seconds: how long all calls together may take; waiting between calls is free.
     """
 
     def __init__(
-        self,
-        engine: str,
-        path: Path,
-        precision: RuntimePrecision,
-        threads: int = 1,
-        time_limit_seconds: float = 300.0,
+        self, engine: str, path: Path, precision: RuntimePrecision, threads: int = 1, time_limit_seconds: float = 300.0
     ) -> None:
         self.engine = engine
         self.path = path
@@ -153,9 +139,7 @@ class EngineProcess:
             theirs.close()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -177,14 +161,9 @@ class EngineProcess:
             self._log = None
 
     def load(self, path: Path | None = None, precision: RuntimePrecision | None = None) -> LoadInfo:
-        """Import the engine and load the model.
-
-        Args:
-            path, precision: of another model, which takes the place of the one before.
-        """
+        """Import the engine and load the model, or another one in the place of the one before."""
         self.path, self.precision = path or self.path, precision or self.precision
-        reply = self._call("load", path=self.path, precision=self.precision, threads=self.threads)
-        return LoadInfo(**reply)
+        return LoadInfo(**self._call("load", path=self.path, precision=self.precision, threads=self.threads))
 
     def offer(self) -> tuple[str, list[RuntimePrecision]]:
         """Return the version of the engine's library and the precisions that it has here; needs no model."""
@@ -192,67 +171,37 @@ class EngineProcess:
         return version, precisions
 
     def warm_up(self, samples: Path, batch: int, seconds: float = 3.0) -> WarmUp:
-        """Run until the latency is steady, at most about `seconds`.
-
-        Args:
-            samples: folder that `Samples.save` wrote.
-            batch: samples in each run.
-            seconds: when to give up waiting for steadiness.
-        """
+        """Run until the latency is steady, at most about `seconds`."""
         return WarmUp(**self._call("warm_up", samples=samples, batch=batch, seconds=seconds))
 
     def time(self, samples: Path, batch: int, runs: int) -> list[float]:
-        """Time single inferences, after one that is not counted.
+        """Return the seconds of single inferences, from NumPy to NumPy, after one that is not counted.
 
-        Args:
-            samples: folder that `Samples.save` wrote.
-            batch: samples in each run; a batch that has fewer of one shape is filled up by repetition.
-            runs: how many inferences, over the first batches, the same ones in each call.
-
-        Returns:
-            Seconds of each run, from NumPy arrays to NumPy arrays.
+        They run over the first batches, the same ones in each call; one with too few samples of a shape is filled up
+        by repetition.
         """
-        seconds: list[float] = self._call("time", samples=samples, batch=batch, runs=runs)
-        return seconds
+        return self._call("time", samples=samples, batch=batch, runs=runs)
 
     def throughput(self, samples: Path, batch: int, streams: int, seconds: float) -> float:
-        """Measure the samples a second that several streams together do, each an inference after the other.
+        """Return the samples a second that several streams together do, each an inference after the other.
 
         The streams stay open afterwards, so that it can be asked again, and hold their memory.
-
-        Args:
-            samples: folder that `Samples.save` wrote.
-            batch: samples in each run.
-            streams: how many inferences at a time, each with the threads of this process' settings.
-            seconds: for how long.
         """
-        per_second: float = self._call("throughput", samples=samples, batch=batch, streams=streams, seconds=seconds)
-        return per_second
+        return self._call("throughput", samples=samples, batch=batch, streams=streams, seconds=seconds)
 
     def quality(
         self, samples: Path, metric: Metric, reference: Path | None = None, count: int | None = None, batch: int = 1
     ) -> Quality:
-        """Measure the quality of the model on this engine; the outputs never leave the worker.
+        """Measure the quality on all samples or the first `count`; the outputs never leave the worker.
 
         Args:
-            samples: folder that `Samples.save` wrote, with labels if the metric needs them.
-            metric: which metric.
             reference: folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
-            count: only the first so many samples.
-            batch: at most so many samples in each run.
         """
-        return Quality(
-            **self._call("quality", samples=samples, metric=metric, reference=reference, count=count, batch=batch)
-        )
+        arguments = {"samples": samples, "metric": metric, "reference": reference, "count": count, "batch": batch}
+        return Quality(**self._call("quality", **arguments))
 
     def outputs(self, samples: Path, count: int | None = None, batch: int = 1) -> list[Ragged]:
-        """Return the model's outputs, one `Ragged` an output with one array a sample (no batch axis).
-
-        Args:
-            samples: folder that `Samples.save` wrote.
-            count: only the first so many samples.
-            batch: at most so many samples in each run.
-        """
+        """Return each output on all samples or the first `count`, with one array a sample (no batch axis)."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "outputs"
             self._call("outputs", samples=samples, count=count, batch=batch, folder=folder)
@@ -260,23 +209,19 @@ class EngineProcess:
 
     def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
         """Return the time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""
-        kernels: list[dict[str, Any]] = self._call("profile", samples=samples, batch=batch, runs=runs)
-        return kernels
+        return self._call("profile", samples=samples, batch=batch, runs=runs)
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """Return what the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
-        operators: dict[str, dict[str, Any]] = self._call("operators")
-        return operators
+        return self._call("operators")
 
     def kernels(self) -> list[dict[str, Any]]:
         """Return every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
-        kernels: list[dict[str, Any]] = self._call("kernels")
-        return kernels
+        return self._call("kernels")
 
     def peak_rss_bytes(self) -> int:
         """Return the largest resident memory of the worker so far."""
-        peak: int = self._call("peak_rss_bytes")
-        return peak
+        return self._call("peak_rss_bytes")
 
     def _call(self, command: str, **arguments: Any) -> Any:
         """Have the worker carry out a command; paths become absolute ones."""
@@ -325,17 +270,9 @@ class EngineProcess:
             return "the process stopped answering"
         if code == -signal.SIGALRM:
             return self._timeout_cause()
-        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self._last_words()
-        return f"{how}: {last}" if last else how
-
-    def _last_words(self) -> str:
-        """Return the last line with words in it that the worker printed."""
         assert self._log is not None
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - _STDERR_TAIL_BYTES))
-        lines = self._log.read().decode(errors="replace").splitlines()
-        return next((line for line in reversed(lines) if any(c.isalpha() for c in line)), "")
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
+        return cause_of_death(code, self._log.read())
 
     def _kill(self) -> None:
         assert self._process is not None
@@ -347,4 +284,12 @@ class EngineProcess:
 def one_line(text: str) -> str:
     """Return a message without line breaks, short enough for a table."""
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_CAUSE else line[: _LONGEST_CAUSE - 3] + "..."
+    return line if len(line) <= _LONGEST_CAUSE else f"{line[: _LONGEST_CAUSE - 3]}..."
+
+
+def cause_of_death(code: int, output: bytes) -> str:
+    """Say how a process ended, and the last line with words in it that it printed."""
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    lines = output.decode(errors="replace").splitlines()
+    last = next((line for line in reversed(lines) if any(map(str.isalpha, line))), "")
+    return f"{how}: {last}" if last else how

@@ -1,8 +1,4 @@
-"""What everything else asks about an engine, told without importing the engine's library.
-
-An engine's folder has such a `SPEC` in its `__init__.py`, which nothing heavy is imported by: the settings, the report
-and each engine's own interpreter read it.
-"""
+"""What everything else asks about an engine: its folder's `SPEC`, read without importing the engine's library."""
 
 from __future__ import annotations
 
@@ -22,7 +18,6 @@ class Spec:
 
     Attributes:
         name: as in the settings, which is its folder's.
-        title: for people.
         runtime: `module:Class` of its `Engine`.
         reads: a single `.onnx` file, or a folder with a Paddle program.
         writer: `module:Class` of its `Writer`; None for an engine that only the stand-alone measurement runs.
@@ -65,19 +60,13 @@ class Spec:
 
 
 def spec_of(name: str) -> Spec:
-    """Return the spec of an engine.
-
-    Raises:
-        ValueError: there is no such engine.
-    """
-    spec: Spec = registry.ENGINES.load(name).SPEC
-    return spec
+    """Return the spec of an engine; `ValueError` where there is none of that name."""
+    return registry.ENGINES.load(name).SPEC
 
 
 def all_specs() -> list[Spec]:
     """Return the specs of all engines in their usual order."""
-    specs = [spec_of(name) for name in registry.ENGINES.names()]
-    return sorted(specs, key=lambda spec: spec.order)
+    return sorted(map(spec_of, registry.ENGINES.names()), key=lambda spec: spec.order)
 
 
 def title_of(name: str) -> str:

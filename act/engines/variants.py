@@ -28,13 +28,7 @@ from act.settings import EngineName
 
 @dataclass(frozen=True)
 class ExportedVariants:
-    """A model as an engine loads it, in float and in int8.
-
-    Attributes:
-        name: of the model.
-        samples: folder of the samples to run it on.
-        files: by precision.
-    """
+    """A model as an engine loads it in each precision, and the folder of the samples to run it on."""
 
     name: str
     samples: Path
@@ -50,11 +44,9 @@ def export_variants(
     folder: Path,
     converted: onnx.ModelProto | None = None,
 ) -> ExportedVariants:
-    """Write a model for an engine, int8 over the ranges that it has on one batch.
+    """Write a model for an engine into an empty folder, int8 over the ranges that it has on one batch.
 
     Args:
-        batch: samples of each input, batch axis first.
-        folder: empty.
         converted: what `to_onnx` made of the model, when the caller has it already.
     """
     converted = converted or to_onnx(model)

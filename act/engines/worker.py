@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from act.engines.base import Engine, Runner
+from act.engines.process import EngineFailure
 from act.errors import InputError
 from act.metrics import scorer
 from act.samples.dataset import Array, Ragged, Samples
@@ -42,12 +43,6 @@ _STREAM_WARM_UP_RUNS = 3
 # Batches kept ready for timing; more would only push the model out of the CPU's caches.
 _TIMED_BATCHES = 16
 _ALARM_SLACK_SECONDS = 30
-
-
-class _Failure(Exception):
-    def __init__(self, kind: str, cause: str) -> None:
-        super().__init__(cause)
-        self.kind = kind
 
 
 class Worker:
@@ -70,13 +65,12 @@ class Worker:
         offered = engine.precisions()
         wanted = next((name for name in offered if name == precision), None)
         if wanted is None:
-            raise _Failure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
+            raise EngineFailure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
         if not Path(path).exists():
-            raise _Failure("error", f"{path}: no such file or folder")
+            raise EngineFailure("error", f"{path}: no such file or folder")
         started = time.perf_counter()
         engine.load(Path(path), wanted, threads)
-        seconds = time.perf_counter() - started
-        self._engine = engine
+        seconds, self._engine = time.perf_counter() - started, engine
         return {
             "version": engine.version(),
             "precisions": list(offered),
@@ -90,10 +84,9 @@ class Worker:
         try:
             engine: Engine = getattr(importlib.import_module(module), name)()
         except ImportError as error:
-            raise _Failure("missing", f"the engine cannot be imported: {error}") from error
-        lacking = engine.lacks()
-        if lacking is not None:
-            raise _Failure("missing", lacking)
+            raise EngineFailure("missing", f"the engine cannot be imported: {error}") from error
+        if (lacking := engine.lacks()) is not None:
+            raise EngineFailure("missing", lacking)
         return engine
 
     def warm_up(self, samples: str, batch: int, seconds: float) -> dict[str, Any]:
@@ -109,12 +102,8 @@ class Worker:
             taken.append(self._run_timed(batches[len(taken) % len(batches)]))
             enough = len(taken) >= _FEWEST_WARM_UP_RUNS
             steady = enough and sum(taken) >= min(seconds, _SHORTEST_WARM_UP_SECONDS) and _is_steady(taken)
-        return {
-            "runs": len(taken) + 1,
-            "seconds": time.perf_counter() - started,
-            "first_seconds": first,
-            "steady": steady,
-        }
+        whole = time.perf_counter() - started
+        return {"runs": len(taken) + 1, "seconds": whole, "first_seconds": first, "steady": steady}
 
     def time(self, samples: str, batch: int, runs: int) -> list[float]:
         batches = self._batches(samples, batch)
@@ -127,7 +116,7 @@ class Worker:
         if len(self._streams) != streams:
             self._streams = self._loaded.streams(streams)
             if not self._streams:
-                raise _Failure("unsupported", "this engine cannot run several streams")
+                raise EngineFailure("unsupported", "this engine cannot run several streams")
             # One after the other: OpenVINO's Python binding deadlocks when its very first two inferences begin together
             # (one waits for the interpreter's lock, with it the other for what the first is initialising).
             for run in self._streams:
@@ -159,9 +148,8 @@ class Worker:
         return vars(scores.quality())
 
     def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:
-        rows = [
-            [output.copy() for output in outputs] for outputs in self._outputs(_load_samples(samples, count), batch)
-        ]
+        found = self._outputs(_load_samples(samples, count), batch)
+        rows = [[output.copy() for output in outputs] for outputs in found]
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
 
     def profile(self, samples: str, batch: int, runs: int) -> list[dict[str, Any]]:
@@ -179,12 +167,11 @@ class Worker:
     @property
     def _loaded(self) -> Engine:
         if self._engine is None:
-            raise _Failure("error", "no model is loaded")
+            raise EngineFailure("error", "no model is loaded")
         return self._engine
 
     def _run_timed(self, feeds: dict[str, Array]) -> float:
-        engine = self._loaded
-        started = time.perf_counter()
+        engine, started = self._loaded, time.perf_counter()
         engine.run(feeds)
         return time.perf_counter() - started
 
@@ -196,7 +183,7 @@ class Worker:
             outputs = self._loaded.run(feeds)
             for output in outputs:
                 if output.ndim == 0 or len(output) != size:
-                    raise _Failure("wrong_output", f"an output of shape {list(output.shape)} for a batch of {size}")
+                    raise EngineFailure("wrong_output", f"an output of shape {[*output.shape]} for a batch of {size}")
                 _check_finite(output, index)
             for row in range(size):
                 yield [output[row] for output in outputs]
@@ -206,15 +193,14 @@ class Worker:
         key = (samples, batch)
         if key not in self._timed:
             batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
-            self._timed[key] = [{name: _filled(feed, batch) for name, feed in feeds.items()} for feeds in batches]
+            # A feed that has fewer samples is filled up by repetition.
+            self._timed[key] = [
+                {name: np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:]))) for name, feed in feeds.items()}
+                for feeds in batches
+            ]
             if not self._timed[key]:
-                raise _Failure("error", f"{samples}: no samples")
+                raise EngineFailure("error", f"{samples}: no samples")
         return self._timed[key]
-
-
-def _filled(feed: Array, batch: int) -> Array:
-    """Return a feed of so many samples, repeated where it has fewer."""
-    return np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:])))
 
 
 def _is_steady(taken: list[float]) -> bool:
@@ -230,7 +216,7 @@ def _load_samples(folder: str, count: int | None) -> Samples:
 
 def _check_finite(output: Array, index: int) -> None:
     if np.issubdtype(output.dtype, np.floating) and not np.isfinite(output).all():
-        raise _Failure("wrong_output", f"NaN or infinity in the output for sample {index}")
+        raise EngineFailure("wrong_output", f"NaN or infinity in the output for sample {index}")
 
 
 def _peak_rss_bytes() -> int:
@@ -265,8 +251,8 @@ def main() -> None:
         signal.alarm(math.ceil(message["seconds_left"]) + _ALARM_SLACK_SECONDS)
         try:
             reply = {"result": getattr(worker, message["command"])(**message["arguments"])}
-        except _Failure as failure:
-            reply = {"failure": {"kind": failure.kind, "cause": str(failure)}}
+        except EngineFailure as failure:
+            reply = {"failure": {"kind": failure.kind, "cause": failure.cause}}
         except InputError as error:
             reply = {"failure": {"kind": "error", "cause": str(error)}}
         except Exception as error:  # engines raise what they like, and all of it is a row

@@ -60,26 +60,18 @@ def writer_of(engine: str) -> Writer:
     if spec.writer is None:
         raise ValueError(f"no job can have the engine {engine}")
     module, _, name = spec.writer.partition(":")
-    writer: Writer = getattr(importlib.import_module(module), name)(spec)
-    return writer
+    return getattr(importlib.import_module(module), name)(spec)
 
 
 def further_tensors(fp32: onnx.ModelProto) -> list[str]:
-    """List the tensors beside those that layers read, of which some engine wants to know the range.
-
-    Args:
-        fp32: what `to_onnx` made of the model.
-    """
-    writers = [writer_of(spec.name) for spec in all_specs() if spec.writer is not None]
+    """List the tensors beside those that layers read, of which some engine wants to know the range."""
+    rules = [writer_of(spec.name).rules for spec in all_specs() if spec.writer is not None]
     made = {"Conv", "ConvTranspose", "HardSwish"}.union(
-        *(each.rules.followers | each.rules.fused_into | set(each.rules.layers) for each in writers if each.rules)
+        *(each.followers | each.fused_into | set(each.layers) for each in rules if each is not None)
     )
     shapes = inferred(fp32)
-    floats = {
-        each.name
-        for each in (*shapes.value_info, *shapes.output)
-        if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
+    known = (*shapes.value_info, *shapes.output)
+    floats = {each.name for each in known if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     return [name for node in fp32.graph.node if node.op_type in made for name in node.output if name in floats]
 
 
@@ -88,11 +80,8 @@ class Export:
     """One candidate on its way to its files.
 
     Attributes:
-        name: of the candidate.
-        model: the fp32 model.
-        scheme: what quantizes it; None for fp32.
+        scheme: what quantizes the fp32 model; None for fp32.
         folder: of the candidate.
-        checker: compares files with the model.
         engines: of the target; the scheme was found on the first.
         read_alternatives: gives, by threshold rule, the ranges of all tensors.
     """
@@ -111,18 +100,9 @@ class Export:
         return self.folder / (FP32_ONNX if self.scheme is None else INT8_ONNX)
 
     def device_file(
-        self,
-        kind: str,
-        file: Path | None,
-        failure: str | None = None,
-        operators: ExecutedOperators | None = None,
+        self, kind: str, file: Path | None, failure: str | None = None, operators: ExecutedOperators | None = None
     ) -> DeviceFile:
-        """Describe a file for another device, or the failure to write it.
-
-        Args:
-            kind: of device and content, for people.
-            operators: what it will execute.
-        """
+        """Describe a file for another device, or the failure to write it."""
         path = file.relative_to(self.folder.parent).as_posix() if file is not None else None
         size = file.stat().st_size if file is not None else 0
         return DeviceFile(kind=kind, file=path, bytes=size, failure=failure, operators=operators)
@@ -165,11 +145,7 @@ class Exported:
 
 
 class Writer(ABC):
-    """Writes models for one engine.
-
-    Attributes:
-        rules: what its ONNX models are quantized by; None where it has no rules of its own.
-    """
+    """Writes models for one engine; its ONNX models are quantized by `rules`, where it has some of its own."""
 
     rules: ClassVar[Rules | None] = None
 
@@ -216,8 +192,7 @@ class PaddleWriter(Writer):
         return folder
 
     def export(self, export: Export) -> Exported:
-        refused = self.refuse(export.scheme)
-        if refused is not None:
+        if (refused := self.refuse(export.scheme)) is not None:
             return refused
         folder = export.folder / self.spec.name
         folder.mkdir()
@@ -228,12 +203,7 @@ class OnnxWriter(Writer):
     """Writes ONNX models; an int8 one by the engine's rules, or as the quantized program is where it has none."""
 
     def quantized(self, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-        """Return the int8 ONNX model.
-
-        Args:
-            fp32: what `to_onnx` made of `model`; not changed.
-            scheme: of layers that the engine can run in int8.
-        """
+        """Return the int8 ONNX model of a scheme of layers that the engine can run in int8."""
         # A scheme that knows its layers only says nothing of what stands between them.
         if self.rules is None or not scheme.further:
             return quantize_onnx(fp32, model, scheme)
@@ -251,17 +221,15 @@ class OnnxWriter(Writer):
     def export(self, export: Export) -> Exported:
         if export.scheme is None:
             return Exported(export.plain_onnx)
-        refused = self.refuse(export.scheme)
-        if refused is not None:
+        if (refused := self.refuse(export.scheme)) is not None:
             return refused
         file = export.folder / f"{self.spec.name}.onnx"
         onnx.save(self._chosen(export, self.able(export.model, export.scheme)), file)
         similarity, holds = export.checker.target(export.model, export.simulated, file)
         if not holds:
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
-            log.info(
-                f"{export.name}: {file.name} loses too much (similarity {similarity:.4f}); its plain form is taken"
-            )
+            lost = f"loses too much (similarity {similarity:.4f}); its plain form is taken"
+            log.info(f"{export.name}: {file.name} {lost}")
             file.unlink()
             file = export.plain_onnx
         return Exported(file, similarity)

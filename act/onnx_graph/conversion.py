@@ -30,11 +30,7 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:
-    """Convert the fp32 model to ONNX, with its weights as initialisers under their Paddle names.
-
-    Raises:
-        InputError: Paddle2ONNX cannot convert it; the message has its reason.
-    """
+    """Convert the fp32 model to ONNX, with weights under their Paddle names; `InputError` says why it cannot."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder)
@@ -65,12 +61,10 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
 def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProto | None:
     """Return the ONNX model with the weights of another model of the same program, which is much faster than `to_onnx`.
 
+    None where it does not have every weight of the program as it is; a weight of one value may become one of several.
+
     Args:
         fp32: what `to_onnx` made of the one; not changed.
-        model: the other; a weight of one value may have become one of several.
-
-    Returns:
-        None where the ONNX model does not have every weight of the program as it is.
     """
     result = onnx.ModelProto()
     result.CopyFrom(fp32)
@@ -106,7 +100,7 @@ def _not_convertible(reason: str) -> InputError:
 
 
 def _constants_to_initialisers(graph: onnx.GraphProto) -> None:
-    """Paddle2ONNX writes weights as `Constant` nodes; engines and quantizers look for initialisers."""
+    """Make initialisers of `Constant` nodes, as which Paddle2ONNX writes weights: engines and quantizers look there."""
     kept = []
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":

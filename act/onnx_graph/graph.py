@@ -72,8 +72,7 @@ class Graph:
 
     def constant(self, name: str) -> Array:
         """Return the values of an initialiser."""
-        values: Array = numpy_helper.to_array(self._constants[name])
-        return values
+        return numpy_helper.to_array(self._constants[name])
 
     def add_constant(self, name: str, values: Array) -> str:
         """Add an initialiser, or give it other values, and return its name."""
@@ -141,9 +140,6 @@ class Graph:
 
         Args:
             tidy: leave out constants that nothing reads, and let equal ones be one.
-
-        Raises:
-            onnx.checker.ValidationError: it is not valid.
         """
         if tidy:
             self._share_constants()

@@ -8,8 +8,6 @@ from typing import Any
 import onnx
 
 _ATTRIBUTES = ("group", "strides", "kernel_shape", "channels_last")
-# Of ONNX Runtime's fused operators: the name of the activation function.
-_FUSED = ("activation",)
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,6 @@ class OnnxOperator:
     """One operator.
 
     Attributes:
-        type: of the operator.
         attributes: those of `group`, `strides`, `kernel_shape` and `channels_last` that it has; `blocked` where it
             computes on blocks of channels.
         fused: the types that it says were fused into it.
@@ -30,12 +27,6 @@ class OnnxOperator:
     constants: list[list[int]]
 
 
-def name_all(graph: onnx.GraphProto) -> None:
-    """Give every operator a name of its own."""
-    for number, node in enumerate(graph.node):
-        node.name = f"{number}: {node.op_type}"
-
-
 def named_operators(graph: onnx.GraphProto) -> dict[str, OnnxOperator]:
     """Return the operators of an ONNX graph by their name, and by the name of their first output."""
     shapes = {initialiser.name: list(initialiser.dims) for initialiser in graph.initializer}
@@ -44,7 +35,8 @@ def named_operators(graph: onnx.GraphProto) -> dict[str, OnnxOperator]:
         operator = OnnxOperator(
             node.op_type,
             {each.name: _plain(each) for each in node.attribute if each.name in _ATTRIBUTES},
-            [each.s.decode() for each in node.attribute if each.name in _FUSED and each.s],
+            # ONNX Runtime's fused operators name their activation function.
+            [each.s.decode() for each in node.attribute if each.name == "activation" and each.s],
             [shapes[name] for name in node.input if name in shapes],
         )
         if node.domain == "com.ms.internal.nhwc":

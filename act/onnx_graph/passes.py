@@ -33,14 +33,8 @@ def split_hard_swish(graph: Graph) -> None:
     """Write `HardSwish` as what it is, the product of its input and its input's `HardSigmoid`."""
     for node in [node for node in graph.nodes if node.op_type == "HardSwish"]:
         source, result = node.input[0], node.output[0]
-        gate = f"{result}.gate"
-        graph.replace(
-            [node],
-            [
-                helper.make_node("HardSigmoid", [source], [gate], alpha=1 / 6, beta=0.5),
-                helper.make_node("Mul", [source, gate], [result]),
-            ],
-        )
+        gate = helper.make_node("HardSigmoid", [source], [f"{result}.gate"], alpha=1 / 6, beta=0.5)
+        graph.replace([node], [gate, helper.make_node("Mul", [source, gate.output[0]], [result])])
 
 
 def ends_of_gates(graph: Graph) -> dict[str, float]:
@@ -72,14 +66,9 @@ def gate_residuals(graph: Graph) -> None:
         if producer is None or producer.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, producer):
             continue
         one = graph.add_constant("one", np.array(1, dtype=np.float32))
-        opened = f"{gate}.opened"
-        graph.replace(
-            [product, addition],
-            [
-                helper.make_node("Add", [gate, one], [opened]),
-                helper.make_node("Mul", [source, opened], list(addition.output)),
-            ],
-        )
+        opened = helper.make_node("Add", [gate, one], [f"{gate}.opened"])
+        scaled = helper.make_node("Mul", [source, opened.output[0]], list(addition.output))
+        graph.replace([product, addition], [opened, scaled])
 
 
 def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
@@ -128,8 +117,7 @@ def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, st
             continue
         for consumer in consumers:
             channels = graph.constant(consumer.input[1]).shape[0]
-            size = scaled[1].size
-            factors[consumer.input[1]] = np.repeat(scaled[1], channels // size)
+            factors[consumer.input[1]] = np.repeat(scaled[1], channels // scaled[1].size)
         if shifted is None:
             for consumer in consumers:
                 graph.set_input(consumer, 0, scaled[0])
@@ -248,7 +236,5 @@ def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     shapes = inferred(model)
-    known = [*shapes.input, *shapes.value_info]
-    return {
-        each.name: len(each.type.tensor_type.shape.dim) for each in known if each.type.tensor_type.HasField("shape")
-    }
+    types = {each.name: each.type.tensor_type for each in (*shapes.input, *shapes.value_info)}
+    return {name: len(each.shape.dim) for name, each in types.items() if each.HasField("shape")}

@@ -22,26 +22,20 @@ def inferred(model: onnx.ModelProto, strict: bool = False) -> onnx.GraphProto:
     Raises:
         onnx.shape_inference.InferenceError: with `strict`, the model is not valid.
     """
-    graph = model.graph
-    small = [each for each in graph.initializer if math.prod(each.dims) <= _LARGEST_READ]
-    large = [each for each in graph.initializer if math.prod(each.dims) > _LARGEST_READ]
-    given = {each.name for each in graph.input}
-    weights = [
-        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
-        for each in large
-        if each.name not in given
-    ]
+    graph, given = model.graph, {each.name for each in model.graph.input}
+    small, weights = [], []
+    for each in graph.initializer:
+        if math.prod(each.dims) <= _LARGEST_READ:
+            small.append(each)
+        elif each.name not in given:
+            weights.append(onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    inputs = [*graph.input, *weights]
     light = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.node, graph.name, [*graph.input, *weights], graph.output, small, value_info=graph.value_info
-        ),
+        onnx.helper.make_graph(graph.node, graph.name, inputs, graph.output, small, value_info=graph.value_info),
         ir_version=model.ir_version,
         opset_imports=model.opset_import,
         functions=model.functions,
     )
     result = onnx.shape_inference.infer_shapes(light, strict_mode=strict).graph
-    names = {each.name for each in weights}
-    kept = [each for each in result.input if each.name not in names]
-    del result.input[:]
-    result.input.extend(kept)
+    del result.input[len(graph.input) :]
     return result

@@ -10,8 +10,9 @@ import pytest
 
 from act.engines.check import Checker
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.kernels import read_kernels
-from act.engines.paddle_lite.writer import OptFailure, write_nb
+from act.engines.paddle_lite.runtime import read_kernels
+from act.engines.paddle_lite.writer import write_nb
+from act.engines.process import EngineFailure
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
@@ -73,7 +74,7 @@ def test_what_opt_does_wrong_is_a_cause_and_leaves_no_file(
 ) -> None:
     fake_environment(tmp_path / "environment", monkeypatch, how)
     model.save(tmp_path)
-    with pytest.raises(OptFailure) as failure:
+    with pytest.raises(EngineFailure) as failure:
         write_nb(tmp_path, tmp_path / "arm.nb", "fp32", seconds=3)
     assert failure.value.kind == kind and cause in failure.value.cause
     assert not (tmp_path / "arm.nb").exists()

@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from act.engines.check import Checker
-from act.engines.tensorrt import models as tensorrt_gpu
+from act.engines.tensorrt import writer as tensorrt_gpu
 from act.engines.writer import further_tensors
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import bias_of, quantizable_layers

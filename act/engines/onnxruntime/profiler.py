@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -24,13 +24,7 @@ _IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
 
 @dataclass(frozen=True)
 class Event:
-    """One kernel in one run.
-
-    Attributes:
-        node: the name of the operator in the model.
-        seconds: how long it took, in whole microseconds.
-        arguments: what else the profiler tells.
-    """
+    """One kernel in one run: the name of its operator, its time in whole microseconds, what else the profiler tells."""
 
     node: str
     seconds: float
@@ -38,21 +32,13 @@ class Event:
 
 
 def run(
-    model: str | bytes,
-    options: Any,
-    providers: Sequence[Any],
-    feeds: Mapping[str, Array],
-    runs: int,
-    counting: bool = True,
+    model: str | bytes, options: Any, providers: list[Any], feeds: Mapping[str, Array], runs: int, counting: bool = True
 ) -> tuple[list[float], list[Event]]:
-    """Run a model as it is, without optimising it.
+    """Run a model without optimising it; return the seconds of each whole run, and the events of all runs in order.
 
     Args:
         options: of the session; changed.
         counting: whether kernels are timed, which takes time itself.
-
-    Returns:
-        Seconds of each whole run, and the events of all runs in order.
     """
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = counting
@@ -85,13 +71,10 @@ def own_seconds() -> float:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
     feeds = {names[0]: np.zeros(_IDLE_SHAPE, np.float32)}
 
-    def measure(counting: bool) -> tuple[list[float], list[Event]]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        return run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting)
-
-    plain, _ = measure(counting=False)
-    _, events = measure(counting=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    plain, _ = run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting=False)
+    _, events = run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting=True)
     counted = np.reshape([event.seconds for event in events], (_IDLE_RUNS, _IDLE_KERNELS)).sum(axis=1)
     return max(0.0, float(np.quantile(counted, 0.1) - np.quantile(plain, 0.1))) / _IDLE_KERNELS

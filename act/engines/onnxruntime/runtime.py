@@ -85,22 +85,21 @@ class OnnxRuntime(Engine):
         return [partial(self._run_in, session) for session in sessions]
 
     def _run_in(self, session: Any, feeds: Mapping[str, Array]) -> list[Array]:
-        outputs: list[Array] = session.run(self._output_names, dict(feeds))
-        return outputs
+        return session.run(self._output_names, dict(feeds))
 
     def profile(self, feeds: Mapping[str, Array], runs: int) -> list[dict[str, Any]]:
         """Take it from ONNX Runtime's profiler, less what that takes itself; the precision is that of the output."""
-        # Only here: what is timed and whose memory is measured need not know it.
-        import onnx
+        import onnx  # only here: what is timed and whose memory is measured need not know it
 
-        from act.onnx_graph.operator_names import name_all, named_operators
+        from act.onnx_graph.operator_names import named_operators
 
         with tempfile.TemporaryDirectory() as folder:
             # Fused operators have no names, by which alone the profiler's events can be told apart: they get some, and
             # the model is run as it was optimised.
             optimised = self._optimise(Path(folder))
             model = onnx.load(optimised)
-            name_all(model.graph)
+            for number, node in enumerate(model.graph.node):
+                node.name = f"{number}: {node.op_type}"
             operators = named_operators(model.graph)
             optimised.unlink()
             onnx.save(model, optimised, save_as_external_data=model.ByteSize() > _MOST_BYTES)
@@ -142,8 +141,7 @@ class OnnxRuntime(Engine):
         return found
 
     def _optimised_graph(self) -> Any:
-        # Only here: what is timed and whose memory is measured need not know it.
-        import onnx
+        import onnx  # only here, as in `profile`
 
         with tempfile.TemporaryDirectory() as folder:
             return onnx.load(self._optimise(Path(folder)), load_external_data=False).graph

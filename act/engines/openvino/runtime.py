@@ -1,14 +1,10 @@
-"""OpenVINO on the CPU: reads ONNX, fuses quantize/dequantize pairs into int8 kernels, runs the rest in f32 or bf16.
-
-Its inference-precision hint decides what is not quantized: left alone it would choose bf16 by itself on CPUs that have
-it, so that "fp32" must be asked for.
-"""
+"""OpenVINO on the CPU: left alone it would choose bf16 on CPUs that have it, so that fp32 must be asked for."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
 from act.samples.dataset import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
-_KERNEL_KEYS = ("layerType", "runtimePrecision", "execOrder", "originalLayersNames")
+_KERNEL_KEYS = ("layerType", "runtimePrecision", "originalLayersNames", "execOrder")
 # Layer types that multiply matrices, those that only quantize, and the precisions in the words of the settings.
 _MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
 _CONVERSIONS = ("FakeQuantize",)
@@ -42,15 +38,9 @@ class OpenVino(Engine):
         return str(openvino.__version__).split("-")[0]
 
     def precisions(self) -> tuple[RuntimePrecision, ...]:
-        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        names: list[RuntimePrecision] = ["fp32"]
-        if "BF16" in capabilities:
-            names.append("bf16")
-        if "INT8" in capabilities:
-            names.append("int8")
-        if "BF16" in capabilities and "INT8" in capabilities:
-            names.append("int8+bf16")
-        return tuple(names)
+        needs: dict[RuntimePrecision, set[str]] = {"bf16": {"BF16"}, "int8": {"INT8"}, "int8+bf16": {"BF16", "INT8"}}
+        capabilities = set(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        return ("fp32", *(name for name, needed in needs.items() if needed <= capabilities))
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
         self._path = path
@@ -96,6 +86,8 @@ class OpenVino(Engine):
                 continue
             made_of = [named[name] for name in info["originalLayersNames"].split(",") if name in named]
             sources = [each.get_source_output() for each in node.inputs()]
+            constants = [_shape(source) for source in sources if _is_constant(source.get_node())]
+            activations = [source for source in sources if not _is_constant(source.get_node())]
             kernels.append(
                 {
                     "kind": info["layerType"],
@@ -104,16 +96,8 @@ class OpenVino(Engine):
                     "makes": _made_in(node.output(0)),
                     "shape": _shape(node.output(0)),
                     "seconds": seconds[node.get_friendly_name()],
-                    "inputs": [
-                        {"shape": _shape(source), "precision": _made_in(source)}
-                        for source in sources
-                        if not _is_constant(source.get_node())
-                    ],
-                    "weights": [
-                        shape
-                        for source in sources
-                        if _is_constant(source.get_node()) and np.prod(shape := _shape(source)) > 1
-                    ],
+                    "inputs": [{"shape": _shape(each), "precision": _made_in(each)} for each in activations],
+                    "weights": [shape for shape in constants if np.prod(shape) > 1],
                     "operators": [operator.type for operator in made_of],
                     "attributes": next((operator.attributes for operator in made_of if operator.attributes), {}),
                     "order": int(info["execOrder"]),
@@ -127,23 +111,22 @@ class OpenVino(Engine):
 
     def kernels(self) -> list[dict[str, Any]]:
         """Read the execution graph, where each node lists the layers that were fused into it."""
-        found = []
+        return [
+            {"kind": kind, "precision": _PRECISIONS.get(precision, precision), "names": _listed(names)}
+            for kind, precision, names in self._executed()
+        ]
+
+    def _executed(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the kind, OpenVINO's own name of the precision, and the original layers of each executed node."""
         for node in self._compiled.get_runtime_model().get_ordered_ops():
-            kind, precision, names = (
-                node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision", "originalLayersNames")
-            )
+            info = node.get_rt_info()
+            kind, precision = info["layerType"].astype(str), info["runtimePrecision"].astype(str)
             if kind not in _NOT_WORK:
-                precision = _PRECISIONS.get(precision, precision)
-                found.append({"kind": kind, "precision": precision, "names": _listed(names)})
-        return found
+                yield kind, precision, info["originalLayersNames"].astype(str)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings in force, and how many executed layers run in each precision."""
-        layers: Counter[str] = Counter()
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            info = node.get_rt_info()
-            if info["layerType"].astype(str) not in _NOT_WORK:
-                layers[info["runtimePrecision"].astype(str)] += 1
+        layers = Counter(precision for _, precision, _ in self._executed())
         return {
             "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
             "threads": int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
@@ -155,16 +138,12 @@ class OpenVino(Engine):
 def seconds_of_nodes(
     request: Any, feeds: Mapping[str, Array], runs: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """Measure how long each executed node takes in one run.
+    """Measure how long each executed node takes in one run of a request with `PERF_COUNT`.
 
     The counters hold means of all runs so far, cut off to whole microseconds, so that only the mean of many tells. It
     is scaled by how much quicker than on average the quicker half of the runs was.
-
-    Args:
-        request: with `PERF_COUNT`.
-        runs: how many, behind one that allocates memory.
     """
-    request.infer(feeds)
+    request.infer(feeds)  # allocates memory
     first = {entry.node_name: entry.real_time.total_seconds() for entry in request.get_profiling_info()}
     whole = []
     for _ in range(runs):

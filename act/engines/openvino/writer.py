@@ -4,9 +4,8 @@ Sources: OpenVINO 2026 documentation, "Low Precision Transformations" (which ope
 quantized input, and through which it moves the scales on), and NNCF 3.4's `hardware_config` for CPUs, made for it.
 
 Layers need QDQ on what they read only: the CPU plugin makes the next layer's rounding the last step of the layer
-before, behind its bias and activation function. Where something stands between two layers that would only move numbers
-about, as a pool or a concatenation, QDQ must stand ahead of it, or the layer before writes floats. A concatenation
-needs one scale for all that it joins.
+before. Where something stands between two layers that would only move numbers about, as a pool or a concatenation, QDQ
+must stand ahead of it, or the layer before writes floats. A concatenation needs one scale for all that it joins.
 """
 
 from __future__ import annotations

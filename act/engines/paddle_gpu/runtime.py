@@ -1,7 +1,4 @@
-"""Paddle Inference on an NVIDIA GPU, by its own kernels: needs a Paddle that was built with CUDA.
-
-What is lacking is said; nothing falls back to the CPU. The switches are those of ACT's `infer.py`.
-"""
+"""Paddle Inference on an NVIDIA GPU, by its own kernels: needs a Paddle that was built with CUDA."""
 
 from __future__ import annotations
 

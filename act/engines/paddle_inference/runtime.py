@@ -1,7 +1,7 @@
-"""Paddle Inference on the CPU with oneDNN: reads the Paddle model itself, no conversion between.
+"""Paddle Inference on the CPU with oneDNN.
 
-A quantized program (`quantize_linear`/`dequantize_linear`, Paddle's `onnx_format`) runs in int8 only when
-`enable_mkldnn_int8` is set; without it every pair is executed one by one, which is slower than fp32.
+A quantized program runs in int8 only when `enable_mkldnn_int8` is set; without it every pair of `quantize_linear` and
+`dequantize_linear` is executed one by one, which is slower than fp32.
 """
 
 from __future__ import annotations
@@ -53,11 +53,8 @@ class PaddleInference(Engine):
         self._load = partial(self._configured, path, precision, threads)
         config = self._load()
         self._predictor = inference.create_predictor(config)
-        self._described = {
-            **self._kernels_in_force(config),
-            "kernels": precision,
-            "threads": int(config.cpu_math_library_num_threads()),
-        }
+        threads = int(config.cpu_math_library_num_threads())
+        self._described = {**self._kernels_in_force(config), "kernels": precision, "threads": threads}
 
     def _configured(self, path: Path, precision: RuntimePrecision, threads: int) -> Any:
         config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))

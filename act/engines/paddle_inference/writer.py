@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from act.engines.writer import Export, Exported, PaddleWriter
-from act.program.layers import Layer, quantizable_layers
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize, quantize_activation
 from act.quantization.ranges import LEVELS, Range
@@ -48,22 +48,18 @@ class PaddleInferenceWriter(PaddleWriter):
 
 
 def int8_program(model: InferenceModel, scheme: Scheme) -> InferenceModel:
-    """Return the int8 program of a scheme for Paddle Inference; what `quantize` makes where there are zero points.
-
-    Args:
-        model: the fp32 model that the scheme is for.
-        scheme: with the ranges of `act.engines.writer.further_tensors`, where summands shall be rounded as well.
-    """
+    """Return the int8 program of a scheme for Paddle Inference; what `quantize` makes where there are zero points."""
     if not scheme.symmetric:
         return quantize(model, scheme)
-    layers = quantized_layers(model, scheme)
-    weights_only = [layer.name for layer in layers if _would_clip(model, layer)]
+    weights_only = [
+        layer.name
+        for layer in quantized_layers(model, scheme)
+        if layer.op_type in _PRODUCTS and clips(model.weight(layer.weight))
+    ]
     result = quantize(model, scheme, weights_only)
     _keep_scaled_apart(result)
     _keep_mixtures_apart(result)
-    if not scheme.further:
-        return result
-    spans = _summands(model, scheme)
+    spans = _summands(model, scheme) if scheme.further else {}
     for name in [op.output_arg_names[0] for op in model.ops if _adds_activations(model, op)]:
         op = result.producer(name)
         sources = [str(source).removesuffix(".dequantized") for source in op.input_arg_names]
@@ -74,17 +70,8 @@ def int8_program(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     return result
 
 
-def _would_clip(model: InferenceModel, layer: Layer) -> bool:
-    """Tell whether the engine's scales for a product's weight cost more than rounding it to int8 does."""
-    return layer.op_type in _PRODUCTS and clips(model.weight(layer.weight))
-
-
 def clips(weight: npt.NDArray[np.float32]) -> bool:
-    """Tell whether a matrix loses more by the engine's scales than by rounding with right ones.
-
-    Args:
-        weight: float32 [inputs, outputs].
-    """
+    """Tell whether a matrix [inputs, outputs] loses more by the engine's scales than by rounding with right ones."""
     limits = np.abs(weight.reshape(weight.shape[::-1])).max(axis=1)  # the engine's, for each output
     clipped = np.square(np.maximum(np.abs(weight) - limits, 0)).sum()
     rounded = np.square(np.abs(weight).max(axis=0) / LEVELS).sum() / 12 * weight.shape[0]
@@ -92,8 +79,7 @@ def clips(weight: npt.NDArray[np.float32]) -> bool:
 
 
 def _keep_scaled_apart(model: InferenceModel) -> None:
-    """Put an operator that does nothing behind every average pool, and everything that scales, whose result is
-    rounded."""
+    """Keep the rounded result of every average pool, and of everything that scales, apart from it."""
     rounded = {op.input("X")[0] for op in model.ops if op.type == "quantize_linear"}
     for op in [op for op in model.ops if op.type in _SCALES]:
         name = op.output("Out")[0]
@@ -102,8 +88,7 @@ def _keep_scaled_apart(model: InferenceModel) -> None:
 
 
 def _keep_mixtures_apart(model: InferenceModel) -> None:
-    """Put an operator that does nothing behind every concatenation of what activation functions made non-negative with
-    what may be negative, where a range would spread to it."""
+    """Keep concatenations of non-negative values with others apart from what a range would spread from."""
     for op in [op for op in model.ops if op.type == "concat"]:
         producers = [model.producer(name) for name in op.input("X")]
         unsigned = {producer is not None and producer.type in ("relu", "relu6") for producer in producers}

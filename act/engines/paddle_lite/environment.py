@@ -1,8 +1,7 @@
 """Paddle Lite's environment: made on request, apart from ours, because its wheels stop at CPython 3.10.
 
 `python -m act.engines.paddle_lite.environment` (or `make lite`) makes `.venv-lite` in the checkout from
-`requirements-lite.lock`, with whatever CPython 3.10 the machine has. This module is imported inside that environment
-too, by the worker of the engine `paddle_lite`, so it needs nothing but Python itself.
+`requirements-lite.lock`. This module is imported inside that environment too, so it needs nothing but Python itself.
 """
 
 from __future__ import annotations
@@ -63,22 +62,17 @@ def lacks() -> str | None:
 
 
 def make(named: str | None = None) -> Path:
-    """Make the environment, unless it is there and whole.
+    """Make the environment, unless it is there and whole, and return its interpreter.
 
     Args:
         named: a CPython 3.10 to make it from; without it one is looked for.
 
-    Returns:
-        The environment's interpreter.
-
     Raises:
         InputError: there is no CPython 3.10, or installing failed.
     """
-    ready = python()
-    if ready is not None:
+    if (ready := python()) is not None:
         return ready
-    source = find_interpreter(named)
-    target = folder()
+    source, target = find_interpreter(named), folder()
     print(f"making {target} with {source} from {LOCK.name} (about a minute, 300 MB)", flush=True)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -104,18 +98,10 @@ def make(named: str | None = None) -> Path:
 
 
 def find_interpreter(named: str | None = None) -> str:
-    """Return a CPython 3.10 that runs and has `venv` and `ensurepip`.
-
-    Args:
-        named: the only one that counts, a path or a name on the path.
-
-    Raises:
-        InputError: there is none; the message says what was looked at.
-    """
+    """Return a CPython 3.10 that runs and has `venv` and `ensurepip`: the named one, or the first that is found."""
     candidates = [named] if named is not None else list(_candidates())
-    for candidate in candidates:
-        if _fits(candidate):
-            return candidate
+    if (found := next(filter(_fits, candidates), None)) is not None:
+        return found
     looked_at = ", ".join(candidates) if candidates else "no `python3.10` on the path"
     raise InputError(
         f"Paddle Lite needs a CPython 3.10 with the modules venv and ensurepip, and none that runs was found "

@@ -23,10 +23,9 @@ def for_lite(model: InferenceModel) -> InferenceModel:
     """Return the same model as Paddle Lite can read it; the given one is not changed.
 
     Paddle 2.6 leaves out outputs that only training reads. Paddle Lite 2.13 dies (SIGSEGV in
-    `FlattenContiguousRangeOp::InferType`) of one that is not there, where a `matmul_v2` follows: as in every classifier
-    that ends in `paddle.nn.Linear`. Its `opt` dies (SIGABRT in `SSAGraph`) of zero points that several operators
-    share, and where it fuses the bias of a convolution that has axes of length one about it, as `paddle.nn.Conv2D`
-    leaves it.
+    `FlattenContiguousRangeOp::InferType`) of one that is not there, where a `matmul_v2` follows. Its `opt` dies
+    (SIGABRT in `SSAGraph`) of zero points that several operators share, and where it fuses the bias of a convolution
+    that has axes of length one about it, as `paddle.nn.Conv2D` leaves it.
     """
     result = model.copy()
     for op in result.ops:
@@ -36,7 +35,8 @@ def for_lite(model: InferenceModel) -> InferenceModel:
         if op.type == _FLATTEN and _SHAPE_OUTPUT not in op.output_names:
             _add_shape_output(result, op)
         elif op.type in _PAIR:
-            _give_own_zero_points(result, op)
+            shared, own = op.input("ZeroPoint")[0], f"{op.output('Y')[0]}@zero_points"
+            result.rename_input(op, shared, result.add_weight(own, result.weight(shared), stop_gradient=False))
         elif op.type == "elementwise_add":
             _flatten_bias(result, op)
     return result
@@ -49,11 +49,6 @@ def _add_shape_output(model: InferenceModel, op: Any) -> None:
     # As Paddle declares it: an axis of no length, and then the shape that was flattened.
     block.create_var(name=name, shape=[0, *source.shape], dtype=source.dtype)
     op.desc.set_output(_SHAPE_OUTPUT, [name])
-
-
-def _give_own_zero_points(model: InferenceModel, op: Any) -> None:
-    shared, own = op.input("ZeroPoint")[0], f"{op.output('Y')[0]}@zero_points"
-    model.rename_input(op, shared, model.add_weight(own, model.weight(shared), stop_gradient=False))
 
 
 def _flatten_bias(model: InferenceModel, op: Any) -> None:

@@ -8,6 +8,7 @@ speed on a phone, and little of int8: its kernels saturate, and are wrong for so
 from __future__ import annotations
 
 import importlib
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +16,23 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, RuntimePrecision
+from act.engines.base import Engine, RuntimePrecision, count_kernels
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.kernels import read_kernels
 from act.samples.dataset import Array
 
 # With this pass, hard-swish fused into an x86 int8 convolution gives other values (2.13rc0).
 _WRONG_IN_INT8 = "lite_conv_activation_fuse_pass"
+
+# A `.nb` file holds for each instruction the name of its kernel, as `operator/alias/target/precision/layout`, with
+# numbers for the last three (Paddle Lite 2.13, `lite/api/paddle_place.h`).
+_KERNEL = re.compile(rb"([a-z][a-z0-9_]*)/[A-Za-z0-9_]+/\d+/(\d+)/\d+")
+_MULTIPLYING = (
+    *("conv2d", "depthwise_conv2d", "conv2d_transpose", "depthwise_conv2d_transpose"),
+    *("fc", "mul", "matmul", "matmul_v2"),
+)
+# `calib` converts between precisions in each run, `calib_once` weights as the model is loaded.
+_CONVERSIONS = ("calib", "calib_once")
+_PRECISIONS = {b"1": "fp32", b"2": "int8", b"5": "fp16"}
 
 
 class PaddleLite(Engine):
@@ -66,10 +77,8 @@ class PaddleLite(Engine):
             self._predictor.get_input_by_name(name).from_numpy(feeds[name])
         self._predictor.run()
         # What `numpy` gives lies in the tensor, which the next run overwrites.
-        return [np.array(self._predictor.get_output(place).numpy()) for place in self._outputs()]
-
-    def _outputs(self) -> range:
-        return range(len(self._predictor.get_output_names()))
+        count = len(self._predictor.get_output_names())
+        return [np.array(self._predictor.get_output(place).numpy()) for place in range(count)]
 
     # No `streams`: two predictors in two threads take turns, because the library keeps Python's lock while it runs.
 
@@ -82,3 +91,10 @@ class PaddleLite(Engine):
     def describe(self) -> dict[str, Any]:
         """Return which kernels were asked for, and the number of threads."""
         return self._described
+
+
+def read_kernels(file: Path) -> dict[str, dict[str, Any]]:
+    """Return what a `.nb` file will execute, as `Engine.operators` gives it."""
+    found = _KERNEL.findall(file.read_bytes())
+    told = ((name.decode(), _PRECISIONS.get(number, f"precision {number.decode()}")) for name, number in found)
+    return count_kernels(told, _MULTIPLYING, _CONVERSIONS)

@@ -1,23 +1,20 @@
 """The files for Paddle Lite: `.nb` for ARM, written by its own `opt`, and the Paddle model that its x86 runtime reads.
 
-`opt` runs in a process of its own under the interpreter of Paddle Lite's environment, with a time limit; its crash is a
-recorded cause like the lack of that environment. Half precision is fp32's file with fp16 kernels: the weights stay in
-fp32 and are converted on the phone. There is no int8 mixed with fp16: what `opt` leaves in float in a quantized model
-is fp32 whatever it is told.
+Half precision is fp32's file with fp16 kernels: the weights are converted on the phone. There is no int8 mixed with
+fp16: what `opt` leaves in float in a quantized model is fp32 whatever it is told.
 """
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.kernels import read_kernels
 from act.engines.paddle_lite.program import for_lite
-from act.engines.process import FailureKind, one_line
+from act.engines.paddle_lite.runtime import read_kernels
+from act.engines.process import EngineFailure, cause_of_death, one_line
 from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
@@ -35,20 +32,6 @@ _ADDRESSES_AS_EVER = (
 )
 
 ArmPrecision = Literal["fp32", "fp16", "int8"]
-
-
-class OptFailure(Exception):
-    """`opt` wrote no file.
-
-    Attributes:
-        kind: what sort of failure.
-        cause: one line.
-    """
-
-    def __init__(self, kind: FailureKind, cause: str) -> None:
-        super().__init__(f"{kind}: {cause}")
-        self.kind = kind
-        self.cause = cause
 
 
 class PaddleLiteWriter(PaddleWriter):
@@ -70,7 +53,7 @@ def _arm(export: Export, folder: Path, precision: ArmPrecision) -> DeviceFile:
     kind, file = f"ARM, {precision}", folder / f"arm-{precision}.nb"
     try:
         write_nb(folder, file, precision)
-    except OptFailure as failure:
+    except EngineFailure as failure:
         return export.device_file(kind, None, str(failure))
     return export.device_file(kind, file, operators=ExecutedOperators.model_validate(read_kernels(file)))
 
@@ -81,16 +64,14 @@ def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float =
     Args:
         folder: with `model.pdmodel` and `model.pdiparams` as `for_lite` makes them, quantized for int8.
         file: to write, ending in `.nb`.
-        precision: of the kernels.
         seconds: after which `opt` is killed.
 
     Raises:
-        OptFailure: Paddle Lite's environment is not there, or `opt` crashed, hung or refused the model.
+        EngineFailure: Paddle Lite's environment is not there, or `opt` crashed, hung or refused the model.
     """
-    lacking = environment.lacks()
     interpreter = environment.python()
     if interpreter is None:
-        raise OptFailure("missing", lacking or "Paddle Lite's environment is gone")
+        raise EngineFailure("missing", environment.lacks() or "Paddle Lite's environment is gone")
     command = [
         *(str(interpreter), "-c", _ADDRESSES_AS_EVER, str(interpreter.parent / "paddle_lite_opt")),
         f"--model_file={folder / PROGRAM_FILE}",
@@ -101,25 +82,13 @@ def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float =
     ]
     try:
         done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds
         )
     except subprocess.TimeoutExpired:
         file.unlink(missing_ok=True)
-        raise OptFailure("timeout", f"`opt` was not done within its time limit of {seconds:g} s") from None
+        raise EngineFailure("timeout", f"`opt` was not done within its time limit of {seconds:g} s") from None
     if done.returncode != 0 or not file.is_file():
         file.unlink(missing_ok=True)
-        raise OptFailure("crash" if done.returncode < 0 else "error", one_line(_cause(done)))
-
-
-def _cause(done: subprocess.CompletedProcess[bytes]) -> str:
-    code = done.returncode
-    how = f"`opt` ended by {signal.Signals(-code).name}" if code < 0 else f"`opt` ended with exit code {code}"
-    if code == 0:
-        how = "`opt` wrote no file"
-    lines = done.stdout.decode(errors="replace").splitlines()
-    last = next((line for line in reversed(lines) if any(letter.isalpha() for letter in line)), "")
-    return f"{how}: {last}" if last else how
+        how = "wrote no file and " if done.returncode == 0 else ""
+        cause = one_line(f"`opt` {how}{cause_of_death(done.returncode, done.stdout)}")
+        raise EngineFailure("crash" if done.returncode < 0 else "error", cause)

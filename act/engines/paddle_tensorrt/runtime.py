@@ -20,8 +20,7 @@ class PaddleTensorRt(PaddleGpu):
     """Paddle's predictor that hands what it can to TensorRT; int8 takes the scales of the quantized model."""
 
     def lacks(self) -> str | None:
-        lacking = super().lacks()
-        if lacking is not None:
+        if (lacking := super().lacks()) is not None:
             return lacking
         if inference.get_trt_compile_version() == (0, 0, 0):
             return f"this Paddle {paddle.__version__} is built without TensorRT: install a wheel that has it"
@@ -34,16 +33,12 @@ class PaddleTensorRt(PaddleGpu):
 
     def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
         super()._choose_kernels(config, precision)
-        modes = {
-            "fp32": inference.PrecisionType.Float32,
-            "fp16": inference.PrecisionType.Half,
-            "int8": inference.PrecisionType.Int8,
-        }
+        kinds = inference.PrecisionType
         config.enable_tensorrt_engine(
             workspace_size=_WORKSPACE_BYTES,
             max_batch_size=1024,
             min_subgraph_size=_LEAST_SUBGRAPH,
-            precision_mode=modes[precision],
+            precision_mode={"fp32": kinds.Float32, "fp16": kinds.Half, "int8": kinds.Int8}[precision],
             use_static=False,
             use_calib_mode=False,
         )
