@@ -19,8 +19,7 @@ from act.engines.spec import spec_of
 from act.engines.writer import write_for_engine
 from act.program.graph import Graph, Tensor
 from act.program.model import InferenceModel
-from act.program.operators import Operator
-from act.results.analyze import EngineAnalysis, KernelTime
+from act.results.analyze import EngineAnalysis, KernelTime, Operator
 from act.samples.dataset import Array
 from act.settings import EngineName, Job
 

@@ -1,8 +1,7 @@
 """A model's two files: the program as Paddle's `ProgramDesc`, and the weights in Paddle's combined format.
 
-Files are checked before Paddle sees them, because its loader crashes the process on damaged ones: the program must
-parse, and the weights file must hold exactly the persistable variables that the program names (sorted by name; each a
-version, a level of detail, a `TensorDesc` and raw values).
+Files are checked before Paddle sees them, because its loader crashes the process on damaged ones. The weights file
+holds the program's persistable variables sorted by name, each a version, levels of detail, a `TensorDesc` and values.
 """
 
 from __future__ import annotations
@@ -48,11 +47,7 @@ DTYPES = {
 
 
 def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:
-    """Find the program file and the weights file of a model.
-
-    Raises:
-        InputError: there is none, or the folder holds several.
-    """
+    """Find the program file and the weights file of a model; `InputError` where there is none, or are several."""
     if path.suffix == ".pdmodel" and not path.is_dir():
         pairs = [(path, path.with_suffix(".pdiparams"))]
     elif not path.is_dir():
@@ -77,11 +72,7 @@ def find_files(path: Path, model_filename: str | None = None, params_filename: s
 
 
 def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
-    """Read the inputs of a program file in order, and the types of its operators, without loading it.
-
-    Raises:
-        InputError: the file does not parse, or an input is no tensor.
-    """
+    """Read the inputs of a program file in order, and the types of its operators, without loading it."""
     block = _parse(program_file).blocks[0]
     variables = {variable.name: variable for variable in block.vars}
     feeds: dict[int, FeedSpec] = {}
@@ -93,16 +84,11 @@ def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
             if tensor is None or tensor.data_type not in DTYPES:
                 raise InputError(f"{program_file}: its input `{name}` is no tensor; export the model again")
             feeds[column] = FeedSpec(name, DTYPES[tensor.data_type], tuple(tensor.dims))
-    types = frozenset(op.type for op in block.ops)
-    return [feeds[column] for column in sorted(feeds)], types
+    return [feeds[column] for column in sorted(feeds)], frozenset(op.type for op in block.ops)
 
 
 def read_kernels(program_file: Path) -> list[tuple[str, str, list[str]]]:
-    """Read the operators of a program file: type, precision that oneDNN's passes gave it ("" for none), output names.
-
-    Raises:
-        InputError: the file does not parse.
-    """
+    """Read each operator of a program file: type, precision that oneDNN's passes gave it ("" for none), outputs."""
     found = []
     for op in _parse(program_file).blocks[0].ops:
         precision = next((attribute.s for attribute in op.attrs if attribute.name == "mkldnn_data_type"), "")
@@ -136,9 +122,7 @@ def check_files(program_file: Path, weights_file: Path) -> None:
                 raise InputError(f"{where} is cut off; copy or export the model again")
             file.seek(values, 1)
         if file.tell() != size:
-            raise InputError(
-                f"{weights_file}: longer than {program_file.name} asks for; the two files do not belong together"
-            )
+            raise InputError(f"{weights_file}: longer than {program_file.name} asks for; they do not belong together")
 
 
 def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array]) -> None:
@@ -147,12 +131,8 @@ def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array])
     Paddle's own `save_inference_model` renames the outputs and writes a different file every time.
 
     Args:
-        folder: gets `model.pdmodel` and `model.pdiparams`.
         serialised: a `ProgramDesc`.
-        weight: the values of a weight by its name.
-
-    Raises:
-        ValueError: a weight has another dtype or shape than the program declares.
+        weight: the values of a weight by its name; `ValueError` where they do not fit what the program declares.
     """
     program = _canonical(framework_pb2.ProgramDesc.FromString(serialised))
     (folder / PROGRAM_FILE).write_bytes(program.SerializeToString(deterministic=True))
@@ -174,9 +154,8 @@ def _parse(program_file: Path) -> Any:
     try:
         program = framework_pb2.ProgramDesc.FromString(program_file.read_bytes())
     except (DecodeError, OSError) as error:
-        raise InputError(
-            f"{program_file}: not a Paddle program, or damaged ({error}); export the model again"
-        ) from None
+        reason = f"not a Paddle program, or damaged ({error}); export the model again"
+        raise InputError(f"{program_file}: {reason}") from None
     if not program.blocks or not program.blocks[0].ops:
         raise InputError(f"{program_file}: holds no operators; it is empty or damaged, export the model again")
     return program
@@ -200,24 +179,21 @@ def _read_tensor_header(file: Any, size: int) -> Any:
 
 def _canonical(program: Any) -> Any:
     """Drop unused variables and Python call stacks and sort the rest: Paddle keeps them in no fixed order."""
-    used = {
-        name
-        for block in program.blocks
-        for op in block.ops
-        for slot in (*op.inputs, *op.outputs)
-        for name in slot.arguments
-    }
+    slots = [slot for block in program.blocks for op in block.ops for slot in (*op.inputs, *op.outputs)]
+    used = {name for slot in slots for name in slot.arguments}
     for block in program.blocks:
-        kept_variables = sorted((v for v in block.vars if v.name in used), key=lambda variable: variable.name)
-        del block.vars[:]
-        block.vars.extend(kept_variables)
+        _keep_sorted(block.vars, lambda variable: variable.name in used)
         for op in block.ops:
-            kept = sorted((a for a in op.attrs if a.name != "op_callstack"), key=lambda attribute: attribute.name)
-            del op.attrs[:]
-            op.attrs.extend(kept)
+            _keep_sorted(op.attrs, lambda attribute: attribute.name != "op_callstack")
             op.inputs.sort(key=lambda slot: slot.parameter)
             op.outputs.sort(key=lambda slot: slot.parameter)
     return program
+
+
+def _keep_sorted(field: Any, fits: Callable[[Any], bool]) -> None:
+    kept = sorted(filter(fits, field), key=lambda each: each.name)
+    del field[:]
+    field.extend(kept)
 
 
 def _persistable(program: Any) -> list[Any]:

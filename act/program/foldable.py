@@ -1,7 +1,4 @@
-"""Operators that a model could do without: what nothing reads, what changes nothing, what could be computed beforehand.
-
-The program is only looked at. `prepare` has taken away what it can fold with certainty; what is found here is left over
-or was never its business, and an engine may fold it when it compiles the model (`fusion.py` tells what it did).
+"""Operators that a model could do without, left over when `prepare` has folded what it can with certainty.
 
 - `dead`: no output of the model depends on it. `unused weight`: no operator reads it.
 - `identity`: dropout at inference, a scale by 1, a cast to the same type, a reshape or transpose to the same shape or
@@ -9,23 +6,22 @@ or was never its business, and an engine may fold it when it compiles the model 
 - `cancels`: two transposes that undo each other or could be one; a reshape of a reshape, of which only the last counts.
 - `batch norm`: folds into the layer before it, which only it reads (Jacob et al., 2018).
 - `scale`: a multiplication by one number right behind a layer and its bias, which only it reads: folds into both.
-- `constant`: depends on no input of the model, so that it could be computed once.
-- `repeated`: computes once more what an operator before it has computed from the same tensors.
+- `constant`: depends on no input of the model. `repeated`: computes once more what another has computed.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from act.program.graph import Graph, Node, Tensor
 from act.program.model import InferenceModel
-
-FindingKind = Literal["dead", "unused weight", "identity", "cancels", "batch norm", "scale", "constant", "repeated"]
+from act.program.passes.normalise import IDENTITIES, is_identity
+from act.results.analyze import Foldable
 
 _RANDOM = ("uniform_random", "gaussian_random", "randint", "randperm", "bernoulli", "multinomial", "dropout")
 _EFFECTS = ("while", "conditional_block", "select_input", "select_output", "write_to_array", "print", "py_func")
@@ -35,25 +31,8 @@ _NO_ATTRIBUTES = ("op_callstack", "op_namescope", "op_device", "op_role", "op_ro
 _SUMS, _PRODUCTS = ("elementwise_add", "elementwise_sub"), ("elementwise_mul", "elementwise_div")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One operator (or weight) that could go.
-
-    Attributes:
-        kind: see above.
-        name: of the operator, which is that of its output, or of the weight.
-        type: Paddle's operator type; `weight` for a weight.
-        why: what makes it superfluous, and what it folds into.
-    """
-
-    kind: FindingKind
-    name: str
-    type: str
-    why: str
-
-
-def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Finding]:
-    """Return all findings, in the program's order, at most one for each operator; unused weights last.
+def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Foldable]:
+    """Return what could go, in the program's order, at most one for each operator; unused weights last.
 
     Args:
         tensors: what `observe` saw for one sample.
@@ -61,27 +40,31 @@ def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> 
     dead, constant, repeated = _dead(graph), constants(graph), _repeated(graph)
     found = []
     for node in graph.nodes:
+        finding: Foldable | None = None
         if node.number in dead:
-            found.append(Finding("dead", node.name, node.type, "no output of the model depends on it"))
+            finding = _finding("dead", node, "no output of the model depends on it")
         elif node.number in constant:
             # Of a chain of constant operators the last says it all.
             if node.type not in _CONSTANT and not _only_constants_read(graph, node, constant):
                 count = len(_chain(graph, node, constant))
                 why = "depends on no input of the model" + (f", like {count - 1} before it" if count > 1 else "")
-                found.append(Finding("constant", node.name, node.type, why))
+                finding = _finding("constant", node, why)
         elif node.number in repeated:
-            found.append(Finding("repeated", node.name, node.type, f"the same as `{repeated[node.number]}`"))
+            finding = _finding("repeated", node, f"the same as `{repeated[node.number]}`")
+        elif (changes_nothing := _changes_nothing(model, tensors, node)) is not None:
+            finding = _finding("identity", node, changes_nothing)
         else:
-            for rule in (_identity, _cancels, _batch_norm, _scale):
-                finding = rule(model, graph, tensors, node)
-                if finding is not None:
-                    found.append(finding)
-                    break
+            finding = _cancels(graph, node) or _folds_into_layer(graph, node)
+        if finding is not None:
+            found.append(finding)
     read = {name for node in graph.nodes for name in node.weights} | set(graph.fetches)
-    blocks = {name for block in model.program.blocks for op in block.ops for name in op.input_arg_names}
-    for name in sorted(set(graph.weights) - read - blocks):
-        found.append(Finding("unused weight", name, "weight", "no operator reads it"))
-    return found
+    read |= {name for block in model.program.blocks for op in block.ops for name in op.input_arg_names}
+    unused = sorted(set(graph.weights) - read)
+    return found + [Foldable(kind="unused weight", name=n, type="weight", why="no operator reads it") for n in unused]
+
+
+def _finding(kind: str, node: Node, why: str) -> Foldable:
+    return Foldable(kind=kind, name=node.name, type=node.type, why=why)
 
 
 def _dead(graph: Graph) -> set[int]:
@@ -137,13 +120,10 @@ def _repeated(graph: Graph) -> dict[int, str]:
     """Return the operators that do what one before them did, with the name of that one."""
     seen: dict[tuple[Any, ...], str] = {}
     found: dict[int, str] = {}
-    written: dict[str, int] = {}
-    for node in graph.nodes:
-        for name in node.makes:
-            written[name] = written.get(name, 0) + 1
+    written = Counter(name for node in graph.nodes for name in node.makes)
     for node in graph.nodes:
         names = (*node.reads, *node.sizes)
-        if node.type in (*_RANDOM, *_EFFECTS, *_CONSTANT) or not names or any(written.get(n, 0) > 1 for n in names):
+        if node.type in (*_RANDOM, *_EFFECTS, *_CONSTANT) or not names or any(written[n] > 1 for n in names):
             continue
         inputs = tuple((slot, tuple(node.op.input(slot))) for slot in sorted(node.op.input_names))
         attributes = tuple(
@@ -156,21 +136,10 @@ def _repeated(graph: Graph) -> dict[int, str]:
     return found
 
 
-def _identity(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor], node: Node) -> Finding | None:
-    why = _changes_nothing(model, tensors, node)
-    return None if why is None else Finding("identity", node.name, node.type, why)
-
-
 def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
-    """Why an operator gives what it is given; None where it does not, or not for certain."""
-    if node.type == "assign":
-        return "gives what it is given"
-    if node.type == "dropout":
-        kept = node.attribute("dropout_implementation") == "upscale_in_train" or node.attribute("dropout_prob") == 0
-        return "does nothing at inference" if kept else None
-    if node.type == "scale":
-        plain = node.attribute("scale") == 1 and node.attribute("bias") == 0 and len(node.reads) == 1
-        return "multiplies by 1 and adds 0" if plain else None
+    """Tell why an operator gives what it is given; None where it does not, or not for certain."""
+    if node.type in IDENTITIES:
+        return IDENTITIES[node.type] if is_identity(node.op) else None
     if node.type == "cast":
         return "to the type that it reads" if node.attribute("in_dtype") == node.attribute("out_dtype") else None
     if node.type == "transpose2":
@@ -180,8 +149,10 @@ def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node:
         return "of one tensor" if len(node.reads) == 1 and not node.weights else None
     if node.type == "pool2d":
         return "over one position" if _pools_nothing(node) else None
-    if node.type in _RESHAPES:
-        return "to the shape that it reads" if _same_declared_shape(model, node) else None
+    if node.type in _RESHAPES and node.reads:
+        declared = model.shape(node.reads[0])  # for all inputs, not for one sample only
+        same = declared == model.shape(node.name) and declared.count(-1) <= 1
+        return "to the shape that it reads" if same else None
     if node.type in (*_SUMS, *_PRODUCTS) and len(node.weights) == 1 and len(node.reads) == 1:
         return _neutral(model, tensors, node)
     return None
@@ -193,12 +164,6 @@ def _pools_nothing(node: Node) -> bool:
     return not whole and set(sides) == {1} and set(steps) == {1} and not any(node.attribute("paddings", []))
 
 
-def _same_declared_shape(model: InferenceModel, node: Node) -> bool:
-    """Tell whether a reshape gives the shape that it reads for all inputs, not for one sample only."""
-    before = model.shape(node.reads[0]) if node.reads else None
-    return before is not None and before == model.shape(node.name) and before.count(-1) <= 1
-
-
 def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
     """Describe a sum with zeros or a product with ones that does not widen what it reads."""
     before, after = tensors.get(node.reads[0]), tensors.get(node.name)
@@ -208,20 +173,33 @@ def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -
     return words if bool(np.all(model.weight(node.weights[0]) == number)) else None
 
 
-def _cancels(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
+def _cancels(graph: Graph, node: Node) -> Foldable | None:
     producer = graph.producer(node.reads[0]) if node.reads else None
     if producer is None:
         return None
-    alone = len(graph.consumers_of(producer.name)) == 1 and producer.name not in graph.fetches
-    if node.type == "transpose2" and producer.type == "transpose2":
+    alone = _only_read(graph, producer)
+    if node.type == producer.type == "transpose2":
         first, second = (list(each.attribute("axis")) for each in (producer, node))
         if [first[axis] for axis in second] == sorted(first):
-            return Finding("cancels", node.name, node.type, f"undoes `{producer.name}`")
+            return _finding("cancels", node, f"undoes `{producer.name}`")
         if alone:
-            return Finding("cancels", node.name, node.type, f"could be one with `{producer.name}`")
+            return _finding("cancels", node, f"could be one with `{producer.name}`")
     if node.type in _RESHAPES and producer.type in _RESHAPES and alone:
-        return Finding("cancels", producer.name, producer.type, f"`{node.name}` gives it another shape at once")
+        return _finding("cancels", producer, f"`{node.name}` gives it another shape at once")
     return None
+
+
+def _folds_into_layer(graph: Graph, node: Node) -> Foldable | None:
+    by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
+    by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and math.prod(graph.weights[node.weights[0]]) == 1
+    if node.type != "batch_norm" and not by_number and not by_weight:
+        return None
+    layer = _layer_before(graph, node)
+    if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
+        return None
+    if node.type == "batch_norm":
+        return _finding("batch norm", node, f"folds into `{layer.name}`")
+    return _finding("scale", node, f"a multiplication by one number, folds into `{layer.name}`")
 
 
 def _layer_before(graph: Graph, node: Node) -> Node | None:
@@ -234,23 +212,3 @@ def _layer_before(graph: Graph, node: Node) -> Node | None:
 
 def _only_read(graph: Graph, node: Node) -> bool:
     return len(graph.consumers_of(node.name)) == 1 and node.name not in graph.fetches
-
-
-def _batch_norm(_: InferenceModel, graph: Graph, __: Mapping[str, Tensor], node: Node) -> Finding | None:
-    if node.type != "batch_norm":
-        return None
-    layer = _layer_before(graph, node)
-    if layer is None:
-        return None
-    if any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
-        return None
-    return Finding("batch norm", node.name, node.type, f"folds into `{layer.name}`")
-
-
-def _scale(model: InferenceModel, graph: Graph, _: Mapping[str, Tensor], node: Node) -> Finding | None:
-    by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
-    by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and math.prod(graph.weights[node.weights[0]]) == 1
-    layer = _layer_before(graph, node) if by_number or by_weight else None
-    if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
-        return None
-    return Finding("scale", node.name, node.type, f"a multiplication by one number, folds into `{layer.name}`")

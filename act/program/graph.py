@@ -1,7 +1,7 @@
 """The program as a fixed graph of values, and what was observed of every tensor for one sample.
 
-Only values count as edges. What an operator is told of sizes, and what a training run would keep, is left out, so that
-a reshape does not seem to depend on whatever its new shape was taken from.
+Only values count as edges, not sizes, nor what a training run would keep: a reshape does not depend on whatever its new
+shape was taken from.
 """
 
 from __future__ import annotations
@@ -38,13 +38,10 @@ MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as it was observed for one sample.
+    """A tensor as it was observed for one sample, batch axis first.
 
     Attributes:
-        shape: batch axis first.
-        dtype: NumPy's name of it.
-        sketch: two figures that tell tensors of different values apart: root of the sum of squares, and the sum of the
-            values times fixed numbers; empty where the values are no numbers.
+        sketch: what `sketch` returns for its values.
     """
 
     shape: tuple[int, ...]
@@ -53,7 +50,6 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """Return the memory of its values."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -64,12 +60,9 @@ class Node:
     Attributes:
         number: its place in the program.
         name: its main output.
-        type: Paddle's operator type.
         reads: tensors whose values it reads, weights left out.
         sizes: tensors that tell it sizes only.
-        weights: weights that it reads.
         makes: tensors that it makes, main output first.
-        op: Paddle's own.
     """
 
     number: int
@@ -83,12 +76,10 @@ class Node:
 
     @property
     def is_convolution(self) -> bool:
-        """Tell whether it slides a weight over a picture."""
         return self.type in CONVOLUTIONS or self.type in TRANSPOSED_CONVOLUTIONS
 
     @property
     def is_layer(self) -> bool:
-        """Tell whether it multiplies by a weight."""
         return bool(self.weights) and (self.is_convolution or self.type in MATRIX_PRODUCTS)
 
     @property
@@ -106,9 +97,6 @@ class Graph:
     """The operators of a model in order.
 
     Attributes:
-        nodes: by number.
-        feeds: names of the inputs.
-        fetches: names of the outputs.
         producers: number of the operator that makes a tensor; the last where several write it.
         consumers: numbers of the operators that read a tensor, be it for its values or as a size.
         weights: the shape of every weight.
@@ -141,16 +129,14 @@ class Graph:
         return None if number is None else self.nodes[number]
 
     def consumers_of(self, name: str) -> list[Node]:
-        """Return the operators that read a tensor."""
         return [self.nodes[number] for number in self.consumers.get(name, [])]
 
     def producers_before(self, node: Node) -> list[int]:
         """Return the numbers of the operators whose values a node reads; none where it only asks for a size."""
         if node.type in _SIZES_OF:
             return []
-        return sorted(
-            {self.producers[name] for name in node.reads if self.producers.get(name, node.number) < node.number}
-        )
+        numbers = {self.producers.get(name, node.number) for name in node.reads}
+        return sorted(number for number in numbers if number < node.number)
 
     def ancestors(self) -> list[int]:
         """Return for each operator a set of bits: those that it depends on, itself included."""
@@ -188,21 +174,17 @@ def observe(model: InferenceModel, graph: Graph, batch: Mapping[str, Array]) -> 
     """Return every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
     block = model.program.global_block()
     dense = paddle.framework.core.VarDesc.VarType.LOD_TENSOR
-    made = [name for node in graph.nodes for name in node.makes]
-    wanted = [name for name in dict.fromkeys(made) if block.has_var(name) and block.var(name).type == dense]
-    found = {name: _seen(np.asarray(value)) for name, value in batch.items()}
-    for name, value in zip(wanted, model.run(batch, wanted)):
-        if value is not None:
-            found[name] = _seen(np.asarray(value))
-    return found
-
-
-def _seen(value: Array) -> Tensor:
-    return Tensor(tuple(value.shape), value.dtype.name, sketch(value))
+    made = dict.fromkeys(name for node in graph.nodes for name in node.makes)
+    wanted = [name for name in made if block.has_var(name) and block.var(name).type == dense]
+    values = {**batch, **dict(zip(wanted, model.run(batch, wanted)))}
+    arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
+    return {name: Tensor(array.shape, array.dtype.name, sketch(array)) for name, array in arrays.items()}
 
 
 def sketch(value: Array) -> tuple[float, ...]:
-    """Return figures by which tensors of the same values are known again, whatever their shape."""
+    """Return two figures by which tensors of the same values are known again, whatever their shape: the root of the sum
+    of squares, and the sum of the values times fixed numbers; none where the values are no numbers.
+    """
     if not np.issubdtype(value.dtype, np.number) and value.dtype != np.bool_:
         return ()
     flat = value.reshape(-1).astype(np.float64)

@@ -7,6 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from act.program.model import InferenceModel
 
 # For each operator that can be quantized: the slots of its activation and its weight.
@@ -26,15 +29,7 @@ CHANNELS_FIRST = ("NCHW", "AnyLayout")
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator that can run in int8.
-
-    Attributes:
-        name: its output variable, which names it.
-        op_type: Paddle's operator type.
-        activation: the variable that it reads.
-        weight: the weight that it reads.
-        axis: the axis of the weight's output channels.
-    """
+    """An operator that can run in int8; its output names it, and `axis` is that of the weight's output channels."""
 
     name: str
     op_type: str
@@ -46,11 +41,9 @@ class Layer:
 def quantizable_layers(model: InferenceModel, op_types: Collection[str] = OPERATORS) -> list[Layer]:
     """Return the layers of these types, in program order.
 
-    Operators that multiply two activations are left out, and so are layers that share their weight with another
-    operator: it is stored once, as int8 or as float, while layers are chosen one by one. What is transposed on its way
-    in (channels last, a transposed factor that `prepare` could not store transposed) stays in float, too: the ONNX
-    model transposes it in an operator of its own, and what is quantized there is not what is quantized here. So does a
-    transposed convolution in groups, whose weight has no axis of all output channels.
+    Left out are products of two activations; layers that share their weight with another operator, since it is stored
+    once, as int8 or as float; what is transposed on its way in, since the ONNX model transposes it in an operator of
+    its own; and transposed convolutions in groups, whose weight has no axis of all output channels.
     """
     found: list[Layer] = []
     for op in model.ops:
@@ -58,7 +51,8 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str] = OPERAT
             continue
         activation, weight = (str(op.input(slot)[0]) for slot in SLOTS[op.type])
         plain = not _transposes(op) and not (op.type == "conv2d_transpose" and op.attr("groups") != 1)
-        if plain and not model.is_weight(activation) and _is_own_float(model, weight, _RANKS[op.type]):
+        fits = owns_floats(model, weight) and len(model.shape(weight)) == _RANKS[op.type]
+        if plain and fits and not model.is_weight(activation):
             found.append(Layer(str(op.output_arg_names[0]), op.type, activation, weight, OUTPUT_AXES[op.type]))
     return found
 
@@ -74,13 +68,26 @@ def bias_of(model: InferenceModel, layer: Layer) -> str | None:
     return name if math.prod(model.shape(name)) == model.shape(layer.weight)[layer.axis] else None
 
 
-def has_bias_input(op: Any) -> bool:
-    """Tell whether a convolution adds a bias by itself."""
-    return "Bias" in op.input_names and bool(op.input("Bias"))
+def weight_of(op: Any) -> str:
+    """Return the name of the weight of an operator of `SLOTS`."""
+    return str(op.input(SLOTS[op.type][1])[0])
 
 
-def _is_own_float(model: InferenceModel, name: str, rank: int) -> bool:
-    return model.owns_weight(name) and len(model.shape(name)) == rank and model.dtype(name) == "float32"
+def is_plain_filter(op: Any) -> bool:
+    """Tell whether a convolution has its channels first and adds no bias by itself."""
+    return op.attr("data_format") in CHANNELS_FIRST and not ("Bias" in op.input_names and op.input("Bias"))
+
+
+def owns_floats(model: InferenceModel, name: str) -> bool:
+    """Tell whether a name is an fp32 weight that exactly one operator reads."""
+    return model.owns_weight(name) and model.dtype(name) == "float32"
+
+
+def scale_weight(model: InferenceModel, name: str, factors: npt.NDArray[np.floating] | float, axis: int = 0) -> None:
+    """Multiply an fp32 weight by one factor, or by one for each place along an axis; computed in fp64."""
+    weight = model.weight(name).astype(np.float64)
+    shape = [-1 if each == axis else 1 for each in range(weight.ndim)]
+    model.set_weight(name, (weight * np.asarray(factors, np.float64).reshape(shape)).astype(np.float32))
 
 
 def _transposes(op: Any) -> bool:

@@ -1,8 +1,7 @@
 """An inference model: a Paddle static program with an index, and its weights in a scope of its own.
 
-The index knows which operators produce and consume each tensor, so that looking one up takes the same time in a program
-of any size. It is made when it is first asked for and kept right by `insert`, `remove` and the renaming methods: passes
-change a program through them alone.
+The index of producers and consumers is made when it is first asked for and kept right by `insert`, `remove` and the
+renaming methods: passes change a program through them alone.
 """
 
 from __future__ import annotations
@@ -26,12 +25,7 @@ _PADDLE_DTYPES = {name: paddle.framework.core.VarDesc.VarType(number) for number
 
 @dataclass
 class _Index:
-    """The operators that produce and consume each tensor of a program's main block.
-
-    Attributes:
-        ops: all operators in order, `feed` and `fetch` left out.
-        size: number of operators in the block, `feed` and `fetch` included.
-    """
+    """The operators of a program's main block, without `feed` and `fetch`, which `size` counts too."""
 
     ops: list[Any]
     size: int
@@ -39,14 +33,17 @@ class _Index:
     consumers: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, op: Any) -> None:
-        for table, names in ((self.consumers, op.input_arg_names), (self.producers, op.output_arg_names)):
-            for name in set(names):
+        for table, names in self._tables(op):
+            for name in names:
                 table.setdefault(name, []).append(op)
 
     def drop(self, op: Any) -> None:
-        for table, names in ((self.consumers, op.input_arg_names), (self.producers, op.output_arg_names)):
-            for name in set(names):
+        for table, names in self._tables(op):
+            for name in names:
                 table[name].remove(op)
+
+    def _tables(self, op: Any) -> tuple[tuple[dict[str, list[Any]], set[str]], ...]:
+        return (self.consumers, set(op.input_arg_names)), (self.producers, set(op.output_arg_names))
 
 
 @dataclass
@@ -56,8 +53,6 @@ class InferenceModel:
     Attributes:
         program: the forward program, with its `feed` and `fetch` operators.
         scope: holds the weights; never shared with another model.
-        feed_names: inputs in order.
-        fetch_names: outputs in order.
     """
 
     program: Any
@@ -89,9 +84,8 @@ class InferenceModel:
                     params_filename=weights_file.name,
                 )
             except Exception as error:
-                raise InputError(
-                    f"{program_file}: Paddle {paddle.__version__} cannot load it: {reason(error)}"
-                ) from None
+                cause = f"Paddle {paddle.__version__} cannot load it: {reason(error)}"
+                raise InputError(f"{program_file}: {cause}") from None
         return cls(program, scope, list(feeds), [fetch.name for fetch in fetches])
 
     def save(self, folder: Path) -> None:
@@ -107,21 +101,13 @@ class InferenceModel:
         return duplicate
 
     def discard(self) -> None:
-        """Give the memory of the weights back; the model is of no use afterwards.
-
-        Paddle keeps every scope until the process ends, so that whoever makes hundreds of models must say so.
-        """
+        """Free the weights, which Paddle would keep until the process ends; the model is of no use afterwards."""
         self._runner.close()
         self.scope.drop_kids()
         self.scope.erase(self.weight_names())
 
     def run(self, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> list[Array]:
-        """Run the program in Paddle's executor.
-
-        Args:
-            feeds: for each input an array with the batch axis first.
-            fetch: variables to return; the model's outputs when left out.
-        """
+        """Run the program in Paddle's executor, and return its outputs, or the variables to fetch."""
         with paddle.static.scope_guard(self.scope):
             values: list[Array] = self._runner.run(
                 self.program, feed=dict(feeds), fetch_list=list(fetch or self.fetch_names)
@@ -186,12 +172,9 @@ class InferenceModel:
         before: Any = None,
         after: Any = None,
     ) -> Any:
-        """Insert an operator right before or right after another, and return it.
+        """Insert an operator of a kind (Paddle's type) right before or after another, and return it.
 
-        Args:
-            kind: Paddle's operator type.
-            inputs: names of declared tensors and weights, by slot.
-            outputs: likewise.
+        Inputs and outputs are names of declared tensors and weights, by slot.
         """
         index, block = self._index, self._block
         anchor, step = (before, 0) if after is None else (after, 1)
@@ -247,13 +230,10 @@ class InferenceModel:
 
     def add_weight(self, name: str, value: Array, stop_gradient: bool = True) -> str:
         """Declare a weight, or make one of a tensor that no operator writes any more; return its name."""
-        block = self._block
-        if block.has_var(name):
-            block.var(name).persistable, block.var(name).stop_gradient = True, stop_gradient
-        else:
-            block.create_var(
-                name=name, shape=value.shape, dtype=str(value.dtype), persistable=True, stop_gradient=stop_gradient
-            )
+        if not self.has(name):
+            self._block.create_var(name=name, shape=value.shape, dtype=str(value.dtype))
+        variable = self._block.var(name)
+        variable.persistable, variable.stop_gradient = True, stop_gradient
         self.set_weight(name, value)
         return name
 
@@ -270,12 +250,13 @@ class InferenceModel:
         return DTYPES[self._tensor(name)._dtype() if self.is_weight(name) else self._block.var(name).desc.dtype()]
 
     def feed_specs(self) -> list[FeedSpec]:
-        """Return name, dtype and shape of each input."""
-        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.feed_names]
+        return self._specs(self.feed_names)
 
     def fetch_specs(self) -> list[FeedSpec]:
-        """Return name, dtype and shape of each output."""
-        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.fetch_names]
+        return self._specs(self.fetch_names)
+
+    def _specs(self, names: Sequence[str]) -> list[FeedSpec]:
+        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in names]
 
     def weight_names(self) -> list[str]:
         """Return the names of the persistable variables that hold values, sorted."""

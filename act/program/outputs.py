@@ -27,9 +27,6 @@ def real_outputs(model: InferenceModel) -> list[str]:
 def checked_outputs(model: InferenceModel, batch: Mapping[str, Array], where: str) -> list[Array]:
     """Return the outputs of a batch.
 
-    Args:
-        where: file and samples, for the message.
-
     Raises:
         InputError: the model cannot run it, an output has no batch axis, or holds NaN or infinity.
     """
@@ -55,20 +52,17 @@ def deviation(first: Sequence[Array], second: Sequence[Array]) -> float:
     """Return the largest difference of outputs, as a share of the largest output; NaN when one of them is NaN."""
     shares = [0.0]
     for before, after in zip(first, second):
-        before, after = before.astype(np.float64), after.astype(np.float64)
-        shares.append(float(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12)))
+        before = before.astype(np.float64)
+        shares.append(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12))
     return float(np.max(shares))
 
 
 def reference_outputs(model: InferenceModel, samples: Samples, program: Path, scratch: Path) -> Samples:
-    """Return the outputs of every sample, as samples whose feeds are the outputs.
+    """Return the outputs of every sample, checked, as samples whose feeds are the outputs.
 
     Args:
         program: the file, for the message.
         scratch: a folder for what does not fit in memory.
-
-    Raises:
-        InputError: as `checked_outputs`.
     """
     gathered = [Gathering(scratch) for _ in model.fetch_names]
     for index, batch in enumerate(samples.batches(1)):
@@ -81,8 +75,5 @@ def reference_outputs(model: InferenceModel, samples: Samples, program: Path, sc
 
 def constant_outputs(reference: Samples) -> list[str]:
     """Return the outputs that are one and the same for several samples."""
-    return [
-        name
-        for name, values in reference.feeds.items()
-        if len(values) > 1 and all(np.array_equal(each, values[0]) for each in values)
-    ]
+    feeds = reference.feeds.items() if len(reference) > 1 else ()
+    return [name for name, values in feeds if all(np.array_equal(each, values[0]) for each in values)]

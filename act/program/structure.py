@@ -14,10 +14,9 @@ Nothing goes by names; each part has a rule.
   activations, one of which comes from the other through a layer, as in squeeze-and-excitation, Hu et al., 2018) and
   `concatenations`.
 - Block: what lies between the tensor and a residual join, and holds no other residual join; a projection counts as part
-  of it, but two blocks may differ by one. Blocks, and layers, joins
-  and attentions outside of them, are a sequence in the program's order. A stretch of it that repeats itself at once,
-  with the same kernels and joins and any numbers of channels, is a group of repeated blocks, where it holds no repeats
-  itself; of single layers three must stand in a row.
+  of it, but two blocks may differ by one. Blocks, and layers, joins and attentions outside of them, are a sequence in
+  the program's order. A stretch of it that repeats itself at once, with the same kernels and joins and any numbers of
+  channels, is a group of repeated blocks, where it holds no repeats itself; of single layers three must stand in a row.
 - Head of an output: what only it needs and no other output, and what comes after all blocks, joins and attentions, at
   the latest its last layer. Backbone: all operators that are in no head.
 """
@@ -25,15 +24,15 @@ Nothing goes by names; each part has a rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from act.program.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor
-from act.program.operators import Operator
+from act.results.analyze import Operator, TypeCount
 
 Kind = Literal["cnn", "transformer", "recurrent", "mixed", "dense", "other"]
 JoinKind = Literal["residual", "pyramid", "parallel"]
+_JOIN_KINDS: tuple[JoinKind, ...] = ("residual", "pyramid", "parallel")
 
 _FUSED_ATTENTION = (
     *("fused_attention", "flash_attn", "multihead_matmul", "fused_multi_transformer", "memory_efficient_attention"),
@@ -45,35 +44,29 @@ _LONGEST_PERIOD = 24
 _GIVES = {1: "one number a sample", 2: "a vector a sample", 3: "a table a sample", 4: "maps"}
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """One attention: its operators from the first product to the second, in order."""
 
     softmax: int
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Join:
+class Join(NamedTuple):
     """An addition of two activations that come from one tensor.
 
     Attributes:
         number: of the addition.
-        kind: see above.
-        start: number of the operator that makes the tensor; -1 for an input.
         members: numbers of the operators on both ways, the addition included, in order.
         short: members on the way with fewer layers.
     """
 
     number: int
     kind: JoinKind
-    start: int
     members: tuple[int, ...]
     short: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     """A piece of the sequence: what it looks like, and the operators that it stands for."""
 
     signature: tuple[str, ...]
@@ -81,55 +74,32 @@ class _Token:
     residual: bool = False
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks that repeat one another.
-
-    Attributes:
-        layers: what one of them holds, in words.
-        count: how many there are.
-        residual: whether residual joins are in them.
-        members: operators of all of them.
-    """
+class Blocks(NamedTuple):
+    """Blocks that repeat one another: what one holds, in words, how many there are, operators of all of them."""
 
     layers: tuple[str, ...]
-    count: int
+    repeats: int
     residual: bool
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Head:
-    """What makes one output.
-
-    Attributes:
-        output: its name.
-        members: numbers of its operators, in order.
-    """
+class Head(NamedTuple):
+    """What makes one output: its name, and the numbers of its operators in order."""
 
     output: str
     members: tuple[int, ...]
 
 
-@dataclass
 class Structure:
-    """The structure of a graph, found when it is asked for.
+    """The structure of a graph, found when it is asked for, with what was seen of its tensors for one sample."""
 
-    Args:
-        graph: of the model.
-        tensors: what was seen of its tensors for one sample.
-    """
-
-    graph: Graph
-    tensors: Mapping[str, Tensor]
-    _before: list[int] = field(init=False)
-    _sources: list[frozenset[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._before = self.graph.ancestors()
-        self._sources = []
+    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor]) -> None:
+        self.graph = graph
+        self.tensors = tensors
+        self._before = graph.ancestors()
+        self._sources: list[frozenset[str]] = []
         for node in self.graph.nodes:
-            given = frozenset(node.reads) & frozenset(self.graph.feeds)
+            given = frozenset(node.reads).intersection(self.graph.feeds)
             self._sources.append(given.union(*(self._sources[n] for n in self.graph.producers_before(node))))
 
     @cached_property
@@ -167,32 +137,23 @@ class Structure:
 
     @cached_property
     def kind(self) -> Kind:
-        """Tell the kind by the families of operators."""
         nodes = self.graph.nodes
-        families: dict[Kind, bool] = {
-            "transformer": bool(self.attentions),
-            "recurrent": any(node.type in _RECURRENT for node in nodes),
-        }
+        kinds: list[Kind] = ["transformer"] if self.attentions else []
+        kinds += ["recurrent"] if any(node.type in _RECURRENT for node in nodes) else []
         convolutions = [node for node in nodes if node.is_convolution]
-        patches = [node for node in convolutions if self._cuts_patches(node)]
-        families["cnn"] = len(convolutions) > (len(patches) if any(families.values()) else 0)
-        there = [name for name, has in families.items() if has]
-        if len(there) > 1:
-            return "mixed"
-        if there:
-            return there[0]
+        patches = [node for node in convolutions if self._cuts_patches(node)] if kinds else []
+        kinds += ["cnn"] if len(convolutions) > len(patches) else []
+        if kinds:
+            return kinds[0] if len(kinds) == 1 else "mixed"
         return "dense" if any(node.is_layer for node in nodes) else "other"
 
     def _cuts_patches(self, node: Node) -> bool:
         """Tell whether a convolution reads an input and steps by its whole kernel."""
-        before = self._before[node.number] & ~(1 << node.number)
         shape = self._kernel(node)
-        steps = tuple(node.attribute("strides", []))
-        first = not any(self.graph.nodes[n].is_layer for n in _numbers(before))
-        return first and bool(shape) and steps == shape and min(shape) > 1
+        first = not any(self.graph.nodes[n].is_layer for n in _numbers(self._before[node.number]) if n != node.number)
+        return first and bool(shape) and tuple(node.attribute("strides", [])) == shape and min(shape) > 1
 
     def _kernel(self, node: Node) -> tuple[int, ...]:
-        """Return the sides of a convolution's window."""
         return self.graph.weights[node.weights[0]][2:] if node.weights else ()
 
     @cached_property
@@ -222,7 +183,7 @@ class Structure:
             return None
         else:
             kind = "parallel"
-        return Join(node.number, kind, start, members, ways[0] if depths[0] == short else ways[1])
+        return Join(node.number, kind, members, ways[0] if depths[0] == short else ways[1])
 
     def _common(self, names: Sequence[str], producers: Sequence[int]) -> int | None:
         """Return the last operator whose tensor both come from; -1 for an input, None where they share nothing."""
@@ -281,16 +242,15 @@ class Structure:
     def groups(self) -> list[Blocks]:
         """List the blocks, those that repeat one another as one, and single residual blocks."""
         tokens = self._tokens()
-        found = []
-        place = 0
+        found, place = [], 0
         while place < len(tokens):
             period, count = _repeats(tokens, place)
             stretch = tokens[place : place + period * count]
             residual = any(token.residual for token in stretch)
             if count > 1 or residual:
                 layers = tuple(word for token in stretch[:period] for word in token.signature)
-                members = tuple(sorted(number for token in stretch for number in token.members))
-                found.append(Blocks(layers, count, residual, members))
+                members = sorted(number for token in stretch for number in token.members)
+                found.append(Blocks(layers, count, residual, tuple(members)))
             place += len(stretch)
         return found
 
@@ -326,7 +286,7 @@ class Structure:
             return (f"{transposed}{apart}convolution {sides}",)
         if node.is_layer:
             return ("matrix product",)
-        if node.type == "concat" and len(node.reads) > 1:
+        if _concatenates(node):
             return ("concatenation",)
         return ("recurrence",) if node.type in _RECURRENT else ()
 
@@ -339,21 +299,20 @@ class Structure:
 
     def _last_layer(self, output: str) -> int:
         """Return the number of the last layer that an output depends on; -1 where there is none."""
+        before = self._before_output(output)
+        return max((n for n in _numbers(before) if self.graph.nodes[n].is_layer), default=-1)
+
+    def _before_output(self, output: str) -> int:
         producer = self.graph.producers.get(output)
-        if producer is None:
-            return -1
-        return max((n for n in _numbers(self._before[producer]) if self.graph.nodes[n].is_layer), default=-1)
+        return 0 if producer is None else self._before[producer]
 
     @cached_property
     def heads(self) -> list[Head]:
         """List the heads, one for each output, in order."""
-        needs = [
-            self._before[self.graph.producers[name]] if name in self.graph.producers else 0
-            for name in self.graph.fetches
-        ]
+        needs = [self._before_output(name) for name in self.graph.fetches]
         marks = [number for group in self.groups for number in group.members]
         marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
-        marks += [node.number for node in self.graph.nodes if node.type == "concat" and len(node.reads) > 1]
+        marks += [node.number for node in self.graph.nodes if _concatenates(node)]
         ahead = 0  # of the marks, themselves included
         for number in marks:
             ahead |= self._before[number]
@@ -376,6 +335,10 @@ class Structure:
         return tuple(node.number for node in self.graph.nodes if node.number not in inside)
 
 
+def _concatenates(node: Node) -> bool:
+    return node.type == "concat" and len(node.reads) > 1
+
+
 def _numbers(bits: int) -> Iterator[int]:
     """Return the places of the ones, ascending."""
     while bits:
@@ -396,7 +359,8 @@ def _repeats(tokens: Sequence[_Token], start: int) -> tuple[int, int]:
             count += 1
         # Two layers of one kind in a row are no blocks yet, and what holds repeats is not one block.
         enough = 2 if period > 1 or stretch[0].residual else 3
-        if count >= max(enough, best[1] + 1) and _holds_layers(stretch) and _holds_no_repeats(stretch):
+        longer = count >= max(enough, best[1] + 1) and _holds_layers(stretch)
+        if longer and all(_repeats(stretch, place) == (1, 1) for place in range(period - 1)):
             best = (period, count)
     return best
 
@@ -405,25 +369,17 @@ def _holds_layers(stretch: Sequence[_Token]) -> bool:
     return any(not word.endswith(("join", "concatenation", "gate")) for token in stretch for word in token.signature)
 
 
-def _holds_no_repeats(stretch: Sequence[_Token]) -> bool:
-    return all(_repeats(stretch, place) == (1, 1) for place in range(len(stretch) - 1))
-
-
 def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, Any]:
-    """Describe the structure for `analysis.json`.
-
-    Args:
-        operators: the table, in the order of the graph's nodes.
-    """
+    """Describe the structure for `analysis.json`, given the table of operators in the order of the graph's nodes."""
     nodes = structure.graph.nodes
-    residual = [join for join in structure.joins if join.kind == "residual"]
+    joins = {kind: [nodes[join.number].name for join in structure.joins if join.kind == kind] for kind in _JOIN_KINDS}
     return {
         "kind": structure.kind,
         "backbone": {**_costs(structure.backbone, structure, operators), "stages": _stages(structure, operators)},
         "blocks": [
             {
                 "layers": list(group.layers),
-                "count": group.count,
+                "count": group.repeats,
                 "residual": group.residual,
                 "first": nodes[group.members[0]].name,
                 "last": nodes[group.members[-1]].name,
@@ -431,11 +387,9 @@ def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, A
             }
             for group in structure.groups
         ],
-        "residual_joins": [nodes[join.number].name for join in residual],
-        "pyramid_joins": [nodes[join.number].name for join in structure.joins if join.kind == "pyramid"],
-        "parallel_joins": [nodes[join.number].name for join in structure.joins if join.kind == "parallel"],
+        **{f"{kind}_joins": names for kind, names in joins.items()},
         "gates": [nodes[number].name for number in structure.gates],
-        "concatenations": sum(node.type == "concat" and len(node.reads) > 1 for node in nodes),
+        "concatenations": sum(map(_concatenates, nodes)),
         "attentions": [nodes[attention.softmax].name for attention in structure.attentions],
         "heads": [
             {
@@ -473,7 +427,7 @@ def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[st
         if not node.is_layer or len(operator.shape) < 2:
             continue
         channels_first = node.is_convolution and node.attribute("data_format", "NCHW") in ("NCHW", "NCDHW", "AnyLayout")
-        places = operator.shape[2:] if channels_first else operator.shape[1:-1]
+        places = tuple(operator.shape[2:] if channels_first else operator.shape[1:-1])
         if node.is_convolution and set(places) == {1}:  # of a gate, between two stages
             continue
         channels = operator.shape[1] if channels_first else operator.shape[-1]
@@ -484,12 +438,15 @@ def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[st
     return list(stages.values())
 
 
-def census(operators: Sequence[Operator]) -> list[dict[str, Any]]:
+def census(operators: Sequence[Operator]) -> list[TypeCount]:
     """Count the operators of each type, with what they hold and cost; most frequent first."""
-    rows: dict[str, dict[str, Any]] = {}
+    by_type: dict[str, list[Operator]] = {}
     for operator in operators:
-        row = rows.setdefault(operator.type, {"type": operator.type, "count": 0, "parameters": 0, "macs": 0})
-        row["count"] += 1
-        row["parameters"] += operator.parameters
-        row["macs"] += operator.macs
-    return sorted(rows.values(), key=lambda row: -row["count"])
+        by_type.setdefault(operator.type, []).append(operator)
+    rows = [
+        TypeCount(
+            type=name, count=len(those), parameters=sum(o.parameters for o in those), macs=sum(o.macs for o in those)
+        )
+        for name, those in by_type.items()
+    ]
+    return sorted(rows, key=lambda row: -row.count)

@@ -25,11 +25,11 @@ from act.metrics import cosine, squared_error
 from act.program.graph import Graph
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
-from act.program.operators import Operator
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.split_session import SplitSession, Values, logits
 from act.quantization.weights import quantize_weight
+from act.results.analyze import Operator
 from act.results.ptq_search import LayerSensitivity
 from act.samples.dataset import Array, Samples
 

@@ -1,14 +1,15 @@
 """Samples: feed dictionaries for the model, with optional labels, on disk as plain NumPy arrays.
 
-Each feed is stored as one flat array and one table of shapes, so that samples of different lengths need no padding and
-an engine's process can map the file instead of receiving it. A sample has no batch axis.
+Each feed is one flat array and one table of shapes, so that samples of different lengths need no padding and an
+engine's process can map the file. A sample has no batch axis.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,10 @@ class Ragged:
     """
 
     def __init__(self, flat: Array, shapes: npt.NDArray[np.int64]) -> None:
-        sizes = shapes.prod(axis=1, dtype=np.int64)
-        if int(sizes.sum()) != flat.size:
-            raise ValueError(f"{flat.size} values do not fill shapes that ask for {int(sizes.sum())}")
-        self.flat = flat
-        self.shapes = shapes
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.flat, self.shapes = flat, shapes
+        self._starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1, dtype=np.int64))])
+        if self._starts[-1] != flat.size:
+            raise ValueError(f"{flat.size} values do not fill shapes that ask for {self._starts[-1]}")
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> Ragged:
@@ -73,29 +72,24 @@ class Ragged:
 
 
 class Gathering:
-    """Arrays of one dtype and rank, added one by one to a file without a name, so that they take no memory.
-
-    Args:
-        folder: on the disk that the file shall be on; it is gone when nobody uses its arrays any more.
-    """
+    """Arrays of one dtype and rank, added one by one to a file without a name, which goes with the last of them."""
 
     def __init__(self, folder: Path) -> None:
         # Not in a `with`: it lives as long as this object.
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._shapes: list[tuple[int, ...]] = []
-        self._dtype: np.dtype[Any] | None = None
+        self._dtype = np.dtype(np.float32)
 
     def add(self, array: Array) -> None:
-        """Add the next array."""
-        if self._dtype is None:
+        if not self._shapes:
             self._dtype = array.dtype
-        if array.dtype != self._dtype or (self._shapes and array.ndim != len(self._shapes[0])):
+        elif array.dtype != self._dtype or array.ndim != len(self._shapes[0]):
             raise ValueError("arrays differ in rank or dtype")
         self._shapes.append(array.shape)
         self._file.write(np.ascontiguousarray(array).tobytes())
 
     def ragged(self) -> Ragged:
-        """All arrays, mapped from the file; nothing can be added afterwards."""
+        """Return all arrays, mapped from the file; nothing can be added afterwards."""
         shapes = np.array(self._shapes, dtype=np.int64).reshape(len(self._shapes), -1)
         with self._file:
             self._file.flush()
@@ -123,7 +117,7 @@ class Samples:
         return Samples({name: feed.head(count) for name, feed in self.feeds.items()}, labels)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Consecutive samples of equal shapes stacked along a new first axis, at most `size` at a time."""
+        """Stack consecutive samples of equal shapes along a new first axis, at most `size` at a time."""
         return (self.stack(group) for group in self.groups(size))
 
     def first(self, size: int) -> dict[str, Array]:
@@ -133,12 +127,9 @@ class Samples:
 
     def groups(self, size: int) -> list[list[int]]:
         """Return which samples are in each of the batches."""
-        found: list[list[int]] = []
-        for index in range(len(self)):
-            if not found or len(found[-1]) == size or self._shape(index) != self._shape(found[-1][0]):
-                found.append([])
-            found[-1].append(index)
-        return found
+        alike = itertools.groupby(range(len(self)), lambda n: [tuple(feed.shapes[n]) for feed in self.feeds.values()])
+        groups = [list(group) for _, group in alike]
+        return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 
     def stack(self, indices: Sequence[int]) -> dict[str, Array]:
         """Stack samples of equal shapes along a new first axis."""
@@ -149,9 +140,6 @@ class Samples:
         for feed in self.feeds.values():
             _release(feed.flat)
 
-    def _shape(self, index: int) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(feed.shapes[index]) for feed in self.feeds.values())
-
     def save(self, folder: Path) -> None:
         """Write to a folder that does not exist yet."""
         folder.mkdir(parents=True)
@@ -159,18 +147,12 @@ class Samples:
         for position, ragged in enumerate(named.values()):
             save_flat(folder / f"{position}.values.npy", ragged.flat)
             np.save(folder / f"{position}.shapes.npy", ragged.shapes, allow_pickle=False)
-        write_json(
-            folder / "samples.json",
-            {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None},
-        )
+        meta = {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None}
+        write_json(folder / "samples.json", meta)
 
     @classmethod
     def load(cls, folder: Path) -> Samples:
-        """Map samples that `save` wrote.
-
-        Raises:
-            InputError: a file is missing or does not fit the others.
-        """
+        """Map samples that `save` wrote; `InputError` where a file is missing or does not fit the others."""
         meta = read_json(folder / "samples.json")
         names = [*meta["feeds"], *([LABEL] if meta["labelled"] else [])]
         try:
@@ -183,8 +165,7 @@ class Samples:
             }
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: damaged samples: {error}; remove the folder and run `prepare` again") from None
-        labels = ragged.pop(LABEL) if meta["labelled"] else None
-        return cls(ragged, labels)
+        return cls(ragged, ragged.pop(LABEL) if meta["labelled"] else None)
 
 
 def save_flat(path: Path, flat: Array) -> None:
@@ -223,9 +204,8 @@ def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> N
         raise InputError(f"{origin}: no samples; at least one is needed")
     wanted = {feed.name: feed for feed in feeds}
     if set(samples.feeds) != set(wanted):
-        raise InputError(
-            f"{origin}: the samples feed {_names(samples.feeds)}, but the model's inputs are {_names(wanted)}"
-        )
+        have = f"the samples feed {names(samples.feeds)}"
+        raise InputError(f"{origin}: {have}, but the model's inputs are {names(wanted)}")
     for name, ragged in samples.feeds.items():
         feed = wanted[name]
         if len(ragged) != len(samples):
@@ -239,9 +219,8 @@ def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> N
                 if index % _CHECKED_AT_ONCE == 0:
                     samples.release()
                 if not np.isfinite(array).all():
-                    raise InputError(
-                        f"{origin}: feed `{name}`, sample {index} holds NaN or infinity; mend or leave out that sample"
-                    )
+                    where = f"{origin}: feed `{name}`, sample {index}"
+                    raise InputError(f"{where} holds NaN or infinity; mend or leave out that sample")
     if samples.labels is not None and len(samples.labels) != len(samples):
         raise InputError(f"{origin}: {len(samples.labels)} labels for {len(samples)} samples")
 
@@ -254,5 +233,6 @@ def _check_shape(shape: tuple[int, ...], feed: FeedSpec, where: str) -> None:
         raise InputError(f"{where} has shape {list(map(int, shape))}, but the model wants [{', '.join(axes)}]")
 
 
-def _names(names: Mapping[str, object]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "nothing"
+def names(those: Iterable[str]) -> str:
+    """List names for a message."""
+    return ", ".join(f"`{name}`" for name in those) or "nothing"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from act.errors import InputError
-from act.samples.dataset import LABEL, Array, FeedSpec, Gathering, Ragged, Samples
+from act.samples.dataset import LABEL, Array, FeedSpec, Gathering, Ragged, Samples, names
 
 Loader = Iterable[Any] | Callable[[], Iterable[Any]]
 Sample = tuple[dict[str, Array], Array | None]
@@ -25,7 +25,6 @@ def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, o
     """Take the first samples that a loader gives.
 
     Args:
-        feeds: the model's inputs.
         count: how many at most.
         scratch: folder for what is too large for the memory; nothing in it has a name.
         origin: where the loader comes from, for the message.
@@ -34,17 +33,15 @@ def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, o
         InputError: the loader gives nothing, or something else than batches for these inputs.
     """
     gathered = _Gathered(feeds, scratch, origin)
-    for sample in _samples(loader, feeds, origin):
+    for sample in itertools.islice(_samples(loader, feeds, origin), count):
         gathered.add(sample)
-        if len(gathered) == count:
-            break
     return gathered.samples()
 
 
 def deal_out(
     loader: Loader, feeds: Sequence[FeedSpec], counts: tuple[int, int], scratch: Path, origin: str
 ) -> tuple[Samples, Samples]:
-    """Calibration samples (no labels) and evaluation samples from one loader, in turns, so that they never share one.
+    """Take calibration samples (no labels) and evaluation samples in turns, so that they never share one.
 
     Args:
         counts: how many of each at most; a loader with fewer is dealt out in this ratio.
@@ -55,35 +52,26 @@ def deal_out(
     for sample in _samples(loader, feeds, origin):
         filled = [len(gathered) / count for gathered, count in zip(both, counts)]
         both[0 if filled[0] <= filled[1] else 1].add(sample)
-        if all(len(gathered) == count for gathered, count in zip(both, counts)):
+        if counts == (len(both[0]), len(both[1])):
             break
     if not len(both[1]):
-        raise InputError(
-            f"{origin}: gives {len(both[0])} samples; it takes two, to calibrate on one and judge by another"
-        )
+        cause = "it takes two, to calibrate on one and judge by another"
+        raise InputError(f"{origin}: gives {len(both[0])} samples; {cause}")
     return Samples(both[0].samples().feeds), both[1].samples()
 
 
 def peek(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> tuple[int, int, Iterable[Any]]:
-    """How many samples the first batch has, how many bytes one of them takes, and the batches, the first among them.
-
-    Raises:
-        InputError: as `take`.
-    """
+    """Return how many samples the first batch has, how many bytes one takes, and all batches, the first among them."""
     batches = _batches(loader, origin)
-    first = next(batches, None)
-    if first is None:
-        raise InputError(f"{origin}: gives no samples; at least one is needed")
-    whole = itertools.chain([first], batches)
-    rows = [values for values, _ in _samples([first], feeds, origin)]
+    first = list(itertools.islice(batches, 1))
+    rows = [values for values, _ in _samples(first, feeds, origin)]
     if not rows:
-        raise InputError(f"{origin}: its first batch holds no samples; at least one is needed")
-    return len(rows), sum(array.nbytes for array in rows[0].values()), whole
+        where = " in its first batch" if first else ""
+        raise InputError(f"{origin}: gives no samples{where}; at least one is needed")
+    return len(rows), sum(array.nbytes for array in rows[0].values()), itertools.chain(first, batches)
 
 
 class _Gathered:
-    """Samples that are added one by one."""
-
     def __init__(self, feeds: Sequence[FeedSpec], scratch: Path, origin: str) -> None:
         self._feeds = {feed.name: Gathering(scratch) for feed in feeds}
         self._labels: list[Array | None] = []
@@ -94,13 +82,13 @@ class _Gathered:
 
     def add(self, sample: Sample) -> None:
         values, label = sample
-        for name, gathering in self._feeds.items():
+        for name, array in values.items():
             try:
-                gathering.add(values[name])
+                self._feeds[name].add(array)
             except ValueError:
                 raise InputError(
-                    f"{self._origin}: sample {len(self)} has for `{name}` {values[name].dtype} of {values[name].ndim} "
-                    "axes, unlike those before it; give all samples alike"
+                    f"{self._origin}: sample {len(self)} has for `{name}` {array.dtype} of {array.ndim} axes, unlike "
+                    "those before it; give all samples alike"
                 ) from None
         self._labels.append(label)
 
@@ -109,9 +97,8 @@ class _Gathered:
             raise InputError(f"{self._origin}: gives no samples; at least one is needed")
         labels = [label for label in self._labels if label is not None]
         if labels and len(labels) != len(self):
-            raise InputError(
-                f"{self._origin}: only {len(labels)} of {len(self)} samples have a label; give all or none"
-            )
+            counts = f"only {len(labels)} of {len(self)} samples"
+            raise InputError(f"{self._origin}: {counts} have a label; give all or none")
         try:
             ragged = Ragged.of(labels) if labels else None
         except ValueError:
@@ -150,26 +137,21 @@ def _batches(loader: Loader, origin: str) -> Iterator[Any]:
 
 def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
     """Return what a batch holds, by the name of the input, or `label`."""
-    names = [feed.name for feed in feeds]
-    wanted = ", ".join(f"`{name}`" for name in names)
+    inputs = [feed.name for feed in feeds]
     if isinstance(batch, (list, tuple)) and len(batch) == 1 and isinstance(batch[0], Mapping):
         batch = batch[0]
     if isinstance(batch, Mapping):
-        others = [name for name in batch if name not in names and name != LABEL]
-        missing = [name for name in names if name not in batch]
-        if others or missing:
-            found = ", ".join(f"`{name}`" for name in batch) or "nothing"
-            raise InputError(f"{where} holds {found}, but the model's inputs are {wanted}; give these and no others")
+        if {*batch} - {LABEL} != {*inputs} - {LABEL} or not {*inputs} <= {*batch}:
+            there = f"holds {names(batch)}, but the model's inputs are {names(inputs)}"
+            raise InputError(f"{where} {there}; give these and no others")
         return dict(batch)
     parts = list(batch) if isinstance(batch, (list, tuple)) else [batch]
-    if len(parts) == len(names) + 1:
-        return dict(zip([*names, LABEL], parts))
-    if len(parts) != len(names):
+    if len(parts) - len(inputs) not in (0, 1):
         raise InputError(
-            f"{where} is a list of {len(parts)}, but the model has {len(names)} inputs: {wanted}; give one array for "
-            "each, and the labels last if there are any"
+            f"{where} is a list of {len(parts)}, but the model has {len(inputs)} inputs: {names(inputs)}; give one "
+            "array for each, and the labels last if there are any"
         )
-    return dict(zip(names, parts))
+    return dict(zip([*inputs, LABEL], parts))
 
 
 def _converted(values: Any, feed: FeedSpec, where: str) -> Array:

@@ -6,11 +6,10 @@ Writes `analysis.json`, and in `own/ENGINE.jsonl` the kernels that each engine m
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.analyze import Analysis, Foldable, Memory, Operator, Sensitivity, Structure, TypeCount
+from act.results.analyze import Analysis, Sensitivity, Structure
 from act.results.machine import Machine
 from act.results.prepare import Preparation
 from act.settings import Job
@@ -30,8 +29,9 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act import machine
     from act.engines.inspection import ask_engines, describe_engines, kernel_times
     from act.onnx_graph.conversion import to_onnx
-    from act.program import costs, foldable, structure
+    from act.program import foldable, structure
     from act.program.graph import Graph, observe
+    from act.program.memory import activation_memory
     from act.program.model import InferenceModel
     from act.program.operators import assign_latency, list_operators
     from act.quantization.sensitivity import measure_layers
@@ -44,11 +44,10 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     sample = next(samples.batches(1))
     graph = Graph.of(model)
     tensors = observe(model, graph, sample)
-    operators = list_operators(model, graph, tensors)
     fp32 = to_onnx(model)
     inspected = ask_engines(job, model, fp32, prepared / "calibration")
     kernels = next((each.timed for each in inspected.values() if each.timed), [])
-    source = assign_latency(operators, kernels)
+    operators, source = assign_latency(list_operators(model, graph, tensors), kernels)
     found = structure.Structure(graph, tensors)
     settings, few = job.analyze, samples.head(job.analyze.samples)
     measured = measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
@@ -66,12 +65,12 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
             parameters=model.count_parameters(),
             macs=macs,
             structure=Structure.model_validate(structure.describe(found, operators)),
-            census=[TypeCount.model_validate(row) for row in structure.census(operators)],
-            memory=Memory.model_validate(costs.activation_memory(graph, tensors).to_json()),
-            foldable=[Foldable(**asdict(finding)) for finding in foldable.find(model, graph, tensors)],
+            census=structure.census(operators),
+            memory=activation_memory(graph, tensors),
+            foldable=foldable.find(model, graph, tensors),
             prepared=prepared_as.normalised,
             latency_source=source,
-            operators=[Operator.model_validate(asdict(operator)) for operator in operators],
+            operators=operators,
             own=own,
             sensitivity=sensitivity,
             kernels=kernel_times(kernels),

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from act.program import costs, foldable, structure
+from act.program import foldable, structure
 from act.program.graph import Graph, observe
+from act.program.memory import activation_memory
 from act.program.model import InferenceModel
 from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
@@ -39,7 +40,7 @@ def calls(layers: int, folder: Path) -> tuple[int, int]:
         tensors = observe(model, graph, batch)
         operators = list_operators(model, graph, tensors)
         found = structure.describe(structure.Structure(graph, tensors), operators)
-        costs.activation_memory(graph, tensors)
+        activation_memory(graph, tensors)
         foldable.find(model, graph, tensors)
     assert found["kind"] == "transformer" and len(found["attentions"]) == layers
     return len(graph.nodes), int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]

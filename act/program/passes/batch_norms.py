@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from act.program.layers import CHANNELS_FIRST, SLOTS, has_bias_input
+from act.program.layers import CHANNELS_FIRST, SLOTS, is_plain_filter, owns_floats, scale_weight, weight_of
 from act.program.model import InferenceModel
 
 
@@ -39,14 +39,10 @@ def _fold(model: InferenceModel, norm: Any) -> str | None:
         model.weight(norm.input(part)[0]).astype(np.float64) for part in ("Scale", "Bias", "Mean", "Variance")
     )
     factor = gamma / np.sqrt(variance + norm.attr("epsilon"))
-    name = str(layer.input(SLOTS[layer.type][1])[0])
-    weight = model.weight(name)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
+    name = weight_of(layer)
     old_bias = 0.0 if addition is None else model.weight(addition.input("Y")[0]).astype(np.float64).reshape(-1)
     bias = (beta + (old_bias - mean) * factor).astype(np.float32)
-    model.set_weight(name, (weight.astype(np.float64) * factor.reshape(shape)).astype(np.float32))
-
+    scale_weight(model, name, factor, axis)
     output = norm.output("Y")[0]
     model.insert(
         "elementwise_add",
@@ -65,15 +61,15 @@ def _channel_axis(model: InferenceModel, layer: Any) -> int | None:
     """Return the weight's axis of output channels; None where a batch norm behind the operator cannot be folded."""
     if layer.type not in SLOTS:
         return None
-    name = layer.input(SLOTS[layer.type][1])[0]
-    if not model.owns_weight(name) or model.dtype(name) != "float32":
+    name = weight_of(layer)
+    if not owns_floats(model, name):
         return None
     if layer.type in ("matmul_v2", "mul"):
         # A batch norm's channels are axis 1, which is the matrix product's last axis only for a table of rows.
         if len(model.shape(name)) != 2 or len(model.shape(layer.output("Out")[0])) != 2:
             return None
         return 0 if layer.type == "matmul_v2" and layer.attr("trans_y") else 1
-    if layer.attr("data_format") not in CHANNELS_FIRST or has_bias_input(layer):
+    if not is_plain_filter(layer):
         return None
     if layer.type == "conv2d_transpose":
         return 1 if layer.attr("groups") == 1 else None

@@ -1,22 +1,20 @@
 """Equalised channels: depthwise convolutions read channels of like range, so that one threshold suits them all.
 
-A channel's factor moves from what a depthwise convolution reads into that convolution's weight, and its inverse into
-whatever makes the tensor, so that the model computes the same (cross-layer equalization; Nagel et al., "Data-free
-quantization through weight equalization and bias correction", 2019, section 4.1; with measured ranges of the
-activations instead of the weights'). A depthwise weight has thresholds of its own for each channel, so that nothing is
-lost there: it is as good as a scale for each channel of the activation, which few engines run fast, and costs nothing.
+A channel's factor moves from what a depthwise convolution reads into that convolution's weight, which has a threshold
+for each channel anyway, and its inverse into whatever makes the tensor (cross-layer equalization; Nagel et al.,
+"Data-free quantization through weight equalization and bias correction", 2019, section 4.1; with measured ranges of the
+activations instead of the weights').
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from act.program.layers import CHANNELS_FIRST, OUTPUT_AXES, Layer, has_bias_input
+from act.program.layers import OUTPUT_AXES, Layer, is_plain_filter, owns_floats, scale_weight
 from act.program.model import InferenceModel
 
 LEAST_FACTOR = 2.0**-8
@@ -27,8 +25,7 @@ _PASSING = ("relu", "leaky_relu", "pool2d")
 _FILTERS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """A weight that takes up the factors of a tensor's channels, along one of its axes."""
 
     weight: str
@@ -38,11 +35,7 @@ class _Step:
 def equalisable(model: InferenceModel, layers: Collection[Layer]) -> list[str]:
     """Return the activations whose channels can be equalised.
 
-    Only depthwise convolutions read them, and what makes them can take up a factor for each channel.
-
-    Args:
-        model: the fp32 model.
-        layers: that may be quantized.
+    Only depthwise convolutions among these layers read them, and what makes them can take up a factor for each channel.
     """
     names = dict.fromkeys(layer.activation for layer in layers if layer.op_type == "depthwise_conv2d")
     return [name for name in names if _depthwise_consumers(model, name, layers) and _steps(model, name) is not None]
@@ -54,7 +47,6 @@ def equalise(
     """Return a copy of the model with the channels of these activations equalised.
 
     Args:
-        model: the fp32 model.
         layers: that may be quantized.
         largest: of each channel, float32 [channels], by activation out of `equalisable`.
     """
@@ -93,8 +85,7 @@ def _steps(model: InferenceModel, name: str) -> list[_Step] | None:
         if op.type in _FILTERS:
             step = _step(model, op.input("Filter")[0], OUTPUT_AXES[op.type])
             whole = op.type != "conv2d_transpose" or op.attr("groups") == 1
-            plain = op.attr("data_format") in CHANNELS_FIRST and not has_bias_input(op) and whole
-            return [*steps, step] if step and plain else None
+            return [*steps, step] if step and whole and is_plain_filter(op) else None
         if op.type in ("elementwise_add", "elementwise_mul"):
             first, second = op.input("X")[0], op.input("Y")[0]
             name, weight = (second, first) if model.is_weight(first) else (first, second)
@@ -124,17 +115,15 @@ def _of_channels(model: InferenceModel, op: Any, name: str, weight: str) -> _Ste
 
 
 def _step(model: InferenceModel, name: str, axis: int) -> _Step | None:
-    return _Step(name, axis) if model.owns_weight(name) and model.dtype(name) == "float32" else None
+    return _Step(name, axis) if owns_floats(model, name) else None
 
 
 def _multiply(model: InferenceModel, step: _Step, factors: npt.NDArray[np.float32]) -> None:
     """Multiply a weight along an axis; a single value becomes one for each channel."""
-    before = model.weight(step.weight)
-    if before.ndim == 1 and before.size == 1 and len(factors) > 1:
-        before, step = before.reshape(1, 1, 1, 1), _Step(step.weight, 1)
-    shape = [1] * before.ndim
-    shape[step.axis] = -1
-    after = (before.astype(np.float64) * factors.astype(np.float64).reshape(shape)).astype(np.float32)
-    if after.shape != model.shape(step.weight):
-        model.consumers(step.weight)[0]._set_attr("axis", -1)
-    model.set_weight(step.weight, after)
+    weight, axis, before = step.weight, step.axis, model.shape(step.weight)
+    if before == (1,) and len(factors) > 1:
+        model.set_weight(weight, model.weight(weight).reshape(1, 1, 1, 1))
+        axis = 1
+    scale_weight(model, weight, factors, axis)
+    if model.shape(weight) != before:
+        model.consumers(weight)[0]._set_attr("axis", -1)

@@ -1,23 +1,26 @@
-"""A simpler program that computes the same: batch norms, scalars, reshapes and transposes folded into weights,
-identities removed.
+"""A simpler program that computes the same, so that quantization sees each layer as the engines will run it.
 
-Quantization sees each layer as the engines will run it. What is not certain to compute the same stays as it is:
-programs with control flow, variables that are written twice, layers with channels last, weights that something else
-reads too.
+What is not certain to compute the same stays as it is: programs with control flow, variables that are written twice,
+layers with channels last, weights that something else reads too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from act.program.model import InferenceModel
 from act.program.passes.batch_norms import fold_batch_norms
-from act.program.passes.constants import fold_reshapes, fold_transposes
-from act.program.passes.identities import remove_identities
 from act.program.passes.scalars import fold_scalars
+
+IDENTITIES = {
+    "assign": "gives what it is given",
+    "dropout": "does nothing at inference",
+    "scale": "multiplies by 1 and adds 0",
+}
 
 
 @dataclass
@@ -48,10 +51,54 @@ def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
     """Return a normalised copy of a model in inference mode, with the same inputs and outputs, and what was changed."""
     result, changes = model.copy(), Changes()
     if result.program.num_blocks == 1:
-        changes.removed_identities = remove_identities(result)
-        changes.folded_reshapes = fold_reshapes(result)
-        changes.transposed_weights = fold_transposes(result)
+        changes.removed_identities = sum(_bypass(result, op) for op in result.ops if is_identity(op))
+        changes.folded_reshapes = sum(_store_reshaped(result, op) for op in result.ops if op.type == "reshape2")
+        changes.transposed_weights = sum(_store_transposed(result, op) for op in result.ops if op.type == "matmul_v2")
         changes.batch_norms = fold_batch_norms(result)
         changes.folded_batch_norms = len(changes.batch_norms)
         changes.folded_scalars = fold_scalars(result)
     return result, changes
+
+
+def is_identity(op: Any) -> bool:
+    """Tell whether an operator of `IDENTITIES` gives what it reads."""
+    if op.type == "dropout":
+        # `downgrade_in_infer` multiplies by 1 - dropout_prob at inference.
+        return bool(op.attr("dropout_implementation") == "upscale_in_train" or op.attr("dropout_prob") == 0)
+    if op.type == "scale":
+        return op.attr("scale") == 1 and op.attr("bias") == 0 and not op.input("ScaleTensor")
+    return bool(op.type == "assign")
+
+
+def _bypass(model: InferenceModel, op: Any) -> bool:
+    """Let what reads an identity's output read its input instead, and remove the identity."""
+    source, target = op.input("X")[0], op.output("Out")[0]
+    if target in model.fetch_names or len(model.producers(source)) > 1 or len(model.producers(target)) > 1:
+        return False
+    model.redirect(target, source)
+    model.remove(op)
+    return True
+
+
+def _store_reshaped(model: InferenceModel, op: Any) -> bool:
+    """Store a reshaped weight as a weight: Paddle reshapes the bias of a convolution at every inference."""
+    source, target = op.input("X")[0], op.output("Out")[0]
+    asked_at_runtime = any(slot in op.input_names and op.input(slot) for slot in ("Shape", "ShapeTensor"))
+    known = model.is_weight(source) and -1 not in model.shape(target)
+    if asked_at_runtime or not known or target in model.fetch_names or len(model.producers(target)) > 1:
+        return False
+    model.remove(op)
+    model.add_weight(target, model.weight(source).reshape(model.shape(target)))
+    return True
+
+
+def _store_transposed(model: InferenceModel, op: Any) -> bool:
+    """Store a transposed weight as it is multiplied: Paddle2ONNX would put a `Transpose` ahead of each product."""
+    name = op.input("Y")[0]
+    if not op.attr("trans_y") or not model.owns_weight(name):
+        return False
+    if name in model.fetch_names or len(model.shape(name)) != 2:
+        return False
+    model.set_weight(name, model.weight(name).T)
+    op._set_attr("trans_y", False)
+    return True

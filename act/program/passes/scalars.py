@@ -1,10 +1,8 @@
-"""Scalars that a program multiplies by or adds, between its layers, folded into the weights and biases of the layers.
+"""Scalars that a program multiplies by or adds between its layers, folded into the layers, as PP-LCNetV3 needs it.
 
-Networks with a learnable scale and shift behind each layer and each activation function, as PP-LCNetV3 in PP-OCRv4,
-otherwise pay for two passes over every activation, on every engine that does not fuse them. A factor goes into the
-layer before it, or into all layers behind it. A summand does so, too, but into layers behind it only where they do not
-pad: the zeros around the border would need it as well. What depthwise convolutions read keeps its factor: calibration
-makes one for each channel of it, where that helps.
+A factor or summand goes into the layer before it, or into all layers behind it; a summand only where those do not pad:
+the zeros around the border would need it as well. What depthwise convolutions read keeps its factor: calibration makes
+one for each channel of it, where that helps.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from act.program.layers import CHANNELS_FIRST, OUTPUT_AXES, SLOTS, has_bias_input
+from act.program.layers import OUTPUT_AXES, SLOTS, is_plain_filter, owns_floats, scale_weight, weight_of
 from act.program.model import InferenceModel
 
 _LAYERS = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
@@ -31,7 +29,6 @@ def fold_scalars(model: InferenceModel) -> int:
 
 
 def _fold(model: InferenceModel, op: Any) -> bool:
-    """Fold one operator, and take it away; False where it cannot be folded."""
     scalar = _scalar(model, op)
     if scalar is None:
         return False
@@ -40,11 +37,9 @@ def _fold(model: InferenceModel, op: Any) -> bool:
     if target in model.fetch_names or len(model.producers(target)) != 1 or len(model.producers(source)) > 1:
         return False
     if op.type == "elementwise_mul":
-        done = _scale_before(model, source, value) or _scale_behind(model, target, value)
+        done = _scale_before(model, source, value) or _scale_behind(model, target, value) or _swap(model, target, value)
     else:
         done = _shift_before(model, source, value) or _shift_behind(model, target, value)
-    if not done and op.type == "elementwise_mul":
-        done = _swap(model, target, value)
     if done:
         model.redirect(target, source)
         model.remove(op)
@@ -72,8 +67,8 @@ def _scale_before(model: InferenceModel, source: str, factor: float) -> bool:
     if found is None:
         return False
     layer, bias = found
-    for name in [_weight(layer)] if bias is None else [_weight(layer), bias]:
-        _multiply(model, name, factor)
+    for name in [weight_of(layer)] if bias is None else [weight_of(layer), bias]:
+        scale_weight(model, name, factor)
     return True
 
 
@@ -90,7 +85,7 @@ def _scale_behind(model: InferenceModel, target: str, factor: float) -> bool:
     if any(layer.type == "depthwise_conv2d" for layer in layers):
         return False
     for layer in layers:
-        _multiply(model, _weight(layer), factor)
+        scale_weight(model, weight_of(layer), factor)
     return bool(layers)
 
 
@@ -100,7 +95,7 @@ def _shift_behind(model: InferenceModel, target: str, summand: float) -> bool:
     if not layers or None in biases or any(_pads(layer) for layer in layers):
         return False
     for layer, bias in zip(layers, map(str, biases)):
-        weight = model.weight(_weight(layer)).astype(np.float64)
+        weight = model.weight(weight_of(layer)).astype(np.float64)
         sums = weight.sum(axis=tuple(each for each in range(weight.ndim) if each != OUTPUT_AXES[layer.type]))
         old = model.weight(bias)
         model.set_weight(bias, (old + (summand * sums).reshape(old.shape)).astype(np.float32))
@@ -155,18 +150,18 @@ def _is_layer(model: InferenceModel, op: Any) -> bool:
     """Tell whether an operator multiplies an activation by a weight of its own, with the channels where we look."""
     if op.type not in _LAYERS:
         return False
-    weight = _weight(op)
-    if not model.owns_weight(weight) or model.dtype(weight) != "float32":
+    weight = weight_of(op)
+    if not owns_floats(model, weight):
         return False
     if op.type in ("matmul_v2", "mul"):
         transposed = op.type == "matmul_v2" and (op.attr("trans_x") or op.attr("trans_y"))
         return not transposed and len(model.shape(weight)) == 2
-    return op.attr("data_format") in CHANNELS_FIRST and not has_bias_input(op)
+    return is_plain_filter(op)
 
 
 def _is_bias(model: InferenceModel, layer: Any, name: str) -> bool:
     """Tell whether a weight of its own has one value for each output channel of a layer."""
-    channels = model.shape(_weight(layer))[OUTPUT_AXES[layer.type]]
+    channels = model.shape(weight_of(layer))[OUTPUT_AXES[layer.type]]
     return model.owns_weight(name) and bool(np.prod(model.shape(name)) == channels > 1)
 
 
@@ -174,11 +169,3 @@ def _pads(layer: Any) -> bool:
     if layer.type in ("matmul_v2", "mul"):
         return False
     return layer.attr("padding_algorithm") == "SAME" or any(layer.attr("paddings"))
-
-
-def _weight(layer: Any) -> str:
-    return str(layer.input(SLOTS[layer.type][1])[0])
-
-
-def _multiply(model: InferenceModel, name: str, factor: float) -> None:
-    model.set_weight(name, (model.weight(name).astype(np.float64) * factor).astype(np.float32))

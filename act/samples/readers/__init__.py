@@ -26,11 +26,7 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
 
 
 def only_feed(reader: str, feeds: Sequence[FeedSpec]) -> FeedSpec:
-    """Return the one input of a model.
-
-    Raises:
-        InputError: it has several.
-    """
+    """Return the one input of a model; `InputError` where it has several."""
     if len(feeds) != 1:
         raise InputError(
             f"reader `{reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or `function`"

@@ -1,9 +1,4 @@
-"""The user's own samples from `calibration.npz` and `evaluation.npz`: one array a feed, the first axis counts samples.
-
-Or from the folders `calibration/` and `evaluation/` with a file `FEED.npy` for each feed, which are mapped. An array
-named `label` that is not an input of the model holds the labels of the evaluation samples. Samples of different shapes
-come as two arrays: all values one after another, and `NAME.shapes`, the shape of each sample.
-"""
+"""The user's own samples, from .npz files or from folders of .npy files."""
 
 from __future__ import annotations
 
@@ -39,11 +34,7 @@ class Settings(Data):
 
 
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
-    """Map or load the calibration and the evaluation samples; a reader's `read`.
-
-    Raises:
-        InputError: a file is missing, damaged, or holds objects instead of numbers.
-    """
+    """Map or load the calibration and the evaluation samples; a reader's `read`."""
     folder, names = Path(settings.path), [feed.name for feed in feeds]
     return _read(folder / "calibration", names, False), _read(folder / "evaluation", names, True)
 
@@ -81,14 +72,10 @@ def _map(folder: Path) -> dict[str, Array]:
         try:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy's header parser raises a dozen kinds on damaged files
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(
-                f"{path}: not a NumPy .npy file of plain numbers: {reason}; save it with numpy.save(path, array)"
-            ) from None
+            raise _not_numpy(path, error, "numpy.save(path, array)") from None
         if mapped.size and not mapped.flags.c_contiguous:
-            raise InputError(
-                f"{path}: in Fortran's order; save it with numpy.save(path, numpy.ascontiguousarray(array))"
-            )
+            cure = "save it with numpy.save(path, numpy.ascontiguousarray(array))"
+            raise InputError(f"{path}: in Fortran's order; {cure}")
         arrays[path.name.removesuffix(".npy")] = mapped
     if not arrays:
         raise InputError(f"{folder}: no .npy files in it; the reader `arrays` wants one for each input, FEED.npy")
@@ -111,10 +98,12 @@ def _load(path: Path) -> dict[str, Array]:
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{path}: not a NumPy .npz file of plain numbers: {reason}; save it with numpy.savez(path, FEED=array)"
-        ) from None
+        raise _not_numpy(path, error, "numpy.savez(path, FEED=array)") from None
+
+
+def _not_numpy(path: Path, error: Exception, cure: str) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{path}: not a NumPy {path.suffix} file of plain numbers: {reason}; save it with {cure}")
 
 
 def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
@@ -140,4 +129,4 @@ def _rows(array: Array) -> Ragged:
 
 def _flat(array: Array) -> Array:
     # What is mapped must stay so: NumPy's function would forget that it is.
-    return array.reshape(-1) if array.flags.c_contiguous else np.ascontiguousarray(array).reshape(-1)
+    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).reshape(-1)

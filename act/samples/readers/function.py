@@ -5,7 +5,6 @@ The module is imported from the project's folder or from an installed package, a
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 import sysconfig
@@ -34,8 +33,7 @@ class Settings(Data):
 
     path: Text = Field(description="file or folder that DVC follows: where the function is, or what it reads")
     function: str = Field(
-        pattern=_NAME,
-        description="`package.module:function`, in the project's folder or an installed package",
+        pattern=_NAME, description="`package.module:function`, in the project's folder or an installed package"
     )
     evaluation_function: str | None = Field(
         default=None,
@@ -50,15 +48,7 @@ class Settings(Data):
 
 
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
-    """Take the calibration and the evaluation samples from the loader; a reader's `read`.
-
-    Args:
-        feeds: the model's inputs.
-        scratch: folder that the samples are kept in, in files without a name.
-
-    Raises:
-        InputError: there is no such function, it fails, or returns something else than a loader for these inputs.
-    """
+    """Take the calibration and the evaluation samples from the loader; a reader's `read`."""
     counts = (settings.calibration, settings.evaluation)
     with _dynamic_mode(), _told_about(settings.function):
         loader = _call("function", settings.function, settings)
@@ -109,15 +99,16 @@ def _refuse_strangers(key: str, module_name: str) -> None:
 
 @contextmanager
 def _dynamic_mode() -> Iterator[None]:
-    """Paddle as the user's code finds it where nobody has set anything: tensors and data sets want it so."""
+    """Let the user's code find Paddle as where nobody has set anything: tensors and data sets want it so."""
     paddle = sys.modules.get("paddle")
-    if paddle is not None:
-        paddle.disable_static()
+    if paddle is None:
+        yield
+        return
+    paddle.disable_static()
     try:
         yield
     finally:
-        if paddle is not None:
-            paddle.enable_static()
+        paddle.enable_static()
 
 
 @contextmanager
@@ -127,12 +118,9 @@ def _told_about(name: str) -> Iterator[None]:
         yield
     except (InputError, MemoryError):
         raise
-    except OSError as error:
-        if error.filename is None:
-            raise  # the disk of our own files is full
-        traceback.print_exc()
-        raise InputError(f"{name}: failed: {error}; mend it, or its settings") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:
+            raise  # the disk of our own files is full
         traceback.print_exc()
         said = " ".join(str(error).split())
         raise InputError(f"{name}: failed with {type(error).__name__}: {said}; mend it, or `data.settings`") from None

@@ -1,17 +1,15 @@
 """Pictures in a folder, in ImageNet's layout, prepared as classifiers are evaluated: resized, cut, normalised.
 
-A list has a line `relative/path CLASS` for each picture; the class may be missing. Without a list all pictures of the
-folder are taken, sorted by path. Pictures are opened one by one and kept on the disk, so that their number takes no
-memory; one that would take too much by itself is refused before it is unpacked.
+Pictures are opened one by one and kept on the disk, so that their number takes no memory; one that would take too much
+by itself is refused before it is unpacked.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,20 +25,7 @@ from act.settings.data import Data
 LARGEST_PIXELS = 100_000_000
 LONGEST_LIST = 64_000_000  # bytes
 # Those that Pillow reads by itself; others start programs, or hold more than a picture.
-_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".ppm": "PPM",
-}
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM"}
 
 
 class Settings(Data):
@@ -80,16 +65,14 @@ class Settings(Data):
     @model_validator(mode="after")
     def _stretching_needs_no_crop(self) -> Settings:
         if self.resize is not None and self.size is not None and max(self.size) > self.resize:
-            raise ValueError(
-                f"`size` is {self.size}, larger than `resize` {self.resize}: raise that, or set it to null to stretch"
-            )
+            larger = f"`size` is {self.size}, larger than `resize` {self.resize}"
+            raise ValueError(f"{larger}: raise that, or set it to null to stretch")
         if {len(self.mean), len(self.std)} - {1, 3} or len(self.mean) != len(self.std):
             raise ValueError("`mean` and `std` must both have one value, or both three")
         return self
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A picture, its class number where the list gives one, and where it is named, for messages."""
 
     path: Path
@@ -100,10 +83,6 @@ class _Entry:
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
     """Read the calibration samples (no labels) and the evaluation samples (labelled where the list has classes).
 
-    Args:
-        feeds: the model's one input, float32 [-1, channels, height, width].
-        scratch: folder that the pictures are kept in, in files without a name.
-
     Raises:
         InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large,
             or outside the folder.
@@ -113,9 +92,8 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
     calibration = _entries(settings.path, settings.calibration_list)
     if settings.evaluation_list in (None, settings.calibration_list):
         if len(calibration) < 2:
-            raise InputError(
-                f"{settings.path}: {len(calibration)} pictures; it takes two, to calibrate on one and judge by another"
-            )
+            cause = "it takes two, to calibrate on one and judge by another"
+            raise InputError(f"{settings.path}: {len(calibration)} pictures; {cause}")
         calibration, evaluation = calibration[0::2], calibration[1::2]
     else:
         evaluation = _entries(settings.path, settings.evaluation_list)
@@ -200,9 +178,8 @@ def _inside(root: Path, path: Path, what: str) -> Path:
 
 
 def _thinned(entries: Sequence[_Entry], count: int) -> list[_Entry]:
-    """At most so many, evenly from the whole list, which may be sorted by class."""
-    if len(entries) <= count:
-        return list(entries)
+    """Return at most so many, evenly from the whole list, which may be sorted by class."""
+    count = min(count, len(entries))
     return [entries[position * len(entries) // count] for position in range(count)]
 
 
@@ -231,21 +208,18 @@ def _open(entry: _Entry, channels: int) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{where}: no such file; correct the list or copy the picture there") from None
     except Image.DecompressionBombError as error:
-        raise InputError(
-            f"{where}: too large, {error}; at most {LARGEST_PIXELS} pixels are read: shrink it or leave it out"
-        ) from None
+        cure = f"at most {LARGEST_PIXELS} pixels are read: shrink it or leave it out"
+        raise InputError(f"{where}: too large, {error}; {cure}") from None
     except Exception as error:  # Pillow and its codecs raise a dozen kinds on damaged files
-        raise InputError(
-            f"{where}: not a picture, or damaged: {' '.join(str(error).split())}; mend it or leave it out"
-        ) from None
+        cause = " ".join(str(error).split())
+        raise InputError(f"{where}: not a picture, or damaged: {cause}; mend it or leave it out") from None
 
 
 def _prepared(image: Image.Image, settings: Settings, size: tuple[int, int]) -> Array:
     """Return an input of the model, float32 [channels, height, width]."""
     height, width = size
-    if settings.resize is None:
-        image = image.resize((width, height), _FILTERS[settings.interpolation])
-    else:
+    box = None
+    if settings.resize is not None:
         factor = settings.resize / min(image.size)
         longer = [max(round(length * factor), settings.resize) for length in image.size]
         # Only what is kept is computed: a strip a pixel high and a million long would fill the memory.
@@ -253,7 +227,7 @@ def _prepared(image: Image.Image, settings: Settings, size: tuple[int, int]) -> 
         across, down = image.width / longer[0], image.height / longer[1]
         right, bottom = min((left + width) * across, image.width), min((top + height) * down, image.height)
         box = (left * across, top * down, right, bottom)
-        image = image.resize((width, height), _FILTERS[settings.interpolation], box=box)
+    image = image.resize((width, height), Image.Resampling[settings.interpolation.upper()], box=box)
     pixels = np.asarray(image, dtype=np.float32).reshape(height, width, -1)
     if settings.order == "BGR":
         pixels = pixels[:, :, ::-1]

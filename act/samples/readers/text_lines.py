@@ -1,9 +1,8 @@
 """Lines of text, and pages of them, drawn with real fonts and degraded like photographs, as PP-OCR's models want them.
 
-Each sample has a random stream of its own, made from the seed, its role and its number, so that it does not depend on
-how many others are drawn. A text belongs to the calibration or to the evaluation samples by its checksum, so the two
-never share one. Preprocessing follows PP-OCR: (pixel / 255 - 0.5) / 0.5, blue first; of a line the height is fixed, the
-ratio kept, and there are zeros to the right.
+Each sample has a random stream of its own, made from the seed, its role and its number. A text belongs to the
+calibration or to the evaluation samples by its checksum, so the two never share one. Preprocessing follows PP-OCR:
+(pixel / 255 - 0.5) / 0.5, blue first; of a line the height is fixed, the ratio kept, and there are zeros to the right.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from act.settings.reference import resolve
 
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]
 
 _PAGE_STEP = 32
 _LABELS: dict[str, Labels] = {"recognition": "sequence", "direction": "class", "detection": "nothing"}
@@ -67,13 +66,9 @@ class Settings(Data):
     seed: Seed = 0
 
     @model_validator(mode="after")
-    def _recognition_needs_an_alphabet(self) -> Settings:
+    def _task_has_what_it_needs(self) -> Settings:
         if self.task == "recognition" and self.alphabet is None:
             raise ValueError("`alphabet` is missing: the task `recognition` needs the model's alphabet file")
-        return self
-
-    @model_validator(mode="after")
-    def _pages_can_be_halved(self) -> Settings:
         if self.task == "detection" and (self.height % _PAGE_STEP or self.width % _PAGE_STEP):
             raise ValueError(
                 f"`height` is {self.height} and `width` {self.width}: the task `detection` needs multiples of "
@@ -89,10 +84,6 @@ class Settings(Data):
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
     """Draw the calibration samples (no labels) and the evaluation samples (labels) for the model's one input.
 
-    Args:
-        class_count: how many classes the model tells apart; -1 when it does not say.
-        scratch: folder that the pictures are kept in, in files without a name.
-
     Feeds are float32 [3, height, width] in [-1, 1]. Labels of `recognition` are int64 class numbers filled up with
     `PADDING`; labels of `direction` are int64 [1]: 1 when the line is upside down; `detection` has none.
 
@@ -100,7 +91,9 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
         InputError: the list of words or the alphabet is missing or unusable, or belongs to another model.
     """
     feed = only_feed(settings.reader, feeds).name
-    words = _read_words(Path(settings.path))
+    words = list(dict.fromkeys(_read_text(Path(settings.path)).split()))
+    if not words:
+        raise InputError(f"{settings.path}: holds no words; put one word on each line")
     classes = _read_alphabet(settings) if settings.task == "recognition" else {}
     if classes:
         if class_count not in (-1, len(classes) + 1):
@@ -144,20 +137,15 @@ def _labels(settings: Settings, classes: dict[str, int], lines: Sequence[tuple[s
 
 
 class _Painter:
-    """Draws lines and pages.
-
-    Args:
-        settings: size and seed.
-        words: what the lines are made of.
-    """
+    """Draws lines and pages."""
 
     def __init__(self, settings: Settings, words: Sequence[str]) -> None:
-        self._settings = settings
-        self._words = words
-        self._fonts = _find_fonts()
+        self._settings, self._words = settings, words
+        folder = Path(str(distribution("matplotlib").locate_file(_FONT_FOLDER)))
+        self._fonts = sorted(path for path in folder.glob("*.ttf") if path.stem.split("-")[0] in _FONT_NAMES)
 
     def line(self, role: Role, number: int, turned: bool) -> tuple[Picture, str]:
-        """One picture, float32 [3, height, width], and its text; `turned`: by 180 degrees."""
+        """Draw one picture, float32 [3, height, width], and return its text, too; `turned`: by 180 degrees."""
         rng = self._stream(role, number)
         height, width = self._settings.height, self._settings.width
         for text, font in self._texts(role, rng, _LINE_SIZES):
@@ -174,10 +162,7 @@ class _Painter:
         return picture, text
 
     def page(self, role: Role, number: int) -> tuple[Picture, str]:
-        """One picture with several lines of text, float32 [3, height, width], and what stands there, a line each.
-
-        The lines do not touch. Most stand on the page's own paper, some on a label.
-        """
+        """Draw several lines of text that do not touch, float32 [3, height, width], and return the text, too."""
         rng = self._stream(role, number)
         own = _colours(rng)
         image = Image.new("RGB", (self._settings.width, self._settings.height), own[0])
@@ -204,17 +189,14 @@ class _Painter:
     def _texts(
         self, role: Role, rng: np.random.Generator, sizes: tuple[int, int]
     ) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
-        """Texts of this role, each with a font, as many as may be tried."""
+        """Yield texts of this role, each with a font, as many as may be tried."""
         for _ in range(_MOST_TRIES):
-            text = self._text(rng)
+            case = _CASES[rng.integers(len(_CASES))]
+            count = int(rng.integers(1, _MOST_WORDS + 1))
+            text = " ".join(case(self._words[rng.integers(len(self._words))]) for _ in range(count))
             path, size = self._fonts[rng.integers(len(self._fonts))], int(rng.integers(*sizes))
             if _role_of(text) == role:
                 yield text, _load_font(path, size)
-
-    def _text(self, rng: np.random.Generator) -> str:
-        case = _CASES[rng.integers(len(_CASES))]
-        count = int(rng.integers(1, _MOST_WORDS + 1))
-        return " ".join(case(self._words[rng.integers(len(self._words))]) for _ in range(count))
 
     def _do_not_fit(self) -> InputError:
         height, width = self._settings.height, self._settings.width
@@ -231,12 +213,7 @@ def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
     ink = rng.integers(0, 110, size=3)
     if rng.random() < 0.3:
         paper, ink = ink, paper
-    return _colour(paper), _colour(ink)
-
-
-def _colour(values: Array) -> Colour:
-    red, green, blue = (int(value) for value in values)
-    return red, green, blue
+    return tuple(paper.tolist()), tuple(ink.tolist())
 
 
 def _write(
@@ -253,11 +230,7 @@ def _write(
 def _free_place(
     taken: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """A random place, (left, top), of a line of a size, (width, height), which is then taken; None if it is not free.
-
-    Args:
-        taken: bool [height, width] of the page; changed.
-    """
+    """Draw a place, (left, top), for a line of (width, height), and mark it as taken; None if it is not free."""
     width, height = size
     if height > taken.shape[0] or width > taken.shape[1]:
         return None
@@ -290,23 +263,11 @@ def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size=size)
 
 
-def _find_fonts() -> list[Path]:
-    folder = Path(str(distribution("matplotlib").locate_file(_FONT_FOLDER)))
-    return sorted(path for path in folder.glob("*.ttf") if path.stem.split("-")[0] in _FONT_NAMES)
-
-
-def _read_words(path: Path) -> list[str]:
-    words = list(dict.fromkeys(_read_text(path).split()))
-    if not words:
-        raise InputError(f"{path}: holds no words; put one word on each line")
-    return words
-
-
 def _read_alphabet(settings: Settings) -> dict[str, int]:
     """Return the class number of each character: the blank is 0, then the lines of the file, then the space."""
     assert settings.alphabet is not None
-    characters = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")
-    characters = [character.strip("\r") for character in characters if character.strip("\r")]
+    lines = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")
+    characters = [line.strip("\r") for line in lines if line.strip("\r")]
     return {character: number for number, character in enumerate([*characters, " "], start=1)}
 
 
