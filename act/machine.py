@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,7 @@ CAPABILITIES = {
 }
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8")
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
-PACKAGES = (
-    "paddlepaddle",
-    "paddleslim",
-    "paddle2onnx",
-    "onnx",
-    "numpy",
-    "scikit-learn",
-    "prefect",
-    "dvc",
-)
+PACKAGES = ("paddlepaddle", "paddleslim", "paddle2onnx", "onnx", "numpy", "scikit-learn", "prefect", "dvc")
 
 
 def cpu_flags() -> frozenset[str]:
@@ -41,8 +33,7 @@ def cpu_flags() -> frozenset[str]:
 
 def capabilities() -> list[str]:
     """Return the flags of `CAPABILITIES` that this CPU has, in that order."""
-    flags = cpu_flags()
-    return [flag for flag in CAPABILITIES if flag in flags]
+    return [flag for flag in CAPABILITIES if flag in cpu_flags()]
 
 
 def int8_sums_saturate() -> bool:
@@ -57,27 +48,18 @@ def memory_bytes() -> int:
 
 def describe() -> dict[str, Any]:
     """Return CPU, cores, memory in bytes, system and package versions, as plain JSON values."""
-    return {
-        **identity(),
-        "memory_bytes": memory_bytes(),
-        "system": f"{platform.system()} {platform.release()}",
-    }
+    return {**identity(), "memory_bytes": memory_bytes(), "system": f"{platform.system()} {platform.release()}"}
 
 
 def identity() -> dict[str, Any]:
     """Return what a timing depends on, as plain JSON values: the same until hardware or versions change."""
     return {
-        "cpu": cpu_name(),
+        "cpu": _cpuinfo("model name") or platform.machine(),
         "cores": os.cpu_count(),
         "capabilities": capabilities(),
         "python": platform.python_version(),
-        "packages": {name: found for name in _packages() if (found := _version(name)) is not None},
+        "packages": _versions(),
     }
-
-
-def cpu_name() -> str:
-    """Return the CPU's name as Linux tells it; the architecture where it does not."""
-    return _cpuinfo("model name") or platform.machine()
 
 
 def _cpuinfo(key: str) -> str:
@@ -89,14 +71,11 @@ def _cpuinfo(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
 
 
-def _packages() -> list[str]:
-    """List the distributions that matter, those of the engines last."""
+def _versions() -> dict[str, str]:
+    """Return the versions of the distributions that matter and are there, those of the engines last."""
     engines = [registry.ENGINES.load(name).SPEC for name in registry.ENGINES.names()]
-    return [*PACKAGES, *(package for spec in engines for package in spec.packages)]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    found = {}
+    for name in (*PACKAGES, *(package for spec in engines for package in spec.packages)):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

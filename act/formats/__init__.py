@@ -32,22 +32,14 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A model as the user has it.
-
-    Attributes:
-        files: that it consists of, the program first.
-    """
+    """A model as the user has it, and the files that it consists of, the program first."""
 
     files: tuple[Path, ...]
     _format: Format
 
     @classmethod
     def find(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> SourceModel:
-        """Find a model by its folder or file.
-
-        Args:
-            model_filename: of the program, where it has no usual name.
-            params_filename: of the weights, likewise.
+        """Find a model by its folder or file; file names are needed where they are not the usual ones.
 
         Raises:
             InputError: there is no model of a known format.
@@ -64,23 +56,15 @@ class SourceModel:
         return cls(tuple(fitting.find(path, model_filename, params_filename)), fitting)
 
     def load(self) -> InferenceModel:
-        """Read the model in inference mode.
-
-        Raises:
-            InputError: a file is damaged, or does not fit the others.
-        """
+        """Read the model in inference mode; `InputError` where a file is damaged, or does not fit the others."""
         return self._format.load(self.files)
 
 
 def check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:
-    """Refuse a model that takes only so many samples at a time: every stage runs several, and the target decides.
-
-    Raises:
-        InputError: the first axis of an input is not the batch, of any length.
-    """
-    fixed = next((feed for feed in feeds if not feed.shape or feed.shape[0] != -1), None)
-    if fixed is not None:
-        raise InputError(
-            f"{program}: input `{fixed.name}` has shape {list(fixed.shape)}; its first axis must be the batch, of any "
-            "length (-1): export the model again with `None` there"
-        )
+    """Refuse a model that takes only so many samples at a time: every stage runs several, and the target decides."""
+    for feed in feeds:
+        if not feed.shape or feed.shape[0] != -1:
+            raise InputError(
+                f"{program}: input `{feed.name}` has shape {list(feed.shape)}; its first axis must be the batch, of "
+                "any length (-1): export the model again with `None` there"
+            )

@@ -12,6 +12,7 @@ Block = dict[str, Any]
 # One for both axes, or each.
 Stride = int | tuple[int, int]
 
+F = paddle.nn.functional
 FEED = "x"
 
 
@@ -34,14 +35,13 @@ def build(shape: Sequence[int], blocks: Sequence[Block]) -> InferenceModel:
         y = x
         for block in blocks:
             y = _BUILDERS[block["kind"]](y, block)
-        executor = paddle.static.Executor(CPU)
-        executor.run(begin)
+        paddle.static.Executor(CPU).run(begin)
         whole = paddle.static.normalize_program(program, [x], [y])
     return InferenceModel(whole, scope, [FEED], [y.name])
 
 
 def _act(x: Any, name: str) -> Any:
-    return x if name == "none" else getattr(paddle.nn.functional, name)(x)
+    return x if name == "none" else getattr(F, name)(x)
 
 
 def _conv(x: Any, out: int, k: Any = 1, s: Stride = 1, act: str = "relu", groups: int = 1) -> Any:
@@ -55,7 +55,7 @@ def _depthwise(x: Any, k: int, s: Stride, act: str) -> Any:
 
 
 def _excite(x: Any, ratio: int) -> Any:
-    squeezed = _conv(paddle.nn.functional.adaptive_avg_pool2d(x, 1), max(4, x.shape[1] // ratio))
+    squeezed = _conv(F.adaptive_avg_pool2d(x, 1), max(4, x.shape[1] // ratio))
     return x * _conv(squeezed, x.shape[1], act="hardsigmoid")
 
 
@@ -72,7 +72,7 @@ def _inverted(x: Any, b: Block) -> Any:
 
 def _residual(x: Any, y: Any, stride: Stride) -> Any:
     short = x if y.shape == x.shape else _conv(x, y.shape[1], 1, stride, "none")
-    return paddle.nn.functional.relu(y + short)
+    return F.relu(y + short)
 
 
 def _bottleneck(x: Any, b: Block) -> Any:
@@ -100,18 +100,14 @@ def _normalised(x: Any, out: int, k: int) -> Any:
     """Convolve behind a batch norm, which cannot be folded into the convolution."""
     norm = paddle.nn.BatchNorm2D(x.shape[1])
     norm.eval()
-    return _conv(paddle.nn.functional.relu(norm(x)), out, k, act="none")
+    return _conv(F.relu(norm(x)), out, k, act="none")
 
 
 def _inception(x: Any, b: Block) -> Any:
     one, two, three, four = b["out"]
-    pooled = paddle.nn.functional.avg_pool2d(x, 3, 1, 1)
-    branches = [
-        _conv(x, one),
-        _conv(_conv(x, two), two, b["k"]),
-        _conv(_conv(_conv(x, three), three, 3), three, 3),
-        _conv(pooled, four),
-    ]
+    pooled = F.avg_pool2d(x, 3, 1, 1)
+    branches = [_conv(x, one), _conv(_conv(x, two), two, b["k"])]
+    branches += [_conv(_conv(_conv(x, three), three, 3), three, 3), _conv(pooled, four)]
     return paddle.concat(branches, axis=1)
 
 
@@ -131,14 +127,14 @@ def _shuffle(x: Any, b: Block) -> Any:
 def _pool(x: Any, b: Block) -> Any:
     if min(x.shape[2:]) < b["k"]:
         return x
-    pool = paddle.nn.functional.max_pool2d if b["how"] == "max" else paddle.nn.functional.avg_pool2d
+    pool = F.max_pool2d if b["how"] == "max" else F.avg_pool2d
     return pool(x, b["k"], b["s"], b["k"] // 2 if b["k"] == 3 else 0, ceil_mode=b["k"] == 2)
 
 
 def _up(x: Any, b: Block) -> Any:
     if b["how"] == "transposed":
-        return paddle.nn.functional.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
-    return _conv(paddle.nn.functional.interpolate(x, scale_factor=b["times"], mode="nearest"), b["out"], b["k"])
+        return F.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
+    return _conv(F.interpolate(x, scale_factor=b["times"], mode="nearest"), b["out"], b["k"])
 
 
 def _encoder(x: Any, b: Block) -> Any:
@@ -165,27 +161,22 @@ def _tokens(x: Any, b: Block) -> Any:
     return _conv(paddle.reshape(y, [0, b["size"], height, width]), channels, act="none")
 
 
-def _patches(x: Any, b: Block) -> Any:
-    y = paddle.nn.Conv2D(3, b["out"], b["k"], b["k"])(x)
-    return paddle.transpose(paddle.flatten(y, 2), [0, 2, 1])
-
-
 def _linear(x: Any, sizes: Sequence[int]) -> Any:
     for place, size in enumerate(sizes):
         x = paddle.nn.Linear(x.shape[-1], size)(x)
-        x = paddle.nn.functional.relu(x) if place + 1 < len(sizes) else x
+        x = F.relu(x) if place + 1 < len(sizes) else x
     return x
 
 
 def _sequence(x: Any, b: Block) -> Any:
-    y = paddle.nn.functional.adaptive_avg_pool2d(x, (1, x.shape[3]))
-    return paddle.nn.functional.softmax(_linear(paddle.transpose(paddle.squeeze(y, 2), [0, 2, 1]), b["sizes"]))
+    y = F.adaptive_avg_pool2d(x, (1, x.shape[3]))
+    return F.softmax(_linear(paddle.transpose(paddle.squeeze(y, 2), [0, 2, 1]), b["sizes"]))
 
 
 def _map(x: Any, b: Block) -> Any:
     """Four times as high and wide, a value for each class and pixel, as detectors and segmentations end."""
-    y = paddle.nn.functional.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
-    return paddle.nn.functional.sigmoid(paddle.nn.Conv2DTranspose(b["out"], b["maps"], 2, 2)(y))
+    y = F.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
+    return F.sigmoid(paddle.nn.Conv2DTranspose(b["out"], b["maps"], 2, 2)(y))
 
 
 _BUILDERS = {
@@ -204,8 +195,10 @@ _BUILDERS = {
     "gate": lambda x, b: _act(x, b["act"]),
     "tokens": _tokens,
     "encoder": _encoder,
-    "patches": _patches,
-    "mean": lambda x, b: _linear(paddle.flatten(paddle.nn.functional.adaptive_avg_pool2d(x, 1), 1), b["sizes"]),
+    "patches": lambda x, b: paddle.transpose(
+        paddle.flatten(paddle.nn.Conv2D(3, b["out"], b["k"], b["k"])(x), 2), [0, 2, 1]
+    ),
+    "mean": lambda x, b: _linear(paddle.flatten(F.adaptive_avg_pool2d(x, 1), 1), b["sizes"]),
     "flat": lambda x, b: _linear(paddle.flatten(x, 1), b["sizes"]),
     "first": lambda x, b: _linear(x[:, 0], b["sizes"]),
     "sequence": _sequence,

@@ -52,10 +52,10 @@ def find_files(path: Path, model_filename: str | None = None, params_filename: s
         pairs = [(path, path.with_suffix(".pdiparams"))]
     elif not path.is_dir():
         raise InputError(f"{path}: no such folder; name a folder with an inference model, or its .pdmodel file")
-    elif model_filename is not None or params_filename is not None:
-        if model_filename is None or params_filename is None:
-            raise InputError(f"{path}: give both `model_filename` and `params_filename`, or neither")
+    elif model_filename is not None and params_filename is not None:
         pairs = [(path / model_filename, path / params_filename)]
+    elif model_filename is not None or params_filename is not None:
+        raise InputError(f"{path}: give both `model_filename` and `params_filename`, or neither")
     else:
         pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
         pairs = pairs or [(program, program.with_suffix(".pdiparams")) for program in sorted(path.glob("*.pdmodel"))]
@@ -164,17 +164,14 @@ def _parse(program_file: Path) -> Any:
 def _read_tensor_header(file: Any, size: int) -> Any:
     """Read what stands before a tensor's values: versions, level of detail, description."""
     version, levels = struct.unpack("<IQ", file.read(12))
-    if version != 0 or levels > 8:
-        raise ValueError("not a tensor")
-    for _ in range(levels):
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > size:
-            raise ValueError("not a tensor")
-        file.seek(length, 1)
-    version, length = struct.unpack("<Ii", file.read(8))
-    if version != 0 or not 0 < length < 4096:
-        raise ValueError("not a tensor")
-    return framework_pb2.VarType.TensorDesc.FromString(file.read(length))
+    if version == 0 and levels <= 8:
+        for _ in range(levels):
+            (length,) = struct.unpack("<Q", file.read(8))
+            file.seek(min(length, size), 1)
+        version, length = struct.unpack("<Ii", file.read(8))
+        if version == 0 and 0 < length < 4096:
+            return framework_pb2.VarType.TensorDesc.FromString(file.read(length))
+    raise ValueError("not a tensor")
 
 
 def _canonical(program: Any) -> Any:

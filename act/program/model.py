@@ -62,7 +62,7 @@ class InferenceModel:
 
     def __post_init__(self) -> None:
         # One for all runs: each executor prepares a program anew, which takes longer than a run.
-        self._runner = _executor()
+        self._runner = paddle.static.Executor(CPU)
         self._cached_index: _Index | None = None
 
     @classmethod
@@ -79,7 +79,7 @@ class InferenceModel:
             try:
                 program, feeds, fetches = paddle.static.load_inference_model(
                     str(program_file.parent),
-                    _executor(),
+                    paddle.static.Executor(CPU),
                     model_filename=program_file.name,
                     params_filename=weights_file.name,
                 )
@@ -108,10 +108,9 @@ class InferenceModel:
 
     def run(self, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> list[Array]:
         """Run the program in Paddle's executor, and return its outputs, or the variables to fetch."""
+        names = list(fetch or self.fetch_names)
         with paddle.static.scope_guard(self.scope):
-            values: list[Array] = self._runner.run(
-                self.program, feed=dict(feeds), fetch_list=list(fetch or self.fetch_names)
-            )
+            values: list[Array] = self._runner.run(self.program, feed=dict(feeds), fetch_list=names)
         return values
 
     # The index: operators by what they read and write.
@@ -292,10 +291,6 @@ def reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if _CAUSE.match(line)]
     return (causes or lines[-1:] or [type(error).__name__])[0]
-
-
-def _executor() -> Any:
-    return paddle.static.Executor(CPU)
 
 
 def _is_weight(variable: Any) -> bool:

@@ -24,7 +24,8 @@ Nothing goes by names; each part has a rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any, Literal, NamedTuple
 
 from act.program.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor
@@ -167,12 +168,10 @@ class Structure:
         shapes = [self.tensors[name].shape for name in node.reads if name in self.tensors]
         if len(shapes) != 2 or shapes[0] != shapes[1]:
             return None
-        producers = [self.graph.producers.get(name, -1) for name in node.reads]
-        start = self._common(node.reads, producers)
-        if start is None:
+        paths = self._paths(node)
+        if paths is None:
             return None
-        ways = [self._way(start, producer) for producer in producers]
-        depths = [self._depth(start, producer, way) for producer, way in zip(producers, ways)]
+        ways, depths = paths
         short, long = sorted(depths)
         members = tuple(sorted({*ways[0], *ways[1], node.number}))
         if any(self._upsamples(number) for number in members):
@@ -185,14 +184,17 @@ class Structure:
             kind = "parallel"
         return Join(node.number, kind, members, ways[0] if depths[0] == short else ways[1])
 
-    def _common(self, names: Sequence[str], producers: Sequence[int]) -> int | None:
-        """Return the last operator whose tensor both come from; -1 for an input, None where they share nothing."""
+    def _paths(self, node: Node) -> tuple[list[tuple[int, ...]], list[int]] | None:
+        """Return the ways to both tensors that a node reads from the last tensor that they come from, and their depths;
+        None where they share nothing."""
+        producers = [self.graph.producers.get(name, -1) for name in node.reads]
         before = [self._before[number] if number >= 0 else 0 for number in producers]
-        common = before[0] & before[1]
-        if common:
-            return common.bit_length() - 1
-        inputs = [self._sources[n] if n >= 0 else {name} for name, n in zip(names, producers)]
-        return -1 if inputs[0] & inputs[1] & set(self.graph.feeds) else None
+        start = (before[0] & before[1]).bit_length() - 1  # -1: an input
+        inputs = [self._sources[n] if n >= 0 else {name} for name, n in zip(node.reads, producers)]
+        if start < 0 and not inputs[0] & inputs[1] & set(self.graph.feeds):
+            return None
+        ways = [self._way(start, producer) for producer in producers]
+        return ways, [self._depth(start, producer, way) for producer, way in zip(producers, ways)]
 
     def _way(self, start: int, end: int) -> tuple[int, ...]:
         """Return the operators on the ways from a tensor to another, without the one that makes the first."""
@@ -214,29 +216,15 @@ class Structure:
 
     def _upsamples(self, number: int) -> bool:
         node = self.graph.nodes[number]
-        steps = node.attribute("strides", [1]) if node.type in TRANSPOSED_CONVOLUTIONS else [1]
-        return node.type in _UPSAMPLING or max(steps) > 1
+        strides = node.attribute("strides", [1])
+        return node.type in _UPSAMPLING or (node.type in TRANSPOSED_CONVOLUTIONS and max(strides) > 1)
 
     @cached_property
     def gates(self) -> list[int]:
         """List the products of two activations, one of which comes from the other through a layer."""
-        found = []
-        for node in self.graph.nodes:
-            if node.type != "elementwise_mul" or len(node.reads) != 2:
-                continue
-            producers = [self.graph.producers.get(name, -1) for name in node.reads]
-            start = self._common(node.reads, producers)
-            if start is not None and start in producers:
-                depths = [self._depth(start, end, self._way(start, end)) for end in producers]
-                if min(depths) == 0 < max(depths):
-                    found.append(node.number)
-        return found
-
-    @cached_property
-    def residual_blocks(self) -> list[Join]:
-        """List the residual joins that hold no other one."""
-        residual = {join.number: join for join in self.joins if join.kind == "residual"}
-        return [join for join in residual.values() if residual.keys() & join.members == {join.number}]
+        products = [node for node in self.graph.nodes if node.type == "elementwise_mul" and len(node.reads) == 2]
+        found = [(node.number, paths) for node in products if (paths := self._paths(node)) is not None]
+        return [number for number, (ways, depths) in found if () in ways and min(depths) == 0 < max(depths)]
 
     @cached_property
     def groups(self) -> list[Blocks]:
@@ -256,7 +244,8 @@ class Structure:
 
     def _tokens(self) -> list[_Token]:
         """Return the sequence: blocks, and what stands outside of them, each where its last operator stands."""
-        blocks = {block.number: block for block in self.residual_blocks}
+        residual = {join.number: join for join in self.joins if join.kind == "residual"}
+        blocks = {n: join for n, join in residual.items() if residual.keys() & join.members == {n}}
         inside = {number for block in blocks.values() for number in block.members}
         last = {self._last_layer(name) for name in self.graph.fetches}
         tokens = []
@@ -313,14 +302,10 @@ class Structure:
         marks = [number for group in self.groups for number in group.members]
         marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
         marks += [node.number for node in self.graph.nodes if _concatenates(node)]
-        ahead = 0  # of the marks, themselves included
-        for number in marks:
-            ahead |= self._before[number]
+        ahead = reduce(or_, (self._before[number] for number in marks), 0)  # of the marks, themselves included
         heads = []
         for place, (name, needed) in enumerate(zip(self.graph.fetches, needs)):
-            shared = 0
-            for other, bits in enumerate(needs):
-                shared |= bits if other != place else 0
+            shared = reduce(or_, needs[:place] + needs[place + 1 :], 0)
             own = [n for n in _numbers(needed & ~shared) if self._sources[n]]
             last = self._last_layer(name)
             after = [n for n in own if not ahead >> n & 1] if marks else []

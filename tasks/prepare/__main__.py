@@ -1,8 +1,7 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
-Writes `model/` (the normalised fp32 model), `batch_norms.npz` (gamma of each folded batch norm, by weight),
-`calibration/`, `evaluation/`, for a metric that needs it also `reference/` (the fp32 outputs of the evaluation
-samples), and `prepare.json`. The user's files are only read.
+Writes `model/`, `batch_norms.npz` (gamma of each folded batch norm, by weight), `calibration/`, `evaluation/`, for a
+metric that needs it `reference/` (the fp32 outputs of the evaluation samples), and `prepare.json`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,44 +61,31 @@ def _prepare(job: Job, final: Path) -> None:
         changed = deviation(before, model.run(first))
         if not changed <= LARGEST_DEVIATION:  # NaN too
             raise RuntimeError(f"normalising changed the model's outputs by {changed:.2g} of their size")
-        constant: list[str] = []
         (folder / "model").mkdir()
         model.save(folder / "model")
         np.savez(folder / "batch_norms.npz", **changes.batch_norms)
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
+        constant: list[str] = []
         if needs_reference(job.metric):
             reference = reference_outputs(model, evaluation, program, folder)
             reference.save(folder / "reference")
             constant = constant_outputs(reference)
-        normalised = Normalisation(
-            folded_batch_norms=changes.folded_batch_norms,
-            removed_identities=changes.removed_identities,
-            folded_reshapes=changes.folded_reshapes,
-            transposed_weights=changes.transposed_weights,
-            folded_scalars=changes.folded_scalars,
-            largest_relative_deviation=changed,
-        )
+        counts = {name: count for name, count in vars(changes).items() if name != "batch_norms"}
         Preparation(
             source={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in source.files},
-            inputs=[_tensor(spec) for spec in feeds],
-            outputs=[_tensor(spec) for spec in fetches],
+            inputs=[Tensor(**asdict(spec)) for spec in feeds],
+            outputs=[Tensor(**asdict(spec)) for spec in fetches],
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
-            normalised=normalised,
+            normalised=Normalisation(**counts, largest_relative_deviation=changed),
         ).write(folder / "prepare.json")
     log.info(
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
         f"{changes.folded_batch_norms} batch norms folded, {changes.removed_identities} identities removed"
     )
     for name in constant:
-        log.info(
-            f"prepare: output `{name}` is the same for every evaluation sample, so that similarity to it says little"
-        )
-
-
-def _tensor(spec: FeedSpec) -> Tensor:
-    return Tensor(name=spec.name, dtype=spec.dtype, shape=list(spec.shape))
+        log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
 
 
 def _class_count(fetches: Sequence[FeedSpec]) -> int:

@@ -63,20 +63,19 @@ def _scalar(model: InferenceModel, op: Any) -> tuple[str, float, str] | None:
 
 
 def _scale_before(model: InferenceModel, source: str, factor: float) -> bool:
-    found = _layer_before(model, source)
-    if found is None:
+    layer, bias = _layer_before(model, source) or (None, None)
+    if layer is None:
         return False
-    layer, bias = found
     for name in [weight_of(layer)] if bias is None else [weight_of(layer), bias]:
         scale_weight(model, name, factor)
     return True
 
 
 def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
-    found = _layer_before(model, source)
-    if found is None or found[1] is None:
+    _, bias = _layer_before(model, source) or (None, None)
+    if bias is None:
         return False
-    model.set_weight(found[1], (model.weight(found[1]).astype(np.float64) + summand).astype(np.float32))
+    model.set_weight(bias, (model.weight(bias).astype(np.float64) + summand).astype(np.float32))
     return True
 
 

@@ -105,23 +105,19 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
         if not words:
             raise InputError(f"{settings.path}: no word of it can be written with the alphabet {settings.alphabet}")
     painter = _Painter(settings, words)
-    calibration, _ = _draw(painter, settings, "calibration", settings.calibration, scratch)
-    evaluation, lines = _draw(painter, settings, "evaluation", settings.evaluation, scratch)
+    calibration, _ = _draw(painter, "calibration", settings.calibration, scratch)
+    evaluation, lines = _draw(painter, "evaluation", settings.evaluation, scratch)
     labels = None if settings.task == "detection" else Ragged.of(_labels(settings, classes, lines))
     return Samples({feed: calibration}), Samples({feed: evaluation}, labels)
 
 
-def _draw(
-    painter: _Painter, settings: Settings, role: Role, count: int, scratch: Path
-) -> tuple[Ragged, list[tuple[str, bool]]]:
+def _draw(painter: _Painter, role: Role, count: int, scratch: Path) -> tuple[Ragged, list[tuple[str, bool]]]:
     """Draw the pictures; return them, and for each its text and whether it is upside down."""
     pictures, lines = Gathering(scratch), []
     for number in tqdm(range(count), desc=f"drawing {role}", unit="picture", leave=False, delay=2):
-        turned = settings.task == "direction" and number % 2 == 1
-        if settings.task == "detection":
-            picture, text = painter.page(role, number)
-        else:
-            picture, text = painter.line(role, number, turned)
+        turned = painter.settings.task == "direction" and number % 2 == 1
+        page = painter.settings.task == "detection"
+        picture, text = painter.page(role, number) if page else painter.line(role, number, turned)
         pictures.add(picture)
         lines.append((text, turned))
     return pictures.ragged(), lines
@@ -130,24 +126,24 @@ def _draw(
 def _labels(settings: Settings, classes: dict[str, int], lines: Sequence[tuple[str, bool]]) -> list[Array]:
     if settings.task == "direction":
         return [np.array([turned], dtype=np.int64) for _, turned in lines]
-    longest = max(len(text) for text, _ in lines)
-    return [
-        np.array([classes[c] for c in text] + [PADDING] * (longest - len(text)), dtype=np.int64) for text, _ in lines
-    ]
+    labels = np.full((len(lines), max(len(text) for text, _ in lines)), PADDING, dtype=np.int64)
+    for row, (text, _) in zip(labels, lines):
+        row[: len(text)] = [classes[character] for character in text]
+    return list(labels)
 
 
 class _Painter:
     """Draws lines and pages."""
 
     def __init__(self, settings: Settings, words: Sequence[str]) -> None:
-        self._settings, self._words = settings, words
+        self.settings, self._words = settings, words
         folder = Path(str(distribution("matplotlib").locate_file(_FONT_FOLDER)))
         self._fonts = sorted(path for path in folder.glob("*.ttf") if path.stem.split("-")[0] in _FONT_NAMES)
 
     def line(self, role: Role, number: int, turned: bool) -> tuple[Picture, str]:
         """Draw one picture, float32 [3, height, width], and return its text, too; `turned`: by 180 degrees."""
         rng = self._stream(role, number)
-        height, width = self._settings.height, self._settings.width
+        height, width = self.settings.height, self.settings.width
         for text, font in self._texts(role, rng, _LINE_SIZES):
             image = _degrade(_write(text, font, _colours(rng), rng), rng)
             fitted = int(np.ceil(image.width * height / image.height))
@@ -165,7 +161,7 @@ class _Painter:
         """Draw several lines of text that do not touch, float32 [3, height, width], and return the text, too."""
         rng = self._stream(role, number)
         own = _colours(rng)
-        image = Image.new("RGB", (self._settings.width, self._settings.height), own[0])
+        image = Image.new("RGB", (self.settings.width, self.settings.height), own[0])
         wanted = int(rng.integers(_FEWEST_PAGE_LINES, _MOST_PAGE_LINES + 1))
         taken = np.zeros(image.size[::-1], dtype=bool)
         written: list[str] = []
@@ -184,7 +180,7 @@ class _Painter:
         return _as_input(_degrade(image, rng)), "\n".join(written)
 
     def _stream(self, role: Role, number: int) -> np.random.Generator:
-        return np.random.default_rng([self._settings.seed, _ROLES.index(role), number])
+        return np.random.default_rng([self.settings.seed, _ROLES.index(role), number])
 
     def _texts(
         self, role: Role, rng: np.random.Generator, sizes: tuple[int, int]
@@ -199,12 +195,10 @@ class _Painter:
                 yield text, _load_font(path, size)
 
     def _do_not_fit(self) -> InputError:
-        height, width = self._settings.height, self._settings.width
-        cure = "raise both" if self._settings.task == "detection" else "raise `width` or lower `height`"
-        return InputError(
-            f"{self._settings.path}: its words do not fit into {width} x {height} pixels; {cure}, or use shorter and "
-            "more words"
-        )
+        size = f"{self.settings.width} x {self.settings.height} pixels"
+        cure = "raise both" if self.settings.task == "detection" else "raise `width` or lower `height`"
+        cause = f"its words do not fit into {size}; {cure}, or use shorter and more words"
+        return InputError(f"{self.settings.path}: {cause}")
 
 
 def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
