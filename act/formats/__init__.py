@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from types import ModuleType
 
 from act.errors import InputError
 from act.program.model import InferenceModel
@@ -20,22 +20,12 @@ from act.registry import FORMATS
 from act.samples.dataset import FeedSpec
 
 
-class Format(Protocol):
-    """What the module of a format offers."""
-
-    def recognises(self, path: Path) -> bool: ...
-
-    def find(self, path: Path, model_filename: str | None, params_filename: str | None) -> Sequence[Path]: ...
-
-    def load(self, files: Sequence[Path]) -> InferenceModel: ...
-
-
 @dataclass(frozen=True)
 class SourceModel:
     """A model as the user has it, and the files that it consists of, the program first."""
 
     files: tuple[Path, ...]
-    _format: Format
+    _format: ModuleType
 
     @classmethod
     def find(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> SourceModel:
@@ -46,7 +36,7 @@ class SourceModel:
         """
         # Paddle's takes any folder and says what it lacks: it comes last.
         names = sorted(FORMATS.names(), key=lambda name: name == "paddle")
-        formats = [cast(Format, FORMATS.load(name)) for name in names]
+        formats = [FORMATS.load(name) for name in names]
         fitting = next((each for each in formats if each.recognises(path)), None)
         if fitting is None:
             raise InputError(
@@ -57,7 +47,8 @@ class SourceModel:
 
     def load(self) -> InferenceModel:
         """Read the model in inference mode; `InputError` where a file is damaged, or does not fit the others."""
-        return self._format.load(self.files)
+        model: InferenceModel = self._format.load(self.files)
+        return model
 
 
 def check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:

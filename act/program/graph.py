@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -38,11 +40,7 @@ MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as it was observed for one sample, batch axis first.
-
-    Attributes:
-        sketch: what `sketch` returns for its values.
-    """
+    """A tensor as it was observed for one sample, batch axis first, with what `sketch` returns for its values."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -142,10 +140,7 @@ class Graph:
         """Return for each operator a set of bits: those that it depends on, itself included."""
         found: list[int] = []
         for node in self.nodes:
-            bits = 1 << node.number
-            for number in self.producers_before(node):
-                bits |= found[number]
-            found.append(bits)
+            found.append(reduce(or_, (found[number] for number in self.producers_before(node)), 1 << node.number))
         return found
 
 
@@ -159,9 +154,8 @@ def _node(number: int, op: Any, weights: Collection[str]) -> Node:
     skipped = (*_FOR_TRAINING, *_ALSO_FOR_TRAINING.get(op.type, ()))
     slots = [slot for slot in op.output_names if slot not in skipped]
     slots.sort(key=lambda slot: _MAIN_SLOTS.index(slot) if slot in _MAIN_SLOTS else len(_MAIN_SLOTS))
-    makes = list(dict.fromkeys(name for slot in slots for name in op.output(slot)))
-    makes = makes or list(op.output_arg_names)[:1]
-    return Node(number, str(makes[0]), str(op.type), tuple(reads), tuple(sizes), tuple(used), tuple(makes), op)
+    makes = tuple(dict.fromkeys(name for slot in slots for name in op.output(slot))) or (op.output_arg_names[0],)
+    return Node(number, str(makes[0]), str(op.type), tuple(reads), tuple(sizes), tuple(used), makes, op)
 
 
 def main_output(op: Any) -> str:

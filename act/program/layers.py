@@ -62,10 +62,8 @@ def bias_of(model: InferenceModel, layer: Layer) -> str | None:
     consumers = model.consumers(layer.name)
     if len(consumers) != 1 or consumers[0].type != "elementwise_add" or consumers[0].input("X")[0] != layer.name:
         return None
-    name = str(consumers[0].input("Y")[0])
-    if not model.owns_weight(name):
-        return None
-    return name if math.prod(model.shape(name)) == model.shape(layer.weight)[layer.axis] else None
+    name, channels = str(consumers[0].input("Y")[0]), model.shape(layer.weight)[layer.axis]
+    return name if model.owns_weight(name) and math.prod(model.shape(name)) == channels else None
 
 
 def weight_of(op: Any) -> str:

@@ -212,8 +212,12 @@ def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> N
             raise InputError(f"{origin}: the feeds have different numbers of samples: {len(ragged)} and {len(samples)}")
         if ragged.dtype != np.dtype(feed.dtype):
             raise InputError(f"{origin}: feed `{name}` has dtype {ragged.dtype}, but the model wants {feed.dtype}")
-        for index in range(len(ragged)):
-            _check_shape(tuple(ragged.shapes[index]), feed, f"{origin}: feed `{name}`, sample {index}")
+        for index, shape in enumerate(ragged.shapes.tolist()):
+            axes = feed.shape[1:]
+            if len(shape) != len(axes) or any(have == 0 or axis not in (-1, have) for have, axis in zip(shape, axes)):
+                wants = ", ".join("any" if axis == -1 else str(axis) for axis in axes)
+                where = f"{origin}: feed `{name}`, sample {index}"
+                raise InputError(f"{where} has shape {shape}, but the model wants [{wants}]")
         if np.issubdtype(ragged.dtype, np.floating):
             for index, array in enumerate(ragged):
                 if index % _CHECKED_AT_ONCE == 0:
@@ -223,14 +227,6 @@ def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> N
                     raise InputError(f"{where} holds NaN or infinity; mend or leave out that sample")
     if samples.labels is not None and len(samples.labels) != len(samples):
         raise InputError(f"{origin}: {len(samples.labels)} labels for {len(samples)} samples")
-
-
-def _check_shape(shape: tuple[int, ...], feed: FeedSpec, where: str) -> None:
-    wanted = feed.shape[1:]
-    fits = len(shape) == len(wanted) and all(want in (-1, have) for have, want in zip(shape, wanted))
-    if not fits or 0 in shape:
-        axes = ["any" if axis == -1 else str(axis) for axis in wanted]
-        raise InputError(f"{where} has shape {list(map(int, shape))}, but the model wants [{', '.join(axes)}]")
 
 
 def names(those: Iterable[str]) -> str:

@@ -14,8 +14,7 @@ from act.program.model import InferenceModel
 def fold_batch_norms(model: InferenceModel) -> dict[str, npt.NDArray[np.float32]]:
     """Fold each batch norm into the layer whose output only it reads, perhaps through the addition of a bias.
 
-    Returns:
-        Gamma of each folded batch norm, float32 [channels], by the name of the weight that it was folded into.
+    Returns its gamma, float32 [channels], by the name of the weight that it was folded into.
     """
     gammas = {}
     for op in model.ops:
@@ -78,10 +77,8 @@ def _channel_axis(model: InferenceModel, layer: Any) -> int | None:
 
 def _is_channel_bias(model: InferenceModel, addition: Any) -> bool:
     name = addition.input("Y")[0]
-    if not model.is_weight(name):
-        return False
     shape = model.shape(name)
     if len(shape) == 1:
-        channels_last = addition.attr("axis") == -1 and len(model.shape(addition.input("X")[0])) == 2
-        return addition.attr("axis") == 1 or channels_last
-    return len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1
+        of_rows = len(model.shape(addition.input("X")[0])) == 2
+        return model.is_weight(name) and addition.attr("axis") in ((1, -1) if of_rows else (1,))
+    return model.is_weight(name) and len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1

@@ -53,16 +53,13 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
         if array.ndim == 0:
             raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
     label = arrays.pop(LABEL, None) if LABEL not in feeds else None
-    ragged = {
-        name: _shaped(path, name, array, shapes[name]) if name in shapes else _rows(array)
-        for name, array in arrays.items()
-    }
+    ragged = {name: _ragged(path, name, array, shapes.get(name)) for name, array in arrays.items()}
     if label is None or not labelled:
         return Samples(ragged)
     if label.dtype.kind not in "iub":
         raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; class numbers are whole numbers")
-    each = max(int(np.prod(label.shape[1:])), 1)
-    return Samples(ragged, _rows(label.reshape(len(label), each).astype(np.int64)))
+    each = max(math.prod(label.shape[1:]), 1)
+    return Samples(ragged, _ragged(path, LABEL, label.reshape(len(label), each).astype(np.int64), None))
 
 
 def _map(folder: Path) -> dict[str, Array]:
@@ -106,27 +103,19 @@ def _not_numpy(path: Path, error: Exception, cure: str) -> InputError:
     return InputError(f"{path}: not a NumPy {path.suffix} file of plain numbers: {reason}; save it with {cure}")
 
 
-def _shaped(path: Path, name: str, values: Array, shapes: Array) -> Ragged:
-    """Return samples of different shapes, from their values one after another and a table of their shapes."""
+def _ragged(path: Path, name: str, values: Array, shapes: Array | None) -> Ragged:
+    """Return samples from an array with one in each row, or from all values one after another and their shapes."""
+    # What is mapped must stay so: NumPy's function would forget that it is.
+    flat = (values if values.flags.c_contiguous else np.ascontiguousarray(values)).reshape(-1)
+    if shapes is None:
+        return Ragged(flat, np.tile(np.array(values.shape[1:], dtype=np.int64), (len(values), 1)))
     key = f"{path}: `{name}{SHAPES}`"
     if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
-        raise InputError(
-            f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; it must hold whole numbers, one row a sample with "
-            "the length of each axis"
-        )
+        cure = "it must hold whole numbers, one row a sample with the length of each axis"
+        raise InputError(f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; {cure}")
     if shapes.size and int(shapes.min()) < 1:
         raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least one value along each axis")
     wanted = sum(math.prod(row) for row in shapes.tolist())
     if wanted != values.size:
         raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")
-    return Ragged(_flat(values), shapes.astype(np.int64))
-
-
-def _rows(array: Array) -> Ragged:
-    shapes = np.tile(np.array(array.shape[1:], dtype=np.int64), (len(array), 1))
-    return Ragged(_flat(array), shapes)
-
-
-def _flat(array: Array) -> Array:
-    # What is mapped must stay so: NumPy's function would forget that it is.
-    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).reshape(-1)
+    return Ragged(flat, shapes.astype(np.int64))

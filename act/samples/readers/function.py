@@ -50,12 +50,12 @@ class Settings(Data):
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
     """Take the calibration and the evaluation samples from the loader; a reader's `read`."""
     counts = (settings.calibration, settings.evaluation)
-    with _dynamic_mode(), _told_about(settings.function):
+    with _users_code(settings.function):
         loader = _call("function", settings.function, settings)
         if settings.evaluation_function is None:
             return deal_out(loader, feeds, counts, scratch, settings.function)
         calibration = take(loader, feeds, counts[0], scratch, settings.function)
-    with _dynamic_mode(), _told_about(settings.evaluation_function):
+    with _users_code(settings.evaluation_function):
         loader = _call("evaluation_function", settings.evaluation_function, settings)
         return Samples(calibration.feeds), take(loader, feeds, counts[1], scratch, settings.evaluation_function)
 
@@ -98,22 +98,14 @@ def _refuse_strangers(key: str, module_name: str) -> None:
 
 
 @contextmanager
-def _dynamic_mode() -> Iterator[None]:
-    """Let the user's code find Paddle as where nobody has set anything: tensors and data sets want it so."""
+def _users_code(name: str) -> Iterator[None]:
+    """Let the user's code find Paddle as where nobody has set anything, and turn what it raises into one line.
+
+    The call stack is printed before: only that shows where it failed.
+    """
     paddle = sys.modules.get("paddle")
-    if paddle is None:
-        yield
-        return
-    paddle.disable_static()
-    try:
-        yield
-    finally:
-        paddle.enable_static()
-
-
-@contextmanager
-def _told_about(name: str) -> Iterator[None]:
-    """Turn what the user's code raises into one line, with the call stack before it: only that shows where."""
+    if paddle is not None:
+        paddle.disable_static()
     try:
         yield
     except (InputError, MemoryError):
@@ -124,3 +116,6 @@ def _told_about(name: str) -> Iterator[None]:
         traceback.print_exc()
         said = " ".join(str(error).split())
         raise InputError(f"{name}: failed with {type(error).__name__}: {said}; mend it, or `data.settings`") from None
+    finally:
+        if paddle is not None:
+            paddle.enable_static()

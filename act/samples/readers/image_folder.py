@@ -115,24 +115,20 @@ def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
             f"reader `image_folder` feeds float32 [N, 3 or 1, height, width], but the model's input `{feed.name}` is "
             f"{feed.dtype} {list(feed.shape)}; use `arrays` or `function`"
         )
-    channels, height, width = feed.shape[1:]
-    if settings.size is None and -1 in (height, width):
+    where, channels = f"the model's input `{feed.name}`", feed.shape[1]
+    height, width = settings.size or feed.shape[2:]
+    if -1 in (height, width):
+        cure = "set `data.size: [height, width]` for the reader `image_folder`"
+        raise InputError(f"{where} takes pictures of any size; {cure}")
+    if settings.resize is not None and max(height, width) > settings.resize:
         raise InputError(
-            f"the model's input `{feed.name}` takes pictures of any size; set `data.size: [height, width]` for the "
-            "reader `image_folder`"
-        )
-    size = (settings.size[0], settings.size[1]) if settings.size else (height, width)
-    if settings.resize is not None and max(size) > settings.resize:
-        raise InputError(
-            f"{size[0]} x {size[1]} pixels cannot be cut from a picture of which the shorter side is `data.resize` "
+            f"{height} x {width} pixels cannot be cut from a picture of which the shorter side is `data.resize` "
             f"{settings.resize}: raise it, or set it to null to stretch the pictures"
         )
     if len(settings.mean) not in (1, channels):
-        raise InputError(
-            f"`data.mean` and `data.std` have {len(settings.mean)} values, but the model's input `{feed.name}` has "
-            f"{channels} channel: give one value each"
-        )
-    return channels, size
+        there = f"`data.mean` and `data.std` have {len(settings.mean)} values"
+        raise InputError(f"{there}, but {where} has {channels} channel: give one value each")
+    return channels, (height, width)
 
 
 def _entries(folder: str, list_file: str | None) -> list[_Entry]:

@@ -30,6 +30,7 @@ from act.settings.reference import resolve
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]
 Colour = tuple[int, ...]
+Rng = np.random.Generator
 
 _PAGE_STEP = 32
 _LABELS: dict[str, Labels] = {"recognition": "sequence", "direction": "class", "detection": "nothing"}
@@ -94,7 +95,7 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
     words = list(dict.fromkeys(_read_text(Path(settings.path)).split()))
     if not words:
         raise InputError(f"{settings.path}: holds no words; put one word on each line")
-    classes = _read_alphabet(settings) if settings.task == "recognition" else {}
+    classes = _read_alphabet(settings.alphabet) if settings.task == "recognition" and settings.alphabet else {}
     if classes:
         if class_count not in (-1, len(classes) + 1):
             raise InputError(
@@ -179,12 +180,10 @@ class _Painter:
             raise self._do_not_fit()
         return _as_input(_degrade(image, rng)), "\n".join(written)
 
-    def _stream(self, role: Role, number: int) -> np.random.Generator:
+    def _stream(self, role: Role, number: int) -> Rng:
         return np.random.default_rng([self.settings.seed, _ROLES.index(role), number])
 
-    def _texts(
-        self, role: Role, rng: np.random.Generator, sizes: tuple[int, int]
-    ) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+    def _texts(self, role: Role, rng: Rng, sizes: tuple[int, int]) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
         """Yield texts of this role, each with a font, as many as may be tried."""
         for _ in range(_MOST_TRIES):
             case = _CASES[rng.integers(len(_CASES))]
@@ -201,18 +200,13 @@ class _Painter:
         return InputError(f"{self.settings.path}: {cause}")
 
 
-def _colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
+def _colours(rng: Rng) -> tuple[Colour, Colour]:
     """Draw the colours of the paper and of the ink, one light and one dark."""
-    paper = rng.integers(140, 256, size=3)
-    ink = rng.integers(0, 110, size=3)
-    if rng.random() < 0.3:
-        paper, ink = ink, paper
-    return tuple(paper.tolist()), tuple(ink.tolist())
+    paper, ink = tuple(rng.integers(140, 256, size=3).tolist()), tuple(rng.integers(0, 110, size=3).tolist())
+    return (ink, paper) if rng.random() < 0.3 else (paper, ink)
 
 
-def _write(
-    text: str, font: ImageFont.FreeTypeFont, colours: tuple[Colour, Colour], rng: np.random.Generator
-) -> Image.Image:
+def _write(text: str, font: ImageFont.FreeTypeFont, colours: tuple[Colour, Colour], rng: Rng) -> Image.Image:
     """Return a piece of paper with a line on it, not quite level."""
     left, top, right, bottom = (int(edge) for edge in font.getbbox(text))
     paper, ink = colours
@@ -221,9 +215,7 @@ def _write(
     return image.rotate(float(rng.uniform(-2.5, 2.5)), resample=Image.Resampling.BICUBIC, fillcolor=paper)
 
 
-def _free_place(
-    taken: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[int, int] | None:
+def _free_place(taken: npt.NDArray[np.bool_], size: tuple[int, int], rng: Rng) -> tuple[int, int] | None:
     """Draw a place, (left, top), for a line of (width, height), and mark it as taken; None if it is not free."""
     width, height = size
     if height > taken.shape[0] or width > taken.shape[1]:
@@ -236,12 +228,11 @@ def _free_place(
 
 
 def _as_input(image: Image.Image) -> Picture:
-    pixels = np.asarray(image, dtype=np.float32)
-    values: Picture = (pixels[:, :, ::-1].transpose(2, 0, 1) / 255 - 0.5) / 0.5
-    return values
+    pixels: Picture = np.asarray(image, dtype=np.float32)[:, :, ::-1].transpose(2, 0, 1)
+    return (pixels / 255 - 0.5) / 0.5
 
 
-def _degrade(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _degrade(image: Image.Image, rng: Rng) -> Image.Image:
     blurred = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.7))))
     noisy = np.asarray(blurred, dtype=np.float32) + rng.normal(0, rng.uniform(5, 30), (image.height, image.width, 3))
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
@@ -257,10 +248,9 @@ def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(path), size=size)
 
 
-def _read_alphabet(settings: Settings) -> dict[str, int]:
+def _read_alphabet(path: str) -> dict[str, int]:
     """Return the class number of each character: the blank is 0, then the lines of the file, then the space."""
-    assert settings.alphabet is not None
-    lines = _read_text(resolve(Path(settings.alphabet), "alphabet")).split("\n")
+    lines = _read_text(resolve(Path(path), "alphabet")).split("\n")
     characters = [line.strip("\r") for line in lines if line.strip("\r")]
     return {character: number for number, character in enumerate([*characters, " "], start=1)}
 
