@@ -57,14 +57,11 @@ def replace_folder(final: Path) -> Iterator[Path]:
 def fingerprint(settings: Any, inputs: Iterable[Path], code: Iterable[Path] = ()) -> str:
     """Return the name under which unfinished work is kept: it changes with whatever the work is made of.
 
-    Args:
-        settings: plain values.
-        inputs: folders and files that are read.
-        code: folders and files of the Python code that does the work.
+    Inputs and code are folders and files; of a folder of code its Python files count.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in (*_files(inputs, "*"), *_files(code, "*.py")):
-        digest.update(str(path.name).encode() + _digest(path))
+        digest.update(path.name.encode() + sha256(path))
     return digest.hexdigest()[:32]
 
 
@@ -74,7 +71,7 @@ def _files(places: Iterable[Path], pattern: str) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _digest(path: Path) -> bytes:
+def sha256(path: Path) -> bytes:
     """Return the digest of a file, which may be larger than what should be held in memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

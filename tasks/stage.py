@@ -27,10 +27,6 @@ def job_from_command_line(module: str, description: str) -> Iterator[tuple[str, 
     """Give the name and the settings of the job that the command line names, and print what is logged meanwhile.
 
     Wrong input, on the command line or inside the block, ends the process with one line on stderr and exit code 2.
-
-    Args:
-        module: what stands after `python -m`.
-        description: one line for `--help`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("--job", required=True, help=f"a job in {DEFAULT_PATH}")
@@ -71,12 +67,9 @@ def code_of(stage: str) -> list[Path]:
 
 
 def checkpoint_folder(job: str, stage: str, settings: Any, inputs: Iterable[Path], tidy: bool = True) -> Path:
-    """Return where a stage's unfinished work is kept: the name stands for its inputs and its code.
+    """Return where a stage's unfinished work is kept: the name stands for its settings, its inputs and its code.
 
-    Args:
-        settings: plain values.
-        inputs: folders and files that are read.
-        tidy: remove what is left of work on other inputs.
+    A tidy stage removes what is left of work on other inputs.
     """
     place = stage_folder(job, stage).parent / f".{stage}_checkpoint"
     folder = place / fingerprint(settings, inputs, code_of(stage))

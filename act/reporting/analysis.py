@@ -17,28 +17,23 @@ _KINDS = {
     "dense": "A network of matrix products",
     "other": "A network without layers",
 }
-_JOINS = (
-    ("residual_joins", "residual join"),
-    ("pyramid_joins", "join of a feature pyramid"),
-    ("parallel_joins", "join of parallel ways"),
-    ("gates", "gate"),
-    ("attentions", "attention"),
-)
-_TAKEN_AWAY = {
-    "folded_batch_norms": "batch norm folded",
-    "removed_identities": "identity removed",
-    "folded_reshapes": "reshape of a weight folded",
-    "transposed_weights": "weight stored transposed",
-    "folded_scalars": "multiplication by or addition of one number folded",
+# Fields of the results, each with the words for one and for several of what it counts.
+_JOINS = {
+    "residual_joins": ("residual join", "residual joins"),
+    "pyramid_joins": ("join of a feature pyramid", "joins of a feature pyramid"),
+    "parallel_joins": ("join of parallel ways", "joins of parallel ways"),
+    "gates": ("gate", "gates"),
+    "attentions": ("attention", "attentions"),
 }
-_PLURALS = {
-    "batch norm folded": "batch norms folded",
-    "identity removed": "identities removed",
-    "reshape of a weight folded": "reshapes of weights folded",
-    "weight turned for good": "weights turned for good",
-    "multiplication by or addition of one number folded": "multiplications by and additions of one number folded",
-    "join of a feature pyramid": "joins of a feature pyramid",
-    "join of parallel ways": "joins of parallel ways",
+_TAKEN_AWAY = {
+    "folded_batch_norms": ("batch norm folded", "batch norms folded"),
+    "removed_identities": ("identity removed", "identities removed"),
+    "folded_reshapes": ("reshape of a weight folded", "reshapes of weights folded"),
+    "transposed_weights": ("weight stored transposed", "weights stored transposed"),
+    "folded_scalars": (
+        "multiplication by or addition of one number folded",
+        "multiplications by and additions of one number folded",
+    ),
 }
 _SHOWN_HELPERS = 4
 
@@ -47,7 +42,7 @@ def model_parts(analysis: Analysis) -> dict[str, Any]:
     """Return what the page tells of the model beside what stands in the analysis as it is."""
     # By their error in int8, largest first; those that were not measured last.
     layers = sorted(analysis.sensitivity.layers, key=lambda layer: 1.0 if layer.quantized is None else -layer.quantized)
-    counts = {words: getattr(analysis.prepared, key) for key, words in _TAKEN_AWAY.items()}
+    taken = [_count(getattr(analysis.prepared, key), *words) for key, words in _TAKEN_AWAY.items()]
     return {
         "summary": _summary(analysis),
         "parts": _parts(analysis.structure),
@@ -57,23 +52,22 @@ def model_parts(analysis: Analysis) -> dict[str, Any]:
         "layers": layers,
         "largest": max((layer.quantized or 0.0 for layer in layers), default=0.0),
         "ratios": list(dict.fromkeys(ratio for layer in layers for ratio in layer.pruned)),
-        "taken": ", ".join(_count(count, words) for words, count in counts.items() if count > 0),
+        "taken": ", ".join(filter(None, taken)),
     }
 
 
 def _summary(analysis: Analysis) -> str:
     structure, memory = analysis.structure, analysis.memory
     shapes = [TIMES.join(map(str, shape)) for shape in analysis.sample_shapes.values()]
-    counts = {key: len(getattr(structure, key)) for key, _ in _JOINS}
-    joins = [_count(counts[key], words) for key, words in _JOINS if counts[key]]
-    if structure.concatenations:
-        joins.append(_count(structure.concatenations, "concatenation"))
+    counted = [_count(len(getattr(structure, key)), *words) for key, words in _JOINS.items()]
+    counted.append(_count(structure.concatenations, "concatenation", "concatenations"))
+    joins = ", ".join(filter(None, counted))
     told = (
         f"{_KINDS[structure.kind]}; {len(analysis.operators)} operators, {millions(analysis.parameters)} "
         f"parameters and {millions(analysis.macs)} MACs for one sample of {', '.join(shapes)}. "
     )
     if joins:
-        told += f"In it: {', '.join(joins)}. "
+        told += f"In it: {joins}. "
     where = f", at {memory.peak_at}" if memory.peak_at else ""
     told += (
         f"Its activations take {size(memory.total_bytes)} all together and {size(memory.peak_bytes)} at the same "
@@ -87,7 +81,7 @@ def _parts(structure: Structure) -> list[tuple[str, str, Costs]]:
     """Return backbone, its blocks, heads: each with its name, what it is, and what it holds."""
     rows: list[tuple[str, str, Costs]] = [("Backbone", "all that is in no head", structure.backbone)]
     for group in structure.blocks:
-        rows.append(("", f"{_count(group.count, 'block')} of {', '.join(_gathered(group.layers))}", group))
+        rows.append(("", f"{_count(group.count, 'block', 'blocks')} of {', '.join(_gathered(group.layers))}", group))
     for head in structure.heads:
         rows.append(("Head", f"of {head.output}, {head.gives}: {', '.join(_gathered(head.types))}", head))
     return rows
@@ -133,10 +127,9 @@ def error(value: float | None) -> str:
     return three_digits(value) if value > 1e-6 else "0"
 
 
-def _count(count: int, words: str) -> str:
-    if count == 1:
-        return f"1 {words}"
-    return f"{count} {_PLURALS.get(words, words + 's')}"
+def _count(count: int, one: str, several: str) -> str:
+    """Return a number with its noun; nothing for none."""
+    return f"{count} {one if count == 1 else several}" if count else ""
 
 
 def millions(count: int) -> str:

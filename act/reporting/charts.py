@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from act.reporting.winner import Choice
 from act.reporting.wording import minus, three_digits
-from act.results.benchmark import Latency, RanVariant
+from act.results.benchmark import Latency
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 18, 46
 _FONT_PIXELS = 12.5
@@ -65,12 +65,7 @@ class _Box:
 def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, width: int, height: int) -> Markup:
     """Draw quality over latency of every variant that ran, with the Pareto front and the line of the budget.
 
-    Args:
-        choice: what was measured, and the winner.
-        engines: in the order of their colours.
-        max_drop: the budget.
-        width: pixels.
-        height: pixels.
+    Engines are in the order of their colours; width and height are in pixels.
     """
     points = choice.ran
     qualities = [row.quality.value for row in points]
@@ -88,17 +83,14 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     parts.append(
         f'<rect class="outside" x="{_LEFT}" y="{line:.1f}" width="{width - _LEFT - _RIGHT}" '
         f'height="{max(0.0, height - _BOTTOM - line):.1f}"/>'
-        f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>'
     )
     budget_text = f"budget: at most {max_drop:g} lost"
-    parts.append(_text(width - _RIGHT - 4, line + 15, budget_text, "note end"))
+    parts.append(_budget(line, width, budget_text))
     parts.append(_front([(row.latency.median_ms, row.quality.value) for row in points], x, y))
 
     placed = [_Box(width - _RIGHT - 4 - len(budget_text) * _CHARACTER_PIXELS, line + 3, 999, 16)]
-    spots: list[tuple[RanVariant, float, float]] = []
-    for row in points:
-        down = height - _BOTTOM - 9 if row.quality.value < y.low else y(row.quality.value)
-        spots.append((row, x(row.latency.median_ms), down))
+    downs = [height - _BOTTOM - 9 if quality < y.low else y(quality) for quality in qualities]
+    spots = [(row, x(row.latency.median_ms), down) for row, down in zip(points, downs)]
     placed += [_Box(across - 7, down - 7, 14, 14) for _, across, down in spots]
     frame = _Box(_LEFT, _TOP - 12, width - _LEFT - _RIGHT, height - _TOP - _BOTTOM + 12)
     # The winner's label is placed first, so that it gets the best place.
@@ -118,14 +110,13 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
 def trials(drops: Sequence[tuple[int, float]], max_drop: float, width: int, height: int) -> Markup:
     """Draw the quality lost in each trial of the search, in order, with the line of the budget; the best is marked.
 
-    Args:
-        drops: number and loss of each trial that gave a model, at least one.
+    There is the number and the loss of at least one trial.
     """
     losses = [drop for _, drop in drops]
     y = _downwards(losses, max_drop, height)
     x = _Scale(-1, drops[-1][0] + 1, _LEFT, width - _RIGHT)
     parts = _axes(x, y, width, height, "trial", "quality lost", numbers=range(drops[-1][0] + 1))
-    parts.append(_budget(y, max_drop, width))
+    parts.append(_budget(y(max_drop), width))
     best = min(drops, key=lambda entry: entry[1])[0]
     for number, drop in drops:
         down = min(y(drop), height - _BOTTOM - 4)
@@ -142,15 +133,14 @@ def front_of_trials(
 ) -> Markup:
     """Draw the quality lost over the expected cost of each trial; those on the Pareto front are filled and joined.
 
-    Args:
-        points: cost, loss, name, and whether it is on the front, of each trial; at least one.
+    A point is cost, loss, name, and whether it is on the front; there is at least one.
     """
     costs = [cost for cost, *_ in points]
     margin = 0.1 * (max(costs) - min(costs)) or 0.05
     x = _Scale(min(costs) - margin, max(costs) + margin, _LEFT, width - _RIGHT)
     y = _downwards([drop for _, drop, *_ in points], max_drop, height)
     parts = _axes(x, y, width, height, "expected cost, fp32 = 1", "quality lost")
-    parts.append(_budget(y, max_drop, width))
+    parts.append(_budget(y(max_drop), width))
     floor = height - _BOTTOM - 4
     joined = sorted((cost, drop) for cost, drop, _, on_front in points if on_front)
     path = " ".join(f"{x(cost):.1f},{min(y(drop), floor):.1f}" for cost, drop in joined)
@@ -172,11 +162,9 @@ def _downwards(losses: Sequence[float], max_drop: float, height: int) -> _Scale:
     return _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)
 
 
-def _budget(y: _Scale, max_drop: float, width: int) -> str:
-    line = y(max_drop)
-    return f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>' + _text(
-        width - _RIGHT - 4, line + 15, "budget", "note end"
-    )
+def _budget(down: float, width: int, text: str = "budget") -> str:
+    line = f'<line class="budget" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>'
+    return line + _text(width - _RIGHT - 4, down + 15, text, "note end")
 
 
 def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: int) -> Markup:
@@ -197,19 +185,13 @@ def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: 
 
 def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
     """Draw a bar as long as the median, with a line from the 10th to the 90th percentile; for one cell of a table."""
-    width, height = 132.0, 14.0
-    scale = _Scale(0, slowest_ms, 0, width)
-    low, high = scale(latency.p10_ms), min(scale(latency.p90_ms), width)
-    return _svg(
-        [
-            f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(latency.median_ms):.1f}" '
-            f'height="10" rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
-        ],
-        int(width),
-        int(height),
-        f"{three_digits(latency.median_ms)} ms",
-        "inline",
+    scale = _Scale(0, slowest_ms, 0, 132)
+    low, high = scale(latency.p10_ms), min(scale(latency.p90_ms), 132.0)
+    bar = (
+        f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(latency.median_ms):.1f}" '
+        f'height="10" rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
     )
+    return _svg([bar], 132, 14, f"{three_digits(latency.median_ms)} ms", "inline")
 
 
 def share_bar(share: float, engine: int = 0) -> Markup:
@@ -277,18 +259,9 @@ def _label(name: str, across: float, down: float, placed: list[_Box], frame: _Bo
     """Draw the name beside its mark, where it hides nothing; left out (the tooltip has it) where there is no room."""
     wide, gap = len(name) * _CHARACTER_PIXELS, 15 if won else 10
     for right, below in (
-        (gap - 2, -9),
-        (gap, 4),
-        (-gap - wide, 4),
-        (-wide / 2, -gap - 1),
-        (-wide / 2, gap + 9),
-        (gap - 2, 17),
-        (-gap - wide + 2, -9),
-        (-gap - wide + 2, 17),
-        (gap - 2, -22),
-        (gap - 2, 30),
-        (-gap - wide, -22),
-        (-gap - wide, 30),
+        *((gap - 2, -9), (gap, 4), (-gap - wide, 4), (-wide / 2, -gap - 1), (-wide / 2, gap + 9), (gap - 2, 17)),
+        *((-gap - wide + 2, -9), (-gap - wide + 2, 17), (gap - 2, -22), (gap - 2, 30)),
+        *((-gap - wide, -22), (-gap - wide, 30)),
     ):
         box = _Box(across + right, down + below - 11, wide, 14)
         inside = frame.x <= box.x and box.x + box.width <= frame.x + frame.width

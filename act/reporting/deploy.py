@@ -6,30 +6,23 @@ folder, never rewritten.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
+from act.artifacts import sha256
 from act.engines.spec import spec_of
 from act.errors import InputError
 from act.results.benchmark import Variant
-from act.results.export import ExportedCandidate, ExportedCandidates
+from act.results.export import ExportedCandidates
 from act.results.report import DeployedFile
 
 WINNER_FOLDER = "winner"
 _PADDLE_FILES = ("model.pdmodel", "model.pdiparams")
 _INT8_FILES = ("calibration_table.txt", "quant_model.onnx")
-_READ_BLOCK = 1 << 20
 
 
 def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant, folder: Path) -> str:
-    """Copy the model files into `folder`.
-
-    Args:
-        exported: the export stage's folder.
-        candidates: what it holds.
-        winner: whose files go to `folder/winner`.
-        folder: where to.
+    """Copy the model files from the export stage's folder into `folder`, the winner's into `folder/winner`.
 
     Returns:
         The name of the candidate whose files stand at the top: the best quantized one, or fp32 when there is none.
@@ -47,7 +40,8 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
     else:
         sources |= {f"{WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
     for candidate in (by_name["fp32"], by_name[name]):
-        sources |= {"/".join(Path(path).parts[1:]): exported / path for path in _for_other_devices(candidate)}
+        others = [each.file for files in candidate.elsewhere.values() for each in files if each.file is not None]
+        sources |= {"/".join(Path(file).parts[1:]): exported / file for file in others}
     for target, source in sources.items():
         (folder / target).parent.mkdir(exist_ok=True, parents=True)
         try:
@@ -57,15 +51,10 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
     return name
 
 
-def _for_other_devices(candidate: ExportedCandidate) -> list[str]:
-    """List the files of a candidate for other devices, below the export stage's folder."""
-    return [file.file for files in candidate.elsewhere.values() for file in files if file.file is not None]
-
-
 def checksums(folder: Path) -> dict[str, DeployedFile]:
     """Return size and SHA-256 of every file below a folder, by relative path."""
     return {
-        path.relative_to(folder).as_posix(): DeployedFile(bytes=path.stat().st_size, sha256=_sha256(path))
+        path.relative_to(folder).as_posix(): DeployedFile(bytes=path.stat().st_size, sha256=sha256(path).hex())
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -77,11 +66,3 @@ def how_to_load(winner: Variant, threads: int) -> str:
     file = f"{WINNER_FOLDER}/{path.name}" if path.suffix else WINNER_FOLDER
     snippet = spec_of(winner.engine).snippet
     return snippet(file, winner.precision, threads) if snippet is not None else ""
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

@@ -29,15 +29,9 @@ def gather(
     deployed: str,
     files: Iterable[str],
 ) -> Report:
-    """Read what the stages found, and return all that the page tells.
+    """Read what the stages found below a job's folder of artefacts, and return all that the page tells.
 
     Args:
-        name: of the job.
-        job: its settings.
-        artifacts: folder of the job's artefacts.
-        choice: the winner and all verdicts.
-        measurements: what was measured.
-        exported: the candidates.
         deployed: the candidate at the top of the deploy folder.
         files: in the deploy folder.
     """
@@ -66,7 +60,7 @@ def gather(
 
 
 def manifest_of(report: Report, files: dict[str, DeployedFile]) -> Manifest:
-    """Return the manifest, which tells less than the report, and of all files."""
+    """Return the manifest, which tells less than the report, and of all deployed files."""
     shared = {name: value for name, value in report if name in Manifest.model_fields}
     return Manifest(**shared, files=files)
 

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from act.reporting.winner import Choice
+from act.reporting.winner import Choice, Verdict
 from act.results.benchmark import RanVariant
-from act.results.prune import Pruning
-from act.results.ptq_search import Trials, TrialSettings
-from act.results.qat import Training
-from act.results.report import Metrics
+from act.results.ptq_search import TrialSettings
+from act.results.report import Metrics, Report
+
+_VARIANT_COLUMNS = (
+    *("engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop"),
+    *("inside_budget", "samples_per_second", "peak_rss_bytes", "bytes"),
+)
 
 
 def metrics(choice: Choice) -> Metrics:
@@ -50,67 +53,42 @@ def _running(row: RanVariant) -> dict[str, Any]:
     return running
 
 
-def write_accuracy_latency(path: Path, choice: Choice) -> None:
-    """Write one line a variant that ran."""
-    heading = ["engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop", "inside_budget"]
-    heading += ["samples_per_second", "peak_rss_bytes", "bytes"]
-    _write(
-        path,
-        heading,
-        (
-            [
-                row.engine,
-                row.name,
-                row.precision,
-                f"{row.latency.median_ms:.6f}",
-                f"{row.latency.p90_ms:.6f}",
-                f"{row.quality.value:.6f}",
-                f"{row.speedup.value:.6f}" if row.speedup else "",
-                f"{row.drop.value:.6f}" if row.drop else "",
-                int(verdict.inside),
-                _running(row).get("samples_per_second", ""),
-                row.peak_rss_bytes,
-                row.bytes,
-            ]
-            for verdict in choice.verdicts
-            if isinstance(row := verdict.row, RanVariant)
-        ),
-    )
+def write_tables(folder: Path, choice: Choice, report: Report) -> None:
+    """Write a table of the variants that ran, and of what the search, the training and the pruning left.
 
-
-def write_trials(path: Path, search: Trials) -> None:
-    """Write one line a trial of the search; a setting that is a list is joined, `front` is 1 on the Pareto front."""
+    In `trials.csv` a setting that is a list is joined, and `front` is 1 on the Pareto front. A table of nothing has
+    its heading.
+    """
+    search = report.search
     names = list(TrialSettings.model_fields) if search.trials else []
-    _write(
-        path,
-        ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"],
-        (
-            [
-                trial.id,
-                *(plain(getattr(trial.settings, name)) for name in names),
-                *(trial.quality, trial.drop, trial.cost, trial.samples, trial.seconds),
-                int(trial.id in search.front),
-            ]
-            for trial in search.trials
-        ),
+    variants = (_variant(verdict.row, verdict) for verdict in choice.verdicts if isinstance(verdict.row, RanVariant))
+    trials = (
+        [
+            trial.id,
+            *(plain(getattr(trial.settings, name)) for name in names),
+            *(trial.quality, trial.drop, trial.cost, trial.samples, trial.seconds),
+            int(trial.id in search.front),
+        ]
+        for trial in search.trials
     )
+    _write(folder / "accuracy_latency.csv", _VARIANT_COLUMNS, variants)
+    _write(folder / "trials.csv", ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"], trials)
+    layers = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
+    _write(folder / "sensitivity.csv", ["layer", "op_type", "error"], layers)
+    training = ([each.step, each.loss, each.quality] for each in report.training.history)
+    _write(folder / "training.csv", ["step", "loss", "quality"], training)
+    steps = report.pruning.steps
+    pruning = ([step.name, each.step, each.loss, each.quality] for step in steps for each in step.history)
+    _write(folder / "pruning.csv", ["strategy", "step", "loss", "quality"], pruning)
 
 
-def write_sensitivity(path: Path, search: Trials) -> None:
-    """Write one line a layer, most sensitive first."""
-    lines = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
-    _write(path, ["layer", "op_type", "error"], lines)
-
-
-def write_training(path: Path, training: Training) -> None:
-    """Write one line a step of the training; only a heading when there was none."""
-    _write(path, ["step", "loss", "quality"], ([each.step, each.loss, each.quality] for each in training.history))
-
-
-def write_pruning(path: Path, pruning: Pruning) -> None:
-    """Write one line a step of the training after pruning, with the strategy; only a heading when there was none."""
-    lines = ([step.name, each.step, each.loss, each.quality] for step in pruning.steps for each in step.history)
-    _write(path, ["strategy", "step", "loss", "quality"], lines)
+def _variant(row: RanVariant, verdict: Verdict) -> list[Any]:
+    return [
+        *(row.engine, row.name, row.precision),
+        *(f"{figure:.6f}" for figure in (row.latency.median_ms, row.latency.p90_ms, row.quality.value)),
+        *(f"{interval.value:.6f}" if interval else "" for interval in (row.speedup, row.drop)),
+        *(int(verdict.inside), _running(row).get("samples_per_second", ""), row.peak_rss_bytes, row.bytes),
+    ]
 
 
 def plain(value: Any) -> Any:

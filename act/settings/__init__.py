@@ -7,13 +7,7 @@ names the same keys as dependencies.
 from __future__ import annotations
 
 from act.settings.analyze import Analyze
-from act.settings.base import (
-    Metric,
-    Precision,
-    QuantizableOperator,
-    Settings,
-    ThresholdAlgorithm,
-)
+from act.settings.base import Metric, Precision, QuantizableOperator, Settings, ThresholdAlgorithm
 from act.settings.benchmark import Benchmark, Timing
 from act.settings.budget import CLEARLY, ROUNDING, Budget
 from act.settings.calibration import Calibration
@@ -29,48 +23,13 @@ from act.settings.refine import Refine, RefineMethod
 from act.settings.target import EngineName, Target
 from act.settings.training import OptimizerName, Schedule, TrainConfig
 
+# fmt: off
 __all__ = [
-    "Analyze",
-    "ASPPrune",
-    "Benchmark",
-    "Budget",
-    "Calibration",
-    "ChannelPrune",
-    "CLEARLY",
-    "Data",
-    "DEFAULT_PATH",
-    "Distillation",
-    "DistillationLoss",
-    "EngineName",
-    "GmpConfig",
-    "Job",
-    "load",
-    "load_job",
-    "Metric",
-    "ModelSource",
-    "OptimizerName",
-    "Params",
-    "Precision",
-    "Prune",
-    "PRUNING",
-    "QUANTIZING",
-    "PtqSearch",
-    "Qat",
-    "QuantizableOperator",
-    "read_mapping",
-    "Refine",
-    "RefineMethod",
-    "ROUNDING",
-    "Schedule",
-    "Settings",
-    "settings_in",
-    "StrategyName",
-    "Target",
-    "ThresholdAlgorithm",
-    "Timing",
-    "TrainConfig",
-    "TransformerPrune",
-    "UnstructurePrune",
-    "validate",
-    "WeightQuantization",
+    "Analyze", "ASPPrune", "Benchmark", "Budget", "Calibration", "ChannelPrune", "CLEARLY", "Data", "DEFAULT_PATH",
+    "Distillation", "DistillationLoss", "EngineName", "GmpConfig", "Job", "load", "load_job", "Metric", "ModelSource",
+    "OptimizerName", "Params", "Precision", "Prune", "PRUNING", "QUANTIZING", "PtqSearch", "Qat",
+    "QuantizableOperator", "read_mapping", "Refine", "RefineMethod", "ROUNDING", "Schedule", "Settings", "settings_in",
+    "StrategyName", "Target", "ThresholdAlgorithm", "Timing", "TrainConfig", "TransformerPrune", "UnstructurePrune",
+    "validate", "WeightQuantization",
 ]
+# fmt: on

@@ -45,8 +45,4 @@ def settings_of_reader(raw: Any) -> type[Data]:
     return kind
 
 
-def _by_its_reader(raw: Any) -> Any:
-    return settings_of_reader(raw).model_validate(raw)
-
-
-AnyData = Annotated[SerializeAsAny[Data], BeforeValidator(_by_its_reader)]
+AnyData = Annotated[SerializeAsAny[Data], BeforeValidator(lambda raw: settings_of_reader(raw).model_validate(raw))]

@@ -30,18 +30,14 @@ def load(path: Path = DEFAULT_PATH) -> Params:
     Raises:
         InputError: the file is missing, is not YAML, or a key or value is wrong. Every wrong key is named.
     """
-    raw = read_mapping(path, "run from the folder that holds params.yaml")
-    return validate(Params, raw, str(path))
+    return validate(Params, read_mapping(path, "run from the folder that holds params.yaml"), str(path))
 
 
 def read_mapping(path: Path, cure: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
-    Args:
-        cure: what to do when there is no such file, for the message.
-
     Raises:
-        InputError: the file is missing, is not YAML, or holds something else.
+        InputError: the file is missing (the message adds the cure), is not YAML, or holds something else.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,13 +57,8 @@ def read_mapping(path: Path, cure: str) -> dict[str, Any]:
 def validate(kind: type[Checked], raw: Mapping[str, Any], origin: str) -> Checked:
     """Check what a file holds.
 
-    Args:
-        kind: which settings it shall be.
-        raw: keys and values.
-        origin: where they come from, for the message.
-
     Raises:
-        InputError: a key or value is wrong. Every wrong key is named.
+        InputError: a key or value is wrong. Every wrong key is named, after the origin.
     """
     try:
         return kind.model_validate(raw)
@@ -91,8 +82,7 @@ def settings_in(annotation: Any) -> type[Settings] | None:
     """Return the settings in an annotation such as `Qat | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
-    inner = (settings_in(part) for part in get_args(annotation))
-    return next((settings for settings in inner if settings is not None), None)
+    return next(filter(None, map(settings_in, get_args(annotation))), None)
 
 
 def _explain(kind: type[Settings], raw: Any, error: ValidationError) -> str:

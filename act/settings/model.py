@@ -15,6 +15,4 @@ class ModelSource(Settings):
         "inside an installed package",
     )
     model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
-    params_filename: str | None = Field(
-        default=None, description="name of the weights file, when it is not a usual one"
-    )
+    params_filename: str | None = Field(default=None, description="name of the weights file, if not a usual one")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from act.settings.base import ChannelCriterion, Settings, Share, Text, quoted
+from act.settings.base import ChannelCriterion, Settings, Share, Steps, Text, quoted
 from act.settings.training import TrainConfig
 
 WeightNames = Annotated[list[Text], Field(min_length=1)]
@@ -60,9 +60,7 @@ class GmpConfig(Settings):
     """
 
     stable_iterations: int | None = Field(default=None, ge=0, description="steps before pruning; 0 when left out")
-    pruning_iterations: int | None = Field(
-        default=None, ge=1, description="steps over which weights become zero; half of all when left out"
-    )
+    pruning_iterations: Steps | None = Field(default=None, description="steps of pruning; half of all when left out")
     tunning_iterations: int | None = Field(
         default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
     )
@@ -78,25 +76,18 @@ class UnstructurePrune(Settings):
         default="gmp", description="`base`: all of them before training; `gmp`: more and more while it goes on"
     )
     prune_mode: Literal["ratio", "threshold"] = "ratio"
-    ratio: float = Field(default=0.75, gt=0, lt=1, description="share of zeros, for the mode `ratio`")
+    ratio: Share = Field(default=0.75, description="share of zeros, for the mode `ratio`")
     threshold: float = Field(default=0.01, gt=0, description="magnitude below which weights go, for `threshold`")
     gmp_config: GmpConfig = GmpConfig()
-    prune_params_type: Literal["conv1x1_only"] | None = Field(
-        default=None, description="`conv1x1_only`: no weights but those of 1x1 convolutions"
-    )
-    local_sparsity: bool = Field(
-        default=False, description="`ratio` holds for each layer rather than for all of them together"
-    )
+    prune_params_type: Literal["conv1x1_only"] | None = Field(default=None, description="only 1x1 convolutions")
+    local_sparsity: bool = Field(default=False, description="`ratio` holds for each layer, not for all together")
 
     @model_validator(mode="after")
     def _gmp_has_a_ratio(self) -> UnstructurePrune:
-        if (
-            self.prune_strategy == "gmp"
-            and self.prune_mode == "threshold"
-            and "prune_strategy" in self.model_fields_set
-        ):
+        wanted = self.prune_strategy == "gmp" and "prune_strategy" in self.model_fields_set
+        if wanted and self.prune_mode == "threshold":
             raise ValueError("`gmp` raises a ratio step by step: use `prune_mode: ratio`, or `prune_strategy: base`")
-        if self.prune_strategy == "gmp" and self.prune_mode == "ratio" and self.gmp_config.initial_ratio > self.ratio:
+        if self.gradual and self.gmp_config.initial_ratio > self.ratio:
             raise ValueError(
                 f"`gmp_config.initial_ratio` is {self.gmp_config.initial_ratio:g}, more than the `ratio` of "
                 f"{self.ratio:g} that it shall rise to"

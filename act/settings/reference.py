@@ -14,8 +14,6 @@ from act.errors import InputError
 from act.settings.base import Settings, Text
 from act.settings.files import read_mapping, validate
 
-_SUFFIXES = (".yaml", ".yml")
-
 
 class _Reference(Settings):
     package: Text
@@ -30,7 +28,7 @@ def resolve(path: Path, what: Literal["folder", "alphabet"]) -> Path:
     Raises:
         InputError: a reference file is wrong, its package is not installed in that version, or lacks the file.
     """
-    if path.suffix not in _SUFFIXES:
+    if path.suffix not in (".yaml", ".yml"):
         return path
     raw = read_mapping(path, "name a model folder, a .pdmodel file or a reference file")
     reference = validate(_Reference, raw, str(path))

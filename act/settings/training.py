@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from act.settings.base import Ascending, BatchSize, Minutes, Seed, Settings, Steps, quoted
 
+Rate = Annotated[float, Field(ge=0, le=1)]
 OptimizerName = Literal["SGD", "Momentum", "Adagrad", "RMSProp", "Adam", "Adamax", "AdamW", "Lamb"]
 
 # Classes of `paddle.optimizer.lr`: what each must be given, and may be given.
@@ -31,10 +32,8 @@ class Schedule(Settings):
     """
 
     type: str = "CosineAnnealingDecay"
-    T_max: Steps | None = Field(
-        default=None, description="CosineAnnealingDecay: steps of the decay; all steps when left out"
-    )
-    eta_min: float | None = Field(default=None, ge=0, le=1, description="CosineAnnealingDecay: the rate at its end")
+    T_max: Steps | None = Field(default=None, description="CosineAnnealingDecay: its steps; all when left out")
+    eta_min: Rate | None = Field(default=None, description="CosineAnnealingDecay: the rate at its end")
     gamma: float | None = Field(default=None, gt=0, le=10, description="the decays by a factor or an exponent")
     step_size: Steps | None = Field(default=None, description="StepDecay: steps between two factors")
     milestones: Ascending[Steps] | None = Field(default=None, min_length=1, description="MultiStepDecay: steps")
@@ -43,7 +42,7 @@ class Schedule(Settings):
         default=None, min_length=2, description="PiecewiseDecay: rates before, between and after `boundaries`"
     )
     decay_steps: Steps | None = Field(default=None, description="PolynomialDecay: all steps when left out")
-    end_lr: float | None = Field(default=None, ge=0, le=1, description="PolynomialDecay: the rate at its end")
+    end_lr: Rate | None = Field(default=None, description="PolynomialDecay: the rate at its end")
     power: float | None = Field(default=None, gt=0, le=100, description="PolynomialDecay")
     warmup_steps: int = Field(default=0, ge=0, description="before any of them the rate rises linearly from 0")
 

@@ -45,11 +45,7 @@ def _report(name: str, job: Job) -> None:
         manifest_of(report, checksums(folder)).write(folder / "manifest.json")
         with replace_folder(stage_folder(name, "report")) as tables_folder:
             tables.metrics(choice).write(tables_folder / "metrics.json")
-            tables.write_accuracy_latency(tables_folder / "accuracy_latency.csv", choice)
-            tables.write_trials(tables_folder / "trials.csv", report.search)
-            tables.write_sensitivity(tables_folder / "sensitivity.csv", report.search)
-            tables.write_training(tables_folder / "training.csv", report.training)
-            tables.write_pruning(tables_folder / "pruning.csv", report.pruning)
+            tables.write_tables(tables_folder, choice, report)
     winner = choice.winner
     log.info(
         f"report: {title(winner)} wins: {milliseconds(winner.latency.median_ms)}, quality {winner.quality.value:.4f}"
