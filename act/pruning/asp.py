@@ -5,15 +5,7 @@ from __future__ import annotations
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.pruning.context import Pruned
-from act.pruning.weights import (
-    Mask,
-    describe_layers,
-    has_two_of_four,
-    masked,
-    refuse_unknown,
-    sparse_layers,
-    two_of_four,
-)
+from act.pruning.weights import Mask, describe_layers, masked, refuse_unknown, sparse_layers, two_of_four
 from act.results.prune import PrunedLayer
 from act.settings import ASPPrune
 
@@ -44,9 +36,3 @@ def prune(model: InferenceModel, settings: ASPPrune) -> Pruned:
     if not masks:
         raise InputError("strategy `ASPPrune`: no layer of the model has input channels in whole fours")
     return Pruned(masked(model, masks), "two of every four weights along the input channels are zero", rows, masks)
-
-
-def without_pattern(model: InferenceModel, names: list[str]) -> list[str]:
-    """Return those of the weights that lack the pattern."""
-    axes = {layer.weight: layer.axis for layer in sparse_layers(model)}
-    return [name for name in names if not has_two_of_four(model.weight(name), axes[name])]

@@ -2,12 +2,12 @@
 
 Which channels stand or fall together is found in the graph (`trace.py`), which of them matter least is told by a
 criterion (`criteria`), and how many of each layer go is given, or chosen by sensitivity (`ratios.py`). What reads the
-channels that stay is then fitted to do without those that went (`compensate.py`).
+channels that stay is then fitted to do without those that went (`cutter.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from act.errors import InputError
 from act.program.model import InferenceModel
@@ -40,8 +40,9 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
             measured.
     """
     plan = find_groups(model)
-    named = _named(plan, settings)
-    groups, left_alone = _choose(plan, named)
+    names, given = settings.prune_params_name or [], settings.pruned_ratio
+    refuse_unknown(names, list(plan.trace.outputs), "prune.channel.prune_params_name")
+    groups, left_alone = _choose(plan, names)
     if not groups:
         return Pruned(model.copy(), "no layer's channels can be pruned", left_alone)
     scores = {group.key: channel_scores(model, group, settings.criterion, context.batch_norms) for group in groups}
@@ -49,11 +50,14 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
     cutter = Cutter(model, plan, {name: each for name, (each, _) in scores.items()}, statistics)
     macs = Macs(model, plan, context.one_sample())
     speedup = None
-    if settings.pruned_ratio is not None:
-        gone = {group.key: in_blocks(group, _ratio(group, settings.pruned_ratio, named)) for group in groups}
-        why = "the ratios are those that were given"
-    else:
+    if given is None:
         gone, why, speedup = _by_sensitivity(cutter, groups, macs, settings, context)
+    else:
+        # Where several layers of a group are named with ratios of their own, the smallest counts.
+        own = dict(zip(names, given)) if isinstance(given, list) else dict.fromkeys(plan.trace.outputs, given)
+        ratios = {group.key: min(own[name] for name, _ in group.outputs if name in own) for group in groups}
+        gone = {group.key: in_blocks(group, ratios[group.key]) for group in groups}
+        why = "the ratios are those that were given"
     share = macs.left(gone) / max(macs.total, 1)
     rows = [
         describe_group(group, gone[group.key], note=None if scores[group.key][1] else _NOT_JUDGED) for group in groups
@@ -62,15 +66,7 @@ def prune(model: InferenceModel, settings: ChannelPrune, context: Context) -> Pr
     return Pruned(cutter.cut(gone), why, [*rows, *left_alone], speedup=speedup)
 
 
-def _named(plan: Plan, settings: ChannelPrune) -> dict[str, float | None]:
-    """Return the weights that are named, each with its ratio where it has one of its own."""
-    names = settings.prune_params_name or []
-    refuse_unknown(names, list(plan.trace.outputs), "prune.channel.prune_params_name")
-    given = settings.pruned_ratio
-    return dict(zip(names, given if isinstance(given, list) else [None] * len(names)))
-
-
-def _choose(plan: Plan, named: Mapping[str, float | None]) -> tuple[list[Group], list[PrunedLayer]]:
+def _choose(plan: Plan, named: Sequence[str]) -> tuple[list[Group], list[PrunedLayer]]:
     """Return the groups to prune, and the layers that are left alone, with the cause."""
     chosen: list[Group] = []
     left_alone = list(plan.left_alone.items())
@@ -78,27 +74,17 @@ def _choose(plan: Plan, named: Mapping[str, float | None]) -> tuple[list[Group],
         producers = [name for name, _ in group.outputs]
         if named and not set(producers) & set(named):
             continue
-        why = None
         if group.kind == "heads":
-            why = _IN_BLOCKS
+            left_alone.append((group.name, _IN_BLOCKS))
         elif not named and group.normalised:
-            why = _NORMALISED
+            left_alone.append((group.name, _NORMALISED))
         elif not named and all(len(plan.trace.shape(name)) != 4 for name in producers):
-            why = _NO_CONVOLUTION
-        if why is None:
-            chosen.append(group)
+            left_alone.append((group.name, _NO_CONVOLUTION))
         else:
-            left_alone.append((group.name, why))
+            chosen.append(group)
     sizes = {name: plan.trace.shape(name)[axis] for name, axis in plan.trace.outputs.items()}
     rows = [PrunedLayer(name=name, kept=sizes[name], of=sizes[name], ratio=0.0, why=why) for name, why in left_alone]
     return chosen, [row for row in rows if not named or row.name in named]
-
-
-def _ratio(group: Group, given: float | list[float], named: Mapping[str, float | None]) -> float:
-    """Return a group's ratio: where several of its layers are named with ratios of their own, the smallest."""
-    if not isinstance(given, list):
-        return given
-    return min(ratio for name, _ in group.outputs if (ratio := named.get(name)) is not None)
 
 
 def _by_sensitivity(
@@ -112,9 +98,12 @@ def _by_sensitivity(
             "`pruned_ratio` instead"
         )
     curves = measure_curves(cutter, groups, context.samples)
+
+    def gone_for(share: float) -> Gone:
+        return choose_for_macs(groups, curves, macs, share)
+
     if target is None or stopwatch is None:
-        share = settings.kept_multiply_adds or context.first_share or DEFAULT_SHARE
-        gone = choose_for_macs(groups, curves, macs, share)
+        gone = gone_for(settings.kept_multiply_adds or context.first_share or DEFAULT_SHARE)
         return gone, "chosen layer by layer, where the outputs move least for what is saved", None
 
     def speedup_of(gone: Gone) -> float:
@@ -122,9 +111,6 @@ def _by_sensitivity(
         speedup = stopwatch(smaller)
         smaller.discard()
         return speedup
-
-    def gone_for(share: float) -> Gone:
-        return choose_for_macs(groups, curves, macs, share)
 
     reached = choose_for_speedup(target, gone_for, speedup_of, context.first_share)
     return reached.gone, reached.describe(target, str(stopwatch)), reached.speedup

@@ -23,7 +23,6 @@ class Context:
         batch_norms: gamma of the batch norm that was folded into a layer, by the name of its weight; may be empty.
         speedup: measures how many times as fast a smaller model is as the whole one; None where it cannot be measured.
         first_share: of the MACs, with which the search for a speed-up begins; None where nothing is predicted.
-        seed: of random numbers.
     """
 
     samples: Samples
@@ -42,7 +41,7 @@ def load_batch_norms(path: Path) -> dict[str, Array]:
     if not path.exists():
         return {}
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return dict(arrays)
 
 
 @dataclass
@@ -68,13 +67,7 @@ def describe_group(
     group: Group, gone: int, kind: str | None = None, note: str | None = None, why: str | None = None
 ) -> PrunedLayer:
     """Return what is left of a group whose units went, for the report."""
-    return PrunedLayer(
-        name=group.name,
-        kind=kind,
-        kept=group.count - gone,
-        of=group.count,
-        ratio=gone / group.count,
-        together=[name for name, _ in group.outputs if name != group.name],
-        note=note,
-        why=why,
-    )
+    kept, of = group.count - gone, group.count
+    together = [name for name, _ in group.outputs if name != group.name]
+    ratio = gone / of
+    return PrunedLayer(name=group.name, kind=kind, kept=kept, of=of, ratio=ratio, together=together, note=note, why=why)

@@ -53,13 +53,7 @@ class Group:
 
 @dataclass
 class Plan:
-    """The groups of a model.
-
-    Attributes:
-        trace: of the model.
-        groups: in the order of the program.
-        left_alone: weights whose output channels stay, each with the cause.
-    """
+    """The groups of a model in the order of the program, and the weights whose output channels stay, with the cause."""
 
     trace: Trace
     groups: list[Group] = field(default_factory=list)
@@ -71,8 +65,7 @@ def find_groups(model: InferenceModel) -> Plan:
     trace = Trace(model)
     plan = Plan(trace)
     indices: dict[int, dict[WeightAxis, list[int]]] = defaultdict(lambda: defaultdict(list))
-    weights = [name for name in trace.axes if model.is_weight(name)]
-    for name in weights:
+    for name in filter(model.is_weight, trace.axes):
         for number, axis in enumerate(trace.axes[name]):
             if axis is not None:
                 for index, root in enumerate(trace.elements.roots(axis)):
@@ -112,11 +105,8 @@ def _group(
     members = {where: np.array([indices[root][where] for root in roots], dtype=np.int64) for where in keys}
     inputs = tuple(where for where in keys if trace.inputs.get(where[0]) == where[1])
     ranks = {len(trace.shape(name)) for name, _ in (*outputs, *inputs)}
-    kind: Kind = "channels"
-    if in_heads:
-        kind = "heads"
-    elif ranks == {2} and len(inputs) > 0 and not normalised:
-        kind = "feed_forward"
+    feeds_forward = ranks == {2} and len(inputs) > 0 and not normalised
+    kind: Kind = "heads" if in_heads else "feed_forward" if feeds_forward else "channels"
     return Group(outputs[0][0], kind, tuple(roots), members, outputs, inputs, normalised)
 
 

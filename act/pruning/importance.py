@@ -45,25 +45,16 @@ def unit_scores(model: InferenceModel, group: Group, statistics: Mapping[str, In
     known = [(place, statistics[place[0]]) for place in group.inputs if place[0] in statistics]
     if not known:
         return None
-    return np.sum([output_change(model, each, list(group.members[place])) for place, each in known], axis=0)
+    return np.sum([_output_change(model, each, list(group.members[place])) for place, each in known], axis=0)
 
 
-def output_change(model: InferenceModel, inputs: InputStatistics, channels: Sequence[npt.NDArray[np.int64]]) -> Floats:
-    """Return how much a layer's output changes without each of several sets of its input channels.
+def _output_change(model: InferenceModel, inputs: InputStatistics, channels: Sequence[npt.NDArray[np.int64]]) -> Floats:
+    """Return how much a layer's output changes without each of several sets of its input channels, float64 [sets].
 
-    The places of a window count as independent.
-
-    Args:
-        channels: the input channels of each set.
-
-    Returns:
-        float64 [sets], as a share of the output's mean square.
+    It is a share of the output's mean square; the places of a window count as independent.
     """
     table = as_table(model.weight(inputs.layer.weight), inputs.axis)
     whole = float(np.einsum("io,ij,jo->", table, inputs.moments, table, optimize=True))
-    change = np.array([_energy(table[chosen], inputs.moments[np.ix_(chosen, chosen)]) for chosen in channels])
+    parts = [(table[chosen], inputs.moments[np.ix_(chosen, chosen)]) for chosen in channels]
+    change = np.array([float(((moments @ part) * part).sum()) for part, moments in parts])
     return change / max(whole, np.finfo(np.float64).tiny)
-
-
-def _energy(table: Floats, moments: Floats) -> float:
-    return float(((moments @ table) * table).sum())

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from act.onnx_graph.conversion import to_onnx
+from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning.groups import Plan
@@ -28,11 +29,9 @@ LARGEST = 4096
 
 @dataclass
 class InputStatistics:
-    """Statistics of one layer's input channels.
+    """Statistics of one layer's input channels, which are an axis of its weight.
 
     Attributes:
-        layer: that reads them.
-        axis: of its weight's input channels.
         mean: float64 [channels].
         moments: float64 [channels, channels], the mean of x x'.
     """
@@ -75,7 +74,7 @@ def gather(model: InferenceModel, plan: Plan, samples: Samples, seed: int) -> di
 
 def _rows(values: Array, layer: Layer, channels: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Return some positions of an activation, float32 [positions, channels]."""
-    if layer.op_type in ("conv2d", "depthwise_conv2d", "conv2d_transpose"):
+    if layer.op_type in (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS):
         values = np.moveaxis(values, 1, -1)
     rows = values.reshape(-1, channels)
     if len(rows) > POSITIONS:

@@ -18,13 +18,7 @@ _Layer = tuple[int, list[dict[str, float]]]
 
 
 class Macs:
-    """The MACs of a model, for one sample, as a function of how many units of each group are gone.
-
-    Args:
-        model: the whole one.
-        plan: of its groups.
-        batch: one sample.
-    """
+    """The MACs of a model, for a batch of one sample, as a function of how many units of each group are gone."""
 
     def __init__(self, model: InferenceModel, plan: Plan, batch: Mapping[str, Array]) -> None:
         trace = plan.trace
@@ -39,11 +33,7 @@ class Macs:
         self.total = sum(macs for macs, _ in self._layers)
 
     def left(self, gone: Mapping[str, int]) -> float:
-        """Return the MACs that are left.
-
-        Args:
-            gone: how many units of each group, by its key.
-        """
+        """Return the MACs that are left when some units of each group, by its key, are gone."""
         return sum(_left(layer, gone) for layer in self._layers)
 
     def saved(self, gone: Mapping[str, int], group: Group, more: int) -> float:

@@ -50,12 +50,7 @@ def in_blocks(group: Group, ratio: float) -> int:
 
 @dataclass(frozen=True)
 class Curve:
-    """The outputs' error as a function of how much of a group is pruned alone.
-
-    Attributes:
-        gone: units, ascending, zero first.
-        errors: relative squared error of the outputs, never falling.
-    """
+    """The outputs' relative squared error, never falling, by how many units of a group go alone, zero first."""
 
     gone: tuple[int, ...]
     errors: tuple[float, ...]

@@ -6,16 +6,18 @@ A rule returns the axes of the operator's outputs by name, or None where it is u
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from act.program.graph import main_output
+from act.program.layers import CHANNELS_FIRST
 from act.pruning.reshape import reshaped
-from act.pruning.union_find import Ids
+from act.pruning.union_find import Axes, Axis, Ids
 
 if TYPE_CHECKING:
-    from act.pruning.trace import Axes, Trace
+    from act.pruning.trace import Trace
 
 _UNARY = (
     *("abs", "assign", "cast", "celu", "clip", "dropout", "elu", "exp", "floor", "gelu", "hard_shrink"),
@@ -27,10 +29,9 @@ _ELEMENTWISE = ("add", "sub", "mul", "div", "max", "min", "pow")
 _SPATIAL = ("pool2d", "nearest_interp_v2", "bilinear_interp_v2", "bicubic_interp_v2", "nearest_interp")
 _REDUCTIONS = ("reduce_mean", "reduce_sum", "reduce_max", "reduce_min")
 _RESHAPES = ("reshape2", "flatten_contiguous_range", "flatten2", "squeeze2", "unsqueeze2")
-_CHANNELS_FIRST = ("NCHW", "AnyLayout")
 
-Outputs = dict[str, "Axes"]
-Rule = Callable[["Trace", Any], "Outputs | None"]
+Outputs = dict[str, Axes]
+Rule = Callable[["Trace", Any], Outputs | None]
 
 
 def _input(op: Any, slot: str) -> str | None:
@@ -66,12 +67,12 @@ def _convolution(trace: Trace, op: Any) -> Outputs | None:
     name, groups = op.input("Filter")[0], op.attr("groups")
     image, shape = trace.of(op.input("Input")[0]), trace.shape(name)
     inner, outer = (0, 1) if "transpose" in op.type else (1, 0)
-    if op.attr("data_format") not in _CHANNELS_FIRST or not trace.model.is_weight(name) or len(image) != 4:
+    if op.attr("data_format") not in CHANNELS_FIRST or not trace.model.is_weight(name) or len(image) != 4:
         return None
     if groups != 1 and inner == 0:
         return None
     weight, channels = trace.of(name), image[1]
-    out = _filled(trace, weight, outer, shape[outer])
+    out = _filled(trace, weight[outer], shape[outer])
     if groups == 1:
         if shape[inner] > 1:
             trace.unite(channels, weight[inner], "a convolution of unknown input")
@@ -79,22 +80,21 @@ def _convolution(trace: Trace, op: Any) -> Outputs | None:
     elif channels is None or len(channels) % groups or shape[0] % groups:
         return None
     else:
-        _tie_groups(trace, channels, weight, groups, out)
+        _tie_groups(trace, channels, weight[1], groups, out)
     trace.outputs[name] = outer
     bias = _input(op, "Bias")
     if bias is not None:
         trace.unite(out, trace.of(bias)[0], "a bias of another length")
     trace.axes[name] = [weight[0], weight[1], *(trace.fixed(size, "a kernel's side") for size in shape[2:])]
-    return {main_output(op): [image[0], out, *_positions(trace, op)]}
+    return _picture(trace, op, image[0], out)
 
 
-def _filled(trace: Trace, axes: Axes, axis: int, size: int) -> Ids:
+def _filled(trace: Trace, axis: Axis, size: int) -> Ids:
     """Return the elements of an axis, also where it has length one: a single channel stays."""
-    elements = axes[axis]
-    return trace.elements.fixed(size, "the only channel") if elements is None else elements
+    return trace.elements.fixed(size, "the only channel") if axis is None else axis
 
 
-def _tie_groups(trace: Trace, channels: Ids, weight: Axes, groups: int, out: Ids) -> None:
+def _tie_groups(trace: Trace, channels: Ids, inner: Axis, groups: int, out: Ids) -> None:
     """Couple the groups of a convolution: what one loses, all lose; in a depthwise one, whole groups go instead."""
     each_in, each_out = len(channels) // groups, len(out) // groups
     if each_in == 1:
@@ -103,15 +103,15 @@ def _tie_groups(trace: Trace, channels: Ids, weight: Axes, groups: int, out: Ids
         return
     for index in range(each_in):
         trace.elements.unite_all(channels[index::each_in])
-        inner = weight[1]
         if inner is not None:
             trace.elements.unite([int(inner[index])], [int(channels[index])])
     for index in range(each_out):
         trace.elements.unite_all(out[index::each_out])
 
 
-def _positions(trace: Trace, op: Any) -> Axes:
-    return [trace.fixed(size, "a place in the picture") for size in trace.shape(main_output(op))[2:]]
+def _picture(trace: Trace, op: Any, samples: Axis, channels: Axis) -> Outputs:
+    name = main_output(op)
+    return {name: [samples, channels, *(trace.fixed(size, "a place in the picture") for size in trace.shape(name)[2:])]}
 
 
 def _matmul(trace: Trace, op: Any) -> Outputs | None:
@@ -130,9 +130,7 @@ def _matmul(trace: Trace, op: Any) -> Outputs | None:
                 return None
             trace.inputs[name], trace.outputs[name] = (0, 1) if bool(is_second) != flag else (1, 0)
     out: Axes = [left[-2], right[-1]]
-    for place in range(3, max(len(left), len(right)) + 1):
-        one = left[-place] if place <= len(left) else None
-        other = right[-place] if place <= len(right) else None
+    for one, other in zip_longest(reversed(left[:-2]), reversed(right[:-2])):
         if one is None or other is None:
             out.insert(0, one if other is None else other)
         else:
@@ -146,7 +144,8 @@ def _mul(trace: Trace, op: Any) -> Outputs | None:
     rows, weight = op.attr("x_num_col_dims"), trace.of(name)
     if not trace.model.is_weight(name) or len(weight) != 2 or op.attr("y_num_col_dims") != 1:
         return None
-    flat = reshaped(trace.elements, left[rows:], trace.shape(op.input("X")[0])[rows:], trace.shape(name)[:1])
+    shape = trace.shape(op.input("X")[0])[rows:]
+    flat = reshaped(trace.elements, left[rows:], shape, trace.shape(name)[:1], trace.heads)
     if flat is None:
         return None
     trace.unite(flat[0], weight[0], "a product over an axis of any length")
@@ -157,43 +156,40 @@ def _mul(trace: Trace, op: Any) -> Outputs | None:
 def _spatial(trace: Trace, op: Any) -> Outputs | None:
     layout = "data_layout" if op.has_attr("data_layout") else "data_format"
     image = trace.of(op.input("X")[0])
-    if op.attr(layout) not in _CHANNELS_FIRST or len(image) != 4:
+    if op.attr(layout) not in CHANNELS_FIRST or len(image) != 4:
         return None
-    return {main_output(op): [image[0], image[1], *_positions(trace, op)]}
+    return _picture(trace, op, image[0], image[1])
 
 
 def _batch_norm(trace: Trace, op: Any) -> Outputs | None:
     image = trace.of(op.input("X")[0])
-    if op.attr("data_layout") not in _CHANNELS_FIRST and len(image) != 2:
+    if op.attr("data_layout") not in CHANNELS_FIRST and len(image) != 2:
         return None
-    _unite_parameters(trace, op, image[1], ("Scale", "Bias", "Mean", "Variance"), "a batch norm of another length")
     # Made for training, the operator writes its statistics to where it reads them.
     statistics = {op.input(slot)[0]: trace.of(op.input(slot)[0]) for slot in ("Mean", "Variance")}
-    return {**statistics, op.output("Y")[0]: image}
+    return {**statistics, **_normalised(trace, op, image[1])}
 
 
 def _instance_norm(trace: Trace, op: Any) -> Outputs:
-    image = trace.of(op.input("X")[0])
-    _unite_parameters(trace, op, image[1], ("Scale", "Bias"), "an instance norm of another length")
-    return {op.output("Y")[0]: image}
+    return _normalised(trace, op, trace.of(op.input("X")[0])[1])
 
 
 def _layer_norm(trace: Trace, op: Any) -> Outputs | None:
     values = trace.of(op.input("X")[0])
     if op.attr("begin_norm_axis") != len(values) - 1:
         return None
-    last = values[-1]
-    _unite_parameters(trace, op, last, ("Scale", "Bias"), "a layer norm of another length")
-    if last is not None:
-        trace.normalised.extend(int(element) for element in last)
-    return {op.output("Y")[0]: values}
+    if values[-1] is not None:
+        trace.normalised.extend(int(element) for element in values[-1])
+    return _normalised(trace, op, values[-1])
 
 
-def _unite_parameters(trace: Trace, op: Any, channels: Ids | None, slots: tuple[str, ...], cause: str) -> None:
-    for slot in slots:
+def _normalised(trace: Trace, op: Any, channels: Axis) -> Outputs:
+    """Couple the channels of a normalisation with its parameters, one value a channel."""
+    for slot in ("Scale", "Bias", "Mean", "Variance"):
         name = _input(op, slot)
         if name is not None:
-            trace.unite(channels, trace.of(name)[0], cause)
+            trace.unite(channels, trace.of(name)[0], f"`{op.type}` of another length")
+    return {op.output("Y")[0]: trace.of(op.input("X")[0])}
 
 
 def _prelu(trace: Trace, op: Any) -> Outputs | None:
@@ -210,12 +206,11 @@ def _prelu(trace: Trace, op: Any) -> Outputs | None:
 
 def _reduction(trace: Trace, op: Any) -> Outputs:
     values = trace.of(op.input("X")[0])
-    reduced = range(len(values)) if op.attr("reduce_all") else [axis % len(values) for axis in op.attr("dim")]
-    trace.keep([values[place] for place in range(len(values)) if place in reduced], f"`{op.type}` goes over it")
-    result = [None if place in reduced else axis for place, axis in enumerate(values)]
-    if not op.attr("keep_dim"):
-        result = [axis for place, axis in enumerate(result) if place not in reduced]
-    return {main_output(op): result}
+    reduced = set(range(len(values)) if op.attr("reduce_all") else (axis % len(values) for axis in op.attr("dim")))
+    trace.keep([values[place] for place in sorted(reduced)], f"`{op.type}` goes over it")
+    if op.attr("keep_dim"):
+        return {main_output(op): [None if place in reduced else axis for place, axis in enumerate(values)]}
+    return {main_output(op): [axis for place, axis in enumerate(values) if place not in reduced]}
 
 
 def _softmax(trace: Trace, op: Any) -> Outputs:
@@ -244,7 +239,7 @@ def _concat(trace: Trace, op: Any) -> Outputs | None:
         trace.keep([part[along] for part in parts], "concatenated with an axis of any length")
         result[along] = None
     else:
-        result[along] = np.concatenate([_filled(trace, part, along, size) for part, size in zip(parts, sizes)])
+        result[along] = np.concatenate([_filled(trace, part[along], size) for part, size in zip(parts, sizes)])
     return {main_output(op): result}
 
 
@@ -286,22 +281,17 @@ def _slice(trace: Trace, op: Any) -> Outputs | None:
 def _reshape(trace: Trace, op: Any) -> Outputs | None:
     source, target = op.input("X")[0], main_output(op)
     sizes = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
-    if op.type == "reshape2" and (_input(op, "Shape") is not None or _is_shared(trace, sizes)):
+    # A constant size that others read, too, cannot be changed.
+    shared = [name for name in sizes if len(trace.model.consumers(name)) > 1 or sizes.count(name) > 1]
+    if op.type == "reshape2" and (_input(op, "Shape") is not None or any(_is_constant(trace, name) for name in shared)):
         return None
-    axes = reshaped(trace.elements, trace.of(source), trace.shape(source), trace.shape(target), trace.heads.extend)
+    axes = reshaped(trace.elements, trace.of(source), trace.shape(source), trace.shape(target), trace.heads)
     if axes is None:
         return None
     for name, axis in zip(sizes, axes):
         if not _is_constant(trace, name):
             trace.keep([axis], "its size is computed when the model runs")
     return {target: axes}
-
-
-def _is_shared(trace: Trace, sizes: list[str]) -> bool:
-    """Tell whether a constant size of a reshape is read by others, too, so that it cannot be changed."""
-    return any(
-        _is_constant(trace, name) and (len(trace.model.consumers(name)) > 1 or sizes.count(name) > 1) for name in sizes
-    )
 
 
 def _is_constant(trace: Trace, name: str) -> bool:
@@ -319,11 +309,6 @@ def _embedding(trace: Trace, op: Any) -> Outputs | None:
     return {main_output(op): [*trace.of(op.input("Ids")[0]), table[1]]}
 
 
-def _number(trace: Trace, op: Any) -> Outputs:
-    """Follow what looks at sizes only: they are right whatever is pruned."""
-    return {}
-
-
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNARY, _same),
     **dict.fromkeys((f"elementwise_{kind}" for kind in _ELEMENTWISE), _elementwise),
@@ -333,7 +318,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_RESHAPES, _reshape),
     **dict.fromkeys(("matmul_v2", "matmul"), _matmul),
     **dict.fromkeys(("softmax", "log_softmax"), _softmax),
-    **dict.fromkeys(("shape", "fill_constant"), _number),
+    # They look at sizes only, which are right whatever is pruned.
+    **dict.fromkeys(("shape", "fill_constant"), lambda trace, op: {}),
     "mul": _mul,
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,

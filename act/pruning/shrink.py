@@ -17,12 +17,10 @@ Mask = npt.NDArray[np.bool_]
 
 
 def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int]]) -> InferenceModel:
-    """Return a smaller copy of the model.
+    """Return a smaller copy of the model that a plan was made for.
 
     Args:
-        model: that the plan was made for; not changed.
-        plan: of its groups.
-        removed: for each group, by name and kind as `key` gives it, the numbers of the units that go.
+        removed: for each group, by its key, the numbers of the units that go.
 
     Raises:
         ValueError: all units of a group would go.
@@ -40,7 +38,9 @@ def shrink(model: InferenceModel, plan: Plan, removed: Mapping[str, Sequence[int
             result.set_weight(name, value)
     for op in result.ops:
         _change_sizes(result, op, kept, trace)
-    infer_shapes(result)
+    block = result.program.global_block()
+    for op in result.ops:
+        op.desc.infer_shape(block.desc)
     return result
 
 
@@ -76,13 +76,18 @@ def _change_sizes(model: InferenceModel, op: Any, kept: Mapping[str, Sequence[Ma
             if channels is not None:
                 op._set_attr("groups", int(channels.sum()))
     elif op.type == "reshape2":
-        sizes = list(op.attr("shape"))
+        sizes, names = list(op.attr("shape")), op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
         for place, mask in enumerate(kept[main_output(op)]):
             if mask is None:
                 continue
+            size = int(mask.sum())
             if place < len(sizes) and sizes[place] > 0:
-                sizes[place] = int(mask.sum())
-            _change_constant(model, op, place, int(mask.sum()))
+                sizes[place] = size
+            # A size may come from an operator of its own, which nothing else reads.
+            producer = model.producer(names[place]) if place < len(names) else None
+            if producer is not None and producer.type == "fill_constant":
+                producer._set_attr("value", float(size))
+                producer._set_attr("str_value", str(size))
         op._set_attr("shape", sizes)
     elif op.type == "split" and op.attr("sections"):
         along = op.attr("axis")
@@ -90,34 +95,12 @@ def _change_sizes(model: InferenceModel, op: Any, kept: Mapping[str, Sequence[Ma
         sections = [int(mask.sum()) if mask is not None else size for mask, size in zip(masks, op.attr("sections"))]
         op._set_attr("sections", sections)
     elif op.type == "slice":
-        _change_slice(op, kept)
-
-
-def _change_constant(model: InferenceModel, op: Any, place: int, size: int) -> None:
-    """Change a size that comes from an operator of its own, which nothing else reads."""
-    names = op.input("ShapeTensor") if "ShapeTensor" in op.input_names else []
-    if place >= len(names):
-        return
-    producer = model.producer(names[place])
-    if producer is not None and producer.type == "fill_constant":
-        producer._set_attr("value", float(size))
-        producer._set_attr("str_value", str(size))
-
-
-def _change_slice(op: Any, kept: Mapping[str, Sequence[Mask | None]]) -> None:
-    starts, ends = list(op.attr("starts")), list(op.attr("ends"))
-    for number, axis in enumerate(op.attr("axes")):
-        mask = kept[op.input("Input")[0]][axis]
-        if mask is not None:
-            before = np.concatenate([[0], np.cumsum(mask)])
-            places = range(len(mask))[starts[number] : ends[number]]
-            starts[number], ends[number] = int(before[places.start]), int(before[places.stop])
-    op._set_attr("starts", starts)
-    op._set_attr("ends", ends)
-
-
-def infer_shapes(model: InferenceModel) -> None:
-    """Let Paddle tell the shapes of all activations anew, in the program's order."""
-    block = model.program.global_block()
-    for op in model.ops:
-        op.desc.infer_shape(block.desc)
+        starts, ends = list(op.attr("starts")), list(op.attr("ends"))
+        for number, axis in enumerate(op.attr("axes")):
+            mask = kept[op.input("Input")[0]][axis]
+            if mask is not None:
+                before = np.concatenate([[0], np.cumsum(mask)])
+                places = range(len(mask))[starts[number] : ends[number]]
+                starts[number], ends[number] = int(before[places.start]), int(before[places.stop])
+        op._set_attr("starts", starts)
+        op._set_attr("ends", ends)

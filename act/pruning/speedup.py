@@ -16,14 +16,7 @@ LEAST_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Measured:
-    """A smaller model, as it was measured.
-
-    Attributes:
-        gone: units of each group.
-        share: of the MACs that is left.
-        speedup: over the whole model.
-        measurements: how many were made until then.
-    """
+    """A smaller model, as it was measured: what went, the share of the MACs that is left, the speed-up."""
 
     gone: Gone
     share: float
@@ -32,12 +25,9 @@ class Measured:
 
     def describe(self, target: float, where: str) -> str:
         """Return what was reached, for people."""
-        outcome = f"measured {self.speedup:.2f} times as fast"
-        if self.speedup < target:
-            outcome += f", the most that was found, where {target:g} is asked for"
-        else:
-            outcome += f" ({target:g} is asked for)"
-        return f"{outcome} after {self.measurements} measurements on {where}"
+        asked = f"{target:g} is asked for"
+        outcome = f" ({asked})" if self.speedup >= target else f", the most that was found, where {asked}"
+        return f"measured {self.speedup:.2f} times as fast{outcome} after {self.measurements} measurements on {where}"
 
 
 def choose_for_speedup(
@@ -46,12 +36,10 @@ def choose_for_speedup(
     speedup_of: Callable[[Gone], float],
     first_share: float | None = None,
 ) -> Measured:
-    """Return the least that must go for a speed-up, found over the share of the MACs that is left; the fastest that was
-    measured, where none is fast enough.
+    """Return the least that must go for a speed-up; the fastest that was measured, where none is fast enough.
 
     Args:
-        target: speed-up over the whole model.
-        gone_for: tells how many units go for a share.
+        gone_for: tells how many units go for a share of the MACs.
         speedup_of: measures a smaller model.
         first_share: to begin with; as if all latency were MACs when left out.
     """
@@ -61,16 +49,13 @@ def choose_for_speedup(
         return slow
     share = min(0.95, slow.speedup / target) if first_share is None else first_share
     reached: Measured | None = None
-    fastest: Measured | None = None
-    tried: list[Gone] = []
+    tried: list[Measured] = []
     for number in range(2, MEASUREMENTS + 1):
         gone = gone_for(share)
-        if gone in tried:
+        if gone in (each.gone for each in tried):
             break
-        tried.append(gone)
         latest = Measured(gone, share, speedup_of(gone), number)
-        if fastest is None or latest.speedup > fastest.speedup:
-            fastest = latest
+        tried.append(latest)
         if latest.speedup >= target:
             reached = latest if reached is None or latest.share > reached.share else reached
             if latest.speedup <= target * (1 + NEAR_ENOUGH):
@@ -80,9 +65,8 @@ def choose_for_speedup(
         if reached is not None and slow.share <= reached.share:
             break  # what is slower has less to do: they differ by no more than what is uncertain
         share = _next_share(target, reached, slow)
-    result = reached or fastest
-    assert result is not None
-    return replace(result, measurements=1 + len(tried))
+    fastest = max(tried, key=lambda each: each.speedup)
+    return replace(reached or fastest, measurements=1 + len(tried))
 
 
 def _next_share(target: float, fast: Measured | None, slow: Measured) -> float:

@@ -13,7 +13,7 @@ from act.program.model import InferenceModel
 from act.pruning import asp, channel, transformer, unstructured
 from act.pruning.context import Context, Pruned
 from act.pruning.unstructured import Gradual
-from act.pruning.weights import describe_layers, masked, sparse_layers
+from act.pruning.weights import describe_layers, has_two_of_four, masked, sparse_layers
 from act.results.artifact import Artifact
 from act.results.prune import PruningStep, Sparsity
 from act.samples.dataset import Array
@@ -28,12 +28,7 @@ MODEL, STEP, START, TRAINING = "model", "step.json", "start", "training"
 
 @dataclass
 class Sparse:
-    """Zeros that must stay.
-
-    Attributes:
-        masks: by weight, where it may be other than zero.
-        pattern: `2:4`, or None.
-    """
+    """Zeros that must stay: by weight, where it may be other than zero, and the pattern `2:4`, if it is one."""
 
     masks: dict[str, Array] = field(default_factory=dict)
     pattern: str | None = None
@@ -47,22 +42,17 @@ class Sparse:
         for name, mask in self.masks.items():
             if model.weight(name)[mask == 0].any():
                 raise RuntimeError(f"the pruned weight {name} has values where it should be zero")
-        if self.pattern is not None and (wrong := asp.without_pattern(model, list(self.masks))):
+        axes = {layer.weight: layer.axis for layer in sparse_layers(model)}
+        wrong = [name for name in self.masks if self.pattern and not has_two_of_four(model.weight(name), axes[name])]
+        if wrong:
             raise RuntimeError(f"the saved weights lack the pattern {self.pattern}: {', '.join(wrong)}")
-        return {
-            name: Sparsity(zeros=float((model.weight(name) == 0).mean()), pattern=self.pattern) for name in self.masks
-        }
+        shares = {name: float((model.weight(name) == 0).mean()) for name in self.masks}
+        return {name: Sparsity(zeros=share, pattern=self.pattern) for name, share in shares.items()}
 
 
 @dataclass
 class Step:
-    """The outcome of one strategy.
-
-    Attributes:
-        model: what goes on.
-        result: for `prune.json`; what stands there of the training holds once that has ended.
-        sparse: what must stay zero.
-    """
+    """The outcome of one strategy; what `result` says of the training holds once that has ended."""
 
     model: InferenceModel
     result: PruningStep
@@ -82,9 +72,6 @@ class Pruner:
     """Prunes a model by one strategy after another, and trains it after each.
 
     Attributes:
-        job: how.
-        context: what the ways of pruning need.
-        teachers: for the training.
         evaluate: measures the quality of a model; higher is better.
         scratch: a folder that outlives a kill; what stands there is taken up.
     """
@@ -96,12 +83,7 @@ class Pruner:
     scratch: Path
 
     def run(self, strategies: Sequence[str], model: InferenceModel, quality: float) -> list[Step]:
-        """Return what each strategy did, each on what the one before left.
-
-        Args:
-            model: the whole one; not changed.
-            quality: of it.
-        """
+        """Return what each strategy did, each on what the one before left; the whole model is not changed."""
         steps: list[Step] = []
         sparse = Sparse()
         for number, name in enumerate(strategies):
@@ -114,26 +96,21 @@ class Pruner:
         if (scratch / STEP).exists():
             log.info("prune: %s: was done before the stage was stopped", name)
             return _load(scratch)
+        # What zeros come gradually hangs on the weights' names, and not on their values.
+        gradual = self._gradual(name, model)
         if (scratch / START / STEP).exists():
             log.info("prune: %s: goes on with the training", name)
             start = _load(scratch / START)
-            gradual = self._gradual(name, start.model)
         else:
-            gradual = self._gradual(name, model)
             start = self._start(name, model, quality, sparse, gradual)
             _save(start, scratch / START)
         trained = self._train(name, model, start, gradual, scratch / TRAINING)
         if gradual is not None:
             start, trained = self._complete(start, trained)
         log.info("prune: %s: %s", name, trained.fit.why)
-        result = start.result.model_copy(
-            update={
-                "quality_after": trained.fit.quality_after,
-                "training": trained.fit.why,
-                "distillation": trained.compared,
-                "history": trained.fit.history,
-            }
-        )
+        fit = trained.fit
+        after = {"quality_after": fit.quality_after, "training": fit.why, "history": fit.history}
+        result = start.result.model_copy(update={**after, "distillation": trained.compared})
         step = Step(trained.model or start.model, result, start.sparse)
         _save(step, scratch)
         return step
@@ -163,13 +140,13 @@ class Pruner:
 
     def _prune(self, name: str, model: InferenceModel) -> Pruned:
         settings = self.job.prune
-        if name == "ChannelPrune":
-            return channel.prune(model, settings.channel, self.context)
-        if name == "TransformerPrune":
-            return transformer.prune(model, settings.transformer, self.context)
-        if name == "ASPPrune":
-            return asp.prune(model, settings.asp)
-        return unstructured.prune(model, settings.unstructured)
+        ways: dict[str, Callable[[], Pruned]] = {
+            "ChannelPrune": lambda: channel.prune(model, settings.channel, self.context),
+            "TransformerPrune": lambda: transformer.prune(model, settings.transformer, self.context),
+            "ASPPrune": lambda: asp.prune(model, settings.asp),
+            "UnstructurePrune": lambda: unstructured.prune(model, settings.unstructured),
+        }
+        return ways[name]()
 
     def _train(
         self, name: str, whole: InferenceModel, start: Step, gradual: Gradual | None, checkpoint: Path

@@ -32,8 +32,7 @@ _ROUNDS, _RUNS, _WARM_UP_SECONDS, _LIMIT_SECONDS = 7, 20, 1.0, 300
 class Stopwatch:
     """Measures one smaller model after the other, in turn with the whole one.
 
-    Args:
-        whole: the model that all are compared with.
+    Attributes:
         batch: samples of the target's batch size, batch axis first.
         engine, precisions: what the smaller ones run on and in, where the quickest counts, as in the benchmark that
             follows; the whole one is in fp32.
@@ -60,9 +59,8 @@ class Stopwatch:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                 written = export_variants("model", model, self.batch, self.engine, precisions, folder)
                 for precision in precisions:
-                    process = EngineProcess(
-                        self.engine, written.files[precision], precision, self.target.threads, _LIMIT_SECONDS
-                    )
+                    file = written.files[precision]
+                    process = EngineProcess(self.engine, file, precision, self.target.threads, _LIMIT_SECONDS)
                     models.append(TimedModel(stack.enter_context(process), written.samples, self.target.batch, _RUNS))
             for each in models:
                 each.process.load()

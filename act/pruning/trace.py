@@ -1,9 +1,9 @@
 """Walk a program and find which indices of which weights and activations belong together.
 
 Each operator has a rule (`rules.py`) that gives the elements of its output's axes and unites what must be equal. What
-has no rule, or is used in a way that is not understood, keeps all that it reads: such channels are left alone, with the
-cause. The method is that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by
-layer, so that concatenations, splits, groups and reshapes need no special treatment.
+has no rule, or is used in a way that is not understood, keeps all that it reads, with the cause. The method is that of
+dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so that concatenations,
+splits, groups and reshapes need no special treatment.
 """
 
 from __future__ import annotations
@@ -12,18 +12,11 @@ from typing import Any
 
 from act.program.model import InferenceModel
 from act.pruning.rules import RULES
-from act.pruning.union_find import Ids, UnionFind
-
-# An axis: the element of each index, or None for one of any length, or of length one, along which nothing can go.
-Axis = Ids | None
-Axes = list[Axis]
+from act.pruning.union_find import Axes, Axis, UnionFind
 
 
 class Trace:
-    """The coupled channels of every tensor of a model.
-
-    Args:
-        model: not changed.
+    """The coupled channels of every tensor of a model, which is not changed.
 
     Attributes:
         elements: all of them.

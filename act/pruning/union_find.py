@@ -2,8 +2,8 @@
 
 Every index of every axis of every tensor is an element, and elements that stand or fall together are united
 (union-find; Tarjan, 1975). A convolution's input channels are the elements of what it reads, a residual addition unites
-those of both sides, a concatenation puts them one after another, so that no pattern of layers need be known. An element
-that cannot go has a cause, and so has whatever is united with it.
+those of both sides, a concatenation puts them one after another. An element that cannot go has a cause, and so has
+whatever is united with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
+# An axis: the element of each index, or None for one of any length, or of length one, along which nothing can go.
+Axis = Ids | None
+Axes = list[Axis]
 
 
 class UnionFind:
@@ -33,9 +36,8 @@ class UnionFind:
     def fixed(self, count: int, cause: str) -> Ids:
         """Return one element that must stay, for every index of an axis: int64 [count]."""
         if cause not in self._fixed_by:
-            element = int(self.fresh(1)[0])
-            self._causes[element] = cause
-            self._fixed_by[cause] = element
+            self._fixed_by[cause] = int(self.fresh(1)[0])
+            self._causes[self._fixed_by[cause]] = cause
         return np.full(count, self._fixed_by[cause])
 
     def find(self, element: int) -> int:
@@ -55,11 +57,10 @@ class UnionFind:
         """Unite the elements of two axes, pair by pair."""
         for one, other in zip(first, second, strict=True):
             left, right = self.find(int(one)), self.find(int(other))
-            if left == right:
-                continue
-            self._parents[right] = left
-            if right in self._causes:
-                self._causes.setdefault(left, self._causes[right])
+            if left != right:
+                self._parents[right] = left
+                if right in self._causes:
+                    self._causes.setdefault(left, self._causes[right])
 
     def unite_all(self, ids: Sequence[int] | Ids) -> None:
         """Unite several elements with one another."""
@@ -75,6 +76,6 @@ class UnionFind:
         """Return why an element must stay, or None."""
         return self._causes.get(self.find(element))
 
-    def may_go(self, ids: Ids) -> bool:
-        """Tell whether any of them may go."""
-        return any(self.cause(int(element)) is None for element in ids)
+    def may_go(self, axis: Axis) -> bool:
+        """Tell whether any element of an axis may go."""
+        return axis is not None and any(self.cause(int(element)) is None for element in axis)

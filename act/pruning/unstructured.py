@@ -24,7 +24,6 @@ class Gradual:
 
     Attributes:
         weights: names of those that get zeros.
-        settings: the share of zeros in the end and at first, and the number of raises.
         start: step of training after which it is pruned first.
         steps: from there to the last raise.
     """
@@ -84,12 +83,7 @@ def prune(model: InferenceModel, settings: UnstructurePrune) -> Pruned:
 
 
 def gradual(model: InferenceModel, settings: UnstructurePrune, steps: int) -> Gradual:
-    """Return the course that the zeros take during a training.
-
-    Args:
-        model: its weights' names count, not their values.
-        settings: with `gmp_config`.
-        steps: of the training.
+    """Return the course that the zeros take during a training of some steps.
 
     Raises:
         InputError: there is no weight to prune, or the training is too short.

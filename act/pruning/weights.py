@@ -26,14 +26,7 @@ _INPUT_AXES = {"conv2d": 1, "conv2d_transpose": 0, "matmul_v2": 0, "mul": 0}
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """A layer whose weight may get zeros.
-
-    Attributes:
-        name: of the layer, which is that of its output.
-        weight: name of its weight.
-        axis: of the weight's input channels.
-        pointwise: whether it is a 1x1 convolution.
-    """
+    """A layer, by its output, whose weight may get zeros; `axis` is that of the weight's input channels."""
 
     name: str
     weight: str
@@ -56,11 +49,7 @@ def sparse_layers(model: InferenceModel) -> list[SparseLayer]:
 
 
 def refuse_unknown(names: Sequence[str], known: Sequence[str], key: str) -> None:
-    """Refuse weights that the model does not have, or that cannot be pruned.
-
-    Raises:
-        InputError: names them, the key, and what is near.
-    """
+    """Raise an InputError where a weight is not known; it names the weight, the settings' key, and what is near."""
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 3, 0) or list(known[:3])
@@ -74,22 +63,15 @@ def smallest_out(weights: Mapping[str, Floats], ratio: float, local: bool) -> di
     """Return the masks that leave out a share of the values, those of smallest magnitude.
 
     Args:
-        weights: by name.
-        ratio: share of the values that go.
         local: whether it is the share of each weight, rather than of all of them together.
     """
-    if local:
-        return {
-            name: _largest(np.abs(values).reshape(-1), ratio).reshape(values.shape) for name, values in weights.items()
-        }
-    if not weights:
-        return {}
-    together = _largest(np.concatenate([np.abs(values).reshape(-1) for values in weights.values()]), ratio)
-    masks, start = {}, 0
-    for name, values in weights.items():
-        masks[name] = together[start : start + values.size].reshape(values.shape)
-        start += values.size
-    return masks
+    magnitudes = [np.abs(values).reshape(-1) for values in weights.values()]
+    if local or not weights:
+        masks = [_largest(each, ratio) for each in magnitudes]
+    else:
+        ends = np.cumsum([each.size for each in magnitudes])
+        masks = np.split(_largest(np.concatenate(magnitudes), ratio), ends[:-1])
+    return {name: mask.reshape(values.shape) for (name, values), mask in zip(weights.items(), masks)}
 
 
 def _largest(magnitudes: Floats, ratio: float) -> Mask:

@@ -35,20 +35,14 @@ class Checkpoint:
         self._identity = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def save(self, progress: Mapping[str, Any], groups: Mapping[str, Mapping[str, Array]]) -> None:
-        """Replace the checkpoint.
-
-        Args:
-            progress: plain values.
-            groups: arrays by name, by group.
-        """
+        """Replace the checkpoint by plain values and groups of arrays by name."""
         self._folder.mkdir(parents=True, exist_ok=True)
         names = [(group, name) for group, arrays in groups.items() for name in arrays]
-        # Names of variables may hold what an archive's must not.
-        flat = {str(number): groups[group][name] for number, (group, name) in enumerate(names)}
         path = self._folder / f"state-{progress['step']}-{os.getpid()}.npz"
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez(file, **flat)
+            # By number: names of variables may hold what an archive's must not.
+            np.savez(file, **{str(number): groups[group][name] for number, (group, name) in enumerate(names)})
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
@@ -64,18 +58,18 @@ class Checkpoint:
         Raises:
             InputError: it is damaged, or of another training.
         """
-        if not (self._folder / _INDEX).exists():
+        path = self._folder / _INDEX
+        if not path.exists():
             return None
         cure = f"remove the folder {self._folder} to train from the start"
         try:
-            index = read_json(self._folder / _INDEX)
+            index = read_json(path)
             if index["identity"] != self._identity:
-                raise InputError(f"{self._folder / _INDEX}: of a training with other settings or another model; {cure}")
+                raise InputError(f"{path}: of a training with other settings or another model; {cure}")
             groups: dict[str, dict[str, Array]] = {}
             with np.load(self._folder / Path(index["arrays"]).name, allow_pickle=False) as arrays:
                 for number, (group, name) in enumerate(index["names"]):
                     groups.setdefault(group, {})[name] = arrays[str(number)]
-            progress: dict[str, Any] = dict(index["progress"])
+            return dict(index["progress"]), groups
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise InputError(f"{self._folder}: damaged checkpoint: {error}; {cure}") from None
-        return progress, groups

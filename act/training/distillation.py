@@ -48,12 +48,9 @@ class Part:
 
     def to_result(self) -> ComparedPart:
         """Return the part as it stands in the stage's result."""
+        mine, theirs = list(self.student), list(self.teacher)
         return ComparedPart(
-            loss=self.loss or "default",
-            node=list(self.student),
-            teacher_node=list(self.teacher),
-            alpha=self.alpha,
-            teacher=self.number,
+            loss=self.loss or "default", node=mine, teacher_node=theirs, alpha=self.alpha, teacher=self.number
         )
 
     def line(self) -> str:
@@ -68,10 +65,9 @@ def plan_distillation(
     """Return the parts of the loss, with their variables: those that the settings name, or else those of the graph.
 
     Args:
-        settings: losses, weights and, where they are named, variables.
         student: before it is quantized.
         teachers: in the settings' order; one, the fp32 model, where they name none.
-        batch: a batch of samples, to see shapes with.
+        batch: of samples, to see shapes with.
 
     Raises:
         InputError: a variable does not exist, is not of real numbers, or has no like in the teacher.
@@ -94,10 +90,19 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
     """Return what adds the loss, a weighted sum of parts.
 
     Args:
-        parts: of `plan_distillation`.
         temperature: that logits are divided by in `soft_label` and `dkd`.
         beta: of `dkd`: weight of the classes that are not the target.
     """
+
+    def value(part: Part, mine: Any, theirs: Any, is_softmax: bool) -> Any:
+        if part.loss == "soft_label":
+            return cross_entropy(mine / temperature, theirs / temperature) * temperature**2
+        if part.loss == "dkd":
+            return decoupled(mine / temperature, theirs / temperature, beta) * temperature**2
+        if part.loss == "skd":
+            return spherical(mine, theirs)
+        error = squared_error(mine, theirs)
+        return error + cross_entropy(mine, theirs) if part.loss is None and is_softmax else error
 
     def add_loss(student: InferenceModel) -> Loss:
         if not parts:
@@ -108,35 +113,21 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
         feeds: dict[tuple[int, str], Any] = {}
         for part in parts:
             variables = [block.var(name) for name in part.student]
-            targets = []
-            for name, variable in zip(part.teacher, variables):
-                key = (part.number, name)
+            keys = [(part.number, name) for name in part.teacher]
+            for key, variable in zip(keys, variables):
                 if key not in feeds:
                     shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
                     feeds[key] = paddle.static.data(f"teacher_{len(feeds)}", shape, "float32")
-                targets.append(feeds[key])
-            value = _value(part, variables, targets, part.student[0] in softmaxes, temperature, beta)
-            losses.append(value * part.alpha if part.alpha != 1 else value)
+            targets = [feeds[key] for key in keys]
+            if part.loss == "fsp":
+                loss = squared_error(gram(*variables), gram(*targets))
+            else:
+                loss = value(part, variables[0], targets[0], part.student[0] in softmaxes)
+            losses.append(loss * part.alpha if part.alpha != 1 else loss)
         numbers, names = [number for number, _ in feeds], [name for _, name in feeds]
         return Loss(paddle.add_n(losses), names, [feed.name for feed in feeds.values()], numbers)
 
     return add_loss
-
-
-def _value(
-    part: Part, student: Sequence[Any], teacher: Sequence[Any], is_softmax: bool, temperature: float, beta: float
-) -> Any:
-    if part.loss == "fsp":
-        return squared_error(gram(*student), gram(*teacher))
-    (mine,), (theirs,) = student, teacher
-    if part.loss == "soft_label":
-        return cross_entropy(mine / temperature, theirs / temperature) * temperature**2
-    if part.loss == "dkd":
-        return decoupled(mine / temperature, theirs / temperature, beta) * temperature**2
-    if part.loss == "skd":
-        return spherical(mine, theirs)
-    error = squared_error(mine, theirs)
-    return error + cross_entropy(mine, theirs) if part.loss is None and is_softmax else error
 
 
 _Pair = tuple[tuple[str, ...], tuple[str, ...]]
@@ -189,24 +180,20 @@ def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceMode
         mine = other = rest.pop(0)
         if mine.startswith(_TEACHER) and rest and not _has(student, mine):
             other, mine = mine.removeprefix(_TEACHER), rest.pop(0)
-        _must_have(student, mine, "the model")
-        _must_have(teacher, other, "its teacher")
+        for model, name, whose in ((student, mine, "the model"), (teacher, other, "its teacher")):
+            if not _has(model, name):
+                names = [str(output) for op in model.ops for output in op.output_arg_names]
+                near = ", ".join(difflib.get_close_matches(name, names, n=3, cutoff=0.0))
+                raise InputError(
+                    f"`distillation.node`: {whose} has no variable `{name}` once `prepare` has folded what can be "
+                    f"folded; near it: {near}"
+                )
         pairs.append(((mine,), (other,)))
     return pairs
 
 
 def _has(model: InferenceModel, name: str) -> bool:
     return model.has(name) and not model.is_weight(name)
-
-
-def _must_have(model: InferenceModel, name: str, whose: str) -> None:
-    if not _has(model, name):
-        names = [str(output) for op in model.ops for output in op.output_arg_names]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-        raise InputError(
-            f"`distillation.node`: {whose} has no variable `{name}` once `prepare` has folded what can be folded; near "
-            f"it: {', '.join(near)}"
-        )
 
 
 def _check(part: Part, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]) -> None:

@@ -24,17 +24,15 @@ def add_shapes_for_gradients(student: InferenceModel) -> None:
     block = student.program.global_block()
     for op in student.ops:
         if op.type in _RESHAPING and not ("XShape" in op.desc.output_names() and op.desc.output("XShape")):
-            source = block.var(op.input("X")[0])
-            shape = block.create_var(
-                name=f"{op.output('Out')[0]}.xshape", shape=[0, *source.shape], dtype=source.dtype, stop_gradient=True
-            )
-            op.desc.set_output("XShape", [shape.name])
+            source, name = block.var(op.input("X")[0]), f"{op.output('Out')[0]}.xshape"
+            block.create_var(name=name, shape=[0, *source.shape], dtype=source.dtype, stop_gradient=True)
+            op.desc.set_output("XShape", [name])
 
 
-def make_parameter(block: Any, name: str) -> Any:
-    """Replace a plain variable, as loaded programs have, by a parameter, which the optimiser needs."""
+def make_parameter(block: Any, name: str, **more: Any) -> Any:
+    """Replace a plain variable, as loaded programs have, by a parameter, which the optimiser needs; return it."""
     variable = block.var(name)
-    parameter = Parameter(block, shape=variable.shape, dtype=variable.dtype, name=name, trainable=True)
+    parameter = Parameter(block, shape=variable.shape, dtype=variable.dtype, name=name, trainable=True, **more)
     parameter.stop_gradient = False
     block.vars[name] = parameter
     return parameter
@@ -43,7 +41,7 @@ def make_parameter(block: Any, name: str) -> Any:
 def use_onednn(program: Any) -> None:
     """Have oneDNN run the depthwise convolutions, forward and backward: Paddle's own loops take several times as long.
 
-    For other operators its kernels are no faster here, or do not train.
+    For other operators its kernels are no faster, or do not train.
     """
     for op in program.global_block().ops:
         if op.type.removesuffix("_grad") == "depthwise_conv2d":

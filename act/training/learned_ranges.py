@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from paddle.base.framework import Parameter
 
 from act.program.layers import Layer
 from act.program.model import InferenceModel
@@ -25,6 +24,7 @@ from act.program.paddle_setup import paddle
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, quantized_layers
 from act.samples.dataset import Array
+from act.training.graph import make_parameter
 
 LearnedRanges = Literal["lsq", "pact"]
 # A factor is 1, a weight a few hundredths: what is a fair step for the one is none for the other.
@@ -34,24 +34,16 @@ _PENALTY = 1e-4
 
 @dataclass(frozen=True)
 class Factor:
-    """The trained factor of a range.
-
-    Attributes:
-        name: of the parameter; shape [1] for an activation, one value a channel for a weight.
-        tensor: the activation, or the weight, whose range it is.
-    """
+    """The trained factor of the range of an activation (shape [1]) or a weight (one value a channel)."""
 
     name: str
     tensor: str
 
 
 def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges) -> tuple[list[Factor], list[Any]]:
-    """Put quantizers in, ahead of the layers of a scheme; to be called before the backward pass is added.
+    """Put quantizers ahead of the layers of a scheme; to be called before the backward pass is added.
 
-    Args:
-        student: its program gets the operators, its scope the factors.
-        scheme: what is quantized, and the ranges to start from.
-        kind: how ranges train.
+    The student's program gets the operators, its scope the factors.
 
     Returns:
         The factors, and Paddle's parameters of them, in the same order.
@@ -77,11 +69,9 @@ def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges)
 
 
 def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[str, Array]) -> Scheme:
-    """Return the scheme with the trained ranges and thresholds.
+    """Return the scheme that training started from with the trained ranges and thresholds.
 
     Args:
-        scheme: that training started from.
-        factors: of `insert_learned`.
         weights: what was trained, by name; the factors among them.
     """
     factor_of = {factor.tensor: np.abs(weights[factor.name]).reshape(-1) for factor in factors}
@@ -101,7 +91,7 @@ class _Quantizer:
 
     def __init__(self, student: InferenceModel, before: Any, name: str, kind: LearnedRanges) -> None:
         self._student, self._block = student, student.program.global_block()
-        self._before, self._name, self._kind = before, name, kind
+        self._before, self._name, self._kind, self._tensor = before, name, kind, self._block.var(name)
         self._count = 0
         self.parameter: Any = None
 
@@ -109,21 +99,20 @@ class _Quantizer:
         """Insert the operators that round the activation; return the name of the rounded one."""
         low, high = (float(end - span.zero_point) for end in (-LEVELS - 1, LEVELS))
         start = np.array([span.scale], dtype=np.float32)
-        # The number of values of one sample; an axis of any length counts once.
-        values = int(np.prod([max(1, axis) for axis in self._block.var(self._name).shape[1:]], dtype=np.int64))
         if self._kind == "pact":
             return str(self._clipped(start, low, high).name)
+        # The number of values of one sample; an axis of any length counts once.
+        values = int(np.prod([max(1, axis) for axis in self._tensor.shape[1:]], dtype=np.int64))
         return str(self._rounded(self._scale(start, values), low, high).name)
 
     def weight(self, thresholds: Array, layer: Layer) -> str:
         """Insert the operators that round the weight; return the name of the rounded one."""
-        rank = len(self._block.var(self._name).shape)
-        shape = [-1 if axis == layer.axis else 1 for axis in range(rank)]
+        shape = [-1 if axis == layer.axis else 1 for axis in range(len(self._tensor.shape))]
         start = (thresholds / np.float32(LEVELS)).astype(np.float32).reshape(shape)
         if self._kind == "pact":
             scale = self._constant("start", start)
         else:
-            scale = self._scale(start, int(np.prod(self._block.var(self._name).shape)) // thresholds.size)
+            scale = self._scale(start, int(np.prod(self._tensor.shape)) // thresholds.size)
         return str(self._rounded(scale, -LEVELS - 1.0, float(LEVELS)).name)
 
     def _scale(self, start: Array, values: int) -> Any:
@@ -131,48 +120,30 @@ class _Quantizer:
         factor = self._factor(start.shape)
         share = 1 / np.sqrt(values * LEVELS)
         rest = self._op("scale", factor, scale=1 - share, detached=True)
-        trained = self._op("scale", factor, scale=share)
-        whole = self._op("elementwise_add", trained, rest)
+        whole = self._op("elementwise_add", self._op("scale", factor, scale=share), rest)
         return self._op("elementwise_mul", self._constant("start", start), whole)
 
     def _rounded(self, scale: Any, low: float, high: float) -> Any:
-        ratio = self._op("elementwise_div", self._block.var(self._name), scale)
-        clipped = self._op("clip", ratio, min=low, max=high)
-        return self._op("elementwise_mul", self._straight_through(clipped), scale)
+        """Return the clipped tensor rounded, with the gradient of what is not."""
+        clipped = self._op("clip", self._op("elementwise_div", self._tensor, scale), min=low, max=high)
+        error = self._op("elementwise_sub", self._op("round", clipped, detached=True), clipped, detached=True)
+        return self._op("elementwise_mul", self._op("elementwise_add", clipped, error), scale)
 
     def _clipped(self, start: Array, low: float, high: float) -> Any:
         factor = self._factor(start.shape, regularizer=paddle.regularizer.L2Decay(_PENALTY))
-        inside = self._block.var(self._name)
+        inside = self._tensor
         for op_type, label, end in (("elementwise_min", "high", high), ("elementwise_max", "low", low)):
             bound = self._op("elementwise_mul", self._constant(label, start * np.float32(end)), factor)
             inside = self._op(op_type, inside, bound)
         scale = self._op("elementwise_mul", self._constant("start", start), factor, detached=True)
-        ratio = self._op("elementwise_div", inside, scale, detached=True)
-        whole = self._op("round", ratio, detached=True)
+        whole = self._op("round", self._op("elementwise_div", inside, scale, detached=True), detached=True)
         rounded = self._op("elementwise_mul", whole, scale, detached=True)
         error = self._op("elementwise_sub", rounded, inside, detached=True)
         return self._op("elementwise_add", inside, error)
 
-    def _straight_through(self, x: Any) -> Any:
-        """Return x rounded, with the gradient of x."""
-        whole = self._op("round", x, detached=True)
-        error = self._op("elementwise_sub", whole, x, detached=True)
-        return self._op("elementwise_add", x, error)
-
     def _factor(self, shape: Sequence[int], **more: Any) -> Any:
-        name = f"{self._name}@factor"
-        self.parameter = Parameter(
-            self._block,
-            shape=list(shape),
-            dtype="float32",
-            name=name,
-            trainable=True,
-            optimize_attr={"learning_rate": _RATE},
-            **more,
-        )
-        self.parameter.stop_gradient = False
-        self._block.vars[name] = self.parameter
-        self._student.set_weight(name, np.ones(shape, dtype=np.float32))
+        name = self._student.add_weight(f"{self._name}@factor", np.ones(shape, dtype=np.float32))
+        self.parameter = make_parameter(self._block, name, optimize_attr={"learning_rate": _RATE}, **more)
         return self.parameter
 
     def _constant(self, label: str, value: Array) -> Any:

@@ -1,13 +1,8 @@
 """The loop of every training: steps, evaluations on a real engine, the best state, and a checkpoint to go on from.
 
-The teacher's outputs are computed step by step: a forward pass in fp32 is a small part of a step, and keeping the
-outputs of all samples would need gigabytes. The best state is kept, the start included, so that training can only
-improve. A training that is killed and begun again with its checkpoint ends with the same bits as one that is not.
-
-What is measured, and kept, may be a running mean of the weights instead of the last ones (Polyak and Juditsky, 1992;
-in its exponential form Tarvainen and Valpola, 2017): a quantized weight near the middle between two integers jumps
-from one to the other at each step, and the mean does not (Nagel et al., "Overcoming oscillations in
-quantization-aware training", 2022).
+The teacher's outputs are computed step by step: keeping those of all samples would need gigabytes. The best state is
+kept, the start included, so that training can only improve. A training that is killed and begun again with its
+checkpoint ends with the same bits as one that is not.
 """
 
 from __future__ import annotations
@@ -23,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from act.program.model import InferenceModel
+from act.progress import Progress
 from act.results.training import TrainingPoint
 from act.samples.dataset import Array, Samples
 from act.settings import TrainConfig
 from act.training.checkpoint import Checkpoint
 from act.training.graph import use_onednn
 from act.training.program import TrainingProgram
-from act.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +44,6 @@ class Fit:
         why: one sentence.
         quality_before: of the start.
         quality_after: of the best state; of the start, where nothing was better.
-        history: the evaluations.
         weights: the trained weights of the best state; None where nothing was better than the start.
     """
 
@@ -65,8 +59,7 @@ class _State:
     """The state of the loop; all of it is in a checkpoint.
 
     Attributes:
-        step: steps that were made.
-        seconds: that they took, evaluations included.
+        seconds: that the steps took, evaluations included.
         losses: since the last evaluation.
         history: for each evaluation what a `TrainingPoint` holds.
         best: best quality so far.
@@ -83,6 +76,26 @@ class _State:
     without_best: int = 0
 
 
+class _Progress(Progress):
+    """Shows steps, loss, best quality, and the time left at the present pace, evaluations included."""
+
+    def __init__(self, label: str, total: int, done: int, seconds_left: float) -> None:
+        super().__init__(label, total, done)
+        self._before, self._deadline = done, self._began + seconds_left
+        self._loss: float | None = None
+        self._best: float | None = None
+
+    def update(self, steps: int, loss: float | None, best: float | None) -> None:
+        self._loss, self._best = loss, best
+        self._show(steps)
+
+    def line(self) -> str:
+        loss = "" if self._loss is None else f", loss {self._loss:.4g}"
+        best = "" if self._best is None else f", best quality {self._best:.4f}"
+        pace = (self._now() - self._began) / max(1, self._done - self._before)
+        return f"step {self._done} of {self._total}{loss}{best}, {self._left(pace, self._deadline)}"
+
+
 def count_steps(samples: Samples, settings: TrainConfig) -> int:
     """Return how many steps the settings ask for, without an early stop: the length of the learning-rate schedule."""
     steps = settings.epochs * len(samples.groups(settings.batch_size))
@@ -92,17 +105,20 @@ def count_steps(samples: Samples, settings: TrainConfig) -> int:
 class Loop:
     """Makes steps until all are made, or until there is a reason to stop.
 
+    What is measured and kept may be a running mean of the weights (Polyak and Juditsky, 1992; exponential: Tarvainen
+    and Valpola, 2017): a quantized weight near the middle between two integers jumps from one to the other at each
+    step, and the mean does not (Nagel et al., "Overcoming oscillations in quantization-aware training", 2022).
+
     Args:
         program: of `build`, with `count_steps` steps.
         teachers: the models that the loss compares with.
         samples: unlabelled.
-        settings: epochs, evaluations and reasons to stop.
         evaluate: measures the quality, on the engine that will run the model.
         checkpoint: a folder for this training alone, from which a killed one goes on; the caller removes it in the end.
         after_step: for instance applies masks.
         counts: tells whether the state after a step may be returned (a model that is sparser step by step may not
             before the last); the start counts only where 0 does.
-        mean_decay: of the running mean of the weights that is measured and kept; 0: the last weights are.
+        mean_decay: of the running mean; 0: the last weights are measured and kept.
         label: what is trained, for the progress bar.
         checkpoint_seconds: between two checkpoints, at least; each evaluation makes one as well.
     """
@@ -132,11 +148,10 @@ class Loop:
         self._samples, self._groups = samples, samples.groups(settings.batch_size)
         self._total = count_steps(samples, settings)
         self._limit = settings.time_limit_minutes * 60
-        self._order: tuple[int, Any] = (0, None)
+        self._order: tuple[int, Any] = (-1, None)
         self._state = _State()
         self._best_weights: dict[str, Array] = {}
-        self._decay = mean_decay
-        self._mean = program.weights() if mean_decay else {}
+        self._decay, self._mean = mean_decay, program.weights() if mean_decay else {}
         self._checkpoint = None if checkpoint is None else Checkpoint(checkpoint, self._identity())
 
     def run(self) -> Fit:
@@ -152,23 +167,24 @@ class Loop:
             self._measure()
         before = self._state.seconds
         stopped = self._reason_to_stop()
-        with Progress(self._label, self._total, self._state.step, max(0.0, self._limit - before)) as progress:
-            progress.evaluated(self._state.best)
+        with _Progress(self._label, self._total, self._state.step, max(0.0, self._limit - before)) as progress:
+            progress.update(0, None, self._state.best)
             while self._state.step < self._total and not stopped:
                 loss = self._make_step()
-                progress.step(loss)
+                progress.update(1, loss, self._state.best)
                 if not math.isfinite(loss):
                     stopped = f"stopped at step {self._state.step}: the loss is not finite; lower `learning_rate`"
                     break
                 self._state.seconds = self._processes.agree(before + time.monotonic() - began)
                 stopped = self._reason_to_stop()
                 if stopped or self._evaluation_is_due():
-                    if not self._is_finite():
+                    # The loss of a step was measured before the step changed the weights.
+                    if not all(np.isfinite(value).all() for value in self._weights().values()):
                         why = "the weights are not finite; lower `learning_rate`"
                         stopped = f"stopped at step {self._state.step}: {why}"
                         break
                     self._measure()
-                    progress.evaluated(self._state.best)
+                    progress.update(0, loss, self._state.best)
                     stopped = stopped or self._reason_to_stop()
                 elif time.monotonic() - saved < self._checkpoint_seconds:
                     continue
@@ -179,10 +195,9 @@ class Loop:
     def _make_step(self) -> float:
         state = self._state
         epoch, index = divmod(state.step, len(self._groups))
-        if self._order[0] != epoch + 1:
+        if self._order[0] != epoch:
             # An order of its own for each epoch, so that a resumed training needs no generator's state.
-            shuffled = np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._groups))
-            self._order = (epoch + 1, shuffled)
+            self._order = epoch, np.random.default_rng((self._settings.seed, epoch)).permutation(len(self._groups))
         mine, share = self._processes.share(self._groups[self._order[1][index]])
         batch = self._samples.stack(mine)
         loss = self._program.step(batch, self._targets(batch), share)
@@ -191,7 +206,10 @@ class Loop:
         if self._after_step is not None and math.isfinite(loss):
             self._after_step(self._program, state.step)
         if self._decay:
-            self._add_to_mean()
+            # A larger share in the first steps, to forget the start soon.
+            weight = np.float32(1 - min(self._decay, (1 + state.step) / (10 + state.step)))
+            for name, value in self._program.weights().items():
+                self._mean[name] = (self._mean[name] + weight * (value - self._mean[name])).astype(np.float32)
         return loss
 
     def _targets(self, batch: Mapping[str, Array]) -> list[Array]:
@@ -203,13 +221,6 @@ class Loop:
             if names:
                 values |= {(number, name): value for name, value in zip(names, teacher.run(batch, names))}
         return [values[each] for each in wanted]
-
-    def _add_to_mean(self) -> None:
-        """Take the weights into the running mean, with a larger share in the first steps, to forget the start soon."""
-        step = self._state.step
-        share = np.float32(1 - min(self._decay, (1 + step) / (10 + step)))
-        for name, value in self._program.weights().items():
-            self._mean[name] = (self._mean[name] + share * (value - self._mean[name])).astype(np.float32)
 
     def _evaluation_is_due(self) -> bool:
         step = self._state.step
@@ -224,10 +235,6 @@ class Loop:
     def _weights(self) -> dict[str, Array]:
         """Return what is measured, and kept where it is the best."""
         return dict(self._mean) if self._decay else self._program.weights()
-
-    def _is_finite(self) -> bool:
-        """Tell whether all weights are numbers: the loss of a step was measured before the step changed them."""
-        return all(bool(np.isfinite(value).all()) for value in self._weights().values())
 
     def _measure(self) -> None:
         """Measure the quality, and keep the weights where it is the best so far."""
@@ -267,9 +274,8 @@ class Loop:
             why = f"training ended at a quality of {after:.4f}, after {start:.4f} at its start"
         else:
             why = f"training found nothing better than its start ({start:.4f}), which is kept"
-        if stopped:
-            why += f"; {stopped}"
         history = [TrainingPoint.model_validate(point) for point in state.history]
+        why = f"{why}; {stopped}" if stopped else why
         return Fit(why, start, after, history, self._best_weights if state.trained else None)
 
     def _identity(self) -> dict[str, Any]:

@@ -65,8 +65,7 @@ def decoupled(student: Any, teacher: Any, beta: float) -> Any:
 
 
 def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
-    """Return the logarithms of the probabilities "target" and "not", [..., 2], and of the other classes among
-    themselves."""
+    """Return the log-probabilities "target" and "not", [..., 2], and of the other classes among themselves."""
     without = logits - is_target * _FAR_BELOW
     whole = paddle.logsumexp(logits, axis=-1, keepdim=True)
     among = paddle.logsumexp(without, axis=-1, keepdim=True)
@@ -77,8 +76,10 @@ def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
 
 
 def spherical(student: Any, teacher: Any) -> Any:
-    """Return the cross entropy of logits on a sphere, scaled to the teacher's length (Guo et al., "Reducing the
-    teacher-student gap via spherical knowledge distillation", 2020)."""
+    """Return the cross entropy of logits on a sphere, scaled to the teacher's length.
+
+    Guo et al., "Reducing the teacher-student gap via spherical knowledge distillation", 2020.
+    """
     return cross_entropy(_on_sphere(student, teacher), _on_sphere(teacher, teacher))
 
 

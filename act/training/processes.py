@@ -2,9 +2,8 @@
 
     python -m paddle.distributed.launch --nproc_per_node 2 --backend gloo SCRIPT ARGUMENTS
 
-The launcher tells each process its number in the environment. Gradients are averaged inside the program, by Paddle's
-`c_allreduce_sum` over gloo, all in one piece: the executor may run several in another order in each process, and each
-would wait for the other for ever. Process 0 measures, and its figures are everybody's.
+Gradients are averaged inside the program, by `c_allreduce_sum` over gloo, all in one piece: the executor may run
+several in another order in each process, and each would wait for the other for ever. Process 0 measures for all.
 """
 
 from __future__ import annotations
@@ -25,12 +24,7 @@ SHARE = "share@processes"
 
 @dataclass(frozen=True)
 class Processes:
-    """Those that train together.
-
-    Attributes:
-        rank: the number of this one, from 0.
-        count: how many there are.
-    """
+    """The processes that train together: the number of this one, from 0, and how many there are."""
 
     rank: int = 0
     count: int = 1
@@ -93,21 +87,17 @@ def average(pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tuple[Any
     share = paddle.static.data(SHARE, [1], "float32")
     flat = [paddle.reshape(gradient, [-1]) for _, gradient in pairs] + [paddle.reshape(loss, [1])]
     sizes = [int(np.prod(parameter.shape, dtype=np.int64)) for parameter, _ in pairs] + [1]
-    mine = paddle.concat(flat) * share
-    whole = mine.block.create_var(name="gradients@processes", shape=[sum(sizes)], dtype="float32", stop_gradient=True)
-    _append_sum(mine, whole)
+    whole = _append_sum(paddle.concat(flat) * share, "gradients@processes", sum(sizes))
     *parts, mean = paddle.split(whole, sizes)
-    averaged = [(parameter, paddle.reshape(part, parameter.shape)) for (parameter, _), part in zip(pairs, parts)]
-    return averaged, mean
+    return [(parameter, paddle.reshape(part, parameter.shape)) for (parameter, _), part in zip(pairs, parts)], mean
 
 
-def _append_sum(mine: Any, whole: Any) -> None:
-    mine.block.append_op(
-        type="c_allreduce_sum",
-        inputs={"X": [mine]},
-        outputs={"Out": [whole]},
-        attrs={"ring_id": 0, "use_calc_stream": True},
-    )
+def _append_sum(mine: Any, name: str, size: int) -> Any:
+    """Add up a variable of all processes; return the sum."""
+    whole = mine.block.create_var(name=name, shape=[size], dtype=mine.dtype, stop_gradient=True)
+    attributes = {"ring_id": 0, "use_calc_stream": True}
+    mine.block.append_op(type="c_allreduce_sum", inputs={"X": [mine]}, outputs={"Out": [whole]}, attrs=attributes)
+    return whole
 
 
 @functools.cache
@@ -115,7 +105,5 @@ def _sum() -> tuple[Any, Any]:
     """Return an executor, and the program that adds up one number of each process."""
     program = paddle.static.Program()
     with paddle.static.program_guard(program):
-        mine = paddle.static.data("mine", [1], "float64")
-        whole = mine.block.create_var(name="whole", shape=[1], dtype="float64")
-        _append_sum(mine, whole)
+        _append_sum(paddle.static.data("mine", [1], "float64"), "whole", 1)
     return paddle.static.Executor(CPU), program

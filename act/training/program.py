@@ -37,13 +37,10 @@ class TrainingProgram:
     Attributes:
         student: the model under training, with its weights in a scope of its own.
         program: forward and backward pass and the optimiser.
-        loss: what the student is compared with.
         trained: names of the parameters that change: weights, and factors of ranges.
         rate: the learning-rate schedule, to be stepped.
         shown: variable of the loss over all processes; that of `loss` when left out.
-        scheme: that it was built with.
-        factors: what its ranges are multiplied by, where they train; among the trained weights, too.
-        processes: those that train together.
+        factors: what the scheme's ranges are multiplied by, where they train; among the trained weights, too.
     """
 
     student: InferenceModel
@@ -85,12 +82,7 @@ class TrainingProgram:
         return None if self.scheme is None else learned_scheme(self.scheme, self.factors, weights)
 
     def set_mask(self, name: str, mask: Array) -> None:
-        """Keep a trained weight at zero where the mask is zero: now, and after each step.
-
-        Args:
-            name: of the weight.
-            mask: ones and zeros, in the weight's shape.
-        """
+        """Keep a trained weight at zero where the mask, in its shape, is zero: now, and after each step."""
         block = self.program.global_block()
         weight = self.student.weight(name)
         if name not in self.trained or mask.shape != weight.shape:
@@ -107,16 +99,11 @@ class TrainingProgram:
         """Return all that a step changes, and the masks: weights, and what the optimiser remembers of them."""
         block = self.program.global_block()
         changed = {name for op in block.ops for name in op.output_arg_names}
-        names = [v.name for v in self.program.list_vars() if v.persistable]
-        chosen = {name for name in names if name in changed or name.endswith(_MASK)}
-        return {name: self.student.weight(name) for name in sorted(chosen)}
+        names = {v.name for v in self.program.list_vars() if v.persistable}
+        return {name: self.student.weight(name) for name in sorted(names) if name in changed or name.endswith(_MASK)}
 
     def restore(self, state: Mapping[str, Array], step: int) -> None:
-        """Go on from a state.
-
-        Args:
-            state: what `state` returned, of a program that was built with the same arguments.
-            step: how many steps had been made then.
+        """Go on from what `state` returned after some steps, of a program that was built with the same arguments.
 
         Raises:
             ValueError: a variable is missing, or has another shape.
@@ -152,17 +139,14 @@ def build(
     """Return the training program of a model.
 
     Args:
-        model: the fp32 model with the weights to start from; not changed. Its teacher may be another model.
+        model: in fp32, with the weights to start from; not changed. Its teacher may be another model.
         scheme: what quantizes it in the forward pass; its biases and integers are where the student starts. None: the
             forward pass is in fp32.
         add_loss: adds the loss to the student's program.
         trained: names of the float32 weights that change.
         learning_rate: at the start of the schedule.
         steps: in all, for the schedule.
-        seed: of Paddle's random numbers.
-        optimizer: Adam (Kingma and Ba, 2015), or another by name.
         schedule: of the learning rate; a cosine decay when left out.
-        weight_decay: of the optimiser.
         masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
             each step.
         ranges: how the scheme's ranges train; None: they stay.
@@ -210,8 +194,7 @@ def build(
 
 
 def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:
-    """Return all that training may change: weights of the quantized layers (of all, without a scheme), biases and
-    normalisations."""
+    """Return all that may train: weights of quantized layers (of all, without a scheme), biases, normalisations."""
     names = [] if scheme is None else [layer.weight for layer in quantized_layers(model, scheme)]
     for op in model.ops:
         if op.type in (_TRAINED_IN_FLOAT if scheme is None else _TRAINED_OPERATORS):
@@ -222,9 +205,8 @@ def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]
 def sparse_masks(model: InferenceModel, names: Collection[str]) -> dict[str, Array]:
     """Return, for those of the weights that pruning left with zeros, float32 ones where they are not zero."""
     masks = {name: model.weight(name) != 0 for name in names}
-    return {
-        name: mask.astype(np.float32) for name, mask in masks.items() if mask.ndim > 1 and 1 - mask.mean() >= _SPARSE
-    }
+    sparse = [name for name, mask in masks.items() if mask.ndim > 1 and 1 - mask.mean() >= _SPARSE]
+    return {name: masks[name].astype(np.float32) for name in sparse}
 
 
 def with_weights(model: InferenceModel, weights: Mapping[str, Array]) -> InferenceModel:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from act.errors import InputError
-from act.program.layers import OPERATORS, quantizable_layers
+from act.program.layers import OPERATORS, Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme, only, quantized_layers, with_values
 from act.samples.dataset import Samples
@@ -31,11 +30,8 @@ def train_quantized(
 
     Args:
         model: the fp32 model that the candidate was made from; not changed. Its sparse weights stay sparse.
-        scheme: what quantizes it.
         teachers: in the order of `distillation.teachers`, or the one that stands for them.
         samples: unlabelled.
-        settings: of the training.
-        distillation: what is compared with the teachers.
         evaluate: measures the quality of a model under a scheme; higher is better.
         checkpoint: the folder from which a killed training goes on.
 
@@ -70,24 +66,22 @@ def select_layers(model: InferenceModel, scheme: Scheme, settings: Qat) -> Schem
     Raises:
         InputError: none is left.
     """
-    scopes = {op.output_arg_names[0]: _scope(op) for op in model.ops if op.type in OPERATORS}
-    selected = {
-        layer.name
-        for layer in quantized_layers(model, scheme)
-        if (settings.quantize_op_types is None or layer.op_type in settings.quantize_op_types)
-        and not any(
-            pattern in text
-            for pattern in settings.not_quant_pattern
-            for text in (layer.name, layer.weight, scopes[layer.name])
-        )
+    scopes = {
+        op.output_arg_names[0]: str(op.attr("op_namescope")) if op.has_attr("op_namescope") else ""
+        for op in model.ops
+        if op.type in OPERATORS
     }
+
+    def is_selected(layer: Layer) -> bool:
+        texts = (layer.name, layer.weight, scopes[layer.name])
+        if any(pattern in text for pattern in settings.not_quant_pattern for text in texts):
+            return False
+        return settings.quantize_op_types is None or layer.op_type in settings.quantize_op_types
+
+    selected = {layer.name for layer in quantized_layers(model, scheme) if is_selected(layer)}
     if not selected:
         raise InputError(
             "`qat.quantize_op_types` and `qat.not_quant_pattern` leave no layer to quantize; the candidate has "
             + ", ".join(sorted({layer.op_type for layer in quantizable_layers(model)}))
         )
     return only(model, scheme, selected)
-
-
-def _scope(op: Any) -> str:
-    return str(op.attr("op_namescope")) if op.has_attr("op_namescope") else ""

@@ -33,12 +33,7 @@ def leave_in_float(ops: Sequence[Any]) -> None:
 
 
 def insert_qdq(student: InferenceModel, scheme: Scheme) -> Any:
-    """Return the student's program with QDQ operators before its quantized layers.
-
-    Args:
-        student: its program has a forward and a backward pass; its scope gets the scales.
-        scheme: what is quantized, and over which ranges.
-    """
+    """Return the student's program, forward and backward, with QDQ before quantized layers; its scope gets scales."""
     graph = IrGraph(core.Graph(student.program.desc), for_test=False)
     quantizer = QuantizationTransformPassV2(
         scope=student.scope,

@@ -31,11 +31,10 @@ from act.training.program import build, sparse_masks
 
 def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
     """Return the output of every quantized layer, its bias included."""
-    ends = []
-    for layer in quantized_layers(model, scheme):
-        has_bias = bias_of(model, layer) is not None
-        ends.append(model.consumers(layer.name)[0].output_arg_names[0] if has_bias else layer.name)
-    return ends
+    return [
+        layer.name if bias_of(model, layer) is None else model.consumers(layer.name)[0].output_arg_names[0]
+        for layer in quantized_layers(model, scheme)
+    ]
 
 
 def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> list[str]:
@@ -64,11 +63,8 @@ def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> li
 def reconstruction_loss(ends: Sequence[str]) -> AddLoss:
     """Return what adds the loss of regions that are trained side by side.
 
-    The end of every region is compared with the fp32 model's, as a share of its mean square, and no gradient passes
-    from one region into the one before it.
-
-    Args:
-        ends: float32 variables, the last of each region.
+    The end of every region, a float32 variable, is compared with the fp32 model's, as a share of its mean square, and
+    no gradient passes from one region into the one before it.
     """
 
     def add_loss(student: InferenceModel) -> Loss:
@@ -104,9 +100,7 @@ def reconstruct(
 
     Args:
         model: the fp32 model, which is the teacher as well.
-        scheme: the start.
         ends: of the regions.
-        samples: unlabelled.
         deadline: on `time.monotonic`'s clock.
     """
     if not ends or time.monotonic() > deadline:  # building the program takes seconds

@@ -29,11 +29,7 @@ Method = Callable[[Scheme], Scheme | None]
 
 
 def worth_refining(candidates: Sequence[Candidate], most: int) -> list[str]:
-    """Return the candidates to refine: the best, the best without zero points, and the next ones, if they lose quality.
-
-    Args:
-        most: how many.
-    """
+    """Return the candidates to refine: the best, the best without zero points, the next ones, if they lose quality."""
     ranked = sorted(candidates, key=lambda candidate: candidate.drop)
     symmetric = [candidate for candidate in ranked if candidate.symmetric]
     order = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate.drop > 0]
@@ -46,9 +42,7 @@ def methods_for(
     """Return the methods that the settings name; each gives a new scheme for one, or None where it fails.
 
     Args:
-        model: the fp32 model.
-        fp32: the same as ONNX.
-        samples: unlabelled.
+        model: the fp32 model; `fp32` is the same as ONNX.
         deadline: on `time.monotonic`'s clock.
     """
     samples = samples.head(settings.samples)
@@ -68,11 +62,7 @@ def methods_for(
         ends = region_ends(model, scheme, settings.region_layers)
         return reconstruct(model, scheme, ends, samples, settings, deadline)
 
-    every: dict[RefineMethod, Method] = {
-        "adaround": by_rounding,
-        "layer_wise": by_layer,
-        "region_wise": by_region,
-    }
+    every: dict[RefineMethod, Method] = {"adaround": by_rounding, "layer_wise": by_layer, "region_wise": by_region}
     return {name: every[name] for name in settings.methods}
 
 
@@ -86,7 +76,6 @@ def improve(
     """Return the best scheme that the methods lead to, the start included, and every attempt.
 
     Args:
-        scheme: the start.
         methods: each starts from the best so far.
         evaluate: gives the quality of a scheme, higher is better.
         deadline: on `time.monotonic`'s clock; no method begins after it.
@@ -106,16 +95,10 @@ def improve(
         except (EngineFailure, RuntimeError) as error:  # Paddle has no gradient for some operators
             failure = one_line(reason(error))
         better = quality is not None and quality > best
-        attempts.append(
-            Attempt(
-                candidate=candidate.id,
-                method=method,
-                quality_before=best,
-                quality=quality,
-                kept=better,
-                failure=failure,
-            )
+        attempt = Attempt(
+            candidate=candidate.id, method=method, quality_before=best, quality=quality, kept=better, failure=failure
         )
+        attempts.append(attempt)
         outcome = failure or f"quality {quality:.4f}, {'kept' if better else 'no better, dropped'}"
         log.info("refine: %s: %s from %.4f: %s", candidate.id, method, best, outcome)
         if refined is not None and quality is not None and better:
@@ -133,12 +116,5 @@ def as_refined(candidate: Candidate, attempts: Sequence[Attempt], fp32: float) -
     if not better:
         return candidate
     identity, quality = candidate.id + SUFFIX, better[-1][1]
-    return candidate.model_copy(
-        update={
-            "id": identity,
-            "scheme": f"schemes/{identity}.json",
-            "quality": quality,
-            "drop": fp32 - quality,
-            "refined": [method for method, _ in better],
-        }
-    )
+    changed = {"id": identity, "scheme": f"schemes/{identity}.json", "quality": quality, "drop": fp32 - quality}
+    return candidate.model_copy(update={**changed, "refined": [method for method, _ in better]})

@@ -9,7 +9,7 @@ from act.errors import InputError
 from act.formats import SourceModel
 from act.metrics import cosine
 from act.program.model import InferenceModel
-from act.samples.dataset import Array, FeedSpec
+from act.samples.dataset import Array
 from act.settings import Distillation, ModelSource
 from act.settings.reference import resolve
 
@@ -22,11 +22,7 @@ def teacher_files(settings: Distillation) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    models = [
-        SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
-        for source in settings.teachers
-    ]
-    return [file for model in models for file in model.files]
+    return [file for source in settings.teachers for file in _find(source).files]
 
 
 def load_teachers(
@@ -35,7 +31,6 @@ def load_teachers(
     """Return the models that the student learns from.
 
     Args:
-        settings: which they are.
         prepared: the user's model in fp32.
         start: what the student is made of. Where it computes what the user's model does, it is the teacher itself: its
             channels may be equalised, so that only its own inner variables can be compared with the student's.
@@ -47,19 +42,20 @@ def load_teachers(
     if not settings.teachers:
         pairs = zip(prepared.run(batch), start.run(batch))
         return [start if all(cosine(theirs, ours) > _SAME for theirs, ours in pairs) else prepared]
-    return [_load(source, prepared.feed_specs()) for source in settings.teachers]
+    models = [_find(source).load() for source in settings.teachers]
+    expected = _inputs(prepared)
+    for source, model in zip(settings.teachers, models):
+        if (actual := _inputs(model)) != expected:
+            raise InputError(
+                f"`distillation.teachers`: {source.path} reads {', '.join(actual)}, but the model reads "
+                f"{', '.join(expected)}"
+            )
+    return models
 
 
-def _load(source: ModelSource, feeds: list[FeedSpec]) -> InferenceModel:
-    path = resolve(Path(source.path), "folder")
-    model = SourceModel.find(path, source.model_filename, source.params_filename).load()
-    expected, actual = ({spec.name: spec.dtype for spec in specs} for specs in (feeds, model.feed_specs()))
-    if expected != actual:
-        raise InputError(
-            f"`distillation.teachers`: {source.path} reads {_listed(actual)}, but the model reads {_listed(expected)}"
-        )
-    return model
+def _find(source: ModelSource) -> SourceModel:
+    return SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
 
 
-def _listed(feeds: Mapping[str, str]) -> str:
-    return ", ".join(f"`{name}` ({dtype})" for name, dtype in feeds.items())
+def _inputs(model: InferenceModel) -> list[str]:
+    return sorted(f"`{spec.name}` ({spec.dtype})" for spec in model.feed_specs())

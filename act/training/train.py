@@ -20,7 +20,7 @@ from act.training.program import build, trainable_weights, with_weights
 log = logging.getLogger(__name__)
 
 # The quality of a model under what quantizes it; higher is better.
-Evaluate = Callable[[InferenceModel, "Scheme | None"], float]
+Evaluate = Callable[[InferenceModel, Scheme | None], float]
 
 
 @dataclass
@@ -28,8 +28,6 @@ class Trained:
     """The result of a training.
 
     Attributes:
-        fit: how it ended.
-        compared: what was compared with the teachers.
         model: the model with the trained weights; None where nothing was better than the start.
         scheme: what quantizes it; None likewise, and in fp32.
     """
@@ -70,13 +68,8 @@ def train(
         model: the start; not changed.
         scheme: what quantizes it; its ranges stay unless `ranges` says how they train. None: it trains in fp32.
         teachers: in the order of `distillation.teachers`, or the one that stands for them.
-        samples: unlabelled.
-        settings: of the training.
-        distillation: what is compared with the teachers.
         evaluate: measures the quality, on the engine that will run the model.
-        masks: for weights that stay sparse, ones and zeros in their shapes.
-        ranges, mean_decay, after_step, counts, checkpoint: as for `build` and `Loop`.
-        label: what is trained, for people.
+        masks, ranges, mean_decay, after_step, counts, checkpoint, label: as for `build` and `Loop`.
 
     Raises:
         InputError: what is to be compared does not exist.
@@ -105,7 +98,7 @@ def train(
         state.discard()
         return measured
 
-    loop = Loop(
+    fit = Loop(
         program,
         teachers,
         samples,
@@ -116,8 +109,8 @@ def train(
         counts=counts,
         mean_decay=mean_decay,
         label=label,
-    )
-    done, compared = loop.run(), [part.to_result() for part in parts]
-    if done.weights is None:
-        return Trained(done, compared)
-    return Trained(done, compared, with_weights(model, done.weights), program.trained_scheme(done.weights))
+    ).run()
+    compared = [part.to_result() for part in parts]
+    if fit.weights is None:
+        return Trained(fit, compared)
+    return Trained(fit, compared, with_weights(model, fit.weights), program.trained_scheme(fit.weights))

@@ -86,13 +86,9 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
         return None
     samples = Samples.load(prepared / "calibration")
     teachers = load_teachers(job.distillation, whole, whole, next(samples.batches(job.prune.batch_size)))
-    settings = [part.model_dump() for part in (job.prune, job.distillation, job.target)]
-    checkpoint = checkpoint_folder(
-        name,
-        "prune",
-        (settings, job.metric, strategies, search and search.model_dump()),
-        [prepared, *teacher_files(job.distillation)],
-    )
+    dumped = [part.model_dump() for part in (job.prune, job.distillation, job.target)]
+    settings = (dumped, job.metric, strategies, search and search.model_dump())
+    checkpoint = checkpoint_folder(name, "prune", settings, [prepared, *teacher_files(job.distillation)])
     is_timed = "ChannelPrune" in strategies and job.prune.channel.target_speedup is not None
     context = Context(
         samples,
@@ -111,14 +107,14 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
     (folder / "model").mkdir()
     model.save(folder / "model")
     zeros = last.sparse.verify(InferenceModel.load(folder / "model"))
-    macs = layer_macs(model, context.one_sample())
+    macs, whole_macs = (layer_macs(each, context.one_sample()) for each in (model, whole))
     Pruning(
         pruned=True,
         why=why,
         steps=[step.result for step in steps],
         sparse=zeros,
         macs=macs,
-        kept_multiply_adds=sum(macs.values()) / max(1, sum(layer_macs(whole, context.one_sample()).values())),
+        kept_multiply_adds=sum(macs.values()) / max(1, sum(whole_macs.values())),
         parameters=sizes,
         quality=Qualities(before=before, after=after),
     ).write(folder / "prune.json")

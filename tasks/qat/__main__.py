@@ -24,43 +24,36 @@ from tasks.stage import checkpoint_folder, job_from_command_line
 log = logging.getLogger(__name__)
 
 CANDIDATE = "int8-qat"
+_IN_VAIN = "post-training quantization is enough, or training would be in vain"
 
 
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.qat", "Train one job's quantized model.") as (name, job):
         start = Plan.read(stage_folder(name, "plan") / "plan.json").start
-        if start is not None and not _writes():
+        if start is None:
+            with replace_folder(stage_folder(name, "qat")) as folder:
+                _finish(folder, Training(needed=False, why=_IN_VAIN))
+            return
+        # Paddle takes seconds to import, and a job without training needs none of it.
+        from act.training.processes import processes
+
+        if not processes().first:
             _train(name, job, start, None)
             return
-        checkpoint = None
         with replace_folder(stage_folder(name, "qat")) as folder:
-            if start is not None:
-                checkpoint = _train(name, job, start, folder)
-            else:
-                why = "post-training quantization is enough, or training would be in vain"
-                _finish(folder, Training(needed=False, why=why))
+            checkpoint = _train(name, job, start, folder)
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def _writes() -> bool:
-    """Tell whether this is the process that writes, where several train together."""
-    from act.training.processes import processes
-
-    return processes().first
 
 
 def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     """Train, and return the folder of a checkpoint that is of no more use once the stage has ended, if there is one.
 
     Args:
-        name: of the job.
-        job: its settings.
         start: the candidate to train.
         folder: where the result goes; None: nothing is written.
     """
-    # Paddle takes seconds to import, and a job without training needs none of it.
     from act.engines.evaluation import Evaluation
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
@@ -79,14 +72,10 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     chosen = next(candidate for candidate in candidates if candidate.id == start)
     evaluation = Evaluation.of(job, prepared)
     samples = Samples.load(prepared / "calibration")
-    settings = [part.model_dump() for part in (job.qat, job.distillation)]
-    checkpoint = checkpoint_folder(
-        name,
-        "qat",
-        (settings, job.metric, job.target.engines[0], job.target.threads, start),
-        [prepared, stage_folder(name, "calibrate"), searched, *teacher_files(job.distillation)],
-        tidy=folder is not None,
-    )
+    dumped = [part.model_dump() for part in (job.qat, job.distillation)]
+    settings = (dumped, job.metric, job.target.engines[0], job.target.threads, start)
+    inputs = [prepared, stage_folder(name, "calibrate"), searched, *teacher_files(job.distillation)]
+    checkpoint = checkpoint_folder(name, "qat", settings, inputs, tidy=folder is not None)
     batch = next(samples.batches(job.qat.batch_size))
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
     result = train_quantized(
