@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from act.errors import InputError
@@ -24,44 +23,14 @@ from act.samples.dataset import Array
 from act.settings import Distillation, DistillationLoss
 from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, spherical, squared_error
 
+DEFAULT = "default"
 _TEACHER = "teacher_"
 _FEATURES = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
 
-@dataclass(frozen=True)
-class Part:
-    """One summand of a distillation loss.
-
-    Attributes:
-        loss: what is computed; None: the default.
-        student: its variables; for `fsp` two.
-        teacher: the teacher's, as many.
-        alpha: the weight.
-        number: which teacher.
-    """
-
-    loss: DistillationLoss | None
-    student: tuple[str, ...]
-    teacher: tuple[str, ...]
-    alpha: float = 1.0
-    number: int = 0
-
-    def to_result(self) -> ComparedPart:
-        """Return the part as it stands in the stage's result."""
-        mine, theirs = list(self.student), list(self.teacher)
-        return ComparedPart(
-            loss=self.loss or "default", node=mine, teacher_node=theirs, alpha=self.alpha, teacher=self.number
-        )
-
-    def line(self) -> str:
-        """Return the part as a line for people."""
-        nodes = ", ".join(a if a == b else f"{a} ({b} of the teacher)" for a, b in zip(self.student, self.teacher))
-        return f"{self.loss or 'default'} x {self.alpha:g} on {nodes}, teacher {self.number}"
-
-
 def plan_distillation(
     settings: Distillation, student: InferenceModel, teachers: Sequence[InferenceModel], batch: Mapping[str, Array]
-) -> list[Part]:
+) -> list[ComparedPart]:
     """Return the parts of the loss, with their variables: those that the settings name, or else those of the graph.
 
     Args:
@@ -80,13 +49,16 @@ def plan_distillation(
             if len(pairs) % 2:
                 raise InputError("`distillation.node`: `fsp` compares variables in pairs; name an even number of them")
             pairs = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(pairs[::2], pairs[1::2])]
-        parts += [Part(loss, mine, others, alpha, number) for mine, others in pairs]
-    for part in parts:
-        _check(part, student, teachers[part.number], batch)
+        for mine, others in pairs:
+            part = ComparedPart(
+                loss=loss or DEFAULT, node=list(mine), teacher_node=list(others), alpha=alpha, teacher=number
+            )
+            _check(part, student, teacher, batch)
+            parts.append(part)
     return parts
 
 
-def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
+def distillation_loss(parts: Sequence[ComparedPart], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
     """Return what adds the loss, a weighted sum of parts.
 
     Args:
@@ -94,7 +66,7 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
         beta: of `dkd`: weight of the classes that are not the target.
     """
 
-    def value(part: Part, mine: Any, theirs: Any, is_softmax: bool) -> Any:
+    def value(part: ComparedPart, mine: Any, theirs: Any, is_softmax: bool) -> Any:
         if part.loss == "soft_label":
             return cross_entropy(mine / temperature, theirs / temperature) * temperature**2
         if part.loss == "dkd":
@@ -102,7 +74,7 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
         if part.loss == "skd":
             return spherical(mine, theirs)
         error = squared_error(mine, theirs)
-        return error + cross_entropy(mine, theirs) if part.loss is None and is_softmax else error
+        return error + cross_entropy(mine, theirs) if part.loss == DEFAULT and is_softmax else error
 
     def add_loss(student: InferenceModel) -> Loss:
         if not parts:
@@ -112,8 +84,8 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
         losses: list[Any] = []
         feeds: dict[tuple[int, str], Any] = {}
         for part in parts:
-            variables = [block.var(name) for name in part.student]
-            keys = [(part.number, name) for name in part.teacher]
+            variables = [block.var(name) for name in part.node]
+            keys = [(part.teacher, name) for name in part.teacher_node]
             for key, variable in zip(keys, variables):
                 if key not in feeds:
                     shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
@@ -122,7 +94,7 @@ def distillation_loss(parts: Sequence[Part], temperature: float = 1.0, beta: flo
             if part.loss == "fsp":
                 loss = squared_error(gram(*variables), gram(*targets))
             else:
-                loss = value(part, variables[0], targets[0], part.student[0] in softmaxes)
+                loss = value(part, variables[0], targets[0], part.node[0] in softmaxes)
             losses.append(loss * part.alpha if part.alpha != 1 else loss)
         numbers, names = [number for number, _ in feeds], [name for _, name in feeds]
         return Loss(paddle.add_n(losses), names, [feed.name for feed in feeds.values()], numbers)
@@ -146,10 +118,10 @@ def _chosen(
             )
         return [((a,), (b,)) for a, b in zip(mine, others)]
     pairs: list[_Pair] = []
-    others_stages = {size: ends for size, *ends in _stages(teacher, batch)}
-    for size, *ends in _stages(student, batch):
-        theirs = others_stages.get(size)
-        if theirs is not None and [channels for _, channels in theirs] == [channels for _, channels in ends]:
+    others_stages = _stages(teacher, batch)
+    for size, ends in _stages(student, batch).items():
+        theirs = others_stages.get(size, [])
+        if [channels for _, channels in theirs] == [channels for _, channels in ends]:
             pairs += [((mine,), (other,)) for (mine, _), (other, _) in zip(ends, theirs)]
     if not pairs:
         raise InputError(
@@ -159,17 +131,15 @@ def _chosen(
     return pairs
 
 
-def _stages(
-    model: InferenceModel, batch: Mapping[str, Array]
-) -> list[tuple[tuple[int, int], tuple[str, int], tuple[str, int]]]:
-    """Return each stage's size, and the name and the channels of its first and of its last features."""
+def _stages(model: InferenceModel, batch: Mapping[str, Array]) -> dict[tuple[int, int], list[tuple[str, int]]]:
+    """Return the name and the channels of the first and of the last features of each size that has several."""
     names = [op.output_arg_names[0] for op in model.ops if op.type in _FEATURES]
     sizes: dict[tuple[int, int], list[tuple[str, int]]] = {}
     for name, value in zip(names, model.run(batch, names) if names else []):
         height, width = value.shape[2:]
         if height * width > 1:
             sizes.setdefault((height, width), []).append((str(name), value.shape[1]))
-    return [(size, features[0], features[-1]) for size, features in sizes.items() if len(features) > 1]
+    return {size: [features[0], features[-1]] for size, features in sizes.items() if len(features) > 1}
 
 
 def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[_Pair]:
@@ -196,13 +166,13 @@ def _has(model: InferenceModel, name: str) -> bool:
     return model.has(name) and not model.is_weight(name)
 
 
-def _check(part: Part, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]) -> None:
-    for model, names in ((student, part.student), (teacher, part.teacher)):
+def _check(part: ComparedPart, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]) -> None:
+    for model, names in ((student, part.node), (teacher, part.teacher_node)):
         for name in names:
             if model.dtype(name) != "float32":
                 raise InputError(f"`distillation.node`: `{name}` is not float32, and says nothing of which way to go")
-    mine, others = student.run(batch, part.student), teacher.run(batch, part.teacher)
-    for name, a, b in zip(part.student, mine, others):
+    mine, others = student.run(batch, part.node), teacher.run(batch, part.teacher_node)
+    for name, a, b in zip(part.node, mine, others):
         if a.shape != b.shape:
             raise InputError(
                 f"`distillation`: `{name}` has the shape {list(a.shape)}, the teacher's {list(b.shape)}; compare "
@@ -210,11 +180,11 @@ def _check(part: Part, student: InferenceModel, teacher: InferenceModel, batch: 
             )
     if part.loss == "fsp" and (any(a.ndim != 4 for a in mine) or mine[0].shape[2:] != mine[1].shape[2:]):
         raise InputError(
-            f"`distillation.node`: `fsp` compares two feature maps [N, C, H, W] of one size; {', '.join(part.student)} "
+            f"`distillation.node`: `fsp` compares two feature maps [N, C, H, W] of one size; {', '.join(part.node)} "
             f"have the shapes {', '.join(str(list(a.shape)) for a in mine)}"
         )
     if part.loss in ("soft_label", "dkd", "skd") and (mine[0].ndim < 2 or mine[0].shape[-1] < 2):
         raise InputError(
-            f"`distillation`: `{part.loss}` needs classes on the last axis; `{part.student[0]}` has the shape "
+            f"`distillation`: `{part.loss}` needs classes on the last axis; `{part.node[0]}` has the shape "
             f"{list(mine[0].shape)}"
         )

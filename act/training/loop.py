@@ -138,8 +138,8 @@ class Loop:
         label: str = "training",
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        self._program, self._settings, self._evaluate = program, settings, evaluate
-        self._processes = program.processes
+        self._program, self._processes = program, program.processes
+        self._settings, self._evaluate = settings, evaluate
         self._teachers = [each.copy() for each in teachers]
         for each in self._teachers:
             use_onednn(each.program)
@@ -180,8 +180,8 @@ class Loop:
                 if stopped or self._evaluation_is_due():
                     # The loss of a step was measured before the step changed the weights.
                     if not all(np.isfinite(value).all() for value in self._weights().values()):
-                        why = "the weights are not finite; lower `learning_rate`"
-                        stopped = f"stopped at step {self._state.step}: {why}"
+                        step = self._state.step
+                        stopped = f"stopped at step {step}: the weights are not finite; lower `learning_rate`"
                         break
                     self._measure()
                     progress.update(0, loss, self._state.best)

@@ -61,7 +61,6 @@ class TrainingProgram:
         """Make one step of the optimiser; return the loss before it.
 
         Args:
-            batch: the feeds.
             targets: the values that the loss compares with, in the order of its `teacher_names`.
             share: what share of the whole batch this process has, where several train together.
         """

@@ -76,7 +76,9 @@ def train(
     """
     parts = plan_distillation(distillation, model, teachers, next(samples.batches(settings.batch_size)))
     for part in parts:
-        log.info("%s: distillation: %s", label, part.line())
+        pairs = zip(part.node, part.teacher_node)
+        nodes = ", ".join(mine if mine == other else f"{mine} ({other} of the teacher)" for mine, other in pairs)
+        log.info("%s: distillation: %s x %g on %s, teacher %d", label, part.loss, part.alpha, nodes, part.teacher)
     program = build(
         model,
         scheme,
@@ -110,7 +112,6 @@ def train(
         mean_decay=mean_decay,
         label=label,
     ).run()
-    compared = [part.to_result() for part in parts]
     if fit.weights is None:
-        return Trained(fit, compared)
-    return Trained(fit, compared, with_weights(model, fit.weights), program.trained_scheme(fit.weights))
+        return Trained(fit, parts)
+    return Trained(fit, parts, with_weights(model, fit.weights), program.trained_scheme(fit.weights))

@@ -6,8 +6,9 @@ import numpy as np
 
 from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
+from act.results.training import ComparedPart
 from act.samples.dataset import Array
-from act.training.distillation import Part, distillation_loss
+from act.training.distillation import DEFAULT, distillation_loss
 from act.training.losses import Loss
 from act.training.program import TrainingProgram
 
@@ -41,7 +42,8 @@ def default_loss(student: InferenceModel) -> Loss:
     producer = next(op for op in student.ops if name in op.output_arg_names)
     if producer.type == "softmax":
         name = str(producer.input("X")[0])
-    return distillation_loss([Part(None, (name,), (name,))])(student)
+    part = ComparedPart(loss=DEFAULT, node=[name], teacher_node=[name], alpha=1.0, teacher=0)
+    return distillation_loss([part])(student)
 
 
 def forward(program: TrainingProgram, batch: dict[str, Array], targets: list[Array]) -> list[Array]:

@@ -13,7 +13,7 @@ import scipy.special as sp  # type: ignore[import-untyped]
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.settings import Distillation, ModelSource
-from act.training.distillation import Part, distillation_loss, plan_distillation
+from act.training.distillation import distillation_loss, plan_distillation
 from act.training.program import build, trainable_weights
 from tests.support.small_training import convolutions, default_loss
 
@@ -135,15 +135,15 @@ def test_the_default_is_what_training_has_always_compared(student: InferenceMode
 
 
 def test_variables_are_found(student: InferenceModel, teacher: InferenceModel) -> None:
-    assert plan_distillation(Distillation(loss="dkd"), student, [teacher], BATCH) == [
-        Part("dkd", (logits(student),), (logits(teacher),))
-    ]
+    (part,) = plan_distillation(Distillation(loss="dkd"), student, [teacher], BATCH)
+    assert (part.loss, part.node, part.teacher_node) == ("dkd", [logits(student)], [logits(teacher)])
+    assert (part.alpha, part.teacher) == (1.0, 0)
 
 
 def test_a_teachers_variable_may_have_another_name(student: InferenceModel, teacher: InferenceModel) -> None:
     first, second = (str(op.output_arg_names[0]) for op in student.ops if op.type == "relu")
     (part,) = plan_distillation(Distillation(loss="l2", node=[f"teacher_{first}", first]), student, [teacher], BATCH)
-    assert (part.student, part.teacher) == ((first,), (first,))
+    assert (part.node, part.teacher_node) == ([first], [first])
     with pytest.raises(InputError, match="shape"):
         plan_distillation(Distillation(loss="l2", node=[f"teacher_{first}", second]), student, [teacher], BATCH)
 
