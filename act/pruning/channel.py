@@ -1,8 +1,7 @@
 """`ChannelPrune`: whole channels are cut out of convolutions, and of all that goes with them.
 
-Which channels stand or fall together is found in the graph (`trace.py`), which of them matter least is told by a
-criterion (`criteria`), and how many of each layer go is given, or chosen by sensitivity (`ratios.py`). What reads the
-channels that stay is then fitted to do without those that went (`cutter.py`).
+What stands or falls together is found in the graph (`trace.py`), what matters least is told by a criterion, and how
+much of each layer goes is given, or chosen by sensitivity (`ratios.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The number of units that go of each group: by how far the outputs move without them, and by what that saves.
 
-The sensitivity needs no labels: the error of the outputs to the whole model's, on a few calibration samples. Channels
-are then taken, a step at a time, where the error grows least for each MAC that is saved (as in NetAdapt, Yang et al.,
-2018, with an estimate in the place of each measurement), until the model is cheap enough. Engines work on blocks of
-channels, so that a step is a block.
+Channels are taken in blocks, on which engines work, where the error on a few unlabelled samples grows least for each
+MAC that is saved (as in NetAdapt, Yang et al., 2018, with an estimate in the place of each measurement).
 """
 
 from __future__ import annotations

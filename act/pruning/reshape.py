@@ -1,8 +1,7 @@
 """The elements of a reshaped tensor, in row-major order.
 
-Sizes that stay are matched from both ends. Where one axis is split, as attention splits its channels into heads, the
-last factor but one is what can be pruned, in blocks of the factors after it; where several are merged, as a picture is
-flattened, one of them may have elements that can go, and the merged axis repeats them.
+Of an axis that is split, as attention splits its channels into heads, the last factor but one can be pruned, in blocks
+of the factors after it; of axes that are merged, as a picture is flattened, one may have elements that can go.
 """
 
 from __future__ import annotations

@@ -195,8 +195,7 @@ def _save(step: Step, folder: Path) -> None:
         step.model.save(fresh)
     kept = KeptStep(result=step.result, sparse=sorted(step.sparse.masks), pattern=step.sparse.pattern)
     kept.write(folder / STEP)
-    if (folder / TRAINING).exists():
-        shutil.rmtree(folder / TRAINING)
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
 
 
 def _load(folder: Path) -> Step:

@@ -1,9 +1,8 @@
 """Walk a program and find which indices of which weights and activations belong together.
 
-Each operator has a rule (`rules.py`) that gives the elements of its output's axes and unites what must be equal. What
-has no rule, or is used in a way that is not understood, keeps all that it reads, with the cause. The method is that of
-dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so that concatenations,
-splits, groups and reshapes need no special treatment.
+The method is that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so
+that concatenations, splits, groups and reshapes need no special treatment. What no rule (`rules.py`) understands keeps
+all that it reads, with the cause.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """`TransformerPrune`: heads of attention and feed-forward width are cut out of a transformer.
 
-Heads are found as blocks of channels that a reshape makes, whose query, key, value and output weights go together; the
-feed-forward width as channels between two matrix products. What matters least is told by how much the layer that reads
-a head or channel changes without it, on real samples and to first order without labels (as Michel et al., "Are sixteen
-heads really better than one?", 2019, and McCarley et al., 2019, rank them by a loss).
+What matters least is told by how much the layer that reads a head or channel changes without it, on real samples and
+without labels (Michel et al., "Are sixteen heads really better than one?", 2019, and McCarley et al., 2019, rank them
+by a loss).
 """
 
 from __future__ import annotations

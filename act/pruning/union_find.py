@@ -1,9 +1,7 @@
 """Coupled channels: what must be pruned together, index by index.
 
 Every index of every axis of every tensor is an element, and elements that stand or fall together are united
-(union-find; Tarjan, 1975). A convolution's input channels are the elements of what it reads, a residual addition unites
-those of both sides, a concatenation puts them one after another. An element that cannot go has a cause, and so has
-whatever is united with it.
+(union-find; Tarjan, 1975). An element that cannot go has a cause, and so has whatever is united with it.
 """
 
 from __future__ import annotations

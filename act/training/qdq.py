@@ -1,9 +1,7 @@
 """Quantization in a training program by QDQ operators with fixed scales, inserted by PaddleSlim.
 
-The pass that PaddleSlim's `quant_aware` begins with inserts the operators and lets gradients pass them unchanged
-(straight-through estimator; Bengio et al., 2013). Its scales are then set to the candidate's and stay there, and
-asymmetric activations get their zero points, so that training starts exactly at the candidate. The rest of
-`quant_aware` adds observers of every output, which nothing here needs and which take more than half of its time.
+The pass that its `quant_aware` begins with inserts the operators, and gradients pass them unchanged (straight-through
+estimator; Bengio et al., 2013). Scales and zero points are then set to the candidate's, where training starts exactly.
 """
 
 from __future__ import annotations

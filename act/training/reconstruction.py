@@ -1,9 +1,7 @@
 """Reconstruction: layers, or regions of several, learn to give what the fp32 model gives at their ends.
 
-Layer by layer as in AdaQuant (Hubara et al., 2021), by region as in BRECQ (Li et al., 2021): weights and biases train
-with the quantized forward pass and the straight-through estimator, on what the quantized layers before give. All
-regions train side by side in one program; no gradient passes from one to the one before, so that each has an aim of its
-own and the whole costs no more than a training step. Ranges and thresholds stay as they are.
+Layer by layer as in AdaQuant (Hubara et al., 2021), by region as in BRECQ (Li et al., 2021): weights and biases train,
+on what the quantized layers before give, all regions side by side in one program, at the cost of one training step.
 """
 
 from __future__ import annotations

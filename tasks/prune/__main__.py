@@ -1,9 +1,7 @@
 """`python -m tasks.prune --job NAME`: cut channels, heads or single weights out of the model, as the strategy says.
 
-Reads the strategy of `select`, and the model, the samples and the batch norms of `prepare`. Writes `model/`, the fp32
-model to go on with (the prepared one where nothing is pruned), and `prune.json`.
-
-What was done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
+Writes `model/`, the fp32 model to go on with (the prepared one where nothing is pruned), and `prune.json`. What was
+done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
 """
 
 from __future__ import annotations

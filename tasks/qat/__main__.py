@@ -1,11 +1,8 @@
 """`python -m tasks.qat --job NAME`: train the quantized candidate with the fp32 model as its teacher, where needed.
 
-Reads the plan of `plan`, the start of `refine`, the model of `calibrate`, and the model and samples of `prepare`.
-Writes `qat.json`, and when training made the candidate better `model/` (the fp32 program with the trained weights) and
-`scheme.json` (what quantizes it).
-
-A checkpoint is kept beside the artefacts until training has ended, so that a killed stage goes on. Several processes
-train together where Paddle's launcher starts them (`act/training/processes.py`); the first one writes.
+Writes `qat.json`, and when training made the candidate better `model/` (fp32, with the trained weights) and
+`scheme.json` (what quantizes it). A checkpoint is kept beside them until training has ended. Several processes train
+together where Paddle's launcher starts them (`act/training/processes.py`); the first one writes.
 """
 
 from __future__ import annotations
