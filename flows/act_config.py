@@ -8,7 +8,6 @@ by itself; the entry's key `act_config` names the file, and a job whose entry la
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,8 @@ from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from act.errors import InputError, exit_on_input_error
-from act.paddleslim import Translation, merged, read
+from act.paddleslim.translate import merged, read
 from act.settings import DEFAULT_PATH, Job, Params, read_mapping, settings_in, validate
-
-_IF_NOTHING_IS_SAID: dict[str, Any] = {"metric": "similarity", "strategy": "auto"}
 
 
 def main() -> None:
@@ -44,9 +41,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="only print the entry")
     arguments = parser.parse_args()
     with exit_on_input_error():
-        entry, translation = entry_of(arguments.file, arguments.job, settings_of(arguments.set))
-        for warning in translation.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        entry = entry_of(arguments.file, arguments.job, settings_of(arguments.set))
         if arguments.print:
             print(yaml.safe_dump({"jobs": {arguments.job: entry}}, sort_keys=False, default_flow_style=None), end="")
             return
@@ -55,7 +50,7 @@ def main() -> None:
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Sections of a job from texts such as `data.path=data/mine`; the value is YAML.
+    """Return sections of a job from texts such as `data.path=data/mine`; the value is YAML.
 
     Raises:
         InputError: a text is of another form.
@@ -76,16 +71,17 @@ def settings_of(texts: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def entry_of(
-    file: Path, job: str, settings: Mapping[str, Any], params: Path = DEFAULT_PATH
-) -> tuple[dict[str, Any], Translation]:
-    """Return a job's entry: what is there, above it what the file says, above that the settings; and the translation.
+def entry_of(file: Path, job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's entry: what is there, above it what the file says, above that the settings; warn on stderr.
 
     Raises:
         InputError: the file, params.yaml, or what comes of both is wrong.
     """
     translation = read(file)
-    jobs = read_mapping(params, "run from the folder that holds it").get("jobs") if params.exists() else {}
+    for warning in translation.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    params = read_mapping(DEFAULT_PATH, "run from the folder that holds it") if DEFAULT_PATH.exists() else {}
+    jobs = params.get("jobs")
     old = jobs.get(job) if isinstance(jobs, dict) else None
     entry = dict(old) if isinstance(old, dict) else {}
     for above in (translation.job, settings):
@@ -93,22 +89,24 @@ def entry_of(
             entry.pop("data", None)  # the keys of one reader mean nothing to another
         entry = merged(entry, above)
     entry["act_config"] = str(file)
-    for name, known in Job.model_fields.items():
-        # DVC misses a section that is left out, even where it may be.
-        section = known.is_required() or settings_in(known.annotation) is not None
-        if section and name not in ("model", "data"):
-            entry.setdefault(name, _IF_NOTHING_IS_SAID.get(name, {}))
     for name, example in (
         ("model", "model.path=models/mine"),
         ("data", "data.reader=arrays --set data.path=data/mine"),
     ):
         if name not in entry:
             raise InputError(f"{file}: says nothing of the job's `{name}`; add it, such as `--set {example}`")
-    validate(Params, {"jobs": {job: entry}}, f"{file}, as an entry of {params}")
-    return {name: entry[name] for name in Job.model_fields if name in entry}, translation
+    entry = completed(entry)
+    validate(Params, {"jobs": {job: entry}}, f"{file}, as an entry of {DEFAULT_PATH}")
+    return {name: entry[name] for name in Job.model_fields if name in entry}
 
 
-def write(job: str, entry: Mapping[str, Any], params: Path = DEFAULT_PATH) -> list[str]:
+def completed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's entry with each section that it lacks, because DVC misses them even where they may be left out."""
+    sections = [name for name, known in Job.model_fields.items() if settings_in(known.annotation) is not None]
+    return {"metric": "similarity", "strategy": "auto", **{name: {} for name in sections}, **entry}
+
+
+def write(job: str, entry: Mapping[str, Any]) -> list[str]:
     """Put an entry into params.yaml, where it differs from what is there; the rest of the file stays as it is.
 
     Returns:
@@ -121,20 +119,18 @@ def write(job: str, entry: Mapping[str, Any], params: Path = DEFAULT_PATH) -> li
     round_trip.Representer = _Representer
     round_trip.width = 120
     round_trip.indent(mapping=2, sequence=4, offset=2)
-    whole: Any = round_trip.load(params.read_text(encoding="utf-8")) if params.exists() else {}
-    jobs = whole.setdefault("jobs", {}) if isinstance(whole, dict) else None
+    params: Any = round_trip.load(DEFAULT_PATH) if DEFAULT_PATH.exists() else {}
+    jobs = params.setdefault("jobs", {}) if isinstance(params, dict) else None
     if not isinstance(jobs, dict):
-        raise InputError(f"{params}: `jobs` must hold a mapping (`name: settings`)")
-    if not isinstance(jobs.get(job), dict):
-        changed = [f"job `{job}` is new"]
-        jobs[job] = _written(entry)
+        raise InputError(f"{DEFAULT_PATH}: `jobs` must hold a mapping (`name: settings`)")
+    if isinstance(jobs.get(job), dict):
+        changed = _update(jobs[job], entry, "")
     else:
-        changed = _put(jobs[job], entry, "")
-    text = io.StringIO()
-    round_trip.dump(whole, text)
-    partial = params.with_name(f".{params.name}.partial-{os.getpid()}")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.rename(params)
+        changed = [f"job `{job}` is new"]
+        jobs[job] = _laid_out(entry)
+    partial = DEFAULT_PATH.with_name(f".{DEFAULT_PATH.name}.partial-{os.getpid()}")
+    round_trip.dump(params, partial)
+    partial.rename(DEFAULT_PATH)
     return changed
 
 
@@ -151,30 +147,30 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(float, _Representer.represent_float)
 
 
-def _written(value: Any) -> Any:
+def _laid_out(value: Any) -> Any:
     """Return a value as the file is to have it: lists of single values on one line."""
     if isinstance(value, Mapping):
-        return {key: _written(inner) for key, inner in value.items()}
+        return {key: _laid_out(inner) for key, inner in value.items()}
     if not isinstance(value, list):
         return value
-    written = CommentedSeq(_written(inner) for inner in value)
+    items = CommentedSeq(_laid_out(inner) for inner in value)
     if not any(isinstance(inner, (list, Mapping)) for inner in value):
-        written.fa.set_flow_style()
-    return written
+        items.fa.set_flow_style()
+    return items
 
 
-def _put(there: Any, wanted: Mapping[str, Any], prefix: str) -> list[str]:
-    """Change a mapping of the file where it differs, in place."""
+def _update(found: Any, wanted: Mapping[str, Any], prefix: str) -> list[str]:
+    """Change a mapping of the file where it differs, in place; return a few words on each change."""
     changed = []
-    for key in [key for key in there if key not in wanted]:
-        del there[key]
+    for key in [key for key in found if key not in wanted]:
+        del found[key]
         changed.append(f"`{prefix}{key}` removed")
     for key, value in wanted.items():
-        old = there.get(key)
+        old = found.get(key)
         if isinstance(value, Mapping) and isinstance(old, dict):
-            changed += _put(old, value, f"{prefix}{key}.")
-        elif key not in there or old != value:
-            there[key] = _written(value)
+            changed += _update(old, value, f"{prefix}{key}.")
+        elif key not in found or old != value:
+            found[key] = _laid_out(value)
             changed.append(f"`{prefix}{key}` is now {value!r:.60}")
     return changed
 

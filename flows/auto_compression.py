@@ -26,12 +26,14 @@ import yaml
 from act.artifacts import DEPLOY_ROOT, stage_folder
 from act.errors import InputError
 from act.metrics import needs_reference
-from act.paddleslim import OWN_SECTION, Translation, hardware_advice, merged, timed_shapes, translate
+from act.paddleslim.translate import OWN_SECTION, POST_TRAINING, hardware_advice, merged, timed_shapes, translate
 from act.results.callback import CallbackMetrics
 from act.results.export import ExportedCandidates
 from act.results.report import Manifest
 from act.samples.dataset import LABEL, Ragged, save_flat
-from act.settings import Job, Params, read_mapping, validate
+from act.settings import Params, read_mapping, validate
+from act.settings.base import quoted
+from flows.act_config import completed
 from flows.stages import PlainJob
 from tasks.stage import log_to_stdout
 
@@ -53,7 +55,6 @@ ORIGIN_TOLERANCE = 0.05
 EVALUATION, CALIBRATION, TRAINING = 512, 128, 4096
 LARGEST_SAMPLES = 4e9
 LARGEST_BATCH = 1024
-_WITHOUT_TRAINING = {"QuantPost", "HyperParameterOptimization"}
 
 _HARDWARE = ("cpu", "gpu", "SD625", "SD710", "RK3288")
 
@@ -106,11 +107,11 @@ class AutoCompression:
         deploy_hardware: str | None = "gpu",
     ) -> None:
         self.final_metric: float | None = None
-        self._files = (model_filename, params_filename)
         self._folder = Path(save_dir).resolve()
         given = Path(model_dir).resolve()
         if self._folder in (given, given.parent if given.is_file() else given):
             raise InputError(f"`save_dir` is {save_dir!r}, where the given model is; name another folder, to keep it")
+        self._files = (model_filename, params_filename)
         self._train, self._eval, self._callback = train_dataloader, eval_dataloader, eval_callback
         self._shapes = input_shapes
         raw, origin = _sections(config)
@@ -119,19 +120,24 @@ class AutoCompression:
         self._origin_metric = translation.origin_metric
         self._given_metric: float | None = None
         self._metric_is_given = "metric" in translation.job
-        self._entry = _entry(translation, given, self._files)
+        entry = {
+            "model": {"path": str(given), "model_filename": model_filename, "params_filename": params_filename},
+            "data": {"reader": "arrays", "path": "data"},
+            # A calibration table and Paddle's int8 kernels know no zero point, and ACT makes none.
+            "ptq_search": {"activation_symmetric": [True]},
+        }
+        self._entry = completed(merged(entry, translation.job))
         if target_speedup is not None:
             self._entry["budget"]["min_speedup"] = _speedup(target_speedup)
         validate(Params, {"jobs": {JOB: self._entry}}, origin)
+        warnings = translation.warnings
         if self._origin_metric is not None and eval_callback is None:
-            translation.warnings.append(
-                f"{origin}: `TrainConfig.origin_metric`: only an `eval_callback` is compared with it"
-            )
+            warnings.append(f"{origin}: `TrainConfig.origin_metric`: only an `eval_callback` is compared with it")
         if deploy_hardware not in (None, *_HARDWARE):
             raise InputError(f"`deploy_hardware` is {deploy_hardware!r:.80}; ACT knows {', '.join(_HARDWARE)}")
         if deploy_hardware not in (None, "cpu"):
-            translation.warnings.append(f"`deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
-        for warning in translation.warnings:
+            warnings.append(f"`deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
+        for warning in warnings:
             log.warning("warning: %s", warning)
 
     def compress(self) -> None:
@@ -142,27 +148,25 @@ class AutoCompression:
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
         with log_to_stdout(logging.INFO, (__name__,)):
-            self._compress()
-
-    def _compress(self) -> None:
-        with _paddle_as_it_was():
-            from act.program.model import InferenceModel
-
-            model = InferenceModel.load(Path(self._entry["model"]["path"]), *self._files)
-        self._given_metric = self._metric(model) if self._callback else None
-        self._refuse_another_origin()
-        work = self._folder / WORK_FOLDER
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        self._write_samples(model, work)
-        self._write_params(work)
-        after = {
-            "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
-            "export": lambda: self._choose(work),
-        }
-        PlainJob(JOB, work, log.info, after).run()
-        self._collect(work)
-        shutil.rmtree(work)
+            model = _load(Path(self._entry["model"]["path"]), *self._files)
+            if self._callback:
+                self._given_metric = self._metric(model)
+                self._refuse_another_origin(self._given_metric)
+            work = self._folder / WORK_FOLDER
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            self._write_samples(model, work)
+            job = {"jobs": {JOB: self._entry}}
+            validate(Params, job, "the job made of the arguments")
+            text = yaml.safe_dump(job, sort_keys=False, default_flow_style=None)
+            (work / "params.yaml").write_text(text, encoding="utf-8")
+            after = {
+                "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
+                "export": lambda: self._choose(work),
+            }
+            PlainJob(JOB, work, log.info, after).run()
+            self._collect(work)
+            shutil.rmtree(work)
 
     def export_onnx(self, model_name: str = "quant_model.onnx", deploy_backend: str | None = None) -> None:
         """Put the ONNX file into `save_dir/ONNX` too, as ACT does; its form is one that every engine reads.
@@ -191,11 +195,11 @@ class AutoCompression:
             evaluation = take(self._eval, feeds, counts[1], work, "eval_dataloader")
         labelled = _are_classes(model, evaluation)
         _save(calibration.feeds, work / "data" / "calibration")
-        wanted = labelled or (self._metric_is_given and not needs_reference(self._entry["metric"]))
-        labels = {LABEL: evaluation.labels} if wanted and evaluation.labels is not None else {}
-        _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
         if not self._metric_is_given:
             self._entry["metric"] = "top1" if labelled else "similarity"
+        read = labelled or (self._metric_is_given and not needs_reference(self._entry["metric"]))
+        labels = {LABEL: evaluation.labels} if read and evaluation.labels is not None else {}
+        _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
         log.info(f"{len(calibration)} and {len(evaluation)} samples; quality is `{self._entry['metric']}`")
         for section in ("calibration", "qat", "prune"):
             if section in self._entry:
@@ -211,27 +215,22 @@ class AutoCompression:
             sample_bytes: how much one takes.
         """
         settings, strategy = self._entry["calibration"], self._entry["strategy"]
-        trained = TRAINING if strategy != "auto" and {*strategy} - _WITHOUT_TRAINING else 0
-        calibration = max(
-            CALIBRATION, trained, max(settings.get("batch_num", [16])) * settings.get("batch_size", batch)
-        )
-        calibration, evaluation = (
-            self._counts.get("calibration", calibration),
-            self._counts.get("evaluation", EVALUATION),
-        )
-        share = min(1.0, LARGEST_SAMPLES / max(sample_bytes * (calibration + evaluation), 1))
-        return max(int(calibration * share), 1), max(int(evaluation * share), 1)
+        trained = TRAINING if strategy != "auto" and {*strategy} - POST_TRAINING else 0
+        read = max(settings.get("batch_num", [16])) * settings.get("batch_size", batch)
+        counts = {"calibration": max(CALIBRATION, trained, read), "evaluation": EVALUATION, **self._counts}
+        share = min(1.0, LARGEST_SAMPLES / max(sample_bytes * sum(counts.values()), 1))
+        return max(int(counts["calibration"] * share), 1), max(int(counts["evaluation"] * share), 1)
 
     def _time_shapes(self, feeds: Sequence[FeedSpec], evaluation: Samples) -> None:
         """Ask for the latency at `input_shapes` too, where the samples are of other shapes."""
         shapes = self._shapes
         if not isinstance(shapes, Mapping):
-            if len(feeds) != 1:
-                names = ", ".join(f"`{feed.name}`" for feed in feeds)
+            names = [feed.name for feed in feeds]
+            if len(names) != 1:
                 raise InputError(
-                    f"`input_shapes` is one shape, but the model has the inputs {names}: give a dictionary"
+                    f"`input_shapes` is one shape, but the model has the inputs {quoted(names)}: give a dictionary"
                 )
-            shapes = {feeds[0].name: shapes}  # type: ignore[dict-item]
+            shapes = {names[0]: shapes}  # type: ignore[dict-item]
         timed = timed_shapes(shapes, "`input_shapes`")
         unknown = [name for name in timed if name not in evaluation.feeds]
         if unknown:
@@ -239,11 +238,6 @@ class AutoCompression:
         first = {name: [int(length) for length in feed.shapes[0]] for name, feed in evaluation.feeds.items()}
         if any(first[name] != shape for name, shape in timed.items()):
             self._entry["benchmark"].setdefault("shapes", [{**first, **timed}])
-
-    def _write_params(self, work: Path) -> None:
-        validate(Params, {"jobs": {JOB: self._entry}}, "the job made of the arguments")
-        text = yaml.safe_dump({"jobs": {JOB: self._entry}}, sort_keys=False, default_flow_style=None)
-        (work / "params.yaml").write_text(text, encoding="utf-8")
 
     def _metric(self, model: InferenceModel) -> float:
         """Return what the callback gives for a model, in static mode, as in ACT."""
@@ -266,10 +260,10 @@ class AutoCompression:
             raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
         return metric
 
-    def _refuse_another_origin(self) -> None:
+    def _refuse_another_origin(self, found: float) -> None:
         """Refuse to begin when the callback does not find the metric that the configuration promises."""
-        wanted, found = self._origin_metric, self._given_metric
-        if wanted is not None and found is not None and abs(found - wanted) > ORIGIN_TOLERANCE:
+        wanted = self._origin_metric
+        if wanted is not None and abs(found - wanted) > ORIGIN_TOLERANCE:
             raise InputError(
                 f"`eval_callback` gives {found:.4f} for the given model, but `TrainConfig.origin_metric` is "
                 f"{wanted:g}; correct it, or mend the data that the callback reads"
@@ -279,17 +273,12 @@ class AutoCompression:
         """Choose what to deploy by the callback, where there is one, and note its figures beside the candidates."""
         if self._given_metric is None:
             return
-        from act.program.model import InferenceModel
-
         exported = work / stage_folder(JOB, "export")
         found = ExportedCandidates.read(exported / "candidates.json")
         metrics = {"fp32": self._given_metric}
         for candidate in found.candidates:
             if candidate.name not in metrics:
-                folder = exported / candidate.name
-                with _paddle_as_it_was():
-                    model = InferenceModel.load(folder)
-                metrics[candidate.name] = self._metric(model)
+                metrics[candidate.name] = self._metric(_load(exported / candidate.name))
         CallbackMetrics(metrics=metrics).write(exported / _METRICS)
         for name, metric in metrics.items():
             log.info(f"  eval_callback: {name}: {metric:.4f}")
@@ -301,7 +290,7 @@ class AutoCompression:
     def _collect(self, work: Path) -> None:
         """Move the result into `save_dir`."""
         deployed = work / DEPLOY_ROOT / JOB
-        manifest = Manifest.read(deployed / "manifest.json")
+        name = Manifest.read(deployed / "manifest.json").deployed_candidate
         for source in sorted(deployed.iterdir()):
             target = self._folder / source.name
             shutil.rmtree(target, ignore_errors=True)
@@ -310,7 +299,6 @@ class AutoCompression:
             if given not in (None, file):
                 shutil.copyfile(self._folder / file, self._folder / str(given))
         shutil.copyfile(work / "params.yaml", self._folder / "params.yaml")
-        name = manifest.deployed_candidate
         told = work / stage_folder(JOB, "export") / _METRICS
         if told.is_file():
             metrics = CallbackMetrics.read(told).metrics
@@ -349,20 +337,6 @@ def _without_counts(raw: dict[str, Any], origin: str) -> tuple[dict[str, Any], d
     return {**raw, OWN_SECTION: {key: value for key, value in own.items() if key != "data"}}, dict(counts)
 
 
-def _entry(translation: Translation, model: Path, files: tuple[str | None, str | None]) -> dict[str, Any]:
-    """Return the job's entry, as far as it is known without the samples."""
-    entry: dict[str, Any] = {
-        "model": {"path": str(model), **dict(zip(("model_filename", "params_filename"), files))},
-        "data": {"reader": "arrays", "path": "data"},
-        "metric": "similarity",
-        "strategy": "auto",
-    }
-    entry |= {name: {} for name, field in Job.model_fields.items() if field.is_required() and name not in entry}
-    # A calibration table and Paddle's int8 kernels know no zero point, and ACT makes none.
-    entry["ptq_search"]["activation_symmetric"] = [True]
-    return merged(entry, translation.job)
-
-
 def _speedup(target: Any) -> float:
     if isinstance(target, bool) or not isinstance(target, (int, float)) or not 1 <= target <= 1000:
         raise InputError(f"`target_speedup` is {target!r:.80}; it must be a number from 1, such as 1.5")
@@ -388,6 +362,13 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
             continue
         save_flat(folder / f"{name}.npy", ragged.flat)
         np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
+
+
+def _load(path: Path, *files: str | None) -> InferenceModel:
+    with _paddle_as_it_was():
+        from act.program.model import InferenceModel
+
+        return InferenceModel.load(path, *files)
 
 
 @contextmanager

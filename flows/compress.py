@@ -35,11 +35,11 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
-from act.paddleslim import refuse_lagging
+from act.paddleslim.translate import refuse_lagging
 from act.results.flow import Outcome
 from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.search.server import refuse_unreachable, temporary_server
-from act.settings import DEFAULT_PATH, Params, load, load_job
+from act.settings import DEFAULT_PATH, load, load_job
 from act.strategy import attempts
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
@@ -57,11 +57,7 @@ MOST_STAGES_OF_A_RUN = 256
 
 
 class CompressionFailed(Exception):
-    """One or more stages failed.
-
-    Attributes:
-        user_error: whether every failure is the input's fault.
-    """
+    """One or more stages failed; `user_error` tells whether every failure is the input's fault."""
 
     def __init__(self, failures: Sequence[StageFailed]) -> None:
         super().__init__("; ".join(str(failure) for failure in failures))
@@ -77,14 +73,10 @@ class _Run:
         # A stage that uses Prefect itself must find the server of this very run.
         server = PREFECT_API_URL.value()
         self.groups = ProcessGroups(locks, {PREFECT_API_URL.name: server} if server else {})
-        self.records = {job: Record(job, [stage.name for stage in needed_by(job, stages)]) for job in jobs}
+        self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
         self.emit = _emitter()
-
-    def needs_work(self, stage: Stage) -> bool:
-        """Tell whether DVC must be asked: the stage's inputs have changed, or something before it gave a new result."""
-        return stage.stale or not self.touched.isdisjoint(stage.needs)
 
     def finish(self, stage: Stage, outcome: Outcome, seconds: float | None, started: str) -> None:
         """Note how a stage ended, for each job that needs it."""
@@ -113,7 +105,7 @@ def _stage(stage: Stage, run: _Run) -> State[Any]:
     """Bring one stage up to date."""
     started = now()
     number = f"[{run.stages.index(stage) + 1}/{len(run.stages)}]"
-    if not run.needs_work(stage):
+    if not stage.stale and run.touched.isdisjoint(stage.needs):
         run.emit(f"{number} {stage.name}: cached")
         run.finish(stage, "cached", None, started)
         return Completed(name="Cached", message="DVC finds it unchanged")
@@ -144,7 +136,7 @@ _THREADS: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=MOST
 
 @flow(name="compress", task_runner=_THREADS)
 def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
-    """Bring every stage of the jobs up to date.
+    """Bring every stage of the jobs up to date; where a budget is missed, try the strategies that could still meet it.
 
     Args:
         jobs: names under `jobs` in params.yaml.
@@ -153,13 +145,11 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
     Returns:
         The path of each job's manifest.
 
-    Where a budget is missed, the strategies that could still meet it are tried in turn (`act/strategy/options.py`).
-
     Raises:
         InputError: the settings are wrong, or a job is unknown.
         CompressionFailed: a stage failed.
     """
-    check(load(), jobs)
+    check(jobs, limit)
     jobs = list(dict.fromkeys(jobs))
     attempts.make_files(jobs)
     with ExitStack() as stack:
@@ -211,26 +201,29 @@ def _has_learned(job: str) -> bool:
     return has_learned
 
 
-def check(params: Params, jobs: Sequence[str]) -> None:
-    """Refuse jobs that cannot start.
+def check(jobs: Sequence[str] | None, limit: int) -> list[str]:
+    """Refuse jobs that cannot start, and a wrong limit; return the jobs, all that there are where None is given.
 
     Raises:
-        InputError: no or an unknown job, or a path of a job that does not exist.
+        InputError: no or an unknown job, a path of a job that does not exist, or a limit below 1.
     """
+    known = load().jobs
+    jobs = list(known) if jobs is None else list(jobs)
     if not jobs:
-        raise InputError(f"{DEFAULT_PATH}: no job named; there are: {', '.join(params.jobs)}")
+        raise InputError(f"{DEFAULT_PATH}: no job named; there are: {', '.join(known)}")
     for name in jobs:
-        if name not in params.jobs:
-            raise InputError(
-                f"{DEFAULT_PATH}: there is no job `{name}` under `jobs`; there are: {', '.join(params.jobs)}"
-            )
-        job = params.jobs[name]
+        if name not in known:
+            raise InputError(f"{DEFAULT_PATH}: there is no job `{name}` under `jobs`; there are: {', '.join(known)}")
+        job = known[name]
         refuse_lagging(name, job)
         for key, path in (("model.path", job.model.path), ("data.path", job.data.path)):
             if not Path(path).exists():
                 raise InputError(
                     f"{DEFAULT_PATH}: `jobs.{name}.{key}` is {path!r}, which does not exist; correct the path"
                 )
+    if limit < 1:
+        raise InputError("--limit must be at least 1")
+    return jobs
 
 
 @contextmanager
@@ -253,6 +246,14 @@ def _only_one(job: str) -> Iterator[int]:
         yield file.fileno()
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--limit` and `--trials-on`, which say how the stages run."""
+    parser.add_argument(
+        "--limit", type=int, default=DEFAULT_LIMIT, help="how many stages may run at once (default: %(default)s)"
+    )
+    parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
+
+
 def choose_cluster(trials_on: str | None) -> None:
     """Set where the trials of this process's stages run, if `--trials-on` is given.
 
@@ -262,21 +263,6 @@ def choose_cluster(trials_on: str | None) -> None:
     if trials_on is not None:
         os.environ[TRIALS_ON] = str(Cluster.parse(trials_on, "--trials-on"))
     Cluster.from_environment()
-
-
-def _take_over(file: Path, jobs: Sequence[str]) -> None:
-    """Bring a job's entry up to date with an ACT configuration, and tell what changed.
-
-    Raises:
-        InputError: several jobs are named, or the configuration or what comes of it is wrong.
-    """
-    if len(jobs) != 1:
-        raise InputError("--act-config: name the one job that the file is for, with --job")
-    entry, translation = act_config.entry_of(file, jobs[0], {})
-    for warning in translation.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    for change in act_config.write(jobs[0], entry):
-        print(f"{DEFAULT_PATH}: {change}")
 
 
 def _emitter() -> Callable[[str], None]:
@@ -296,47 +282,36 @@ def main() -> int:
     which.add_argument("--job", action="append", help="a job in params.yaml; may be given several times")
     which.add_argument("--all", action="store_true", help="all jobs")
     parser.add_argument(
-        "--limit",
-        type=int,
-        default=DEFAULT_LIMIT,
-        help="how many stages may run at once (default: %(default)s)",
-    )
-    parser.add_argument(
         "--act-config",
         type=Path,
         metavar="FILE",
         help="first write what this ACT configuration says into the job's entry",
     )
-    parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
+    add_run_options(parser)
     arguments = parser.parse_args()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, _leave)
     try:
         if arguments.act_config is not None:
-            _take_over(arguments.act_config, arguments.job or [])
-        params = load()
-        jobs = list(params.jobs) if arguments.all else arguments.job
-        check(params, jobs)
-        if arguments.limit < 1:
-            raise InputError("--limit must be at least 1")
+            if len(arguments.job or []) != 1:
+                raise InputError("--act-config: name the one job that the file is for, with --job")
+            [job] = arguments.job
+            for change in act_config.write(job, act_config.entry_of(arguments.act_config, job, {})):
+                print(f"{DEFAULT_PATH}: {change}")
+        jobs = check(arguments.job, arguments.limit)
         choose_cluster(arguments.trials_on)
         with ExitStack() as stack:
             if environment.has_server():
                 refuse_unreachable(os.environ["PREFECT_API_URL"])
             else:
-                address = stack.enter_context(temporary_server(environment.prefect_home()))
+                address = stack.enter_context(temporary_server(Path(os.environ["PREFECT_HOME"])))
                 stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
             compress(jobs, limit=arguments.limit)
-    except InputError as error:
+    except (InputError, CompressionFailed, OSError) as error:
+        # OSError: the disk is full, a file may not be written, the temporary server did not start.
         print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE
-    except CompressionFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR_EXIT_CODE if error.user_error else 1
-    except OSError as error:
-        # The disk is full, a file may not be written, the temporary server did not start.
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        is_users = error.user_error if isinstance(error, CompressionFailed) else isinstance(error, InputError)
+        return USER_ERROR_EXIT_CODE if is_users else 1
     except (KeyboardInterrupt, TerminationSignal) as stop:
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         print(f"error: stopped by {number.name}", file=sys.stderr)

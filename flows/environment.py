@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-ROOT = Path.cwd()
-
 _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
-    "PREFECT_HOME": str(ROOT / ".prefect"),
+    "PREFECT_HOME": str(Path.cwd() / ".prefect"),
 }
 _THIS_MACHINE = ("127.0.0.1", "localhost")
 
@@ -37,8 +35,3 @@ def prepare() -> None:
 def has_server() -> bool:
     """Tell whether the user named a Prefect server."""
     return bool(os.environ.get("PREFECT_API_URL"))
-
-
-def prefect_home() -> Path:
-    """Return where Prefect keeps its files."""
-    return Path(os.environ["PREFECT_HOME"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage.
+    """A stage as DVC names it, like `prepare@recogniser`, or `model.dvc` for a file that `dvc add` tracks.
 
     Attributes:
-        name: as DVC names it, like `prepare@recogniser`, or `model.dvc` for a file that `dvc add` tracks.
         needs: names of the stages whose results it reads.
         stale: whether DVC would run it now, its inputs being as they are.
     """
@@ -72,17 +71,13 @@ def _is_stale(stage: DvcStage, changes: Collection[Any], root: Path) -> bool:
     return bool(changes)
 
 
-def needed_by(job: str, stages: Iterable[Stage]) -> list[Stage]:
-    """Return the stages of a job and all that they need, in the order given."""
-    everything = {stage.name: stage for stage in stages}
-    found: set[str] = set()
-    ahead = [name for name in everything if job_of(name) == job]
-    while ahead:
-        name = ahead.pop()
-        if name not in found:
-            found.add(name)
-            ahead += everything[name].needs
-    return [stage for stage in everything.values() if stage.name in found]
+def needed_by(job: str, stages: Sequence[Stage]) -> list[str]:
+    """Return the names of a job's stages and of all that they need, in the order given: each after what it needs."""
+    needed: set[str] = set()
+    for stage in reversed(stages):
+        if job_of(stage.name) == job or stage.name in needed:
+            needed |= {stage.name, *stage.needs}
+    return [stage.name for stage in stages if stage.name in needed]
 
 
 def job_of(name: str) -> str:

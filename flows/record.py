@@ -17,11 +17,9 @@ from act.results.flow import FlowRecord, Outcome, StageRun
 
 
 class Record:
-    """The rows of one job, safe to update from several threads.
+    """The rows of one job, in the order of its stages, safe to update from several threads.
 
     Args:
-        job: the job's name.
-        stages: names of that job's, in order.
         folder: in which the stages run.
     """
 
@@ -29,7 +27,10 @@ class Record:
         self.job = job
         self.path = folder / path_of(job)
         self._lock = threading.Lock()
-        before = _read(self.path)
+        try:
+            before = {run.name: run for run in FlowRecord.read(self.path).stages}
+        except InputError:
+            before = {}
         waiting = {name: before.get(name, StageRun(name=name)) for name in stages}
         self.rows = {name: run.model_copy(update={"outcome": "waiting"}) for name, run in waiting.items()}
         self._write()
@@ -59,10 +60,3 @@ def now() -> str:
 def path_of(job: str) -> Path:
     """Return where the record of a job is, in the folder in which its stages run."""
     return ROOT / "flow" / f"{job}.json"
-
-
-def _read(path: Path) -> dict[str, StageRun]:
-    try:
-        return {run.name: run for run in FlowRecord.read(path).stages}
-    except InputError:
-        return {}

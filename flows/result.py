@@ -26,28 +26,16 @@ def report_of(job: str) -> Path:
     return DEPLOY_ROOT / job / "report.html"
 
 
-def winner(job: str) -> str:
-    """Return a sentence on the winner, or that there is none yet."""
-    try:
-        chosen = Manifest.read(manifest_of(job)).winner
-    except InputError:
-        return "no result yet"
-    speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as fp32, "
-    return (
-        f"{chosen.name} on {chosen.engine}: {chosen.latency_ms:.2f} ms, {speedup}"
-        f"quality {chosen.quality:.4f} (fp32 {chosen.fp32_quality:.4f})"
-    )
-
-
 def lines(job: str, record: Record) -> list[str]:
     """Return what the terminal shows of one job: its stages, what was measured, the winner, and the files."""
     shown = ["", job, f"  {'stage':28} {'outcome':8} {'seconds':>8}"]
     for row in record.rows.values():
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         shown.append(f"  {row.name:28} {row.outcome:8} {seconds:>8}".rstrip())
-    shown += _variants(job)
-    if manifest_of(job).exists():
-        shown += ["", f"winner:   {winner(job)}", f"manifest: {manifest_of(job)}"]
+    if (manifest := _manifest(job)) is not None:
+        header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
+        shown += ["", header, *map(_variant, manifest.variants)]
+        shown += ["", f"winner:   {_winner(manifest)}", f"manifest: {manifest_of(job)}"]
     if report_of(job).exists():
         shown.append(f"report:   {report_of(job)}")
     return shown
@@ -58,7 +46,7 @@ def publish(job: str, shown: Sequence[str]) -> None:
     key = job.lower().replace("_", "-")
     create_markdown_artifact(
         key=f"compress-{key}",
-        markdown="\n".join([f"# {job}", "", winner(job), "", "```", *shown, "```"]),
+        markdown="\n".join([f"# {job}", "", _winner(_manifest(job)), "", "```", *shown, "```"]),
         description=f"the winner and the stages of the job {job}",
     )
     if report_of(job).exists():
@@ -70,13 +58,22 @@ def publish(job: str, shown: Sequence[str]) -> None:
         )
 
 
-def _variants(job: str) -> list[str]:
+def _manifest(job: str) -> Manifest | None:
     try:
-        variants = Manifest.read(manifest_of(job)).variants
+        return Manifest.read(manifest_of(job))
     except InputError:
-        return []
-    header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
-    return ["", header, *(_variant(variant) for variant in variants)]
+        return None
+
+
+def _winner(manifest: Manifest | None) -> str:
+    if manifest is None:
+        return "no result yet"
+    chosen = manifest.winner
+    speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as fp32, "
+    return (
+        f"{chosen.name} on {chosen.engine}: {chosen.latency_ms:.2f} ms, {speedup}"
+        f"quality {chosen.quality:.4f} (fp32 {chosen.fp32_quality:.4f})"
+    )
 
 
 def _variant(variant: JudgedVariant | RefusedVariant) -> str:

@@ -28,10 +28,8 @@ from prefect.schedules import Cron
 from pydantic import ValidationError
 
 from act.errors import InputError, exit_on_input_error
-from act.search.cluster import ALLOWED
 from act.search.server import refuse_unreachable
-from act.settings import load
-from flows.compress import DEFAULT_LIMIT, check, choose_cluster, compress
+from flows.compress import add_run_options, check, choose_cluster, compress
 
 DEPLOYMENT = "scheduled"
 EXAMPLE_ADDRESS = "http://127.0.0.1:4200/api"
@@ -48,19 +46,25 @@ class _Runner(Runner):
         signal.raise_signal(signal.SIGINT)
 
 
-def serve(cron: str, timezone: str, jobs: Sequence[str], limit: int) -> None:
+def serve(cron: str, timezone: str, jobs: Sequence[str] | None, limit: int) -> None:
     """Run the flow whenever `cron` says so, until stopped.
 
     Args:
         cron: five fields, as in crontab.
         timezone: an IANA name in which `cron` is meant, like `Europe/Berlin`.
-        jobs: names under `jobs` in params.yaml; none means all that stand there now.
+        jobs: names under `jobs` in params.yaml; None means all that stand there now.
         limit: how many stages may run at the same time.
 
     Raises:
         InputError: there is no server, the schedule is not one, or a job cannot start.
     """
-    address = _server()
+    address = os.environ.get("PREFECT_API_URL")
+    if not address:
+        raise InputError(
+            "PREFECT_API_URL is not set, and a schedule needs a Prefect server: run `prefect server start`, "
+            f"and here `export PREFECT_API_URL={EXAMPLE_ADDRESS}`"
+        )
+    refuse_unreachable(address)
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
@@ -68,11 +72,7 @@ def serve(cron: str, timezone: str, jobs: Sequence[str], limit: int) -> None:
         raise InputError(
             f"--cron {cron!r} --timezone {timezone!r}: {reasons}; an example: --cron '0 3 * * *'"
         ) from None
-    if limit < 1:
-        raise InputError("--limit must be at least 1")
-    params = load()
-    jobs = list(jobs) or list(params.jobs)
-    check(params, jobs)
+    jobs = check(jobs, limit)
     print(f"serving compress/{DEPLOYMENT} of {', '.join(jobs)} at {cron!r} ({timezone}) against {address}", flush=True)
     # A shell that starts it in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -90,27 +90,13 @@ def serve(cron: str, timezone: str, jobs: Sequence[str], limit: int) -> None:
         print("stopped; the schedule is paused", flush=True)
 
 
-def _server() -> str:
-    address = os.environ.get("PREFECT_API_URL")
-    if not address:
-        raise InputError(
-            "PREFECT_API_URL is not set, and a schedule needs a Prefect server: run `prefect server start`, "
-            f"and here `export PREFECT_API_URL={EXAMPLE_ADDRESS}`"
-        )
-    refuse_unreachable(address)
-    return address
-
-
 def main() -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the flow on a schedule.")
     parser.add_argument("--cron", required=True, help="when, as in crontab: '0 3 * * *' is three in the morning")
     parser.add_argument("--timezone", default="UTC", help="in which --cron is meant (default: %(default)s)")
-    parser.add_argument("--job", action="append", default=[], help="a job in params.yaml, repeatable (default: all)")
-    parser.add_argument(
-        "--limit", type=int, default=DEFAULT_LIMIT, help="stages at the same time (default: %(default)s)"
-    )
-    parser.add_argument("--trials-on", metavar="CLUSTER", help=f"where the search's trials run: {ALLOWED}")
+    parser.add_argument("--job", action="append", help="a job in params.yaml, repeatable (default: all)")
+    add_run_options(parser)
     arguments = parser.parse_args()
     with exit_on_input_error():
         # The runs are child processes, and so find it in their environment.

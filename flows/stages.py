@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -57,12 +58,7 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
-
-    Attributes:
-        code: its exit code.
-        lines: the last ones that it wrote.
-    """
+    """A command's exit code, and the last lines that it wrote."""
 
     code: int
     lines: Sequence[str]
@@ -93,8 +89,8 @@ class ProcessGroups:
         # `python` in dvc.yaml is this interpreter, and a login shell that the user has set reads no files of its own.
         self._environment = {
             **(environment or {}),
-            "PATH": _joined(str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)),
-            "PYTHONPATH": _joined(str(CHECKOUT), os.environ.get("PYTHONPATH", "")),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
             "SHELL": "/bin/sh",
         }
@@ -152,7 +148,6 @@ def reproduce(stage: str, root: Path, groups: ProcessGroups, emit: Emit) -> How:
     Args:
         stage: as DVC names it.
         root: the checkout.
-        groups: where its process group is noted while it runs.
         emit: takes each line of output.
 
     Raises:
@@ -184,7 +179,6 @@ class PlainJob:
         folder: in which the stages run; `flows.record` says there what became of each.
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
-        groups: runs the commands.
     """
 
     def __init__(
@@ -202,8 +196,10 @@ class PlainJob:
         self._groups = groups or ProcessGroups()
         stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
         self._stages: dict[str, Any] = {name: stage.get("do", stage) for name, stage in stages.items()}
-        makers = {out: name for name, stage in self._stages.items() for out in stage["outs"]}
-        needs = {name: {makers[dep] for dep in each["deps"] if dep in makers} for name, each in self._stages.items()}
+        producers = {out: name for name, stage in self._stages.items() for out in stage["outs"]}
+        needs = {
+            name: [producers[dep] for dep in stage["deps"] if dep in producers] for name, stage in self._stages.items()
+        }
         self.names = list(TopologicalSorter(needs).static_order())
 
     def run(self) -> None:
@@ -214,24 +210,18 @@ class PlainJob:
             RuntimeError: a stage failed.
         """
         self.run_once()
-        while self.learn():
+        while self._learn():
             self.run_again()
 
     def run_once(self) -> None:
-        """Run every stage.
-
-        Raises:
-            InputError, RuntimeError: as `run`.
-        """
+        """Run every stage; errors as of `run`."""
         self._run(self.names, self._record())
 
     def run_again(self) -> None:
         """Select anew, and run what comes after it; just the report where the strategy is one that was carried out.
 
         What strategies made that were carried out before is kept in `attempts/JOB/`, until it is asked for again.
-
-        Raises:
-            InputError, RuntimeError: as `run`.
+        Errors as of `run`.
         """
         strategy = self._folder / stage_folder(self._job, "select") / "strategy.json"
         before = strategy.read_bytes()
@@ -240,24 +230,21 @@ class PlainJob:
         record.leave(self.names[:select])
         self._run(["select"], record)
         later, chosen = self.names[select + 1 :], strategy.read_bytes()
-        kept = self._folder / "attempts" / self._job
-        there = kept / _short(chosen)
+        is_known = chosen == before or self._kept(chosen).exists()
         if chosen != before:
             made = [Path(out.replace("${key}", self._job)) for name in later for out in self._stages[name]["outs"]]
-            _move(made, self._folder, kept / _short(before))
-            if there.exists():
-                _move(made, there, self._folder)
-        if chosen == before or there.exists():
+            _move(made, self._folder, self._kept(before))
+            _move(made, self._kept(chosen), self._folder)
+        if is_known:
             record.leave(later[:-1])
             later = later[-1:]
         self._run(later, record)
 
-    def learn(self) -> bool:
-        """Note what the strategy came to; tell whether another one is worth a try, or the best is to be done again.
+    def _kept(self, strategy: bytes) -> Path:
+        return self._folder / "attempts" / self._job / hashlib.sha256(strategy).hexdigest()[:16]
 
-        Raises:
-            RuntimeError: it cannot be told.
-        """
+    def _learn(self) -> bool:
+        """Note what the strategy came to; tell whether another one is worth a try, or the best is to be done again."""
         path = self._folder / "attempts" / f"{self._job}.json"
         before = path.read_bytes() if path.exists() else b""
         ended = self._start("learn", ["python", "-m", "tasks.select.learn", "--job", self._job])
@@ -272,9 +259,8 @@ class PlainJob:
         for stage in stages:
             self._emit(f"[{self.names.index(stage) + 1}/{len(self.names)}] {stage} ...")
             started, began = now(), time.monotonic()
-            ended = self._start(
-                stage, shlex.split(self._stages[stage]["cmd"].replace("${key}", shlex.quote(self._job)))
-            )
+            command = self._stages[stage]["cmd"].replace("${key}", shlex.quote(self._job))
+            ended = self._start(stage, shlex.split(command))
             if ended.code != 0:
                 record.finish(stage, "failed", None, started)
                 failure = ended.failure(stage)
@@ -286,9 +272,8 @@ class PlainJob:
                 self._after[stage]()
 
     def _start(self, stage: str, command: Sequence[str]) -> Ended:
-        return self._groups.run(
-            stage, [sys.executable, *command[1:]], self._folder, lambda line: self._emit(f"  {line}")
-        )
+        command = [sys.executable, *command[1:]]
+        return self._groups.run(stage, command, self._folder, lambda line: self._emit(f"  {line}"))
 
 
 def _pass_on(process: subprocess.Popen[bytes], emit: Emit) -> Sequence[str]:
@@ -308,15 +293,9 @@ def _pass_on(process: subprocess.Popen[bytes], emit: Emit) -> Sequence[str]:
     return list(last)
 
 
-def _joined(*paths: str) -> str:
-    return os.pathsep.join(filter(None, paths))
-
-
 def _kill(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _signal_of(code: int) -> signal.Signals | None:
@@ -325,10 +304,6 @@ def _signal_of(code: int) -> signal.Signals | None:
         return signal.Signals(-code if code < 0 else code - _SHELL_ADDS_TO_A_SIGNAL)
     except ValueError:
         return None
-
-
-def _short(strategy: bytes) -> str:
-    return hashlib.sha256(strategy).hexdigest()[:16]
 
 
 def _move(paths: Sequence[Path], source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from act.settings.base import ChannelCriterion, Settings, ThresholdAlgorithm
 
@@ -42,64 +42,58 @@ def null_if_none(value: Any) -> Any:
     return None if value == "None" else value
 
 
-def _names(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, list) else [value]
 
 
-def _once(values: list[Item] | None) -> list[Item] | None:
+def _distinct(values: list[Item] | None) -> list[Item] | None:
     return values if values is None else list(dict.fromkeys(values))
+
+
+def _eight(bits: int) -> int:
+    if bits != 8:
+        raise ValueError("only 8 bits are made here, because the engines run no others: use 8")
+    return bits
 
 
 Number = Annotated[float, BeforeValidator(number_if_one)]
 Text = Annotated[str | None, BeforeValidator(null_if_none)]
 OneOf = Annotated[Item | None, BeforeValidator(null_if_none)]
-Choices = Annotated[list[Item] | None, BeforeValidator(_listed), AfterValidator(_once), Field(min_length=1)]
-Names = Annotated[list[str] | None, BeforeValidator(_names), BeforeValidator(null_if_none)]
+Choices = Annotated[list[Item] | None, BeforeValidator(_listed), AfterValidator(_distinct), Field(min_length=1)]
+Names = Annotated[list[str] | None, BeforeValidator(_listed), BeforeValidator(null_if_none)]
+Bits = Annotated[int, AfterValidator(_eight)]
 WeightScale = Literal["abs_max", "channel_wise_abs_max", "range_abs_max", "moving_average_abs_max"]
 ActivationScale = Literal["abs_max", "range_abs_max", "moving_average_abs_max"]
 
 
-class _Bits(Settings):
-    weight_bits: int = 8
-    activation_bits: int = 8
-
-    @field_validator("weight_bits", "activation_bits")
-    @classmethod
-    def _eight(cls, bits: int) -> int:
-        if bits != 8:
-            raise ValueError("only 8 bits are made here, because the engines run no others: use 8")
-        return bits
-
-
 _NO_RANGES = MeansNothing("no moving ranges: training starts from the best post-training candidate's")
 _REGIONS = MeansNothing("regions are found in the graph: `refine.region_layers` says how large")
-OnnxFormat = Annotated[bool, MeansNothing("always true: Paddle's files have the form that converts to ONNX")]
-FullQuantize = Annotated[
-    bool, MeansNothing("each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it")
-]
 
 
-class QuantAwareSection(_Bits):
+class QuantSection(Settings):
+    weight_bits: Bits = 8
+    activation_bits: Bits = 8
     quantize_op_types: Names = None
+    weight_quantize_type: WeightScale | None = None
+    onnx_format: Annotated[bool, MeansNothing("always true: Paddle's files have the form that converts to ONNX")] = True
+    is_full_quantize: Annotated[
+        bool, MeansNothing("each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it")
+    ] = False
+
+
+class QuantAwareSection(QuantSection):
     not_quant_pattern: Annotated[Names, Becomes("qat")] = None
     use_pact: Annotated[bool, Becomes("qat")] = False
     activation_quantize_type: Annotated[
         ActivationScale | None, MeansNothing("training starts from the ranges of the best post-training candidate")
     ] = None
-    weight_quantize_type: WeightScale | None = None
     dtype: Literal["int8"] = "int8"
     window_size: Annotated[int | None, _NO_RANGES] = None
     moving_rate: Annotated[Number | None, _NO_RANGES] = None
     for_tensorrt: Annotated[bool, MeansNothing("`target.engines` says what the model is made for")] = False
-    onnx_format: OnnxFormat = True
-    is_full_quantize: FullQuantize = False
 
 
-class QuantPostSection(_Bits):
+class QuantPostSection(QuantSection):
     batch_size: Annotated[int | None, Field(ge=1), Becomes("calibration")] = None
     batch_nums: Annotated[OneOf[int], Field(ge=1)] = None
     epochs: Annotated[int | None, MeansNothing("reconstruction counts steps here: `refine.steps`")] = None
@@ -111,9 +105,7 @@ class QuantPostSection(_Bits):
     regions: Annotated[OneOf[list[list[str]]], _REGIONS] = None
     region_weights_names: Annotated[OneOf[list[list[str]]], _REGIONS] = None
     recon_level: OneOf[Literal["layer-wise", "region-wise"]] = None
-    is_full_quantize: FullQuantize = False
     bias_correction: bool | None = None
-    weight_quantize_type: WeightScale | None = None
     activation_quantize_type: Annotated[
         ActivationScale | None, MeansNothing("ranges come from `ptq_search.ptq_algo`")
     ] = None
@@ -123,8 +115,6 @@ class QuantPostSection(_Bits):
     skip_tensor_list: Annotated[
         Names, MeansNothing("the search finds which layers stay in float: `ptq_search.max_float_layers`")
     ] = None
-    onnx_format: OnnxFormat = True
-    quantize_op_types: Names = None
 
 
 class HyperParameterOptimizationSection(Settings):
@@ -233,9 +223,24 @@ class TrainConfigSection(Settings):
     sparse_model: Annotated[bool, MeansNothing("weights that pruning made zero stay zero in all that follows")] = False
 
 
+class GlobalSection(Settings):
+    """The keys of the example scripts that become a setting here, beside any others."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model_dir: Text = None
+    model_filename: Annotated[Text, Becomes("model")] = None
+    params_filename: Annotated[Text, Becomes("model")] = None
+    data_dir: Text = None
+    batch_size: Annotated[OneOf[int], Field(ge=1, le=1024)] = None
+    input_shapes: Any = None
+    deploy_hardware: OneOf[Any] = None
+
+
 class Sections(Settings):
     """Every section that a file may have; those that it lacks are None."""
 
+    Global: GlobalSection | None = None
     QuantAware: QuantAwareSection | None = None
     Quantization: QuantAwareSection | None = None
     QuantPost: QuantPostSection | None = None

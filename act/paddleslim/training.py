@@ -27,83 +27,74 @@ def train_settings(train: TrainConfigSection, warn: Warn, origin: str) -> dict[s
     Raises:
         InputError: the optimiser or the learning rate is of no form that ACT takes.
     """
-    found: dict[str, Any] = {}
-    if train.epochs is not None:
-        found["epochs"] = train.epochs
-    elif train.train_iter is not None:
-        found["epochs"] = EPOCHS_WITHOUT_END
-    for key in ("train_iter", "eval_iter", "target_metric"):
-        if getattr(train, key) is not None:
-            found[key] = getattr(train, key)
+    values = train.model_dump(include={"epochs", "train_iter", "eval_iter", "target_metric"}, exclude_none=True)
+    if "train_iter" in values:
+        values.setdefault("epochs", EPOCHS_WITHOUT_END)
     if isinstance(train.learning_rate, dict):
-        found |= _schedule(dict(train.learning_rate), origin)
+        values |= _schedule(dict(train.learning_rate), origin)
     elif train.learning_rate is not None:
-        found["learning_rate"] = train.learning_rate
+        values["learning_rate"] = train.learning_rate
     if train.optimizer_builder is not None:
-        found |= _optimizer(dict(train.optimizer_builder), warn, origin)
-    return found
+        values |= _optimizer(dict(train.optimizer_builder), warn, origin)
+    return values
 
 
 def after_pruning(settings: dict[str, Any]) -> dict[str, Any]:
     """Return what ACT makes of the settings for a model that was pruned with them: a tenth of its steps and rate."""
-    found = dict(settings)
-    for key in ("epochs", "train_iter"):
-        if key in found:
-            found[key] = max(int(found[key] * SHARE_AFTER_PRUNING), 1)
-    if "learning_rate" in found:
-        found["learning_rate"] *= SHARE_AFTER_PRUNING
-    schedule = found.get("learning_rate_schedule")
-    if schedule and "values" in schedule:
-        found["learning_rate_schedule"] = {
-            **schedule,
-            "values": [value * SHARE_AFTER_PRUNING for value in schedule["values"]],
-        }
-    return found
+    result = dict(settings)
+    for key in {"epochs", "train_iter"} & result.keys():
+        result[key] = max(int(result[key] * SHARE_AFTER_PRUNING), 1)
+    if "learning_rate" in result:
+        result["learning_rate"] *= SHARE_AFTER_PRUNING
+    schedule = result.get("learning_rate_schedule", {})
+    if "values" in schedule:
+        values = [value * SHARE_AFTER_PRUNING for value in schedule["values"]]
+        result["learning_rate_schedule"] = {**schedule, "values": values}
+    return result
 
 
 def _schedule(rate: dict[str, Any], origin: str) -> dict[str, Any]:
+    where = f"{origin}: `TrainConfig.learning_rate"
     kind = rate.pop("type", None)
     if not isinstance(kind, str):
         raise InputError(
-            f"{origin}: `TrainConfig.learning_rate.type` is {kind!r:.80}; name a class of paddle.optimizer.lr, such as "
-            "CosineAnnealingDecay"
+            f"{where}.type` is {kind!r:.80}; name a class of paddle.optimizer.lr, such as CosineAnnealingDecay"
         )
-    found: dict[str, Any] = {}
+    first = {}
     if "learning_rate" in rate:
-        found["learning_rate"] = _float(
-            rate.pop("learning_rate"), f"{origin}: `TrainConfig.learning_rate.learning_rate`"
-        )
+        first["learning_rate"] = _float(rate.pop("learning_rate"), f"{where}.learning_rate`")
     parameters = {
         key: [number_if_one(each) for each in value] if isinstance(value, list) else number_if_one(value)
         for key, value in rate.items()
     }
-    return {**found, "learning_rate_schedule": {"type": kind, **parameters}}
+    return {**first, "learning_rate_schedule": {"type": kind, **parameters}}
 
 
 def _optimizer(builder: dict[str, Any], warn: Warn, origin: str) -> dict[str, Any]:
-    where = f"{origin}: `TrainConfig.optimizer_builder"
+    key = "TrainConfig.optimizer_builder"
+    where = f"{origin}: `{key}"
     optimizer = builder.pop("optimizer", None)
     if not isinstance(optimizer, dict) or not isinstance(optimizer.get("type"), str):
         raise InputError(f"{where}.optimizer` is {optimizer!r:.80}; give a mapping with `type`, such as Adam")
-    found: dict[str, Any] = {"optimizer": optimizer["type"]}
-    for key in optimizer:
-        if key != "type":
-            warn(f"TrainConfig.optimizer_builder.optimizer.{key}", "the optimisers run with Paddle's own values")
+    settings: dict[str, Any] = {"optimizer": optimizer["type"]}
+    for other in optimizer:
+        if other != "type":
+            warn(f"{key}.optimizer.{other}", "the optimisers run with Paddle's own values")
     decay = builder.pop("weight_decay", None)
     regularizer = builder.pop("regularizer", None)
     if isinstance(regularizer, dict) and decay is None and regularizer.get("type") == "L2Decay":
         decay = regularizer.get("coeff", regularizer.get("regularization_coeff"))
     elif regularizer is not None:
-        warn("TrainConfig.optimizer_builder.regularizer", "`weight_decay` decays the weights")
+        warn(f"{key}.regularizer", "`weight_decay` decays the weights")
     if decay is not None:
-        found["weight_decay"] = _float(decay, f"{where}.weight_decay`")
+        settings["weight_decay"] = _float(decay, f"{where}.weight_decay`")
     if builder.pop("grad_clip", None) is not None:
-        warn("TrainConfig.optimizer_builder.grad_clip", "gradients are always clipped, by their global norm")
-    for key in builder:
+        warn(f"{key}.grad_clip", "gradients are always clipped, by their global norm")
+    for unknown in builder:
         raise InputError(
-            f"{where}.{key}` is not a known key; known here: optimizer, weight_decay, regularizer, grad_clip"
+            f"{where}.{unknown}` is not a known key; known here: optimizer, weight_decay, regularizer, grad_clip"
         )
-    return found
+    return settings
 
 
 def _float(value: Any, what: str) -> float:

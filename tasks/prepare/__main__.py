@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
-from act.paddleslim import refuse_lagging
+from act.paddleslim.translate import refuse_lagging
 from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
 from act.settings import Job
 from tasks.stage import job_from_command_line

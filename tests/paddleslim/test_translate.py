@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from act.errors import InputError
-from act.paddleslim import Translation, merged, read, translate
 from act.paddleslim.sections import Sections
+from act.paddleslim.translate import Translation, merged, read, translate
 from act.settings import Job, StrategyName, validate
 
 NO_STRATEGY: dict[str, Any] = {"model": {"path": "m"}, "data": {"reader": "arrays", "path": "d"}}
