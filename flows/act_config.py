@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from act.errors import InputError, exit_on_input_error
@@ -118,6 +117,7 @@ def write(job: str, entry: Mapping[str, Any]) -> list[str]:
     round_trip = YAML()
     round_trip.Representer = _Representer
     round_trip.width = 120
+    round_trip.default_flow_style = None  # what holds single values only is one line
     round_trip.indent(mapping=2, sequence=4, offset=2)
     params: Any = round_trip.load(DEFAULT_PATH) if DEFAULT_PATH.exists() else {}
     jobs = params.setdefault("jobs", {}) if isinstance(params, dict) else None
@@ -127,7 +127,7 @@ def write(job: str, entry: Mapping[str, Any]) -> list[str]:
         changed = _update(jobs[job], entry, "")
     else:
         changed = [f"job `{job}` is new"]
-        jobs[job] = _laid_out(entry)
+        jobs[job] = dict(entry)
     partial = DEFAULT_PATH.with_name(f".{DEFAULT_PATH.name}.partial-{os.getpid()}")
     round_trip.dump(params, partial)
     partial.rename(DEFAULT_PATH)
@@ -147,18 +147,6 @@ class _Representer(RoundTripRepresenter):
 _Representer.add_representer(float, _Representer.represent_float)
 
 
-def _laid_out(value: Any) -> Any:
-    """Return a value as the file is to have it: lists of single values on one line."""
-    if isinstance(value, Mapping):
-        return {key: _laid_out(inner) for key, inner in value.items()}
-    if not isinstance(value, list):
-        return value
-    items = CommentedSeq(_laid_out(inner) for inner in value)
-    if not any(isinstance(inner, (list, Mapping)) for inner in value):
-        items.fa.set_flow_style()
-    return items
-
-
 def _update(found: Any, wanted: Mapping[str, Any], prefix: str) -> list[str]:
     """Change a mapping of the file where it differs, in place; return a few words on each change."""
     changed = []
@@ -170,7 +158,7 @@ def _update(found: Any, wanted: Mapping[str, Any], prefix: str) -> list[str]:
         if isinstance(value, Mapping) and isinstance(old, dict):
             changed += _update(old, value, f"{prefix}{key}.")
         elif key not in found or old != value:
-            found[key] = _laid_out(value)
+            found[key] = value
             changed.append(f"`{prefix}{key}` is now {value!r:.60}")
     return changed
 

@@ -43,7 +43,7 @@ from act.settings import DEFAULT_PATH, load, load_job
 from act.strategy import attempts
 from flows import act_config, result
 from flows.graph import Stage, needed_by, read_stages
-from flows.record import Record, now, path_of
+from flows.record import Record, path_of
 from flows.stages import ProcessGroups, StageFailed, reproduce
 from flows.turnstile import Turnstile
 from tasks.select.learn import learn
@@ -78,11 +78,11 @@ class _Run:
         self.failures: dict[str, StageFailed] = {}
         self.emit = _emitter()
 
-    def finish(self, stage: Stage, outcome: Outcome, seconds: float | None, started: str) -> None:
+    def finish(self, stage: str, outcome: Outcome, seconds: float | None = None) -> None:
         """Note how a stage ended, for each job that needs it."""
         for record in self.records.values():
-            if stage.name in record.rows:
-                record.finish(stage.name, outcome, seconds, started)
+            if stage in record.rows:
+                record.finish(stage, outcome, seconds)
 
 
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -103,31 +103,29 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 )
 def _stage(stage: Stage, run: _Run) -> State[Any]:
     """Bring one stage up to date."""
-    started = now()
-    number = f"[{run.stages.index(stage) + 1}/{len(run.stages)}]"
-    if not stage.stale and run.touched.isdisjoint(stage.needs):
-        run.emit(f"{number} {stage.name}: cached")
-        run.finish(stage, "cached", None, started)
-        return Completed(name="Cached", message="DVC finds it unchanged")
-    with run.turnstile.admit(stage.kind):
-        before = run.failures.pop(stage.name, None)
-        run.emit(f"{number} {stage.name} ..." + (f" once more, because {before.message}" if before else ""))
-        began = time.monotonic()
-        try:
-            how = reproduce(stage.name, Path.cwd(), run.groups, lambda line: run.emit(f"  {stage.name} | {line}"))
-        except StageFailed as failure:
-            run.failures[stage.name] = failure
-            run.finish(stage, "failed", None, started)
-            raise
+    name, how = stage.name, "unchanged"
+    label = f"[{run.stages.index(stage) + 1}/{len(run.stages)}] {name}"
+    if stage.stale or not run.touched.isdisjoint(stage.needs):
+        with run.turnstile.admit(stage.kind):
+            before = run.failures.pop(name, None)
+            run.emit(f"{label} ..." + (f" once more, because {before.message}" if before else ""))
+            label = f"  {name}"
+            began = time.monotonic()
+            try:
+                how = reproduce(name, Path.cwd(), run.groups, lambda line: run.emit(f"{label} | {line}"))
+            except StageFailed as failure:
+                run.failures[name] = failure
+                run.finish(name, "failed")
+                raise
+            seconds = time.monotonic() - began
     if how != "unchanged":
-        run.touched.add(stage.name)
+        run.touched.add(name)
     if how == "ran":
-        seconds = time.monotonic() - began
-        run.finish(stage, "ran", seconds, started)
-        run.emit(f"  {stage.name}: done in {seconds:.1f} s")
+        run.finish(name, "ran", seconds)
+        run.emit(f"{label}: done in {seconds:.1f} s")
         return Completed()
-    run.finish(stage, "cached", None, started)
-    run.emit(f"  {stage.name}: cached")
+    run.finish(name, "cached")
+    run.emit(f"{label}: cached")
     return Completed(name="Cached", message=f"DVC finds it {how}")
 
 

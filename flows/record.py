@@ -7,9 +7,10 @@ and the start of the run that made its result.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from act.artifacts import ROOT
 from act.errors import InputError
@@ -35,26 +36,19 @@ class Record:
         self.rows = {name: run.model_copy(update={"outcome": "waiting"}) for name, run in waiting.items()}
         self._write()
 
-    def finish(self, name: str, outcome: Outcome, seconds: float | None, started: str) -> None:
-        """Note how a stage ended; `seconds` is None where no work was done."""
+    def finish(self, name: str, outcome: Outcome, seconds: float | None = None) -> None:
+        """Note how a stage ended; `seconds` are those of work that has just ended well."""
+        changes: dict[str, Any] = {"outcome": outcome}
+        if seconds is not None:
+            started = datetime.now(timezone.utc) - timedelta(seconds=seconds)
+            changes |= {"seconds": seconds, "started": started.isoformat(timespec="seconds")}
         with self._lock:
-            changes = {"outcome": outcome} | ({} if seconds is None else {"seconds": seconds, "started": started})
             self.rows[name] = self.rows[name].model_copy(update=changes)
             self._write()
-
-    def leave(self, names: Iterable[str]) -> None:
-        """Note that nothing had to be done for some stages."""
-        for name in names:
-            self.finish(name, "cached", None, now())
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         FlowRecord(job=self.job, stages=list(self.rows.values())).write(self.path)
-
-
-def now() -> str:
-    """Return the time in UTC, to the second, as ISO 8601 has it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def path_of(job: str) -> Path:

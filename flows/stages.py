@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -27,7 +27,7 @@ import yaml
 
 from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
-from flows.record import Record, now
+from flows.record import Record
 
 Cause = Literal["input", "command", "outside", "stopped"]
 How = Literal["ran", "restored", "unchanged"]
@@ -215,7 +215,7 @@ class PlainJob:
 
     def run_once(self) -> None:
         """Run every stage; errors as of `run`."""
-        self._run(self.names, self._record())
+        self._run(self.names, Record(self._job, self.names, self._folder))
 
     def run_again(self) -> None:
         """Select anew, and run what comes after it; just the report where the strategy is one that was carried out.
@@ -225,20 +225,16 @@ class PlainJob:
         """
         strategy = self._folder / stage_folder(self._job, "select") / "strategy.json"
         before = strategy.read_bytes()
-        record = self._record()
+        record = Record(self._job, self.names, self._folder)
         select = self.names.index("select")
-        record.leave(self.names[:select])
-        self._run(["select"], record)
+        self._run(self.names[: select + 1], record, cached=self.names[:select])
         later, chosen = self.names[select + 1 :], strategy.read_bytes()
         is_known = chosen == before or self._kept(chosen).exists()
         if chosen != before:
             made = [Path(out.replace("${key}", self._job)) for name in later for out in self._stages[name]["outs"]]
             _move(made, self._folder, self._kept(before))
             _move(made, self._kept(chosen), self._folder)
-        if is_known:
-            record.leave(later[:-1])
-            later = later[-1:]
-        self._run(later, record)
+        self._run(later, record, cached=later[:-1] if is_known else ())
 
     def _kept(self, strategy: bytes) -> Path:
         return self._folder / "attempts" / self._job / hashlib.sha256(strategy).hexdigest()[:16]
@@ -252,22 +248,22 @@ class PlainJob:
             raise RuntimeError(str(ended.failure("learn")))
         return (path.read_bytes() if path.exists() else b"") != before
 
-    def _record(self) -> Record:
-        return Record(self._job, self.names, self._folder)
-
-    def _run(self, stages: Iterable[str], record: Record) -> None:
+    def _run(self, stages: Iterable[str], record: Record, cached: Collection[str] = ()) -> None:
         for stage in stages:
+            if stage in cached:
+                record.finish(stage, "cached")
+                continue
             self._emit(f"[{self.names.index(stage) + 1}/{len(self.names)}] {stage} ...")
-            started, began = now(), time.monotonic()
+            began = time.monotonic()
             command = self._stages[stage]["cmd"].replace("${key}", shlex.quote(self._job))
             ended = self._start(stage, shlex.split(command))
             if ended.code != 0:
-                record.finish(stage, "failed", None, started)
+                record.finish(stage, "failed")
                 failure = ended.failure(stage)
                 if failure.cause == "input":
                     raise InputError(failure.message)
                 raise RuntimeError(f"the stage {failure}; its files are in {self._folder}")
-            record.finish(stage, "ran", time.monotonic() - began, started)
+            record.finish(stage, "ran", time.monotonic() - began)
             if stage in self._after:
                 self._after[stage]()
 
@@ -299,7 +295,7 @@ def _kill(group: int) -> None:
 
 
 def _signal_of(code: int) -> signal.Signals | None:
-    """Return the signal that ended a command, from its exit code as the shell or `subprocess` gives it."""
+    """Return the signal that an exit code of the shell's or of `subprocess` stands for."""
     try:
         return signal.Signals(-code if code < 0 else code - _SHELL_ADDS_TO_A_SIGNAL)
     except ValueError:

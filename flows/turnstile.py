@@ -11,16 +11,11 @@ ALONE = ("analyze", "benchmark")
 
 
 class Turnstile:
-    """Admits stages.
-
-    Args:
-        limit: how many may run at the same time, at least 1.
-    """
+    """Admits stages, at most `limit` at the same time."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._running = 0
-        self._alone = False
+        self._taken = 0
         self._waiting_alone = 0
         self._changed = threading.Condition()
 
@@ -28,22 +23,16 @@ class Turnstile:
     def admit(self, kind: str) -> Iterator[None]:
         """Wait for admission, and leave at the end of the block."""
         alone = kind in ALONE
+        places = self._limit if alone else 1
         with self._changed:
             self._waiting_alone += alone
-            self._changed.wait_for(lambda: self._free(alone))
+            # Those that must be alone go first, or a stream of short stages would keep them out.
+            self._changed.wait_for(lambda: self._taken + places <= self._limit and (alone or self._waiting_alone == 0))
             self._waiting_alone -= alone
-            self._running += 1
-            self._alone = alone
+            self._taken += places
         try:
             yield
         finally:
             with self._changed:
-                self._running -= 1
-                self._alone = False
+                self._taken -= places
                 self._changed.notify_all()
-
-    def _free(self, alone: bool) -> bool:
-        if alone:
-            return self._running == 0
-        # Those that must be alone go first, or a stream of short stages would keep them out.
-        return not self._alone and self._running < self._limit and self._waiting_alone == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
@@ -21,13 +21,13 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Becomes:
-    """The section of a job in which a key becomes the setting of its own name."""
+    """The section of a job in which a key, or each key of a section, becomes the setting of its own name."""
 
     section: str
 
 
 @dataclass(frozen=True)
-class MeansNothing:
+class Ignored:
     """Why a key means nothing here; told where its value is not the default."""
 
     why: str
@@ -65,9 +65,14 @@ Bits = Annotated[int, AfterValidator(_eight)]
 WeightScale = Literal["abs_max", "channel_wise_abs_max", "range_abs_max", "moving_average_abs_max"]
 ActivationScale = Literal["abs_max", "range_abs_max", "moving_average_abs_max"]
 
-
-_NO_RANGES = MeansNothing("no moving ranges: training starts from the best post-training candidate's")
-_REGIONS = MeansNothing("regions are found in the graph: `refine.region_layers` says how large")
+_NO_RANGES = Ignored("no moving ranges: training starts from the best post-training candidate's")
+_NARROWED = Ignored("each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it")
+_SHORT_MEMORY = Ignored("activations and weights are kept whole; lower `batch_size` where the memory is short")
+_LAUNCHER = Ignored(
+    "several processes train together where Paddle's launcher starts them: `python -m paddle.distributed.launch`, as "
+    "in the section Training of the README"
+)
+_REGIONS = Ignored("regions are found in the graph: `refine.region_layers` says how large")
 
 
 class QuantSection(Settings):
@@ -75,46 +80,36 @@ class QuantSection(Settings):
     activation_bits: Bits = 8
     quantize_op_types: Names = None
     weight_quantize_type: WeightScale | None = None
-    onnx_format: Annotated[bool, MeansNothing("always true: Paddle's files have the form that converts to ONNX")] = True
-    is_full_quantize: Annotated[
-        bool, MeansNothing("each engine gets in int8 what it runs so; `ptq_search.quantizable_op_type` narrows it")
-    ] = False
+    onnx_format: Annotated[bool, Ignored("always true: Paddle's files have the form that converts to ONNX")] = True
+    is_full_quantize: Annotated[bool, _NARROWED] = False
 
 
 class QuantAwareSection(QuantSection):
     not_quant_pattern: Annotated[Names, Becomes("qat")] = None
     use_pact: Annotated[bool, Becomes("qat")] = False
-    activation_quantize_type: Annotated[
-        ActivationScale | None, MeansNothing("training starts from the ranges of the best post-training candidate")
-    ] = None
+    activation_quantize_type: Annotated[ActivationScale | None, _NO_RANGES] = None
     dtype: Literal["int8"] = "int8"
     window_size: Annotated[int | None, _NO_RANGES] = None
     moving_rate: Annotated[Number | None, _NO_RANGES] = None
-    for_tensorrt: Annotated[bool, MeansNothing("`target.engines` says what the model is made for")] = False
+    for_tensorrt: Annotated[bool, Ignored("`target.engines` says what the model is made for")] = False
 
 
 class QuantPostSection(QuantSection):
     batch_size: Annotated[int | None, Field(ge=1), Becomes("calibration")] = None
     batch_nums: Annotated[OneOf[int], Field(ge=1)] = None
-    epochs: Annotated[int | None, MeansNothing("reconstruction counts steps here: `refine.steps`")] = None
-    lr: Annotated[
-        Number | None, MeansNothing("reconstruction has a rate of its own kind here: `refine.learning_rate`")
-    ] = None
+    epochs: Annotated[int | None, Ignored("reconstruction counts steps here: `refine.steps`")] = None
+    lr: Annotated[Number | None, Ignored("reconstruction has a rate of its own: `refine.learning_rate`")] = None
     algo: ThresholdAlgorithm | None = None
     hist_percent: Number | None = None
     regions: Annotated[OneOf[list[list[str]]], _REGIONS] = None
     region_weights_names: Annotated[OneOf[list[list[str]]], _REGIONS] = None
     recon_level: OneOf[Literal["layer-wise", "region-wise"]] = None
     bias_correction: bool | None = None
-    activation_quantize_type: Annotated[
-        ActivationScale | None, MeansNothing("ranges come from `ptq_search.ptq_algo`")
-    ] = None
-    simulate_activation_quant: Annotated[bool, MeansNothing("reconstruction always quantizes the activations, too")] = (
-        True
+    activation_quantize_type: Annotated[ActivationScale | None, Ignored("`ptq_search.ptq_algo` makes the ranges")] = (
+        None
     )
-    skip_tensor_list: Annotated[
-        Names, MeansNothing("the search finds which layers stay in float: `ptq_search.max_float_layers`")
-    ] = None
+    simulate_activation_quant: Annotated[bool, Ignored("reconstruction always quantizes activations")] = True
+    skip_tensor_list: Annotated[Names, Ignored("the search finds float layers: `ptq_search.max_float_layers`")] = None
 
 
 class HyperParameterOptimizationSection(Settings):
@@ -147,29 +142,17 @@ class MultiTeacherDistillationSection(Settings):
     teacher_params_filename: list[Text] | None = None
 
 
-class PruneSection(Settings):
-    """Each key becomes the setting of its own name."""
-
-    becomes: ClassVar[str]
-
-
-class ChannelPruneSection(PruneSection):
-    becomes = "prune.channel"
-
+class ChannelPruneSection(Settings):
     pruned_ratio: Number | list[Number]
     prune_params_name: Names = None
     criterion: ChannelCriterion | None = None
 
 
-class ASPPruneSection(PruneSection):
-    becomes = "prune.asp"
-
+class ASPPruneSection(Settings):
     prune_params_name: Names = None
 
 
-class TransformerPruneSection(PruneSection):
-    becomes = "prune.transformer"
-
+class TransformerPruneSection(Settings):
     pruned_ratio: Number
 
 
@@ -182,9 +165,7 @@ class Gmp(Settings):
     initial_ratio: Number | None = None
 
 
-class UnstructurePruneSection(PruneSection):
-    becomes = "prune.unstructured"
-
+class UnstructurePruneSection(Settings):
     prune_strategy: OneOf[Literal["base", "gmp"]] = None
     prune_mode: Literal["ratio", "threshold"] = "ratio"
     threshold: Number | None = None
@@ -200,27 +181,14 @@ class TrainConfigSection(Settings):
     learning_rate: Number | dict[str, Any] | None = None
     optimizer_builder: dict[str, Any] | None = None
     eval_iter: int | None = Field(default=None, ge=1)
-    logging_iter: Annotated[
-        int | None, MeansNothing("progress is shown all the time, and the learning curves are in the report")
-    ] = None
+    logging_iter: Annotated[int | None, Ignored("progress is shown all the time; the report has the curves")] = None
     origin_metric: Number | None = None
     target_metric: Number | None = None
-    use_fleet: Annotated[
-        bool,
-        MeansNothing(
-            "several processes train together where Paddle's launcher starts them: `python -m "
-            "paddle.distributed.launch`, as in the section Training of the README"
-        ),
-    ] = False
-    amp_config: Annotated[dict[str, Any] | None, MeansNothing("training is in fp32")] = None
-    recompute_config: Annotated[
-        dict[str, Any] | None, MeansNothing("activations are kept; lower `batch_size` where the memory is short")
-    ] = None
-    sharding_config: Annotated[
-        dict[str, Any] | None,
-        MeansNothing("each process keeps all weights; lower `batch_size` where the memory is short"),
-    ] = None
-    sparse_model: Annotated[bool, MeansNothing("weights that pruning made zero stay zero in all that follows")] = False
+    use_fleet: Annotated[bool, _LAUNCHER] = False
+    amp_config: Annotated[dict[str, Any] | None, Ignored("training is in fp32")] = None
+    recompute_config: Annotated[dict[str, Any] | None, _SHORT_MEMORY] = None
+    sharding_config: Annotated[dict[str, Any] | None, _SHORT_MEMORY] = None
+    sparse_model: Annotated[bool, Ignored("weights that pruning made zero stay zero in all that follows")] = False
 
 
 class GlobalSection(Settings):
@@ -247,8 +215,8 @@ class Sections(Settings):
     HyperParameterOptimization: HyperParameterOptimizationSection | None = None
     Distillation: DistillationSection | None = None
     MultiTeacherDistillation: MultiTeacherDistillationSection | None = None
-    ChannelPrune: ChannelPruneSection | None = None
-    ASPPrune: ASPPruneSection | None = None
-    TransformerPrune: TransformerPruneSection | None = None
-    UnstructurePrune: UnstructurePruneSection | None = None
+    ChannelPrune: Annotated[ChannelPruneSection | None, Becomes("prune.channel")] = None
+    ASPPrune: Annotated[ASPPruneSection | None, Becomes("prune.asp")] = None
+    TransformerPrune: Annotated[TransformerPruneSection | None, Becomes("prune.transformer")] = None
+    UnstructurePrune: Annotated[UnstructurePruneSection | None, Becomes("prune.unstructured")] = None
     TrainConfig: TrainConfigSection | None = None

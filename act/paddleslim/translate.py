@@ -26,6 +26,12 @@ POST_TRAINING = frozenset({"QuantPost", "HyperParameterOptimization"})
 
 _SECTIONS = list(sections.Sections.model_fields)
 _KNOWN = (*_SECTIONS, OWN_SECTION, "Prune")
+_PRUNES = {
+    name: mark.section
+    for name, known in sections.Sections.model_fields.items()
+    for mark in known.metadata
+    if isinstance(mark, sections.Becomes)
+}
 _ACT_ALGO = "hist"  # where a file names none
 _GLOBAL_OTHERWISE = "a key of one of ACT's example scripts; a job's `data` says how samples are read"
 _READER = "a job's `data` says how samples are read: `reader: function` takes a loader from your own Python code"
@@ -185,7 +191,7 @@ class _Translator:
             section = getattr(given, name)
             if section is not None and (name != "Quantization" or section is aware):
                 self._declared(name, section)
-        prunes = [name for name in _SECTIONS if isinstance(getattr(given, name), sections.PruneSection)]
+        prunes = [name for name in _PRUNES if getattr(given, name) is not None]
         names = list(prunes)
         if post is not None or search is not None:
             names.append("QuantPost")
@@ -209,13 +215,13 @@ class _Translator:
     def _declared(self, name: str, section: Settings) -> None:
         """Translate the keys of a section that say what they become, and name those that mean nothing here."""
         values = section.model_dump(exclude_unset=True, exclude_none=True)
-        if isinstance(section, sections.PruneSection) and values:
-            self._set(section.becomes, **values)
+        if name in _PRUNES and values:
+            self._set(_PRUNES[name], **values)
         for key, known in type(section).model_fields.items():
             for mark in known.metadata:
                 if isinstance(mark, sections.Becomes) and key in values and values[key] != []:
                     self._set(mark.section, **{key: values[key]})
-                if isinstance(mark, sections.MeansNothing) and values.get(key, known.default) != known.default:
+                if isinstance(mark, sections.Ignored) and values.get(key, known.default) != known.default:
                     self.warn(f"{name}.{key}", mark.why)
 
     def _global(self, given: sections.GlobalSection) -> None:
