@@ -9,7 +9,6 @@ changed, and nothing is written outside `save_dir`. Paddle is imported when the 
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import shutil
@@ -30,7 +29,7 @@ from act.paddleslim.translate import OWN_SECTION, POST_TRAINING, hardware_advice
 from act.results.callback import CallbackMetrics
 from act.results.export import ExportedCandidates
 from act.results.report import Manifest
-from act.samples.dataset import LABEL, Ragged, save_flat
+from act.samples.dataset import LABEL, FeedSpec, Ragged, Samples, save_flat
 from act.settings import Params, read_mapping, validate
 from act.settings.base import quoted
 from flows.act_config import completed
@@ -39,7 +38,6 @@ from tasks.stage import log_to_stdout
 
 if TYPE_CHECKING:
     from act.program.model import InferenceModel
-    from act.samples.dataset import FeedSpec, Samples
 
 log = logging.getLogger(__name__)
 
@@ -197,23 +195,18 @@ class AutoCompression:
         _save(calibration.feeds, work / "data" / "calibration")
         if not self._metric_is_given:
             self._entry["metric"] = "top1" if labelled else "similarity"
-        read = labelled or (self._metric_is_given and not needs_reference(self._entry["metric"]))
-        labels = {LABEL: evaluation.labels} if read and evaluation.labels is not None else {}
-        _save({**evaluation.feeds, **labels}, work / "data" / "evaluation")
+        saved = dict(evaluation.feeds)
+        if evaluation.labels is not None and (labelled or not needs_reference(self._entry["metric"])):
+            saved[LABEL] = evaluation.labels
+        _save(saved, work / "data" / "evaluation")
         log.info(f"{len(calibration)} and {len(evaluation)} samples; quality is `{self._entry['metric']}`")
         for section in ("calibration", "qat", "prune"):
-            if section in self._entry:
-                self._entry[section].setdefault("batch_size", min(batch, LARGEST_BATCH))
+            self._entry[section].setdefault("batch_size", min(batch, LARGEST_BATCH))
         if self._shapes is not None:
             self._time_shapes(feeds, evaluation)
 
     def _most(self, batch: int, sample_bytes: int) -> tuple[int, int]:
-        """Return how many samples are taken at most, for calibration and for evaluation.
-
-        Args:
-            batch: how many the training loader gives at a time.
-            sample_bytes: how much one takes.
-        """
+        """Return how many samples are taken at most, for calibration and for evaluation; `batch` is the loader's."""
         settings, strategy = self._entry["calibration"], self._entry["strategy"]
         trained = TRAINING if strategy != "auto" and {*strategy} - POST_TRAINING else 0
         read = max(settings.get("batch_num", [16])) * settings.get("batch_size", batch)
@@ -232,11 +225,11 @@ class AutoCompression:
                 )
             shapes = {names[0]: shapes}  # type: ignore[dict-item]
         timed = timed_shapes(shapes, "`input_shapes`")
-        unknown = [name for name in timed if name not in evaluation.feeds]
-        if unknown:
-            raise InputError(f"`input_shapes` names `{unknown[0]}`, which is no input of the model")
-        first = {name: [int(length) for length in feed.shapes[0]] for name, feed in evaluation.feeds.items()}
-        if any(first[name] != shape for name, shape in timed.items()):
+        for name in timed:
+            if name not in evaluation.feeds:
+                raise InputError(f"`input_shapes` names `{name}`, which is no input of the model")
+        first = {name: feed.shapes[0].tolist() for name, feed in evaluation.feeds.items()}
+        if first != {**first, **timed}:
             self._entry["benchmark"].setdefault("shapes", [{**first, **timed}])
 
     def _metric(self, model: InferenceModel) -> float:
@@ -309,13 +302,10 @@ class AutoCompression:
 
 def _sections(config: Any) -> tuple[dict[str, Any], str]:
     """Return the sections of a configuration in any of ACT's forms, and where they come from."""
-    if config is None:
-        return {}, "config"
     if isinstance(config, str):
         return read_mapping(Path(config), "`config` names an ACT configuration"), config
-    if isinstance(config, Mapping):
-        # A copy: ACT takes `TrainConfig` out of the caller's dictionary.
-        return copy.deepcopy(dict(config)), "config"
+    if config is None or isinstance(config, Mapping):
+        return dict(config or {}), "config"
     if isinstance(config, (list, tuple, set)) and all(isinstance(name, str) for name in config):
         return dict.fromkeys(config), "config"
     raise InputError(f"`config` is {config!r:.80}; give a path, a dictionary of sections, or a list of their names")
@@ -359,9 +349,9 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
             raise InputError(f"the model's input `{name}` cannot be the name of a file; rename it without slashes")
         if name == LABEL and (ragged.shapes == 1).all():
             np.save(folder / f"{name}.npy", ragged.flat, allow_pickle=False)
-            continue
-        save_flat(folder / f"{name}.npy", ragged.flat)
-        np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
+        else:
+            save_flat(folder / f"{name}.npy", ragged.flat)
+            np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
 
 
 def _load(path: Path, *files: str | None) -> InferenceModel:

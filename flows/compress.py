@@ -160,11 +160,7 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
 
 
 def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> None:
-    """Run every stage that is stale, and tell how each job ended.
-
-    Raises:
-        CompressionFailed: a stage failed.
-    """
+    """Run every stage that is stale, tell how each job ended, and raise what failed."""
     run = _Run(read_stages(Path.cwd(), jobs), jobs, limit, locks)
     try:
         futures: dict[str, PrefectFuture[Any]] = {}
@@ -193,18 +189,14 @@ def _has_learned(job: str) -> bool:
     path = attempts.FOLDER / f"{job}.json"
     before = path.read_bytes()
     told = learn(job, load_job(job))
-    has_learned = path.read_bytes() != before
-    if has_learned:
-        _emitter()(f"{job}: {told}")
-    return has_learned
+    if path.read_bytes() == before:
+        return False
+    _emitter()(f"{job}: {told}")
+    return True
 
 
 def check(jobs: Sequence[str] | None, limit: int) -> list[str]:
-    """Refuse jobs that cannot start, and a wrong limit; return the jobs, all that there are where None is given.
-
-    Raises:
-        InputError: no or an unknown job, a path of a job that does not exist, or a limit below 1.
-    """
+    """Return the jobs, all where None are named; refuse those that are unknown or cannot start, and a wrong limit."""
     known = load().jobs
     jobs = list(known) if jobs is None else list(jobs)
     if not jobs:
@@ -216,9 +208,8 @@ def check(jobs: Sequence[str] | None, limit: int) -> list[str]:
         refuse_lagging(name, job)
         for key, path in (("model.path", job.model.path), ("data.path", job.data.path)):
             if not Path(path).exists():
-                raise InputError(
-                    f"{DEFAULT_PATH}: `jobs.{name}.{key}` is {path!r}, which does not exist; correct the path"
-                )
+                key = f"jobs.{name}.{key}"
+                raise InputError(f"{DEFAULT_PATH}: `{key}` is {path!r}, which does not exist; correct the path")
     if limit < 1:
         raise InputError("--limit must be at least 1")
     return jobs
@@ -226,11 +217,7 @@ def check(jobs: Sequence[str] | None, limit: int) -> list[str]:
 
 @contextmanager
 def _only_one(job: str) -> Iterator[int]:
-    """Keep a second flow away from a job, where DVC would fail in the middle of it; give the lock's descriptor.
-
-    Raises:
-        InputError: another flow is at work on the job.
-    """
+    """Refuse a second flow on a job, where DVC would fail in the middle of it; give the lock's descriptor."""
     path = path_of(job).with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
@@ -253,11 +240,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def choose_cluster(trials_on: str | None) -> None:
-    """Set where the trials of this process's stages run, if `--trials-on` is given.
-
-    Raises:
-        InputError: it, or the environment variable that it stands for, is of no known form.
-    """
+    """Set where the trials of this process's stages run, if `--trials-on` is given; refuse what is of no known form."""
     if trials_on is not None:
         os.environ[TRIALS_ON] = str(Cluster.parse(trials_on, "--trials-on"))
     Cluster.from_environment()

@@ -18,11 +18,7 @@ from act.results.flow import FlowRecord, Outcome, StageRun
 
 
 class Record:
-    """The rows of one job, in the order of its stages, safe to update from several threads.
-
-    Args:
-        folder: in which the stages run.
-    """
+    """The rows of one job, whose stages run in a folder, in their order; safe to update from several threads."""
 
     def __init__(self, job: str, stages: Sequence[str], folder: Path = Path()) -> None:
         self.job = job

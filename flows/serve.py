@@ -52,8 +52,7 @@ def serve(cron: str, timezone: str, jobs: Sequence[str] | None, limit: int) -> N
     Args:
         cron: five fields, as in crontab.
         timezone: an IANA name in which `cron` is meant, like `Europe/Berlin`.
-        jobs: names under `jobs` in params.yaml; None means all that stand there now.
-        limit: how many stages may run at the same time.
+        jobs: None means all that stand in params.yaml now.
 
     Raises:
         InputError: there is no server, the schedule is not one, or a job cannot start.

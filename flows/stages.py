@@ -43,8 +43,7 @@ class StageFailed(Exception):
     """A stage's command failed, or DVC could not run it.
 
     Attributes:
-        stage: its name.
-        message: the one line that names the user's mistake, or how the command ended and its last words.
+        message: one line: the user's mistake, or how the command ended and its last words.
         cause: `input`, the user's to mend; `command`, which failed by itself; `outside`, where something else on the
             machine was at fault; `stopped`, by the flow.
     """
@@ -145,11 +144,6 @@ class ProcessGroups:
 def reproduce(stage: str, root: Path, groups: ProcessGroups, emit: Emit) -> How:
     """Bring one stage up to date through DVC; tell whether it ran, was known from an earlier run or is unchanged.
 
-    Args:
-        stage: as DVC names it.
-        root: the checkout.
-        emit: takes each line of output.
-
     Raises:
         StageFailed: the stage's command failed, or DVC did.
     """
@@ -175,8 +169,7 @@ class PlainJob:
     """The stages of one job in a folder of its own, in the order that `dvc.yaml` gives them, without DVC.
 
     Args:
-        job: its name in the folder's `params.yaml`.
-        folder: in which the stages run; `flows.record` says there what became of each.
+        folder: in which the stages run, with a `params.yaml`; `flows.record` says there what became of each.
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
     """

@@ -179,38 +179,39 @@ class _Translator:
 
     def fill(self) -> None:
         """Translate every section, and set `strategy`."""
-        given = self._given
-        post, search, aware = given.QuantPost, given.HyperParameterOptimization, given.QuantAware or given.Quantization
-        if given.Global is not None:
+        given, search = self._given, self._given.HyperParameterOptimization
+        post = given.QuantPost or (sections.QuantPostSection() if search else None)
+        # PaddleSlim 2.3: `Quantization` is `QuantAware`, or beside a search what that quantizes.
+        aware_name = "QuantAware" if given.QuantAware or search else "Quantization"
+        aware: sections.QuantAwareSection | None = getattr(given, aware_name)
+        if given.Global:
             self._global(given.Global)
-        if given.Quantization and search is not None:
-            # PaddleSlim 2.3: what the search quantizes.
+        if given.Quantization and search:
             self._quantized_types("Quantization", given.Quantization)
-            aware = given.QuantAware
         for name in _SECTIONS:
             section = getattr(given, name)
-            if section is not None and (name != "Quantization" or section is aware):
+            if section and (name != "Quantization" or section is aware):
                 self._declared(name, section)
-        prunes = [name for name in _PRUNES if getattr(given, name) is not None]
-        names = list(prunes)
-        if post is not None or search is not None:
-            names.append("QuantPost")
-            self._post(post or sections.QuantPostSection(), search)
-        if search is not None:
-            names.append("HyperParameterOptimization")
+        strategies = {
+            **{name: getattr(given, name) for name in _PRUNES},
+            "QuantPost": post,
+            "HyperParameterOptimization": search,
+            "QuantAware": aware,
+            "Distillation": given.Distillation or given.MultiTeacherDistillation,
+        }
+        names = [name for name, section in strategies.items() if section]
+        if post:
+            self._post(post, search)
+        if search:
             self._search(search)
-        if aware is not None:
-            names.append("QuantAware")
-            name = "QuantAware" if given.QuantAware else "Quantization"
-            self._quantized_types(name, aware)
+        if aware:
+            self._quantized_types(aware_name, aware)
             if aware.weight_quantize_type is not None:
-                self._weight_scales(name, [aware.weight_quantize_type])
-        if given.Distillation is not None or given.MultiTeacherDistillation is not None:
-            names.append("Distillation")
-            self._distillation()
+                self._weight_scales(aware_name, [aware.weight_quantize_type])
+        self._distillation()
         if names:
             self.result.job["strategy"] = names
-        self._training(names, pruned=bool(prunes))
+        self._training(names, pruned=not _PRUNES.keys().isdisjoint(names))
 
     def _declared(self, name: str, section: Settings) -> None:
         """Translate the keys of a section that say what they become, and name those that mean nothing here."""
@@ -270,10 +271,9 @@ class _Translator:
             raise InputError(
                 f"{self._origin}: `Distillation` and `MultiTeacherDistillation` cannot both be: keep one of them"
             )
-        settings = self.result.job.get("distillation", {})
-        if "node" in settings:
-            settings.setdefault("loss", "l2")  # ACT's default
-        if (given := one or several) is not None and (teachers := _teachers(given)):
+        if "node" in self.result.job.get("distillation", {}):
+            self.result.job["distillation"].setdefault("loss", "l2")  # ACT's default
+        if (given := one or several) and (teachers := _teachers(given)):
             self._set("distillation", teachers=teachers)
 
     def _training(self, names: Sequence[str], pruned: bool) -> None:
@@ -354,7 +354,7 @@ class _Translator:
 
 
 def _old_prune(value: Any, origin: str) -> dict[str, Any]:
-    """Return what the section `Prune` of PaddleSlim 2.2 says, which names the method by a key."""
+    """Return the section `Prune` of PaddleSlim 2.2, which names the method by a key, as later ones have it."""
     methods = {"prune": "ChannelPrune", "transformer_pruner": "TransformerPrune", "asp": "ASPPrune"}
     if not isinstance(value, dict) or value.get("prune_algo") not in methods:
         raise InputError(
