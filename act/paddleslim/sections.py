@@ -175,11 +175,45 @@ class UnstructurePruneSection(Settings):
     local_sparsity: bool | None = None
 
 
+class Open(Settings):
+    """A mapping with further keys than those named."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def _named_schedule(rate: Any) -> Any:
+    if isinstance(rate, dict) and not isinstance(rate.get("type"), str):
+        raise ValueError("name a class of paddle.optimizer.lr as `type`, such as CosineAnnealingDecay")
+    return rate
+
+
+class LearningRate(Open):
+    type: str
+    learning_rate: Number | None = None
+
+
+class Optimizer(Open):
+    type: str
+
+
+class Regularizer(Open):
+    type: str | None = None
+    coeff: Number | None = None
+    regularization_coeff: Number | None = None
+
+
+class OptimizerBuilder(Settings):
+    optimizer: Optimizer
+    weight_decay: Number | None = None
+    regularizer: Regularizer | None = None
+    grad_clip: dict[str, Any] | None = None
+
+
 class TrainConfigSection(Settings):
     epochs: int | None = Field(default=None, ge=1)
     train_iter: int | None = Field(default=None, ge=1)
-    learning_rate: Number | dict[str, Any] | None = None
-    optimizer_builder: dict[str, Any] | None = None
+    learning_rate: Annotated[Number | LearningRate | None, BeforeValidator(_named_schedule)] = None
+    optimizer_builder: OptimizerBuilder | None = None
     eval_iter: int | None = Field(default=None, ge=1)
     logging_iter: Annotated[int | None, Ignored("progress is shown all the time; the report has the curves")] = None
     origin_metric: Number | None = None
@@ -191,10 +225,8 @@ class TrainConfigSection(Settings):
     sparse_model: Annotated[bool, Ignored("weights that pruning made zero stay zero in all that follows")] = False
 
 
-class GlobalSection(Settings):
-    """The keys of the example scripts that become a setting here, beside any others."""
-
-    model_config = ConfigDict(extra="allow")
+class GlobalSection(Open):
+    """The keys of the example scripts that become a setting here."""
 
     model_dir: Text = None
     model_filename: Annotated[Text, Becomes("model")] = None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from act.errors import InputError
-from act.paddleslim.sections import TrainConfigSection, number_if_one
+from act.paddleslim.sections import LearningRate, OptimizerBuilder, TrainConfigSection, number_if_one
 
 # ACT trains a quantized model that was pruned before with a tenth of `TrainConfig` (compressor.py).
 SHARE_AFTER_PRUNING = 0.1
@@ -16,26 +15,23 @@ EPOCHS_WITHOUT_END = 100
 Warn = Callable[[str, str], None]
 
 
-def train_settings(train: TrainConfigSection, warn: Warn, origin: str) -> dict[str, Any]:
-    """Return what every training is told, by our names.
-
-    Args:
-        train: ACT's section.
-        warn: takes a key and why it means nothing here.
-        origin: where the section comes from, for messages.
-
-    Raises:
-        InputError: the optimiser or the learning rate is of no form that ACT takes.
-    """
+def train_settings(train: TrainConfigSection, warn: Warn) -> dict[str, Any]:
+    """Return what every training is told, by our names; `warn` takes a key and why it means nothing here."""
     values = train.model_dump(include={"epochs", "train_iter", "eval_iter", "target_metric"}, exclude_none=True)
     if "train_iter" in values:
         values.setdefault("epochs", EPOCHS_WITHOUT_END)
-    if isinstance(train.learning_rate, dict):
-        values |= _schedule(dict(train.learning_rate), origin)
-    elif train.learning_rate is not None:
-        values["learning_rate"] = train.learning_rate
+    rate = train.learning_rate
+    if isinstance(rate, LearningRate):
+        parameters = {
+            key: [number_if_one(each) for each in value] if isinstance(value, list) else number_if_one(value)
+            for key, value in (rate.model_extra or {}).items()
+        }
+        values["learning_rate_schedule"] = {"type": rate.type, **parameters}
+        rate = rate.learning_rate
+    if rate is not None:
+        values["learning_rate"] = rate
     if train.optimizer_builder is not None:
-        values |= _optimizer(dict(train.optimizer_builder), warn, origin)
+        values |= _optimizer(train.optimizer_builder, warn)
     return values
 
 
@@ -53,52 +49,15 @@ def after_pruning(settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _schedule(rate: dict[str, Any], origin: str) -> dict[str, Any]:
-    where = f"{origin}: `TrainConfig.learning_rate"
-    kind = rate.pop("type", None)
-    if not isinstance(kind, str):
-        raise InputError(
-            f"{where}.type` is {kind!r:.80}; name a class of paddle.optimizer.lr, such as CosineAnnealingDecay"
-        )
-    first = {}
-    if "learning_rate" in rate:
-        first["learning_rate"] = _float(rate.pop("learning_rate"), f"{where}.learning_rate`")
-    parameters = {
-        key: [number_if_one(each) for each in value] if isinstance(value, list) else number_if_one(value)
-        for key, value in rate.items()
-    }
-    return {**first, "learning_rate_schedule": {"type": kind, **parameters}}
-
-
-def _optimizer(builder: dict[str, Any], warn: Warn, origin: str) -> dict[str, Any]:
+def _optimizer(builder: OptimizerBuilder, warn: Warn) -> dict[str, Any]:
     key = "TrainConfig.optimizer_builder"
-    where = f"{origin}: `{key}"
-    optimizer = builder.pop("optimizer", None)
-    if not isinstance(optimizer, dict) or not isinstance(optimizer.get("type"), str):
-        raise InputError(f"{where}.optimizer` is {optimizer!r:.80}; give a mapping with `type`, such as Adam")
-    settings: dict[str, Any] = {"optimizer": optimizer["type"]}
-    for other in optimizer:
-        if other != "type":
-            warn(f"{key}.optimizer.{other}", "the optimisers run with Paddle's own values")
-    decay = builder.pop("weight_decay", None)
-    regularizer = builder.pop("regularizer", None)
-    if isinstance(regularizer, dict) and decay is None and regularizer.get("type") == "L2Decay":
-        decay = regularizer.get("coeff", regularizer.get("regularization_coeff"))
-    elif regularizer is not None:
+    for other in builder.optimizer.model_extra or ():
+        warn(f"{key}.optimizer.{other}", "the optimisers run with Paddle's own values")
+    decay, regularizer = builder.weight_decay, builder.regularizer
+    if regularizer and decay is None and regularizer.type == "L2Decay":
+        decay = regularizer.regularization_coeff if regularizer.coeff is None else regularizer.coeff
+    elif regularizer:
         warn(f"{key}.regularizer", "`weight_decay` decays the weights")
-    if decay is not None:
-        settings["weight_decay"] = _float(decay, f"{where}.weight_decay`")
-    if builder.pop("grad_clip", None) is not None:
+    if builder.grad_clip is not None:
         warn(f"{key}.grad_clip", "gradients are always clipped, by their global norm")
-    for unknown in builder:
-        raise InputError(
-            f"{where}.{unknown}` is not a known key; known here: optimizer, weight_decay, regularizer, grad_clip"
-        )
-    return settings
-
-
-def _float(value: Any, what: str) -> float:
-    number = number_if_one(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise InputError(f"{what} is {value!r:.80}; it must be a number")
-    return float(number)
+    return {"optimizer": builder.optimizer.type, **({} if decay is None else {"weight_decay": decay})}

@@ -279,7 +279,7 @@ class _Translator:
     def _training(self, names: Sequence[str], pruned: bool) -> None:
         """Translate `TrainConfig`, for every stage that trains."""
         train = self._given.TrainConfig
-        values = {} if train is None else train_settings(train, self.warn, self._origin)
+        values = {} if train is None else train_settings(train, self.warn)
         if train is not None and train.origin_metric is not None:
             self.result.origin_metric = train.origin_metric
             if self._scripts:
