@@ -1,7 +1,4 @@
-"""The interface of inference engines: say what it offers here, load one model, run it.
-
-An engine is used by one worker process for one model (`act/engines/worker.py`); it measures nothing itself.
-"""
+"""The interface of inference engines: each is used by one worker process for one model, and measures nothing itself."""
 
 from __future__ import annotations
 
@@ -78,22 +75,18 @@ class Engine(ABC):
         return []
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """Count what the engine executes after it has fused what it can; may load the model once more.
+        """Count what the engine executes once fused, where it tells; may load the model once more.
 
         Returns:
             `multiplying`: for each precision (`int8`, `bf16`, `fp16`, `fp32`) how many kernels of each kind multiply
-            matrices in it. `conversions`: how many kernels of each kind only quantize or dequantize. Empty where the
-            engine does not tell.
+            matrices in it. `conversions`: how many kernels of each kind only quantize or dequantize.
         """
         return {}
 
     def kernels(self) -> list[dict[str, Any]]:
-        """Return every kernel of the loaded model, as `profile` lists them, without running any; may load it once more.
+        """Return `kind`, `precision` and `names` of every kernel, where the engine tells; may load the model once more.
 
-        Returns:
-            For each kernel `kind`, `precision` and `names`: the names of the file's tensors that it stands for, as far
-            as the engine tells. In an ONNX file each node must bear the name of its first output. Empty where the
-            engine does not tell.
+        The names are those of the file's tensors that it stands for; ONNX nodes must bear that of their first output.
         """
         return []
 

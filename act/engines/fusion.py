@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,7 @@ from act.samples.dataset import Array
 
 def named_by_outputs(fp32: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model with each node bearing the name of its first output, as `Engine.kernels` wants it."""
-    result = onnx.ModelProto()
-    result.CopyFrom(fp32)
+    result = deepcopy(fp32)
     for node in result.graph.node:
         node.name = node.output[0]
     return result
@@ -64,8 +64,7 @@ def onnx_twins(
 
 def _run_all(fp32: onnx.ModelProto, batch: Mapping[str, Array]) -> dict[str, Tensor]:
     """Return every tensor of the ONNX model's main graph."""
-    twin = onnx.ModelProto()
-    twin.CopyFrom(fp32)
+    twin = deepcopy(fp32)
     known = {output.name for output in twin.graph.output}
     names = [name for node in twin.graph.node for name in node.output if name and name not in known]
     twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)

@@ -16,7 +16,7 @@ from act import machine
 from act.onnx_graph import passes as simplify
 from act.onnx_graph.graph import Array, Graph
 from act.program.model import InferenceModel
-from act.quantization.onnx_model import activation_tensors
+from act.quantization.onnx_model import activation_tensors, require_same_weights
 from act.quantization.qdq import Planner, Rules, insert_qdq
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, quantized_layers
@@ -41,9 +41,7 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
         for name, low in simplify.ends_of_gates(graph).items():
             if name in ranges:
                 ranges[name] = Range(max(ranges[name].low, low), ranges[name].high)
-    for layer in chosen:
-        if not np.array_equal(graph.constant(layer.weight), model.weight(layer.weight)):
-            raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
+    require_same_weights(graph, model, chosen)
     for name, values in scheme.biases.items():
         graph.add_constant(name, values.reshape(graph.constant(name).shape))
     simplify.bias_of_transposed(graph)

@@ -99,12 +99,8 @@ class EngineProcess:
     def __init__(
         self, engine: str, path: Path, precision: RuntimePrecision, threads: int = 1, time_limit_seconds: float = 300.0
     ) -> None:
-        self.engine = engine
-        self.path = path
-        self.precision = precision
-        self.threads = threads
-        self.time_limit_seconds = time_limit_seconds
-        self._left_seconds = time_limit_seconds
+        self.engine, self.path, self.precision, self.threads = engine, path, precision, threads
+        self.time_limit_seconds = self._left_seconds = time_limit_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._log: IO[bytes] | None = None

@@ -7,10 +7,10 @@ It is imported by the engines' own interpreters, too: NumPy and CPython 3.10 mus
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
+import pkgutil
 import queue
 import signal
 import sys
@@ -63,8 +63,7 @@ class Worker:
         self._engine, self._streams, self._timed = None, [], {}
         engine = self._create()
         offered = engine.precisions()
-        wanted = next((name for name in offered if name == precision), None)
-        if wanted is None:
+        if (wanted := next((name for name in offered if name == precision), None)) is None:
             raise EngineFailure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
         if not Path(path).exists():
             raise EngineFailure("error", f"{path}: no such file or folder")
@@ -80,9 +79,8 @@ class Worker:
         }
 
     def _create(self) -> Engine:
-        module, _, name = self._location.partition(":")
         try:
-            engine: Engine = getattr(importlib.import_module(module), name)()
+            engine: Engine = pkgutil.resolve_name(self._location)()
         except ImportError as error:
             raise EngineFailure("missing", f"the engine cannot be imported: {error}") from error
         if (lacking := engine.lacks()) is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from act.engines.check import Checker
 from act.engines.onnx_int8 import quantize_by_rules
 from act.engines.spec import Spec, all_specs, spec_of
 from act.onnx_graph.conversion import to_onnx
-from act.onnx_graph.shapes import inferred
+from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
@@ -41,15 +41,11 @@ def write_for_engine(
     folder: Path,
     fp32_onnx: onnx.ModelProto | None = None,
 ) -> Path:
-    """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder.
+    """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder; return what the engine loads.
 
     Args:
-        engine: its name.
         scheme: layers that the engine cannot run in int8 stay in float.
         fp32_onnx: `to_onnx(model)`, when the caller has it already.
-
-    Returns:
-        The file or folder that the engine loads.
     """
     return writer_of(engine).write(model, scheme, folder, fp32_onnx)
 
@@ -59,8 +55,7 @@ def writer_of(engine: str) -> Writer:
     spec = spec_of(engine)
     if spec.writer is None:
         raise ValueError(f"no job can have the engine {engine}")
-    module, _, name = spec.writer.partition(":")
-    return getattr(importlib.import_module(module), name)(spec)
+    return pkgutil.resolve_name(spec.writer)(spec)
 
 
 def further_tensors(fp32: onnx.ModelProto) -> list[str]:
@@ -160,11 +155,7 @@ class Writer(ABC):
 
     @abstractmethod
     def export(self, export: Export) -> Exported:
-        """Write a candidate's files for this engine and check them.
-
-        Raises:
-            RuntimeError: a file does not compute what the simulated quantized model does.
-        """
+        """Write a candidate's files for this engine; `RuntimeError` if one does not compute what the model does."""
 
     def able(self, model: InferenceModel, scheme: Scheme) -> Scheme:
         """Return the scheme without the layers that the engine cannot run in int8."""

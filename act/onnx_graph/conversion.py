@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from act.errors import InputError
-from act.onnx_graph.shapes import inferred
+from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 
@@ -66,8 +67,7 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
     Args:
         fp32: what `to_onnx` made of the one; not changed.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(fp32)
+    result = deepcopy(fp32)
     initialisers = {initialiser.name: initialiser for initialiser in result.graph.initializer}
     for name in model.weight_names():
         if model.consumers(name):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,23 +13,20 @@ import onnx
 from onnx import helper, numpy_helper
 
 Array = npt.NDArray[Any]
+_LARGEST_READ = 1024
 
 
 class Graph:
-    """The nodes of a model in order, its constants and its ends, indexed: no query looks at every node.
+    """The nodes of a model in order, its constants (initialisers) and its ends, indexed.
 
     The index follows what `set_inputs`, `set_input` and `set_output` change of a node, and is made anew with `nodes`.
 
     Args:
-        model: ONNX, with constants as initialisers; not changed.
-        copy: whether to work on a copy; without one the graph must only be read.
+        copy: whether to work on a copy of the model; without one the graph must only be read.
     """
 
     def __init__(self, model: onnx.ModelProto, copy: bool = True) -> None:
-        self._model = model
-        if copy:
-            self._model = onnx.ModelProto()
-            self._model.CopyFrom(model)
+        self._model = deepcopy(model) if copy else model
         graph = self._model.graph
         self._constants = {each.name: each for each in graph.initializer}
         self.inputs = [each.name for each in graph.input if each.name not in self._constants]
@@ -152,9 +151,7 @@ class Graph:
         if tidy:
             del graph.value_info[:]
         onnx.checker.check_model(self._model)
-        result = onnx.ModelProto()
-        result.CopyFrom(self._model)
-        return result
+        return deepcopy(self._model)
 
     def _share_constants(self) -> None:
         """Let equal constants be one: zero points and the like are many, and count in a small model's size."""
@@ -172,3 +169,36 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     """Return the value of a node's attribute."""
     found = next((each for each in node.attribute if each.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
+
+
+def slope_and_middle(node: onnx.NodeProto) -> tuple[float, float]:
+    """Return both of a `HardSigmoid`, which is clip(slope x + middle, 0, 1)."""
+    return attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+
+
+def inferred(model: onnx.ModelProto, strict: bool = False) -> onnx.GraphProto:
+    """Return the main graph with what could be inferred in `value_info`, large weights left out.
+
+    ONNX's inference takes the model in one piece, so that every call would copy all weights. It asks for the values of
+    small tensors only, such as the target of a reshape; the shapes of the others do.
+
+    Args:
+        strict: raise `onnx.shape_inference.InferenceError` where the model contradicts itself.
+    """
+    graph, given = model.graph, {each.name for each in model.graph.input}
+    small, weights = [], []
+    for each in graph.initializer:
+        if math.prod(each.dims) <= _LARGEST_READ:
+            small.append(each)
+        elif each.name not in given:
+            weights.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    inputs = [*graph.input, *weights]
+    light = helper.make_model(
+        helper.make_graph(graph.node, graph.name, inputs, graph.output, small, value_info=graph.value_info),
+        ir_version=model.ir_version,
+        opset_imports=model.opset_import,
+        functions=model.functions,
+    )
+    result = onnx.shape_inference.infer_shapes(light, strict_mode=strict).graph
+    del result.input[len(graph.input) :]
+    return result

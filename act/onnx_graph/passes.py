@@ -8,8 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from act.onnx_graph.graph import Array, Graph, attribute
-from act.onnx_graph.shapes import inferred
+from act.onnx_graph.graph import Array, Graph, attribute, inferred, slope_and_middle
 
 _SAME = 1e-4
 _GATES = ("HardSwish", "HardSigmoid")
@@ -17,7 +16,9 @@ _GATES = ("HardSwish", "HardSigmoid")
 
 def products_to_gemm(graph: Graph) -> None:
     """Make one `Gemm` of the `MatMul` of a table by a constant and the `Add` of a constant vector."""
-    ranks = _ranks(graph.model())
+    shapes = inferred(graph.model())
+    types = {each.name: each.type.tensor_type for each in (*shapes.input, *shapes.value_info)}
+    ranks = {name: len(each.shape.dim) for name, each in types.items() if each.HasField("shape")}
     for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
         addition = graph.only_consumer(product.output[0])
         table = ranks.get(product.input[0]) == 2
@@ -50,7 +51,7 @@ def ends_of_gates(graph: Graph) -> dict[str, float]:
 def _end_of_gate(node: onnx.NodeProto) -> float:
     if node.op_type == "HardSwish":
         return -3.0
-    slope, middle = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    slope, middle = slope_and_middle(node)
     return min(-middle / slope, 0.0) if slope > 0 else -np.inf
 
 
@@ -184,8 +185,7 @@ def put_back_shift(graph: Graph, name: str, shift: float) -> None:
 def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
     """Let a first convolution with stride 2 read blocks of 2 x 2 pixels as channels, with stride 1: the same sums.
 
-    A kernel over pixels of three channels makes its engine gather three bytes at a time, which takes longer than
-    multiplying them. Done where height and width are known and even.
+    An engine takes longer to gather pixels of three bytes than to multiply them. Done where sides are known and even.
 
     Returns:
         By weight, the zero rows and columns that `blocks` puts ahead of it; its tensor here is changed already.
@@ -232,9 +232,3 @@ def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
     height, width = (side // 2 for side in padded.shape[2:])
     apart = padded.reshape(outputs, channels, height, 2, width, 2).transpose(0, 3, 5, 1, 2, 4)
     return np.ascontiguousarray(apart.reshape(outputs, 4 * channels, height, width))
-
-
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    shapes = inferred(model)
-    types = {each.name: each.type.tensor_type for each in (*shapes.input, *shapes.value_info)}
-    return {name: len(each.shape.dim) for name, each in types.items() if each.HasField("shape")}

@@ -1,14 +1,13 @@
-"""A Paddle model as ONNX: fp32 by Paddle2ONNX, int8 by our own QDQ operators.
+"""A quantized Paddle program as ONNX, operator by operator, by our own QDQ operators.
 
-Paddle2ONNX drops most of the QDQ operators of a quantized program and writes its int8 weights back as
-float, so that the file does not shrink. It is given the fp32 program instead, whose weights keep their names, and the
-operators are put in here: weights as int8 initialisers behind `DequantizeLinear`, one scale a channel; activations
-through `QuantizeLinear` and `DequantizeLinear`, int8 where symmetric and uint8 with a zero point elsewhere.
+Paddle2ONNX drops most of the QDQ operators of a quantized program and writes its int8 weights back as float. It is
+given the fp32 program instead, and the operators are put in here: weights as int8 initialisers, one scale a channel;
+activations int8 where symmetric and uint8 with a zero point elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import onnx
@@ -17,10 +16,8 @@ from onnx import numpy_helper
 from act.onnx_graph.graph import Graph
 from act.program.layers import Layer
 from act.program.model import InferenceModel
-from act.quantization.qdq_steps import dequantize, qdq_pair, step_of
-from act.quantization.ranges import LEVELS
+from act.quantization.qdq_steps import qdq_pair, step_of, stored_weight
 from act.quantization.scheme import Scheme, quantized_layers
-from act.quantization.weights import quantize_weight
 
 _INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30
@@ -30,12 +27,12 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     """Return the int8 ONNX model of a scheme.
 
     Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-        model: the fp32 Paddle model that the scheme is for.
-        scheme: which layers to quantize, and with which thresholds.
+        fp32: what `to_onnx` made of `model`, the fp32 Paddle model that the scheme is for; not changed.
     """
     graph = Graph(fp32)
     layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
+    activation_tensors(fp32, layers.values())  # refuses where one lacks
+    require_same_weights(graph, model, layers.values())
     nodes: list[onnx.NodeProto] = []
     stored: list[onnx.NodeProto] = []
     rounded: dict[str, str] = {}
@@ -43,7 +40,9 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
         layer = layers.get(node.input[1]) if node.op_type in _INT8_OPS and len(node.input) > 1 else None
         if layer is not None:
             if layer.weight not in rounded:
-                stored.append(_stored_weight(graph, model, layer, scheme))
+                stored.append(
+                    stored_weight(graph, layer, scheme.weights[layer.weight], scheme.integers.get(layer.weight))
+                )
                 rounded[layer.weight] = f"{layer.weight}.dequantized"
             activation, target = node.input[0], f"{layer.activation}.dequantized"
             if activation not in rounded:
@@ -54,9 +53,6 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
                 rounded[activation] = target
             node.input[0], node.input[1] = rounded[activation], rounded[layer.weight]
         nodes.append(node)
-    left_out = sorted(set(layers) - set(rounded))
-    if left_out:
-        raise RuntimeError(f"the ONNX model has no Conv, ConvTranspose or MatMul for the weights {', '.join(left_out)}")
     # Paddle2ONNX may ask a weight's shape as well, ahead of the product.
     for node in nodes:
         node.input[:] = [rounded[name] if name in layers else name for name in node.input]
@@ -86,15 +82,11 @@ def activation_tensors(fp32: onnx.ModelProto, layers: Collection[Layer]) -> dict
     return {layer.activation: inputs[layer.weight] for layer in layers}
 
 
-def _stored_weight(graph: Graph, model: InferenceModel, layer: Layer, scheme: Scheme) -> onnx.NodeProto:
-    weight = model.weight(layer.weight)
-    if not np.array_equal(graph.constant(layer.weight), weight):
-        raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
-    thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
-    if integers is None:
-        integers = quantize_weight(weight, thresholds, layer.axis)
-    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
-    return dequantize(graph, layer.weight, integers, scales, np.zeros(scales.shape, dtype=np.int8), layer.axis)
+def require_same_weights(graph: Graph, model: InferenceModel, layers: Iterable[Layer]) -> None:
+    """Raise `RuntimeError` where the ONNX model does not hold the weight of a layer as it is."""
+    for layer in layers:
+        if not np.array_equal(graph.constant(layer.weight), model.weight(layer.weight)):
+            raise RuntimeError(f"Paddle2ONNX changed the weight `{layer.weight}`; fold batch norms before exporting")
 
 
 def keep_pools_right(graph: onnx.GraphProto) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from act.onnx_graph.graph import Graph, attribute
+from act.onnx_graph.graph import Graph, attribute, slope_and_middle
 from act.program.layers import Layer
 from act.quantization.qdq_steps import (
     Step,
@@ -25,28 +25,14 @@ from act.quantization.qdq_steps import (
     gate_step,
     gate_summand,
     qdq_pair,
-    slope_and_middle,
     step_of,
+    stored_weight,
 )
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme
-from act.quantization.weights import quantize_weight
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """How a target wants an operator with a weight.
-
-    Attributes:
-        output: whether what it makes must be quantized as well, for it to run in int8.
-        bias: whether its third input is a bias that must be int32.
-    """
-
-    output: bool
-    bias: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +40,7 @@ class Rules:
     """What a target runs in int8, by ONNX operator type.
 
     Attributes:
-        layers: operators with a weight as their second input.
+        layers: operators with a weight as their second input, and whether what they make must be quantized as well.
         own_scales: operators whose inputs and output each have a scale of their own.
         shared_scale: operators that move numbers about, so that input and output have the same scale.
         joins: of `shared_scale` or `own_scales`, those whose inputs and output are better given one scale.
@@ -66,7 +52,7 @@ class Rules:
             none behind it; then such an operator is only worth it where something reads that in int8.
     """
 
-    layers: Mapping[str, LayerRule]
+    layers: Mapping[str, bool]
     own_scales: frozenset[str]
     shared_scale: frozenset[str]
     joins: frozenset[str]
@@ -108,7 +94,6 @@ class Planner:
 
     Args:
         graph: simplified for the target.
-        rules: the target's.
         layers: those to quantize, by their weight.
         ranges: of tensors, by their ONNX name; what has none stays in float.
         shifts: what is to be added to tensors, by their name (`simplify.take_out_shifts`).
@@ -125,15 +110,12 @@ class Planner:
         ranges: Mapping[str, Range],
         shifts: Mapping[str, float],
     ) -> None:
-        self._graph = graph
-        self._rules = rules
-        self._layers = layers
+        self._graph, self._rules, self._layers, self._shifts = graph, rules, layers, shifts
         gates = [node.output[0] for node in graph.nodes if node.op_type == "HardSigmoid" and rules.clips]
         self._ranges = {**ranges, **dict.fromkeys(gates, Range(0.0, 1.0))}
         for node in graph.nodes:
             if node.op_type == "Add" and node.output[0] not in self._ranges:
                 self._ranges.update(self._range_of_sum(node))
-        self._shifts = shifts
         self._int8: set[str] = set()
         self.made: set[str] = set()
         self._groups: dict[str, str] = {}
@@ -141,13 +123,16 @@ class Planner:
     def plan(self) -> Plan:
         """Return the nodes and the steps."""
         for node in self._graph.nodes:
-            if self.layer(node) is not None and self._can_be_layer(node):
+            ready = self.layer(node) is not None and node.input[0] in self._ranges
+            if ready and (not self._rules.layers[node.op_type] or self.end(node) in self._ranges):
                 self._take(node)
         while self._add_followers():
             pass
         tensors = self._tensors()
         self._join()
-        rounded = tensors - {name for node in self._transparent() for name in self.ends(node)}
+        # QDQ ahead of what an engine calls transparent does for what it makes as well.
+        through = self._rules.shared_scale if self._rules.transparent else ()
+        rounded = tensors - {name for node in self._taken() if node.op_type in through for name in self.ends(node)}
         return Plan(set(self._int8), self._steps(tensors), rounded)
 
     def layer(self, node: onnx.NodeProto) -> Layer | None:
@@ -166,25 +151,24 @@ class Planner:
         """Return all tensors that a node makes, behind the activation function that is fused into it."""
         return [self.end(node)] if len(node.output) == 1 else list(node.output)
 
-    def _can_be_layer(self, node: onnx.NodeProto) -> bool:
-        rule = self._rules.layers[node.op_type]
-        return node.input[0] in self._ranges and (not rule.output or self.end(node) in self._ranges)
-
     def _take(self, node: onnx.NodeProto) -> None:
         self._int8.add(node.output[0])
         self.made.update(self.ends(node))
 
+    def _taken(self) -> list[onnx.NodeProto]:
+        return [node for node in self._graph.nodes if node.output[0] in self._int8]
+
     def _add_followers(self) -> bool:
-        """Take the operators without weights that now can run in int8; whether there were any."""
-        read = {name for node in self._graph.nodes if node.output[0] in self._int8 for name in node.input}
+        """Take the operators without weights that now can run in int8; tell whether there were any."""
+        read = {name for node in self._taken() for name in node.input}
         before, within_reach = len(self._int8), self._within_reach()
         for node in self._graph.nodes:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
                 given = self._graph.activations(node)
                 known = all(name in self._ranges or name in self.made for name in given)
                 fits = node.op_type in self._rules.shared_scale or self.end(node) in self._ranges
-                useful = not self._rules.transparent or any(name in read for name in self.ends(node))
-                wanted = useful and any(name in within_reach for name in given)
+                useful = not self._rules.transparent or not read.isdisjoint(self.ends(node))
+                wanted = useful and not within_reach.isdisjoint(given)
                 if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
         return len(self._int8) > before
@@ -203,8 +187,7 @@ class Planner:
         spans = [self._ranges[name] for name in node.input if name in self._ranges]
         if len(numbers) != 1 or numbers[0].size != 1 or len(spans) != 1:
             return {}
-        number = float(numbers[0].reshape(-1)[0])
-        return {node.output[0]: spans[0].shifted(number)}
+        return {node.output[0]: spans[0].shifted(float(numbers[0].reshape(-1)[0]))}
 
     def _is_calculable(self, node: onnx.NodeProto) -> bool:
         """Tell whether a node calculates with activations only, and a gate opens and closes a product only."""
@@ -225,20 +208,12 @@ class Planner:
     def _tensors(self) -> set[str]:
         """Return the tensors that get a scale."""
         found: set[str] = set()
-        for node in self._graph.nodes:
-            if node.output[0] in self._int8:
-                found.update([node.input[0]] if self.layer(node) is not None else self._data(node))
-        for node in self._graph.nodes:
-            if node.output[0] in self._int8:
-                layer = self.layer(node) is not None
-                if self._rules.layers[node.op_type].output if layer else not self._rules.transparent:
-                    found.update(self.ends(node))
+        for node in self._taken():
+            layer = self.layer(node) is not None
+            found.update([node.input[0]] if layer else self._data(node))
+            if self._rules.layers[node.op_type] if layer else not self._rules.transparent:
+                found.update(self.ends(node))
         return found
-
-    def _transparent(self) -> list[onnx.NodeProto]:
-        """Return the operators behind which there is no QDQ."""
-        shared_scale = self._rules.shared_scale if self._rules.transparent else ()
-        return [node for node in self._graph.nodes if node.output[0] in self._int8 and node.op_type in shared_scale]
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
         """Return what an operator without weights calculates with: of most the first input, of joining ones all."""
@@ -246,7 +221,7 @@ class Planner:
         return given if node.op_type in JOINING else given[:1]
 
     def _join(self) -> None:
-        followers = [node for node in self._graph.nodes if node.output[0] in self._int8 and self.layer(node) is None]
+        followers = [node for node in self._taken() if self.layer(node) is None]
         for node in followers:
             if node.op_type in self._rules.shared_scale and node.op_type not in self._rules.joins:
                 self._unite([node.input[0], *self.ends(node)])
@@ -257,17 +232,13 @@ class Planner:
                     self._unite(tensors)
 
     def _are_alike(self, tensors: Iterable[str]) -> bool:
-        """Tell whether one scale for all of them, and for what shares theirs already, still clips like the activation
-        functions that were fused."""
+        """Tell whether one scale for all, and what shares theirs, still clips like the fused functions."""
         groups = {self._group(name) for name in tensors}
         names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
         producers = [self._graph.producer(name) for name in names]
         fused = {node.op_type for node in producers if node is not None and node.op_type in self._rules.fused_into}
-        return (
-            self._rules.transparent
-            or not fused
-            or (fused == {"Relu"} and all(self._never_negative(name) for name in names))
-        )
+        clips_alike = not fused or (fused == {"Relu"} and all(map(self._never_negative, names)))
+        return self._rules.transparent or clips_alike
 
     def _unite(self, names: Iterable[str]) -> None:
         first, *others = [self._group(name) for name in names]
@@ -297,9 +268,9 @@ class Planner:
         """Return the step with what else the QDQ of a tensor does."""
         producer = self._graph.producer(name)
         if name in self._shifts and name in self.made:
-            lowest, highest = (0, 255) if step.zero_point.dtype == np.uint8 else (-LEVELS - 1, LEVELS)
+            limits = np.iinfo(step.zero_point.dtype)
             zero = int(step.zero_point) + round(self._shifts[name] / float(step.scale))
-            return replace(step, before=(step.scale, step.zero_point.dtype.type(np.clip(zero, lowest, highest))))
+            return replace(step, before=(step.scale, type(step.zero_point)(np.clip(zero, limits.min, limits.max))))
         if producer is not None and producer.op_type == "HardSigmoid" and name in self.made:
             return gate_step(*slope_and_middle(producer))
         return step
@@ -317,11 +288,7 @@ class Planner:
 
 
 def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
-    """Write a plan into its graph: QDQ, int8 weights and int32 biases.
-
-    Args:
-        scheme: the thresholds or integers of the weights, and the biases.
-    """
+    """Write a plan into its graph: QDQ, int8 weights and int32 biases."""
     made = planner.made
     stored: list[onnx.NodeProto] = []
     nodes: list[onnx.NodeProto] = []
@@ -343,11 +310,9 @@ def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> No
             elif node.op_type in JOINING:
                 for place, name in enumerate(node.input):
                     if graph.is_constant(name):
-                        number = dequantize(
-                            graph, f"{node.output[0]}.number", *exact(float(graph.constant(name).reshape(-1)[0]))
-                        )
-                        stored.append(number)
-                        node.input[place] = number.output[0]
+                        value = float(graph.constant(name).reshape(-1)[0])
+                        stored.append(dequantize(graph, f"{node.output[0]}.number", *exact(value)))
+                        node.input[place] = stored[-1].output[0]
         nodes.append(node)
         for place, name in enumerate(node.output):
             if name in plan.rounded and name in made:
@@ -366,17 +331,13 @@ def _weight_and_bias(
     thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
     if bias is not None:
         thresholds, integers = _leave_room_for_bias(thresholds, integers, bias.reshape(-1), step.scale, layer.axis)
-    if integers is None:
-        integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
-    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
-    zeros = np.zeros(scales.shape, dtype=np.int8)
-    nodes = [dequantize(graph, layer.weight, integers, scales, zeros, layer.axis)]
+    nodes = [stored_weight(graph, layer, thresholds, integers)]
     node.input[1] = nodes[0].output[0]
     if bias is not None:
-        unit = (scales * step.scale).astype(np.float32)
+        unit = ((thresholds / np.float32(LEVELS)).astype(np.float32) * step.scale).astype(np.float32)
         rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
-        name = f"{node.output[0]}.bias"
-        nodes.append(dequantize(graph, name, rounded.astype(np.int32), unit, zeros.astype(np.int32), 0))
+        zeros = np.zeros(unit.shape, dtype=np.int32)
+        nodes.append(dequantize(graph, f"{node.output[0]}.bias", rounded.astype(np.int32), unit, zeros, 0))
         node.input[2] = nodes[1].output[0]
     return nodes
 
@@ -388,7 +349,7 @@ def _leave_room_for_bias(
     step: np.float32,
     axis: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8] | None]:
-    """Coarser weights for channels so weak that their bias, in units of their products, is more than int32 holds."""
+    """Return coarser weights for channels so weak that their bias, in units of their products, overflows int32."""
     least = (np.abs(bias.astype(np.float64)) / (_LARGEST_BIAS * float(step)) * LEVELS).astype(np.float32)
     wider = np.maximum(thresholds, least)
     if integers is None or np.array_equal(wider, thresholds):

@@ -13,8 +13,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from act.onnx_graph.graph import Array, Graph, attribute
+from act.onnx_graph.graph import Array, Graph
+from act.program.layers import Layer
 from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD, Range
+from act.quantization.weights import quantize_weight
 
 _WHOLE = 2 * LEVELS + 1
 
@@ -40,25 +42,18 @@ def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
     """Return the scale and zero point for a range.
 
     Args:
-        span: of the values.
         never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
         unsigned: write uint8 also where int8 would need no zero point.
     """
     if never_negative:
         span = Range(0.0, max(span.high, SMALLEST_THRESHOLD))
-    if span.symmetric:
-        zero: np.uint8 | np.int8 = np.uint8(LEVELS + 1) if unsigned else np.int8(0)
-        return Step(np.float32(span.scale), zero)
+    if span.symmetric and not unsigned:
+        return Step(np.float32(span.scale), np.int8(0))
     return Step(np.float32(span.scale), np.uint8(span.zero_point + LEVELS + 1))
 
 
-def slope_and_middle(node: onnx.NodeProto) -> tuple[float, float]:
-    """Return both of a `HardSigmoid`, which is clip(slope x + middle, 0, 1)."""
-    return attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
-
-
 def gate_step(slope: float, middle: float) -> Step:
-    """Return the QDQ that makes a `HardSigmoid` of its input and `gate_summand`: 0 to 255 stand for 0 to 1."""
+    """Return the QDQ that makes a `HardSigmoid` of its input plus `gate_summand`: 0 to 255 stand for 0 to 1."""
     before = (np.float32(1 / (slope * _WHOLE)), np.uint8(round(middle * _WHOLE)))
     return Step(np.float32(1 / _WHOLE), np.uint8(0), before)
 
@@ -73,21 +68,12 @@ def gate_summand(slope: float, middle: float) -> Number:
 
 def exact(value: float) -> Number:
     """Return a number as an integer, its scale and its zero point."""
-    return (
-        np.array(int(value > 0), np.uint8),
-        np.array(abs(value) or 1.0, np.float32),
-        np.array(int(value < 0), np.uint8),
-    )
+    integer, zero_point = np.array(int(value > 0), np.uint8), np.array(int(value < 0), np.uint8)
+    return integer, np.array(abs(value) or 1.0, np.float32), zero_point
 
 
 def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
-    """Make the two operators that round a tensor.
-
-    Args:
-        source: the tensor.
-        name: what the constants are named by.
-        target: what comes out.
-    """
+    """Make the two operators that round the tensor `source` and give `target`, with constants named by `name`."""
     scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
     zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
     quantized = f"{name}.quantized"
@@ -103,11 +89,20 @@ def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> l
     ]
 
 
+def stored_weight(
+    graph: Graph, layer: Layer, thresholds: npt.NDArray[np.float32], integers: npt.NDArray[np.int8] | None
+) -> onnx.NodeProto:
+    """Store a layer's weight as int8, one scale a channel, and make the operator that turns it into numbers."""
+    if integers is None:
+        integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
+    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
+    return dequantize(graph, layer.weight, integers, scales, np.zeros(scales.shape, dtype=np.int8), layer.axis)
+
+
 def dequantize(
     graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
 ) -> onnx.NodeProto:
     """Make the operator that turns stored integers into numbers, `NAME.dequantized`."""
     parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
     names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
-    attributes = {} if axis is None else {"axis": axis}
-    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], **attributes)
+    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], axis=axis)

@@ -17,8 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from act.onnx_graph.graph import Graph
-from act.onnx_graph.shapes import inferred
+from act.onnx_graph.graph import Graph, inferred
 from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
 from act.samples.dataset import Array

@@ -18,7 +18,7 @@ from dataclasses import replace
 import onnx
 
 from act.engines.writer import Export, OnnxWriter
-from act.quantization.qdq import LayerRule, Rules
+from act.quantization.qdq import Rules
 from act.quantization.scheme import Scheme
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,7 @@ class OnnxRuntimeWriter(OnnxWriter):
     """Writes ONNX models for ONNX Runtime's CPU provider."""
 
     rules = Rules(
-        layers={
-            "Conv": LayerRule(output=True, bias=True),
-            "Gemm": LayerRule(output=False, bias=True),
-            "MatMul": LayerRule(output=False, bias=False),
-        },
+        layers={"Conv": True, "Gemm": False, "MatMul": False},
         own_scales=frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid"}),
         shared_scale=frozenset(
             {"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Resize"}

@@ -15,17 +15,15 @@ import onnx
 from act.engines.writer import OnnxWriter
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import keep_pools_right
-from act.quantization.qdq import LayerRule, Rules
+from act.quantization.qdq import Rules
 from act.quantization.scheme import Scheme
-
-_INPUT_ONLY = LayerRule(output=False, bias=False)
 
 
 class OpenVinoWriter(OnnxWriter):
     """Writes ONNX models for OpenVINO's CPU plugin."""
 
     rules = Rules(
-        layers={"Conv": _INPUT_ONLY, "ConvTranspose": _INPUT_ONLY, "MatMul": _INPUT_ONLY},
+        layers={"Conv": False, "ConvTranspose": False, "MatMul": False},
         own_scales=frozenset({"Add"}),
         shared_scale=frozenset({"Concat", "MaxPool", "Reshape", "Transpose", "Split", "Resize"}),
         joins=frozenset({"Concat"}),

@@ -66,7 +66,9 @@ def int8_program(model: InferenceModel, scheme: Scheme) -> InferenceModel:
         if all(source in spans and _is_ready(result, source, op) for source in sources):
             for source, given in zip(sources, list(op.input_arg_names)):
                 if given == source:
-                    result.rename_input(op, source, _rounded(result, source, spans[source], op))
+                    ready = f"{source}.dequantized"
+                    rounded = ready if result.has(ready) else quantize_activation(result, op, source, spans[source])
+                    result.rename_input(op, source, rounded)
     return result
 
 
@@ -136,8 +138,3 @@ def _is_ready(model: InferenceModel, name: str, op: Any) -> bool:
     """Tell whether a tensor is not rounded yet, or ahead of an operator."""
     producer = model.producer(f"{name}.dequantized")
     return producer is None or model.position(producer) < model.position(op)
-
-
-def _rounded(model: InferenceModel, name: str, span: Range, op: Any) -> str:
-    ready = f"{name}.dequantized"
-    return ready if model.has(ready) else quantize_activation(model, op, name, span)

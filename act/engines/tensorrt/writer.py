@@ -81,10 +81,6 @@ def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> on
 def implicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> tuple[onnx.ModelProto, str]:
     """Return the fp32 model with the scheme's weights and biases, and the calibration cache with its ranges.
 
-    Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-        scheme: symmetric.
-
     Raises:
         RuntimeError: the ONNX model does not hold the weights as they are.
     """
