@@ -1,7 +1,4 @@
-"""A model as an engine loads it in each precision, before anything was searched: int8 over the ranges of one batch.
-
-Ranges and rounding do not change how long int8 takes, so that what a model would take is known in seconds.
-"""
+"""A model as an engine loads it in each precision, before anything was searched: its latency hangs on no range."""
 
 from __future__ import annotations
 
@@ -64,7 +61,6 @@ def export_variants(
 
 
 def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:
-    """Return the scheme of every layer, over the values that the batch gives."""
     layers, further = quantizable_layers(model), further_tensors(converted)
     values = reader(converted, layers, further)(batch)
     ranges = {name: _range(each, symmetric) for name, each in values.items()}

@@ -236,7 +236,6 @@ def _read_commands(connection: Connection, commands: queue.Queue[bytes]) -> None
 
 
 def main() -> None:
-    """Answer commands until the connection closes."""
     worker = Worker(sys.argv[1])
     connection = Connection(int(sys.argv[2]))
     os.set_inheritable(connection.fileno(), False)

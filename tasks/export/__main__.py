@@ -1,9 +1,8 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
 Reads the models of `prepare` and `prune`, the candidates of `refine` that `plan` keeps, and the trained model of
-`qat` where there is one. Writes a folder for fp32, for a pruned model (`pruned`, in fp32) and for each int8 candidate,
-and `candidates.json`, which names the files of each candidate for each engine, their sizes, and how far each file's
-outputs lie from the simulated quantized model's.
+`qat` where there is one. Writes a folder for fp32, for a pruned model in fp32 and for each int8 candidate, and
+`candidates.json`, which names their files for each engine, sizes and checks.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Parse the command line and run the stage."""
     with (
         job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, job),
         replace_folder(stage_folder(name, "export")) as folder,
@@ -82,7 +80,6 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
 
 
 def _read_ranges(calibrated: Path) -> dict[str, dict[str, Range]]:
-    """Read the ranges that each threshold rule gives all tensors."""
     from act.quantization.ranges import Range
 
     rules = Ranges.read(calibrated / "ranges.json").rules
@@ -90,7 +87,6 @@ def _read_ranges(calibrated: Path) -> dict[str, dict[str, Range]]:
 
 
 def _tell(candidate: ExportedCandidate) -> None:
-    """Log the sizes and the checks of a candidate."""
     from act.engines.spec import title_of
 
     sizes = ", ".join(f"{engine} {size / 1e6:.2f} MB" for engine, size in candidate.bytes.items())

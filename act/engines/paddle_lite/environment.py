@@ -136,7 +136,6 @@ def _last_words(log: Path) -> str:
 
 
 def main() -> None:
-    """Make the environment and say where it is."""
     parser = argparse.ArgumentParser(
         prog="python -m act.engines.paddle_lite.environment", description="Make Paddle Lite's own environment."
     )
