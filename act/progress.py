@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import IO
 
 from tqdm import tqdm
@@ -46,9 +45,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -67,11 +64,6 @@ class Progress:
             print(f"{self._label}: {self.line()}", file=self._stream, flush=True)
 
     def _left(self, pace: float, deadline: float) -> str:
-        """Return the time that the remaining steps take.
-
-        Args:
-            pace: seconds of a step.
-            deadline: when the work ends at the latest, by the clock.
-        """
+        """Return the time that the remaining steps take at a pace, seconds a step, and until the deadline at most."""
         seconds = min(pace * (self._total - self._done), deadline - self._now())
         return f"{tqdm.format_interval(max(0.0, seconds))} left"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from act.search.sampler import Observation, Sampler, draw
+from act.search.sampler import ForestSampler, Observation, draw
 from act.search.space import Setting
 
 
-class RandomSampler(Sampler):
+class RandomSampler(ForestSampler):
     """Suggests at random, every parameter uniform over its choices."""
 
     def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from act import machine
 from act.errors import exit_on_input_error
 from act.results.benchmark import Interval
-from act.search.sampler import ForestSampler, Observation, Sampler
+from act.search.sampler import ForestSampler, Observation
 from act.search.space import Setting, Space
 from act.timing.statistics import Floats, mean_difference
 from benchmarks.bench import ROOT, conclude
@@ -78,7 +78,7 @@ class ForestWithoutStart(ForestSampler):
 
 RANDOM, STARTED = "random", "random after the forest's start"
 FOREST, STARTLESS = "forest", "forest without its start"
-SAMPLERS: Mapping[str, type[Sampler]] = {
+SAMPLERS: Mapping[str, type[ForestSampler]] = {
     RANDOM: RandomSampler,
     STARTLESS: ForestWithoutStart,
     STARTED: RandomAfterStart,
@@ -110,7 +110,7 @@ def main() -> int:
     return conclude(RESULT, results, misses, f", {PICTURE.relative_to(ROOT)}")
 
 
-def replay_all(found: Table, seeds: int, samplers: Mapping[str, type[Sampler]] = SAMPLERS) -> Curves:
+def replay_all(found: Table, seeds: int, samplers: Mapping[str, type[ForestSampler]] = SAMPLERS) -> Curves:
     """Each sampler's curves of each seed."""
     jobs = [(kind, seed) for kind in samplers.values() for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
     with ProcessPoolExecutor(PROCESSES) as pool:
@@ -119,11 +119,11 @@ def replay_all(found: Table, seeds: int, samplers: Mapping[str, type[Sampler]] =
     return dict(zip(samplers, np.array(curves).reshape(len(samplers), seeds, len(FIGURES), -1)))
 
 
-def _replay(found: Table, kind: type[Sampler], seed: int) -> Floats:
+def _replay(found: Table, kind: type[ForestSampler], seed: int) -> Floats:
     return curves_of(found, replay(found, kind(found.space, seed)))
 
 
-def replay(found: Table, sampler: Sampler) -> list[Observation]:
+def replay(found: Table, sampler: ForestSampler) -> list[Observation]:
     """A search of `TRIALS` trials, in rounds, that looks its results up."""
     history: list[Observation] = []
     while len(history) < TRIALS and (suggested := sampler.suggest(history, ROUND)):

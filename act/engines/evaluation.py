@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
-from act.engines.writer import write_for_engine
 from act.metrics import Quality, needs_reference
-from act.program.model import InferenceModel
-from act.quantization.scheme import Scheme
 from act.settings import EngineName, Job, Metric
+
+if TYPE_CHECKING:  # workers that measure trials import this, and need no Paddle
+    import onnx
+
+    from act.program.model import InferenceModel
+    from act.quantization.scheme import Scheme
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,20 @@ class Evaluation:
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
     ) -> Quality:
         """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form; may raise `EngineFailure`."""
+        from act.engines.writer import write_for_engine
+
         with tempfile.TemporaryDirectory() as name:
             path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
             return self.quality_of(path, "fp32" if scheme is None else "int8")
 
     def quality_of(self, path: Path, precision: RuntimePrecision, count: int | None = None) -> Quality:
         """Measure the quality of a model that was written before, on the first `count` samples or on all."""
+        with self.loaded(path, precision) as quality_on:
+            return quality_on(count)
+
+    @contextmanager
+    def loaded(self, path: Path, precision: RuntimePrecision) -> Iterator[Callable[[int | None], Quality]]:
+        """Load a model that was written before, and give a function that measures it as `quality_of` does."""
         with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
             process.load()
-            return process.quality(self.samples, self.metric, self.reference, count, self.batch)
+            yield lambda count: process.quality(self.samples, self.metric, self.reference, count, self.batch)

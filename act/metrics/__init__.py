@@ -26,7 +26,7 @@ class Quality:
     Attributes:
         value: mean of `scores`.
         scores: one figure a sample, in [0, 1] (cosine similarity: in [-1, 1]).
-        beside: other figures worth showing, by name.
+        beside: other figures worth showing.
     """
 
     value: float
@@ -86,12 +86,13 @@ def scorer(metric: str, labels: Ragged | None, reference: Sequence[Ragged] | Non
     Raises:
         InputError: the metric needs labels and there are none, or the other way round.
     """
-    truth = reference if needs_reference(metric) else None if labels is None else [labels]
-    if truth is None and needs_reference(metric):
-        raise InputError(f"metric `{metric}` needs the fp32 model's outputs; run `prepare` again")
-    if truth is None:
+    if needs_reference(metric):
+        if reference is None:
+            raise InputError(f"metric `{metric}` needs the fp32 model's outputs; run `prepare` again")
+        return find(metric)(reference)
+    if labels is None:
         raise InputError(f"metric `{metric}` needs labels, but the samples have none; use `similarity`")
-    return find(metric)(truth)
+    return find(metric)([labels])
 
 
 def check_labels(metric: str, labels: Ragged | None, classes: int, origin: str) -> None:
@@ -120,11 +121,9 @@ def check_labels(metric: str, labels: Ragged | None, classes: int, origin: str) 
     numbers = labels.flat if kind.labels == "class" else labels.flat[labels.flat != PADDING]
     wrong = numbers[(numbers < kind.first_class) | ((numbers >= classes) & (classes != -1))]
     if len(wrong):
-        known = (
-            f"classes are counted from {kind.first_class}"
-            if classes == -1
-            else f"the model's classes go from {kind.first_class} to {classes - 1}"
-        )
+        known = f"the model's classes go from {kind.first_class} to {classes - 1}"
+        if classes == -1:
+            known = f"classes are counted from {kind.first_class}"
         raise InputError(f"{origin}: there is a label {wrong[0]}, but {known}")
 
 

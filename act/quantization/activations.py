@@ -20,9 +20,7 @@ Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[str] = ()) -> Reader:
     """Return a function that runs the fp32 model on a batch and gives what the layers read, by Paddle name.
 
-    Args:
-        fp32: what `act.onnx_graph.conversion.to_onnx` made of the model; not changed.
-        further: names of other tensors to give, as they are in the ONNX model.
+    It gives the tensors of `further`, too, by their names in the ONNX model, which is not changed.
     """
     tensors = activation_tensors(fp32, layers)
     tensors |= {name: name for name in further if name not in tensors}
@@ -50,11 +48,6 @@ def largest_of_channels(
     """Return the largest absolute value of each channel, float32 [channels], by activation of rank 4.
 
     Those that are NaN or infinite are left out.
-
-    Args:
-        read: the activations of one batch, by name.
-        names: of the activations to look at.
-        batches: the feeds, batch by batch.
     """
     extremes: dict[str, npt.NDArray[np.float32]] = {}
     for batch in batches:

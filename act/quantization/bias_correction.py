@@ -8,7 +8,6 @@ section 4.2, with measured means). PaddleSlim accepts `bias_correction` and, wit
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from act.program.layers import Layer, bias_of
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS
-from act.quantization.weights import quantize_weight
+from act.quantization.weights import along, quantize_weight
 
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
@@ -29,38 +28,26 @@ def corrected_biases(
     thresholds: Mapping[str, npt.NDArray[np.float32]],
     means: Mapping[str, Means | None],
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Return new values of the biases of those layers that have one.
+    """Return new values of the biases of those quantized layers that have one.
 
     Args:
-        model: the fp32 model.
-        layers: the quantized ones.
         thresholds: of each weight, float32 [channels].
         means: of each activation's channels, float64 [channels]; None where it has none.
     """
     result = {}
     for layer in layers:
         bias, mean = bias_of(model, layer), means[layer.activation]
-        if bias is None or mean is None or _is_stack_of_matrices(model, layer):
+        # The means of a tensor of rank 4 are those of axis 1, of which a matrix product knows nothing.
+        is_stack_of_matrices = layer.op_type not in _CONVOLUTIONS and len(model.shape(layer.activation)) == 4
+        if bias is None or mean is None or is_stack_of_matrices:
             continue
         shift = mean_error(model.weight(layer.weight), thresholds[layer.weight], layer, mean)
         if shift is not None:
-            shift = shift / _positions_a_tap(model, layer)
+            if layer.op_type == "conv2d_transpose":  # a tap of its kernel reaches one position in so many
+                shift = shift / np.prod(model.producer(layer.name).attr("strides"))
             before = model.weight(bias)
             result[bias] = (before - shift.reshape(before.shape)).astype(np.float32)
     return result
-
-
-def _is_stack_of_matrices(model: InferenceModel, layer: Layer) -> bool:
-    """Tell whether a matrix product reads a tensor of rank 4, whose means are those of axis 1, not the last."""
-    rank = len(model.shape(layer.activation))
-    return layer.op_type not in _CONVOLUTIONS and rank == 4
-
-
-def _positions_a_tap(model: InferenceModel, layer: Layer) -> int:
-    """Return one output position in how many is reached by a given tap of the kernel."""
-    if layer.op_type != "conv2d_transpose":
-        return 1
-    return int(np.prod(model.producer(layer.name).attr("strides")))
 
 
 def mean_error(
@@ -68,14 +55,10 @@ def mean_error(
 ) -> Means | None:
     """Return what quantizing a weight adds to each output channel's mean where each tap is used: float64 [channels].
 
-    Returns:
-        None where the weight's input channels are not the activation's, so that nothing can be said.
+    None stands for a weight whose input channels are not the activation's, so that nothing can be said.
     """
-    shape = [1] * weight.ndim
-    shape[layer.axis] = -1
-    steps = (thresholds.astype(np.float64) / LEVELS).reshape(shape)
-    error: npt.NDArray[Any] = quantize_weight(weight, thresholds, layer.axis) * steps - weight
-    rows = np.moveaxis(error, layer.axis, 0)
+    steps = along(thresholds.astype(np.float64) / LEVELS, layer.axis, weight.ndim)
+    rows = np.moveaxis(quantize_weight(weight, thresholds, layer.axis) * steps - weight, layer.axis, 0)
     if layer.op_type in _CONVOLUTIONS:
         # [output channels, input channels of a group, ...]
         rows = rows.reshape(*rows.shape[:2], -1).sum(axis=2)

@@ -15,7 +15,7 @@ from act.onnx_graph.conversion import to_onnx, with_weights
 from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.passes.equalisation import equalisable, equalise
-from act.quantization.activations import largest_of_channels, reader
+from act.quantization.activations import Reader, largest_of_channels, reader
 from act.quantization.statistics import Snapshots, TensorStatistics, collect
 from act.quantization.thresholds import asymmetric_rules
 from act.samples.dataset import Array, Samples
@@ -35,11 +35,8 @@ def equalise_channels(
     """Return the model with equalised channels, the same as ONNX, and the names of the equalised activations.
 
     Args:
-        model: the fp32 model.
-        fp32: the same as ONNX.
+        model, fp32: the model, in Paddle's form and in ONNX's.
         layers: that may be quantized.
-        samples: for calibration.
-        batch_size: samples at a time.
     """
     names = equalisable(model, layers)
     if not names:
@@ -57,30 +54,18 @@ def equalise_channels(
     return result, with_weights(fp32, result) or to_onnx(result), list(largest)
 
 
-def gather_statistics(
-    fp32: onnx.ModelProto,
-    layers: Sequence[Layer],
-    further: Collection[str],
-    samples: Samples,
-    batch_size: int,
-    batch_nums: Collection[int],
-) -> Snapshots:
+def gather_statistics(read: Reader, samples: Samples, batch_size: int, batch_nums: Collection[int]) -> Snapshots:
     """Return the statistics of activations after each of some numbers of batches.
 
     Args:
-        fp32: the model as ONNX.
-        layers: whose activations are looked at.
-        further: other tensors to be looked at, by their names in the ONNX model.
-        samples: for calibration.
-        batch_size: samples at a time.
-        batch_nums: numbers of batches; one beyond the end of the samples means all of them.
+        read: the activations of one batch, by name.
+        batch_nums: one beyond the end of the samples means all of them.
 
     Raises:
         FloatingPointError: an activation is NaN or infinite.
     """
     total = sum(1 for _ in first_batches(samples, batch_size, max(batch_nums)))
     numbers = {min(number, total) for number in batch_nums}
-    read = reader(fp32, layers, further)
     return collect(read, first_batches(samples, batch_size, max(numbers)), max(numbers), numbers)
 
 

@@ -19,7 +19,6 @@ from act.samples.dataset import Array
 
 POSITIONS = 1024
 """Positions of each layer's output that are looked at in each batch, at most."""
-
 LARGEST = 4608
 """Values in a patch (3 x 3 x 512) above which a layer is left out: its moments would fill gigabytes."""
 
@@ -29,12 +28,9 @@ Read = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 @dataclass
 class Moments:
-    """Of one layer's patches, by group.
+    """How many patches of one layer were seen, and by group what they and their outer products add up to.
 
-    Attributes:
-        count: patches seen.
-        sums: float64 [groups, values], the patches added up.
-        products: float64 [groups, values, values], their outer products added up.
+    `sums` is float64 [groups, values], `products` float64 [groups, values, values].
     """
 
     count: int
@@ -45,14 +41,7 @@ class Moments:
 def gather(
     model: InferenceModel, layers: Sequence[Layer], read: Read, batches: Iterable[Mapping[str, Array]]
 ) -> dict[str, Moments]:
-    """Return the moments of every layer that is not too large, by its name.
-
-    Args:
-        model: the fp32 model.
-        layers: to be looked at.
-        read: gives the activations that they read, by name.
-        batches: the feeds, batch by batch.
-    """
+    """Return the moments of every layer that is not too large, by its name; `read` gives what layers read, by name."""
     shapes = {layer.name: model.shape(layer.weight) for layer in layers}
     able = [layer for layer in layers if layer.op_type != "conv2d_transpose"]  # its patches depend on the position
     measured = [layer for layer in able if np.prod(shapes[layer.name]) / shapes[layer.name][layer.axis] <= LARGEST]
@@ -107,7 +96,5 @@ def _paddings(op: Any, size: Sequence[int], extent: Sequence[int], strides: Sequ
     if op.attr("padding_algorithm") == "SAME":
         totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(size, extent, strides)]
         return [(total // 2, total - total // 2) for total in totals]
-    given = list(op.attr("paddings"))
-    if len(given) == 2:
-        return [(given[0], given[0]), (given[1], given[1])]
+    given = np.repeat(op.attr("paddings"), 4 // len(op.attr("paddings")))
     return [(given[0], given[1]), (given[2], given[3])]

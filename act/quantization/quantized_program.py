@@ -22,12 +22,7 @@ from act.quantization.weights import quantize_weight
 
 
 def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str] = ()) -> InferenceModel:
-    """Return the quantized program; the given model is not changed.
-
-    Args:
-        model: the fp32 model that the scheme is for.
-        scheme: what is rounded, and how.
-        weights_only: names of layers of the scheme that read what they read in float.
+    """Return the quantized program of an fp32 model; the layers of `weights_only` read what they read in float.
 
     Raises:
         InputError: the scheme names a layer that the model does not have.
@@ -40,13 +35,14 @@ def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str
     ready: dict[str, str] = {}
     for op in [op for op in result.ops if op.output_arg_names and op.output_arg_names[0] in chosen]:
         layer = chosen[op.output_arg_names[0]]
-        for name in [layer.weight] if layer.name in weights_only else [layer.activation, layer.weight]:
-            if name not in ready:
-                if name == layer.weight:
-                    ready[name] = _dequantize_weight(result, op, layer, scheme.weights[name])
-                else:
-                    ready[name] = quantize_activation(result, op, name, scheme.activations[name])
-            result.rename_input(op, name, ready[name])
+        activation, weight = layer.activation, layer.weight
+        if layer.name not in weights_only:
+            if activation not in ready:
+                ready[activation] = quantize_activation(result, op, activation, scheme.activations[activation])
+            result.rename_input(op, activation, ready[activation])
+        if weight not in ready:
+            ready[weight] = _dequantize_weight(result, op, layer, scheme.weights[weight])
+        result.rename_input(op, weight, ready[weight])
     return result
 
 
@@ -56,13 +52,12 @@ def quantize_activation(model: InferenceModel, op: Any, name: str, span: Range) 
     scale = model.add_weight(f"{name}@scale", np.array([span.scale * LEVELS], dtype=np.float32))
     shift = span.scale * span.zero_point
     source = name
-    steps = [("quantized", "quantize_linear"), ("dequantized", "dequantize_linear")]
+    steps = [("quantized", "quantize_linear", 0.0), ("dequantized", "dequantize_linear", 0.0)]
     if span.zero_point != 0:
-        steps = [("shifted", "scale"), *steps, ("shifted_back", "scale")]
-    for suffix, kind in steps:
+        steps = [("shifted", "scale", shift), *steps, ("shifted_back", "scale", -shift)]
+    for suffix, kind, bias in steps:
         result = model.add_tensor(f"{name}.{suffix}", source)
         if kind == "scale":
-            bias = shift if suffix == "shifted" else -shift
             model.insert("scale", {"X": [source]}, {"Out": [result]}, {"bias": bias}, before=op)
         else:
             _insert(model, op, kind, (source, scale, _zero_points(model, 1)), result, axis=-1)

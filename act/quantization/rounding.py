@@ -22,7 +22,7 @@ from act.program.model import InferenceModel
 from act.quantization.moments import Floats, Moments
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme
-from act.quantization.weights import dequantize_weight, quantize_weight
+from act.quantization.weights import Weight, dequantize_weight, quantize_weight
 
 MOST_SWEEPS = 20
 DAMPING = 0.01
@@ -30,12 +30,10 @@ DAMPING = 0.01
 
 
 def adaround(model: InferenceModel, scheme: Scheme, layers: Sequence[Layer], moments: Mapping[str, Moments]) -> Scheme:
-    """Return the scheme with weights rounded anew, and the biases that fit them.
+    """Return the scheme with weights rounded anew, and the biases that fit them; ranges and thresholds stay.
 
     Args:
-        model: the fp32 model.
-        scheme: its ranges and thresholds stay as they are.
-        layers: those that it quantizes; one without moments stays as it is.
+        layers: those that the scheme quantizes; one without moments stays as it is.
         moments: of each layer's inputs in fp32, by its name.
     """
     integers, biases = dict(scheme.integers), dict(scheme.biases)
@@ -57,19 +55,13 @@ def adaround(model: InferenceModel, scheme: Scheme, layers: Sequence[Layer], mom
 
 
 def round_weight(
-    weight: npt.NDArray[np.float32],
-    thresholds: npt.NDArray[np.float32],
-    layer: Layer,
-    moments: Moments,
-    centred: bool,
+    weight: Weight, thresholds: Weight, layer: Layer, moments: Moments, centred: bool
 ) -> npt.NDArray[np.int8]:
-    """Return the int8 values of one weight, in its own shape.
+    """Return the int8 values of a layer's weight, in its own shape.
 
     Args:
-        weight: float32.
         thresholds: float32 [output channels], > 0.
-        layer: whose weight it is.
-        moments: of its inputs.
+        moments: of the layer's inputs.
         centred: whether a bias takes up the mean error.
     """
     metric = metric_of(moments, centred)

@@ -32,7 +32,6 @@ class Scheme:
 
     Attributes:
         layers: names of the quantized layers, in program order.
-        activations: clipping range of each quantized activation.
         weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
         biases: new values of biases, float32 in their own shapes.
         integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
@@ -122,23 +121,12 @@ def quantized_layers(model: InferenceModel, scheme: Scheme) -> list[Layer]:
 
 
 def without_others(model: InferenceModel, scheme: Scheme, op_types: Collection[str]) -> Scheme:
-    """Return the scheme without the layers of other types, for an engine that would have to run those in float.
-
-    Args:
-        model: the fp32 model that the scheme is for.
-        op_types: the operator types that stay.
-    """
-    layers = quantizable_layers(model)
-    return only(model, scheme, {layer.name for layer in layers if layer.op_type in op_types})
+    """Return the scheme without the layers of other types, for an engine that would have to run those in float."""
+    return only(model, scheme, {layer.name for layer in quantizable_layers(model, op_types)})
 
 
 def only(model: InferenceModel, scheme: Scheme, names: Collection[str]) -> Scheme:
-    """Return the scheme without the layers of other names.
-
-    Args:
-        model: the fp32 model that the scheme is for.
-        names: of the layers that stay.
-    """
+    """Return the scheme without the layers of other names."""
     layers = quantized_layers(model, scheme)
     staying = [layer for layer in layers if layer.name in names]
     if len(staying) == len(layers):

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,60 +26,12 @@ from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.split_session import SplitSession, Values, logits
-from act.quantization.weights import quantize_weight
-from act.results.analyze import Operator
+from act.quantization.weights import along, quantize_weight
+from act.results.analyze import LayerErrors, Operator, Sensitivity
 from act.results.ptq_search import LayerSensitivity
 from act.samples.dataset import Array, Samples
 
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass
-class LayerErrors:
-    """What was measured of one layer.
-
-    Attributes:
-        name: of the layer.
-        type: Paddle's operator type.
-        channels: output channels.
-        quantized: error with the layer in int8; None where it was not measured.
-        pruned: error by share of the channels, in the order of the shares; None likewise.
-        why: what is missing, and why; empty where nothing is.
-    """
-
-    name: str
-    type: str
-    channels: int
-    quantized: float | None = None
-    pruned: dict[str, float | None] = field(default_factory=dict)
-    why: str = ""
-
-
-@dataclass
-class Sensitivity:
-    """What was measured of a model.
-
-    Attributes:
-        layers: most MACs first.
-        samples: how many were run.
-        seconds: what it took.
-        why: why there is nothing, or not all; empty where there is all.
-    """
-
-    layers: list[LayerErrors] = field(default_factory=list)
-    samples: int = 0
-    seconds: float = 0.0
-    why: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what stands in `analysis.json`."""
-        return {
-            "measure": "root of the outputs' mean squared error as a share of their mean square",
-            "samples": self.samples,
-            "seconds": round(self.seconds, 1),
-            "why": self.why,
-            "layers": [dict(vars(layer)) for layer in self.layers],
-        }
 
 
 def rank_layers(
@@ -94,9 +44,7 @@ def rank_layers(
     """Return the sensitivity of every layer, most sensitive first; equal ones in program order.
 
     Args:
-        model: the fp32 model.
-        fp32: the same as ONNX.
-        layers: to be measured.
+        model, fp32: the fp32 model, in Paddle's form and in ONNX's.
         scheme_for: gives the scheme that quantizes one layer alone.
         batch: the samples to run.
     """
@@ -126,13 +74,10 @@ def measure_layers(
     not measured has no error and is told.
 
     Args:
-        model: the fp32 model.
-        fp32: the same as ONNX.
-        operators: the table.
+        model, fp32: the fp32 model, in Paddle's form and in ONNX's.
         samples: to run, one by one.
         ratios: shares of output channels that are pruned.
         time_limit_seconds: after which no further layer is begun.
-        clock: seconds.
     """
     started = clock()
     costs = {operator.name: operator.macs for operator in operators}
@@ -150,42 +95,39 @@ def measure_layers(
     if not all(bool(np.isfinite(output).all()) for outputs in probe.baseline for output in outputs):
         return Sensitivity(why="on ONNX Runtime the fp32 model's outputs hold NaN or infinity")
     last = _layers_nothing_follows(graph)
-    result = Sensitivity(samples=len(samples))
-    for layer in tqdm(
-        sorted(layers, key=lambda each: -costs[each.name]), desc="sensitivity", unit="layer", leave=False
-    ):
-        entry = LayerErrors(layer.name, layer.op_type, model.shape(layer.weight)[layer.axis])
-        result.layers.append(entry)
+    entries, late = [], 0
+    layers.sort(key=lambda layer: -costs[layer.name])
+    for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
+        quantized, pruned, why = None, {}, ""
         if clock() - started >= time_limit_seconds:
-            entry.why = "the time was up"
-            continue
-        span = probe.range_of(layer)
-        if span is not None:
-            entry.quantized = probe.error(probe.quantized(layer, make_scheme(model, [layer], {layer.activation: span})))
-        if entry.quantized is None:
-            entry.why = "what it reads, or the output, is not finite"
-        if layer.name in last:
-            entry.why = entry.why or "not pruned: its channels are the model's outputs"
+            why, late = "the time was up", late + 1
         else:
-            entry.pruned = {f"{ratio:g}": probe.error(probe.pruned(layer, ratio)) for ratio in ratios}
-    late = sum(entry.why == "the time was up" for entry in result.layers)
-    if late:
-        result.why = f"{late} of {len(layers)} layers were not measured within {time_limit_seconds:g} s"
-    result.seconds = clock() - started
-    return result
+            span = probe.range_of(layer)
+            if span is not None:
+                scheme = make_scheme(model, [layer], {layer.activation: span})
+                quantized = probe.error(probe.quantized(layer, scheme))
+            if quantized is None:
+                why = "what it reads, or the output, is not finite"
+            if layer.name in last:
+                why = why or "not pruned: its channels are the model's outputs"
+            else:
+                pruned = {f"{ratio:g}": probe.error(probe.pruned(layer, ratio)) for ratio in ratios}
+        channels = model.shape(layer.weight)[layer.axis]
+        entries.append(
+            LayerErrors(
+                name=layer.name, type=layer.op_type, channels=channels, quantized=quantized, pruned=pruned, why=why
+            )
+        )
+    return Sensitivity(
+        samples=len(samples),
+        seconds=round(clock() - started, 1),
+        why=f"{late} of {len(layers)} layers were not measured within {time_limit_seconds:g} s" if late else "",
+        layers=entries,
+    )
 
 
 class _Probe:
-    """Runs a model with single layers changed.
-
-    Args:
-        model: the fp32 model.
-        session: the same, cut.
-        batches: the samples.
-
-    Attributes:
-        baseline: the compared tensors of the unchanged model, of each batch.
-    """
+    """Runs a model with single layers changed; `baseline` has the compared tensors of the unchanged one by batch."""
 
     def __init__(self, model: InferenceModel, session: SplitSession, batches: Sequence[Mapping[str, Array]]) -> None:
         self._model, self._session = model, session
@@ -209,10 +151,9 @@ class _Probe:
         """Return the compared tensors of each batch with a layer in int8, as ONNX's operators compute it."""
         span, thresholds = scheme.activations[layer.activation], scheme.weights[layer.weight]
         weight = self._model.weight(layer.weight)
-        scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
-        shape = [-1 if axis == layer.axis else 1 for axis in range(weight.ndim)]
+        scales = along((thresholds / np.float32(LEVELS)).astype(np.float32), layer.axis, weight.ndim)
         integers = quantize_weight(weight, thresholds, layer.axis)
-        changes: dict[str, Floats] = {layer.weight: integers.astype(np.float32) * scales.reshape(shape)}
+        changes: dict[str, Floats] = {layer.weight: integers.astype(np.float32) * scales}
         if layer.name in self._session.biases:
             name, values = self._session.biases[layer.name]
             changes[name] = scheme.biases.get(name, values).reshape(values.shape)

@@ -32,14 +32,8 @@ Values = dict[str, Array]
 
 @dataclass
 class _Piece:
-    """Some nodes in a row.
-
-    Attributes:
-        session: that runs them.
-        inputs: tensors of other pieces that it reads.
-        outputs: its tensors that other pieces read, or that are compared.
-        layer_inputs: its tensors that layers read.
-    """
+    """Some nodes in a row; `outputs` are its tensors that others read or that are compared, `layer_inputs` those that
+    layers read."""
 
     session: Any
     inputs: list[str]
@@ -57,7 +51,7 @@ class SplitSession:
 
     Args:
         fp32: what `to_onnx` made of the model; not changed.
-        layers: whose weights, biases and inputs can be changed; all must be in the ONNX model.
+        layers: all must be in the ONNX model.
         compared: the tensors that `outputs` returns.
 
     Attributes:
@@ -86,9 +80,8 @@ class SplitSession:
         count = 0
         for node in nodes:
             if _is_layer(node) and node.input[1] in weights:
-                if count == each:
+                if count and count % each == 0:
                     parts.append([])
-                    count = 0
                 count += 1
                 self._index[weights[node.input[1]]] = len(parts) - 1
             parts[-1].append(node)
@@ -106,7 +99,10 @@ class SplitSession:
         layer_inputs = [name for name in dict.fromkeys(self.inputs.values()) if name in made]
 
         layers = {layer.weight: layer for layer in self._layers if layer.weight in initialisers}
-        defaults = [entry for layer in layers.values() for entry in _unchanged_input(layer.name)]
+        defaults = []  # with which a layer reads its input as it is
+        for layer in layers.values():
+            defaults.append(numpy_helper.from_array(np.array(False), _flag(layer.name)))
+            defaults.append(numpy_helper.from_array(np.array(0, np.float32), _replacement(layer.name)))
         changeable = {*layers, *(name for name, _ in self.biases.values())} & set(initialisers)
         feeds = [(name, self._types[name]) for name in inputs]
         feeds += [(name, TensorProto.FLOAT) for name in initialisers if name in changeable]
@@ -139,11 +135,7 @@ class SplitSession:
         return [*edges, values], layer_inputs
 
     def input_of(self, layer: Layer, edges: Sequence[Values]) -> Array:
-        """Return what a layer reads in the unchanged model.
-
-        Args:
-            edges: what `run` gave for a sample.
-        """
+        """Return what a layer reads in the unchanged model, from what `run` gave for a sample."""
         tensor = self.inputs[layer.name]
         for piece, values in zip(self._pieces, edges):
             if tensor in piece.layer_inputs:
@@ -235,14 +227,6 @@ def _flag(layer: str) -> str:
 
 def _replacement(layer: str) -> str:
     return f"{layer}.changed_input"
-
-
-def _unchanged_input(layer: str) -> list[onnx.TensorProto]:
-    """Return the values with which a layer reads its input as it is."""
-    return [
-        numpy_helper.from_array(np.array(False), _flag(layer)),
-        numpy_helper.from_array(np.array(0, np.float32), _replacement(layer)),
-    ]
 
 
 def _with_changeable_input(node: onnx.NodeProto, layers: Mapping[str, Layer]) -> list[onnx.NodeProto]:

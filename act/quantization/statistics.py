@@ -47,12 +47,7 @@ class TensorStatistics:
     """One activation, over all batches seen; its size depends on the number of channels alone.
 
     Attributes:
-        batches: how many batches were seen.
-        low: the least value, infinity before the first batch.
-        high: the largest value, minus infinity before the first batch.
-        sum_of_minima: the batches' least values, added up.
-        sum_of_maxima: the batches' largest values, added up.
-        sum_of_absolute_maxima: the batches' largest absolute values, added up.
+        low, high: the least and the largest value.
         exponent: the histogram spans [-limit, limit) with limit = 2**exponent.
         counts: int64 [2 * BINS], how many values fell into each bin of equal width; bin BINS starts at zero.
         channel_sums: float64 [channels], the channels' values added up; None where there is no channel axis (rank 1)
@@ -73,7 +68,7 @@ class TensorStatistics:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value seen, 0 before the first batch."""
+        """The largest absolute value seen."""
         return max(-self.low, self.high, 0.0)
 
     @property
@@ -88,7 +83,6 @@ class TensorStatistics:
 
     @property
     def bin_width(self) -> float:
-        """Width of one bin, > 0."""
         return self.limit / BINS
 
     @property
@@ -160,10 +154,8 @@ def collect(
     """Gather the statistics of every activation that `read` gives for a batch of feeds.
 
     Args:
-        read: the activations of one batch, by name.
-        batches: the feeds, batch by batch.
         total: number of batches, for the progress bar.
-        snapshots: numbers of batches after which to keep a copy of the statistics; those never reached are left out.
+        snapshots: numbers of batches after which to keep a copy; those never reached are left out.
 
     Returns:
         The statistics by name, by the number of batches seen; all batches are always among them.
@@ -192,8 +184,10 @@ def collect(
 def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) -> None:
     """Write statistics as one .npz without pickled objects; equal statistics in equal order give equal bytes."""
     rows = [(seen, name, each) for seen, by_name in snapshots.items() for name, each in by_name.items()]
-    spans = [_used(each.counts) for _, _, each in rows]
+    used = [np.flatnonzero(each.counts) for _, _, each in rows]
+    spans = [(int(bins[0]), int(bins[-1]) + 1) if bins.size else (0, 0) for bins in used]
     counts = [each.counts[start:stop] for (_, _, each), (start, stop) in zip(rows, spans)]
+    packed = np.concatenate([_no_counts()[:0], *counts])
     channels = [each.channel_sums for _, _, each in rows]
     arrays: dict[str, npt.NDArray[Any]] = {
         "seen": np.array([seen for seen, _, _ in rows], dtype=np.int64),
@@ -201,7 +195,7 @@ def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) ->
         "numbers": np.array([[getattr(each, key) for key in _NUMBERS] for _, _, each in rows], dtype=np.float64),
         "integers": np.array([[getattr(each, key) for key in _INTEGERS] for _, _, each in rows], dtype=np.int64),
         "spans": np.array(spans, dtype=np.int64),
-        "counts": _smallest_dtype(np.concatenate([_no_counts()[:0], *counts])),
+        "counts": packed.astype(np.min_scalar_type(int(packed.max(initial=0)))),
         "channels": np.array([-1 if sums is None else sums.size for sums in channels], dtype=np.int64),
         "channel_sums": np.concatenate([np.zeros(0), *(sums for sums in channels if sums is not None)]),
     }
@@ -247,20 +241,8 @@ def _split(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[npt
     return [values[end - length : end] for end, length in zip(ends, lengths)]
 
 
-def _used(counts: npt.NDArray[np.int64]) -> tuple[int, int]:
-    used = np.flatnonzero(counts)
-    return (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
-
-
-def _smallest_dtype(counts: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
-
-
 def _histogram(values: npt.NDArray[np.float32], bins_per_unit: float) -> npt.NDArray[np.int64]:
-    """Return the counts of flat values in (-BINS, BINS) / bins_per_unit, int64 [2 * BINS].
-
-    They are exact, as `bins_per_unit` is a power of two.
-    """
+    """Return the counts of flat values, int64 [2 * BINS]; they are exact, as `bins_per_unit` is a power of two."""
     counts = _no_counts()
     scaled = np.empty(min(values.size, _CHUNK), dtype=np.float32)
     bins = np.empty(scaled.size, dtype=np.intp)  # the one dtype that `bincount` does not copy

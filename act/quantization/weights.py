@@ -7,6 +7,7 @@ error of its int8 copy is least, as is usual for low-bit weights (Banner et al.,
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,34 +22,28 @@ CANDIDATES = 36
 
 
 def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization = "channel_wise_abs_max") -> Weight:
-    """Return the thresholds of a weight's output channels, float32 [channels], > 0.
-
-    Args:
-        weight: of any rank.
-        axis: of its output channels.
-        kind: how.
-    """
+    """Return the thresholds of a weight's output channels, which lie along `axis`: float32 [channels], > 0."""
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     return np.maximum(_KINDS[kind](rows), np.float32(SMALLEST_THRESHOLD)).astype(np.float32)
 
 
-def quantize_weight(
-    weight: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32], axis: int
-) -> npt.NDArray[np.int8]:
-    """Round a weight to int8, one threshold a channel along `axis`."""
-    shape = [1] * weight.ndim
+def along(values: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any]:
+    """Return values of channels in a shape that spreads them along an axis of an array of some rank."""
+    shape = [1] * rank
     shape[axis] = -1
-    scaled = weight.astype(np.float64) / thresholds.astype(np.float64).reshape(shape) * LEVELS
+    return values.reshape(shape)
+
+
+def quantize_weight(weight: Weight, thresholds: Weight, axis: int) -> npt.NDArray[np.int8]:
+    """Round a weight to int8, one threshold a channel along `axis`."""
+    scaled = weight.astype(np.float64) / along(thresholds.astype(np.float64), axis, weight.ndim) * LEVELS
     return np.clip(np.round(scaled), -LEVELS - 1, LEVELS).astype(np.int8)
 
 
-def dequantize_weight(
-    integers: npt.NDArray[np.int8], thresholds: npt.NDArray[np.float32], axis: int
-) -> npt.NDArray[np.float32]:
+def dequantize_weight(integers: npt.NDArray[np.int8], thresholds: Weight, axis: int) -> Weight:
     """Return what int8 values stand for; `quantize_weight` gives the same integers back."""
-    shape = [1] * integers.ndim
-    shape[axis] = -1
-    return (integers * (thresholds.astype(np.float64).reshape(shape) / LEVELS)).astype(np.float32)
+    steps = along(thresholds.astype(np.float64), axis, integers.ndim) / LEVELS
+    return (integers * steps).astype(np.float32)
 
 
 def _abs_max(rows: Weight) -> Weight:

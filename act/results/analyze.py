@@ -127,11 +127,11 @@ class LayerErrors(Part):
 class Sensitivity(Part):
     """What was measured of the layers, most MACs first; `why` tells why there is nothing, or not all."""
 
-    measure: str
-    samples: int
-    seconds: float
-    why: str
-    layers: list[LayerErrors]
+    measure: str = "root of the outputs' mean squared error as a share of their mean square"
+    samples: int = 0
+    seconds: float = 0.0
+    why: str = ""
+    layers: list[LayerErrors] = Field(default_factory=list)
 
 
 class KernelCount(Part):

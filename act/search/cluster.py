@@ -26,7 +26,6 @@ class Cluster:
     """A cluster for trials.
 
     Attributes:
-        kind: what runs it.
         address: of its scheduler (Dask) or head (Ray); None for a temporary one on this machine.
     """
 
@@ -35,14 +34,10 @@ class Cluster:
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Cluster:
-        """Read what the user wrote.
-
-        Args:
-            text: one of the forms of `ALLOWED`.
-            origin: where it was written, for the error.
+        """Read what the user wrote; `origin` says where, for the error.
 
         Raises:
-            InputError: it is of no such form.
+            InputError: it is of no form of `ALLOWED`.
         """
         match = _FORM.fullmatch(text)
         if match is None:

@@ -12,23 +12,21 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from act.engines.base import RuntimePrecision
-from act.engines.process import EngineFailure, EngineProcess
+from act.engines.evaluation import Evaluation
+from act.engines.process import EngineFailure
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Samples
-from act.settings import EngineName, Metric
 
 if TYPE_CHECKING:
     import onnx
 
-    from act.engines.evaluation import Evaluation
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
 
@@ -44,60 +42,30 @@ class TrialJob:
     """All that measuring a trial takes.
 
     Attributes:
-        engine: where the model runs.
+        evaluation: how; its folders are absolute paths.
         files: the model, contents by file name.
         entry: which of the files the engine loads; `.` for the folder that holds them.
-        precision: how the engine runs it.
-        threads: threads of the engine.
-        samples: folder of the evaluation samples, an absolute path.
-        metric: what is measured.
-        reference: folder of the fp32 outputs, for the metric `similarity`; an absolute path.
         fp32: the fp32 model's quality on all samples.
-        batch: samples at a time.
-        time_limit_seconds: after which the engine counts as hung.
     """
 
-    engine: EngineName
+    evaluation: Evaluation
     files: Mapping[str, bytes]
     entry: str
-    precision: RuntimePrecision
-    threads: int
-    samples: Path
-    metric: Metric
-    reference: Path | None
     fp32: Quality
-    batch: int
-    time_limit_seconds: float
 
 
 def trial_job(
     evaluation: Evaluation, model: InferenceModel, scheme: Scheme, fp32_onnx: onnx.ModelProto, fp32: Quality
 ) -> TrialJob:
-    """Return the measurement of a scheme's model, with the model in it.
-
-    Args:
-        model: the fp32 model.
-        fp32_onnx: the same as ONNX.
-        fp32: its quality on all samples.
-    """
+    """Return the measurement of a scheme's model, with the model in it."""
     from act.engines.writer import write_for_engine
 
     with tempfile.TemporaryDirectory() as name:
         entry = write_for_engine(evaluation.engine, model, scheme, Path(name), fp32_onnx)
         files = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
-    return TrialJob(
-        engine=evaluation.engine,
-        files=files,
-        entry=str(entry.relative_to(name)),
-        precision="int8",
-        threads=evaluation.threads,
-        samples=evaluation.samples.resolve(),
-        metric=evaluation.metric,
-        reference=evaluation.reference.resolve() if evaluation.reference is not None else None,
-        fp32=fp32,
-        batch=evaluation.batch,
-        time_limit_seconds=evaluation.time_limit_seconds,
-    )
+    reference = evaluation.reference and evaluation.reference.resolve()
+    absolute = replace(evaluation, samples=evaluation.samples.resolve(), reference=reference)
+    return TrialJob(absolute, files, str(entry.relative_to(name)), fp32)
 
 
 @dataclass(frozen=True)
@@ -109,7 +77,7 @@ class Result:
             infinity where the engine failed.
         beside: further figures on the same samples.
         samples: how many were run.
-        failure: why there is no quality, or None.
+        failure: why there is no quality.
         seconds: making and measuring.
     """
 
@@ -127,23 +95,19 @@ def measure(job: TrialJob) -> Result:
         InputError: the samples are not on this machine, or are others. That is no fault of the trial's, and so no
             result.
     """
-    started = time.perf_counter()
-    _check_folder(job.samples, len(job.fp32.scores))
-    if job.reference is not None:
-        _check_folder(job.reference, len(job.fp32.scores))
+    started, how = time.perf_counter(), job.evaluation
+    for folder in filter(None, (how.samples, how.reference)):
+        _check_folder(folder, len(job.fp32.scores))
     with tempfile.TemporaryDirectory() as name:
         for file, content in job.files.items():
             (Path(name) / file).write_bytes(content)
         path = Path(name) / job.entry
         try:
-            with EngineProcess(job.engine, path, job.precision, job.threads, job.time_limit_seconds) as process:
-                process.load()
-                result = judge(
-                    lambda count: process.quality(job.samples, job.metric, job.reference, count, job.batch), job.fp32
-                )
+            with how.loaded(path, "int8") as quality_on:
+                result = judge(quality_on, job.fp32)
         except EngineFailure as failure:
             result = Result(-math.inf, {}, 0, str(failure), 0)
-    return Result(**{**vars(result), "seconds": time.perf_counter() - started})
+    return replace(result, seconds=time.perf_counter() - started)
 
 
 def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
@@ -165,12 +129,8 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
 
 
 def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
-    """Tell whether losses of single samples make it all but certain that too much is lost over all.
-
-    Args:
-        losses: of the first samples, float64 [samples], in units of the metric.
-        reference: quality of the fp32 model.
-    """
+    """Tell whether the losses of the first samples, float64 [samples], make it all but certain that too much of the
+    fp32 model's quality is lost over all."""
     error = float(losses.std(ddof=1)) / len(losses) ** 0.5
     return float(losses.mean()) - _CERTAINTY * error > HOPELESS_SHARE * reference
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import queue
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar, copy_context
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from act.errors import InputError
@@ -26,6 +23,8 @@ from act.search.cluster import TRIALS_ON, Cluster
 from act.search.measure import Result, TrialJob, measure
 from act.search.runners import Ended, Measure, Runner, TrialsLost
 from act.search.server import temporary_server
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 20
 NO_WORKER_SECONDS = 30
@@ -35,7 +34,6 @@ _RESULT_SECONDS = {"dask": 60.0, "ray": _POLL_SECONDS}
 # What a worker needs beside the engine's own time: starting, importing, receiving the model.
 _SLACK_SECONDS = 120
 _DRAIN_SECONDS = 10
-_STOP_SECONDS = 30
 
 # Must stand in the environment before Prefect and Ray are imported: nothing calls out, and the console is the
 # progress bar's.
@@ -51,113 +49,90 @@ _QUIET = {
 
 
 class PrefectRunner(Runner):
-    """A Dask or Ray cluster behind Prefect's task runner: each trial is a task run.
-
-    One flow run lasts as long as the runner is open, in a thread of its own that takes rounds from the caller's.
+    """A Dask or Ray cluster behind the task runner of the flow run that it is made in: each trial is a task run.
 
     Args:
-        cluster: which one.
-        workers: how many trials may run at the same time, on a temporary cluster.
         threads: of a trial's engine.
         work: measures one trial; a function of a module, which the workers import.
+
+    Raises:
+        InputError: nothing answers at the cluster's address, or it has no worker.
     """
 
-    def __init__(self, cluster: Cluster, workers: int, threads: int, work: Measure = measure) -> None:
-        self.cluster = cluster
-        self.workers = max(1, workers)
-        self.threads = threads
-        self.work = work
-        self.rounds: queue.SimpleQueue[Sequence[TrialJob] | None] = queue.SimpleQueue()
-        # A result with its place, None at the start of the flow and at the end of a round, or what went wrong.
-        self.news: queue.SimpleQueue[tuple[int, Result] | BaseException | None] = queue.SimpleQueue()
-        self.stopped = False
-        # In the caller's context, where settings of Prefect may have been changed for a while.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._keep_flow,), name="trials", daemon=True)
+    def __init__(self, cluster: Cluster, threads: int, work: Measure) -> None:
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.context import FlowRunContext
 
-    def __enter__(self) -> Runner:
-        self._thread.start()
-        try:
-            self._next()
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop()
+        context = FlowRunContext.get()
+        assert context is not None
+        self._cluster, self._threads = cluster, threads
+        self._trial = task(name="trial", cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False)(work)
+        self._are_workers_left = _workers_left(cluster, context.task_runner)
 
     def run(self, jobs: Sequence[TrialJob], ended: Ended = lambda _index, _result: None) -> list[Result]:
-        if self.stopped:
-            raise TrialsLost("an earlier failure has stopped this runner")
-        results: dict[int, Result] = {}
-        self.rounds.put(jobs)
         try:
-            while (news := self._next()) is not None:
-                index, results[index] = news
-                ended(index, results[index])
-        except BaseException:
-            # What is still under way must not be taken for results of another round.
-            self.stopped = True
-            raise
+            with _submitting(self._cluster, self._threads):
+                futures = {index: self._trial.submit(job) for index, job in enumerate(jobs)}
+        except Exception as error:
+            raise _lost(self._cluster, error) from None
+        deadline = time.monotonic() + sum(job.evaluation.time_limit_seconds + _SLACK_SECONDS for job in jobs)
+        results: dict[int, Result] = {}
+        for index, result in as_they_end(self._cluster, futures, deadline, self._are_workers_left):
+            results[index] = result
+            ended(index, result)
         return [results[index] for index in range(len(jobs))]
 
-    def _next(self) -> tuple[int, Result] | None:
-        news = self.news.get()
-        if isinstance(news, BaseException):
-            raise news
-        return news
 
-    def _stop(self) -> None:
-        self.stopped = True
-        self.rounds.put(None)
-        self._thread.join(_STOP_SECONDS)
-
-    def _keep_flow(self) -> None:
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(_environment())
-                task_runner = _task_runner(self)
-                stack.enter_context(server_for(self.cluster))
-                _RUNNER.set(self)
-                from prefect import flow
-
-                trials = flow(name="trials", task_runner=task_runner, persist_result=False, log_prints=False)(_trials)
-                trials()
-        except (InputError, TrialsLost) as error:
-            self.news.put(error)
-        except BaseException as error:
-            self.news.put(_lost(self.cluster, error))
-
-
-# The flow's parameters go to the server, and the flow itself to every worker: neither may hold the runner.
-_RUNNER: ContextVar[PrefectRunner] = ContextVar("runner")
+# The flow's parameters go to the server, and the flow itself to every worker: neither may hold the search.
+_SEARCH: ContextVar[Callable[[], None]] = ContextVar("search")
 
 
 def _trials() -> None:
-    """Run the rounds of the runner that opened this flow, until there are no more."""
-    from prefect import task
-    from prefect.cache_policies import NO_CACHE
-    from prefect.context import FlowRunContext
-
-    runner = _RUNNER.get()
-    trial = task(name="trial", cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False)(runner.work)
-    context = FlowRunContext.get()
-    assert context is not None
-    are_workers_left = _workers_left(runner, context.task_runner)
-    runner.news.put(None)
-    while (jobs := runner.rounds.get()) is not None:
-        with _submitting(runner, context.task_runner):
-            futures = {index: trial.submit(job) for index, job in enumerate(jobs)}
-        deadline = time.monotonic() + sum(job.time_limit_seconds + _SLACK_SECONDS for job in jobs)
-        for index, result in _as_they_end(runner, futures, deadline, are_workers_left):
-            runner.news.put((index, result))
-        runner.news.put(None)
+    _SEARCH.get()()
 
 
-def _as_they_end(
-    runner: PrefectRunner, futures: Mapping[int, Any], deadline: float, are_workers_left: Callable[[], bool]
+def run_on_cluster(
+    cluster: Cluster, workers: int, threads: int, use: Callable[[Runner], T], work: Measure = measure
+) -> T:
+    """Return what a function makes of a runner on a cluster; it is called in a flow run of its own.
+
+    Args:
+        workers: how many trials may run at the same time, on a temporary cluster.
+        threads, work: as of `PrefectRunner`.
+
+    Raises:
+        InputError: the cluster cannot be used as it is.
+        TrialsLost: it failed, or so did Prefect.
+    """
+    results: list[T] = []
+    failures: list[Exception] = []
+
+    def search() -> None:
+        runner = PrefectRunner(cluster, threads, work)
+        try:
+            results.append(use(runner))
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    with _environment():
+        try:
+            task_runner = _task_runner(cluster, workers, threads)
+            with server_for(cluster):
+                from prefect import flow
+
+                _SEARCH.set(search)
+                flow(name="trials", task_runner=task_runner, persist_result=False, log_prints=False)(_trials)()
+        except Exception as error:
+            if isinstance(error, (InputError, TrialsLost)) or error in failures:
+                raise
+            raise _lost(cluster, error) from error
+    return results[0]
+
+
+def as_they_end(
+    cluster: Cluster, futures: Mapping[int, Any], deadline: float, are_workers_left: Callable[[], bool]
 ) -> Iterator[tuple[int, Result]]:
     """Give each result with its place as it comes.
 
@@ -169,34 +144,28 @@ def _as_they_end(
     """
     pending, alive = dict(futures), time.monotonic()
     while pending:
-        if runner.stopped:
-            raise TrialsLost("the search was stopped")
         time.sleep(_POLL_SECONDS)
         for index, future in list(pending.items()):
-            if runner.cluster.kind == "dask" and not future.wrapped_future.done():
+            if cluster.kind == "dask" and not future.wrapped_future.done():
                 continue
             try:
-                outcome = future.result(timeout=_RESULT_SECONDS[runner.cluster.kind], raise_on_failure=False)
+                outcome = future.result(timeout=_RESULT_SECONDS[cluster.kind], raise_on_failure=False)
             except TimeoutError:
                 continue
             except Exception as error:
                 # The cluster's own failures come this way, the trial's as an outcome.
-                raise _lost(runner.cluster, error) from None
+                raise _lost(cluster, error) from None
             if isinstance(outcome, BaseException):
-                runner.news.put(outcome)
                 raise outcome
             del pending[index]
             yield index, outcome
         now = time.monotonic()
         if are_workers_left():
             alive = now
-        if now - alive > NO_WORKER_SECONDS or now > deadline:
-            why = (
-                "has no worker left (see their logs)"
-                if now - alive > NO_WORKER_SECONDS
-                else "did not end them in their time"
-            )
-            raise TrialsLost(f"{len(pending)} trials were lost: {runner.cluster} {why}; start workers and run again")
+        why = "has no worker left (see their logs)" if now - alive > NO_WORKER_SECONDS else ""
+        if why or now > deadline:
+            why = why or "did not end them in their time"
+            raise TrialsLost(f"{len(pending)} trials were lost: {cluster} {why}; start workers and run again")
 
 
 def _lost(cluster: Cluster, error: BaseException) -> TrialsLost:
@@ -208,7 +177,7 @@ def _lost(cluster: Cluster, error: BaseException) -> TrialsLost:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what Prefect, Ray and the workers that they start read, as long as the runner is open."""
+    """Set what Prefect, Ray and the workers that they start read, as long as the search runs."""
     settings = {"PREFECT_HOME": str(Path.cwd() / ".prefect"), **os.environ, **_QUIET}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -222,13 +191,12 @@ def _environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _task_runner(runner: PrefectRunner) -> Any:
+def _task_runner(cluster: Cluster, workers: int, threads: int) -> Any:
     """Return Prefect's task runner for the cluster.
 
     Raises:
         InputError: its package is not installed.
     """
-    cluster = runner.cluster
     package = f"prefect-{cluster.kind}"
     try:
         module = importlib.import_module(package.replace("-", "_"))
@@ -239,7 +207,10 @@ def _task_runner(runner: PrefectRunner) -> Any:
             "variable unset to run the trials here"
         ) from None
     if cluster.kind == "ray":
-        return module.RayTaskRunner(address=cluster.address, init_kwargs=_ray_settings(runner))
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if cluster.address is None:
+            quiet |= {"num_cpus": workers * threads, "include_dashboard": False}
+        return module.RayTaskRunner(address=cluster.address, init_kwargs=quiet)
     # Other libraries send what all loggers say to the console.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     # A model larger than 10 MB is no mistake here.
@@ -247,7 +218,7 @@ def _task_runner(runner: PrefectRunner) -> Any:
     if cluster.address is not None:
         return module.DaskTaskRunner(address=cluster.address, client_kwargs={"timeout": CONNECT_SECONDS})
     local = {
-        "n_workers": runner.workers,
+        "n_workers": workers,
         "threads_per_worker": 1,
         "dashboard_address": None,
         "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"},  # else a fixed port, which may be taken
@@ -257,38 +228,30 @@ def _task_runner(runner: PrefectRunner) -> Any:
     return module.DaskTaskRunner(cluster_kwargs=local)
 
 
-def _ray_settings(runner: PrefectRunner) -> dict[str, Any]:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if runner.cluster.address is not None:
-        return quiet
-    return {**quiet, "num_cpus": runner.workers * runner.threads, "include_dashboard": False}
-
-
-@contextmanager
-def _submitting(runner: PrefectRunner, task_runner: Any) -> Iterator[None]:
+def _submitting(cluster: Cluster, threads: int) -> AbstractContextManager[object]:
     """Let Ray know how many CPUs a trial takes; a Dask worker takes one trial a thread."""
-    if runner.cluster.kind == "dask":
-        yield
-        return
-    options = importlib.import_module("prefect_ray.context").remote_options
-    with options(num_cpus=runner.threads):
-        yield
+    if cluster.kind == "dask":
+        return nullcontext()
+    options: AbstractContextManager[object] = importlib.import_module("prefect_ray.context").remote_options(
+        num_cpus=threads
+    )
+    return options
 
 
-def _workers_left(runner: PrefectRunner, task_runner: Any) -> Callable[[], bool]:
+def _workers_left(cluster: Cluster, task_runner: Any) -> Callable[[], bool]:
     """Connect to the cluster; give a function that tells whether it has workers (Ray tells of lost ones by itself).
 
     Raises:
         InputError: nothing answers at its address, or it has no worker.
     """
-    if runner.cluster.kind == "ray":
+    if cluster.kind == "ray":
         return lambda: True
     try:
         client = task_runner.client
         client.wait_for_workers(1, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError) as error:
         raise InputError(
-            f"{TRIALS_ON} is {str(runner.cluster)!r}, but within {CONNECT_SECONDS} s no Dask scheduler with a worker "
+            f"{TRIALS_ON} is {str(cluster)!r}, but within {CONNECT_SECONDS} s no Dask scheduler with a worker "
             f"answered there ({' '.join(str(error).split())}); start `dask scheduler` and `dask worker`"
         ) from None
     return lambda: bool(client.nthreads())
@@ -296,7 +259,7 @@ def _workers_left(runner: PrefectRunner, task_runner: Any) -> Callable[[], bool]
 
 @contextmanager
 def server_for(cluster: Cluster) -> Iterator[None]:
-    """Provide the user's Prefect server, or one for as long as the runner is open.
+    """Provide the user's Prefect server, or one for as long as the search runs.
 
     The workers report to it; left to itself, Prefect would start one more in each of them.
 

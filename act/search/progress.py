@@ -15,15 +15,7 @@ _ROUNDS = 4
 
 
 class Progress(progress.Progress):
-    """Told of each trial as it ends.
-
-    Args:
-        total: trials at most.
-        fp32: quality of the fp32 model.
-        limit_seconds: the search's time limit.
-        side_by_side: trials of a round.
-        stream, now: as of every progress.
-    """
+    """Told of each trial as it ends; knows the fp32 model's quality, the time limit and the trials of a round."""
 
     def __init__(
         self,

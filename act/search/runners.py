@@ -9,11 +9,12 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import TracebackType
+from typing import TypeVar
 
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
 
+T = TypeVar("T")
 Ended = Callable[[int, Result], None]
 Measure = Callable[[TrialJob], Result]
 
@@ -23,15 +24,7 @@ class TrialsLost(Exception):
 
 
 class Runner(ABC):
-    """Runs trials; a context manager."""
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        return None
+    """Runs trials."""
 
     @abstractmethod
     def run(self, jobs: Sequence[TrialJob], ended: Ended = lambda _index, _result: None) -> list[Result]:
@@ -51,21 +44,16 @@ class Runner(ABC):
 
 
 class LocalRunner(Runner):
-    """Threads of this process.
-
-    Args:
-        workers: how many trials may run at the same time.
-        work: measures one.
-    """
+    """Threads of this process, one for each trial that may run at the same time."""
 
     def __init__(self, workers: int, work: Measure = measure) -> None:
-        self._workers = max(1, workers)
-        self._work = work
+        self.workers = workers
+        self.work = work
 
     def run(self, jobs: Sequence[TrialJob], ended: Ended = lambda _index, _result: None) -> list[Result]:
         results: dict[int, Result] = {}
-        with ThreadPoolExecutor(self._workers) as pool:
-            places = {pool.submit(self._work, job): index for index, job in enumerate(jobs)}
+        with ThreadPoolExecutor(self.workers) as pool:
+            places = {pool.submit(self.work, job): index for index, job in enumerate(jobs)}
             try:
                 for future in as_completed(places):
                     results[places[future]] = future.result()
@@ -76,15 +64,19 @@ class LocalRunner(Runner):
         return [results[index] for index in range(len(jobs))]
 
 
-def choose(cluster: Cluster | None, side_by_side: int, threads: int) -> Runner:
-    """Return the runner for a search.
+def with_runner(cluster: Cluster | None, side_by_side: int, threads: int, use: Callable[[Runner], T]) -> T:
+    """Return what a function makes of a runner on the cluster, or here where there is none.
 
     Args:
-        cluster: None for this process.
         side_by_side: trials of a round.
         threads: of a trial's engine.
+
+    Raises:
+        InputError, TrialsLost: as `Runner.run`, and where the cluster cannot be used.
     """
-    from act.search.prefect_runner import PrefectRunner
+    from act.search import prefect_runner
 
     workers = min(side_by_side, max(1, len(os.sched_getaffinity(0)) // threads))
-    return LocalRunner(workers) if cluster is None else PrefectRunner(cluster, workers, threads)
+    if cluster is None:
+        return use(LocalRunner(workers))
+    return prefect_runner.run_on_cluster(cluster, workers, threads, use)

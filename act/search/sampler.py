@@ -9,8 +9,6 @@ Suggestions depend on the seed and the history alone, so that a search that was 
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -36,28 +34,15 @@ DRAWS = 200  # in vain before the whole space is listed instead
 
 @dataclass(frozen=True)
 class Observation:
-    """One trial's result.
-
-    Attributes:
-        setting: what was tried.
-        quality: higher is better; minus infinity for a trial that failed.
-        cost: lower is better; any unit.
-
-    Raises:
-        ValueError: the quality or the cost is not a number.
-    """
+    """One trial's result: its quality, minus infinity where it failed, and its cost in any unit."""
 
     setting: Setting
     quality: float
     cost: float
 
-    def __post_init__(self) -> None:
-        if math.isnan(self.quality) or math.isnan(self.cost):
-            raise ValueError("a quality or cost is not a number")
 
-
-class Sampler(ABC):
-    """Suggests settings of a space.
+class ForestSampler:
+    """Suggests the space's first settings, then those of which random forests expect the most improvement.
 
     Args:
         space: the settings to choose from.
@@ -72,7 +57,7 @@ class Sampler(ABC):
         """Return different settings that were never tried; fewer than `count` where the space has no more.
 
         Args:
-            history: all results so far, in the order of the trials. Settings outside of the space are not learned from.
+            history: all results so far, in the order of the trials.
             count: how many to suggest, for trials side by side.
         """
         grown = list(history)
@@ -85,26 +70,16 @@ class Sampler(ABC):
             grown.append(_lie(setting, history))
         return [observation.setting for observation in grown[len(history) :]]
 
-    @abstractmethod
     def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
         """Return one new setting, or None where all were tried."""
-
-
-class ForestSampler(Sampler):
-    """Suggests the space's first settings, then those of which random forests expect the most improvement."""
-
-    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
         tried = {observation.setting for observation in history}
         for setting in self.space.first():
             if setting not in tried:
                 return setting
-        known = [observation for observation in history if observation.setting in self.space]
-        if len(known) < FEWEST:
-            return draw(self.space, tried, rng)
-        candidates = self._candidates(known, tried, rng)
+        candidates = self._candidates(history, tried, rng) if len(history) >= FEWEST else []
         if not candidates:
             return draw(self.space, tried, rng)
-        return candidates[int(np.argmax(self._improvement(known, candidates, rng)))]
+        return candidates[int(np.argmax(self._improvement(history, candidates, rng)))]
 
     def _candidates(self, known: Sequence[Observation], tried: Set[Setting], rng: np.random.Generator) -> list[Setting]:
         """Return settings not yet tried, in random order, so that the first of equals is a random one."""
@@ -130,22 +105,15 @@ class ForestSampler(Sampler):
 
 
 def importance(space: Space, history: Sequence[Observation]) -> dict[str, float]:
-    """Return how much each parameter matters for quality: its share of the fall in variance in a random forest.
+    """Return how much each parameter, by ACT's name, matters for quality: its share of the fall in a forest's variance.
 
-    Args:
-        space: the settings that were searched.
-        history: the results; settings outside of the space do not count.
-
-    Returns:
-        ACT's name of each parameter -> its share. The shares' sum is 1; all are 0 where fewer than 4 results are
-        known or all have the same quality.
+    The shares' sum is 1; all are 0 where fewer than 4 results are known or all have the same quality.
     """
     shares = dict.fromkeys(ACT_KEYS.values(), 0.0)
-    known = [observation for observation in history if observation.setting in space]
-    if len(known) < FEWEST or len({observation.quality for observation in known}) == 1:
+    if len(history) < FEWEST or len({observation.quality for observation in history}) == 1:
         return shares
-    features = space.encode([observation.setting for observation in known])
-    forest = _fit(features, _ranks([observation.quality for observation in known]), 0)
+    features = space.encode([observation.setting for observation in history])
+    forest = _fit(features, _ranks([observation.quality for observation in history]), 0)
     for key, share in zip(space.feature_owner, forest.feature_importances_):
         shares[key] += float(share)
     return shares

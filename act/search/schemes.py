@@ -32,7 +32,6 @@ class SchemeMaker:
     """Makes schemes of one model.
 
     Args:
-        model: the fp32 model.
         layers: those that may be quantized, in program order.
         statistics: for each number of batches, of every activation that the layers read.
         macs: of each layer, by its name.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from act.metrics import Quality
@@ -19,7 +19,7 @@ from act.results import ptq_search
 from act.search.measure import Result, TrialJob
 from act.search.pareto import front
 from act.search.runners import Runner
-from act.search.sampler import Observation, Sampler
+from act.search.sampler import ForestSampler, Observation
 from act.search.space import Setting
 from act.settings import PtqSearch
 
@@ -30,9 +30,7 @@ class Trial:
 
     Attributes:
         number: counted from 0 in the order of suggestion.
-        setting: what was tried.
         cost: what the model is expected to cost, 1 being fp32.
-        result: what it gave.
         complete: whether it was measured on all samples.
     """
 
@@ -92,34 +90,25 @@ class Journal:
         return json.dumps(setting.to_result().model_dump(), sort_keys=True)
 
 
+@dataclass
 class Search:
     """Runs trials and keeps them all.
 
-    Args:
-        sampler: suggests settings.
+    Attributes:
         cost: what a setting is expected to cost.
         job: the measurement of a setting's model.
-        reference: the fp32 model's quality on all samples.
+        fp32: the fp32 model's quality on all samples.
         journal: results of an earlier, unfinished run of the same search.
         runner: measures the trials of a round.
     """
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        cost: Callable[[Setting], float],
-        job: Callable[[Setting], TrialJob],
-        reference: Quality,
-        journal: Journal,
-        runner: Runner,
-    ) -> None:
-        self._sampler = sampler
-        self._cost = cost
-        self._job = job
-        self._reference = reference
-        self._journal = journal
-        self._runner = runner
-        self.trials: list[Trial] = []
+    sampler: ForestSampler
+    cost: Callable[[Setting], float]
+    job: Callable[[Setting], TrialJob]
+    fp32: Quality
+    journal: Journal
+    runner: Runner
+    trials: list[Trial] = field(default_factory=list)
 
     def run(self, settings: PtqSearch, progress: Callable[[Trial], object]) -> None:
         """Run trials until their number, the time or the space is used up.
@@ -130,7 +119,7 @@ class Search:
         """
         deadline = time.monotonic() + 60 * settings.time_limit_minutes
         while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
-            suggested = self._sampler.suggest(self.history(), settings.side_by_side)
+            suggested = self.sampler.suggest(self.history(), settings.side_by_side)
             suggested = suggested[: settings.max_quant_count - len(self.trials)]
             if not suggested:
                 break
@@ -163,25 +152,25 @@ class Search:
         jobs: list[TrialJob] = []
         seconds: list[float] = []
         for index, setting in enumerate(settings):
-            if (known := self._journal.get(setting)) is not None:
+            if (known := self.journal.get(setting)) is not None:
                 trials[index] = self._trial(index, setting, known)
                 progress(trials[index])
                 continue
             started = time.perf_counter()
-            jobs.append(self._job(setting))
+            jobs.append(self.job(setting))
             seconds.append(time.perf_counter() - started)
             unknown.append(index)
 
         def ended(job: int, result: Result) -> None:
             index = unknown[job]
             result = replace(result, seconds=result.seconds + seconds[job])
-            self._journal.add(settings[index], result)
+            self.journal.add(settings[index], result)
             trials[index] = self._trial(index, settings[index], result)
             progress(trials[index])
 
-        self._runner.run(jobs, ended)
+        self.runner.run(jobs, ended)
         return [trials[index] for index in range(len(settings))]
 
     def _trial(self, index: int, setting: Setting, result: Result) -> Trial:
-        complete = result.failure is None and result.samples == len(self._reference.scores)
-        return Trial(len(self.trials) + index, setting, self._cost(setting), result, complete)
+        complete = result.failure is None and result.samples == len(self.fp32.scores)
+        return Trial(len(self.trials) + index, setting, self.cost(setting), result, complete)

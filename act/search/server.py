@@ -54,9 +54,11 @@ def temporary_server(home: Path) -> Iterator[str]:
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
         )
     try:
-        address = f"http://127.0.0.1:{port}/api"
-        if not _is_healthy(address, process):
-            raise OSError(f"Prefect's temporary server did not start; its log is {log}")
+        address, deadline = f"http://127.0.0.1:{port}/api", time.monotonic() + START_SECONDS
+        while not is_reachable(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise OSError(f"Prefect's temporary server did not start; its log is {log}")
+            time.sleep(0.05)
         yield address
     finally:
         process.terminate()
@@ -86,15 +88,6 @@ def refuse_unreachable(address: str) -> None:
         raise InputError(
             f"PREFECT_API_URL is {address!r}, where no Prefect server answers: start it with `prefect server start`"
         )
-
-
-def _is_healthy(address: str, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if is_reachable(address):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _end_with_parent() -> None:

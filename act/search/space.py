@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,16 +45,11 @@ class Setting:
 
     Attributes:
         algorithm: the rule for the activations' thresholds.
-        hist_percent: the share of values that `hist` covers, above 0 and at most 1; None for other rules.
+        hist_percent: the share of values that a rule covers; None for rules that take none.
         batch_num: the number of calibration batches.
         symmetric: whether the activations' zero point is 0.
-        weight_quantize_type: how the weights' scales are found.
-        bias_correct: whether the shift that rounding gives the weights' mean and spread is taken back.
         op_types: the operator types that are quantized.
         float_layers: how many of the most sensitive layers stay in floating point.
-
-    Raises:
-        ValueError: `hist_percent` is missing under `hist`, or given under another rule.
     """
 
     algorithm: ThresholdAlgorithm
@@ -66,10 +61,6 @@ class Setting:
     op_types: tuple[str, ...]
     float_layers: int
 
-    def __post_init__(self) -> None:
-        if find(self.algorithm).takes_share != (self.hist_percent is not None):
-            raise ValueError(f"hist_percent is {self.hist_percent} under the rule {self.algorithm}")
-
     def to_result(self) -> TrialSettings:
         """Return the setting with ACT's keys."""
         return TrialSettings(**{key: getattr(self, name) for name, key in ACT_KEYS.items()})
@@ -77,15 +68,8 @@ class Setting:
 
 @dataclass(frozen=True)
 class Space:
-    """The choices of every parameter; iteration gives every setting once, always in the same order.
-
-    Attributes:
-        algorithms, hist_percents, batch_nums, symmetric, weight_quantize_types, bias_correct, op_types, float_layers:
-            the choices of the parameter of `Setting` with that name.
-
-    Raises:
-        ValueError: a parameter has no choice, the same choice twice, or one out of range.
-    """
+    """The choices of every parameter of `Setting`, one or more and all different; iteration gives every setting once,
+    always in the same order."""
 
     algorithms: tuple[ThresholdAlgorithm, ...]
     hist_percents: tuple[float, ...]
@@ -96,27 +80,11 @@ class Space:
     op_types: tuple[tuple[str, ...], ...]
     float_layers: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            choices = getattr(self, field.name)
-            if not choices:
-                raise ValueError(f"`{field.name}` has no choice")
-            # Two orders of the same operator types would be one model tried twice.
-            if len({frozenset(c) if isinstance(c, tuple) else c for c in choices}) != len(choices):
-                raise ValueError(f"`{field.name}` has the same choice twice: {choices}")
-        if not all(self.op_types):
-            raise ValueError("`op_types` has a choice without any operator type")
-        if not all(0 < share <= 1 for share in self.hist_percents):
-            raise ValueError(f"`hist_percents` must lie above 0 and at most at 1: {self.hist_percents}")
-        if min(self.batch_nums) < 1 or min(self.float_layers) < 0:
-            raise ValueError("`batch_nums` must be at least 1 and `float_layers` at least 0")
-
     @classmethod
     def of(cls, settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
         """Return the space of a job for one model.
 
         Args:
-            settings: of the search.
             batch_nums: those that there are statistics of, ascending.
             op_types: of the model's layers, one each.
         """
@@ -148,16 +116,6 @@ class Space:
             for choice in itertools.product(*self._choices(algorithm)):
                 yield Setting(algorithm, *choice)
 
-    def __contains__(self, setting: object) -> bool:
-        return (
-            isinstance(setting, Setting)
-            and setting.algorithm in self.algorithms
-            and all(
-                getattr(setting, name) in choices
-                for name, choices in zip(list(ACT_KEYS)[1:], self._choices(setting.algorithm))
-            )
-        )
-
     def first(self) -> list[Setting]:
         """Return one to six settings to begin with, in the order of what we expect of them.
 
@@ -183,10 +141,8 @@ class Space:
     def neighbours(self, setting: Setting, rng: np.random.Generator, count: int) -> list[Setting]:
         """Return random different settings that differ from one in one or two parameters.
 
-        A `hist_percent` that comes or goes with the rule `hist` does not count as a parameter of its own.
-
-        Returns:
-            At most `count` of them; fewer where the space has fewer, or few enough to be drawn again and again.
+        A `hist_percent` that comes or goes with its rule does not count as a parameter of its own. There are fewer
+        than `count` where the space has fewer, or few enough to be drawn again and again.
         """
         alternatives = self._alternatives(setting)
         neighbours: dict[Setting, None] = {}
@@ -209,20 +165,11 @@ class Space:
         return tuple(key for name, key in ACT_KEYS.items() for _ in range(widths.get(name, 1)))
 
     def encode(self, settings: Sequence[Setting]) -> NDArray[np.float64]:
-        """Return settings as numbers for a regression, different settings as different rows.
+        """Return settings as numbers for a regression: float64 [settings, features], columns as in `feature_owner`.
 
         Categories are one-hot, operator types 0 or 1 each, a share is its negative decimal logarithm of what it
         leaves out (0 where there is none), counts are logarithms to base 2.
-
-        Returns:
-            float64 [n, features], columns as in `feature_owner`.
-
-        Raises:
-            ValueError: a setting is not in the space.
         """
-        strangers = [setting for setting in settings if setting not in self]
-        if strangers:
-            raise ValueError(f"not in the space: {strangers[0]}")
         rows = [self._row(setting) for setting in settings]
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.feature_owner))
 

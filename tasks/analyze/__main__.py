@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.analyze import Analysis, Sensitivity, Structure
+from act.results.analyze import Analysis, Structure
 from act.results.machine import Machine
 from act.results.prepare import Preparation
 from act.settings import Job
@@ -50,8 +50,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     operators, source = assign_latency(list_operators(model, graph, tensors), kernels)
     found = structure.Structure(graph, tensors)
     settings, few = job.analyze, samples.head(job.analyze.samples)
-    measured = measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
-    sensitivity = Sensitivity.model_validate(measured.to_json())
+    sensitivity = measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
     macs = sum(operator.macs for operator in operators)
     with replace_folder(final) as folder:
         own = measure_baseline(name, model, samples.first(job.target.batch), job.target, folder / "own", fp32)

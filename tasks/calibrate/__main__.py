@@ -44,6 +44,7 @@ def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path
     from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
+    from act.quantization.activations import reader
     from act.quantization.calibration import equalise_channels, gather_statistics, ranges_by_rule
     from act.quantization.statistics import STATISTICS_FILE, save
     from act.samples.dataset import Samples
@@ -59,7 +60,8 @@ def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path
     samples, size = Samples.load(prepared / "calibration"), settings.batch_size
     try:
         model, fp32, equalised = equalise_channels(model, to_onnx(model), layers, samples, size)
-        statistics = gather_statistics(fp32, layers, further_tensors(fp32), samples, size, settings.batch_num)
+        read = reader(fp32, layers, further_tensors(fp32))
+        statistics = gather_statistics(read, samples, size, settings.batch_num)
     except FloatingPointError as error:
         raise InputError(f"{pruned / 'model'}: {error}; mend the model or the samples") from None
     model.save(folder / "model")

@@ -67,7 +67,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.samples.dataset import Samples
     from act.search.measure import trial_job
     from act.search.progress import Progress
-    from act.search.runners import choose
+    from act.search.runners import Runner, with_runner
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
     from act.search.search import Journal, Search
@@ -103,19 +103,21 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         return
     journal = _journal(name, job, settings)
     trials, limit = min(settings.max_quant_count, space.size), 60 * settings.time_limit_minutes
-    with (
-        choose(cluster, settings.side_by_side, job.target.threads) as runner,
-        Progress(trials, fp32.value, limit, settings.side_by_side) as progress,
-    ):
-        search = Search(
-            ForestSampler(space, settings.seed),
-            maker.cost,
-            lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
-            fp32,
-            Journal(journal),
-            runner,
-        )
-        search.run(settings, progress)
+    with Progress(trials, fp32.value, limit, settings.side_by_side) as progress:
+
+        def run(runner: Runner) -> Search:
+            search = Search(
+                ForestSampler(space, settings.seed),
+                maker.cost,
+                lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
+                fp32,
+                Journal(journal),
+                runner,
+            )
+            search.run(settings, progress)
+            return search
+
+        search = with_runner(cluster, settings.side_by_side, job.target.threads, run)
     reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=dict(fp32.beside))
     Trials(
         reference=reference,

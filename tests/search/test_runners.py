@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act.engines.evaluation import Evaluation
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
 from act.search import prefect_runner
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
-from act.search.prefect_runner import PrefectRunner
-from act.search.runners import LocalRunner, choose
+from act.search.prefect_runner import as_they_end, run_on_cluster
+from act.search.runners import LocalRunner, with_runner
 from tests.support.engines import run_by
 from tests.support.place import CHECKOUT
 
@@ -43,8 +44,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def job(samples: Path, count: int = 4, name: str = "a") -> TrialJob:
-    fp32 = Quality(1.0, [1.0] * count)
-    return TrialJob("openvino", {name: b"model"}, name, "fp32", 1, samples, "top1", None, fp32, 1, 30)
+    evaluation = Evaluation("openvino", "top1", samples, None, time_limit_seconds=30)
+    return TrialJob(evaluation, {name: b"model"}, name, Quality(1.0, [1.0] * count))
 
 
 def test_a_measurement_carries_its_model_and_reads_the_samples(fake: pytest.MonkeyPatch, samples: Path) -> None:
@@ -86,9 +87,11 @@ def test_threads_keep_the_order_and_tell_of_each(samples: Path) -> None:
 
 def test_as_many_workers_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    workers = [choose(None, side_by_side, threads) for side_by_side, threads in ((2, 1), (32, 1), (32, 3), (4, 64))]
-    assert [runner._workers for runner in workers if isinstance(runner, LocalRunner)] == [2, 8, 2, 1]
-    assert isinstance(choose(Cluster("dask", None), 2, 1), PrefectRunner)
+    cases, cluster = ((2, 1), (32, 1), (32, 3), (4, 64)), Cluster("dask", None)
+    runners = [with_runner(None, side_by_side, threads, lambda runner: runner) for side_by_side, threads in cases]
+    assert [runner.workers for runner in runners if isinstance(runner, LocalRunner)] == [2, 8, 2, 1]
+    monkeypatch.setattr(prefect_runner, "run_on_cluster", lambda *given: given[:3])
+    assert with_runner(cluster, 32, 3, lambda _: (cluster, 0, 0)) == (cluster, 2, 3)
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
@@ -96,7 +99,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) 
     monkeypatch.setitem(sys.modules, f"prefect_{kind}", None)
     place = Cluster.parse(kind, "here")
     with pytest.raises(InputError, match=f"ACT_TRIALS_ON is '{kind}', which needs the package `prefect-{kind}`"):
-        PrefectRunner(place, 1, 1).__enter__()
+        run_on_cluster(place, 1, 1, lambda runner: runner)
 
 
 def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +123,7 @@ def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytes
             return self._result
 
     def ended(futures: dict[int, Future]) -> list[tuple[int, Any]]:
-        runner = PrefectRunner(Cluster("dask", None), 1, 1)
-        return list(prefect_runner._as_they_end(runner, futures, time.monotonic() + 60, lambda: True))
+        return list(as_they_end(Cluster("dask", None), futures, time.monotonic() + 60, lambda: True))
 
     assert ended({0: Future(2, "a"), 1: Future(0, "b"), 2: Future(1, "c")}) == [(1, "b"), (2, "c"), (0, "a")]
     with pytest.raises(InputError, match="no samples"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from act.search import sampler as sampler_module
-from act.search.sampler import ForestSampler, Observation, Sampler, importance
+from act.search.sampler import ForestSampler, Observation, importance
 from act.search.space import ACT_KEYS, Setting, Space
 from benchmarks.hypervolume import hypervolume
 from benchmarks.random_sampler import RandomSampler
@@ -52,7 +52,7 @@ def observe(settings: Sequence[Setting], measure: Measure) -> list[Observation]:
     return [Observation(setting, *measure(setting)) for setting in settings]
 
 
-def search(sampler: Sampler, measure: Measure, trials: int, count: int = 1) -> list[Observation]:
+def search(sampler: ForestSampler, measure: Measure, trials: int, count: int = 1) -> list[Observation]:
     history: list[Observation] = []
     while len(history) < trials:
         history += observe(sampler.suggest(history, count), measure)
@@ -122,19 +122,6 @@ def test_several_suggestions_are_different(make: Make) -> None:
     assert not {observation.setting for observation in history} & set(settings)
 
 
-def test_results_from_another_space_do_no_harm(make: Make) -> None:
-    strangers = search(RandomSampler(replace(SPACE, batch_nums=(3,)), 0), plain, 7)
-    history = strangers + search(make(SPACE, 0), plain, 10)
-    assert make(SPACE, 0).suggest(history, 2)[0] in SPACE
-
-
-def test_what_is_not_a_number_is_refused() -> None:
-    setting = SPACE.first()[0]
-    for quality, cost in ((math.nan, 1.0), (1.0, math.nan)):
-        with pytest.raises(ValueError, match="not a number"):
-            Observation(setting, quality, cost)
-
-
 def test_the_forest_begins_with_the_first_settings() -> None:
     first = SPACE.first()
     assert ForestSampler(SPACE, 0).suggest([], 20)[: len(first)] == first
@@ -170,7 +157,7 @@ class Rugged:
         self.table = {s: (-float(q), float(c)) for s, q, c in zip(settings, loss, cost / cost.std())}
         self.reference = (-float(np.quantile(loss, 0.6)), float(cost.max() / cost.std()))
 
-    def run(self, sampler: Sampler, trials: int) -> tuple[float, float]:
+    def run(self, sampler: ForestSampler, trials: int) -> tuple[float, float]:
         """The best quality's regret, and the share of the possible hypervolume."""
         points = [(o.quality, o.cost) for o in search(sampler, self.table.__getitem__, trials)]
         possible = hypervolume(list(self.table.values()), self.reference)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from act.engines.evaluation import Evaluation
 from act.metrics import Quality
 from act.search.measure import Result, TrialJob, is_hopeless, judge
 from act.search.runners import LocalRunner
@@ -44,7 +45,7 @@ class World:
         def job(setting: Setting) -> TrialJob:
             files = {"number": str(len(made)).encode()}
             made[len(made)] = setting
-            return TrialJob("openvino", files, ".", "int8", 1, Path(), "top1", None, REFERENCE, 1, 60)
+            return TrialJob(Evaluation("openvino", "top1", Path(), None), files, ".", REFERENCE)
 
         def work(job: TrialJob) -> Result:
             setting = made[int(job.files["number"])]
@@ -131,8 +132,8 @@ def test_the_number_of_workers_does_not_decide(tmp_path: Path, workers: int) -> 
 def test_so_many_are_suggested_at_a_time(tmp_path: Path) -> None:
     search = World().search(tmp_path / "journal")
     asked: list[tuple[int, int]] = []
-    suggest = search._sampler.suggest
-    search._sampler.suggest = lambda history, count: asked.append((len(history), count)) or suggest(history, count)  # type: ignore[func-returns-value, method-assign]
+    suggest = search.sampler.suggest
+    search.sampler.suggest = lambda history, count: asked.append((len(history), count)) or suggest(history, count)  # type: ignore[func-returns-value, method-assign]
     run(search, 11, side_by_side=5)
     assert asked == [(0, 5), (5, 5), (10, 5)]
     assert len(search.trials) == 11
@@ -181,7 +182,7 @@ def test_the_best_symmetric_trial_goes_on_though_off_the_front(tmp_path: Path) -
     class Dear(World):
         def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
             search = super().search(journal, seed, workers)
-            search._cost = lambda setting: 0.3 + 0.1 * setting.symmetric
+            search.cost = lambda setting: 0.3 + 0.1 * setting.symmetric
             return search
 
     search = Dear().search(tmp_path / "journal")

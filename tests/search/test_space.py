@@ -66,35 +66,6 @@ def test_size_by_hand() -> None:
     assert ONE.size == 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"algorithm": "KL"},
-        {"algorithm": "avg", "hist_percent": None, "batch_num": 5},
-        {"hist_percent": 0.5},
-        {"op_types": ALL_TYPES[::-1]},
-        {"float_layers": 2},
-    ],
-)
-def test_what_is_not_in_the_space(change: dict[str, Any]) -> None:
-    inside = Setting("hist", 0.999, 4, True, "abs_max", False, ALL_TYPES, 0)
-    assert inside in SPACE
-    if change.get("algorithm", "hist") != "hist":
-        change = {"hist_percent": None, **change}
-    outside = replace(inside, **change)
-    assert outside not in SPACE
-    with pytest.raises(ValueError, match="not in the space"):
-        SPACE.encode([inside, outside])
-
-
-def test_a_share_belongs_to_hist_alone() -> None:
-    avg = Setting("avg", None, 4, True, "abs_max", False, ALL_TYPES, 0)
-    with pytest.raises(ValueError, match="hist_percent"):
-        replace(avg, hist_percent=0.999)
-    with pytest.raises(ValueError, match="hist_percent"):
-        replace(avg, algorithm="hist")
-
-
 @pytest.mark.parametrize("space", SPACES)
 def test_samples_cover_the_space_and_nothing_else(space: Space) -> None:
     rng = np.random.default_rng(0)
@@ -104,30 +75,6 @@ def test_samples_cover_the_space_and_nothing_else(space: Space) -> None:
     for algorithm in space.algorithms:
         share = np.mean([sample.algorithm == algorithm for sample in samples])
         assert share == pytest.approx(1 / len(space.algorithms), abs=0.04)
-
-
-@pytest.mark.parametrize("field", SPACE.__dataclass_fields__)
-def test_no_choice_and_a_choice_twice_are_refused(field: str) -> None:
-    with pytest.raises(ValueError, match=f"`{field}` has no choice"):
-        replace(SPACE, **{field: ()})
-    with pytest.raises(ValueError, match=f"`{field}` has the same choice twice"):
-        replace(SPACE, **{field: (*getattr(SPACE, field), getattr(SPACE, field)[0])})
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"op_types": (("conv2d", "mul"), ("mul", "conv2d"))}, "twice"),
-        ({"op_types": ((),)}, "without any operator"),
-        ({"hist_percents": (0.0,)}, "hist_percents"),
-        ({"hist_percents": (0.9, 1.1)}, "hist_percents"),
-        ({"batch_nums": (0, 1)}, "batch_nums"),
-        ({"float_layers": (-1, 0)}, "float_layers"),
-    ],
-)
-def test_choices_out_of_range_are_refused(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        replace(SPACE, **change)
 
 
 @pytest.mark.parametrize("space", SPACES)

@@ -13,11 +13,12 @@ from typing import Any
 
 import distributed
 
+from act.engines.evaluation import Evaluation
 from act.errors import InputError
 from act.metrics import Quality
 from act.search.cluster import Cluster
-from act.search.measure import Result, TrialJob, measure
-from act.search.prefect_runner import PrefectRunner, server_for
+from act.search.measure import Result, TrialJob
+from act.search.prefect_runner import run_on_cluster, server_for
 from act.search.runners import LocalRunner, Runner
 from act.search.sampler import ForestSampler
 from act.search.search import Journal, Search, Trial
@@ -45,7 +46,7 @@ def work(job: TrialJob) -> Result:
 def search(journal: Path, runner: Runner) -> Search:
     def job(setting: Setting) -> TrialJob:
         files = {"setting": json.dumps(setting.to_result().model_dump()).encode()}
-        return TrialJob("openvino", files, ".", "int8", 1, Path("/nowhere/samples"), "top1", None, FP32, 1, 60)
+        return TrialJob(Evaluation("openvino", "top1", Path("/nowhere/samples"), None), files, ".", FP32)
 
     return Search(ForestSampler(SPACE, 0), lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
 
@@ -65,18 +66,18 @@ def trials(journal: Path, runner: Runner, stop_after: int = 1000) -> list[Any]:
 
 
 def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:
-    with PrefectRunner(place, 2, 1, work) as runner:
+    def both(runner: Runner) -> None:
         answer["on dask"] = trials(folder / "dask", runner)
         answer["resumed on dask"] = trials(folder / "resumed", runner)
+
+    run_on_cluster(place, 2, 1, both, work)
     try:
-        with PrefectRunner(place, 2, 1, measure) as runner:
-            trials(folder / "no_samples", runner)
+        run_on_cluster(place, 2, 1, lambda runner: trials(folder / "no_samples", runner))
     except InputError as error:
         answer["no samples"] = str(error)
     answer["kept without samples"] = (folder / "no_samples").exists()
     try:
-        with PrefectRunner(place, 2, 1, work) as runner:
-            trials(folder / "killed", runner, stop_after=4)
+        run_on_cluster(place, 2, 1, lambda runner: trials(folder / "killed", runner, stop_after=4), work)
     except Killed:
         answer["resumed here"] = trials(folder / "killed", LocalRunner(2, work))
 
