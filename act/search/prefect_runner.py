@@ -48,40 +48,32 @@ _QUIET = {
 }
 
 
-class PrefectRunner(Runner):
-    """A Dask or Ray cluster behind the task runner of the flow run that it is made in: each trial is a task run.
-
-    Args:
-        threads: of a trial's engine.
-        work: measures one trial; a function of a module, which the workers import.
+def _runner(cluster: Cluster, threads: int, work: Measure) -> Runner:
+    """Return a runner behind the task runner of the present flow run: each trial is a task run.
 
     Raises:
         InputError: nothing answers at the cluster's address, or it has no worker.
     """
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext
 
-    def __init__(self, cluster: Cluster, threads: int, work: Measure) -> None:
-        from prefect import task
-        from prefect.cache_policies import NO_CACHE
-        from prefect.context import FlowRunContext
+    context = FlowRunContext.get()
+    assert context is not None
+    trial = task(name="trial", cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False)(work)
+    are_workers_left = _workers_left(cluster, context.task_runner)
 
-        context = FlowRunContext.get()
-        assert context is not None
-        self._cluster, self._threads = cluster, threads
-        self._trial = task(name="trial", cache_policy=NO_CACHE, persist_result=False, retries=0, log_prints=False)(work)
-        self._are_workers_left = _workers_left(cluster, context.task_runner)
-
-    def run(self, jobs: Sequence[TrialJob], ended: Ended = lambda _index, _result: None) -> list[Result]:
+    def run(jobs: Sequence[TrialJob], ended: Ended) -> None:
         try:
-            with _submitting(self._cluster, self._threads):
-                futures = {index: self._trial.submit(job) for index, job in enumerate(jobs)}
+            with _submitting(cluster, threads):
+                futures = {index: trial.submit(job) for index, job in enumerate(jobs)}
         except Exception as error:
-            raise _lost(self._cluster, error) from None
+            raise _lost(cluster, error) from None
         deadline = time.monotonic() + sum(job.evaluation.time_limit_seconds + _SLACK_SECONDS for job in jobs)
-        results: dict[int, Result] = {}
-        for index, result in as_they_end(self._cluster, futures, deadline, self._are_workers_left):
-            results[index] = result
+        for index, result in as_they_end(cluster, futures, deadline, are_workers_left):
             ended(index, result)
-        return [results[index] for index in range(len(jobs))]
+
+    return run
 
 
 # The flow's parameters go to the server, and the flow itself to every worker: neither may hold the search.
@@ -99,7 +91,8 @@ def run_on_cluster(
 
     Args:
         workers: how many trials may run at the same time, on a temporary cluster.
-        threads, work: as of `PrefectRunner`.
+        threads: of a trial's engine.
+        work: measures one trial; a function of a module, which the workers import.
 
     Raises:
         InputError: the cluster cannot be used as it is.
@@ -109,7 +102,7 @@ def run_on_cluster(
     failures: list[Exception] = []
 
     def search() -> None:
-        runner = PrefectRunner(cluster, threads, work)
+        runner = _runner(cluster, threads, work)
         try:
             results.append(use(runner))
         except Exception as error:
@@ -140,7 +133,7 @@ def as_they_end(
     makes all later ones fail (dask/distributed issue 8514).
 
     Raises:
-        InputError, TrialsLost: as `Runner.run`.
+        InputError, TrialsLost: as of a `Runner`.
     """
     pending, alive = dict(futures), time.monotonic()
     while pending:

@@ -168,7 +168,7 @@ class Search:
             trials[index] = self._trial(index, settings[index], result)
             progress(trials[index])
 
-        self.runner.run(jobs, ended)
+        self.runner(jobs, ended)
         return [trials[index] for index in range(len(settings))]
 
     def _trial(self, index: int, setting: Setting, result: Result) -> Trial:

@@ -23,7 +23,7 @@ from act.search import prefect_runner
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob, measure
 from act.search.prefect_runner import as_they_end, run_on_cluster
-from act.search.runners import LocalRunner, with_runner
+from act.search.runners import run_here, with_runner, workers_for
 from tests.support.engines import run_by
 from tests.support.place import CHECKOUT
 
@@ -67,7 +67,7 @@ def test_samples_that_are_missing_or_others_are_no_result(samples: Path) -> None
         measure(job(samples, count=5))
 
 
-def test_threads_keep_the_order_and_tell_of_each(samples: Path) -> None:
+def test_threads_tell_of_each_as_it_ends(samples: Path) -> None:
     released, told = threading.Event(), []
 
     def work(job: TrialJob) -> Result:
@@ -80,16 +80,14 @@ def test_threads_keep_the_order_and_tell_of_each(samples: Path) -> None:
         if len(told) == 2:
             released.set()
 
-    results = LocalRunner(2, work).run([job(samples, name=str(number)) for number in range(3)], ended)
-    assert [result.quality for result in results] == [0, 1, 2]
+    run_here(2, work, [job(samples, name=str(number)) for number in range(3)], ended)
     assert told == [(1, 1), (2, 2), (0, 0)]
 
 
 def test_as_many_workers_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     cases, cluster = ((2, 1), (32, 1), (32, 3), (4, 64)), Cluster("dask", None)
-    runners = [with_runner(None, side_by_side, threads, lambda runner: runner) for side_by_side, threads in cases]
-    assert [runner.workers for runner in runners if isinstance(runner, LocalRunner)] == [2, 8, 2, 1]
+    assert [workers_for(side_by_side, threads) for side_by_side, threads in cases] == [2, 8, 2, 1]
     monkeypatch.setattr(prefect_runner, "run_on_cluster", lambda *given: given[:3])
     assert with_runner(cluster, 32, 3, lambda _: (cluster, 0, 0)) == (cluster, 2, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from act.engines.evaluation import Evaluation
 from act.metrics import Quality
 from act.search.measure import Result, TrialJob, is_hopeless, judge
-from act.search.runners import LocalRunner
+from act.search.runners import run_here
 from act.search.sampler import ForestSampler
 from act.search.search import Journal, Search, Trial
 from act.search.space import Setting
@@ -68,7 +69,7 @@ class World:
             job,
             REFERENCE,
             Journal(journal),
-            LocalRunner(workers, work),
+            partial(run_here, workers, work),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from act.metrics import Quality
 from act.search.cluster import Cluster
 from act.search.measure import Result, TrialJob
 from act.search.prefect_runner import run_on_cluster, server_for
-from act.search.runners import LocalRunner, Runner
+from act.search.runners import Runner, run_here
 from act.search.sampler import ForestSampler
 from act.search.search import Journal, Search, Trial
 from act.search.space import Setting
@@ -79,17 +80,17 @@ def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:
     try:
         run_on_cluster(place, 2, 1, lambda runner: trials(folder / "killed", runner, stop_after=4), work)
     except Killed:
-        answer["resumed here"] = trials(folder / "killed", LocalRunner(2, work))
+        answer["resumed here"] = trials(folder / "killed", partial(run_here, 2, work))
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     answer: dict[str, Any] = {
-        "one worker": trials(folder / "one", LocalRunner(1, work)),
-        "several workers": trials(folder / "several", LocalRunner(3, work)),
+        "one worker": trials(folder / "one", partial(run_here, 1, work)),
+        "several workers": trials(folder / "several", partial(run_here, 3, work)),
     }
     try:
-        trials(folder / "resumed", LocalRunner(2, work), stop_after=5)
+        trials(folder / "resumed", partial(run_here, 2, work), stop_after=5)
     except Killed:
         answer["killed after"] = len((folder / "resumed").read_text().splitlines())
     with distributed.LocalCluster(
