@@ -81,11 +81,7 @@ def needs_reference(metric: str) -> bool:
 
 
 def scorer(metric: str, labels: Ragged | None, reference: Sequence[Ragged] | None = None) -> Scorer:
-    """Return a scorer for some samples.
-
-    Raises:
-        InputError: the metric needs labels and there are none, or the other way round.
-    """
+    """Return a scorer for some samples; raises InputError where what the metric compares with is missing."""
     if needs_reference(metric):
         if reference is None:
             raise InputError(f"metric `{metric}` needs the fp32 model's outputs; run `prepare` again")

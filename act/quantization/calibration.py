@@ -32,12 +32,7 @@ LEAST_SIMILARITY = 1 - 1e-5
 def equalise_channels(
     model: InferenceModel, fp32: onnx.ModelProto, layers: Sequence[Layer], samples: Samples, batch_size: int
 ) -> tuple[InferenceModel, onnx.ModelProto, list[str]]:
-    """Return the model with equalised channels, the same as ONNX, and the names of the equalised activations.
-
-    Args:
-        model, fp32: the model, in Paddle's form and in ONNX's.
-        layers: that may be quantized.
-    """
+    """Return the model with equalised channels, the same as ONNX, and the names of the equalised activations."""
     names = equalisable(model, layers)
     if not names:
         return model, fp32, []

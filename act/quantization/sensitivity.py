@@ -193,16 +193,10 @@ def _without(values: Floats, axis: int, removed: npt.NDArray[np.int64]) -> Float
 def _layers_nothing_follows(graph: Graph) -> set[str]:
     """Return the layers behind which there is no other layer on some way to an output."""
     found: set[str] = set()
-    seen: set[int] = set()
-    waiting = [graph.producers[name] for name in graph.fetches if name in graph.producers]
-    while waiting:
-        number = waiting.pop()
-        if number in seen:
-            continue
-        seen.add(number)
-        node = graph.nodes[number]
-        if node.is_layer:
+    reached = {graph.producers[name] for name in graph.fetches if name in graph.producers}
+    for node in reversed(graph.nodes):  # what an operator reads was made before it
+        if node.number in reached and node.is_layer:
             found.add(node.name)
-        else:
-            waiting += graph.producers_before(node)
+        elif node.number in reached:
+            reached.update(graph.producers_before(node))
     return found

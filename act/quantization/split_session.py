@@ -163,8 +163,8 @@ class SplitSession:
 
 
 def logits(fp32: onnx.ModelProto) -> list[str]:
-    """Return the tensors of real numbers that stand for the outputs of a model: for a softmax or the number of a class
-    what it is made of, which tells more."""
+    """Return the tensors of real numbers that stand for a model's outputs: for a softmax or a class what it is made of,
+    which tells more."""
     graph, types = Graph(fp32, copy=False), _element_types(fp32)
     names = []
     for name in graph.outputs:

@@ -148,29 +148,29 @@ class Search:
     def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], object]) -> list[Trial]:
         """Run these settings and return their trials in order; each is in the journal before `progress` hears of it."""
         trials: dict[int, Trial] = {}
-        unknown: list[int] = []
-        jobs: list[TrialJob] = []
-        seconds: list[float] = []
+        jobs: dict[int, TrialJob] = {}
+        seconds: dict[int, float] = {}
+
+        def take(index: int, result: Result) -> None:
+            complete = result.failure is None and result.samples == len(self.fp32.scores)
+            cost = self.cost(settings[index])
+            trials[index] = Trial(len(self.trials) + index, settings[index], cost, result, complete)
+            progress(trials[index])
+
         for index, setting in enumerate(settings):
             if (known := self.journal.get(setting)) is not None:
-                trials[index] = self._trial(index, setting, known)
-                progress(trials[index])
+                take(index, known)
                 continue
             started = time.perf_counter()
-            jobs.append(self.job(setting))
-            seconds.append(time.perf_counter() - started)
-            unknown.append(index)
+            jobs[index] = self.job(setting)
+            seconds[index] = time.perf_counter() - started
+        unknown = list(jobs)
 
         def ended(job: int, result: Result) -> None:
             index = unknown[job]
-            result = replace(result, seconds=result.seconds + seconds[job])
+            result = replace(result, seconds=result.seconds + seconds[index])
             self.journal.add(settings[index], result)
-            trials[index] = self._trial(index, settings[index], result)
-            progress(trials[index])
+            take(index, result)
 
-        self.runner(jobs, ended)
+        self.runner(list(jobs.values()), ended)
         return [trials[index] for index in range(len(settings))]
-
-    def _trial(self, index: int, setting: Setting, result: Result) -> Trial:
-        complete = result.failure is None and result.samples == len(self.fp32.scores)
-        return Trial(len(self.trials) + index, setting, self.cost(setting), result, complete)

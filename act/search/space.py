@@ -117,7 +117,7 @@ class Space:
                 yield Setting(algorithm, *choice)
 
     def first(self) -> list[Setting]:
-        """Return one to six settings to begin with, in the order of what we expect of them.
+        """Return one to six settings to begin with, the most promising first.
 
         Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
         turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule

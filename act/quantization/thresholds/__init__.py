@@ -32,7 +32,6 @@ class Rule:
     Attributes:
         clip: gives the range for the statistics of an activation, and whether it is symmetric; with `takes_share` also
             for the share of values, above 0.5 and at most 1, that it covers.
-        family: rules that choose ranges alike.
         place: in its family, the best first.
         takes_share: whether the rule has the parameter `hist_percent`.
         asymmetric_twin: name of the rule that gives the same asymmetric ranges.
@@ -54,11 +53,8 @@ def find(name: str) -> Rule:
 def clip_by(name: str, share: float | None = None) -> Clip:
     """Return a function that gives the range of an activation by the rule of that name.
 
-    Args:
-        share: for the rules that take one; the others disregard it.
-
     Raises:
-        ValueError: it is missing.
+        ValueError: the rule takes a share, and there is none.
     """
     rule = find(name)
     if not rule.takes_share:
@@ -69,10 +65,9 @@ def clip_by(name: str, share: float | None = None) -> Clip:
 
 
 def asymmetric_rules(shares: tuple[float, ...]) -> dict[str, Clip]:
-    """Return every rule that gives asymmetric ranges of its own, by a label, those that clip least first.
+    """Return every rule that gives asymmetric ranges of its own, with each share that it takes, by a label.
 
-    Args:
-        shares: that a rule is tried with, where it takes one.
+    Those that clip least come first.
     """
     rules = [(name, find(name)) for name in THRESHOLDS.names()]
     rules.sort(key=lambda each: (_BY_CLIPPING.index(each[1].family), each[1].place))
