@@ -6,6 +6,7 @@ Ranges and weight thresholds are computed once, so that a further trial costs mi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,45 +29,39 @@ INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, 
 ZERO_POINT_COST = 0.02
 
 
+@dataclass(eq=False)
 class SchemeMaker:
     """Makes schemes of one model.
 
-    Args:
+    Attributes:
         layers: those that may be quantized, in program order.
         statistics: for each number of batches, of every activation that the layers read.
         macs: of each layer, by its name.
+        order: layers in the order in which they are left in floating point, most sensitive first.
     """
 
-    def __init__(
-        self,
-        model: InferenceModel,
-        layers: Sequence[Layer],
-        statistics: Mapping[int, Mapping[str, TensorStatistics]],
-        macs: Mapping[str, int],
-    ) -> None:
-        self._model = model
-        self._layers = layers
-        self._statistics = statistics
-        self._macs = macs
-        self._ranges: dict[tuple[object, ...], dict[str, Range]] = {}
-        self._weights: dict[tuple[str, WeightQuantization], npt.NDArray[np.float32]] = {}
-        # Layers in the order in which they are left in floating point, most sensitive first.
-        self.order: Sequence[str] = ()
+    model: InferenceModel
+    layers: Sequence[Layer]
+    statistics: Mapping[int, Mapping[str, TensorStatistics]]
+    macs: Mapping[str, int]
+    order: Sequence[str] = ()
+    _ranges: dict[tuple[object, ...], dict[str, Range]] = field(default_factory=dict)
+    _weights: dict[tuple[str, WeightQuantization], npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def ranges(self, setting: Setting) -> dict[str, Range]:
         """Return the range of every activation under the rule of a setting."""
         key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
         if key not in self._ranges:
             clip = clip_by(setting.algorithm, setting.hist_percent)
-            statistics = self._statistics[setting.batch_num]
+            statistics = self.statistics[setting.batch_num]
             self._ranges[key] = {name: clip(tensor, setting.symmetric) for name, tensor in statistics.items()}
         return self._ranges[key]
 
     def chosen(self, setting: Setting) -> list[Layer]:
         """Return the layers that a setting quantizes: those of its types but for the most sensitive ones among them."""
-        able = {layer.name for layer in self._layers if layer.op_type in setting.op_types}
+        able = {layer.name for layer in self.layers if layer.op_type in setting.op_types}
         left = [name for name in self.order if name in able][: setting.float_layers]
-        return [layer for layer in self._layers if layer.name in able and layer.name not in left]
+        return [layer for layer in self.layers if layer.name in able and layer.name not in left]
 
     def make(self, setting: Setting) -> Scheme:
         """Return the scheme of a setting."""
@@ -78,26 +73,26 @@ class SchemeMaker:
         weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
         biases = {}
         if setting.bias_correct:
-            statistics = self._statistics[setting.batch_num]
+            statistics = self.statistics[setting.batch_num]
             means = {layer.activation: statistics[layer.activation].channel_means for layer in layers}
-            biases = corrected_biases(self._model, layers, weights, means)
+            biases = corrected_biases(self.model, layers, weights, means)
         return Scheme(
             tuple(layer.name for layer in layers),
             {layer.activation: ranges[layer.activation] for layer in layers},
             weights,
             biases,
             further=ranges,
-            extremes={name: each.extremes for name, each in self._statistics[setting.batch_num].items()},
+            extremes={name: each.extremes for name, each in self.statistics[setting.batch_num].items()},
         )
 
     def cost(self, setting: Setting) -> float:
         """Return what the model's MACs cost under a setting, as a share of their cost in fp32."""
-        total = sum(self._macs.values())
+        total = sum(self.macs.values())
         if total == 0:
             return 1.0
         ranges = self.ranges(setting)
         saved = sum(
-            self._macs.get(layer.name, 0)
+            self.macs.get(layer.name, 0)
             * (1 - INT8_COST[layer.op_type] - (ZERO_POINT_COST if ranges[layer.activation].zero_point else 0))
             for layer in self.chosen(setting)
         )
@@ -106,5 +101,5 @@ class SchemeMaker:
     def _thresholds(self, layer: Layer, kind: WeightQuantization) -> npt.NDArray[np.float32]:
         key = (layer.weight, kind)
         if key not in self._weights:
-            self._weights[key] = weight_thresholds(self._model.weight(layer.weight), layer.axis, kind)
+            self._weights[key] = weight_thresholds(self.model.weight(layer.weight), layer.axis, kind)
         return self._weights[key]
