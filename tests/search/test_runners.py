@@ -39,7 +39,7 @@ def samples(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    run_by(monkeypatch, "openvino", "tests.support.fake_engines:Doubles")
+    run_by(monkeypatch, "openvino", "tests.support.fake_engines:Int8Doubles")
     return monkeypatch
 
 
@@ -55,7 +55,7 @@ def test_a_measurement_carries_its_model_and_reads_the_samples(fake: pytest.Monk
 
 
 def test_an_engine_that_crashes_is_a_result(fake: pytest.MonkeyPatch, samples: Path) -> None:
-    run_by(fake, "openvino", "tests.support.fake_engines:Aborts")
+    run_by(fake, "openvino", "tests.support.fake_engines:Int8Aborts")
     result = measure(job(samples))
     assert result.quality == -math.inf and "SIGABRT" in str(result.failure)
 

@@ -49,6 +49,17 @@ class Aborts(Doubles):
         os.abort()
 
 
+class Int8Doubles(Doubles):
+    """Takes quantized models, too."""
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        return ("fp32", "int8")
+
+
+class Int8Aborts(Int8Doubles, Aborts):
+    """Takes quantized models, and crashes."""
+
+
 class AbortsOnce(Doubles):
     """Crashes at the first try only, as for want of memory."""
 
