@@ -32,18 +32,8 @@ FILE_NAMES = [
 _Type = framework_pb2.VarType
 # What holds no values, even where it is persistable.
 HOLDERS = frozenset((_Type.FEED_MINIBATCH, _Type.FETCH_LIST, _Type.RAW, _Type.READER))
-DTYPES = {
-    _Type.BOOL: "bool",
-    _Type.INT8: "int8",
-    _Type.UINT8: "uint8",
-    _Type.INT16: "int16",
-    _Type.INT32: "int32",
-    _Type.INT64: "int64",
-    _Type.FP16: "float16",
-    _Type.BF16: "uint16",
-    _Type.FP32: "float32",
-    _Type.FP64: "float64",
-}
+DTYPES = {_Type.FP16: "float16", _Type.BF16: "uint16", _Type.FP32: "float32", _Type.FP64: "float64"}
+DTYPES |= {getattr(_Type, name.upper()): name for name in ("bool", "int8", "uint8", "int16", "int32", "int64")}
 
 
 def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:

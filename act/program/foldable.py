@@ -96,10 +96,8 @@ def constants(graph: Graph) -> set[int]:
 
 
 def _only_constants_read(graph: Graph, node: Node, constant: set[int]) -> bool:
-    if any(name in graph.fetches for name in node.makes):
-        return False
-    consumers = [consumer.number for name in node.makes for consumer in graph.consumers_of(name)]
-    return bool(consumers) and all(number in constant for number in consumers)
+    consumers = {number for name in node.makes for number in graph.consumers.get(name, ())}
+    return bool(consumers) and consumers <= constant and not {*node.makes} & {*graph.fetches}
 
 
 def _chain(graph: Graph, node: Node, constant: set[int]) -> set[int]:
@@ -148,7 +146,9 @@ def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node:
     if node.type == "concat":
         return "of one tensor" if len(node.reads) == 1 and not node.weights else None
     if node.type == "pool2d":
-        return "over one position" if _pools_nothing(node) else None
+        whole = node.attribute("global_pooling") or node.attribute("adaptive")
+        ones = {*node.attribute("ksize", []), *node.attribute("strides", [])} == {1}
+        return "over one position" if ones and not whole and not any(node.attribute("paddings", [])) else None
     if node.type in _RESHAPES and node.reads:
         declared = model.shape(node.reads[0])  # for all inputs, not for one sample only
         same = declared == model.shape(node.name) and declared.count(-1) <= 1
@@ -156,12 +156,6 @@ def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node:
     if node.type in (*_SUMS, *_PRODUCTS) and len(node.weights) == 1 and len(node.reads) == 1:
         return _neutral(model, tensors, node)
     return None
-
-
-def _pools_nothing(node: Node) -> bool:
-    sides, steps = node.attribute("ksize", []), node.attribute("strides", [])
-    whole = node.attribute("global_pooling") or node.attribute("adaptive")
-    return not whole and set(sides) == {1} and set(steps) == {1} and not any(node.attribute("paddings", []))
 
 
 def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
@@ -192,9 +186,7 @@ def _cancels(graph: Graph, node: Node) -> Foldable | None:
 def _folds_into_layer(graph: Graph, node: Node) -> Foldable | None:
     by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
     by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and math.prod(graph.weights[node.weights[0]]) == 1
-    if node.type != "batch_norm" and not by_number and not by_weight:
-        return None
-    layer = _layer_before(graph, node)
+    layer = _layer_before(graph, node) if by_number or by_weight or node.type == "batch_norm" else None
     if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
         return None
     if node.type == "batch_norm":

@@ -39,22 +39,24 @@ class Layer:
 
 
 def quantizable_layers(model: InferenceModel, op_types: Collection[str] = OPERATORS) -> list[Layer]:
-    """Return the layers of these types, in program order.
+    """Return the layers of these types, in program order."""
+    layers = (layer_of(model, op) for op in model.ops if op.type in op_types)
+    return [layer for layer in layers if layer is not None]
 
-    Left out are products of two activations; layers that share their weight with another operator, since it is stored
+
+def layer_of(model: InferenceModel, op: Any) -> Layer | None:
+    """Return an operator as a layer; None where it cannot be quantized.
+
+    That is so for products of two activations; layers that share their weight with another operator, since it is stored
     once, as int8 or as float; what is transposed on its way in, since the ONNX model transposes it in an operator of
     its own; and transposed convolutions in groups, whose weight has no axis of all output channels.
     """
-    found: list[Layer] = []
-    for op in model.ops:
-        if op.type not in op_types or op.type not in SLOTS:
-            continue
-        activation, weight = (str(op.input(slot)[0]) for slot in SLOTS[op.type])
-        plain = not _transposes(op) and not (op.type == "conv2d_transpose" and op.attr("groups") != 1)
-        fits = owns_floats(model, weight) and len(model.shape(weight)) == _RANKS[op.type]
-        if plain and fits and not model.is_weight(activation):
-            found.append(Layer(str(op.output_arg_names[0]), op.type, activation, weight, OUTPUT_AXES[op.type]))
-    return found
+    if op.type not in SLOTS or _transposes(op) or (op.type == "conv2d_transpose" and op.attr("groups") != 1):
+        return None
+    activation, weight = (str(op.input(slot)[0]) for slot in SLOTS[op.type])
+    if model.is_weight(activation) or not owns_floats(model, weight) or len(model.shape(weight)) != _RANKS[op.type]:
+        return None
+    return Layer(str(op.output_arg_names[0]), op.type, activation, weight, OUTPUT_AXES[op.type])
 
 
 def bias_of(model: InferenceModel, layer: Layer) -> str | None:
@@ -73,7 +75,12 @@ def weight_of(op: Any) -> str:
 
 def is_plain_filter(op: Any) -> bool:
     """Tell whether a convolution has its channels first and adds no bias by itself."""
-    return op.attr("data_format") in CHANNELS_FIRST and not ("Bias" in op.input_names and op.input("Bias"))
+    return op.attr("data_format") in CHANNELS_FIRST and not has_bias_input(op)
+
+
+def has_bias_input(op: Any) -> bool:
+    """Tell whether a convolution adds a bias by itself."""
+    return "Bias" in op.input_names and bool(op.input("Bias"))
 
 
 def owns_floats(model: InferenceModel, name: str) -> bool:

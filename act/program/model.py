@@ -7,7 +7,7 @@ renaming methods: passes change a program through them alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,16 @@ class _Index:
     consumers: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, op: Any) -> None:
-        for table, names in self._tables(op):
-            for name in names:
-                table.setdefault(name, []).append(op)
+        for table, name in self._entries(op):
+            table.setdefault(name, []).append(op)
 
     def drop(self, op: Any) -> None:
-        for table, names in self._tables(op):
-            for name in names:
-                table[name].remove(op)
+        for table, name in self._entries(op):
+            table[name].remove(op)
 
-    def _tables(self, op: Any) -> tuple[tuple[dict[str, list[Any]], set[str]], ...]:
-        return (self.consumers, set(op.input_arg_names)), (self.producers, set(op.output_arg_names))
+    def _entries(self, op: Any) -> Iterator[tuple[dict[str, list[Any]], str]]:
+        yield from ((self.consumers, name) for name in set(op.input_arg_names))
+        yield from ((self.producers, name) for name in set(op.output_arg_names))
 
 
 @dataclass

@@ -84,13 +84,6 @@ class Blocks(NamedTuple):
     members: tuple[int, ...]
 
 
-class Head(NamedTuple):
-    """What makes one output: its name, and the numbers of its operators in order."""
-
-    output: str
-    members: tuple[int, ...]
-
-
 class Structure:
     """The structure of a graph, found when it is asked for, with what was seen of its tensors for one sample."""
 
@@ -296,8 +289,8 @@ class Structure:
         return 0 if producer is None else self._before[producer]
 
     @cached_property
-    def heads(self) -> list[Head]:
-        """List the heads, one for each output, in order."""
+    def heads(self) -> list[tuple[str, tuple[int, ...]]]:
+        """List the heads: for each output in order its name, and the numbers of its operators."""
         needs = [self._before_output(name) for name in self.graph.fetches]
         marks = [number for group in self.groups for number in group.members]
         marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
@@ -310,13 +303,13 @@ class Structure:
             last = self._last_layer(name)
             after = [n for n in own if not ahead >> n & 1] if marks else []
             since = [n for n in own if last >= 0 and self._before[n] >> last & 1]
-            heads.append(Head(name, tuple(sorted({*after, *since}) if last >= 0 else own)))
+            heads.append((name, tuple(sorted({*after, *since}) if last >= 0 else own)))
         return heads
 
     @cached_property
     def backbone(self) -> tuple[int, ...]:
         """List all operators that are in no head."""
-        inside = {number for head in self.heads for number in head.members}
+        inside = {number for _, members in self.heads for number in members}
         return tuple(node.number for node in self.graph.nodes if node.number not in inside)
 
 
@@ -378,12 +371,12 @@ def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, A
         "attentions": [nodes[attention.softmax].name for attention in structure.attentions],
         "heads": [
             {
-                "output": head.output,
-                "gives": _gives(structure.tensors.get(head.output)),
-                "types": [nodes[number].type for number in head.members],
-                **_costs(head.members, structure, operators),
+                "output": output,
+                "gives": _gives(structure.tensors.get(output)),
+                "types": [nodes[number].type for number in members],
+                **_costs(members, structure, operators),
             }
-            for head in structure.heads
+            for output, members in structure.heads
         ],
     }
 

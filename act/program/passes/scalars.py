@@ -7,11 +7,12 @@ one for each channel of it, where that helps.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from act.program.layers import OUTPUT_AXES, SLOTS, is_plain_filter, owns_floats, scale_weight, weight_of
+from act.program.layers import Layer, bias_of, has_bias_input, layer_of, scale_weight
 from act.program.model import InferenceModel
 
 _LAYERS = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
@@ -63,16 +64,16 @@ def _scalar(model: InferenceModel, op: Any) -> tuple[str, float, str] | None:
 
 
 def _scale_before(model: InferenceModel, source: str, factor: float) -> bool:
-    layer, bias = _layer_before(model, source) or (None, None)
+    layer, bias = _layer_before(model, source)
     if layer is None:
         return False
-    for name in [weight_of(layer)] if bias is None else [weight_of(layer), bias]:
+    for name in [layer.weight] if bias is None else [layer.weight, bias]:
         scale_weight(model, name, factor)
     return True
 
 
 def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
-    _, bias = _layer_before(model, source) or (None, None)
+    _, bias = _layer_before(model, source)
     if bias is None:
         return False
     model.set_weight(bias, (model.weight(bias).astype(np.float64) + summand).astype(np.float32))
@@ -81,21 +82,22 @@ def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
 
 def _scale_behind(model: InferenceModel, target: str, factor: float) -> bool:
     layers = _layers_behind(model, target)
-    if any(layer.type == "depthwise_conv2d" for layer in layers):
+    if any(layer.op_type == "depthwise_conv2d" for layer in layers):
         return False
     for layer in layers:
-        scale_weight(model, weight_of(layer), factor)
+        scale_weight(model, layer.weight, factor)
     return bool(layers)
 
 
 def _shift_behind(model: InferenceModel, target: str, summand: float) -> bool:
     layers = _layers_behind(model, target)
-    biases = [_bias_behind(model, layer) for layer in layers]
-    if not layers or None in biases or any(_pads(layer) for layer in layers):
+    biases = [bias_of(model, layer) for layer in layers]
+    fit = [bias is not None and _takes_bias(model, layer, bias) for layer, bias in zip(layers, biases)]
+    if not layers or not all(fit) or any(_pads(model, layer) for layer in layers):
         return False
     for layer, bias in zip(layers, map(str, biases)):
-        weight = model.weight(weight_of(layer)).astype(np.float64)
-        sums = weight.sum(axis=tuple(each for each in range(weight.ndim) if each != OUTPUT_AXES[layer.type]))
+        weight = model.weight(layer.weight).astype(np.float64)
+        sums = weight.sum(axis=tuple(each for each in range(weight.ndim) if each != layer.axis))
         old = model.weight(bias)
         model.set_weight(bias, (old + (summand * sums).reshape(old.shape)).astype(np.float32))
     return True
@@ -116,55 +118,36 @@ def _swap(model: InferenceModel, target: str, factor: float) -> bool:
     return True
 
 
-def _layer_before(model: InferenceModel, name: str) -> tuple[Any, str | None] | None:
+def _layer_before(model: InferenceModel, name: str) -> tuple[Layer | None, str | None]:
     """Return the layer that makes a tensor which one operator reads, and its bias where it has one."""
-    producer = model.sole_producer(name)
-    if producer is None:
-        return None
-    if producer.type == "elementwise_add":
-        layer, bias = model.sole_producer(producer.input("X")[0]), str(producer.input("Y")[0])
-        fits = layer is not None and _is_layer(model, layer) and _is_bias(model, layer, bias)
-        return (layer, bias) if fits else None
-    return (producer, None) if _is_layer(model, producer) else None
+    producer, bias = model.sole_producer(name), None
+    if producer is not None and producer.type == "elementwise_add":
+        producer, bias = model.sole_producer(producer.input("X")[0]), str(producer.input("Y")[0])
+    layer = None if producer is None else _layer(model, producer)
+    fits = layer is not None and (bias is None or _takes_bias(model, layer, bias))
+    return (layer, bias) if fits else (None, None)
 
 
-def _layers_behind(model: InferenceModel, name: str) -> list[Any]:
+def _layers_behind(model: InferenceModel, name: str) -> list[Layer]:
     """Return the operators that read a tensor, where all of them are layers and do so as their input; else none."""
-    consumers = model.consumers(name)
-    fit = [_is_layer(model, op) and str(op.input(SLOTS[op.type][0])[0]) == name for op in consumers]
-    return consumers if all(fit) else []
+    layers = [_layer(model, op) for op in model.consumers(name)]
+    fit = [layer for layer in layers if layer is not None and layer.activation == name]
+    return fit if len(fit) == len(layers) else []
 
 
-def _bias_behind(model: InferenceModel, layer: Any) -> str | None:
-    """Return the bias that is added to a layer's output, and to nothing else."""
-    output = layer.output_arg_names[0]
-    consumers = model.consumers(output)
-    if len(consumers) != 1 or consumers[0].type != "elementwise_add" or output in model.fetch_names:
-        return None
-    bias = str(consumers[0].input("Y")[0])
-    return bias if _is_bias(model, layer, bias) else None
+def _layer(model: InferenceModel, op: Any) -> Layer | None:
+    return layer_of(model, op) if op.type in _LAYERS and not has_bias_input(op) else None
 
 
-def _is_layer(model: InferenceModel, op: Any) -> bool:
-    """Tell whether an operator multiplies an activation by a weight of its own, with the channels where we look."""
-    if op.type not in _LAYERS:
+def _takes_bias(model: InferenceModel, layer: Layer, bias: str) -> bool:
+    """Tell whether a weight of its own has one value for each output channel of a layer, which nothing else reads."""
+    channels = model.shape(layer.weight)[layer.axis]
+    fits = model.owns_weight(bias) and math.prod(model.shape(bias)) == channels > 1
+    return fits and layer.name not in model.fetch_names
+
+
+def _pads(model: InferenceModel, layer: Layer) -> bool:
+    op = model.producer(layer.name)
+    if layer.op_type in ("matmul_v2", "mul"):
         return False
-    weight = weight_of(op)
-    if not owns_floats(model, weight):
-        return False
-    if op.type in ("matmul_v2", "mul"):
-        transposed = op.type == "matmul_v2" and (op.attr("trans_x") or op.attr("trans_y"))
-        return not transposed and len(model.shape(weight)) == 2
-    return is_plain_filter(op)
-
-
-def _is_bias(model: InferenceModel, layer: Any, name: str) -> bool:
-    """Tell whether a weight of its own has one value for each output channel of a layer."""
-    channels = model.shape(weight_of(layer))[OUTPUT_AXES[layer.type]]
-    return model.owns_weight(name) and bool(np.prod(model.shape(name)) == channels > 1)
-
-
-def _pads(layer: Any) -> bool:
-    if layer.type in ("matmul_v2", "mul"):
-        return False
-    return layer.attr("padding_algorithm") == "SAME" or any(layer.attr("paddings"))
+    return op.attr("padding_algorithm") == "SAME" or any(op.attr("paddings"))

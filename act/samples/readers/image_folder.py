@@ -97,15 +97,19 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
         calibration, evaluation = calibration[0::2], calibration[1::2]
     else:
         evaluation = _entries(settings.path, settings.evaluation_list)
-    first, second = _thinned(calibration, settings.calibration), _thinned(evaluation, settings.evaluation)
-    unlabelled = [entry for entry in second if entry.label is None]
-    if unlabelled and len(unlabelled) != len(second):
+    calibration = _thinned(calibration, settings.calibration)
+    evaluation = _thinned(evaluation, settings.evaluation)
+    unlabelled = [entry for entry in evaluation if entry.label is None]
+    if unlabelled and len(unlabelled) != len(evaluation):
         raise InputError(f"{unlabelled[0].where}: has no class number, though others have one; give all or none")
-    labels = None if unlabelled else Ragged.of([np.array([entry.label], dtype=np.int64) for entry in second])
-    return (
-        Samples({feed.name: _read_all(first, settings, channels, size, scratch)}),
-        Samples({feed.name: _read_all(second, settings, channels, size, scratch)}, labels),
-    )
+    labels = None if unlabelled else Ragged.of([np.array([entry.label], dtype=np.int64) for entry in evaluation])
+    feeds_of = []
+    for entries in (calibration, evaluation):
+        pictures = Gathering(scratch)
+        for entry in tqdm(entries, desc="reading pictures", unit="picture", leave=False, delay=2):
+            pictures.add(_prepared(_open(entry, channels), settings, size))
+        feeds_of.append({feed.name: pictures.ragged()})
+    return Samples(feeds_of[0]), Samples(feeds_of[1], labels)
 
 
 def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
@@ -155,9 +159,10 @@ def _entries(folder: str, list_file: str | None) -> list[_Entry]:
 
 
 def _entry(root: Path, line: str, where: str) -> _Entry:
-    name, _, last = line.strip().rpartition(" ") if " " in line.strip() else line.strip().rpartition("\t")
+    line = line.strip()
+    name, _, last = line.rpartition(" " if " " in line else "\t")
     if not name or not last.lstrip("+-").isdecimal():
-        name, last = line.strip(), ""
+        name, last = line, ""
     if last and not 0 <= int(last[:20]) < 2**31:
         raise InputError(f"{where}: the class is {last[:20]}; classes are counted from 0")
     return _Entry(_inside(root, root / name.strip(), f"{where}: {name.strip()!r}"), int(last) if last else None, where)
@@ -179,19 +184,9 @@ def _thinned(entries: Sequence[_Entry], count: int) -> list[_Entry]:
     return [entries[position * len(entries) // count] for position in range(count)]
 
 
-def _read_all(
-    entries: Sequence[_Entry], settings: Settings, channels: int, size: tuple[int, int], scratch: Path
-) -> Ragged:
-    pictures = Gathering(scratch)
-    for entry in tqdm(entries, desc="reading pictures", unit="picture", leave=False, delay=2):
-        pictures.add(_prepared(_open(entry, channels), settings, size))
-    return pictures.ragged()
-
-
 def _open(entry: _Entry, channels: int) -> Image.Image:
     where = entry.where if entry.where == str(entry.path) else f"{entry.where}: {entry.path}"
-    kind = _FORMATS.get(entry.path.suffix.lower())
-    if kind is None:
+    if entry.path.suffix.lower() not in _FORMATS:
         raise InputError(f"{where}: not a kind of picture that is read here ({', '.join(_FORMATS)}); convert it")
     try:
         with warnings.catch_warnings():
