@@ -33,7 +33,8 @@ def cpu_flags() -> frozenset[str]:
 
 def capabilities() -> list[str]:
     """Return the flags of `CAPABILITIES` that this CPU has, in that order."""
-    return [flag for flag in CAPABILITIES if flag in cpu_flags()]
+    flags = cpu_flags()
+    return [flag for flag in CAPABILITIES if flag in flags]
 
 
 def int8_sums_saturate() -> bool:

@@ -138,7 +138,7 @@ def _up(x: Any, b: Block) -> Any:
 
 
 def _encoder(x: Any, b: Block) -> Any:
-    """Tokens [batch, count, size] through one layer of a transformer's encoder."""
+    """Send tokens [batch, count, size] through one layer of a transformer's encoder."""
     nn = paddle.nn
     count, size, heads = x.shape[1], x.shape[2], b["heads"]
     y = nn.LayerNorm(size)(x)
@@ -174,7 +174,7 @@ def _sequence(x: Any, b: Block) -> Any:
 
 
 def _map(x: Any, b: Block) -> Any:
-    """Four times as high and wide, a value for each class and pixel, as detectors and segmentations end."""
+    """Give a map four times as high and wide, a value for each class and pixel, as detectors and segmentations end."""
     y = F.relu(paddle.nn.Conv2DTranspose(x.shape[1], b["out"], 2, 2)(x))
     return F.sigmoid(paddle.nn.Conv2DTranspose(b["out"], b["maps"], 2, 2)(y))
 

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
 from act.paddleslim.translate import refuse_lagging
 from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
 from act.settings import Job
 from tasks.stage import job_from_command_line
-
-if TYPE_CHECKING:  # Paddle takes seconds to import, and wrong settings are told before
-    from act.samples.dataset import FeedSpec
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +30,7 @@ def main() -> None:
 
 
 def _prepare(job: Job, final: Path) -> None:
+    # Paddle takes seconds to import, and wrong settings are told before.
     import numpy as np
 
     from act.formats import SourceModel, check_batch_axes
@@ -49,12 +45,14 @@ def _prepare(job: Job, final: Path) -> None:
     source = SourceModel.find(folder_or_file, job.model.model_filename, job.model.params_filename)
     original, program = source.load(), source.files[0]
     feeds, fetches = original.feed_specs(), original.fetch_specs()
+    # How many classes the first output tells apart; -1 when it does not say.
+    class_count = fetches[0].shape[-1] if fetches and fetches[0].shape else -1
     check_batch_axes(feeds, program)
     with replace_folder(final) as folder:
-        calibration, evaluation = read(job.data, feeds, _class_count(fetches), folder)
+        calibration, evaluation = read(job.data, feeds, class_count, folder)
         for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
-        check_labels(job.metric, evaluation.labels, _class_count(fetches), job.data.path)
+        check_labels(job.metric, evaluation.labels, class_count, job.data.path)
         model, changes = normalise(original)
         first = next(calibration.head(4).batches(4))
         before = checked_outputs(original, first, f"{program}: on the first calibration samples")
@@ -86,11 +84,6 @@ def _prepare(job: Job, final: Path) -> None:
     )
     for name in constant:
         log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
-
-
-def _class_count(fetches: Sequence[FeedSpec]) -> int:
-    """Return how many classes the first output tells apart; -1 when it does not say."""
-    return fetches[0].shape[-1] if fetches and fetches[0].shape else -1
 
 
 if __name__ == "__main__":
