@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,49 +40,41 @@ def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
 def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
     """Give a file to each job that has none: what depends on it must find it."""
     folder.mkdir(exist_ok=True)
-    for job in jobs:
-        if not (folder / f"{job}.json").exists():
-            Attempts(of="", attempts=[]).write(folder / f"{job}.json")
+    for path in (folder / f"{job}.json" for job in jobs):
+        if not path.exists():
+            Attempts(of="", attempts=[]).write(path)
 
 
-def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> list[Attempt]:
-    """Add an attempt, in the place of one of the same key; return what there is now."""
+def add(job: str, fingerprint: str, attempt: Attempt, folder: Path = FOLDER) -> None:
+    """Add an attempt, in the place of one of the same key."""
     found = [each for each in read(job, fingerprint, folder) if each.key != attempt.key] + [attempt]
     folder.mkdir(exist_ok=True)
     Attempts(of=fingerprint, attempts=found).write(folder / f"{job}.json")
-    return found
 
 
-@dataclass(frozen=True)
-class Correction:
-    """What predicted speed-ups are multiplied by: right where something was tried, and in proportion between.
+def corrections(
+    attempts: Sequence[Attempt], predicted: Callable[[float, bool], float]
+) -> Mapping[bool, Mapping[float, float]]:
+    """Return measured to predicted speed-up by the share of the MACs that was left, with int8 and without.
 
-    Attributes:
-        points: shares of the MACs that are left, ascending, each with its factor. The whole model was
-            measured, so that there the factor is 1 until it was tried, too.
-    """
-
-    points: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
-
-    def at(self, share: float) -> float:
-        """Return the factor, linear in logarithms between the shares that were tried; below them that of the least."""
-        shares, factors = (np.log(np.array(values)) for values in zip(*self.points))
-        return float(np.exp(np.interp(math.log(share), shares, factors)))
-
-
-def corrections(attempts: Sequence[Attempt], predicted: Callable[[float, bool], float]) -> Mapping[bool, Correction]:
-    """Return measured to predicted speed-up, with int8 and without.
+    The whole model was measured, so that there the factor is 1 until it was tried, too.
 
     Args:
         predicted: uncorrected, for a share of the MACs, with int8 or without.
     """
-    found: dict[bool, Correction] = {}
+    found: dict[bool, dict[float, float]] = {}
     for attempt in attempts:
         factor = attempt.fastest / predicted(attempt.share, attempt.quantized)
-        known = found.get(attempt.quantized, Correction())
-        points = {**dict(known.points), attempt.share: min(max(factor, _CORRECTION[0]), _CORRECTION[1])}
-        found[attempt.quantized] = Correction(tuple(sorted(points.items())))
+        factors = found.setdefault(attempt.quantized, {1.0: 1.0})
+        factors[attempt.share] = min(max(factor, _CORRECTION[0]), _CORRECTION[1])
     return found
+
+
+def correction(factors: Mapping[float, float], share: float) -> float:
+    """Return the factor at a share of the MACs, linear in logarithms between those that were tried; below them that of
+    the least."""
+    known, values = np.log(np.array(sorted(factors.items()))).T
+    return float(np.exp(np.interp(math.log(share), known, values)))
 
 
 def met(attempts: Sequence[Attempt]) -> Attempt | None:
@@ -101,8 +92,5 @@ def overshot(attempt: Attempt, budget: Budget) -> bool:
 
 
 def nearest(attempts: Sequence[Attempt]) -> Attempt:
-    """Return the one that came nearest: the fastest that kept the quality.
-
-    Of equals the last, whose artefacts are still there.
-    """
+    """Return the fastest that kept the quality; of equals the last, whose artefacts are still there."""
     return max(reversed(attempts), key=lambda attempt: attempt.kept)

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import onnx
 
-from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
-from act.engines.variants import ExportedVariants, export_variants
+from act.engines.variants import export_variants
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array
@@ -47,18 +46,22 @@ def measure_baseline(
         fp32: what `to_onnx` made of the model.
     """
     told: dict[str, dict[str, Baseline]] = {}
-    for engine in target.engines:
-        # The others run elsewhere, or take minutes to load.
-        if spec_of(engine).not_first is None:
-            try:
-                with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
-                    version, offered = process.offer()
-            except EngineFailure as failure:
-                told[engine] = {"fp32": Baseline(failure=str(failure))}
-                continue
-            wanted = [each for each in offered if each in _WANTED and each in target.precisions]
-            table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
-            told[engine] = _measure(name, model, batch, engine, target.threads, wanted, table, fp32)
+    # The others run elsewhere, or take minutes to load.
+    for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
+        try:
+            with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
+                version, offered = process.offer()
+        except EngineFailure as failure:
+            told[engine] = {"fp32": Baseline(failure=str(failure))}
+            continue
+        ways: list[Way] = [(each, target.threads) for each in offered if each in _WANTED and each in target.precisions]
+        table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
+        told[engine] = {}
+        for (precision, threads), found in zip(ways, _measure(name, model, batch, engine, ways, fp32)):
+            table.add(Row.of(name, precision, threads, found))
+            told[engine][precision] = (
+                Baseline(seconds=found.seconds) if isinstance(found, Measured) else Baseline(failure=str(found))
+            )
     return told
 
 
@@ -67,22 +70,11 @@ def _measure(
     model: InferenceModel,
     batch: Mapping[str, Array],
     engine: EngineName,
-    threads: int,
-    precisions: Sequence[RuntimePrecision],
-    table: Table,
+    ways: Sequence[Way],
     fp32: onnx.ModelProto,
-) -> dict[str, Baseline]:
-    told: dict[str, Baseline] = {}
+) -> list[Measured | EngineFailure]:
     with tempfile.TemporaryDirectory() as scratch:
-        written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
-        everything: list[tuple[ExportedVariants, Way]] = [(written, (precision, threads)) for precision in precisions]
-        size = len(next(iter(batch.values())))
+        written = export_variants(name, model, batch, engine, [each for each, _ in ways], Path(scratch), fp32)
         start = partial(EngineProcess, engine, time_limit_seconds=_LIMIT_SECONDS)
-        everyone = measure(everything, start, size, least_seconds=_LEAST_SECONDS)
-        for (_, (precision, _)), found in zip(everything, everyone):
-            table.add(Row.of(name, precision, threads, found))
-            if isinstance(found, Measured):
-                told[precision] = Baseline(seconds=found.seconds)
-            else:
-                told[precision] = Baseline(failure=str(found))
-    return told
+        size = len(next(iter(batch.values())))
+        return measure([(written, way) for way in ways], start, size, least_seconds=_LEAST_SECONDS)

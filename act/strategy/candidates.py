@@ -30,10 +30,8 @@ def training_start(
     """Return the candidate that training starts from, or None, and the sentence that explains it.
 
     Args:
-        max_quality_drop: of the budget, in units of the metric.
-        trains: whether the strategy trains at all.
-        always: whether it does so in any case, because the user asks for it.
-        pruned_lost: what pruning lost before anything was quantized, in the same units.
+        trains: whether the strategy trains at all; `always`: because the user asks for it.
+        pruned_lost: what pruning lost before anything was quantized, in units of the metric, as `max_quality_drop`.
     """
     if not candidates:
         return None, "no training: there is no quantized candidate to train"

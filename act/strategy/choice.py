@@ -11,8 +11,9 @@ from act.results.select import Attempt, Options, StageSettings, Strategy, Strate
 from act.settings import PRUNING, QUANTIZING, Job
 from act.strategy import options
 from act.strategy.decision import decide
+from act.strategy.latency.model import Latency
 from act.strategy.latency.table import Table
-from act.strategy.predictor import Latency, Predictor
+from act.strategy.predictor import Predictor
 
 # Below this share of the MACs and of the parameters in layers that can run in int8, quantization makes a model neither
 # faster, for its conversions cost more than it saves, nor smaller.
@@ -27,19 +28,13 @@ def obey(job: Job) -> Strategy:
     """Return the strategy that the user fixed."""
     names = job.strategy if job.strategy != "auto" else []
     why = "the strategy is fixed in params.yaml" if names else "params.yaml asks for no compression"
-    return compose([StrategyPart(name=name, why="asked for in params.yaml") for name in names], why, obeyed=True)
+    return _compose([StrategyPart(name=name, why="asked for in params.yaml") for name in names], why, obeyed=True)
 
 
-def compose(
+def _compose(
     parts: Sequence[StrategyPart], why: str, settings: StageSettings | None = None, obeyed: bool = False
 ) -> Strategy:
-    """Return the strategy that is made of parts.
-
-    Args:
-        why: one sentence on the whole.
-        settings: for later stages.
-        obeyed: whether the user fixed it, so that training is done whether it is needed or not.
-    """
+    """Return the strategy that is made of parts; where the user fixed it, training is done whether needed or not."""
     names = [part.name for part in parts]
     return Strategy(
         strategy=list(parts),
@@ -78,10 +73,10 @@ def next_strategy(
         left = f"{option.share:.0%} of the MACs stay"
         if option.aim:
             left = f"{option.aim:.3g} times the speed is aimed at"
-        strategy = compose(option.parts, f"{left}; {plain.why}", option.settings)
+        strategy = _compose(option.parts, f"{left}; {plain.why}", option.settings)
     return strategy, Options(
         options=[each.to_result() for each in found],
-        chosen=decision.key,
+        chosen=decision.to_do.key,
         predicted_speedup=option.speedup if option else None,
         verdict=decision.why,
         wanted_speedup=wanted,
@@ -96,10 +91,10 @@ def next_strategy(
 def quantization(job: Job, analysis: Analysis) -> Strategy:
     """Return the strategy that quantizes the model on this CPU, or does nothing where that gains nothing."""
     if "int8" not in job.target.precisions:
-        return compose([], "int8 is not among the target's precisions, so nothing is quantized")
+        return _compose([], "int8 is not among the target's precisions, so nothing is quantized")
     able = {name: analysis.engines[name] for name in job.target.engines if "int8" in analysis.engines[name].precisions}
     if not able:
-        return compose([], "none of the target's engines can run int8 here, so nothing is quantized")
+        return _compose([], "none of the target's engines can run int8 here, so nothing is quantized")
     share = _share(max(engine.int8_macs for engine in able.values()), analysis.macs)
     weights = _share(max(engine.int8_parameters for engine in able.values()), analysis.parameters)
     if share < _LEAST_INT8_SHARE and weights < _LEAST_INT8_SHARE:
@@ -107,7 +102,7 @@ def quantization(job: Job, analysis: Analysis) -> Strategy:
             f"only {share:.0%} of the MACs and {weights:.0%} of the parameters are in layers that can run in "
             "int8, so nothing is quantized"
         )
-        return compose([], why)
+        return _compose([], why)
     fast = [machine.CAPABILITIES[flag] for flag in analysis.machine.capabilities if flag in machine.INT8_FLAGS]
     speed = (
         f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
@@ -122,7 +117,7 @@ def quantization(job: Job, analysis: Analysis) -> Strategy:
         "Distillation": "the samples have no labels for training, so the fp32 model's outputs are the target",
     }
     parts = [StrategyPart(name=name, why=why) for name, why in reasons.items()]
-    return compose(parts, f"{share:.0%} of the MACs can run in int8, and {speed}")
+    return _compose(parts, f"{share:.0%} of the MACs can run in int8, and {speed}")
 
 
 def _share(part: int, total: int) -> float:
@@ -158,7 +153,7 @@ def _model(job: Job, analysis: Analysis, tables: Path) -> options.Model:
     def pruned(engine: str, precision: str, share: float) -> Latency | None:
         if engine not in predictors:
             predictors[engine] = Predictor(Table.read(tables / f"{engine}.jsonl"))
-        return predictors[engine].latency(precision, share) if predictors[engine].has_kernels(precision) else None
+        return predictors[engine].latency(precision, share)
 
     able = max((analysis.engines[name].int8_parameters for name in job.target.engines), default=0)
     convolutions = any(operator.type in ("conv2d", "depthwise_conv2d") for operator in analysis.operators)

@@ -20,30 +20,26 @@ class Decision:
     """What is done next.
 
     Attributes:
-        key: of the option.
-        option: that is tried for the first time; None where one is done again.
-        again: the attempt that is done again, because it is the best that there is.
+        to_do: the option that is tried for the first time, or the attempt that is done again as the best that there is.
         why: one sentence.
         reachable: whether the budget was met, or is predicted to be met by what is tried.
         open: whether another try could follow this one.
     """
 
-    key: str
-    option: Option | None
-    again: Attempt | None
+    to_do: Option | Attempt
     why: str
     reachable: bool
-    open: bool
+    open: bool = False
 
-    @classmethod
-    def to_try(cls, option: Option, why: str, reachable: bool, open: bool) -> Decision:
-        """Return the decision to try an option."""
-        return cls(option.key, option, None, why, reachable, open)
+    @property
+    def option(self) -> Option | None:
+        """Return what is tried for the first time."""
+        return self.to_do if isinstance(self.to_do, Option) else None
 
-    @classmethod
-    def to_repeat(cls, attempt: Attempt, why: str, reachable: bool) -> Decision:
-        """Return the decision to stay with what was tried."""
-        return cls(attempt.key, None, attempt, why, reachable, False)
+    @property
+    def again(self) -> Attempt | None:
+        """Return what is done again."""
+        return self.to_do if isinstance(self.to_do, Attempt) else None
 
 
 def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wanted: float) -> Decision:
@@ -70,20 +66,20 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
                 f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as fp32, "
                 f"{good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
             )
-            return Decision.to_try(gentler[0], why, True, True)
-        return Decision.to_repeat(good, f"{good.key} met the budget", True)
+            return Decision(gentler[0], why, True, True)
+        return Decision(good, f"{good.key} met the budget", True)
     if fast and fast[0] in timely and len(tried) < MOST_ATTEMPTS:
         last = tried[-1]
         missed = f"loses {last.lost:.4f} of quality"
         if last.fastest < wanted:
             missed = f"is {last.fastest:.2f} times as fast"
-        return Decision.to_try(fast[0], f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
+        return Decision(fast[0], f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
     why = f"the budget cannot be met: {_why_no_more(fast, tried, limit)}; {_how_near(tried, wanted)}"
     for whole in timely:
         if whole.share >= 1 and whole.speedup > nearest(tried).kept:
             why += f"; {whole.key}, which keeps every channel, is predicted to come nearer and is done last"
-            return Decision.to_try(whole, why, False, True)
-    return Decision.to_repeat(nearest(tried), why, False)
+            return Decision(whole, why, False, True)
+    return Decision(nearest(tried), why, False)
 
 
 def _first_try(found: Sequence[Option], wanted: float) -> Decision:
@@ -92,14 +88,14 @@ def _first_try(found: Sequence[Option], wanted: float) -> Decision:
         why = f"{fast[0].key} comes first"
         if wanted > 1:
             why += f" ({fast[0].speedup:.2f} times as fast as fp32 is predicted, {wanted:g} are wanted)"
-        return Decision.to_try(fast[0], why, True, wanted > 1 or len(found) > 1)
+        return Decision(fast[0], why, True, wanted > 1 or len(found) > 1)
     best = max(found, key=lambda option: option.speedup)
     whole = next((option for option in found if option.share >= 1), best)
     why = (
         f"no strategy is predicted to be {wanted:.3g} times as fast as fp32: the nearest is {best.key} with "
         f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
     )
-    return Decision.to_try(whole, why, False, False)
+    return Decision(whole, why, False, False)
 
 
 def _why_no_more(fast: Sequence[Option], tried: Sequence[Attempt], limit: float | None) -> str:

@@ -17,8 +17,7 @@ from act.results import select
 from act.results.select import Attempt, ChannelAim, PruneSettings, SpeedupSearch, StageSettings, StrategyPart
 from act.settings import Budget
 from act.strategy import attempts
-from act.strategy.attempts import Correction
-from act.strategy.predictor import Latency
+from act.strategy.latency.model import Latency
 
 # The least share of the MACs that is left by pruning.
 LEAST_SHARE = 0.05
@@ -36,18 +35,14 @@ class Option:
     """A strategy to try.
 
     Attributes:
-        parts: names in ACT's vocabulary, each with its reason, in order.
         share: of the MACs that pruning is predicted to leave; 1 where nothing is pruned.
         aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
         begin: share that it begins with; 0 for the predicted one.
-        quantized: whether int8 is made.
         best: engine and precision that is predicted to be the fastest.
         precisions: those that it can run in there; the fastest of them is what counts in the end.
-        latency: predicted there.
-        speedup, low, high: over fp32 on the same engine.
+        latency, speedup, low, high: predicted there, over fp32 on the same engine.
         bytes: of the weights, about.
         minutes: that it is expected to take.
-        why: one sentence.
     """
 
     parts: tuple[StrategyPart, ...]
@@ -73,7 +68,7 @@ class Option:
 
     @property
     def settings(self) -> StageSettings:
-        """Return what the stages after it are told beside the names."""
+        """Return what the stages after it are told beside the names of the strategies."""
         if self.share >= 1:
             return StageSettings()
         share = round(self.begin or self.share, 4)
@@ -108,13 +103,8 @@ class Option:
 
 @dataclass(frozen=True)
 class Costs:
-    """What an option takes, in minutes; estimates.
-
-    Attributes:
-        quantize: the search and what refines its candidates.
-        train: once through a training of pruned channels.
-        measure: export and benchmark.
-    """
+    """What an option takes, in minutes, about: the search and what refines its candidates; training of pruned channels;
+    export and benchmark."""
 
     quantize: float
     train: float
@@ -132,8 +122,7 @@ class Model:
         int8_share: share of the parameters that can be stored in int8.
         can_prune: whether there are channels to prune.
         source: tells where predictions come from.
-        corrections: what a predicted speed-up is multiplied by, with int8 and without.
-        tried: what was tried before.
+        corrections: factors of predicted speed-ups, as `act.strategy.attempts` gives them.
     """
 
     whole: Mapping[tuple[str, str], Latency]
@@ -142,7 +131,7 @@ class Model:
     int8_share: float
     can_prune: bool
     source: Callable[[], str]
-    corrections: Mapping[bool, Correction] = field(default_factory=dict)
+    corrections: Mapping[bool, Mapping[float, float]] = field(default_factory=dict)
     tried: Sequence[Attempt] = ()
 
 
@@ -158,12 +147,10 @@ def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str])
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
     """Return the speed-up over fp32 on the fastest engine that the budget asks for, a largest latency included."""
-    wanted = budget.min_speedup
-    if budget.max_latency_ms is not None and whole:
-        fp32 = [latency.seconds for (_, precision), latency in whole.items() if precision == "fp32"]
-        if fp32:
-            wanted = max(wanted, min(fp32) * 1e3 / budget.max_latency_ms)
-    return wanted
+    fp32 = [latency.seconds for (_, precision), latency in whole.items() if precision == "fp32"]
+    if budget.max_latency_ms is None or not fp32:
+        return budget.min_speedup
+    return max(budget.min_speedup, min(fp32) * 1e3 / budget.max_latency_ms)
 
 
 def rank(
@@ -179,7 +166,7 @@ def rank(
     options = []
     plain = [name for name in precisions if name != "int8"]
     if quantize:
-        options.append(_option(model, tuple(quantize), 1.0, True, list(precisions), costs, "nothing is cut out"))
+        options.append(_option(model, tuple(quantize), 1.0, True, precisions, costs, "nothing is cut out"))
     else:
         options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
     if model.can_prune and wanted > 1:
@@ -193,9 +180,8 @@ def rank(
             why="the samples have no labels for training, so the fp32 model's outputs are the target",
         )
         rest = [part for part in quantize if part.name != taught.name]
-        for parts, names, int8 in (((pruned, *rest, taught), list(precisions), True), ((pruned, taught), plain, False)):
-            if int8 and not quantize:
-                continue
+        ways = [((pruned, *rest, taught), precisions, True)] if quantize else []
+        for parts, names, int8 in [*ways, ((pruned, taught), plain, False)]:
             share = _share_for(model, wanted, names, int8)
             why = f"{share:.0%} of the MACs are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
@@ -247,8 +233,9 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
         if latency is None:
             continue
         speedup = model.whole[engine, "fp32"].seconds / latency.seconds
-        factor = model.corrections[int8].at(share) if int8 in model.corrections else 1.0
-        found.append((speedup * factor, (engine, precision), latency))
+        if int8 in model.corrections:
+            speedup *= attempts.correction(model.corrections[int8], share)
+        found.append((speedup, (engine, precision), latency))
     if not found:
         return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)
     speedup, where, latency = max(found, key=lambda each: each[0])

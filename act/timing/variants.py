@@ -25,8 +25,7 @@ class Candidate:
     Attributes:
         name: such as `fp32`, which is the reference, `pruned` or `int8-ptq`.
         precision: how it is stored, `fp32` or `int8`.
-        files: for each engine the file or folder that it loads.
-        bytes: size of those files.
+        files: for each engine the file or folder that it loads; `bytes`: the size of those files.
         refused: for engines that it could not be written for, the cause.
     """
 
@@ -38,19 +37,13 @@ class Candidate:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the model that all others are compared with."""
+        """Tell whether it is the model that all others are compared with."""
         return self.name == REFERENCE
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run one candidate.
-
-    Attributes:
-        engine: where.
-        candidate: what.
-        precision: how.
-    """
+    """One way to run one candidate."""
 
     engine: EngineName
     candidate: Candidate
@@ -58,7 +51,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Short name, unique within an engine: `fp32`, `bf16`, `pruned`, `pruned+bf16`, `int8-ptq`, `int8-ptq+bf16`."""
+        """Return a name, unique within an engine, such as `bf16`, `pruned+bf16` or `int8-ptq+bf16`."""
         if self.candidate.is_reference:
             return self.precision
         if self.candidate.precision == "fp32":
@@ -67,29 +60,20 @@ class Variant:
 
     @property
     def is_reference(self) -> bool:
-        """Whether speed and quality are compared with it."""
+        """Tell whether speed and quality are compared with it."""
         return self.candidate.is_reference and self.precision == "fp32"
 
 
 def read_candidates(exported: ExportedCandidates, folder: Path) -> list[Candidate]:
-    """Return the candidates that the export stage wrote.
-
-    Args:
-        folder: its folder, where the paths begin.
+    """Return the candidates that the export stage wrote into a folder.
 
     Raises:
         InputError: there is no fp32 candidate to compare with.
     """
-    candidates = [
-        Candidate(
-            entry.name,
-            entry.precision,
-            {engine: folder / path for engine, path in entry.files.items()},
-            entry.bytes,
-            entry.refused,
-        )
-        for entry in exported.candidates
-    ]
+    candidates = []
+    for entry in exported.candidates:
+        files = {engine: folder / path for engine, path in entry.files.items()}
+        candidates.append(Candidate(entry.name, entry.precision, files, entry.bytes, entry.refused))
     if sum(candidate.is_reference and candidate.precision == "fp32" for candidate in candidates) != 1:
         raise InputError(
             f"{folder}/candidates.json: must name one fp32 candidate, `{REFERENCE}`; run the stage `export` again"
@@ -100,27 +84,23 @@ def read_candidates(exported: ExportedCandidates, folder: Path) -> list[Candidat
 def variants(
     engine: EngineName, candidates: Iterable[Candidate], target: Target, offered: Collection[str] | None
 ) -> list[Variant]:
-    """All ways to run the candidates on one engine, fp32 first.
+    """Return all ways to run the candidates on one engine, fp32 first.
 
     Half precision is bfloat16, or float16 on engines that have that one. What the settings ask for is listed even where
     the engine lacks it, so that the table says so; the mixture of int8 and bf16 is nobody's demand and listed only
     where the engine has it.
 
     Args:
-        engine: where.
-        candidates: what.
-        target: which precisions are allowed.
-        offered: what the engine has on this machine; None when that could not be found out.
+        offered: the precisions that the engine has on this machine; None when that could not be found out.
     """
-    found = []
+    found, offered, halves = [], offered or (), "bf16" in target.precisions
     for candidate in sorted(candidates, key=lambda each: (not each.is_reference, each.precision != "fp32")):
         if candidate.precision == "fp32":
             found.append(Variant(engine, candidate, "fp32"))
-            if "bf16" in target.precisions:
-                half: RuntimePrecision = "fp16" if offered is not None and "fp16" in offered else "bf16"
-                found.append(Variant(engine, candidate, half))
+            if halves:
+                found.append(Variant(engine, candidate, "fp16" if "fp16" in offered else "bf16"))
         elif "int8" in target.precisions:
             found.append(Variant(engine, candidate, "int8"))
-            if "bf16" in target.precisions and offered is not None and "int8+bf16" in offered:
+            if halves and "int8+bf16" in offered:
                 found.append(Variant(engine, candidate, "int8+bf16"))
     return found

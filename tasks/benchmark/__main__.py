@@ -55,8 +55,7 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
 
         measurement = measure(candidates, job.target, job.benchmark, data, progress)
         bar.total = bar.n
-    rows = measurement.rows
-    variants = rows_of(measurement, job.benchmark.seed)
+    rows, variants = measurement.rows, rows_of(measurement, job.benchmark.seed)
     Measurements(
         job=name,
         metric=job.metric,
@@ -73,10 +72,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
     for variant in variants:
         log.info(_line(variant))
     if measurement.noise.noisy:
-        log.info(
-            f"benchmark: the machine was noisy: {measurement.noise.cause}; measure again on a quiet machine before "
-            "trusting small differences"
-        )
+        cause = measurement.noise.cause
+        log.info(f"benchmark: the machine was noisy: {cause}; measure again before trusting small differences")
 
 
 def _line(variant: RanVariant | FailedVariant) -> str:

@@ -1,9 +1,6 @@
 """`python -m tasks.select --job NAME`: choose the strategy, in ACT's vocabulary, with a reason for each part.
 
-A strategy that the user fixed is obeyed. Else what could meet the budget is ranked, with latencies that `analyze`
-measured or that the latency model predicts, and the first is chosen that was not tried in vain before: the pipeline
-tries them in order, and each that was tried corrects the predictions for the next.
-
+A strategy that the user fixed is obeyed; else the first that could meet the budget is chosen and was not tried in vain.
 Writes `strategy.json`, which holds no measured figure, so that later stages stay cached when something is measured
 anew; the figures are in `options.json`, in a folder of its own.
 """

@@ -1,9 +1,7 @@
 """`python -m tasks.select.learn --job NAME`: note what the chosen strategy came to, where another may be better.
 
 Reads the measurements and the winner that the pipeline left, and adds an attempt to `attempts/NAME.json`. The next run
-of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.compress` does all of this by itself. A
-job whose budget was met at once, with no more cut out than that needs, or whose strategy the user fixed, has nothing to
-learn from.
+of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.compress` does all of this by itself.
 """
 
 from __future__ import annotations
@@ -15,10 +13,9 @@ from act.artifacts import DEPLOY_ROOT, ROOT, stage_folder
 from act.results.flow import FlowRecord
 from act.results.prune import Pruning
 from act.results.report import Manifest
-from act.results.select import Options, Strategy
-from act.settings import Job
+from act.results.select import Attempt, Options, Strategy
+from act.settings import ROUNDING, Job
 from act.strategy.attempts import add, overshot, read
-from act.strategy.outcome import attempt_of
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -31,7 +28,9 @@ def main() -> None:
 
 
 def learn(name: str, job: Job) -> str:
-    """Add the attempt that the artefacts hold, unless there is nothing to learn; return what was found, in a sentence.
+    """Add the attempt that the artefacts hold, and return what was found, in a sentence.
+
+    A job whose budget was met at once, with no more cut out than that needs, has nothing to learn from.
 
     Raises:
         InputError: a stage has not run yet.
@@ -46,7 +45,7 @@ def learn(name: str, job: Job) -> str:
     strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
     minutes = _minutes(ROOT / "flow" / f"{name}.json")
-    attempt = attempt_of(options, strategy, pruning, manifest, job.budget.max_quality_drop, minutes)
+    attempt = _attempt(options, strategy, pruning, manifest, job.budget.max_quality_drop, minutes)
     if attempt.met and not tried and not overshot(attempt, job.budget):
         return f"{attempt.key} meets the budget"
     add(name, options.of, attempt)
@@ -59,6 +58,39 @@ def _minutes(record: Path) -> float:
     if not record.exists():
         return 0.0
     return sum(run.seconds or 0.0 for run in FlowRecord.read(record).stages if run.outcome == "ran") / 60
+
+
+def _attempt(
+    options: Options, strategy: Strategy, pruning: Pruning, manifest: Manifest, may_lose: float, minutes: float
+) -> Attempt:
+    """Return what a strategy came to.
+
+    Args:
+        options: what it was chosen from.
+        may_lose: of quality.
+        minutes: that the stages took.
+    """
+    measured = [(row.speedup.value, row.drop.value) for row in manifest.variants if row.speedup and row.drop]
+    fastest, lost = max(measured, key=lambda each: each[0], default=(1.0, 0.0))
+    timed = [step.measured_speedup for step in pruning.steps if step.measured_speedup]
+    winner = manifest.winner
+    return Attempt(
+        key=options.chosen or "",
+        share=pruning.kept_multiply_adds,
+        quantized=strategy.quantize,
+        predicted=options.predicted_speedup or 0.0,
+        fastest=fastest,
+        lost=lost,
+        kept=max((speedup for speedup, drop in measured if drop <= may_lose + ROUNDING), default=1.0),
+        speedup=winner.speedup.value if winner.speedup else 1.0,
+        drop=winner.drop.value if winner.drop else 0.0,
+        latency_ms=winner.latency_ms,
+        met=manifest.budget.met,
+        minutes=minutes,
+        strategy=strategy,
+        timed=timed[-1] if timed else 0.0,
+        pruned_lost=pruning.quality.lost if timed and pruning.quality else 0.0,
+    )
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from act.settings import Budget
 from act.strategy import attempts
 from act.strategy.attempts import MOST_ATTEMPTS
 from act.strategy.decision import Decision, decide
+from act.strategy.latency.model import Latency
 from act.strategy.options import Costs, Model, Option, corrected, rank, wanted_speedup
-from act.strategy.predictor import Latency
 from tests.support import results
 
 QUANTIZE = [StrategyPart(name=name, why="a reason") for name in ("QuantPost", "QuantAware", "Distillation")]
@@ -77,7 +77,7 @@ def test_what_is_fast_enough_whole_comes_first() -> None:
     options = ranked(budget)
     assert options[0].share == 1
     found = decide(options, [], budget, 2.4)
-    assert found.key == options[0].key and found.reachable
+    assert found.to_do.key == options[0].key and found.reachable
 
 
 def test_just_as_much_is_pruned_as_the_speed_needs() -> None:
@@ -178,15 +178,14 @@ def test_what_was_not_as_fast_whole_as_it_had_been_measured_is_pruned() -> None:
 
 
 def test_a_correction_is_right_where_something_was_tried_and_fades_towards_the_whole_model() -> None:
-    correction = attempts.Correction(((0.25, 2.0), (1.0, 1.0)))
-    assert correction.at(0.25) == pytest.approx(2) and correction.at(1.0) == pytest.approx(1)
-    assert correction.at(0.5) == pytest.approx(2**0.5) and correction.at(0.1) == pytest.approx(2)
+    for share, factor in ((0.25, 2), (1.0, 1), (0.5, 2**0.5), (0.1, 2)):
+        assert attempts.correction({1.0: 1.0, 0.25: 2.0}, share) == pytest.approx(factor)
     budget = Budget(min_speedup=4)
     option = ranked(budget)[0]
     # Of what pruning really left, and not of what it was told to leave.
     tried = [attempt(option, share=0.3, fastest=1.5 * predicted(0.3, True))]
     told = attempts.corrections(tried, predicted)[True]
-    assert told.at(0.3) == pytest.approx(1.5) and told.at(1.0) == 1
+    assert told == {0.3: pytest.approx(1.5), 1.0: 1}
 
 
 def test_what_pruning_and_int8_lost_is_tried_without_int8() -> None:

@@ -15,7 +15,7 @@ from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Table
 from act.strategy.profile.__main__ import SEED, profile
 from act.strategy.profile.networks import FAMILIES, Network, draw, family_of
-from act.strategy.profile.plan import ROUND, Plan
+from act.strategy.profile.plan import ROUND, family_weights, planned_networks
 from tests.support.latency import convolution, rule
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,28 +53,27 @@ def test_drawn_networks_run_with_any_batch() -> None:
 
 def test_what_was_predicted_worst_is_drawn_more_often() -> None:
     measured: dict[str, list[Measured]] = {}
-    plan = Plan(3, measured)
     drawn = []
-    for network in plan.networks(ROUND + 1):
+    for network in planned_networks(ROUND + 1, 3, measured):
         drawn.append(network)
         kernel = convolution(32, 32, 14)
         # Whatever holds a network's `shuffle` takes a time that no rule tells.
         odd = any(block["kind"] == "shuffle" for block in network.blocks)
         seconds = rule(kernel) * (1 + 9 * odd * (len(drawn) % 3))
         measured[network.name] = [Measured(network.name, seconds, [(kernel, rule(kernel))])]
-    weights = plan._weights(drawn[:ROUND])
+    weights = family_weights(drawn[:ROUND], measured)
     assert weights["shuffle"] > 1.2 * float(np.mean(list(weights.values())))  # others stand beside it
     assert drawn[ROUND] == draw(ROUND, 3, weights)
 
 
 def test_a_profile_goes_on_and_never_measures_twice(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
-    table = profile("onnxruntime", path, [1], ["fp32"], 1, 600, show_progress=False)
+    table = profile("onnxruntime", path, [1], ["fp32"], 1, 600)
     assert [row.key for row in table.rows] == [(f"drawn {SEED}/0", "fp32", 1)]
     first = path.read_bytes()
-    assert profile("onnxruntime", path, [1], ["fp32"], 1, 600, show_progress=False).rows
+    assert profile("onnxruntime", path, [1], ["fp32"], 1, 600).rows
     assert path.read_bytes() == first
-    more = profile("onnxruntime", path, [1], ["fp32", "int8"], 2, 600, show_progress=False)
+    more = profile("onnxruntime", path, [1], ["fp32", "int8"], 2, 600)
     assert [row.key for row in more.rows] == [
         (f"drawn {SEED}/0", "fp32", 1),
         (f"drawn {SEED}/0", "int8", 1),
@@ -109,4 +108,4 @@ def test_wrong_arguments_are_told(tmp_path: Path, arguments: list[str], reason: 
 
 def test_an_engine_without_the_precision_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="onnxruntime has none of bf16"):
-        profile("onnxruntime", tmp_path / "t.jsonl", [1], ["bf16"], 1, 60, show_progress=False)
+        profile("onnxruntime", tmp_path / "t.jsonl", [1], ["bf16"], 1, 60)

@@ -17,13 +17,9 @@ from act.strategy.latency.kernel import BYTES, Kernel
 
 # Channels are computed in blocks: of 16 (one register of float32), 32 and 64 (a tile of bf16, of int8).
 _BLOCKS = (16, 32, 64)
-_RELU = ("Relu",)
-_BOUNDS = ("Clip",)
-_SLOPES = ("LeakyRelu", "PRelu")
-_GATES = ("HardSwish", "HardSigmoid")
 _COSTLY = ("Sigmoid", "Swish", "QuickGelu", "Erf", "Gelu", "Tanh", "Exp", "Softmax")
 _JOINS = ("Add", "Sub", "Mul", "Div")
-_FUNCTIONS = (_RELU, _BOUNDS, _SLOPES, _GATES, _COSTLY, _JOINS)
+_FUNCTIONS = (("Relu",), ("Clip",), ("LeakyRelu", "PRelu"), ("HardSwish", "HardSigmoid"), _COSTLY, _JOINS)
 # Of those, what costs something where it is fused: a maximum with zero is computed on the way.
 _PASSES = slice(1, 5)
 
@@ -113,13 +109,10 @@ def features(kernel: Kernel) -> list[float]:
 
 @lru_cache(maxsize=1 << 12)
 def _applied(operators: Sequence[str], folded: bool) -> tuple[float, ...]:
-    """Count the operators of each of `_FUNCTIONS` that a kernel applies.
+    """Count the operators of each of `_FUNCTIONS` that a kernel applies; `folded` for a product with one input.
 
     Behind a multiplication engines name constants that are folded into it too, a bias or a batch norm: an `Add` or a
     `Mul` there counts only where there is a second input. A `Mul` all by itself is what is left of a swish.
-
-    Args:
-        folded: whether it is a multiplication with one input.
     """
     counts = {names: float(sum(name in names for name in operators)) for names in _FUNCTIONS}
     if folded:

@@ -7,7 +7,7 @@ graph, ONNX Runtime in its optimised graph and its profiler's events.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -36,7 +36,7 @@ class Tensor:
 
     @cached_property
     def values(self) -> int:
-        """How many."""
+        """Their number."""
         return math.prod(self.shape)
 
     @property
@@ -45,19 +45,17 @@ class Tensor:
         return self.values * BYTES.get(self.precision, 4)
 
 
-@dataclass(frozen=True, eq=True)
+@dataclass(frozen=True)
 class Kernel:
     """One kernel.
 
     Attributes:
         kind: the engine's name of it.
-        output: its first.
-        inputs: its activations, in order.
+        inputs: its activations.
         weights: the shapes of its constants.
         operators: the ONNX types that it was made of, in order.
         group: of a convolution; None where the engine does not tell.
         strides, window: of a convolution or a pool, along each spatial axis; empty where the engine does not tell.
-        channels_last: whether the shapes have the channels last.
         blocked: whether it is told to compute on blocks of channels, as an operator of its own beside a plain one.
     """
 
@@ -96,13 +94,13 @@ class Kernel:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as `of` reads them."""
-        attributes: dict[str, Any] = {} if self.group is None else {"group": self.group}
-        for name, value in (("strides", self.strides), ("kernel_shape", self.window)):
-            if value:
-                attributes[name] = list(value)
-        for name, is_so in (("channels_last", self.channels_last), ("blocked", self.blocked)):
-            if is_so:
-                attributes[name] = 1
+        attributes = {
+            "group": self.group,
+            "strides": list(self.strides),
+            "kernel_shape": list(self.window),
+            "channels_last": int(self.channels_last),
+            "blocked": int(self.blocked),
+        }
         return {
             "kind": self.kind,
             "precision": self.output.precision,
@@ -110,7 +108,7 @@ class Kernel:
             "inputs": [{"shape": list(each.shape), "precision": each.precision} for each in self.inputs],
             "weights": [list(shape) for shape in self.weights],
             "operators": list(self.operators),
-            "attributes": attributes,
+            "attributes": {name: value for name, value in attributes.items() if value},
         }
 
     def __hash__(self) -> int:
@@ -118,26 +116,16 @@ class Kernel:
 
     @cached_property
     def _hash(self) -> int:
-        parts = (
-            self.kind,
-            self.output,
-            self.inputs,
-            self.weights,
-            self.operators,
-            self.group,
-            self.strides,
-            self.window,
-        )
-        return hash(parts)
+        return hash((self.kind, self.output, self.inputs, self.weights, self.operators, self.group, self.window))
 
     @cached_property
     def multiplies(self) -> bool:
-        """Whether it multiplies matrices."""
+        """Tell whether it multiplies matrices."""
         return self.kind in _CONVOLUTIONS or self.kind in _PRODUCTS or "MatMul" in self.operators
 
     @property
     def convolves(self) -> bool:
-        """Whether it is a convolution, transposed or not."""
+        """Tell whether it is a convolution, transposed or not."""
         return self.kind in _CONVOLUTIONS
 
     @cached_property
@@ -181,10 +169,8 @@ class Kernel:
 
     @cached_property
     def met(self) -> tuple[float, float]:
-        """Of a convolution's taps the share that meets the image on average, and the share that ever does.
-
-        Engines skip taps that only meet padding, weights and all.
-        """
+        """Of a convolution's taps the share that meets the image on average, and the share that ever does: engines skip
+        taps that only meet padding, weights and all."""
         axes = slice(1, -1) if self.channels_last else slice(2, None)
         window = self.window or (self.weights[0][-(len(self.output.shape) - 2) :] if self.weights else ())
         if not self.convolves or self.kind in _TRANSPOSED or not self.inputs or not self._has_image:
@@ -226,11 +212,6 @@ class Kernel:
     @property
     def _has_image(self) -> bool:
         return len(self.output.shape) >= 3 and self.kind not in _PRODUCTS
-
-
-def kernels_of(told: Sequence[Mapping[str, Any]]) -> list[tuple[Kernel, float]]:
-    """Return the kernels that `Engine.profile` tells, with their seconds."""
-    return [(Kernel.of(each), float(each["seconds"])) for each in told]
 
 
 def _shape(values: Any) -> Shape:

@@ -78,13 +78,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """A model's latency.
-
-    Attributes:
-        seconds: of one inference.
-        low, high: within which nine of ten measurements of such models lie.
-    """
+class Latency:
+    """Seconds of one inference, and the error bar, within which nine of ten measurements lie; alike where measured."""
 
     seconds: float
     low: float
@@ -93,13 +88,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _InNetwork:
-    """A kernel within a network.
-
-    Attributes:
-        weight_bytes: of the whole network.
-        touched_bytes: those, and what its kernels make.
-        network_seconds: by a first guess.
-    """
+    """A kernel within a network; `touched_bytes` are the network's weights and what its kernels make."""
 
     kernel: Kernel
     weight_bytes: int
@@ -110,14 +99,11 @@ class _InNetwork:
     def features(self) -> list[float]:
         weights, touched = max(1, self.weight_bytes), max(1, self.touched_bytes)
         share = math.log2(1 + self.kernel.weight_bytes / weights)
-        return [
-            *features(self.kernel),
-            *(math.log2(weights), share, math.log2(touched), math.log2(self.network_seconds)),
-        ]
+        return [*features(self.kernel), math.log2(weights), share, math.log2(touched), math.log2(self.network_seconds)]
 
     @property
     def answers_for(self) -> tuple[Kernel, int, int]:
-        """What is the same for all that this one's measurement answers for."""
+        """Return what is the same for all that this one's measurement answers for."""
         small = self.kernel.weight_bytes < SMALL_WEIGHTS
         weights = 0 if small else round(math.log2(max(1, self.weight_bytes)))
         return self.kernel, weights, round(math.log2(max(1, self.touched_bytes)))
@@ -129,11 +115,7 @@ def _weights(seconds: Vector) -> Vector:
 
 
 class _Roofline:
-    """The kernels of one kind and precision: a rate, not negative, for each of their costs.
-
-    Args:
-        seconds: measured, of each kernel.
-    """
+    """The kernels of one kind and precision: a rate, not negative, for each of their costs."""
 
     def __init__(self, kernels: Sequence[Kernel], seconds: Vector) -> None:
         self.count = len(seconds)
@@ -173,7 +155,7 @@ class _KindModel:
 
     @staticmethod
     def features(kernels: Sequence[_InNetwork]) -> Vector:
-        """Return the features of each kernel, float [kernels, features]."""
+        """Return the features, float [kernels, features]."""
         return np.array([each.features for each in kernels])
 
     def predict(self, kernels: Sequence[_InNetwork]) -> Vector:
@@ -205,7 +187,7 @@ class LatencyModel:
     Args:
         measured: networks; those of all precisions together, for a kernel carries its own.
         errors: what an error bar is made from: of each network that was left out of the fit, the logarithm of measured
-            to predicted, as `cross_validate` gives it.
+            to predicted.
     """
 
     def __init__(self, measured: Sequence[Measured], errors: Sequence[float]) -> None:
@@ -273,21 +255,16 @@ class LatencyModel:
             return plain
         return max(self._rooflines, key=lambda each: (each[1] == kind[1], self._rooflines[each].count))
 
-    def predict(self, kernels: Sequence[Kernel]) -> Prediction:
+    def predict(self, kernels: Sequence[Kernel]) -> Latency:
         """Return the latency of a model that the engine runs as these kernels."""
         total = sum(self.predict_kernels(kernels))
         # The overhead may be negative, for counting costs time.
         seconds = max(float(self._overhead @ _whole_costs(total, kernels)), SHORTEST_SECONDS)
         spread = float(np.quantile(np.abs(self._errors), WITHIN)) if len(self._errors) else 1.0
-        return Prediction(seconds, seconds * float(np.exp(-spread)), seconds * float(np.exp(spread)))
+        return Latency(seconds, seconds * float(np.exp(-spread)), seconds * float(np.exp(spread)))
 
 
-def cross_validate(measured: Sequence[Measured]) -> list[float]:
-    """Return the logarithm of measured to predicted latency of each network, by models that did not see it."""
-    return [float(np.log(network.seconds / prediction.seconds)) for network, prediction in cross_predict(measured)]
-
-
-def cross_predict(measured: Sequence[Measured]) -> Iterable[tuple[Measured, Prediction]]:
+def cross_predict(measured: Sequence[Measured]) -> Iterable[tuple[Measured, Latency]]:
     """Yield each network with a prediction of it by a model that did not see it.
 
     Args:

@@ -13,7 +13,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,7 @@ _ERRORS = "errors of networks left out"
 
 @dataclass(frozen=True)
 class Header:
-    """What a table was measured on.
-
-    Attributes:
-        engine: as in the settings.
-        version: of the engine's library.
-        cpu: its name.
-        capabilities: its instruction sets that matter (`act.machine.CAPABILITIES`).
-    """
+    """What a table was measured on: engine, version of its library, CPU and its `act.machine.CAPABILITIES`."""
 
     engine: str
     version: str
@@ -53,25 +46,12 @@ class Header:
 
     def to_json(self) -> dict[str, Any]:
         """Return the first line of a table; plain JSON values."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "engine": self.engine,
-            "version": self.version,
-            "cpu": self.cpu,
-            "capabilities": list(self.capabilities),
-        }
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network at one precision.
-
-    Attributes:
-        precision: how it ran.
-        threads: of one inference.
-        measured: what was found; no kernels and no time where `failure` says why not.
-        failure: why the engine could not run it.
-    """
+    """One network at one precision; no kernels and no time where `failure` says why the engine could not run it."""
 
     precision: str
     threads: int
@@ -87,7 +67,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What is measured once."""
+        """Return what is measured once."""
         return self.measured.name, self.precision, self.threads
 
     def to_json(self) -> dict[str, Any]:
@@ -107,15 +87,8 @@ class Row:
 
 @dataclass
 class Table:
-    """A table in memory.
-
-    Attributes:
-        path: of the file.
-        header: what it was measured on.
-        rows: in order.
-        noted: for each number of threads how wrong predictions of networks that were left out were, the logarithms of
-            measured to predicted latency.
-    """
+    """A table in memory; `noted` has for each number of threads how wrong predictions of networks that were left out
+    were, the logarithms of measured to predicted latency."""
 
     path: Path
     header: Header
@@ -131,7 +104,9 @@ class Table:
         """
         lines = _lines(path)
         try:
-            version, header = _header(next(lines)[1])
+            told = json.loads(next(lines)[1])
+            version, capabilities = told["schema_version"], tuple(told["capabilities"])
+            header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), capabilities)
         except StopIteration:
             raise InputError(f"{path}: empty; measure it with `python -m act.strategy.profile`") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -183,14 +158,16 @@ class Table:
     def add(self, row: Row) -> None:
         """Add a row, to the file as well."""
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row.to_json()) + "\n")
+        self._append(row.to_json())
 
     def note(self, threads: int, errors: list[float]) -> None:
         """Note how wrong predictions are, in the file as well."""
         self.noted[threads] = errors
+        self._append({"threads": threads, _ERRORS: [round(each, 4) for each in errors]})
+
+    def _append(self, line: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"threads": threads, _ERRORS: [round(each, 4) for each in errors]}) + "\n")
+            file.write(json.dumps(line) + "\n")
 
     def refuse_elsewhere(self, here: Header) -> None:
         """Refuse a table of another engine, version or CPU than this one.
@@ -198,8 +175,8 @@ class Table:
         Raises:
             InputError: it differs; names how.
         """
-        for name in ("engine", "version", "cpu", "capabilities"):
-            found, wanted = getattr(self.header, name), getattr(here, name)
+        for name, wanted in vars(here).items():
+            found = getattr(self.header, name)
             if found != wanted:
                 raise InputError(
                     f"{self.path}: measured with {name} {found!r}, here it is {wanted!r}: what it says does not hold "
@@ -212,19 +189,8 @@ class Table:
         return sorted({row.threads for row in self.rows if row.failure is None})
 
     def measured(self, threads: int) -> list[Measured]:
-        """Return what was measured with so many threads.
-
-        Raises:
-            InputError: nothing was.
-        """
-        found = [row.measured for row in self.rows if row.threads == threads and row.failure is None]
-        if not found:
-            counts = ", ".join(map(str, self.threads)) or "none"
-            raise InputError(
-                f"{self.path}: nothing was measured with {threads} threads, only with {counts}; "
-                f"add to it with `python -m act.strategy.profile --threads {threads}`"
-            )
-        return found
+        """Return what was measured with so many threads."""
+        return [row.measured for row in self.rows if row.threads == threads and row.failure is None]
 
 
 def file_name(header: Header) -> str:
@@ -256,13 +222,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: no such table; measure it with `python -m act.strategy.profile`") from None
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: cannot be read: {error}; copy it anew") from None
-
-
-def _header(line: str) -> tuple[Any, Header]:
-    """Return the version of the format, and the rest."""
-    told = json.loads(line)
-    header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), tuple(told["capabilities"]))
-    return told["schema_version"], header
 
 
 def _row(told: dict[str, Any]) -> Row:

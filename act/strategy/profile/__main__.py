@@ -11,19 +11,19 @@ import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import all_specs
 from act.errors import InputError, exit_on_input_error
 from act.settings import EngineName
-from act.strategy.latency.model import Measured, cross_validate
+from act.strategy.latency.model import Measured, cross_predict
 from act.strategy.latency.table import FOLDER, Header, Row, Table, file_name
 
 NETWORKS = 120
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m act.strategy.profile", description="Measure the table that a latency model is learned from."
     )
-    parser.add_argument("--target", required=True, help=f"one of {', '.join(f'{name}/cpu' for name in _allowed())}")
+    parser.add_argument("--target", required=True, help=f"one of {', '.join(_targets())}")
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="numbers of threads (default: 1)")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="(default: all that the engine has here)")
     parser.add_argument("--networks", type=int, default=NETWORKS, help="how many at most (default: %(default)s)")
@@ -56,23 +56,21 @@ def main() -> None:
                 raise InputError(f"--threads: {number} is not between 1 and the {os.cpu_count()} cores of this machine")
         if arguments.networks < 1 or not arguments.minutes > 0:
             raise InputError("--networks and --minutes must be above 0")
-        profile(
-            engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, arguments.minutes * 60
-        )
+        seconds = arguments.minutes * 60
+        profile(engine, arguments.table, arguments.threads, arguments.precisions, arguments.networks, seconds)
 
 
-def _allowed() -> list[str]:
+def _targets() -> list[str]:
     """List the engines that tell how long each kernel takes."""
-    return [spec.name for spec in all_specs() if spec.tells_times]
+    return [f"{spec.name}/cpu" for spec in all_specs() if spec.tells_times]
 
 
 def _engine(target: str) -> EngineName:
-    name, _, device = target.partition("/")
-    allowed = _allowed()
-    if name not in allowed or device != "cpu":
+    name = target.partition("/")[0]
+    if target not in _targets():
         known = name in [spec.name for spec in all_specs()]
         why = "tells nothing of its kernels, so that they cannot be measured" if known else "is no engine"
-        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(f'{n}/cpu' for n in allowed)}")
+        raise InputError(f"--target: {target!r}: {name} {why}; allowed are {', '.join(_targets())}")
     return name
 
 
@@ -83,7 +81,6 @@ def profile(
     precisions: list[str] | None,
     networks: int,
     seconds: float,
-    show_progress: bool = True,
 ) -> Table:
     """Measure until so many networks are in the table, or the time is up; what it has already is not measured again.
 
@@ -105,51 +102,41 @@ def profile(
     header = Header.here(engine, version)
     table = Table.open(path or FOLDER / file_name(header), header)
     ways = [(name, number) for number in dict.fromkeys(threads) for name in wanted]
-    added = _fill(table, engine, ways, networks, deadline, show_progress)
-    _tell(table, added)
+    added = _fill(table, ways, networks, deadline)
+    for number in table.threads:
+        _tell(table, number, added)
     return table
 
 
-def _fill(
-    table: Table,
-    engine: EngineName,
-    ways: Sequence[tuple[RuntimePrecision, int]],
-    networks: int,
-    deadline: float,
-    show_progress: bool,
-) -> int:
-    """Measure what is missing; how many rows were added."""
+def _fill(table: Table, ways: list[tuple[RuntimePrecision, int]], networks: int, deadline: float) -> bool:
+    """Measure what is missing; tell whether any row was added."""
     # Paddle takes seconds to import, and wrong arguments are told before.
-    from tqdm import tqdm
-
     from act.engines.variants import ExportedVariants, export_variants
     from act.program.blocks import FEED, build
     from act.strategy.profile.measure import Way, measure
-    from act.strategy.profile.plan import Plan
+    from act.strategy.profile.plan import planned_networks
 
+    engine = table.header.engine
     done = {row.key for row in table.rows}
     by_name: dict[str, list[Measured]] = defaultdict(list)
     for row in table.rows:
         if row.failure is None:
             by_name[row.measured.name].append(row.measured)
     start = partial(EngineProcess, engine, time_limit_seconds=LIMIT_SECONDS)
-    with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network", disable=not show_progress) as bar:
-        drawn = Plan(SEED, by_name).networks(networks)
+    drawn = planned_networks(networks, SEED, by_name)
+    with tqdm(total=networks, desc=f"profile {engine}/cpu", unit="network") as bar:
         while group := list(islice(drawn, TOGETHER)):
             missing = {each.name: [way for way in ways if (each.name, *way) not in done] for each in group}
             if any(missing.values()) and time.monotonic() > deadline:
                 break
             everything: list[tuple[ExportedVariants, Way]] = []
             with tempfile.TemporaryDirectory() as folder:
-                for place, network in enumerate(group):
+                for network in group:
                     if wanted := missing[network.name]:
-                        own = Path(folder, str(place))
-                        own.mkdir()
                         batch = {FEED: np.random.default_rng(0).normal(size=network.shape).astype(np.float32)}
-                        model, kinds = (
-                            build(network.shape, network.blocks),
-                            list(dict.fromkeys(precision for precision, _ in wanted)),
-                        )
+                        model = build(network.shape, network.blocks)
+                        kinds = list(dict.fromkeys(precision for precision, _ in wanted))
+                        own = Path(tempfile.mkdtemp(dir=folder))
                         written = export_variants(network.name, model, batch, engine, kinds, own)
                         model.discard()
                         everything += [(written, way) for way in wanted]
@@ -159,21 +146,20 @@ def _fill(
                 if isinstance(found, Measured):
                     by_name[written.name].append(found)
             bar.update(len(group))
-    return len(table.rows) - len(done)
+    return len(table.rows) > len(done)
 
 
-def _tell(table: Table, added: int) -> None:
-    """How well the latency of networks that were left out is predicted, for each number of threads."""
-    for threads in table.threads:
-        measured = table.measured(threads)
-        names = {each.name for each in measured}
-        kernels = {kernel for each in measured for kernel, _ in each.kernels}
-        if added or threads not in table.noted:
-            table.note(threads, cross_validate(measured))
-        missed = table.noted[threads]
-        errors = np.abs(np.expm1(missed))
-        told = f"; left out, half of them are predicted within {np.median(errors):.1%}" if len(errors) else ""
-        print(f"{table.path}: {threads} thread(s): {len(names)} networks, {len(kernels)} different kernels{told}")
+def _tell(table: Table, threads: int, added: bool) -> None:
+    """Tell how well the latency of networks that were left out is predicted."""
+    measured = table.measured(threads)
+    if added or threads not in table.noted:
+        errors = [float(np.log(network.seconds / predicted.seconds)) for network, predicted in cross_predict(measured)]
+        table.note(threads, errors)
+    names = {each.name for each in measured}
+    kernels = {kernel for each in measured for kernel, _ in each.kernels}
+    missed = np.abs(np.expm1(table.noted[threads]))
+    told = f"; left out, half of them are predicted within {np.median(missed):.1%}" if len(missed) else ""
+    print(f"{table.path}: {threads} thread(s): {len(names)} networks, {len(kernels)} different kernels{told}")
 
 
 if __name__ == "__main__":

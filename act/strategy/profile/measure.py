@@ -11,7 +11,7 @@ import numpy as np
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.variants import ExportedVariants
-from act.strategy.latency.kernel import Kernel, kernels_of
+from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 from act.timing.rounds import TimedModel, time_in_rounds
 
@@ -36,16 +36,12 @@ def measure(
     rounds: int = ROUNDS,
     least_seconds: float = 0.0,
 ) -> list[Measured | EngineFailure]:
-    """Measure networks, each in its way.
+    """Return what was measured of networks, each in its way, in order, or why the engine cannot.
 
     Args:
-        start: makes the engine's process for a file, a precision and a number of threads; as many are there at the
-            same time as there is to measure.
+        start: makes the engine's process for a file, a precision and a number of threads; all run at a time.
         batch: how many samples at a time.
         rounds, least_seconds: as `time_in_rounds` takes them.
-
-    Returns:
-        In order, what was measured, or why the engine cannot.
     """
     with ExitStack() as stack:
         models = []
@@ -75,7 +71,8 @@ def _measured(name: str, model: TimedModel) -> Measured | EngineFailure:
             raise model.failure
         whole = model.typical_seconds
         for _ in range(_MOST_PROFILES):
-            found = kernels_of(model.process.profile(model.samples, model.batch, model.runs * _TIMES_MORE))
+            told = model.process.profile(model.samples, model.batch, model.runs * _TIMES_MORE)
+            found = [(Kernel.of(each), float(each["seconds"])) for each in told]
             kernels = min(kernels or found, found, key=_total)
             if _total(kernels) <= whole * TOO_LONG:
                 break

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from act.program.blocks import Block, Stride
 
@@ -27,36 +28,10 @@ _ENLARGED = (2, 2, 2, 4, 8)
 # Channels of well-known models; pruned ones have any number.
 _CHANNELS = (
     *(8, 12, 16, 16, 24, 24, 32, 32, 32, 40, 48, 48, 56, 58, 64, 64, 64, 72, 80, 88, 96, 96, 112, 116, 120, 128, 128),
-    *(
-        128,
-        144,
-        160,
-        184,
-        192,
-        192,
-        200,
-        224,
-        232,
-        240,
-        256,
-        256,
-        256,
-        288,
-        320,
-        384,
-        384,
-        464,
-        480,
-        512,
-        512,
-        576,
-        640,
-    ),
-    *(672, 768, 768, 960, 1024, 1024, 1280, 1536, 2048, 2048),
+    *(128, 144, 160, 184, 192, 192, 200, 224, 232, 240, 256, 256, 256, 288, 320, 384, 384, 464, 480, 512, 512, 576),
+    *(640, 672, 768, 768, 960, 1024, 1024, 1280, 1536, 2048, 2048),
 )
-_ACTIVATIONS = (
-    *("relu", "relu", "relu", "relu6", "relu6", "hardswish", "hardswish", "hardswish", "swish", "leaky_relu", "none"),
-)
+_ACTIVATIONS = (*["relu"] * 3, *["relu6"] * 2, *["hardswish"] * 3, "swish", "leaky_relu", "none")
 _KERNELS = (1, 3, 3, 3, 5, 7, (1, 3), (3, 1), (1, 7), (7, 1))
 # MACs of one network, between which it is drawn evenly in logarithms.
 LEAST_WORK, MOST_WORK = 5e6, 5e9
@@ -73,13 +48,7 @@ _GROUPS = (8, 16, 32, 32, 64)
 
 @dataclass(frozen=True)
 class Network:
-    """A network to build.
-
-    Attributes:
-        name: tells it from others.
-        shape: of the input, batch axis first.
-        blocks: in order.
-    """
+    """A network to build: the shape of its input, batch axis first, and its blocks in order."""
 
     name: str
     shape: tuple[int, ...]
@@ -90,8 +59,6 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     """Draw a network; the same for the same arguments.
 
     Args:
-        number: which.
-        seed: of all.
         weights: how often each of `FAMILIES` is drawn; all alike when left out.
     """
     rng = random.Random(f"{seed}/{number}")
@@ -107,7 +74,7 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     kernel = rng.choice((3, 3, 3, 7, 5))
     stride = 2 if min(shape[2:]) > 56 else rng.choice((1, 2))
     activation = rng.choice(_ACTIVATIONS)
-    blocks: list[Block] = [{"kind": "conv", "out": channels, "k": kernel, "s": stride, "act": activation}]
+    blocks = [_of("conv", out=channels, k=kernel, s=stride, act=activation)]
     height, width = (-(-side // stride) for side in shape[2:])
     # Lines of text lose their height first, so that their letters stay apart.
     halved: Stride = (2, 1) if purpose == "line" and rng.random() < 0.8 else 2
@@ -120,9 +87,9 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
         if after * high * wide > MOST_VALUES or work > max(work_left, 0.1 * budget):
             if not fits:
                 break
-            block = {"kind": "pool", "k": rng.choice((2, 3)), "s": halved, "how": rng.choice(("max", "avg"))}
+            block = _of("pool", k=rng.choice((2, 3)), s=halved, how=rng.choice(("max", "avg")))
             if rng.random() < 0.5 and channels * height * width < MOST_VALUES / 4:
-                block = {"kind": "separable", "out": channels, "k": 3, "s": halved, "act": activation, "se": 0}
+                block = _of("separable", out=channels, k=3, s=halved, act=activation, se=0)
             after, high, wide, work = _follow(block, channels, height, width)
         blocks.append(block)
         channels, height, width = after, high, wide
@@ -147,139 +114,125 @@ def _next_width(rng: random.Random, channels: int, shrink: bool) -> int:
     return _width(rng, max(8, int(low)), max(9, min(2048, int(high))))
 
 
+def _of(kind: str, **sizes: Any) -> Block:
+    return {"kind": kind, **sizes}
+
+
 def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Block:
     act = rng.choice(_ACTIVATIONS)
     out = _next_width(rng, channels, stride != 1)
     if family == "plain":
-        return {"kind": "conv", "out": out, "k": rng.choice(_KERNELS), "s": stride, "act": act}
+        return _of("conv", out=out, k=rng.choice(_KERNELS), s=stride, act=act)
     if family == "separable":
         excite = rng.choice((0, 0, 4))
-        return {"kind": "separable", "out": out, "k": rng.choice((3, 3, 5)), "s": stride, "act": act, "se": excite}
+        return _of("separable", out=out, k=rng.choice((3, 3, 5)), s=stride, act=act, se=excite)
     if family == "inverted":
         wide = round(channels * rng.choice((1, 2, 3, 4, 6, 6)))
         excite = rng.choice((0, 4))
-        return {
-            "kind": "inverted",
-            "out": out,
-            "k": rng.choice((3, 5)),
-            "s": stride,
-            "act": act,
-            "wide": wide,
-            "se": excite,
-        }
+        return _of("inverted", out=out, k=rng.choice((3, 5)), s=stride, act=act, wide=wide, se=excite)
     if family == "bottleneck":
         inner = _width(rng, max(8, out // 4 - 8), max(9, out // 2))
-        return {"kind": "bottleneck", "out": out, "inner": inner, "s": stride, "groups": 1}
+        return _of("bottleneck", out=out, inner=inner, s=stride, groups=1)
     if family == "grouped":
         groups = rng.choice(_GROUPS)
-        inner = max(1, round(out / 2 / groups)) * groups
-        return {"kind": "bottleneck", "out": out, "inner": inner, "s": stride, "groups": groups}
+        return _of("bottleneck", out=out, inner=max(1, round(out / 2 / groups)) * groups, s=stride, groups=groups)
     if family == "basic":
-        return {"kind": "basic", "out": out, "s": stride}
+        return _of("basic", out=out, s=stride)
     if family == "fire":
-        return {"kind": "fire", "squeeze": _width(rng, 8, 96), "expand": _width(rng, 16, 320)}
+        return _of("fire", squeeze=_width(rng, 8, 96), expand=_width(rng, 16, 320))
     if family == "dense":
-        return {"kind": "dense", "growth": rng.choice((12, 24, 32, 48)), "count": rng.choice((2, 3, 4))}
+        return _of("dense", growth=rng.choice((12, 24, 32, 48)), count=rng.choice((2, 3, 4)))
     if family == "inception":
-        return {"kind": "inception", "out": [_width(rng, 16, 384) for _ in range(4)], "k": rng.choice((3, 5))}
+        return _of("inception", out=[_width(rng, 16, 384) for _ in range(4)], k=rng.choice((3, 5)))
     if family == "shuffle":
-        return {"kind": "shuffle", "out": max(8, out // 2 * 2), "s": stride, "act": rng.choice(("relu", "swish"))}
+        return _of("shuffle", out=max(8, out // 2 * 2), s=stride, act=rng.choice(("relu", "swish")))
     if family == "pool":
-        return {
-            "kind": "pool",
-            "k": rng.choice((2, 3)),
-            "s": rng.choice((1, stride if stride != 1 else 2)),
-            "how": rng.choice(("max", "max", "avg")),
-        }
+        size, down = rng.choice((2, 3)), rng.choice((1, stride if stride != 1 else 2))
+        return _of("pool", k=size, s=down, how=rng.choice(("max", "max", "avg")))
     if family == "up":
         how, times = rng.choice((("nearest", rng.choice(_ENLARGED)), ("nearest", 2), ("transposed", 2)))
         k = 2 if how == "transposed" else rng.choice((1, 3))
-        return {"kind": "up", "out": out if out <= 512 else 256, "how": how, "times": times, "k": k}
+        return _of("up", out=out if out <= 512 else 256, how=how, times=times, k=k)
     if family == "excite":
-        return {"kind": "excite", "ratio": rng.choice((2, 4, 4, 16)), "joins": rng.random() < 0.5}
+        return _of("excite", ratio=rng.choice((2, 4, 4, 16)), joins=rng.random() < 0.5)
     if family == "attention":
         heads = rng.choice((2, 4, 8))
-        size = rng.choice((64, 96, 120, 128, 192, 256))
-        size -= size % heads
-        return {
-            "kind": "tokens",
-            "size": size,
-            "heads": heads,
-            "wide": rng.choice((2, 4)),
-            "act": rng.choice(("gelu", "swish")),
-        }
-    return {"kind": "gate", "act": rng.choice(("relu", "hardswish", "swish", "sigmoid", "tanh"))}
+        size = rng.choice((64, 96, 120, 128, 192, 256)) // heads * heads
+        return _of("tokens", size=size, heads=heads, wide=rng.choice((2, 4)), act=rng.choice(("gelu", "swish")))
+    return _of("gate", act=rng.choice(("relu", "hardswish", "swish", "sigmoid", "tanh")))
 
 
 def family_of(block: Block) -> str:
-    """Which of `FAMILIES` a block is of; of those that begin or end a network its kind."""
+    """Return which of `FAMILIES` a block is of; of those that begin or end a network its kind."""
     if block["kind"] == "bottleneck" and block["groups"] > 1:
         return "grouped"
     return _FAMILY.get(block["kind"], str(block["kind"]))
 
 
 def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, int, int, float]:
-    """Channels, height and width behind a block, and about how many MACs it takes."""
-    kind, stride = block["kind"], block.get("s", 1)
+    """Return channels, height and width behind a block, and about how many MACs it takes."""
+    if block["kind"] == "up":
+        height, width = block["times"] * height, block["times"] * width
+        taps = 1 if block["how"] == "transposed" else block["k"] ** 2
+        return block["out"], height, width, height * width * channels * block["out"] * taps
+    stride = block.get("s", 1)
     down, right = stride if isinstance(stride, tuple) else (stride, stride)
     high, wide = -(-height // down), -(-width // right)
-    area, out = high * wide, block.get("out", channels)
+    out, work = _out_and_macs(block, channels, height * width, high * wide)
+    return out, high, wide, work
+
+
+def _out_and_macs(block: Block, channels: int, before: int, area: int) -> tuple[int, float]:
+    """Return the channels behind a block and its MACs.
+
+    Args:
+        before, area: pixels of its input and of its output.
+    """
+    kind, out = block["kind"], block.get("out", channels)
     if kind == "conv":
-        taps = block["k"] ** 2 if isinstance(block["k"], int) else block["k"][0] * block["k"][1]
-        return out, high, wide, area * channels * out * taps
+        taps = block["k"] ** 2 if isinstance(block["k"], int) else math.prod(block["k"])
+        return out, area * channels * out * taps
     if kind == "separable":
-        return out, high, wide, area * channels * (out + block["k"] ** 2)
+        return out, area * channels * (out + block["k"] ** 2)
     if kind == "inverted":
-        return out, high, wide, block["wide"] * (height * width * channels + area * (out + block["k"] ** 2))
+        return out, block["wide"] * (before * channels + area * (out + block["k"] ** 2))
     if kind == "bottleneck":
         inner = block["inner"]
-        return out, high, wide, area * (2 * channels * out + inner * out + 9 * inner**2 / block["groups"])
+        return out, area * (2 * channels * out + inner * out + 9 * inner**2 / block["groups"])
     if kind == "basic":
-        return out, high, wide, area * out * (9 * channels + 9 * out + channels)
+        return out, area * out * (9 * channels + 9 * out + channels)
     if kind == "fire":
-        return 2 * block["expand"], high, wide, area * block["squeeze"] * (channels + 10 * block["expand"])
+        return 2 * block["expand"], area * block["squeeze"] * (channels + 10 * block["expand"])
     if kind == "dense":
-        after = channels + block["growth"] * block["count"]
-        return after, high, wide, area * block["count"] * (channels * 4 * block["growth"] + 36 * block["growth"] ** 2)
+        growth, count = block["growth"], block["count"]
+        return channels + growth * count, area * count * (channels * 4 * growth + 36 * growth**2)
     if kind == "inception":
-        return sum(out), high, wide, area * (channels * sum(out) + out[1] ** 2 * block["k"] ** 2 + out[2] ** 2 * 18)
+        return sum(out), area * (channels * sum(out) + out[1] ** 2 * block["k"] ** 2 + out[2] ** 2 * 18)
     if kind == "shuffle":
-        return out, high, wide, area * out * channels
-    if kind == "pool":
-        return channels, high, wide, 0.0
-    if kind == "up":
-        times = block["times"]
-        taps = 1 if block["how"] == "transposed" else block["k"] ** 2
-        return out, times * height, times * width, times**2 * height * width * channels * out * taps
+        return out, area * out * channels
     if kind == "tokens":
         size = block["size"]
-        work = height * width * (2 * channels * size + size**2 * (4 + 2 * block["wide"]) + 2 * height * width * size)
-        return channels, high, wide, work
-    return channels, high, wide, 0.0
+        return channels, before * (2 * channels * size + size**2 * (4 + 2 * block["wide"]) + 2 * before * size)
+    return channels, 0.0
 
 
 def _head(rng: random.Random, purpose: str, channels: int, height: int, width: int) -> Block:
     if purpose == "map":
-        return {"kind": "map", "out": rng.choice((16, 24, 64)), "maps": rng.choice((1, 1, 2, 21))}
+        return _of("map", out=rng.choice((16, 24, 64)), maps=rng.choice((1, 1, 2, 21)))
     if rng.random() < (0.6 if purpose == "line" else 0.1):
-        return {"kind": "sequence", "sizes": [rng.choice((97, 1000, 6625))]}
+        return _of("sequence", sizes=[rng.choice((97, 1000, 6625))])
     if channels * height * width <= 30_000 and rng.random() < 0.4:
-        return {"kind": "flat", "sizes": [rng.choice((512, 1024, 4096)), rng.choice((10, 100, 1000))]}
+        return _of("flat", sizes=[rng.choice((512, 1024, 4096)), rng.choice((10, 100, 1000))])
     sizes = [rng.choice((10, 100, 1000, 1000))]
-    return {"kind": "mean", "sizes": [rng.choice((512, 1024, 1280)), *sizes] if rng.random() < 0.3 else sizes}
+    return _of("mean", sizes=[rng.choice((512, 1024, 1280)), *sizes] if rng.random() < 0.3 else sizes)
 
 
 def _transformer(name: str, rng: random.Random) -> Network:
     size, heads = rng.choice(
         ((64, 2), (128, 2), (128, 4), (192, 3), (256, 4), (312, 12), (384, 6), (512, 8), (768, 12))
     )
-    patch = rng.choice((8, 16, 16))
-    side = rng.choice((64, 96, 128, 192, 224))
-    layers = rng.choice((2, 3, 4))
-    block = {"kind": "encoder", "size": size, "heads": heads, "wide": 4, "act": rng.choice(("gelu", "gelu", "relu"))}
-    blocks: list[Block] = [
-        {"kind": "patches", "out": size, "k": patch},
-        *[block] * layers,
-        {"kind": "first", "sizes": [rng.choice((2, 10, 1000))]},
-    ]
+    patch, side, layers = rng.choice((8, 16, 16)), rng.choice((64, 96, 128, 192, 224)), rng.choice((2, 3, 4))
+    block = _of("encoder", size=size, heads=heads, wide=4, act=rng.choice(("gelu", "gelu", "relu")))
+    first = _of("first", sizes=[rng.choice((2, 10, 1000))])
+    blocks = [_of("patches", out=size, k=patch), *[block] * layers, first]
     return Network(f"drawn transformer {name}", (1, 3, side, side), blocks)

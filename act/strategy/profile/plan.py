@@ -19,42 +19,32 @@ ROUND = 16
 RAREST, MOST_OFTEN = 0.4, 3.0
 
 
-class Plan:
-    """The networks in order.
+def planned_networks(count: int, seed: int, measured: Mapping[str, Sequence[Measured]]) -> Iterator[Network]:
+    """Yield so many networks; each is drawn when it is asked for, and those before must be measured by then.
 
     Args:
-        seed: of all draws.
-        measured: gives what was measured of the networks so far, of all precisions and numbers of threads.
+        measured: what was measured of each network so far, in all precisions and numbers of threads.
     """
+    drawn: list[Network] = []
+    weights: Mapping[str, float] = {}
+    for number in range(count):
+        if number and number % ROUND == 0:
+            weights = family_weights(drawn, measured)
+        drawn.append(draw(number, seed, weights))
+        yield drawn[-1]
 
-    def __init__(self, seed: int, measured: Mapping[str, Sequence[Measured]]) -> None:
-        self._seed = seed
-        self._measured = measured
 
-    def networks(self, count: int) -> Iterator[Network]:
-        """The first so many; each is drawn when it is asked for, and those before must be measured by then."""
-        drawn: list[Network] = []
-        weights: Mapping[str, float] = {}
-        for number in range(count):
-            if number and number % ROUND == 0:
-                weights = self._weights(drawn)
-            drawn.append(draw(number, self._seed, weights))
-            yield drawn[-1]
-
-    def _weights(self, drawn: Sequence[Network]) -> Mapping[str, float]:
-        """How often each kind of block is drawn, from the errors of the networks that have it."""
-        found = [each for network in drawn for each in self._measured.get(network.name, ())]
-        wrong: dict[str, list[float]] = defaultdict(list)
-        for each, prediction in cross_predict(found):
-            wrong[each.name].append(abs(float(np.log(prediction.seconds / each.seconds))))
-        usual = float(np.mean([error for errors in wrong.values() for error in errors])) if wrong else 0.0
-        if usual <= 0:
-            return {}
-        of_family: dict[str, list[float]] = defaultdict(list)
-        for network in drawn:
-            for family in {family_of(block) for block in network.blocks}:
-                of_family[family] += wrong[network.name]
-        return {
-            family: float(np.clip(np.mean(of_family[family]) / usual, RAREST, MOST_OFTEN)) if of_family[family] else 1.0
-            for family in FAMILIES
-        }
+def family_weights(drawn: Sequence[Network], measured: Mapping[str, Sequence[Measured]]) -> Mapping[str, float]:
+    """Return how often each kind of block is drawn, from the errors of the networks that have it."""
+    wrong: dict[str, list[float]] = defaultdict(list)
+    for each, prediction in cross_predict([each for network in drawn for each in measured.get(network.name, ())]):
+        wrong[each.name].append(abs(float(np.log(prediction.seconds / each.seconds))))
+    usual = float(np.mean([error for errors in wrong.values() for error in errors])) if wrong else 0.0
+    if usual <= 0:
+        return {}
+    weights = dict.fromkeys(FAMILIES, 1.0)
+    for family in FAMILIES:
+        having = [network.name for network in drawn if family in map(family_of, network.blocks)]
+        if errors := [error for name in having for error in wrong[name]]:
+            weights[family] = float(np.clip(np.mean(errors) / usual, RAREST, MOST_OFTEN))
+    return weights

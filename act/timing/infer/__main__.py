@@ -82,7 +82,7 @@ def _plain(default: Any) -> str:
 
 
 def _value(name: str, given: str | Sequence[str]) -> Any:
-    """What the same text would be in the YAML file, so that both are checked by the same rules."""
+    """Return what the same text would be in the YAML file, so that both are checked by the same rules."""
     if isinstance(given, str):
         text = Infer.model_fields[name].annotation in (str, str | None)
         return given if text else _scalar(given)

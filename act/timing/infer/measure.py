@@ -24,15 +24,7 @@ from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, 
 
 @dataclass(frozen=True)
 class Plan:
-    """One row of the table: a model on an engine.
-
-    Attributes:
-        model: what.
-        engine: where.
-        precision: how.
-        note: what the reader must know about it, or None.
-        refusal: why it is not even tried, or None.
-    """
+    """One row of the table: a model on an engine; with what the reader must know about it, or why it is not tried."""
 
     model: Model
     engine: str
@@ -42,7 +34,7 @@ class Plan:
 
 
 def plans(settings: Infer) -> list[Plan]:
-    """All rows: the first model's, then those of the models beside it.
+    """Return all rows: the first model's, then those of the models beside it.
 
     Raises:
         InputError: a model's files are missing or damaged.
@@ -87,12 +79,7 @@ def _engines(model: Model, settings: Infer) -> list[str]:
 
 
 def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> InferFigures:
-    """Measure all rows side by side on random data.
-
-    Args:
-        chosen: what `plans` gave.
-        settings: batch, sizes, threads, rounds, seed.
-        progress: told what was done.
+    """Measure all rows side by side on random data; `progress` is told what was done.
 
     Raises:
         InputError: a model's inputs cannot be given random data of `batch_size`.
@@ -103,13 +90,8 @@ def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]
         for number, plan in enumerate(chosen):
             folder = scratch / str(number)
             folder.mkdir()
-            process = EngineProcess(
-                plan.engine,
-                plan.model.link(folder / "model"),
-                plan.precision,
-                settings.cpu_num_threads,
-                settings.time_limit_seconds,
-            )
+            model, threads = plan.model.link(folder / "model"), settings.cpu_num_threads
+            process = EngineProcess(plan.engine, model, plan.precision, threads, settings.time_limit_seconds)
             measured = Measured(process, _timed(process, plan.model, settings, folder))
             everything.append(measured)
             if plan.refusal is not None:
@@ -135,16 +117,15 @@ def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]
 
 def _timed(process: EngineProcess, model: Model, settings: Infer, folder: Path) -> list[TimedModel]:
     """Return one for each size that makes a difference to the model."""
-    found: dict[tuple[tuple[int, ...], ...], TimedModel] = {}
+    batch = settings.batch_size
+    found: list[TimedModel] = []
     for size in settings.image_size:
-        shapes = input_shapes(model, settings.batch_size, size, settings.sequence_length)
-        if tuple(shapes.values()) not in found:
+        shapes = input_shapes(model, batch, size, settings.sequence_length)
+        if shapes not in [timed.inputs for timed in found]:
             samples = folder / f"{size[0]}x{size[1]}"
-            random_samples(model, shapes, settings.batch_size, settings.seed).save(samples)
-            found[tuple(shapes.values())] = TimedModel(
-                process, samples, settings.batch_size, settings.runs_per_round, shapes
-            )
-    return list(found.values())
+            random_samples(model, shapes, batch, settings.seed).save(samples)
+            found.append(TimedModel(process, samples, batch, settings.runs_per_round, shapes))
+    return found
 
 
 def _rows(

@@ -20,7 +20,8 @@ from act.samples.dataset import Array, FeedSpec, Ragged, Samples
 
 _BATCHES = 4
 _PICTURE_CHANNELS = 3
-_ONNX_INT8 = ("ConvInteger", "MatMulInteger", "QGemm")
+# Kinds of ONNX operators that compute on integers begin with one of these.
+_INTEGER_OPERATORS = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm")
 # Token numbers and masks: what every vocabulary has.
 _INTEGERS_BELOW = 2
 
@@ -30,8 +31,6 @@ class Model:
     """A model as the user named it.
 
     Attributes:
-        name: as it was named.
-        kind: what its files are.
         files: what the engine loads, under the names that it wants them to have.
         feeds: its inputs; axes of any length are -1.
         quantized: whether it holds quantize/dequantize or integer operators.
@@ -45,11 +44,11 @@ class Model:
 
     @property
     def bytes(self) -> int:
-        """Size of its files."""
+        """Return the size of its files."""
         return sum(path.stat().st_size for path in self.files.values())
 
     def link(self, folder: Path) -> Path:
-        """Links to the files in a fresh folder, and what an engine takes as the model's path."""
+        """Link to the files in a fresh folder; return what an engine takes as the model's path."""
         if self.kind == "onnx":
             return next(iter(self.files.values()))
         folder.mkdir()
@@ -91,11 +90,8 @@ def _read_onnx(path: Path) -> Model:
         raise InputError(f"{path}: not an ONNX model, or empty; export it again")
     weights = {initialiser.name for initialiser in graph.initializer}
     feeds = [_onnx_feed(value, path) for value in graph.input if value.name not in weights]
-    quantized = any("Quantize" in node.op_type or node.op_type.startswith(_QLINEAR) for node in graph.node)
+    quantized = any("Quantize" in node.op_type or node.op_type.startswith(_INTEGER_OPERATORS) for node in graph.node)
     return Model(str(path), "onnx", {path.name: path}, feeds, quantized)
-
-
-_QLINEAR = ("QLinear", *_ONNX_INT8)
 
 
 def _onnx_feed(value: onnx.ValueInfoProto, path: Path) -> FeedSpec:
@@ -108,16 +104,13 @@ def _onnx_feed(value: onnx.ValueInfoProto, path: Path) -> FeedSpec:
 
 
 def input_shapes(model: Model, batch: int, size: tuple[int, int], length: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each input, batch axis first.
+    """Return the shape of each input, batch axis first.
 
     Axes that the model fixes keep their length. Of four axes the two that follow or precede the channels are the
     picture's; every other axis of any length gets `length`.
 
     Args:
-        model: what is to be run.
-        batch: length of the first axis.
         size: height and width.
-        length: of all other dynamic axes.
 
     Raises:
         InputError: an input has no batch axis, or fixes it to another length.
@@ -131,36 +124,28 @@ def _resolve(model: Model, feed: FeedSpec, batch: int, size: tuple[int, int], le
         raise InputError(f"{where} has no batch axis; only models whose inputs have one can be measured")
     if feed.shape[0] not in (-1, batch):
         raise InputError(f"{where} has a batch axis of {feed.shape[0]}, but `batch_size` is {batch}; set it to that")
-    shape = list(feed.shape)
-    shape[0] = batch
-    if len(shape) == 4:
-        channels_last = 0 < shape[3] <= 4 and shape[1] < 0
-        first = 1 if channels_last else 2
-        wanted = {first: size[0], first + 1: size[1], (3 if channels_last else 1): _PICTURE_CHANNELS}
-    else:
-        wanted = {}
-    return tuple(wanted.get(axis, length) if have < 0 else have for axis, have in enumerate(shape))
+    wanted = [batch] + [length] * (len(feed.shape) - 1)
+    if len(feed.shape) == 4:
+        channels_last = 0 < feed.shape[3] <= 4 and feed.shape[1] < 0
+        wanted[1:] = [*size, _PICTURE_CHANNELS] if channels_last else [_PICTURE_CHANNELS, *size]
+    return tuple(want if have < 0 else have for want, have in zip(wanted, feed.shape))
 
 
 def random_samples(model: Model, shapes: Mapping[str, tuple[int, ...]], batch: int, seed: int) -> Samples:
-    """Random values of the inputs' own types: floats in [0, 1), whole numbers 0 or 1.
+    """Return random values of the inputs' own types: floats in [0, 1), whole numbers 0 or 1.
 
     Raises:
         InputError: an input is of a type that has no random values, such as text.
     """
-    generator = np.random.default_rng(seed)
-    return Samples(
-        {
-            feed.name: Ragged.of(
-                [_random(generator, model, feed, shapes[feed.name][1:]) for _ in range(_BATCHES * batch)]
-            )
-            for feed in model.feeds
-        }
-    )
+    generator, count = np.random.default_rng(seed), _BATCHES * batch
+    feeds = {feed.name: [_random(generator, model, feed, shapes) for _ in range(count)] for feed in model.feeds}
+    return Samples({name: Ragged.of(values) for name, values in feeds.items()})
 
 
-def _random(generator: np.random.Generator, model: Model, feed: FeedSpec, shape: tuple[int, ...]) -> Array:
-    dtype = np.dtype(feed.dtype)
+def _random(
+    generator: np.random.Generator, model: Model, feed: FeedSpec, shapes: Mapping[str, tuple[int, ...]]
+) -> Array:
+    dtype, shape = np.dtype(feed.dtype), shapes[feed.name][1:]
     if np.issubdtype(dtype, np.floating):
         return np.asarray(generator.random(shape, dtype=np.float32), dtype=dtype)
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:

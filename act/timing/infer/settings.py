@@ -21,12 +21,11 @@ _LARGEST = 1 << 15
 
 
 def _sizes(value: Any) -> tuple[tuple[int, int], ...]:
-    """Heights and widths, from a number, `HEIGHTxWIDTH`, or a list of such."""
+    """Return heights and widths, from a number, `HEIGHTxWIDTH`, or a list of such."""
     values = value if isinstance(value, (list, tuple)) else [value]
     found = []
     for one in values:
-        match = _SIZE.fullmatch(one) if isinstance(one, str) else None
-        if match is not None:
+        if isinstance(one, str) and (match := _SIZE.fullmatch(one)):
             found.append((int(match[1]), int(match[2])))
         elif isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= _LARGEST:
             found.append((one, one))
@@ -96,32 +95,32 @@ class Infer(Timing):
     def _switches_fit(self) -> Infer:
         if self.use_tensorrt and not self.use_gpu:
             raise ValueError("`use_tensorrt` is set without `use_gpu`: TensorRT runs on NVIDIA GPUs; set both or none")
-        if self.use_fp16 and self.use_int8:
-            raise ValueError("`use_fp16` and `use_int8` are both set: choose one")
-        if self.use_fp16 and self.use_bf16:
-            raise ValueError("`use_fp16` and `use_bf16` are both set: choose one")
+        for other in ("use_int8", "use_bf16"):
+            if self.use_fp16 and getattr(self, other):
+                raise ValueError(f"`use_fp16` and `{other}` are both set: choose one")
         return self
 
     @property
     def precision(self) -> RuntimePrecision:
-        """How the first model is to run."""
+        """Return how the first model is to run."""
         if self.use_int8:
             return "int8+bf16" if self.use_bf16 else "int8"
         return "fp16" if self.use_fp16 else "bf16" if self.use_bf16 else "fp32"
 
 
 def split_precision(entry: str) -> tuple[str, str | None]:
-    """A path and, where one stands after the last `=`, a precision."""
+    """Return a path and, where one stands after the last `=`, a precision."""
     path, sign, precision = entry.rpartition("=")
     return (path, precision) if sign else (entry, None)
 
 
 def read(path: Path | None, flags: Mapping[str, Any]) -> Infer:
-    """The settings of a file with flags put over them.
+    """Return the settings of a file with flags put over them.
 
     Raises:
         InputError: the file cannot be read, or a key or value is wrong. Every wrong key is named.
     """
-    raw = read_mapping(path, "name an existing settings file after --config") if path is not None else {}
-    origin = " and ".join([*([str(path)] if path is not None else []), *(["the command line"] if flags else [])])
-    return validate(Infer, {**raw, **flags}, origin or "the command line")
+    if path is None:
+        return validate(Infer, flags, "the command line")
+    raw = read_mapping(path, "name an existing settings file after --config")
+    return validate(Infer, {**raw, **flags}, f"{path} and the command line" if flags else str(path))
