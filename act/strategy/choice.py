@@ -55,7 +55,6 @@ def next_strategy(
 
     Args:
         tables: folder with the kernels that each engine made of the model.
-        tried: what was tried before.
         of: the fingerprint that attempts are kept under.
     """
     plain = quantization(job, analysis)
@@ -70,9 +69,7 @@ def next_strategy(
     elif option is None or option.share >= 1:
         strategy = plain
     else:
-        left = f"{option.share:.0%} of the MACs stay"
-        if option.aim:
-            left = f"{option.aim:.3g} times the speed is aimed at"
+        left = f"{option.aim:.3g} times the speed is aimed at" if option.aim else f"{option.share:.0%} of the MACs stay"
         strategy = _compose(option.parts, f"{left}; {plain.why}", option.settings)
     return strategy, Options(
         options=[each.to_result() for each in found],
@@ -98,23 +95,17 @@ def quantization(job: Job, analysis: Analysis) -> Strategy:
     share = _share(max(engine.int8_macs for engine in able.values()), analysis.macs)
     weights = _share(max(engine.int8_parameters for engine in able.values()), analysis.parameters)
     if share < _LEAST_INT8_SHARE and weights < _LEAST_INT8_SHARE:
-        why = (
-            f"only {share:.0%} of the MACs and {weights:.0%} of the parameters are in layers that can run in "
-            "int8, so nothing is quantized"
-        )
-        return _compose([], why)
-    fast = [machine.CAPABILITIES[flag] for flag in analysis.machine.capabilities if flag in machine.INT8_FLAGS]
-    speed = (
-        f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
-        if fast
-        else "this CPU has no int8 instructions, so int8 may be slower than fp32: the benchmark decides"
-    )
+        few = f"only {share:.0%} of the MACs and {weights:.0%} of the parameters"
+        return _compose([], f"{few} are in layers that can run in int8, so nothing is quantized")
+    speed = "this CPU has no int8 instructions, so int8 may be slower than fp32: the benchmark decides"
+    if fast := [machine.CAPABILITIES[flag] for flag in analysis.machine.capabilities if flag in machine.INT8_FLAGS]:
+        speed = f"this CPU has {', '.join(fast)}, which multiply int8 several times faster than fp32"
     layers = max(engine.int8_layers for engine in able.values())
     reasons = {
         "HyperParameterOptimization": "the best threshold rule differs from model to model, and a trial takes seconds",
         "QuantPost": f"{layers} layers with {share:.0%} of the MACs can run in int8 on {', '.join(able)}; {speed}",
         "QuantAware": "only where post-training quantization misses the budget: training takes minutes",
-        "Distillation": "the samples have no labels for training, so the fp32 model's outputs are the target",
+        "Distillation": options.WHY_DISTILLATION,
     }
     parts = [StrategyPart(name=name, why=why) for name, why in reasons.items()]
     return _compose(parts, f"{share:.0%} of the MACs can run in int8, and {speed}")
@@ -131,14 +122,11 @@ def precisions(job: Job, analysis: Analysis, quantize: bool) -> dict[str, list[S
         reasons["bf16"] = "this engine and CPU run fp32 files in bfloat16, which needs no search"
     if quantize:
         reasons["int8"] = "the result of the search and of training"
-    return {
-        engine: [
-            StrategyPart(name=name, why=why)
-            for name, why in reasons.items()
-            if name == "fp32" or name in analysis.engines[engine].precisions
-        ]
-        for engine in job.target.engines
-    }
+    found = {}
+    for engine in job.target.engines:
+        able = ["fp32", *analysis.engines[engine].precisions]
+        found[engine] = [StrategyPart(name=name, why=why) for name, why in reasons.items() if name in able]
+    return found
 
 
 def _model(job: Job, analysis: Analysis, tables: Path) -> options.Model:

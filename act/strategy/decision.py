@@ -70,9 +70,8 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
         return Decision(good, f"{good.key} met the budget", True)
     if fast and fast[0] in timely and len(tried) < MOST_ATTEMPTS:
         last = tried[-1]
-        missed = f"loses {last.lost:.4f} of quality"
-        if last.fastest < wanted:
-            missed = f"is {last.fastest:.2f} times as fast"
+        slow = last.fastest < wanted
+        missed = f"is {last.fastest:.2f} times as fast" if slow else f"loses {last.lost:.4f} of quality"
         return Decision(fast[0], f"{last.key} {missed}, so {fast[0].key} comes next", True, True)
     why = f"the budget cannot be met: {_why_no_more(fast, tried, limit)}; {_how_near(tried, wanted)}"
     for whole in timely:
@@ -95,7 +94,7 @@ def _first_try(found: Sequence[Option], wanted: float) -> Decision:
         f"no strategy is predicted to be {wanted:.3g} times as fast as fp32: the nearest is {best.key} with "
         f"{best.speedup:.2f}; {whole.key} is done, which keeps every channel"
     )
-    return Decision(whole, why, False, False)
+    return Decision(whole, why, False)
 
 
 def _why_no_more(fast: Sequence[Option], tried: Sequence[Attempt], limit: float | None) -> str:

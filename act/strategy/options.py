@@ -29,6 +29,8 @@ _ALMOST = 0.99
 # Pruning is never told to stop at less.
 _LEAST_AIM = 1.01
 
+WHY_DISTILLATION = "the samples have no labels for training, so the fp32 model's outputs are the target"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -170,15 +172,10 @@ def rank(
     else:
         options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
     if model.can_prune and wanted > 1:
-        pruned = StrategyPart(
-            name="ChannelPrune",
-            why=f"{wanted:g} times the speed of fp32 is asked for, and int8 or half precision alone are not predicted "
-            "to give it",
-        )
-        taught = StrategyPart(
-            name="Distillation",
-            why="the samples have no labels for training, so the fp32 model's outputs are the target",
-        )
+        asked = f"{wanted:g} times the speed of fp32 is asked for"
+        why = f"{asked}, and int8 or half precision alone are not predicted to give it"
+        pruned = StrategyPart(name="ChannelPrune", why=why)
+        taught = StrategyPart(name="Distillation", why=WHY_DISTILLATION)
         rest = [part for part in quantize if part.name != taught.name]
         ways = [((pruned, *rest, taught), precisions, True)] if quantize else []
         for parts, names, int8 in [*ways, ((pruned, taught), plain, False)]:

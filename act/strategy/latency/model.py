@@ -2,16 +2,13 @@
 
 A kernel that was measured answers from the table. For others there is a model for each kind of kernel and precision:
 a roofline (a start, MACs, bytes; each at a rate that is not negative, fitted for relative errors), and extremely
-randomised trees (Geurts et al., 2006) and a support-vector machine, averaged, that learn how far kernels lie from it
-(scikit-learn): trees know the steps that blocks of channels make, the machine what lies between. A whole model takes
-the sum over its fused kernels plus a measured overhead: a start, and something for each kernel.
+randomised trees (Geurts et al., 2006) and a support-vector machine, averaged, that learn how far kernels lie from it:
+trees know the steps that blocks of channels make, the machine what lies between. A whole model takes the sum over its
+fused kernels plus a measured overhead: a start, and something for each kernel.
 
 A kernel's weights lie in a nearer cache the less the whole network has of them, and the less a network makes on the
-way, the nearer is all that it reads again. So the weights of the whole network, and these with all that its kernels
-make, are features of each of its kernels; and a measurement answers only for networks of about the same size.
-
-Nothing learned is stored: fitting takes seconds, always gives the same from the same table, and depends on no format
-but the table's.
+way, the nearer is all that it reads again. So these sizes are features of each of a network's kernels, and a
+measurement answers only for networks of about the same size. Nothing learned is stored: fitting takes seconds.
 """
 
 from __future__ import annotations
@@ -64,13 +61,7 @@ _OTHERS: Kind = ("", "")
 
 @dataclass(frozen=True)
 class Measured:
-    """A network that was measured as a whole and kernel by kernel, at one precision and number of threads.
-
-    Attributes:
-        name: of the network; what is left out together when errors are estimated.
-        seconds: of one inference.
-        kernels: with their seconds, in order.
-    """
+    """A network that was measured as a whole and kernel by kernel, at one precision and number of threads."""
 
     name: str
     seconds: float
@@ -110,8 +101,7 @@ class _InNetwork:
 
 
 def _weights(seconds: Vector) -> Vector:
-    weights: Vector = (seconds / np.median(seconds)) ** WEIGHT_POWER
-    return weights
+    return np.asarray((seconds / np.median(seconds)) ** WEIGHT_POWER)
 
 
 class _Roofline:
@@ -120,23 +110,15 @@ class _Roofline:
     def __init__(self, kernels: Sequence[Kernel], seconds: Vector) -> None:
         self.count = len(seconds)
         root = np.sqrt(_weights(seconds))
-        self._rates = nnls(self._costs(kernels) * (root / seconds)[:, None], root)[0]
-
-    @staticmethod
-    def _costs(kernels: Sequence[Kernel]) -> Vector:
-        return np.array([costs(kernel) for kernel in kernels])
+        self._rates = nnls(np.array([costs(kernel) for kernel in kernels]) * (root / seconds)[:, None], root)[0]
 
     def predict(self, kernels: Sequence[Kernel]) -> Vector:
         """Return the seconds of each."""
-        return np.maximum(self._costs(kernels) @ self._rates, SHORTEST_SECONDS)
+        return np.maximum(np.array([costs(kernel) for kernel in kernels]) @ self._rates, SHORTEST_SECONDS)
 
 
 class _KindModel:
-    """How far the kernels of one kind and precision lie from their roofline.
-
-    Attributes:
-        svr: the pipeline of the support-vector machine; None where there are too few kernels for more than a roofline.
-    """
+    """How far the kernels of one kind and precision lie from their roofline; few of them have no more than that."""
 
     def __init__(self, roofline: _Roofline, kernels: Sequence[_InNetwork], seconds: Vector) -> None:
         self._roofline = roofline
@@ -144,12 +126,10 @@ class _KindModel:
         if len(kernels) >= FEWEST_FOR_TREES:
             base, weights = roofline.predict([each.kernel for each in kernels]), _weights(seconds)
             target, table = np.log(seconds / base), self.features(kernels)
-            self._trees = ExtraTreesRegressor(TREES, max_features=1.0, bootstrap=True, random_state=SEED, n_jobs=1).fit(
-                table, target, sample_weight=weights
-            )
-            self.svr = make_pipeline(StandardScaler(), SVR(**_SVR_OPTIONS)).fit(
-                table, target, svr__sample_weight=weights
-            )
+            trees = ExtraTreesRegressor(TREES, max_features=1.0, bootstrap=True, random_state=SEED, n_jobs=1)
+            self._trees = trees.fit(table, target, sample_weight=weights)
+            svr = make_pipeline(StandardScaler(), SVR(**_SVR_OPTIONS))
+            self.svr = svr.fit(table, target, svr__sample_weight=weights)
             # Factors farther from the roofline than any that was measured are a mistake.
             self._farthest = float(np.min(target)), float(np.max(target))
 
@@ -177,8 +157,7 @@ class _KindModel:
         support = machine.support_vectors_.astype(np.float32)
         squared = (scaled**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * scaled @ support.T
         near = np.exp(np.float32(-machine.gamma) * squared)
-        result: Vector = near @ machine.dual_coef_[0].astype(np.float32) + machine.intercept_[0]
-        return result
+        return np.asarray(near @ machine.dual_coef_[0].astype(np.float32) + machine.intercept_[0])
 
 
 class LatencyModel:
@@ -229,9 +208,8 @@ class LatencyModel:
         if kind not in self._fitted:
             members = self._members[kind]
             members = members[:: math.ceil(len(members) / MOST_TO_FIT)]
-            self._fitted[kind] = _KindModel(
-                self._rooflines[kind], [each for each, _ in members], np.array([seconds for _, seconds in members])
-            )
+            kernels, seconds = zip(*members)
+            self._fitted[kind] = _KindModel(self._rooflines[kind], kernels, np.array(seconds))
         return self._fitted[kind]
 
     def in_network(self, kernels: Sequence[Kernel]) -> list[_InNetwork]:
@@ -265,11 +243,7 @@ class LatencyModel:
 
 
 def cross_predict(measured: Sequence[Measured]) -> Iterable[tuple[Measured, Latency]]:
-    """Yield each network with a prediction of it by a model that did not see it.
-
-    Args:
-        measured: those of one name are left out together; the names are dealt in `FOLDS` parts.
-    """
+    """Yield each network with a prediction of it by a model that did not see it, nor any other of its name."""
     names = list(dict.fromkeys(network.name for network in measured))
     if len(names) < 2:
         return
@@ -283,14 +257,14 @@ def cross_predict(measured: Sequence[Measured]) -> Iterable[tuple[Measured, Late
 
 def _rooflines(measured: Sequence[Measured]) -> dict[Kind, _Roofline]:
     members: dict[Kind, list[tuple[Kernel, float]]] = defaultdict(list)
-    for network in measured:
-        for kernel, counted in network.kernels:
-            for kind in _kinds(kernel):
-                members[kind].append((kernel, max(counted, SHORTEST_SECONDS)))
-    return {
-        kind: _Roofline([kernel for kernel, _ in those], np.array([seconds for _, seconds in those]))
-        for kind, those in members.items()
-    }
+    for kernel, counted in (each for network in measured for each in network.kernels):
+        for kind in _kinds(kernel):
+            members[kind].append((kernel, max(counted, SHORTEST_SECONDS)))
+    found = {}
+    for kind, those in members.items():
+        kernels, seconds = zip(*those)
+        found[kind] = _Roofline(kernels, np.array(seconds))
+    return found
 
 
 def _kinds(kernel: Kernel) -> tuple[Kind, ...]:
@@ -301,7 +275,7 @@ def _kinds(kernel: Kernel) -> tuple[Kind, ...]:
 def kind_of(kernel: Kernel) -> Kind:
     """Tell what is learned together; one of the engine's kinds is taken apart where it does several things.
 
-    What does not multiply takes a time that goes with its bytes, in whatever precision, and is learned together.
+    What does not multiply takes a time that goes with its bytes, in whatever precision.
     """
     name = kernel.kind
     if kernel.convolves and kernel.groups > 1:
@@ -339,9 +313,8 @@ def _rescaled(network: Measured, overhead: Vector) -> Measured:
 
 def _fit_overhead(measured: Sequence[Measured]) -> Vector:
     """Fit what a whole inference takes for a start, a second of its kernels, each kernel, and each byte of its ends."""
-    table = np.array(
-        [_whole_costs(sum(s for _, s in each.kernels), [kernel for kernel, _ in each.kernels]) for each in measured]
-    )
+    totals = [sum(seconds for _, seconds in each.kernels) for each in measured]
+    table = np.array([_whole_costs(total, [k for k, _ in each.kernels]) for total, each in zip(totals, measured)])
     whole = np.array([each.seconds for each in measured])
     if len(measured) < FEWEST_FOR_TREES:
         return np.array([0.0, float(np.median(whole / np.maximum(table[:, 1], SHORTEST_SECONDS))), 0.0, 0.0])

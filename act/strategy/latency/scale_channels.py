@@ -22,30 +22,20 @@ _Count = Callable[[int], int]
 
 
 def scale_channels(kernels: Sequence[Kernel], kept: float) -> list[Kernel]:
-    """Return the kernels with a share of their channels.
-
-    Args:
-        kernels: of a whole model, in order.
-        kept: the share of each layer's channels that stays, in (0, 1].
-    """
+    """Return the kernels of a whole model, in order, with a share of each one's channels, in (0, 1]."""
     last = max((index for index, kernel in enumerate(kernels) if kernel.multiplies), default=-1)
 
     def count(channels: int) -> int:
         if channels <= _FEWEST_CHANNELS:
             return channels
-        block = _BLOCK if channels >= _BLOCKS_TO_HAVE * _BLOCK else _SMALL_BLOCK
-        block = min(block, channels)
+        block = min(channels, _BLOCK if channels >= _BLOCKS_TO_HAVE * _BLOCK else _SMALL_BLOCK)
         return min(channels, max(block, round(channels * kept / block) * block))
 
     return [_scaled(kernel, count, index >= last) for index, kernel in enumerate(kernels)]
 
 
 def scale_to_macs(kernels: Sequence[Kernel], share: float) -> list[Kernel]:
-    """Return the kernels with so few channels that a share of the MACs is left, or as few as can be.
-
-    Args:
-        share: in (0, 1].
-    """
+    """Return the kernels with so few channels that a share of the MACs is left, in (0, 1], or as few as can be."""
     whole = sum(kernel.macs for kernel in kernels)
     low, high = 0.0, 1.0
     for _ in range(_STEPS):

@@ -1,8 +1,8 @@
 """The table of what was measured: a file of JSON lines that grows by a line a network, and that can be copied.
 
-The first line tells what it was measured on: the engine, its version, the CPU. Each further line is one network at one
-precision and number of threads, with the kernels that the engine made of it. A line that was cut off by a kill is left
-out, and written anew. Nothing in a table is executed; whatever is not as it must be is refused by line.
+The first line tells what it was measured on. Each further line is one network at one precision and number of threads,
+with the kernels that the engine made of it. A line that was cut off by a kill is left out, and written anew. Nothing in
+a table is executed; whatever is not as it must be is refused by line.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FOLDER = Path("latency")
 SCHEMA_VERSION = 2
 _MICRO = 1e6
 _ERRORS = "errors of networks left out"
+_CURE = "measure it with `python -m act.strategy.profile`"
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,12 @@ class Table:
             version, capabilities = told["schema_version"], tuple(told["capabilities"])
             header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), capabilities)
         except StopIteration:
-            raise InputError(f"{path}: empty; measure it with `python -m act.strategy.profile`") from None
+            raise InputError(f"{path}: empty; {_CURE}") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: line 1 is no table's: {error!r}; measure it anew with `python -m act.strategy.profile`"
-            ) from None
+            raise InputError(f"{path}: line 1 is no table's: {error!r}; {_CURE}") from None
         if version != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read; measure it "
-                "anew with `python -m act.strategy.profile`"
-            )
+            formats = f"format {version} (`schema_version`), and {SCHEMA_VERSION} is read"
+            raise InputError(f"{path}: line 1 tells {formats}; {_CURE}")
         table = cls(path, header)
         for number, line in lines:
             try:
@@ -219,7 +216,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             yield from enumerate(io.TextIOWrapper(file, encoding="utf-8"), start=1)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such table; measure it with `python -m act.strategy.profile`") from None
+        raise InputError(f"{path}: no such table; {_CURE}") from None
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: cannot be read: {error}; copy it anew") from None
 

@@ -31,15 +31,13 @@ def render(figures: InferFigures) -> str:
             f"times as fast as row {figures.compared_with + 1}, with the 95 % bootstrap interval of the ratio."
         )
     if figures.noise.noisy:
-        parts.append(
-            f"The machine was noisy: {figures.noise.cause}. Measure again on a quiet machine before trusting "
-            "small differences."
-        )
+        noisy = f"The machine was noisy: {figures.noise.cause}"
+        parts.append(f"{noisy}. Measure again on a quiet machine before trusting small differences.")
     return "\n".join(parts)
 
 
 def _tails(paths: Sequence[str]) -> dict[str, str]:
-    """Each path by its last parts: two, or as many as it takes to tell them apart."""
+    """Return each path by its last parts: two, or as many as it takes to tell them apart."""
     distinct = set(paths)
     for parts in range(2, max(len(PurePath(path).parts) for path in distinct)):
         short = {path: str(PurePath(*PurePath(path).parts[-parts:])) for path in distinct}
@@ -65,12 +63,9 @@ def _lines(number: int, name: str, row: InferRan | InferFailed) -> Iterator[Sequ
 
 
 def _more(row: InferRan) -> Sequence[str]:
-    throughput = row.throughput
-    per_second = "-"
-    if throughput is not None and throughput.per_second is not None:
-        per_second = f"{throughput.per_second:.1f} ({throughput.streams} streams)"
+    found = row.throughput
     return (
-        per_second,
+        f"{found.per_second:.1f} ({found.streams} streams)" if found and found.per_second else "-",
         f"{row.peak_rss_bytes / 1e6:.0f} MB",
         f"{row.load_seconds:.2f} s",
         f"{row.warm_up.first_ms:.1f}",
@@ -105,7 +100,7 @@ def _speedup(interval: Interval | None) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The cells in columns; the last cell of a short line may run into the columns behind it."""
+    """Return the cells in columns; the last cell of a short line may run into the columns behind it."""
     widths = [
         max((len(line[column]) for line in lines if column < len(line) - (len(line) < len(lines[0]))), default=0)
         for column in range(len(lines[0]))
