@@ -7,7 +7,7 @@ anything is searched or trained. With it are the kernels that the engine made, f
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from act.engines.variants import export_variants
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array
-from act.settings import EngineName, Target
+from act.settings import Target
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Header, Row, Table
-from act.strategy.profile.measure import Way, measure
+from act.strategy.profile.measure import measure
 
 _LIMIT_SECONDS = 600
 # All else is compared with what is measured here.
@@ -54,27 +54,18 @@ def measure_baseline(
         except EngineFailure as failure:
             told[engine] = {"fp32": Baseline(failure=str(failure))}
             continue
-        ways: list[Way] = [(each, target.threads) for each in offered if each in _WANTED and each in target.precisions]
+        precisions = [each for each in offered if each in _WANTED and each in target.precisions]
+        with tempfile.TemporaryDirectory() as scratch:
+            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
+            everything = [(written, (precision, target.threads)) for precision in precisions]
+            start = partial(EngineProcess, engine, time_limit_seconds=_LIMIT_SECONDS)
+            measured = measure(everything, start, len(next(iter(batch.values()))), least_seconds=_LEAST_SECONDS)
         table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
         told[engine] = {}
-        for (precision, threads), found in zip(ways, _measure(name, model, batch, engine, ways, fp32)):
-            table.add(Row.of(name, precision, threads, found))
-            told[engine][precision] = (
-                Baseline(seconds=found.seconds) if isinstance(found, Measured) else Baseline(failure=str(found))
-            )
+        for precision, found in zip(precisions, measured):
+            table.add(Row.of(name, precision, target.threads, found))
+            if isinstance(found, Measured):
+                told[engine][precision] = Baseline(seconds=found.seconds)
+            else:
+                told[engine][precision] = Baseline(failure=str(found))
     return told
-
-
-def _measure(
-    name: str,
-    model: InferenceModel,
-    batch: Mapping[str, Array],
-    engine: EngineName,
-    ways: Sequence[Way],
-    fp32: onnx.ModelProto,
-) -> list[Measured | EngineFailure]:
-    with tempfile.TemporaryDirectory() as scratch:
-        written = export_variants(name, model, batch, engine, [each for each, _ in ways], Path(scratch), fp32)
-        start = partial(EngineProcess, engine, time_limit_seconds=_LIMIT_SECONDS)
-        size = len(next(iter(batch.values())))
-        return measure([(written, way) for way in ways], start, size, least_seconds=_LEAST_SECONDS)

@@ -105,8 +105,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Costs:
-    """What an option takes, in minutes, about: the search and what refines its candidates; training of pruned channels;
-    export and benchmark."""
+    """Minutes of an option, about: the search and refinement, training of pruned channels, export and benchmark."""
 
     quantize: float
     train: float
@@ -139,12 +138,15 @@ class Model:
 
 def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
     """Return the model with its predictions corrected by what was measured of those that were tried."""
-    plain = [name for name in precisions if name != "int8"]
 
     def predicted(share: float, int8: bool) -> float:
-        return _best(model, share, precisions if int8 else plain, int8)[1]
+        return _best(model, share, precisions if int8 else _plain(precisions))[1]
 
     return replace(model, corrections=attempts.corrections(tried, predicted), tried=tried)
+
+
+def _plain(precisions: Sequence[str]) -> list[str]:
+    return [name for name in precisions if name != "int8"]
 
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
@@ -161,28 +163,27 @@ def rank(
     """Return the options, first to be tried first.
 
     Args:
-        quantize: the parts of a strategy that makes int8; empty where nothing can.
+        quantize: the parts of a strategy that makes int8; empty where nothing can, or int8 is none of `precisions`.
         precisions: those of the target.
     """
     wanted = wanted_speedup(budget, model.whole)
-    options = []
-    plain = [name for name in precisions if name != "int8"]
+    plain = _plain(precisions)
     if quantize:
-        options.append(_option(model, tuple(quantize), 1.0, True, precisions, costs, "nothing is cut out"))
+        options = [_option(model, tuple(quantize), 1.0, precisions, costs, "nothing is cut out")]
     else:
-        options.append(_option(model, (), 1.0, False, plain, costs, "nothing can be quantized"))
+        options = [_option(model, (), 1.0, plain, costs, "nothing can be quantized")]
     if model.can_prune and wanted > 1:
         asked = f"{wanted:g} times the speed of fp32 is asked for"
         why = f"{asked}, and int8 or half precision alone are not predicted to give it"
         pruned = StrategyPart(name="ChannelPrune", why=why)
         taught = StrategyPart(name="Distillation", why=WHY_DISTILLATION)
         rest = [part for part in quantize if part.name != taught.name]
-        ways = [((pruned, *rest, taught), precisions, True)] if quantize else []
-        for parts, names, int8 in [*ways, ((pruned, taught), plain, False)]:
-            share = _share_for(model, wanted, names, int8)
+        ways = [((pruned, *rest, taught), precisions)] if quantize else []
+        for parts, names in [*ways, ((pruned, taught), plain)]:
+            share = _share_for(model, wanted, names)
             why = f"{share:.0%} of the MACs are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
-                options.append(_aimed(_option(model, parts, share, int8, names, costs, why), model.tried, wanted))
+                options.append(_aimed(_option(model, parts, share, names, costs, why), model.tried, wanted))
     fast = [option for option in options if option.may_reach(wanted)]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
     return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
@@ -208,21 +209,22 @@ def _aimed(option: Option, tried: Sequence[Attempt], wanted: float) -> Option:
     return replace(option, aim=max(aim, _LEAST_AIM), begin=begin)
 
 
-def _share_for(model: Model, wanted: float, precisions: Sequence[str], int8: bool) -> float:
+def _share_for(model: Model, wanted: float, precisions: Sequence[str]) -> float:
     """Return the largest share of MACs that is predicted to be fast enough; 1 where the whole model is."""
-    if _best(model, 1.0, precisions, int8)[1] >= wanted:
+    if _best(model, 1.0, precisions)[1] >= wanted:
         return 1.0
     low, high = LEAST_SHARE, 1.0
     while high - low > STEP:
         middle = (low + high) / 2
-        enough = _best(model, middle, precisions, int8)[1] >= wanted * MARGIN
+        enough = _best(model, middle, precisions)[1] >= wanted * MARGIN
         low, high = (middle, high) if enough else (low, middle)
     return round(low, 2)
 
 
-def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> tuple[tuple[str, str], float, Latency]:
+def _best(model: Model, share: float, precisions: Sequence[str]) -> tuple[tuple[str, str], float, Latency]:
     """Return engine and precision of the largest speed-up over fp32 there, that speed-up, and the latency."""
     found: list[tuple[float, tuple[str, str], Latency]] = []
+    factors = model.corrections.get("int8" in precisions)
     for engine, precision in model.whole:
         if precision not in precisions or (engine, "fp32") not in model.whole:
             continue
@@ -230,8 +232,8 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
         if latency is None:
             continue
         speedup = model.whole[engine, "fp32"].seconds / latency.seconds
-        if int8 in model.corrections:
-            speedup *= attempts.correction(model.corrections[int8], share)
+        if factors is not None:
+            speedup *= attempts.correction(factors, share)
         found.append((speedup, (engine, precision), latency))
     if not found:
         return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)
@@ -240,15 +242,10 @@ def _best(model: Model, share: float, precisions: Sequence[str], int8: bool) -> 
 
 
 def _option(
-    model: Model,
-    parts: tuple[StrategyPart, ...],
-    share: float,
-    int8: bool,
-    precisions: Sequence[str],
-    costs: Costs,
-    why: str,
+    model: Model, parts: tuple[StrategyPart, ...], share: float, precisions: Sequence[str], costs: Costs, why: str
 ) -> Option:
-    where, speedup, latency = _best(model, share, precisions, int8)
+    int8 = "int8" in precisions
+    where, speedup, latency = _best(model, share, precisions)
     spread = (latency.high / latency.seconds) if latency.seconds else 1.0
     size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
     minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -67,8 +67,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         noise=measurement.noise,
         variants=variants,
     ).write(folder / "measurements.json")
-    _write_latencies(folder / "latencies.csv", rows)
-    _write_scores(folder / "scores.csv", rows)
+    _write(folder / "latencies.csv", _latencies(rows))
+    _write(folder / "scores.csv", _scores(rows))
     for variant in variants:
         log.info(_line(variant))
     if measurement.noise.noisy:
@@ -84,25 +84,29 @@ def _line(variant: RanVariant | FailedVariant) -> str:
     return f"{start} {variant.latency.median_ms:8.3f} ms  quality {variant.quality.value:.4f}  {speedup}"
 
 
-def _write_latencies(path: Path, rows: Sequence[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["engine", "variant", "inputs", "round", "run", "milliseconds"])
-        for row in rows:
-            for timed in row.measured.timed:
-                inputs = " ".join("x".join(map(str, shape)) for shape in timed.inputs.values())
-                for number, seconds in enumerate(timed.rounds):
-                    start = [row.variant.engine, row.variant.label, inputs, number]
-                    writer.writerows([*start, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
+def _latencies(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
+    yield ["engine", "variant", "inputs", "round", "run", "milliseconds"]
+    for row in rows:
+        for timed in row.measured.timed:
+            inputs = " ".join("x".join(map(str, shape)) for shape in timed.inputs.values())
+            for number, seconds in enumerate(timed.rounds):
+                start = [row.variant.engine, row.variant.label, inputs, number]
+                yield from ([*start, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
 
 
-def _write_scores(path: Path, rows: Sequence[Row]) -> None:
-    measured = [row for row in rows if row.measured.failure is None and row.quality is not None]
+def _scores(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
+    columns = {
+        f"{row.variant.engine}/{row.variant.label}": row.quality.scores
+        for row in rows
+        if row.measured.failure is None and row.quality is not None
+    }
+    yield ["sample", *columns]
+    yield from ([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns.values())))
+
+
+def _write(path: Path, lines: Iterator[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["sample", *(f"{row.variant.engine}/{row.variant.label}" for row in measured)])
-        columns = [row.quality.scores for row in measured if row.quality is not None]
-        writer.writerows([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns)))
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 if __name__ == "__main__":

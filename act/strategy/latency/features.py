@@ -70,24 +70,14 @@ def features(kernel: Kernel) -> list[float]:
     within = before // max(1, groups)
     sizes = [each.values for each in kernel.inputs] or [1]
     least, most = _log(min(sizes)), _log(max(sizes))
-    work, read_bytes = kernel.macs, kernel.read_bytes
-    made_bytes, weight_bytes = kernel.output.bytes, kernel.weight_bytes
+    touched = kernel.read_bytes + kernel.output.bytes + kernel.weight_bytes
     window, strides = kernel.window or (1,), kernel.strides or (1,)
     read = [each for each in kernel.inputs if each.values > 1] or list(kernel.inputs[:1])
     return [
-        _log(work),
-        _log(read_bytes),
-        _log(made_bytes),
-        _log(weight_bytes),
-        _log(work) - _log(read_bytes + made_bytes + weight_bytes),
+        *map(_log, (kernel.macs, kernel.read_bytes, kernel.output.bytes, kernel.weight_bytes)),
+        _log(kernel.macs) - _log(touched),
         float(len(kernel.inputs)),
-        _log(before),
-        _log(after),
-        _log(within),
-        _log(after // max(1, groups)),
-        _log(groups),
-        _log(height),
-        _log(width),
+        *map(_log, (before, after, within, after // max(1, groups), groups, height, width)),
         *(_fill(within, block) for block in _BLOCKS),
         *(_fill(after, block) for block in _BLOCKS),
         _fill(width, 16),

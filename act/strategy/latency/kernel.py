@@ -36,12 +36,12 @@ class Tensor:
 
     @cached_property
     def values(self) -> int:
-        """Their number."""
+        """Return their number."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Its size in memory."""
+        """Return its size in memory."""
         return self.values * BYTES.get(self.precision, 4)
 
 
@@ -130,13 +130,13 @@ class Kernel:
 
     @cached_property
     def computes_in(self) -> str:
-        """`int8` where its first input is of 8-bit integers, else the precision of that input."""
+        """Return `int8` where its first input is of 8-bit integers, else the precision of that input."""
         first = self.inputs[0].precision if self.inputs else self.output.precision
         return "int8" if first in INTEGERS else first
 
     @cached_property
     def groups(self) -> int:
-        """Of a convolution; 1 for others."""
+        """Return the groups of a convolution; 1 for others."""
         if self.group is not None:
             return self.group
         # OpenVINO's weights have an axis of groups where there are several.
@@ -146,14 +146,14 @@ class Kernel:
 
     @cached_property
     def channels(self) -> tuple[int, int]:
-        """Of its first input and of its output; the last axis where there is no other."""
+        """Return those of its first input and of its output; the last axis where there is no other."""
         axis = -1 if self.channels_last or len(self.output.shape) < 3 or not self._has_image else 1
         first = self.inputs[0].shape if self.inputs else self.output.shape
         return (_at(first, axis), _at(self.output.shape, axis))
 
     @cached_property
     def image(self) -> tuple[int, int]:
-        """Height and width of its output, 1 where there is none; of a product its rows and 1."""
+        """Return height and width of its output, 1 where there is none; of a product its rows and 1."""
         if not self._has_image:
             return math.prod(self.output.shape[:-1]), 1
         shape = self.output.shape[1:-1] if self.channels_last else self.output.shape[2:]
@@ -161,7 +161,7 @@ class Kernel:
 
     @cached_property
     def taps(self) -> int:
-        """Values of a window."""
+        """Return the values of a window."""
         if self.window:
             return math.prod(self.window)
         spatial = max(0, len(self.output.shape) - 2)
@@ -169,8 +169,8 @@ class Kernel:
 
     @cached_property
     def met(self) -> tuple[float, float]:
-        """Of a convolution's taps the share that meets the image on average, and the share that ever does: engines skip
-        taps that only meet padding, weights and all."""
+        """Return the share of a convolution's taps that meets the image on average, and the share that ever does:
+        engines skip taps that only meet padding, weights and all."""
         axes = slice(1, -1) if self.channels_last else slice(2, None)
         window = self.window or (self.weights[0][-(len(self.output.shape) - 2) :] if self.weights else ())
         if not self.convolves or self.kind in _TRANSPOSED or not self.inputs or not self._has_image:
@@ -184,7 +184,7 @@ class Kernel:
 
     @cached_property
     def macs(self) -> int:
-        """Of a convolution or a product; 0 for others."""
+        """Return the multiply-accumulates of a convolution or a product; 0 for others."""
         before, after = self.channels
         if self.kind in _TRANSPOSED:
             return self.inputs[0].values * after // self.groups * self.taps if self.inputs else 0
@@ -200,12 +200,12 @@ class Kernel:
 
     @cached_property
     def read_bytes(self) -> int:
-        """Of activations."""
+        """Return the bytes of activations."""
         return sum(each.bytes for each in self.inputs)
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Of constants, in the precision that it computes in."""
+        """Return the bytes of constants, in the precision that it computes in."""
         width = 1 if self.computes_in == "int8" else BYTES.get(self.computes_in, 4)
         return width * sum(math.prod(shape) for shape in self.weights)
 

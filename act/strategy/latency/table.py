@@ -182,7 +182,7 @@ class Table:
 
     @property
     def threads(self) -> list[int]:
-        """The numbers of threads that something was measured with, ascending."""
+        """List the numbers of threads that something was measured with, ascending."""
         return sorted({row.threads for row in self.rows if row.failure is None})
 
     def measured(self, threads: int) -> list[Measured]:
