@@ -89,6 +89,5 @@ def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float =
         raise EngineFailure("timeout", f"`opt` was not done within its time limit of {seconds:g} s") from None
     if done.returncode != 0 or not file.is_file():
         file.unlink(missing_ok=True)
-        how = "wrote no file and " if done.returncode == 0 else ""
-        cause = one_line(f"`opt` {how}{cause_of_death(done.returncode, done.stdout)}")
-        raise EngineFailure("crash" if done.returncode < 0 else "error", cause)
+        cause = cause_of_death(done.returncode, done.stdout).replace("ended with exit code 0", "wrote no file", 1)
+        raise EngineFailure("crash" if done.returncode < 0 else "error", one_line(f"`opt` {cause}"))
