@@ -65,7 +65,7 @@ class Workspace:
         names = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
         return [name for name in names.split("\0") if name and name != "dvc.lock" and (CHECKOUT / name).is_file()]
 
-    def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 540) -> subprocess.CompletedProcess[str]:
         """Run `python ARGUMENTS` here."""
         return subprocess.run(
             [sys.executable, *arguments],
