@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -248,7 +249,7 @@ def test_the_callback_is_asked_anew_for_the_candidates_of_another_strategy(
     monkeypatch.setattr(ac, "_metric", lambda model: next(found))
     ac._given_metric = 0.9
     exported = tmp_path / "artifacts/model/export"
-    exported.mkdir(parents=True)
+    shutil.copytree(small, exported / "int8-ptq-1")
     candidates = ExportedCandidates(candidates=[results.exported("int8-ptq-1", "int8")], deploy=None)
     for metric in (0.5, 0.7):
         candidates.write(exported / "candidates.json")
