@@ -45,7 +45,7 @@ class TimedModel:
 
     @property
     def seconds(self) -> Floats:
-        """Of single runs, float [rounds, runs]."""
+        """Return the seconds of single runs, float [rounds, runs]."""
         return np.array(self.rounds)
 
     @property
@@ -55,7 +55,7 @@ class TimedModel:
 
     @property
     def typical_seconds(self) -> float:
-        """Of a run in a round that nothing disturbed."""
+        """Return the seconds of a run in a round that nothing disturbed."""
         return typical(self.seconds)
 
     def warm_up(self, seconds: float = 3.0) -> None:
