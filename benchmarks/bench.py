@@ -70,7 +70,7 @@ def _shipped(name: str) -> Settings:
 
 
 def _drawn(job: Settings, subject: Subject) -> tuple[Settings, Settings]:
-    """The samples of the second job are drawn from another seed."""
+    """Set how many samples are drawn; return a second job beside it that draws from another seed."""
     job["data"].update(calibration=CALIBRATION, evaluation=subject.evaluation)
     other = copy.deepcopy(job)
     other["data"].update(seed=job["data"]["seed"] + 1, evaluation=subject.held_out)
@@ -138,15 +138,15 @@ class Bench:
         return time.perf_counter() - started
 
     def write(self, scheme: Scheme | None) -> Path:
-        """The fp32 model (`scheme` is None), or its int8 form, as OpenVINO loads it."""
+        """Write the fp32 model (`scheme` is None), or its int8 form, as OpenVINO loads it."""
         return write_for_engine("openvino", self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
 
     def write_found(self, scheme: Scheme) -> Path:
-        """The model of a scheme that the search found, which is for the model of `calibrate`, as OpenVINO loads it."""
+        """Write the model of a scheme that the search found for the model of `calibrate`, as OpenVINO loads it."""
         return self.write_for(self._calibrated, scheme)
 
     def write_for(self, model: InferenceModel, scheme: Scheme, converted: onnx.ModelProto | None = None) -> Path:
-        """The int8 form of another model of the same program, as OpenVINO loads it."""
+        """Write the int8 form of another model of the same program, as OpenVINO loads it."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         return write_for_engine("openvino", model, scheme, folder, converted)
 
@@ -155,7 +155,7 @@ class Bench:
         return InferenceModel.load(self.folder / "artifacts" / "search" / "calibrate" / "model")
 
     def quality(self, path: Path, precision: Any = "int8") -> Quality:
-        """On the held-out samples."""
+        """Return the quality on the held-out samples."""
         metric = self.job["metric"]
         reference = self._held_out / "reference" if metric == "similarity" else None
         with EngineProcess("openvino", path, precision, 1, 600) as process:
@@ -163,7 +163,7 @@ class Bench:
             return process.quality(self._held_out / "evaluation", metric, reference, None, 1)
 
     def latencies(self, rows: Mapping[str, tuple[Path, Any]]) -> dict[str, npt.NDArray[np.float64]]:
-        """Seconds of each model, float64 [rounds, runs], in turns of random order.
+        """Return the seconds of each model, float64 [rounds, runs], in turns of random order.
 
         Args:
             rows: path and precision by name.
@@ -189,7 +189,7 @@ class Bench:
         return {name: self.quantize_with_nncf(name)[0] for name in nncf_presets()}
 
     def quantize_with_nncf(self, preset: str) -> tuple[Path, float]:
-        """NNCF's int8 model, and the seconds that quantizing took."""
+        """Return NNCF's int8 model, and the seconds that quantizing took."""
         import nncf
         import openvino
 
@@ -221,7 +221,7 @@ def conclude(path: Path, results: Mapping[str, Any], misses: Sequence[str], besi
 
 
 def nncf_presets() -> dict[str, dict[str, Any]]:
-    """What is passed to NNCF's `quantize`, by preset."""
+    """Return what is passed to NNCF's `quantize`, by preset."""
     import logging
 
     import nncf
@@ -234,7 +234,7 @@ def nncf_presets() -> dict[str, dict[str, Any]]:
 
 
 def run_stage(module: str, job: str, folder: Path, code: str | None = None) -> str:
-    """What a stage, started in a folder as a user does, prints on stdout.
+    """Run a stage in a folder as a user does, and return what it prints on stdout.
 
     Args:
         code: Python code that is run instead of the module, with the stage's arguments.

@@ -170,7 +170,7 @@ def _failing_as_row(row: Row) -> Iterator[None]:
 
 
 def figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """By engine and variant: latency, size, similarity, and how many times faster than fp32 and than the peer."""
+    """Return by engine and variant latency, size, similarity, and the speed-up over fp32 and over the peer."""
     by_name = {(row.variant.engine, row.variant.name): row for row in rows}
     result: dict[str, dict[str, Any]] = {}
     for (engine, name), row in by_name.items():
@@ -190,7 +190,7 @@ def figures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 
 def misses(models: Mapping[str, Mapping[str, Mapping[str, Any]]], flags: frozenset[str]) -> list[str]:
-    """Every figure that was not reached, in words.
+    """Return every figure that was not reached, in words.
 
     Args:
         models: what `figures` gave for each model that was measured.

@@ -59,7 +59,7 @@ class Source:
         return collect(reader(self.onnx, self.layers, self._further), self._batches, count)[count]
 
     def scheme(self, symmetric: bool) -> Scheme:
-        """All layers, over the ranges that were seen; symmetric ones are all that Paddle's kernels know."""
+        """Return the scheme of all layers over the ranges seen; Paddle's kernels know symmetric ones alone."""
         ranges = {name: clip_by("abs_max", None)(tensor, symmetric) for name, tensor in self.statistics.items()}
         further = {name: ranges[name] for name in self._further}
         extremes = {name: self.statistics[name].extremes for name in ranges}
@@ -67,12 +67,12 @@ class Source:
 
 
 def fp32(engine: EngineName) -> Writer:
-    """The model as it is."""
+    """Return what writes the model as it is."""
     return lambda source, folder: write_for_engine(engine, source.model, None, folder, source.onnx)
 
 
 def ours(engine: EngineName) -> Writer:
-    """Our int8 form."""
+    """Return what writes our int8 form."""
 
     def write(source: Source, folder: Path) -> Path:
         scheme = source.scheme(symmetric=engine != "onnxruntime")
@@ -82,7 +82,7 @@ def ours(engine: EngineName) -> Writer:
 
 
 def for_arm(folder: Path, precision: str) -> dict[str, Any]:
-    """Paddle Lite's file for ARM of what stands in a folder: `bytes` and `operators`, or the `failure`."""
+    """Describe Paddle Lite's file for ARM of the model in a folder: `bytes` and `operators`, or the `failure`."""
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "arm.nb"
         try:
@@ -93,7 +93,7 @@ def for_arm(folder: Path, precision: str) -> dict[str, Any]:
 
 
 def quantize_static(source: Source, folder: Path) -> Path:
-    """What ONNX Runtime's own quantizer makes: U8S8, per channel, preprocessed."""
+    """Write what ONNX Runtime's own quantizer makes: U8S8, per channel, preprocessed."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -130,7 +130,7 @@ def quantize_static(source: Source, folder: Path) -> Path:
 
 
 def nncf(source: Source, folder: Path) -> Path:
-    """What NNCF's default preset makes."""
+    """Write what NNCF's default preset makes."""
     import nncf
     import openvino
 

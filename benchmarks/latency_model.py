@@ -86,7 +86,7 @@ class Case:
     took: float
 
     def error(self, method: str) -> float:
-        """Relative to what was measured."""
+        """Return the error relative to what was measured."""
         return self.predicted[method] / self.seconds - 1
 
 
@@ -118,7 +118,7 @@ def main() -> int:
 
 
 def read_table(folder: Path, engine: EngineName) -> Table:
-    """This machine's table.
+    """Read this machine's table.
 
     Raises:
         InputError: there is none.
@@ -162,7 +162,7 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
 
 
 def _pruned(model: InferenceModel) -> InferenceModel:
-    """Without 30 % of each convolution's channels, as far as the graph allows; which ones does not matter here."""
+    """Remove 30 % of each convolution's channels, as far as the graph allows; which ones does not matter here."""
     plan = find_groups(model)
     removed = {}
     for group in plan.groups:
@@ -174,7 +174,7 @@ def _pruned(model: InferenceModel) -> InferenceModel:
 
 
 def predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
-    """Every variant that was measured, predicted by models that did not see it."""
+    """Predict every variant that was measured by models that did not see it."""
     quickest: dict[tuple[str, str, int], Row] = {}
     for row in found.rows:
         if row.failure is None and row.precision != OneByOne.PRECISION:
@@ -201,7 +201,7 @@ def predict(engine: EngineName, table: Table, found: Table) -> Iterator[Case]:
 
 
 def _seconds(model: LatencyModel, kernels: Sequence[Kernel]) -> float:
-    """What a prediction takes when nothing is known of the kernels."""
+    """Time a prediction when nothing is known of the kernels."""
     for known in (costs, features):
         known.cache_clear()
     new = [Kernel.of(kernel.to_json()) for kernel in kernels]
@@ -294,7 +294,7 @@ def _report(cases: Sequence[Case]) -> list[str]:
 
 
 def _ranked(cases: Sequence[Case], method: str) -> tuple[float, int]:
-    """The share of pairs of a model's variants, more than 5 % apart, that are in order; and how many there are."""
+    """Return which share of the pairs of a model's variants, more than 5 % apart, are in order, and their number."""
     right = pairs = 0
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:

@@ -19,7 +19,7 @@ LARGEST_GROWTH = 1.10
 
 
 def memory(bench: Bench) -> tuple[dict[str, Any], list[str]]:
-    """Peaks of the stages `prepare` and `calibrate`; only the second has a limit."""
+    """Measure the peaks of the stages `prepare` and `calibrate`; only the second has a limit."""
     rows: dict[int, dict[str, float]] = {}
     print("\nPeak memory by the number of calibration samples, MiB")
     print("  samples    calibrate   prepare, and its seconds")
@@ -57,7 +57,7 @@ def _peaks(bench: Bench, count: int, folder: Path) -> dict[str, float]:
 
 
 def _peak(module: str, folder: Path) -> float:
-    """The largest resident memory of a stage, in MiB."""
+    """Return the largest resident memory of a stage, in MiB."""
     code = (
         "import runpy\n"
         f"runpy.run_module('tasks.{module}', run_name='__main__')\n"

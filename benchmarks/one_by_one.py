@@ -55,7 +55,7 @@ class OneByOne:
 
     @classmethod
     def predicted(cls, found: Table, name: str) -> dict[str, float]:
-        """The sum by the method's name, where there is one."""
+        """Return the sum by the method's name, where there is one."""
         rows = [row for row in found.rows if row.measured.name == name and row.precision == cls.PRECISION]
         return {cls.METHOD: rows[-1].measured.seconds} if rows else {}
 

@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _compare(model: str, with_paddle: bool, with_memory: bool) -> tuple[dict[str, Any], list[str]]:
-    """All parts for one model."""
+    """Run all parts for one model."""
     more = model == WITH_MORE_PARTS
     parts = [
         *([thresholds] if more else []),

@@ -111,7 +111,7 @@ def main() -> int:
 
 
 def replay_all(found: Table, seeds: int, samplers: Mapping[str, type[ForestSampler]] = SAMPLERS) -> Curves:
-    """Each sampler's curves of each seed."""
+    """Return each sampler's curves of each seed."""
     jobs = [(kind, seed) for kind in samplers.values() for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
     with ProcessPoolExecutor(PROCESSES) as pool:
         replays = pool.map(partial(_replay, found), *zip(*jobs))
@@ -124,7 +124,7 @@ def _replay(found: Table, kind: type[ForestSampler], seed: int) -> Floats:
 
 
 def replay(found: Table, sampler: ForestSampler) -> list[Observation]:
-    """A search of `TRIALS` trials, in rounds, that looks its results up."""
+    """Search for `TRIALS` trials, in rounds, with results that are looked up."""
     history: list[Observation] = []
     while len(history) < TRIALS and (suggested := sampler.suggest(history, ROUND)):
         history += [found.results[setting] for setting in suggested]
@@ -132,7 +132,7 @@ def replay(found: Table, sampler: ForestSampler) -> list[Observation]:
 
 
 def curves_of(found: Table, history: list[Observation]) -> Floats:
-    """Regret and volume after each trial, float64 [figures, trials]."""
+    """Return regret and volume after each trial, float64 [figures, trials]."""
     qualities = [observation.quality for observation in found.results.values()]
     lowest = min(quality for quality in qualities if math.isfinite(quality))
     best = np.maximum.accumulate([max(observation.quality, lowest) for observation in history])
@@ -147,7 +147,7 @@ def _volume(found: Table, observations: list[Observation]) -> float:
 
 
 def _compare(model: str, found: Table, curves: Curves) -> tuple[dict[str, Any], list[str]]:
-    """Tables of one model, and where the forest is not ahead."""
+    """Print the tables of one model; return the results, and where the forest is not ahead."""
     qualities = sorted(observation.quality for observation in found.results.values())
     low, middle, high = (qualities[round(share * (len(qualities) - 1))] for share in (0, 0.5, 1))
     seeds = len(curves[FOREST])
@@ -175,7 +175,7 @@ def _compare(model: str, found: Table, curves: Curves) -> tuple[dict[str, Any], 
 
 
 def ahead(figure: str, ours: Floats, theirs: Floats) -> tuple[Interval, float]:
-    """By how much one sampler's mean over the trials is better, and in which share of the seeds (a tie is half a seed).
+    """Return by how much a sampler's mean over the trials is better, and in which share of seeds (a tie is half one).
 
     Args:
         figure: one of `FIGURES`.
@@ -188,7 +188,7 @@ def ahead(figure: str, ours: Floats, theirs: Floats) -> tuple[Interval, float]:
 
 
 def draw(models: Mapping[str, Curves], path: Path) -> None:
-    """Medians with their quartile bands, a row a model; the same numbers give the same file."""
+    """Draw medians with their quartile bands, a row a model; the same numbers give the same file."""
     import matplotlib
 
     matplotlib.use("svg")

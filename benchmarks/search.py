@@ -45,7 +45,7 @@ class Loss:
 
 
 def compare(fp32: Floats, ours: Floats, theirs: Floats) -> Loss:
-    """Whether ours loses no more than it may, by the rule of this module.
+    """Tell whether ours loses no more than it may, by the rule of this module.
 
     Args:
         fp32: one score a sample, float64 [samples].
@@ -90,7 +90,7 @@ def search(bench: Bench) -> tuple[dict[str, Any], list[str]]:
 
 
 def pick(candidates: Sequence[dict[str, Any]], budget: float) -> dict[str, Any]:
-    """The cheapest candidate inside the budget, or the best one where none is.
+    """Choose the cheapest candidate inside the budget, or the best one where none is.
 
     Args:
         candidates: with `drop` and `cost`, the best first.

@@ -93,7 +93,7 @@ def _choice() -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _expected(case: Case, whole: Mapping[tuple[str, str], Case]) -> float:
-    """The latency that the pipeline goes by: measured, or predicted and corrected (`act/strategy/predictor.py`)."""
+    """Return the latency that the pipeline goes by: measured, or predicted and corrected."""
     if not case.variant.endswith(PRUNED):
         return case.seconds
     known = whole[case.engine, case.variant.removesuffix(PRUNED)]

@@ -88,7 +88,7 @@ class Table:
 
 
 def space_of(model: str) -> Space:
-    """The declared space of one of `SUBSPACES`: 256 or 384 settings."""
+    """Return the declared space of one of `SUBSPACES`: 256 or 384 settings."""
     return Space(
         algorithms=ALGORITHMS,
         hist_percents=(0.999, 0.9999),
@@ -102,7 +102,7 @@ def space_of(model: str) -> Space:
 
 
 def table(model: str) -> Table:
-    """The table of a model, from the cache where that has it."""
+    """Return the table of a model, from the cache where that has it."""
     space, job = space_of(model), _job(model)
     path = CACHE / f"{model}-{_digest(model, space, job)}.jsonl"
     rows = _read(path)
@@ -139,20 +139,20 @@ def _digest(model: str, space: Space, job: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows by setting; the last line may be cut off by a kill, and is then left out."""
+    """Read rows by setting; the last line may be cut off by a kill, and is then left out."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return {row["key"]: row for row in map(json.loads, lines)}
 
 
 def _key(setting: Setting | None) -> str:
-    """Of a row; None is the fp32 model."""
+    """Return the key of a row; None is the fp32 model."""
     return "fp32" if setting is None else json.dumps(setting.to_result().model_dump(), sort_keys=True)
 
 
 def _measured(
     model: str, job: dict[str, Any], space: Space, known: Mapping[str, Any], folder: Path
 ) -> Iterator[dict[str, Any]]:
-    """The rows that are not known yet, as they are measured; settings that make the same model are measured once."""
+    """Yield rows that are not known yet as they are measured, once for all settings that make the same model."""
     maker, evaluation, write = _prepare(job, space, folder)
     if _key(None) not in known:
         quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model].samples).value
@@ -183,7 +183,7 @@ def _measured(
 
 
 def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMaker, Evaluation, Any]:
-    """What the search stage has before its first trial, made by the stages before it."""
+    """Make what the search stage has before its first trial, by the stages before it."""
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"table": job}}), encoding="utf-8")
     for stage in ("prepare", "analyze", "select", "prune", "calibrate"):

@@ -44,7 +44,7 @@ RESAMPLES = 2000
 
 
 def thresholds(bench: Bench) -> tuple[dict[str, Any], list[str]]:
-    """All seven rules from one pass, and NNCF's one quantization, in turn."""
+    """Time all seven rules from one pass, and NNCF's one quantization, in turn."""
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in nncf_presets()}
     for _ in range(REPEATS):
@@ -62,7 +62,7 @@ def thresholds(bench: Bench) -> tuple[dict[str, Any], list[str]]:
 
 
 def beside_paddle(bench: Bench) -> tuple[dict[str, Any], list[str]]:
-    """One rule at a time, statistics included, beside Paddle's `PostTrainingQuantization`."""
+    """Time one rule after the other, statistics included, beside Paddle's `PostTrainingQuantization`."""
     results: dict[str, Any] = {}
     misses: list[str] = []
     calibrated = _calibrated(bench)
@@ -104,7 +104,7 @@ class Calibrated:
 
 
 def _calibrated(bench: Bench, with_equal_channels: bool = True) -> Calibrated:
-    """As the stage `calibrate` does it, but for the tensors that no layer reads."""
+    """Calibrate as the stage does, but for the tensors that no layer reads."""
     model, converted, count = bench.model, bench.onnx, CALIBRATION // BATCH
     if with_equal_channels:
         model, converted, _ = equalise_channels(model, converted, bench.layers, bench.calibration, BATCH)
@@ -149,7 +149,7 @@ def _beside_paddle(bench: Bench, calibrated: Calibrated, algorithm: ThresholdAlg
 
 
 def _difference(ours: Floats, theirs: Floats) -> Interval:
-    """Difference of the means and its 95 % interval, by bootstrap over the lines and over each side's sets.
+    """Return the difference of the means and its 95 % interval, by bootstrap over the lines and each side's sets.
 
     Args:
         ours: scores, float64 [sets, lines].
@@ -172,7 +172,7 @@ def _thresholds(calibrated: Calibrated, algorithm: ThresholdAlgorithm, share: fl
 
 
 def _nudged(bench: Bench, calibrated: Calibrated, found: dict[str, float]) -> Floats:
-    """The score of each held-out line under thresholds as they are, and moved a little, float64 [1 + NUDGES, lines]."""
+    """Score each held-out line under thresholds as they are, and moved a little, float64 [1 + NUDGES, lines]."""
     rng = np.random.default_rng(0)
     sets = [found]
     for _ in range(NUDGES):

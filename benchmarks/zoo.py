@@ -57,16 +57,16 @@ class Prepared:
         return self.folder / "reference"
 
     def model(self) -> InferenceModel:
-        """The normalised fp32 model."""
+        """Load the normalised fp32 model."""
         return InferenceModel.load(self.folder / "model")
 
     def calibration(self) -> Samples:
-        """The calibration samples."""
+        """Load the calibration samples."""
         return Samples.load(self.folder / "calibration")
 
 
 def prepared(name: str, cache: Path = CACHE) -> Prepared:
-    """One of `MODELS` or `FURTHER`, made and prepared when this very code has not done so before."""
+    """Return one of `MODELS` or `FURTHER`, made and prepared when this very code has not done so before."""
     folder, digest = cache / name, _digest()
     if not _is_made(folder, digest):
         with replace_folder(folder) as fresh:
@@ -95,7 +95,7 @@ def _is_made(folder: Path, digest: str) -> bool:
 
 
 def _shipped(task: str, width: int, height: int, model: str, _: Path) -> dict[str, Any]:
-    """The settings of one of the examples, on a few drawn lines or pages."""
+    """Return the settings of one of the examples, on a few drawn lines or pages."""
     job: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["jobs"]["classifier"]
     job["data"].update(task=task, width=width, height=height, calibration=CALIBRATION, evaluation=EVALUATION)
     if task == "recognition":
@@ -104,7 +104,7 @@ def _shipped(task: str, width: int, height: int, model: str, _: Path) -> dict[st
 
 
 def _classifier(network: Network, folder: Path) -> dict[str, Any]:
-    """The settings of a network with random weights, which is saved into the folder, on random pictures."""
+    """Save a network with random weights into the folder; return its settings, on random pictures."""
     rng = np.random.default_rng(SEED)
     (folder / "data").mkdir()
     for role, count in (("calibration", CALIBRATION), ("evaluation", EVALUATION)):
@@ -120,7 +120,7 @@ def _classifier(network: Network, folder: Path) -> dict[str, Any]:
 
 
 def pictures(rng: np.random.Generator, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Random pictures, coarse and fine, float32 [count, 3, 224, 224], of about unit variance."""
+    """Draw random pictures, coarse and fine, float32 [count, 3, 224, 224], of about unit variance."""
     coarse = np.kron(rng.normal(size=(count, 3, SIDE // 16, SIDE // 16)), np.ones((16, 16)))
     return ((coarse + rng.normal(size=(count, 3, SIDE, SIDE))) / np.sqrt(2)).astype(np.float32)
 
@@ -142,7 +142,7 @@ def _save(network: Any, images: Any, rng: np.random.Generator, folder: Path) -> 
 
 
 def _pp_lcnet() -> Any:
-    """PP-LCNet x1.0 with 1,000 classes."""
+    """Build PP-LCNet x1.0 with 1,000 classes."""
     nn = paddle.nn
     # Kernel, channels in, channels out, stride, squeeze and excitation.
     blocks = [(3, 16, 32, 1, False), (3, 32, 64, 2, False), (3, 64, 64, 1, False), (3, 64, 128, 2, False)]

@@ -55,5 +55,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One database for all tests: a fresh one takes seconds to make."""
+    """Return the one database of all tests: a fresh one takes seconds to make."""
     return tmp_path_factory.mktemp("prefect")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -27,12 +28,17 @@ SAME_WORDS = {
     "act/settings/ptq_search.py": {"abs_max"},
     "act/paddleslim/sections.py": {"abs_max"},
 }
+# First words that are no verbs.
+NO_VERB = re.compile(
+    r"(?i)(an?|the|all|an?other|any|both|each|every|everything|no|one|our|their|these|this|that|two|three|its?|they|"
+    r"what|whatever|when|where|whether|which|who|why|how|as|at|by|for|from|if|in|of|on|only|so|there|with|without)$"
+)
 KINDS = [kind for kind in vars(registry).values() if isinstance(kind, registry.Registry)]
 
 
 @cache
 def imported(file: Path) -> set[Path]:
-    """The files of `act` and `tasks` that a file imports, wherever in it the import stands, with their packages.
+    """Return the files of `act` and `tasks` that a file imports, wherever in it that stands, with their packages.
 
     Where the room of a registry loads entries, all of them are imported; others look at them, and run none.
     """
@@ -61,7 +67,7 @@ def loaded(file: Path) -> set[str]:
 
 
 def _is_empty(file: Path) -> bool:
-    """Whether nothing but a docstring is in a file."""
+    """Tell whether nothing but a docstring is in a file."""
     body = ast.parse(file.read_text()).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
@@ -77,19 +83,19 @@ def closure(start: Path) -> set[Path]:
 
 
 def described(stage: str) -> dict[str, Any]:
-    """What dvc.yaml says of a stage, for each job or for all."""
+    """Return what dvc.yaml says of a stage, for each job or for all."""
     told: dict[str, Any] = STAGES[stage].get("do", STAGES[stage])
     return told
 
 
 def code(stage: str) -> list[Path]:
-    """The code among a stage's deps."""
+    """Return the code among a stage's deps."""
     return [CHECKOUT / dep for dep in described(stage)["deps"] if dep.startswith(("act/", "tasks/"))]
 
 
 @cache
 def uses(stage: str) -> set[Path]:
-    """What a stage's entry imports, itself included."""
+    """Return what a stage's entry imports, itself included."""
     return closure(CHECKOUT / described(stage)["cmd"].split()[2].replace(".", "/") / "__main__.py")
 
 
@@ -170,3 +176,18 @@ def test_paddle_is_imported_where_it_is_dealt_with() -> None:
         }
         if not name.startswith(rooms) and name not in others:
             assert not found & {"paddle", "paddleslim", "act.program.paddle_setup"}, name
+
+
+@pytest.mark.parametrize("folder", ["act", "benchmarks", "flows", "tasks", "tests/support"])
+def test_docstrings_of_functions_begin_with_a_verb(folder: str) -> None:
+    """A property may say what it is."""
+    for file in (CHECKOUT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)) and not is_property(node):
+                word = text.split(maxsplit=1)[0].rstrip(",;:.")
+                third_person = word.endswith("s") and not word.endswith("ss")
+                assert word[0].isupper() and not NO_VERB.match(word) and not third_person, (file, node.name, text)
+
+
+def is_property(function: ast.FunctionDef) -> bool:
+    return any(ast.unparse(each).endswith("property") for each in function.decorator_list)

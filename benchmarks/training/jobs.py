@@ -45,7 +45,7 @@ class Model:
 
 
 def settings(model: Path, data: Path, metric: str, **sections: Any) -> dict[str, Any]:
-    """A job on OpenVINO with one thread; every section but those that are given has its defaults."""
+    """Return a job on OpenVINO with one thread; every section but those that are given has its defaults."""
     names = ("budget", "calibration", "ptq_search", "refine", "distillation", "prune", "qat", "benchmark")
     return {
         "model": {"path": str(model)},
@@ -71,14 +71,14 @@ def run(folder: Path, job: str, stages: Sequence[str] = (*BEFORE_PRUNING, *AFTER
 
 
 def exported(folder: Path, job: str) -> dict[str, tuple[Path, str]]:
-    """By candidate the file that OpenVINO loads, and its precision."""
+    """Return by candidate the file that OpenVINO loads, and its precision."""
     place = folder / "artifacts" / job / "export"
     entries = read_json(place / "candidates.json")["candidates"]
     return {entry["name"]: (place / entry["files"][ENGINE], entry["precision"]) for entry in entries}
 
 
 def told(folder: Path, job: str) -> dict[str, Any]:
-    """What `prune` says that it did, in few words."""
+    """Tell in few words what `prune` says that it did."""
     found = read_json(folder / "artifacts" / job / "prune" / "prune.json")
     kept = ("name", "why", "quality_before", "quality_pruned", "quality_after", "training")
     return {
@@ -89,7 +89,7 @@ def told(folder: Path, job: str) -> dict[str, Any]:
 
 
 def measure(models: Mapping[str, Model], samples: Path, metric: Any) -> None:
-    """Quality on all samples, then seconds in turns of random order, each model in a process of its own."""
+    """Measure quality on all samples, then seconds in turns of random order, each model in a process of its own."""
     with ExitStack() as stack:
         timed = {}
         for name, model in models.items():
@@ -104,7 +104,7 @@ def measure(models: Mapping[str, Model], samples: Path, metric: Any) -> None:
 
 
 def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, Any]]:
-    """By model: quality and what it loses, latency and speed-up, bytes of the file, also compressed."""
+    """Return by model quality and what it loses, latency and speed-up, bytes of the file, also compressed."""
     fp32 = models[reference]
     result = {}
     for name, model in models.items():
@@ -122,12 +122,12 @@ def figures(models: Mapping[str, Model], reference: str) -> dict[str, dict[str, 
 
 
 def faster(models: Mapping[str, Model], name: str, other: str) -> dict[str, float]:
-    """How many times faster one model is than another, with its interval."""
+    """Return how many times faster one model is than another, with its interval."""
     return speedup(np.array(models[other].rounds), np.array(models[name].rounds), SEED).model_dump()
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """One line a model."""
+    """Return one line a model."""
     lines = [f"{'':26} quality    lost        ms   times fp32 (95 % interval)      MB   gzip MB"]
     for name, row in found.items():
         ratio = row["times_fp32"]

@@ -27,7 +27,7 @@ INT8 = ["HyperParameterOptimization", "QuantPost"]
 
 
 def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """All results, and the figures that were not reached."""
+    """Return all results, and the figures that were not reached."""
     made = mobilenet.ensure()
     write_samples(folder)
     model = made / "model"
@@ -71,7 +71,7 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def write_samples(folder: Path) -> None:
-    """Samples to search and train on, in `search/` of a folder: 4,096 without labels, 2,000 to choose by."""
+    """Write samples to search and train on into `search/` of a folder: 4,096 without labels, 2,000 to choose by."""
     with tempfile.TemporaryDirectory() as name:
         train, _ = mobilenet.read_digits(mobilenet.fetch(Path(name)))
     first = len(train.labels) - mobilenet.KEPT_FROM_TRAINING
@@ -82,7 +82,7 @@ def write_samples(folder: Path) -> None:
 
 
 def _models(folder: Path) -> dict[str, jobs.Model]:
-    """Everything that is measured, by name."""
+    """Return everything that is measured, by name."""
     plain, channels = jobs.exported(folder, "int8"), jobs.exported(folder, "channels")
     models = {"fp32": jobs.Model(plain["fp32"][0], "fp32"), "bf16": jobs.Model(plain["fp32"][0], "bf16")}
     models |= {f"int8 {name}": jobs.Model(path, "int8") for name, (path, kind) in plain.items() if kind == "int8"}
@@ -97,7 +97,7 @@ def _models(folder: Path) -> dict[str, jobs.Model]:
 
 
 def _best(found: Mapping[str, Mapping[str, Any]], start: str) -> str | None:
-    """The fastest int8 model of a kind within the loss; None where there is none."""
+    """Return the fastest int8 model of a kind within the loss; None where there is none."""
     able = [name for name in found if name.startswith(start) and found[name]["loss"]["value"] <= LARGEST_LOSS]
     return min(able, key=lambda name: float(found[name]["latency"]["median_ms"]), default=None)
 
@@ -109,7 +109,7 @@ def _speed_of_zeros(ratio: Mapping[str, float]) -> str:
 
 
 def misses(found: Mapping[str, Mapping[str, Any]], ratios: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Every figure that was not reached, in words."""
+    """Return every figure that was not reached, in words."""
     missed = []
     speed = found["channels"]["times_fp32"]["value"]
     if speed < LEAST_SPEEDUP:

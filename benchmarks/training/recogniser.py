@@ -75,15 +75,15 @@ class Lines:
         self._held_out = Evaluation.of(self.job, folder / "artifacts" / "held_out" / "prepare")
 
     def quality(self, model: InferenceModel, scheme: Scheme | None) -> float:
-        """On the lines that training is judged by."""
+        """Return the quality on the lines that training is judged by."""
         return self._seen.quality(model, scheme).value
 
     def held_out(self, model: InferenceModel, scheme: Scheme | None) -> Quality:
-        """On lines that nothing was chosen by."""
+        """Return the quality on lines that nothing was chosen by."""
         return self._held_out.quality(model, scheme)
 
     def plain(self) -> Scheme:
-        """The plain `abs_max` setting."""
+        """Return the plain `abs_max` setting."""
         converted = to_onnx(self.model)
         further = further_tensors(converted)
         count = CALIBRATION // BATCH
@@ -148,7 +148,7 @@ def _table(
 
 
 def _paddleslim(lines: Lines, like: Scheme, settings: Qat) -> tuple[InferenceModel, Scheme, float]:
-    """What PaddleSlim's own training gives, with its last weights and its own scales, and the seconds."""
+    """Return what PaddleSlim's own training gives, with its last weights and its own scales, and the seconds."""
     began = time.perf_counter()
     training = _paddleslim_program(lines, like, settings)
     # It knows no best state: nothing is evaluated on the way.

@@ -55,13 +55,13 @@ class Encoder(paddle.nn.Layer):
         self.head = paddle.nn.Linear(width, classes)
 
     def forward(self, x: Any) -> Any:
-        """The logits."""
+        """Return the logits."""
         found = self.encoder(self.norm(self.embed(x) + self.position))
         return self.head(paddle.tanh(self.pooler(found[:, 0])))
 
 
 def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """All results, and the figures that were not reached."""
+    """Return all results, and the figures that were not reached."""
     with tempfile.TemporaryDirectory() as name:
         train, test = mobilenet.read_digits(mobilenet.fetch(Path(name)))
     trained = len(train.labels) - mobilenet.KEPT_FROM_TRAINING
@@ -103,7 +103,7 @@ def compare(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def misses(found: dict[str, dict[str, Any]]) -> list[str]:
-    """Every figure that was not reached, in words."""
+    """Return every figure that was not reached, in words."""
     missed = []
     if found["fp32"]["quality"] < LEAST_ACCURACY:
         missed.append(f"the encoder tells {found['fp32']['quality']:.4f} of the images, {LEAST_ACCURACY} are wanted")
@@ -121,7 +121,7 @@ def misses(found: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _rows(digits: mobilenet.Digits) -> Rows:
-    """float32 [count, rows, pixels] in [-1, 1]."""
+    """Return images as rows, float32 [count, rows, pixels] in [-1, 1]."""
     return (digits.pictures.astype(np.float32) / 255 - 0.5) / 0.5
 
 

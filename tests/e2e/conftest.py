@@ -9,7 +9,7 @@ from tests.support.workspace import JOB, Workspace, small_workspace
 
 @pytest.fixture(scope="session")
 def compressed(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which the flow has run to its end."""
+    """Return a workspace in which the flow has run to its end."""
     workspace = small_workspace(tmp_path_factory.mktemp("compressed"))
     done = workspace.run("-m", "flows.compress", "--job", JOB)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,23 +18,23 @@ F = paddle.nn.functional
 
 
 def seen(model: InferenceModel, batch: Mapping[str, Array]) -> tuple[Graph, dict[str, Tensor]]:
-    """The graph of a model and its tensors."""
+    """Return the graph of a model and its tensors."""
     graph = Graph.of(model)
     return graph, observe(model, graph, batch)
 
 
 def sample(*shape: int, seed: int = 0) -> dict[str, Array]:
-    """One sample of the input `x`, without the batch axis in `shape`."""
+    """Draw one sample of the input `x`, without the batch axis in `shape`."""
     return {"x": np.random.default_rng(seed).normal(size=(1, *shape)).astype(np.float32)}
 
 
 def conv(x: Any, channels: int, kernel: int = 3, **more: Any) -> Any:
-    """A convolution without a bias."""
+    """Add a convolution without a bias."""
     return paddle.static.nn.conv2d(x, channels, kernel, padding=kernel // 2, bias_attr=False, **more)
 
 
 def two_joins(x: Any) -> Any:
-    """A stem, one block with an identity and one with a projection, and a head; input [3, 8, 8]."""
+    """Build a stem, one block with an identity and one with a projection, and a head; input [3, 8, 8]."""
     x = F.relu(conv(x, 8))
     x = F.relu(x + conv(F.relu(conv(x, 8)), 8))
     x = F.relu(conv(x, 16, 1, stride=2) + conv(F.relu(conv(x, 16, stride=2)), 16))
@@ -42,19 +42,19 @@ def two_joins(x: Any) -> Any:
 
 
 def pyramid(x: Any) -> Any:
-    """Two scales, the smaller one enlarged and added to the larger; two outputs could be made of it."""
+    """Build two scales, the smaller one enlarged and added to the larger; two outputs could be made of it."""
     fine = F.relu(conv(x, 8))
     coarse = F.relu(conv(fine, 8, stride=2))
     return conv(conv(fine, 8, 1) + F.interpolate(conv(coarse, 8, 1), scale_factor=2), 1)
 
 
 def of(network: Callable[[Any], Any], *shape: int) -> InferenceModel:
-    """The inference model of a network of static operators, as it is built: nothing is folded."""
+    """Return the inference model of a network of static operators, as it is built: nothing is folded."""
     return build(network, (1, *shape))
 
 
 def saved(layer: Callable[[], Any], shape: list[int | None], folder: Path) -> InferenceModel:
-    """The inference model of a `paddle.nn.Layer`, as it is saved."""
+    """Return the inference model of a `paddle.nn.Layer`, as it is saved."""
     paddle.disable_static()
     try:
         paddle.seed(0)

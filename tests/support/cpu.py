@@ -14,5 +14,5 @@ EXACT_SUMS = pytest.mark.skipif(
 
 
 def similar(least: float, where_sums_saturate: float) -> float:
-    """The least similarity that int8 must have."""
+    """Return the least similarity that int8 must have."""
     return where_sums_saturate if SUMS_SATURATE else least

@@ -36,7 +36,7 @@ class Killed(Exception):
 
 
 def work(job: TrialJob) -> Result:
-    """A quality from the setting; one setting fails."""
+    """Return a quality made of the setting; one setting fails."""
     setting = json.loads(job.files["setting"])
     if setting["ptq_algo"] == "mse" and setting["float_layers"] == 0:
         return Result(-math.inf, {}, 0, "crash: ended by SIGSEGV", 0)

@@ -22,14 +22,14 @@ def convolution(before: int, after: int, side: int, window: int = 3, precision: 
 
 
 def rule(kernel: Kernel) -> float:
-    """A start of 2 us, 30 MACs a nanosecond (120 in int8), 10 bytes a nanosecond."""
+    """Return seconds: a start of 2 us, 30 MACs a nanosecond (120 in int8), 10 bytes a nanosecond."""
     rate = 120e9 if kernel.computes_in == "int8" else 30e9
     moved = kernel.read_bytes + kernel.output.bytes + kernel.weight_bytes
     return 2e-6 + kernel.macs / rate + moved / 10e9
 
 
 def networks(count: int, seed: int = 0) -> list[Measured]:
-    """Each of a few convolutions of random sizes, in fp32 and int8; 20 us are left over, and 1 % for each kernel."""
+    """Draw networks of a few convolutions each, in fp32 and int8, with an overhead of 20 us, and of 1 % a kernel."""
     rng = random.Random(seed)
     found = []
     for number in range(count):

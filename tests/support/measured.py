@@ -29,7 +29,7 @@ def entry(
     size: int = 1000,
     **changes: Any,
 ) -> RanVariant:
-    """A variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
+    """Make a variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
     known = {"fp32": "fp32", "bf16": "bf16", "pruned": "fp32", "pruned+bf16": "bf16"}
     precision = known.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
     speedup = drop = None
@@ -90,7 +90,7 @@ def entry(
 
 
 def failed(engine: str, name: str, kind: str, cause: str) -> FailedVariant:
-    """A variant that did not run."""
+    """Make a variant that did not run."""
     row = entry(engine, name, 1.0, 0.0)
     kept = {field: getattr(row, field) for field in (*Variant.model_fields, "version", "description")}
     return FailedVariant(**kept, load_seconds=None, failure=Failure(kind=kind, cause=cause))

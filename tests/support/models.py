@@ -22,12 +22,12 @@ RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
 
 
 def normalised_classifier() -> InferenceModel:
-    """The direction classifier as `prepare` leaves it: batch norms folded."""
+    """Return the direction classifier as `prepare` leaves it: batch norms folded."""
     return normalise(InferenceModel.load(CLASSIFIER))[0]
 
 
 def first_layers(model: InferenceModel, count: int) -> InferenceModel:
-    """What leads to the last of so many layers, which it then gives; a model that passes over programs take less of."""
+    """Return a model cut off behind its first layers, for what takes long on many."""
     end = quantizable_layers(model)[count - 1].name
     block = model.program.global_block()
     feeds, fetches = [block.var(name) for name in model.feed_names], [block.var(end)]
@@ -37,7 +37,7 @@ def first_layers(model: InferenceModel, count: int) -> InferenceModel:
 
 
 def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32]:
-    """Smooth random pictures, float32 [count, 3, 48, width] in [-1, 1]."""
+    """Draw smooth random pictures, float32 [count, 3, 48, width] in [-1, 1]."""
     coarse = np.random.default_rng(seed).uniform(-1, 1, size=(count, 3, 6, width // 8))
     return np.kron(coarse, np.ones((1, 1, 8, 8))).astype(np.float32)
 
@@ -45,7 +45,7 @@ def noise(count: int, width: int = 192, seed: int = 0) -> npt.NDArray[np.float32
 def seen(
     model: InferenceModel, layers: Sequence[Layer], batch: Mapping[str, npt.NDArray[np.float32]], symmetric: bool
 ) -> dict[str, Range]:
-    """The whole range of every activation that the layers read, for one batch."""
+    """Return the whole range of every activation that the layers read, for one batch."""
     names = [layer.activation for layer in layers]
     return {
         name: Range.around_zero(float(np.abs(values).max()))

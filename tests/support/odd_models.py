@@ -37,7 +37,7 @@ class Odd:
     metric: Metric = "similarity"
 
     def model(self) -> InferenceModel:
-        """The inference model; its weights are normal, so that nothing saturates."""
+        """Build the inference model; its weights are normal, so that nothing saturates."""
         program, startup, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
         with (
             paddle.static.scope_guard(scope),
@@ -61,7 +61,7 @@ class Odd:
         return model
 
     def samples(self, model: InferenceModel, count: int, seed: int) -> Samples:
-        """Samples, and their labels where the metric asks for them."""
+        """Draw samples, and their labels where the metric asks for them."""
         rng = np.random.default_rng(seed)
         rows = [self.draw(rng) for _ in range(count)]
         feeds = {name: Ragged.of([row[name] for row in rows]) for name in self.inputs}
@@ -76,7 +76,7 @@ class Odd:
 
 
 def _scale(shape: Sequence[int]) -> float:
-    """So that values neither grow nor shrink much from layer to layer."""
+    """Return the scale with which values neither grow nor shrink much from layer to layer."""
     return float(np.prod(shape[1:] if len(shape) == 4 else shape[:1])) ** -0.5
 
 
@@ -148,13 +148,13 @@ def _silent_last_weight(model: InferenceModel) -> None:
 
 
 def _silent_first_weight(model: InferenceModel) -> None:
-    """All that the second layer reads is zero."""
+    """Make all that the second layer reads zero."""
     name = next(op.input("Filter")[0] for op in model.ops if op.type == "conv2d")
     model.set_weight(name, np.zeros_like(model.weight(name)))
 
 
 def _infinite_inside(x: Any) -> Any:
-    """The outputs are finite."""
+    """Build a network with infinite activations whose outputs are finite."""
     return _head(_relu(_conv(paddle.exp(_conv(x, 8) * 1000.0), 8)).clip(0.0, 1.0))
 
 
@@ -204,7 +204,7 @@ def _rank_one(x: Any) -> Any:
 
 
 def _zero_over_zero(x: Any) -> Any:
-    """Not a number for a black picture."""
+    """Build a network that gives no number for a black picture."""
     means = _relu(_conv(x, 8)).mean(axis=[2, 3])
     return _matmul(means / means.max(axis=1, keepdim=True), CLASSES)
 

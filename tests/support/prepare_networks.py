@@ -17,7 +17,7 @@ def build(
     seed: int = 0,
     others: Mapping[str, tuple[int, ...]] | None = None,
 ) -> InferenceModel:
-    """The inference model of `network`, a function from the input `x` (float32, batch axis first) to the output.
+    """Build the inference model of `network`, a function from the input `x` (float32, batch first) to the output.
 
     `others` are further inputs of int64, by name, which the function takes after `x`. All weights are random, and those
     of batch norms far from the identity, so that a wrong sum shows.
@@ -42,5 +42,5 @@ def build(
 
 
 def batch(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Random values for the input `x`."""
+    """Draw random values for the input `x`."""
     return {"x": np.random.default_rng(1).normal(size=shape).astype(np.float32)}

@@ -17,7 +17,7 @@ LENGTH, WIDTH, HEADS, FEED_FORWARD, CLASSES = 6, 32, 4, 64, 3
 
 
 def static(build: Callable[[Any], Any], shape: Sequence[int], seed: int = 0) -> InferenceModel:
-    """A network of static operators with random weights; its input is `x` [N, *shape]."""
+    """Build a network of static operators with random weights; its input is `x` [N, *shape]."""
     program, begin, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     with (
         paddle.static.scope_guard(scope),
@@ -39,19 +39,19 @@ def static(build: Callable[[Any], Any], shape: Sequence[int], seed: int = 0) -> 
 
 
 def plain(x: Any) -> Any:
-    """Two convolutions and a classifier that reads the flattened second; 16 channels each; input [3, 8, 8]."""
+    """Build two convolutions and a classifier that reads the flattened second; 16 channels each; input [3, 8, 8]."""
     hidden = paddle.nn.functional.relu(paddle.static.nn.conv2d(x, 16, 3, padding=1))
     hidden = paddle.nn.functional.relu(paddle.static.nn.conv2d(hidden, 16, 3, stride=2, padding=1))
     return paddle.static.nn.fc(paddle.flatten(hidden, 1), 3)
 
 
 def vision(name: str, folder: Path, size: int = 64) -> InferenceModel:
-    """A network of `paddle.vision.models` with random weights, as `prepare` leaves it."""
+    """Return a network of `paddle.vision.models` with random weights, as `prepare` leaves it."""
     return _saved(lambda: getattr(paddle.vision.models, name)(num_classes=5), [None, 3, size, size], folder)
 
 
 def encoder(folder: Path) -> InferenceModel:
-    """A BERT-like encoder of two layers, as `prepare` leaves it; input x [N, LENGTH, 8]."""
+    """Return a BERT-like encoder of two layers, as `prepare` leaves it; input x [N, LENGTH, 8]."""
     from benchmarks.training.transformer import Encoder
 
     return _saved(
@@ -73,5 +73,5 @@ def _saved(make: Callable[[], Any], shape: Sequence[int | None], folder: Path, n
 
 
 def pictures(count: int, shape: Sequence[int], seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32 [count, *shape]."""
+    """Draw pictures, float32 [count, *shape]."""
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)

@@ -55,7 +55,7 @@ NORMALISED = Normalisation(
 
 
 def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
-    """A model of two layers, one of which is called `name`."""
+    """Make the analysis of a model of two layers, one of which is called `name`."""
     costs = {"operators": 2, "layer_count": 1, "parameters": 2_000, "macs": 3_000_000}
     operator = {"name": name, "type": "conv2d", "shape": [1], "weights": [[8, 3, 3, 3]], "parameters": 10}
     operator |= {"macs": 10, "quantizable": True, "latency_share": 0.5}
@@ -114,7 +114,7 @@ def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
 
 
 def manifest(variants: Sequence[JudgedVariant | RefusedVariant], winner: JudgedVariant, met: bool) -> Manifest:
-    """The manifest of a job with these variants."""
+    """Make the manifest of a job with these variants."""
     won = Winner(
         **{name: getattr(winner, name) for name in ("engine", "name", "candidate", "precision", "speedup", "drop")},
         engine_version=winner.version,

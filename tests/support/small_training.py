@@ -14,7 +14,7 @@ from act.training.program import TrainingProgram
 
 
 def convolutions(seed: int = 0) -> InferenceModel:
-    """Two convolutions and a classifier of three classes, softmax included; input x [N, 1, 8, 8]."""
+    """Build two convolutions and a classifier of three classes, softmax included; input x [N, 1, 8, 8]."""
     program, begin, scope = paddle.static.Program(), paddle.static.Program(), paddle.static.Scope()
     with (
         paddle.static.scope_guard(scope),
@@ -37,7 +37,7 @@ def convolutions(seed: int = 0) -> InferenceModel:
 
 
 def default_loss(student: InferenceModel) -> Loss:
-    """The default loss of the only output, for a teacher that has the student's variables."""
+    """Return the default loss of the only output, for a teacher that has the student's variables."""
     (name,) = student.fetch_names
     producer = next(op for op in student.ops if name in op.output_arg_names)
     if producer.type == "softmax":
@@ -47,7 +47,7 @@ def default_loss(student: InferenceModel) -> Loss:
 
 
 def forward(program: TrainingProgram, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
-    """The outputs of the forward pass; the program makes a step all the same."""
+    """Return the outputs of the forward pass; the program makes a step all the same."""
     names = list(program.student.fetch_names)
     with paddle.static.scope_guard(program.student.scope):
         feed = {**batch, **dict(zip(program.loss.targets, targets))}

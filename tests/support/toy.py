@@ -133,16 +133,16 @@ class Toy:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def outcomes(self, job: str) -> dict[str, str]:
-        """What the record says of each stage."""
+        """Return what the record says of each stage."""
         return {row["name"]: row["outcome"] for row in self.record(job)["stages"]}
 
     def record(self, job: str) -> dict[str, Any]:
-        """The record of a job."""
+        """Read the record of a job."""
         content: dict[str, Any] = json.loads((self.folder / "artifacts" / "flow" / f"{job}.json").read_text())
         return content
 
     def events(self) -> list[Event]:
-        """The toy's log, in order of time; empty when no stage has begun."""
+        """Read the toy's log, in order of time; empty when no stage has begun."""
         path = self.folder / "log.txt"
         if not path.exists():
             return []
@@ -150,7 +150,7 @@ class Toy:
         return sorted((Event(float(when), what, stage) for when, what, stage in parts), key=lambda event: event.seconds)
 
     def spans(self) -> dict[str, tuple[float, float]]:
-        """When each stage last began and ended."""
+        """Return when each stage last began and ended."""
         begin = {event.stage: event.seconds for event in self.events() if event.what == "begin"}
         end = {event.stage: event.seconds for event in self.events() if event.what == "end"}
         return {stage: (begin[stage], end[stage]) for stage in end}

@@ -31,7 +31,7 @@ class Workspace:
 
     @classmethod
     def of_checkout(cls, folder: Path) -> Workspace:
-        """What git has or would add, without results."""
+        """Copy what git has or would add, without results."""
         for name in cls._git_files():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Workspace:
         return cls(folder)
 
     def copy(self, folder: Path) -> Workspace:
-        """Another one with all that is here, DVC's cache too."""
+        """Copy all that is here into another one, DVC's cache too."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Workspace(folder)
 
@@ -88,12 +88,12 @@ class Workspace:
         file.write_text(yaml.safe_dump(params))
 
     def read(self, name: str) -> Any:
-        """A JSON file of the workspace."""
+        """Read a JSON file of the workspace."""
         return json.loads((self.folder / name).read_text())
 
 
 def small_workspace(folder: Path) -> Workspace:
-    """A workspace whose only job is the classifier with few samples and few trials."""
+    """Make a workspace whose only job is the classifier with few samples and few trials."""
     workspace = Workspace.of_checkout(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     job = params["jobs"][JOB]

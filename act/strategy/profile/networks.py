@@ -107,7 +107,7 @@ def _width(rng: random.Random, least: int = 8, most: int = 2048) -> int:
 
 
 def _next_width(rng: random.Random, channels: int, shrink: bool) -> int:
-    """Real models widen where they shrink."""
+    """Draw the next width: real models widen where they shrink."""
     if not shrink and rng.random() < 0.5:
         return channels
     low, high = (channels, channels * 2.5) if shrink else (channels * 0.5, channels * 2)
