@@ -20,12 +20,20 @@ from act.program.model import InferenceModel
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600
-# In a process of its own, because Paddle2ONNX ends the process when it meets an operator that it cannot convert.
+# In a process of its own, because Paddle2ONNX ends the process when it meets an operator that it cannot convert. Its
+# compiled part is called with the defaults of `paddle2onnx.export`, whose package would import all of Paddle first.
 _CONVERT = """
 import sys
-import paddle2onnx
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+
 program, weights, target, opset = sys.argv[1:]
-paddle2onnx.export(program, weights, target, opset_version=int(opset))
+found = PathFinder.find_spec("paddle2onnx_cpp2py_export", find_spec("paddle2onnx").submodule_search_locations)
+compiled = module_from_spec(found)
+found.loader.exec_module(compiled)
+settings = (True, True, True, True, True, {}, "onnxruntime", "", "", False)
+Path(target).write_bytes(compiled.export(program, weights, int(opset), *settings))
 """
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
