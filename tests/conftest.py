@@ -8,7 +8,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 SLOWEST_FIRST = ("e2e", "stage", "unit")
-# The speed of a folder's or a file's tests where it is not `unit`; a mark of a test's own goes before.
+# The speed of a folder's or a file's tests where it is not `unit`; a slower one may be marked at the test itself.
 SPEEDS = {
     "benchmarks": "stage",
     "e2e": "e2e",
@@ -42,14 +42,25 @@ SPEEDS = {
 }
 
 
+def speed_of(file: Path) -> str:
+    """Return the speed of a file's tests."""
+    path = file.relative_to(TESTS)
+    return SPEEDS.get(str(path), SPEEDS.get(path.parts[0], "unit"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what `-m unit` deselects anyway: to import it takes longer than many of those tests."""
+    is_test = collection_path.name.startswith("test_")
+    return True if is_test and config.getoption("markexpr") == "unit" != speed_of(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test its speed, and have the slow ones go first: they would be what several processes wait for."""
     missing = [place for place in SPEEDS if not (TESTS / place).exists()]
     assert not missing, f"tests/conftest.py: nothing is at {missing}"
     for item in items:
         if not any(item.get_closest_marker(speed) for speed in SLOWEST_FIRST):
-            path = item.path.relative_to(TESTS)
-            item.add_marker(SPEEDS.get(str(path), SPEEDS.get(path.parts[0], "unit")))
+            item.add_marker(speed_of(item.path))
     items.sort(key=lambda item: next(at for at, speed in enumerate(SLOWEST_FIRST) if item.get_closest_marker(speed)))
 
 

@@ -37,13 +37,18 @@ KINDS = [kind for kind in vars(registry).values() if isinstance(kind, registry.R
 
 
 @cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imported(file: Path) -> set[Path]:
     """Return the files of `act` and `tasks` that a file imports, wherever in it that stands, with their packages.
 
     Where the room of a registry loads entries, all of them are imported; others look at them, and run none.
     """
     modules = loaded(file)
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -57,7 +62,7 @@ def imported(file: Path) -> set[Path]:
 def loaded(file: Path) -> set[str]:
     """Return the entries of every registry of its room that a file loads entries of."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Attribute) and node.attr == "load":
             name = getattr(node.value, "id", getattr(node.value, "attr", ""))
             kind = getattr(registry, name, None)
@@ -68,7 +73,7 @@ def loaded(file: Path) -> set[str]:
 
 def _is_empty(file: Path) -> bool:
     """Tell whether nothing but a docstring is in a file."""
-    body = ast.parse(file.read_text()).body
+    body = tree_of(file).body
     return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
 
 
@@ -99,6 +104,12 @@ def uses(stage: str) -> set[Path]:
     return closure(CHECKOUT / described(stage)["cmd"].split()[2].replace(".", "/") / "__main__.py")
 
 
+@cache
+def used_places(stage: str) -> set[Path]:
+    """Return what a stage's entry imports, with the folders that hold it."""
+    return {place for file in uses(stage) for place in (file, *file.parents)}
+
+
 def is_in(file: Path, place: Path) -> bool:
     return file == place or place in file.parents
 
@@ -121,7 +132,7 @@ def test_a_changed_module_redoes_only_what_its_room_makes(room: str) -> None:
             deps = [dep for dep in code(stage) if is_in(module, dep)]
             assert len(deps) <= 1, f"{stage} names {names(deps)}, one inside the other"
             part = deps[0] if deps else module
-            assert bool(deps) == any(is_in(file, part) for file in uses(stage)), (stage, module)
+            assert bool(deps) == (part in used_places(stage)), (stage, module)
 
 
 def names(paths: Iterable[Path]) -> str:
@@ -137,10 +148,11 @@ def test_no_stage_imports_another_and_the_vocabulary_imports_no_stage() -> None:
         assert not [path for path in imported(file) if CHECKOUT / "tasks" in path.parents], file
 
 
+@cache
 def spelt_out(file: Path) -> set[str]:
     """Return the strings that a file compares with, looks up, or has as keys or as choices (`Literal`)."""
     places: list[ast.AST] = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Compare):
             places += [node.left, *node.comparators]
         elif isinstance(node, ast.Dict):
@@ -170,7 +182,7 @@ def test_paddle_is_imported_where_it_is_dealt_with() -> None:
         name = str(file.relative_to(CHECKOUT))
         found = {
             module.split(".")[0] if not module.startswith("act.") else module
-            for node in ast.walk(ast.parse(file.read_text()))
+            for node in ast.walk(tree_of(file))
             if isinstance(node, ast.Import | ast.ImportFrom)
             for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
         }
@@ -182,7 +194,7 @@ def test_paddle_is_imported_where_it_is_dealt_with() -> None:
 def test_docstrings_of_functions_begin_with_a_verb(folder: str) -> None:
     """A property may say what it is."""
     for file in (CHECKOUT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)) and not is_property(node):
                 word = text.split(maxsplit=1)[0].rstrip(",;:.")
                 third_person = word.endswith("s") and not word.endswith("ss")

@@ -8,11 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from act.engines.process import EngineProcess
 from act.errors import InputError
 from act.metrics import find, needs_reference
+from act.onnx_graph.conversion import to_onnx
+from act.program.model import InferenceModel
 from act.pruning import channel
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import clip_by
@@ -90,7 +93,8 @@ def test_a_reader_feeds_a_job_and_a_metric_scores_it_in_the_engines_process(tmp_
     assert Samples.load(prepared / "evaluation").feeds["x"][1].max() == 0.75
     assert find("confidence").title == "probability of the label" and not needs_reference("confidence")
     assert not (prepared / "reference").exists()
-    with EngineProcess("paddle_inference", prepared / "model", "fp32") as engine:
+    onnx.save(to_onnx(InferenceModel.load(prepared / "model")), tmp_path / "model.onnx")
+    with EngineProcess("onnxruntime", tmp_path / "model.onnx", "fp32") as engine:
         engine.load()
         quality = engine.quality(prepared / "evaluation", "confidence")
     assert len(quality.scores) == 2 and quality.value == pytest.approx(np.mean(quality.scores))

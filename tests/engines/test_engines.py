@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,6 +24,7 @@ from act.samples.dataset import Array, Ragged, Samples
 from tests.support.models import CLASSIFIER, noise
 
 # Those of the environment that the tests run in; for the others see test_paddle_lite.py, and what lacks here.
+Process = Callable[[str], EngineProcess]
 OURS = [spec.name for spec in all_specs() if spec.default is not None]
 
 
@@ -46,16 +50,25 @@ def reference() -> Array:
     return outputs
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    """Give the one process of each engine: to start one takes longer than most of what is asked of it here."""
+    with ExitStack() as stack:
+        yield cache(lambda name: stack.enter_context(EngineProcess(name, Path(), "fp32", 1, 300)))
+
+
 def path_for(engine: str, model: Path) -> Path:
     return model if engine == "paddle_inference" else model / "model.onnx"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("openvino", "Convolution"), ("onnxruntime", "Conv")])
-def test_every_kernel_has_its_kind_precision_shape_and_time(name: str, kind: str, model: Path, samples: Path) -> None:
-    with EngineProcess(name, model / "model.onnx", "fp32", 1, 60) as engine:
-        engine.load()
-        engine.warm_up(samples, 1)
-        kernels = engine.profile(samples, 1)
+def test_every_kernel_has_its_kind_precision_shape_and_time(
+    process: Process, name: str, kind: str, model: Path, samples: Path
+) -> None:
+    engine = process(name)
+    engine.load(model / "model.onnx", "fp32")
+    engine.warm_up(samples, 1, 0.5)
+    kernels = engine.profile(samples, 1)
     assert {kernel["precision"] for kernel in kernels if kind in kernel["kind"]} == {"f32"}
     assert sum(kind in kernel["kind"] for kernel in kernels) > 20
     assert all(kernel["seconds"] >= 0 for kernel in kernels) and any(kernel["seconds"] > 0 for kernel in kernels)
@@ -63,38 +76,38 @@ def test_every_kernel_has_its_kind_precision_shape_and_time(name: str, kind: str
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_fp32_agrees_with_paddle(name: str, model: Path, samples: Path, reference: Array) -> None:
-    with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:
-        info = engine.load()
-        assert info.version and "fp32" in info.precisions and "int8" in info.precisions
-        assert info.description["threads"] == 1
-        (alone,) = engine.outputs(samples)
-        (together,) = engine.outputs(samples, batch=4)  # the batch axis is dynamic; 6 is no multiple of 4
-        assert len(engine.time(samples, 1, 3)) == 3
+def test_fp32_agrees_with_paddle(process: Process, name: str, model: Path, samples: Path, reference: Array) -> None:
+    engine = process(name)
+    info = engine.load(path_for(name, model), "fp32")
+    assert info.version and "fp32" in info.precisions and "int8" in info.precisions
+    assert info.description["threads"] == 1
+    (alone,) = engine.outputs(samples)
+    (together,) = engine.outputs(samples, batch=4)  # the batch axis is dynamic; 6 is no multiple of 4
+    assert len(engine.time(samples, 1, 3)) == 3
     np.testing.assert_allclose(np.stack(list(alone)), reference, atol=1e-5)
     np.testing.assert_allclose(np.stack(list(together)), reference, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["openvino", "paddle_inference"])
 def test_bf16_runs_where_the_cpu_has_it_and_is_refused_elsewhere(
-    name: str, model: Path, samples: Path, reference: Array
+    process: Process, name: str, model: Path, samples: Path, reference: Array
 ) -> None:
-    with EngineProcess(name, path_for(name, model), "bf16", 1, 60) as engine:
-        if not {"avx512_bf16", "amx_bf16"} & cpu_flags():
-            with pytest.raises(EngineFailure, match="unsupported"):
-                engine.load()
-            return
-        engine.load()
-        (outputs,) = engine.outputs(samples)
+    engine = process(name)
+    if not {"avx512_bf16", "amx_bf16"} & cpu_flags():
+        with pytest.raises(EngineFailure, match="unsupported"):
+            engine.load(path_for(name, model), "bf16")
+        return
+    engine.load(path_for(name, model), "bf16")
+    (outputs,) = engine.outputs(samples)
     different = np.abs(np.stack(list(outputs)) - reference).max()
     assert different > 0, "nothing ran in bf16"
     assert cosine(np.stack(list(outputs)), reference) > 0.99
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_wrong_path_is_an_error(name: str, tmp_path: Path) -> None:
-    with EngineProcess(name, tmp_path / "nowhere", "fp32", 1, 60) as engine, pytest.raises(EngineFailure) as failure:
-        engine.load()
+def test_a_wrong_path_is_an_error(process: Process, name: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailure) as failure:
+        process(name).load(tmp_path / "nowhere", "fp32")
     assert failure.value.kind == "error" and "nowhere" in failure.value.cause
 
 
@@ -109,12 +122,9 @@ def test_a_damaged_model_is_a_failure_with_a_cause(name: str, model: Path, tmp_p
     assert failure.value.kind in ("error", "crash") and failure.value.cause
 
 
-def test_onnxruntime_has_no_bf16(model: Path) -> None:
-    with (
-        EngineProcess("onnxruntime", model / "model.onnx", "bf16", 1, 60) as engine,
-        pytest.raises(EngineFailure, match="unsupported: no bf16 here"),
-    ):
-        engine.load()
+def test_onnxruntime_has_no_bf16(process: Process, model: Path) -> None:
+    with pytest.raises(EngineFailure, match="unsupported: no bf16 here"):
+        process("onnxruntime").load(model / "model.onnx", "bf16")
 
 
 def test_paddles_own_kernels_agree_and_offer_fp32_only(model: Path, samples: Path, reference: Array) -> None:
@@ -126,10 +136,10 @@ def test_paddles_own_kernels_agree_and_offer_fp32_only(model: Path, samples: Pat
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_several_streams_run_at_the_same_time(name: str, model: Path, samples: Path) -> None:
-    with EngineProcess(name, path_for(name, model), "fp32", 1, 60) as engine:
-        engine.load()
-        assert engine.throughput(samples, 2, 2, 0.05) > 0
+def test_several_streams_run_at_the_same_time(process: Process, name: str, model: Path, samples: Path) -> None:
+    engine = process(name)
+    engine.load(path_for(name, model), "fp32")
+    assert engine.throughput(samples, 2, 2, 0.05) > 0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -150,11 +160,12 @@ def test_tensorrt_is_asked_for_the_precision_that_is_wanted(precision: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_engines_tell_which_layers_run_in_int8_and_what_they_did_not_fuse(name: str, tmp_path: Path) -> None:
-    quantized = quantized_pair(tmp_path / "pair.onnx")
-    with EngineProcess(name, quantized, "int8", 1, 60) as engine:
-        engine.load()
-        told = engine.operators()
+def test_engines_tell_which_layers_run_in_int8_and_what_they_did_not_fuse(
+    process: Process, name: str, tmp_path: Path
+) -> None:
+    quantized, engine = quantized_pair(tmp_path / "pair.onnx"), process(name)
+    engine.load(quantized, "int8")
+    told = engine.operators()
     counts = {precision: sum(kinds.values()) for precision, kinds in told["multiplying"].items()}
     # The second convolution has float weights: it stays in float, and what it reads is dequantized before it.
     assert counts == {"int8": 1, "fp32": 1}
@@ -166,7 +177,9 @@ def test_engines_tell_which_layers_run_in_int8_and_what_they_did_not_fuse(name: 
     ("name", "kinds"),
     [("openvino", {"Convolution": ["y", "z"]}), ("onnxruntime", {"FusedConv": ["z"], "Conv": ["z"]})],
 )
-def test_engines_tell_what_each_kernel_stands_for(name: str, kinds: dict[str, list[str]], tmp_path: Path) -> None:
+def test_engines_tell_what_each_kernel_stands_for(
+    process: Process, name: str, kinds: dict[str, list[str]], tmp_path: Path
+) -> None:
     weight = np.random.default_rng(0).normal(size=(16, 16, 3, 3)).astype(np.float32)
     nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"], "y"), onnx.helper.make_node("Relu", ["y"], ["z"], "z")]
     ends = [
@@ -175,10 +188,10 @@ def test_engines_tell_what_each_kernel_stands_for(name: str, kinds: dict[str, li
     graph = onnx.helper.make_graph(nodes, "two", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weight, "w")])
     path = tmp_path / "two.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)], ir_version=8), path)
-    with EngineProcess(name, path, "fp32", 1, 60) as engine:
-        engine.load()
-        told = engine.kernels()
-        assert engine.operators()["multiplying"] == {"fp32": {kind: 1 for kind in kinds if kind in str(told)}}
+    engine = process(name)
+    engine.load(path, "fp32")
+    told = engine.kernels()
+    assert engine.operators()["multiplying"] == {"fp32": {kind: 1 for kind in kinds if kind in str(told)}}
     (layer,) = [kernel for kernel in told if kernel["kind"] in kinds]
     assert layer["precision"] == "fp32" and list(tmp_path.iterdir()) == [path]
     if name == "openvino":

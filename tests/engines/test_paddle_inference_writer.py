@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +95,22 @@ def scheme_of(model: InferenceModel) -> Scheme:
     return make_scheme(model, layers, seen(model, layers, {"x": pictures()}, symmetric=True))
 
 
-def on_the_engine(program: InferenceModel, folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EngineProcess]:
+    with EngineProcess("paddle_inference", Path(), "int8", 1, 300) as process:
+        yield process
+
+
+def on_the_engine(
+    engine: EngineProcess, program: InferenceModel, folder: Path
+) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
     """The outputs, and what the engine says it executes."""
     (folder / "model").mkdir(parents=True)
     program.save(folder / "model")
     Samples({"x": Ragged.of(list(pictures()))}).save(folder / "samples")
-    with EngineProcess("paddle_inference", folder / "model", "int8", 1, 120) as engine:
-        engine.load()
-        (outputs,) = engine.outputs(folder / "samples")
-        executed = engine.operators()
-    return np.stack(list(outputs)), executed
+    engine.load(folder / "model")
+    (outputs,) = engine.outputs(folder / "samples")
+    return np.stack(list(outputs)), engine.operators()
 
 
 # The least similarity is above what the engine gives for the plain quantized program.
@@ -112,16 +118,18 @@ def on_the_engine(program: InferenceModel, folder: Path) -> tuple[npt.NDArray[np
     ("build", "least"),
     [(squeeze_and_excitation, 0.9999), (pooled_and_joined, 0.999), (scaled, 0.999), (shuffled_halves, 0.99995)],
 )
-def test_the_engine_computes_what_the_quantized_model_does(build: Build, least: float, tmp_path: Path) -> None:
+def test_the_engine_computes_what_the_quantized_model_does(
+    engine: EngineProcess, build: Build, least: float, tmp_path: Path
+) -> None:
     model = network(build)
     scheme = scheme_of(model)
     (wanted,) = quantize(model, scheme).run({"x": pictures()})
-    found, executed = on_the_engine(paddle_cpu.int8_program(model, scheme), tmp_path)
+    found, executed = on_the_engine(engine, paddle_cpu.int8_program(model, scheme), tmp_path)
     assert executed["multiplying"] == {"int8": {"fused_conv2d": len(scheme.layers)}}
     assert np.mean(list(map(cosine, found, wanted))) > similar(least, where_sums_saturate=0.999)
 
 
-def test_columns_that_the_engine_would_clip_are_read_in_float(tmp_path: Path) -> None:
+def test_columns_that_the_engine_would_clip_are_read_in_float(engine: EngineProcess, tmp_path: Path) -> None:
     model = network(product_with_a_heavy_column)
     scheme = scheme_of(model)
     written = paddle_cpu.int8_program(model, scheme)
@@ -129,7 +137,7 @@ def test_columns_that_the_engine_would_clip_are_read_in_float(tmp_path: Path) ->
     assert written.weight(product.weight).dtype == np.int8
     assert product.activation not in {op.input("X")[0] for op in written.ops if op.type == "quantize_linear"}
     (wanted,) = quantize(model, scheme).run({"x": pictures()})
-    found, executed = on_the_engine(written, tmp_path)
+    found, executed = on_the_engine(engine, written, tmp_path)
     assert executed["multiplying"] == {"int8": {"fused_conv2d": 1}, "fp32": {"fc": 1}}
     assert np.mean(list(map(cosine, found, wanted))) > 0.999
 

@@ -14,6 +14,7 @@ from act.errors import InputError
 from act.paddleslim.translate import refuse_lagging
 from act.settings import load_job
 from flows.act_config import entry_of, settings_of, write
+from tests.support.commands import run_module
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -60,6 +61,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def act_config(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_module("flows.act_config", arguments, Path.cwd())
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     return subprocess.run(
@@ -68,7 +73,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_entry_takes_over_what_the_file_says_and_keeps_the_rest(place: Path) -> None:
-    done = run("flows.act_config", "act.yaml", "--job", "one")
+    done = act_config("act.yaml", "--job", "one")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("warning: act.yaml: `Global.reader_config`: ") and "reader: function" in done.stderr
     text = (place / "params.yaml").read_text()
@@ -79,18 +84,18 @@ def test_an_entry_takes_over_what_the_file_says_and_keeps_the_rest(place: Path) 
     assert job.strategy == ["QuantPost", "HyperParameterOptimization"] and job.act_config == "act.yaml"
     assert job.ptq_search.ptq_algo == ["avg", "hist"] and job.ptq_search.seed == 3
     assert job.refine.learning_rate == 1e-5  # which YAML must not take for a text
-    assert "is up to date" in run("flows.act_config", "act.yaml", "--job", "one").stdout
+    assert "is up to date" in act_config("act.yaml", "--job", "one").stdout
     assert (place / "params.yaml").read_text() == text
 
 
 def test_printing_writes_nothing(place: Path) -> None:
-    done = run("flows.act_config", "act.yaml", "--job", "one", "--print")
+    done = act_config("act.yaml", "--job", "one", "--print")
     assert yaml.safe_load(done.stdout)["jobs"]["one"]["ptq_search"]["ptq_algo"] == ["avg", "hist"]
     assert yaml.safe_load((place / "params.yaml").read_text())["jobs"]["one"]["strategy"] == "auto"
 
 
 def test_a_new_job_needs_its_model_and_data(place: Path) -> None:
-    done = run("flows.act_config", "act.yaml", "--job", "two")
+    done = act_config("act.yaml", "--job", "two")
     assert done.returncode == 2 and "says nothing of the job's `model`" in done.stderr
     settings = settings_of(["model.path=model", "data.reader=arrays", "data.path=data", "target.engines=[openvino]"])
     entry = entry_of(Path("act.yaml"), "two", settings)
@@ -114,7 +119,7 @@ def test_settings_of_another_form_are_refused(text: str) -> None:
 
 
 def test_a_file_that_changed_since_stops_the_first_stage_and_the_flow(place: Path) -> None:
-    assert run("flows.act_config", "act.yaml", "--job", "one").returncode == 0
+    assert act_config("act.yaml", "--job", "one").returncode == 0
     refuse_lagging("one", load_job("one"))
     (place / "act.yaml").write_text(ACT.replace("[avg, hist]", "[mse]"))
     cure = "`ptq_search.ptq_algo` should be ['mse'] and is ['avg', 'hist']; run `python -m flows.act_config act.yaml"
@@ -130,7 +135,7 @@ def test_a_file_that_changed_since_stops_the_first_stage_and_the_flow(place: Pat
 def test_what_a_file_makes_wrong_is_told_before_anything_is_written(place: Path) -> None:
     (place / "act.yaml").write_text("Pipeline: {ptq_search: {batch_num: [99]}}\n")
     before = (place / "params.yaml").read_text()
-    done = run("flows.act_config", "act.yaml", "--job", "one")
+    done = act_config("act.yaml", "--job", "one")
     assert done.returncode == 2 and "act.yaml, as an entry of params.yaml" in done.stderr and "[99]" in done.stderr
     assert (place / "params.yaml").read_text() == before
     done = run("flows.compress", "--all", "--act-config", "act.yaml")

@@ -40,6 +40,11 @@ def model() -> InferenceModel:
 
 
 @pytest.fixture(scope="module")
+def fp32(model: InferenceModel) -> onnx.ModelProto:
+    return to_onnx(model)
+
+
+@pytest.fixture(scope="module")
 def layers(model: InferenceModel) -> list[Layer]:
     return quantizable_layers(model)
 
@@ -106,10 +111,15 @@ def run_onnx(twin: onnx.ModelProto, batch: dict[str, Array]) -> Array:
 @pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
 @pytest.mark.parametrize("position", [0, 1, 10, 30, -1])
 def test_onnx_computes_what_paddle_simulates(
-    model: InferenceModel, layers: list[Layer], kind: str, position: int, request: pytest.FixtureRequest
+    model: InferenceModel,
+    fp32: onnx.ModelProto,
+    layers: list[Layer],
+    kind: str,
+    position: int,
+    request: pytest.FixtureRequest,
 ) -> None:
     alone = make_scheme(model, [layers[position]], request.getfixturevalue(kind).activations)
-    twin, batch = quantize_onnx(to_onnx(model), model, alone), {"x": noise(2)}
+    twin, batch = quantize_onnx(fp32, model, alone), {"x": noise(2)}
     np.testing.assert_allclose(run_onnx(twin, batch), quantize(model, alone).run(batch)[0], atol=2e-3)
 
 
@@ -152,7 +162,9 @@ def test_an_asymmetric_range_halves_the_steps_of_a_non_negative_tensor(
     assert errors[1] < errors[0]
 
 
-def test_a_bias_is_replaced_in_both_programs(model: InferenceModel, layers: list[Layer], scheme: Scheme) -> None:
+def test_a_bias_is_replaced_in_both_programs(
+    model: InferenceModel, fp32: onnx.ModelProto, layers: list[Layer], scheme: Scheme
+) -> None:
     bias = bias_of(model, layers[-1])
     assert bias is not None
     moved = replace(scheme, layers=(), activations={}, weights={}, biases={bias: model.weight(bias) + np.float32(1)})
@@ -162,20 +174,20 @@ def test_a_bias_is_replaced_in_both_programs(model: InferenceModel, layers: list
     shifted = quantize(model, moved).run(batch, [logits])[0] - model.run(batch, [logits])[0]
     np.testing.assert_allclose(shifted, 1, atol=1e-3)
     np.testing.assert_array_equal(model.weight(bias), before, err_msg="the given model was changed")
-    twin = quantize_onnx(to_onnx(model), model, moved)
+    twin = quantize_onnx(fp32, model, moved)
     stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == bias)
     np.testing.assert_array_equal(stored.reshape(-1), before.reshape(-1) + np.float32(1))
 
 
 def test_chosen_integers_are_those_of_both_programs(
-    model: InferenceModel, layers: list[Layer], scheme: Scheme, tmp_path: Path
+    model: InferenceModel, fp32: onnx.ModelProto, layers: list[Layer], scheme: Scheme, tmp_path: Path
 ) -> None:
     weight = layers[0].weight
     chosen = quantize_weight(model.weight(weight), scheme.weights[weight], layers[0].axis) // 2
     moved = replace(scheme, integers={weight: chosen})
     quantize(model, moved).save(tmp_path)
     np.testing.assert_array_equal(InferenceModel.load(tmp_path).weight(weight), chosen)
-    twin = quantize_onnx(to_onnx(model), model, moved)
+    twin = quantize_onnx(fp32, model, moved)
     stored = next(numpy_helper.to_array(i) for i in twin.graph.initializer if i.name == f"{weight}.quantized")
     np.testing.assert_array_equal(stored, chosen)
     file = tmp_path / "scheme.json"
@@ -196,8 +208,8 @@ def test_a_foreign_bias_is_refused(model: InferenceModel) -> None:
         quantize(model, Scheme((), {}, {}, {"no_such_bias": np.zeros(3, dtype=np.float32)}))
 
 
-def test_every_pair_is_in_the_onnx_file(model: InferenceModel, scheme: Scheme) -> None:
-    twin, batch = quantize_onnx(to_onnx(model), model, scheme), {"x": noise(2)}
+def test_every_pair_is_in_the_onnx_file(model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme) -> None:
+    twin, batch = quantize_onnx(fp32, model, scheme), {"x": noise(2)}
     counts = Counter(node.op_type for node in twin.graph.node)
     assert counts["QuantizeLinear"] == len(scheme.activations)
     assert counts["DequantizeLinear"] == len(scheme.activations) + len(scheme.weights)
@@ -205,8 +217,8 @@ def test_every_pair_is_in_the_onnx_file(model: InferenceModel, scheme: Scheme) -
     assert cosine(run_onnx(twin, batch), quantize(model, scheme).run(batch)[0]) > 0.95
 
 
-def test_fp32_onnx_computes_the_same(model: InferenceModel) -> None:
-    session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString())
+def test_fp32_onnx_computes_the_same(model: InferenceModel, fp32: onnx.ModelProto) -> None:
+    session = onnxruntime.InferenceSession(fp32.SerializeToString())
     batch = {"x": noise(2)}
     np.testing.assert_allclose(session.run(None, batch)[0], model.run(batch)[0], atol=1e-4)
 

@@ -12,6 +12,7 @@ import pytest
 
 from act.engines.evaluation import Evaluation
 from act.metrics import Quality
+from act.search import sampler
 from act.search.measure import Result, TrialJob, is_hopeless, judge
 from act.search.runners import run_here
 from act.search.sampler import ForestSampler
@@ -22,6 +23,12 @@ from tests.support.small_space import SPACE
 
 SAMPLES = 400
 REFERENCE = Quality(0.8, [0.8] * SAMPLES)
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sampler's forests be small: nothing here depends on how good its suggestions are."""
+    monkeypatch.setattr(sampler, "TREES", 5)
 
 
 class Killed(Exception):

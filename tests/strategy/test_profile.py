@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,8 @@ from act.strategy.latency.table import Table
 from act.strategy.profile.__main__ import SEED, profile
 from act.strategy.profile.networks import FAMILIES, Network, draw, family_of
 from act.strategy.profile.plan import ROUND, family_weights, planned_networks
+from tests.support.commands import run_module
 from tests.support.latency import convolution, rule
-
-CHECKOUT = Path(__file__).parents[2]
 
 
 def test_the_same_numbers_draw_the_same_networks() -> None:
@@ -101,8 +98,7 @@ def test_a_profile_goes_on_and_never_measures_twice(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_told(tmp_path: Path, arguments: list[str], reason: str) -> None:
-    command = [sys.executable, "-m", "act.strategy.profile", *arguments, "--table", str(tmp_path / "t.jsonl")]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    done = run_module("act.strategy.profile.__main__", [*arguments, "--table", "t.jsonl"], tmp_path)
     assert done.returncode == 2 and reason in done.stderr and not (tmp_path / "t.jsonl").exists()
 
 

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import io
-import os
 import shutil
 import subprocess
-import sys
-import traceback
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +12,7 @@ import numpy as np
 import yaml
 
 from act.program.model import InferenceModel
+from tests.support.commands import run_module
 from tests.support.models import CLASSIFIER, first_layers, noise
 
 CHECKOUT = Path(__file__).parents[2]
@@ -64,24 +59,9 @@ class Place:
         (self.folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {"mine": self.job}}))
 
     def run(self, stage: str = "prepare") -> subprocess.CompletedProcess[str]:
-        """Run a stage in this process, which spares the seconds that Paddle takes to start; tell how it ended."""
+        """Run a stage in this process."""
         self.write()
-        out, err = io.StringIO(), io.StringIO()
-        code, before, arguments = 0, Path.cwd(), sys.argv
-        sys.argv = [stage, "--job", "mine"]
-        os.chdir(self.folder)
-        try:
-            with redirect_stdout(out), redirect_stderr(err):
-                importlib.import_module(f"tasks.{stage}.__main__").main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        except Exception:
-            code = 1
-            err.write(traceback.format_exc())
-        finally:
-            os.chdir(before)
-            sys.argv = arguments
-        return subprocess.CompletedProcess([stage], code, out.getvalue(), err.getvalue())
+        return run_module(f"tasks.{stage}.__main__", ["--job", "mine"], self.folder)
 
     def files(self) -> dict[str, str]:
         return {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 
 from act.program.model import InferenceModel
 from act.samples.dataset import Samples
+from tests.support.commands import run_module
 from tests.support.models import CLASSIFIER, DETECTOR, RECOGNISER, noise
 from tests.support.place import CHECKOUT, Place
 
@@ -196,10 +194,8 @@ def test_wrong_input_is_one_line_and_code_2(place: Place, spoil: Callable[[Place
 
 
 def test_an_unknown_job_is_refused(place: Place) -> None:
-    place.run()
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    command = [sys.executable, "-m", "tasks.prepare", "--job", "yours"]
-    done = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True)
+    place.write()
+    done = run_module("tasks.prepare.__main__", ["--job", "yours"], place.folder)
     assert done.returncode == 2 and "there are: mine" in done.stderr
 
 

@@ -24,6 +24,7 @@ from act.timing.infer.measure import plans
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, read
 from act.timing.infer.table import render
+from tests.support.commands import run_module
 from tests.support.measured import MACHINE, entry, failed, noise
 from tests.support.models import CLASSIFIER
 
@@ -67,11 +68,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+SHORT = ("--rounds", "3", "--runs_per_round", "2", "--seconds", "0")
+
+
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    short = ["--rounds", "3", "--runs_per_round", "2", "--seconds", "0"]
-    command = [sys.executable, "-m", "act.timing.infer", *short, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return run_module("act.timing.infer.__main__", [*SHORT, *arguments], folder)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -199,11 +200,11 @@ def test_what_runs_where(
 
 def test_models_side_by_side_in_a_table_and_as_json(folder: Path) -> None:
     before = hashes(folder)
-    done = run(
-        folder,
-        *("--inference_model_dir", "model", "--image_size", "48x64", "48x96", "--use_int8", "false"),
-        *("--compare", "int8.onnx", "fp32.onnx=bf16", "--streams", "2", "--json", "figures.json"),
-    )
+    command = [sys.executable, "-m", "act.timing.infer", *SHORT]
+    command += ["--inference_model_dir", "model", "--image_size", "48x64", "48x96", "--use_int8", "false"]
+    command += ["--compare", "int8.onnx", "fp32.onnx=bf16", "--streams", "2", "--json", "figures.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     figures = json.loads((folder / "figures.json").read_text())
     assert hashes(folder).items() - before.items() == {("figures.json", hashes(folder)["figures.json"])}

@@ -209,20 +209,23 @@ def run_and_save(folder: str, killed_at: int) -> None:
     (here / "history.json").write_text(json.dumps([[row.model_dump() for row in result.history], result.why]))
 
 
-@pytest.mark.parametrize("killed_at", [5, 6])
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path, killed_at: int) -> None:
-    files = []
-    for name, kills in (("whole", [0]), ("killed", [killed_at, 0])):
-        (tmp_path / name).mkdir()
-        for kill in kills:
-            code = f"from tests.training.test_loop import run_and_save; run_and_save({str(tmp_path / name)!r}, {kill})"
-            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=CHECKOUT, capture_output=True)
-            assert done.returncode == (-signal.SIGKILL if kill else 0), done.stderr.decode()
-        files.append([(tmp_path / name / file).read_bytes() for file in ("best.npz", "history.json")])
-        with np.load(tmp_path / name / "state.npz") as state:
-            files[-1] += [state[place].tobytes() for place in state.files]
-    assert (tmp_path / "killed" / "checkpoint" / "checkpoint.json").exists()
-    assert files[0] == files[1]
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    for runs in ([("five", 5)], [("six", 6)], [("whole", 0), ("five", 0), ("six", 0)]):
+        code = "from tests.training.test_loop import run_and_save\n"
+        for name, killed_at in runs:
+            (tmp_path / name).mkdir(exist_ok=True)
+            code += f"run_and_save({str(tmp_path / name)!r}, {killed_at})\n"
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=CHECKOUT, capture_output=True)
+        assert done.returncode == (-signal.SIGKILL if len(runs) == 1 else 0), done.stderr.decode()
+    whole, five, six = (saved_by(tmp_path / name) for name in ("whole", "five", "six"))
+    assert (tmp_path / "five" / "checkpoint" / "checkpoint.json").exists()
+    assert whole == five == six
+
+
+def saved_by(folder: Path) -> list[bytes]:
+    with np.load(folder / "state.npz") as state:
+        values = [state[place].tobytes() for place in state.files]
+    return [(folder / "best.npz").read_bytes(), (folder / "history.json").read_bytes(), *values]
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(teacher: InferenceModel, tmp_path: Path) -> None:
