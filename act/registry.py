@@ -13,10 +13,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +30,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names of all entries, sorted; imports none."""
-        return sorted({*_inside(self.package, self.folders_only), *self._outside()})
+        return sorted({*_inside(self.package, self.folders_only), *self.outside()})
 
     def check(self, name: str) -> str:
         """Return a name that an entry has.
@@ -49,9 +49,10 @@ class Registry:
         """
         if name in _inside(self.package, self.folders_only):
             return importlib.import_module(f"{self.package}.{name}")
-        return importlib.import_module(self._outside()[self.check(name)])
+        return importlib.import_module(self.outside()[self.check(name)].value)
 
-    def _outside(self) -> dict[str, str]:
+    def outside(self) -> dict[str, EntryPoint]:
+        """Return the entries of other distributions."""
         return _entry_points(f"act_pipeline.{self.package.rpartition('.')[2]}", tuple(sys.path))
 
 
@@ -75,6 +76,19 @@ THRESHOLDS = Registry("act.quantization.thresholds")
 CRITERIA = Registry("act.pruning.criteria")
 
 
+def plugged_in(names: Collection[str]) -> dict[str, str]:
+    """Return the version of each other distribution that has an entry of one of these names.
+
+    Or a format or threshold rule of any name: those are tried without being named.
+    """
+    found = {}
+    for kind in (ENGINES, FORMATS, READERS, METRICS, THRESHOLDS, CRITERIA):
+        for name, entry in kind.outside().items():
+            if entry.dist is not None and (name in names or kind in (FORMATS, THRESHOLDS)):
+                found[entry.dist.name] = entry.dist.version
+    return dict(sorted(found.items()))
+
+
 @cache
 def _inside(package: str, folders_only: bool) -> frozenset[str]:
     folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
@@ -83,6 +97,6 @@ def _inside(package: str, folders_only: bool) -> frozenset[str]:
 
 
 @cache
-def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, str]:
-    """Return the module of each entry point of a group; `path` is what it depends on."""
-    return {entry.name: entry.value for entry in entry_points(group=group)}
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Return the entry points of a group by name; `path` is what they depend on."""
+    return {entry.name: entry for entry in entry_points(group=group)}

@@ -1,7 +1,5 @@
 """PaddleSlim's `AutoCompression` with this pipeline behind it: the same constructor, the same `compress()`.
 
-    from flows.auto_compression import AutoCompression
-
 The samples that the loaders give are written into a folder below `save_dir`, an entry of params.yaml is made of
 `config` and the other arguments, and the stages run there, each in a process of its own. Nothing of the user's is
 changed, and nothing is written outside `save_dir`. Paddle is imported when the model is looked at, not before.
@@ -67,9 +65,8 @@ class AutoCompression:
             arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
         model_filename: name of the program file, when it is not a usual one.
         params_filename: name of the weights file, likewise.
-        save_dir: where the result comes: `model.pdmodel`, `model.pdiparams`, `calibration_table.txt` and
-            `quant_model.onnx` (the two Paddle files also under the names of the two arguments above), what won on this
-            machine in `winner/`, `manifest.json`, `report.html` and `params.yaml`.
+        save_dir: where the result comes, as in `deploy/` (the two Paddle files also under the names of the two
+            arguments above), and the `params.yaml` that it was made with.
         config: ACT's configuration: path of a YAML file, dictionary, or list of strategies; chosen automatically when
             left out. Its section `Pipeline` may hold any sections of a job of params.yaml, for what ACT has no key.
         input_shapes: shapes to measure the latency of beside the samples', for models with axes of any length.
@@ -78,9 +75,9 @@ class AutoCompression:
             variables; returns a metric, higher is better. The search itself goes by `eval_dataloader`; the metric of
             the given model and of each final candidate is measured by the callback in this process, and the quantized
             candidate that it likes best comes into `save_dir`.
-        eval_dataloader: gives the samples that candidates are judged by. When it is the training loader, or left out,
-            that loader's samples are dealt out to both. With one class number a sample, and a model that classifies,
-            quality is the share of right classes, else the similarity to the given model's outputs.
+        eval_dataloader: gives the samples that candidates are judged by: by the share of right classes where each has
+            one class number and the model classifies, else by the similarity to the given model's outputs. When it is
+            the training loader, or left out, that loader's samples are dealt out to both.
         deploy_hardware: accepted as ACT does; measured is this machine's CPU.
 
     Attributes:
@@ -126,7 +123,10 @@ class AutoCompression:
         }
         self._entry = completed(merged(entry, translation.job))
         if target_speedup is not None:
-            self._entry["budget"]["min_speedup"] = _speedup(target_speedup)
+            number = isinstance(target_speedup, (int, float)) and not isinstance(target_speedup, bool)
+            if not number or not 1 <= target_speedup <= 1000:
+                raise InputError(f"`target_speedup` is {target_speedup!r:.80}; it must be a number from 1, such as 1.5")
+            self._entry["budget"]["min_speedup"] = float(target_speedup)
         validate(Params, {"jobs": {JOB: self._entry}}, origin)
         warnings = translation.warnings
         if self._origin_metric is not None and eval_callback is None:
@@ -148,8 +148,12 @@ class AutoCompression:
         with log_to_stdout(logging.INFO, (__name__,)):
             model = _load(Path(self._entry["model"]["path"]), *self._files)
             if self._callback:
-                self._given_metric = self._metric(model)
-                self._refuse_another_origin(self._given_metric)
+                self._given_metric, wanted = self._metric(model), self._origin_metric
+                if wanted is not None and abs(self._given_metric - wanted) > ORIGIN_TOLERANCE:
+                    raise InputError(
+                        f"`eval_callback` gives {self._given_metric:.4f} for the given model, but `TrainConfig."
+                        f"origin_metric` is {wanted:g}; correct it, or mend the data that the callback reads"
+                    )
             work = self._folder / WORK_FOLDER
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
@@ -253,15 +257,6 @@ class AutoCompression:
             raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
         return metric
 
-    def _refuse_another_origin(self, found: float) -> None:
-        """Refuse to begin when the callback does not find the metric that the configuration promises."""
-        wanted = self._origin_metric
-        if wanted is not None and abs(found - wanted) > ORIGIN_TOLERANCE:
-            raise InputError(
-                f"`eval_callback` gives {found:.4f} for the given model, but `TrainConfig.origin_metric` is "
-                f"{wanted:g}; correct it, or mend the data that the callback reads"
-            )
-
     def _choose(self, work: Path) -> None:
         """Choose what to deploy by the callback, where there is one, and note its figures beside the candidates."""
         if self._given_metric is None:
@@ -325,12 +320,6 @@ def _without_counts(raw: dict[str, Any], origin: str) -> tuple[dict[str, Any], d
                 "the numbers `calibration` and `evaluation` can be set"
             )
     return {**raw, OWN_SECTION: {key: value for key, value in own.items() if key != "data"}}, dict(counts)
-
-
-def _speedup(target: Any) -> float:
-    if isinstance(target, bool) or not isinstance(target, (int, float)) or not 1 <= target <= 1000:
-        raise InputError(f"`target_speedup` is {target!r:.80}; it must be a number from 1, such as 1.5")
-    return float(target)
 
 
 def _are_classes(model: InferenceModel, samples: Samples) -> bool:

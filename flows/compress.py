@@ -33,23 +33,19 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
-from act.paddleslim.translate import refuse_lagging
 from act.results.flow import Outcome
 from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
 from act.search.server import refuse_unreachable, temporary_server
-from act.settings import DEFAULT_PATH, load, load_job
+from act.settings import DEFAULT_PATH, load_job
 from act.strategy import attempts
 from flows import act_config, result
-from flows.graph import Stage, needed_by, read_stages
+from flows.check_jobs import check_jobs
+from flows.graph import Stage, read_stages
 from flows.record import Record, path_of
-from flows.stages import ProcessGroups, StageFailed, reproduce
-from flows.turnstile import Turnstile
-from tasks.select.learn import learn
+from flows.stages import ProcessGroups, StageFailed, Turnstile, reproduce
+from tasks.select.learn import has_learned
 
-RETRIES = 1
-RETRY_DELAY_SECONDS = 3
 # These start inference engines or train, and so depend on what else the machine does; the others only read and write.
 MAY_FAIL_IN_PASSING = ("analyze", "prune", "ptq_search", "refine", "qat", "export", "benchmark")
 DEFAULT_LIMIT = 2
@@ -57,11 +53,7 @@ MOST_STAGES_OF_A_RUN = 256
 
 
 class CompressionFailed(Exception):
-    """One or more stages failed; `user_error` tells whether every failure is the input's fault."""
-
-    def __init__(self, failures: Sequence[StageFailed]) -> None:
-        super().__init__("; ".join(str(failure) for failure in failures))
-        self.user_error = all(failure.cause == "input" for failure in failures)
+    """One or more stages failed."""
 
 
 class _Run:
@@ -73,7 +65,7 @@ class _Run:
         # A stage that uses Prefect itself must find the server of this very run.
         server = PREFECT_API_URL.value()
         self.groups = ProcessGroups(locks, {PREFECT_API_URL.name: server} if server else {})
-        self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
+        self.records = {job: Record(job, [each.name for each in stages if each.job in (job, "")]) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
         self.emit = _emitter()
@@ -97,8 +89,8 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 @task(
     task_run_name="{stage.name}",
     cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_SECONDS,
+    retries=1,
+    retry_delay_seconds=3,
     retry_condition_fn=_may_pass,
 )
 def _stage(stage: Stage, run: _Run) -> State[Any]:
@@ -144,18 +136,17 @@ def compress(jobs: list[str], limit: int = DEFAULT_LIMIT) -> dict[str, str]:
         The path of each job's manifest.
 
     Raises:
-        InputError: the settings are wrong, or a job is unknown.
+        InputError: the settings are wrong, a job is unknown, or what failed is the input's fault alone.
         CompressionFailed: a stage failed.
     """
-    check(jobs, limit)
-    jobs = list(dict.fromkeys(jobs))
+    jobs = check_jobs(jobs, limit)
     attempts.make_files(jobs)
     with ExitStack() as stack:
         locks = [stack.enter_context(_only_one(job)) for job in sorted(jobs)]
         ahead = jobs
         while ahead:
             _bring_up_to_date(ahead, limit, locks)
-            ahead = [job for job in ahead if _has_learned(job)]
+            ahead = [job for job in ahead if has_learned(job, load_job(job), _emitter())]
     return {job: str(result.manifest_of(job)) for job in jobs}
 
 
@@ -178,41 +169,9 @@ def _bring_up_to_date(jobs: Sequence[str], limit: int, locks: Sequence[int]) -> 
             run.emit(line)
         if environment.has_server():
             result.publish(job, shown)
-    if run.failures:
-        raise CompressionFailed(list(run.failures.values()))
-
-
-def _has_learned(job: str) -> bool:
-    """Note what the strategy came to where the budget was missed; tell whether another one is to be done."""
-    if not (stage_folder(job, "options") / "options.json").exists() or not result.manifest_of(job).exists():
-        return False
-    path = attempts.FOLDER / f"{job}.json"
-    before = path.read_bytes()
-    told = learn(job, load_job(job))
-    if path.read_bytes() == before:
-        return False
-    _emitter()(f"{job}: {told}")
-    return True
-
-
-def check(jobs: Sequence[str] | None, limit: int) -> list[str]:
-    """Return the jobs, all where None are named; refuse those that are unknown or cannot start, and a wrong limit."""
-    known = load().jobs
-    jobs = list(known) if jobs is None else list(jobs)
-    if not jobs:
-        raise InputError(f"{DEFAULT_PATH}: no job named; there are: {', '.join(known)}")
-    for name in jobs:
-        if name not in known:
-            raise InputError(f"{DEFAULT_PATH}: there is no job `{name}` under `jobs`; there are: {', '.join(known)}")
-        job = known[name]
-        refuse_lagging(name, job)
-        for key, path in (("model.path", job.model.path), ("data.path", job.data.path)):
-            if not Path(path).exists():
-                key = f"jobs.{name}.{key}"
-                raise InputError(f"{DEFAULT_PATH}: `{key}` is {path!r}, which does not exist; correct the path")
-    if limit < 1:
-        raise InputError("--limit must be at least 1")
-    return jobs
+    if failures := run.failures.values():
+        is_users = all(failure.cause == "input" for failure in failures)
+        raise (InputError if is_users else CompressionFailed)("; ".join(map(str, failures)))
 
 
 @contextmanager
@@ -279,7 +238,7 @@ def main() -> int:
             [job] = arguments.job
             for change in act_config.write(job, act_config.entry_of(arguments.act_config, job, {})):
                 print(f"{DEFAULT_PATH}: {change}")
-        jobs = check(arguments.job, arguments.limit)
+        jobs = check_jobs(arguments.job, arguments.limit)
         choose_cluster(arguments.trials_on)
         with ExitStack() as stack:
             if environment.has_server():
@@ -291,8 +250,7 @@ def main() -> int:
     except (InputError, CompressionFailed, OSError) as error:
         # OSError: the disk is full, a file may not be written, the temporary server did not start.
         print(f"error: {error}", file=sys.stderr)
-        is_users = error.user_error if isinstance(error, CompressionFailed) else isinstance(error, InputError)
-        return USER_ERROR_EXIT_CODE if is_users else 1
+        return USER_ERROR_EXIT_CODE if isinstance(error, InputError) else 1
     except (KeyboardInterrupt, TerminationSignal) as stop:
         number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
         print(f"error: stopped by {number.name}", file=sys.stderr)

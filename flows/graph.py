@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc.stage import Stage as DvcStage
 
 from act.errors import InputError
-from tasks.machine.__main__ import is_noted
+from tasks.machine.__main__ import are_noted
 
 # It warns of locks that a killed run has left and that it removes by itself: no news for the user.
 logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
@@ -38,6 +38,11 @@ class Stage:
         """Return the stage without its job."""
         return self.name.partition("@")[0]
 
+    @property
+    def job(self) -> str:
+        """Return its job; empty where it belongs to none."""
+        return _job_of(self.name)
+
 
 def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
     """Return all stages of these jobs and what they need, each after those that it needs.
@@ -49,14 +54,15 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
         # Waits for the lock: another DVC command holds it for moments only.
         with Repo(str(root), _wait_for_lock=True) as repo:
             graph = get_active_graph(repo.index.graph)
-            ordered = plan_repro(graph, [stage for stage in graph if job_of(stage.addressing) in jobs])
+            ordered = plan_repro(graph, [stage for stage in graph if _job_of(stage.addressing) in jobs])
             _refuse_missing_sources(ordered)
             status = repo.status()
+
             return [
                 Stage(
                     stage.addressing,
                     tuple(sorted(need.addressing for need in graph.successors(stage))),
-                    _is_stale(stage, status.get(stage.addressing, []), root),
+                    _is_stale(stage.addressing, status.get(stage.addressing, []), root),
                 )
                 for stage in ordered
             ]
@@ -64,24 +70,12 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc stage list` tells more") from None
 
 
-def _is_stale(stage: DvcStage, changes: Collection[Any], root: Path) -> bool:
-    """Tell whether a stage must run; the one that notes the machine, which DVC always runs, only on another machine."""
-    if stage.always_changed:
-        return any(change != "always changed" for change in changes) or not is_noted(root)
-    return bool(changes)
+def _is_stale(stage: str, changes: Collection[Any], root: Path) -> bool:
+    """Tell whether a stage must run; one that DVC always runs, where what it notes has changed."""
+    return not are_noted(root, _job_of(stage)) if changes == ["always changed"] else bool(changes)
 
 
-def needed_by(job: str, stages: Sequence[Stage]) -> list[str]:
-    """Return the names of a job's stages and of all that they need, in the order given: each after what it needs."""
-    needed: set[str] = set()
-    for stage in reversed(stages):
-        if job_of(stage.name) == job or stage.name in needed:
-            needed |= {stage.name, *stage.needs}
-    return [stage.name for stage in stages if stage.name in needed]
-
-
-def job_of(name: str) -> str:
-    """Return the job in the name of a stage; empty where the stage belongs to none."""
+def _job_of(name: str) -> str:
     return name.partition("@")[2]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,10 @@ class Record:
         self.job = job
         self.path = folder / path_of(job)
         self._lock = threading.Lock()
-        try:
-            before = {run.name: run for run in FlowRecord.read(self.path).stages}
-        except InputError:
-            before = {}
-        waiting = {name: before.get(name, StageRun(name=name)) for name in stages}
-        self.rows = {name: run.model_copy(update={"outcome": "waiting"}) for name, run in waiting.items()}
+        self.rows = {name: StageRun(name=name) for name in stages}
+        with suppress(InputError):
+            before = {run.name: run for run in FlowRecord.read(self.path).stages if run.name in self.rows}
+            self.rows |= {name: run.model_copy(update={"outcome": "waiting"}) for name, run in before.items()}
         self._write()
 
     def finish(self, name: str, outcome: Outcome, seconds: float | None = None) -> None:

@@ -6,6 +6,7 @@ Reads `deploy/JOB/manifest.json`, which the last stage writes; a job without one
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
@@ -15,15 +16,12 @@ from act.errors import InputError
 from act.results.report import JudgedVariant, Manifest, RefusedVariant
 from flows.record import Record
 
+_WINNER = "winner:   "
+
 
 def manifest_of(job: str) -> Path:
     """Return where a job's manifest is."""
     return DEPLOY_ROOT / job / "manifest.json"
-
-
-def report_of(job: str) -> Path:
-    """Return where a job's report is."""
-    return DEPLOY_ROOT / job / "report.html"
 
 
 def lines(job: str, record: Record) -> list[str]:
@@ -32,42 +30,35 @@ def lines(job: str, record: Record) -> list[str]:
     for row in record.rows.values():
         seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
         shown.append(f"  {row.name:28} {row.outcome:8} {seconds:>8}".rstrip())
-    if (manifest := _manifest(job)) is not None:
+    with suppress(InputError):
+        manifest = Manifest.read(manifest_of(job))
         header = f"  {'engine':17} {'variant':20} {'latency':>10} {'speed-up':>9} {'quality':>8}  inside the budget"
         shown += ["", header, *map(_variant, manifest.variants)]
-        shown += ["", f"winner:   {_winner(manifest)}", f"manifest: {manifest_of(job)}"]
-    if report_of(job).exists():
-        shown.append(f"report:   {report_of(job)}")
+        shown += ["", f"{_WINNER}{_winner(manifest)}", f"manifest: {manifest_of(job)}"]
+    if (report := manifest_of(job).with_name("report.html")).exists():
+        shown.append(f"report:   {report}")
     return shown
 
 
 def publish(job: str, shown: Sequence[str]) -> None:
     """Show what the terminal shows of one job as artifacts on the Prefect server."""
     key = job.lower().replace("_", "-")
+    winner = next((line.removeprefix(_WINNER) for line in shown if line.startswith(_WINNER)), "no result yet")
     create_markdown_artifact(
         key=f"compress-{key}",
-        markdown="\n".join([f"# {job}", "", _winner(_manifest(job)), "", "```", *shown, "```"]),
+        markdown="\n".join([f"# {job}", "", winner, "", "```", *shown, "```"]),
         description=f"the winner and the stages of the job {job}",
     )
-    if report_of(job).exists():
+    if (report := manifest_of(job).with_name("report.html")).exists():
         create_link_artifact(
             key=f"report-{key}",
-            link=report_of(job).resolve().as_uri(),
+            link=report.resolve().as_uri(),
             link_text=f"report of {job}",
             description=f"the report of the job {job}, on the machine that ran the flow",
         )
 
 
-def _manifest(job: str) -> Manifest | None:
-    try:
-        return Manifest.read(manifest_of(job))
-    except InputError:
-        return None
-
-
-def _winner(manifest: Manifest | None) -> str:
-    if manifest is None:
-        return "no result yet"
+def _winner(manifest: Manifest) -> str:
     chosen = manifest.winner
     speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as fp32, "
     return (

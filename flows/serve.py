@@ -29,10 +29,10 @@ from pydantic import ValidationError
 
 from act.errors import InputError, exit_on_input_error
 from act.search.server import refuse_unreachable
-from flows.compress import add_run_options, check, choose_cluster, compress
+from flows.check_jobs import check_jobs
+from flows.compress import add_run_options, choose_cluster, compress
 
 DEPLOYMENT = "scheduled"
-EXAMPLE_ADDRESS = "http://127.0.0.1:4200/api"
 
 
 class _Runner(Runner):
@@ -49,11 +49,6 @@ class _Runner(Runner):
 def serve(cron: str, timezone: str, jobs: Sequence[str] | None, limit: int) -> None:
     """Run the flow whenever `cron` says so, until stopped.
 
-    Args:
-        cron: five fields, as in crontab.
-        timezone: an IANA name in which `cron` is meant, like `Europe/Berlin`.
-        jobs: None means all that stand in params.yaml now.
-
     Raises:
         InputError: there is no server, the schedule is not one, or a job cannot start.
     """
@@ -61,17 +56,16 @@ def serve(cron: str, timezone: str, jobs: Sequence[str] | None, limit: int) -> N
     if not address:
         raise InputError(
             "PREFECT_API_URL is not set, and a schedule needs a Prefect server: run `prefect server start`, "
-            f"and here `export PREFECT_API_URL={EXAMPLE_ADDRESS}`"
+            "and here `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     refuse_unreachable(address)
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         reasons = "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
-        raise InputError(
-            f"--cron {cron!r} --timezone {timezone!r}: {reasons}; an example: --cron '0 3 * * *'"
-        ) from None
-    jobs = check(jobs, limit)
+        given = f"--cron {cron!r} --timezone {timezone!r}"
+        raise InputError(f"{given}: {reasons}; an example: --cron '0 3 * * *'") from None
+    jobs = check_jobs(jobs, limit)
     print(f"serving compress/{DEPLOYMENT} of {', '.join(jobs)} at {cron!r} ({timezone}) against {address}", flush=True)
     # A shell that starts it in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,7 +87,7 @@ def main() -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Run the flow on a schedule.")
     parser.add_argument("--cron", required=True, help="when, as in crontab: '0 3 * * *' is three in the morning")
-    parser.add_argument("--timezone", default="UTC", help="in which --cron is meant (default: %(default)s)")
+    parser.add_argument("--timezone", default="UTC", help="of --cron, such as Europe/Berlin (default: %(default)s)")
     parser.add_argument("--job", action="append", help="a job in params.yaml, repeatable (default: all)")
     add_run_options(parser)
     arguments = parser.parse_args()

@@ -16,43 +16,41 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from graphlib import TopologicalSorter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from act.artifacts import stage_folder
 from act.errors import USER_ERROR_EXIT_CODE, InputError
+from act.settings import DEFAULT_PATH, load_job
 from flows.record import Record
+from tasks.select.learn import has_learned
+from tasks.stage import CHECKOUT, described_stages
 
+# The user's mistake; the command, by itself; something else on the machine; the flow.
 Cause = Literal["input", "command", "outside", "stopped"]
 How = Literal["ran", "restored", "unchanged"]
 Emit = Callable[[str], None]
 
-CHECKOUT = Path(__file__).parents[1]
+# Stages whose results are timings: anything beside them would spoil the figures.
+ALONE = ("analyze", "benchmark")
 BAR_SECONDS = 3.0
 _TAIL_LINES = 30
 _SHELL_ADDS_TO_A_SIGNAL = 128
 
 
+@dataclass(eq=False)
 class StageFailed(Exception):
-    """A stage's command failed, or DVC could not run it.
+    """A stage's command failed, or DVC could not run it."""
 
-    Attributes:
-        message: one line: the user's mistake, or how the command ended and its last words.
-        cause: `input`, the user's to mend; `command`, which failed by itself; `outside`, where something else on the
-            machine was at fault; `stopped`, by the flow.
-    """
+    stage: str
+    message: str  # one line: the user's mistake, or how the command ended and its last words
+    cause: Cause
 
-    def __init__(self, stage: str, message: str, cause: Cause) -> None:
-        super().__init__(f"{stage}: {message}")
-        self.stage = stage
-        self.message = message
-        self.cause = cause
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,40 @@ class Ended:
     code: int
     lines: Sequence[str]
 
-    def failure(self, stage: str, code: int | None = None) -> StageFailed:
-        """Return what to raise where the stage's command ended with an exit code (default: this one's)."""
-        code = self.code if code is None else code
+    def failure(self, stage: str, code: int) -> StageFailed:
+        """Return what to raise where a stage's command ended with an exit code."""
         last = self.lines[-1].strip() if self.lines else "it said nothing"
         if code == USER_ERROR_EXIT_CODE:
             mistakes = [line.removeprefix("error: ") for line in self.lines if line.startswith("error: ")]
             return StageFailed(stage, mistakes[-1] if mistakes else last, "input")
-        if (killer := _signal_of(code)) is not None:
+        # The signal that an exit code of the shell's or of `subprocess` stands for.
+        with suppress(ValueError):
+            killer = signal.Signals(-code if code < 0 else code - _SHELL_ADDS_TO_A_SIGNAL)
             hint = "; is there enough memory?" if killer == signal.SIGKILL else ""
             return StageFailed(stage, f"its command was killed by {killer.name}{hint}", "outside")
         return StageFailed(stage, f"its command exited with {code}: {last}", "command")
+
+
+class Turnstile:
+    """Admits stages, at most `limit` at the same time, and those that measure time alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._places = threading.Semaphore(limit)
+        # Held by whoever waits for places, or a stream of short stages would keep out those that need all.
+        self._gate = threading.Lock()
+
+    @contextmanager
+    def admit(self, kind: str) -> Iterator[None]:
+        """Wait for admission, and leave at the end of the block."""
+        taken = self._limit if kind in ALONE else 1
+        with self._gate:
+            for _ in range(taken):
+                self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release(taken)
 
 
 class ProcessGroups:
@@ -100,10 +121,9 @@ class ProcessGroups:
     def run(
         self, stage: str, command: Sequence[str], folder: Path, emit: Emit, descriptors: Sequence[int] = ()
     ) -> Ended:
-        """Run a stage's command to its end; whatever ends it, nothing that it started outlives it.
+        """Run a stage's command in a folder to its end; whatever ends it, nothing that it started outlives it.
 
         Args:
-            folder: in which it runs.
             emit: takes each line of output; of progress bars, which end in a carriage return, one now and then.
             descriptors: that it has open beside the locks.
 
@@ -162,38 +182,26 @@ def reproduce(stage: str, root: Path, groups: ProcessGroups, emit: Emit) -> How:
         raise StageFailed(stage, "stopped", "stopped")
     if "error" in result:
         raise StageFailed(stage, result["error"], "outside" if result["busy"] else "command")
-    raise ended.failure(stage, result.get("exit_code"))
+    raise ended.failure(stage, result.get("exit_code", ended.code))
 
 
+@dataclass(frozen=True)
 class PlainJob:
     """The stages of one job in a folder of its own, in the order that `dvc.yaml` gives them, without DVC.
 
-    Args:
+    Attributes:
         folder: in which the stages run, with a `params.yaml`; `flows.record` says there what became of each.
         emit: takes each line of output.
         after: what to do in this process once the stage of that name has ended well.
+        stages: what `dvc.yaml` says of each.
     """
 
-    def __init__(
-        self,
-        job: str,
-        folder: Path,
-        emit: Emit,
-        after: Mapping[str, Callable[[], None]] | None = None,
-        groups: ProcessGroups | None = None,
-    ) -> None:
-        self._job = job
-        self._folder = folder
-        self._emit = emit
-        self._after = after or {}
-        self._groups = groups or ProcessGroups()
-        stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-        self._stages: dict[str, Any] = {name: stage.get("do", stage) for name, stage in stages.items()}
-        producers = {out: name for name, stage in self._stages.items() for out in stage["outs"]}
-        needs = {
-            name: [producers[dep] for dep in stage["deps"] if dep in producers] for name, stage in self._stages.items()
-        }
-        self.names = list(TopologicalSorter(needs).static_order())
+    job: str
+    folder: Path
+    emit: Emit
+    after: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    groups: ProcessGroups = field(default_factory=ProcessGroups)
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=described_stages)
 
     def run(self) -> None:
         """Run every stage, and then those of other strategies as long as one is worth a try.
@@ -203,12 +211,12 @@ class PlainJob:
             RuntimeError: a stage failed.
         """
         self.run_once()
-        while self._learn():
+        while has_learned(self.job, load_job(self.job, self.folder / DEFAULT_PATH), self.emit, self.folder):
             self.run_again()
 
     def run_once(self) -> None:
         """Run every stage; errors as of `run`."""
-        self._run(self.names, Record(self._job, self.names, self._folder))
+        self._run(Record(self.job, list(self.stages), self.folder), self.stages)
 
     def run_again(self) -> None:
         """Select anew, and run what comes after it; just the report where the strategy is one that was carried out.
@@ -216,53 +224,43 @@ class PlainJob:
         What strategies made that were carried out before is kept in `attempts/JOB/`, until it is asked for again.
         Errors as of `run`.
         """
-        strategy = self._folder / stage_folder(self._job, "select") / "strategy.json"
-        before = strategy.read_bytes()
-        record = Record(self._job, self.names, self._folder)
-        select = self.names.index("select")
-        self._run(self.names[: select + 1], record, cached=self.names[:select])
-        later, chosen = self.names[select + 1 :], strategy.read_bytes()
+        names = list(self.stages)
+        later = names[names.index("select") + 1 :]
+        strategy = self.folder / stage_folder(self.job, "select") / "strategy.json"
+        before, record = strategy.read_bytes(), Record(self.job, names, self.folder)
+        self._run(record, ["select"], cached=names[: names.index("select")])
+        chosen = strategy.read_bytes()
         is_known = chosen == before or self._kept(chosen).exists()
         if chosen != before:
-            made = [Path(out.replace("${key}", self._job)) for name in later for out in self._stages[name]["outs"]]
-            _move(made, self._folder, self._kept(before))
-            _move(made, self._kept(chosen), self._folder)
-        self._run(later, record, cached=later[:-1] if is_known else ())
+            outs = [Path(out.replace("${key}", self.job)) for name in later for out in self.stages[name]["outs"]]
+            for source, target in ((self.folder, self._kept(before)), (self._kept(chosen), self.folder)):
+                for out in outs:
+                    if (source / out).exists():
+                        (target / out).parent.mkdir(parents=True, exist_ok=True)
+                        (source / out).rename(target / out)
+        self._run(record, later[-1:] if is_known else later, cached=later[:-1] if is_known else ())
 
     def _kept(self, strategy: bytes) -> Path:
-        return self._folder / "attempts" / self._job / hashlib.sha256(strategy).hexdigest()[:16]
+        return self.folder / "attempts" / self.job / hashlib.sha256(strategy).hexdigest()[:16]
 
-    def _learn(self) -> bool:
-        """Note what the strategy came to; tell whether another one is worth a try, or the best is to be done again."""
-        path = self._folder / "attempts" / f"{self._job}.json"
-        before = path.read_bytes() if path.exists() else b""
-        ended = self._start("learn", ["python", "-m", "tasks.select.learn", "--job", self._job])
-        if ended.code != 0:
-            raise RuntimeError(str(ended.failure("learn")))
-        return (path.read_bytes() if path.exists() else b"") != before
-
-    def _run(self, stages: Iterable[str], record: Record, cached: Collection[str] = ()) -> None:
+    def _run(self, record: Record, stages: Iterable[str], cached: Iterable[str] = ()) -> None:
+        for stage in cached:
+            record.finish(stage, "cached")
         for stage in stages:
-            if stage in cached:
-                record.finish(stage, "cached")
-                continue
-            self._emit(f"[{self.names.index(stage) + 1}/{len(self.names)}] {stage} ...")
+            self.emit(f"[{list(self.stages).index(stage) + 1}/{len(self.stages)}] {stage} ...")
             began = time.monotonic()
-            command = self._stages[stage]["cmd"].replace("${key}", shlex.quote(self._job))
-            ended = self._start(stage, shlex.split(command))
+            command = shlex.split(self.stages[stage]["cmd"].replace("${key}", shlex.quote(self.job)))
+            command[0] = sys.executable
+            ended = self.groups.run(stage, command, self.folder, lambda line: self.emit(f"  {line}"))
             if ended.code != 0:
                 record.finish(stage, "failed")
-                failure = ended.failure(stage)
+                failure = ended.failure(stage, ended.code)
                 if failure.cause == "input":
                     raise InputError(failure.message)
-                raise RuntimeError(f"the stage {failure}; its files are in {self._folder}")
+                raise RuntimeError(f"the stage {failure}; its files are in {self.folder}")
             record.finish(stage, "ran", time.monotonic() - began)
-            if stage in self._after:
-                self._after[stage]()
-
-    def _start(self, stage: str, command: Sequence[str]) -> Ended:
-        command = [sys.executable, *command[1:]]
-        return self._groups.run(stage, command, self._folder, lambda line: self._emit(f"  {line}"))
+            if stage in self.after:
+                self.after[stage]()
 
 
 def _pass_on(process: subprocess.Popen[bytes], emit: Emit) -> Sequence[str]:
@@ -273,30 +271,17 @@ def _pass_on(process: subprocess.Popen[bytes], emit: Emit) -> Sequence[str]:
     with io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace", newline="") as output:
         for line in output:
             text = line.rstrip()
-            if text and not line.endswith("\r"):
-                last.append(text)
-                emit(text)
-            elif text and time.monotonic() - last_bar >= BAR_SECONDS:
+            is_bar = line.endswith("\r")
+            if not text or (is_bar and time.monotonic() - last_bar < BAR_SECONDS):
+                continue
+            if is_bar:
                 last_bar = time.monotonic()
-                emit(text)
-    return list(last)
+            else:
+                last.append(text)
+            emit(text)
+    return last
 
 
 def _kill(group: int) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-
-
-def _signal_of(code: int) -> signal.Signals | None:
-    """Return the signal that an exit code of the shell's or of `subprocess` stands for."""
-    try:
-        return signal.Signals(-code if code < 0 else code - _SHELL_ADDS_TO_A_SIGNAL)
-    except ValueError:
-        return None
-
-
-def _move(paths: Sequence[Path], source: Path, target: Path) -> None:
-    for path in paths:
-        if (source / path).exists():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            (source / path).rename(target / path)

@@ -19,7 +19,7 @@ from act.settings import DEFAULT_PATH, Job, load_job
 
 # What the stage's own code says; libraries keep the logging that they have. A stage's entry runs as `__main__`.
 _LOGGERS = ("__main__", "tasks", "act")
-_CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[1]
 
 
 @contextmanager
@@ -60,10 +60,15 @@ def log_to_stdout(level: int, loggers: Iterable[str] = _LOGGERS) -> Iterator[Non
             logger.propagate = propagated
 
 
+def described_stages() -> dict[str, dict[str, Any]]:
+    """Return what `dvc.yaml` says of each stage, each after those that it needs."""
+    described = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return {name: stage["do"] for name, stage in described.items()}
+
+
 def code_of(stage: str) -> list[Path]:
     """Return the folders and files of code that make a stage's result, as `dvc.yaml` lists them."""
-    described = yaml.safe_load((_CHECKOUT / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
-    return [_CHECKOUT / dep for dep in described["do"]["deps"] if dep.startswith(("act/", "tasks/"))]
+    return [CHECKOUT / dep for dep in described_stages()[stage]["deps"] if dep.startswith(("act/", "tasks/"))]
 
 
 def checkpoint_folder(job: str, stage: str, settings: Any, inputs: Iterable[Path], tidy: bool = True) -> Path:

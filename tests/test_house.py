@@ -15,7 +15,9 @@ import yaml
 from act import registry
 
 CHECKOUT = Path(__file__).parents[1]
-STAGES = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
+STAGES: dict[str, Any] = {
+    name: stage["do"] for name, stage in yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"].items()
+}
 # Where a word that an entry is called by means something else.
 SAME_WORDS = {
     "act/engines/check.py": {"paddle", "similarity"},  # what an engine reads; a figure of the check
@@ -87,21 +89,15 @@ def closure(start: Path) -> set[Path]:
     return found
 
 
-def described(stage: str) -> dict[str, Any]:
-    """Return what dvc.yaml says of a stage, for each job or for all."""
-    told: dict[str, Any] = STAGES[stage].get("do", STAGES[stage])
-    return told
-
-
 def code(stage: str) -> list[Path]:
     """Return the code among a stage's deps."""
-    return [CHECKOUT / dep for dep in described(stage)["deps"] if dep.startswith(("act/", "tasks/"))]
+    return [CHECKOUT / dep for dep in STAGES[stage]["deps"] if dep.startswith(("act/", "tasks/"))]
 
 
 @cache
 def uses(stage: str) -> set[Path]:
     """Return what a stage's entry imports, itself included."""
-    return closure(CHECKOUT / described(stage)["cmd"].split()[2].replace(".", "/") / "__main__.py")
+    return closure(CHECKOUT / STAGES[stage]["cmd"].split()[2].replace(".", "/") / "__main__.py")
 
 
 @cache
@@ -121,6 +117,22 @@ def test_the_deps_of_a_stage_are_the_rooms_that_make_its_result(stage: str) -> N
     assert not missing, f"dvc.yaml: give the stage {stage} a dep for {names(missing)}"
     needless = [dep for dep in code(stage) if not any(is_in(file, dep) for file in used)]
     assert not needless, f"dvc.yaml: the stage {stage} imports nothing of its deps {names(needless)}; remove them"
+
+
+def test_a_stage_that_loads_entries_of_a_registry_follows_the_versions_of_plug_ins() -> None:
+    for stage in STAGES:
+        follows = "artifacts/${key}/plugins.json" in STAGES[stage]["deps"]
+        assert follows == any(loaded(file) for file in uses(stage)), stage
+
+
+def test_the_stages_stand_in_an_order_in_which_they_can_run() -> None:
+    made: set[str] = set()
+    for stage, told in STAGES.items():
+        missing = {dep for dep in told["deps"] if dep.startswith("artifacts/")} - made
+        assert not missing, (stage, missing)
+        made.update(told["outs"])
+        # DVC lets nobody write what another stage reads: two jobs that run side by side must have nothing in common.
+        assert all("${key}" in out for out in told["outs"]), stage
 
 
 @pytest.mark.parametrize("room", sorted({path.relative_to(CHECKOUT).parts[1] for path in CHECKOUT.glob("act/**/*.py")}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from act.registry import ENGINES, THRESHOLDS, Registry
+from act.registry import ENGINES, THRESHOLDS, Registry, plugged_in
 from tests.support import plugins
 
 
@@ -40,3 +40,12 @@ def test_an_entry_from_outside_is_found_here_and_in_processes_that_are_started(
     assert Registry("act.metrics").names().count("half") == 0
     code = "from act.registry import THRESHOLDS; print(THRESHOLDS.load('half').SHARE)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0.5\n"
+
+
+def test_the_version_of_a_plug_in_counts_for_whom_it_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plugins.install(monkeypatch, tmp_path / "a", {"metrics": {"brier": ""}})
+    assert plugged_in(["brier", "top1"]) == {"toys": "1.0"} and plugged_in(["top1"]) == {}
+    plugins.install(monkeypatch, tmp_path / "b", {"formats": {"odd": ""}})
+    assert plugged_in([]) == {"toys": "1.0"}, "formats are tried without being named"

@@ -7,7 +7,7 @@ a wide and once for a narrow page, because text inside a scaled-down picture can
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -48,18 +48,14 @@ class _Scale:
 
 @dataclass(frozen=True)
 class _Box:
-    x: float
-    y: float
-    width: float
-    height: float
+    left: float
+    top: float
+    right: float
+    bottom: float
 
     def overlaps(self, other: _Box) -> bool:
-        return (
-            self.x < other.x + other.width
-            and other.x < self.x + self.width
-            and self.y < other.y + other.height
-            and other.y < self.y + self.height
-        )
+        across = self.left < other.right and other.left < self.right
+        return across and self.top < other.bottom and other.top < self.bottom
 
 
 def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, width: int, height: int) -> Markup:
@@ -71,8 +67,7 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     qualities = [row.quality.value for row in points]
     reference = choice.fp32.quality.value
     floor = reference - max_drop
-    shown = max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP)
-    low = max(min([*qualities, floor]), reference - shown)
+    low = max(min([*qualities, floor]), reference - _shown(max_drop))
     margin = max(0.12 * (max(qualities) - low), 0.002)
     y = _Scale(low - margin, max(qualities) + margin, height - _BOTTOM, _TOP)
     slowest = max(row.latency.median_ms for row in points)
@@ -88,11 +83,11 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     parts.append(_budget(line, width, budget_text))
     parts.append(_front([(row.latency.median_ms, row.quality.value) for row in points], x, y))
 
-    placed = [_Box(width - _RIGHT - 4 - len(budget_text) * _CHARACTER_PIXELS, line + 3, 999, 16)]
+    placed = [_Box(width - _RIGHT - 4 - len(budget_text) * _CHARACTER_PIXELS, line + 3, math.inf, line + 19)]
     downs = [height - _BOTTOM - 9 if quality < y.low else y(quality) for quality in qualities]
     spots = [(row, x(row.latency.median_ms), down) for row, down in zip(points, downs)]
-    placed += [_Box(across - 7, down - 7, 14, 14) for _, across, down in spots]
-    frame = _Box(_LEFT, _TOP - 12, width - _LEFT - _RIGHT, height - _TOP - _BOTTOM + 12)
+    placed += [_Box(across - 7, down - 7, across + 7, down + 7) for _, across, down in spots]
+    frame = _Box(_LEFT, _TOP - 12, width - _RIGHT, height - _BOTTOM)
     # The winner's label is placed first, so that it gets the best place.
     for row, across, down in sorted(spots, key=lambda spot: spot[0] != choice.winner):
         won, quality = row == choice.winner, row.quality.value
@@ -107,59 +102,47 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     return _svg(parts, width, height, "Quality over latency of every variant")
 
 
-def trials(drops: Sequence[tuple[int, float]], max_drop: float, width: int, height: int) -> Markup:
-    """Draw the quality lost in each trial of the search, in order, with the line of the budget; the best is marked.
-
-    There is the number and the loss of at least one trial.
-    """
-    losses = [drop for _, drop in drops]
-    y = _downwards(losses, max_drop, height)
-    x = _Scale(-1, drops[-1][0] + 1, _LEFT, width - _RIGHT)
-    parts = _axes(x, y, width, height, "trial", "quality lost", numbers=range(drops[-1][0] + 1))
-    parts.append(_budget(y(max_drop), width))
-    best = min(drops, key=lambda entry: entry[1])[0]
-    for number, drop in drops:
-        down = min(y(drop), height - _BOTTOM - 4)
-        parts.append(
-            f'<g class="{"e0 won" if number == best else "e0 faint"}"><title>trial {number}: {drop:.4f} lost</title>'
-            f'<line class="stem" x1="{x(number):.1f}" x2="{x(number):.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
-            f'<circle class="mark" cx="{x(number):.1f}" cy="{down:.1f}" r="{5.5 if number == best else 4}"/></g>'
-        )
-    return _svg(parts, width, height, "Quality lost in each trial")
-
-
-def front_of_trials(
-    points: Sequence[tuple[float, float, str, bool]], max_drop: float, width: int, height: int
+def trials(
+    points: Sequence[tuple[float, float, str]],
+    marked: Collection[str],
+    max_drop: float,
+    over_cost: bool,
+    width: int,
+    height: int,
 ) -> Markup:
-    """Draw the quality lost over the expected cost of each trial; those on the Pareto front are filled and joined.
+    """Draw the quality lost in each trial of the search, with the line of the budget; what loses many has no room.
 
-    A point is cost, loss, name, and whether it is on the front; there is at least one.
+    Losses hang down from zero: on stems in the order of the trials, or over the expected cost, with the marked ones joined.
+
+    Args:
+        points: number or cost, loss, and name of each trial, at least of one.
+        marked: names of trials.
     """
-    costs = [cost for cost, *_ in points]
-    margin = 0.1 * (max(costs) - min(costs)) or 0.05
-    x = _Scale(min(costs) - margin, max(costs) + margin, _LEFT, width - _RIGHT)
-    y = _downwards([drop for _, drop, *_ in points], max_drop, height)
-    parts = _axes(x, y, width, height, "expected cost, fp32 = 1", "quality lost")
-    parts.append(_budget(y(max_drop), width))
-    floor = height - _BOTTOM - 4
-    joined = sorted((cost, drop) for cost, drop, _, on_front in points if on_front)
-    path = " ".join(f"{x(cost):.1f},{min(y(drop), floor):.1f}" for cost, drop in joined)
-    parts.append(f'<g class="e0"><polyline class="curve" points="{path}"/></g>')
-    for cost, drop, name, on_front in points:
-        parts.append(
-            f'<g class="{"e0 won" if on_front else "e0 faint"}"><title>{escape(name)}: {drop:.4f} lost, cost {cost:.2f}'
-            f'</title><circle class="mark" cx="{x(cost):.1f}" cy="{min(y(drop), floor):.1f}" '
-            f'r="{5.5 if on_front else 4}"/></g>'
-        )
-    return _svg(parts, width, height, "Quality lost over expected cost of each trial")
-
-
-def _downwards(losses: Sequence[float], max_drop: float, height: int) -> _Scale:
-    """Return a scale on which losses hang down from zero; what loses many budgets is not given room."""
-    high = min(max([*losses, max_drop]), max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP))
-    low = min([*losses, 0.0])
+    places, losses = [place for place, *_ in points], [loss for _, loss, _ in points]
+    high, low = min(max([*losses, max_drop]), _shown(max_drop)), min([*losses, 0.0])
     margin = 0.12 * max(high - low, 0.002)
-    return _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)
+    y = _Scale(low - margin, high + margin, _TOP, height - _BOTTOM)
+    margin = (0.1 * (max(places) - min(places)) or 0.05) if over_cost else 1
+    x = _Scale(min(places) - margin, max(places) + margin, _LEFT, width - _RIGHT)
+    numbers = None if over_cost else range(round(max(places)) + 1)
+    parts = _axes(x, y, width, height, "expected cost, fp32 = 1" if over_cost else "trial", "quality lost", numbers)
+    parts.append(_budget(y(max_drop), width))
+    spots = [(x(place), min(y(loss), height - _BOTTOM - 4)) for place, loss, _ in points]
+    if over_cost:
+        joined = sorted(spot for spot, (*_, name) in zip(spots, points) if name in marked)
+        parts.append(f'<g class="e0">{_line(joined)}</g>')
+    for (across, down), (place, loss, name) in zip(spots, points):
+        told = f"{name}: {loss:.4f} lost" + (f", cost {place:.2f}" if over_cost else "")
+        stem = f'<line class="stem" x1="{across:.1f}" x2="{across:.1f}" y1="{y(0):.1f}" y2="{down:.1f}"/>'
+        kind, radius = ("won", 5.5) if name in marked else ("faint", 4)
+        mark = ("" if over_cost else stem) + _dot(across, down, radius)
+        parts.append(f'<g class="e0 {kind}"><title>{escape(told)}</title>{mark}</g>')
+    where = "over expected cost of" if over_cost else "in"
+    return _svg(parts, width, height, f"Quality lost {where} each trial")
+
+
+def _shown(max_drop: float) -> float:
+    return max(_SHOWN_BUDGETS * max_drop, _LEAST_SHOWN_DROP)
 
 
 def _budget(down: float, width: int, text: str = "budget") -> str:
@@ -175,11 +158,9 @@ def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: 
     x = _Scale(min(steps), max(steps) if max(steps) > min(steps) else min(steps) + 1, _LEFT, width - _RIGHT)
     y = _Scale(min(values) - margin, max(values) + margin, height - _BOTTOM, _TOP)
     parts = _axes(x, y, width, height, "step", name)
-    joined = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
-    parts.append(f'<g class="e0"><polyline class="curve" points="{joined}"/>')
-    if len(points) <= 60:
-        parts += [f'<circle class="mark" cx="{x(step):.1f}" cy="{y(value):.1f}" r="3"/>' for step, value in points]
-    parts.append("</g>")
+    spots = [(x(step), y(value)) for step, value in points]
+    dots = [_dot(*spot, 3) for spot in spots] if len(points) <= 60 else []
+    parts.append(f'<g class="e0">{_line(spots)}{"".join(dots)}</g>')
     return _svg(parts, width, height, f"{name} over training steps")
 
 
@@ -194,10 +175,10 @@ def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
     return _svg([bar], 132, 14, f"{three_digits(latency.median_ms)} ms", "inline")
 
 
-def share_bar(share: float, engine: int = 0) -> Markup:
+def share_bar(share: float) -> Markup:
     """Draw a bar for a share in [0, 1]; for one cell of a table."""
     width = 120.0 * min(max(share, 0.0), 1.0)
-    bar = f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{width:.1f}" height="10" rx="1.5"/></g>'
+    bar = f'<g class="e0"><rect class="bar" x="0" y="2" width="{width:.1f}" height="10" rx="1.5"/></g>'
     return _svg([bar], 120, 14, f"{share:.0%}", "inline")
 
 
@@ -245,14 +226,13 @@ def _mark(precision: str, across: float, down: float, won: bool) -> str:
     """Draw fp32 as a circle, bf16 a square, int8 a triangle, int8 with bf16 a diamond."""
     ring = f'<circle class="ring" cx="{across:.1f}" cy="{down:.1f}" r="12"/>' if won else ""
     if precision == "fp32":
-        return f'{ring}<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="5.5"/>'
+        return ring + _dot(across, down, 5.5)
     shapes: dict[str, list[tuple[float, float]]] = {
         "bf16": [(-5, -5), (5, -5), (5, 5), (-5, 5)],
         "int8": [(0, -6.5), (6.2, 5), (-6.2, 5)],
     }
     corners = shapes.get(precision, [(0, -7), (7, 0), (0, 7), (-7, 0)])
-    joined = " ".join(f"{across + right:.1f},{down + below:.1f}" for right, below in corners)
-    return f'{ring}<polygon class="mark" points="{joined}"/>'
+    return f'{ring}<polygon class="mark" points="{_joined((across + x, down + y) for x, y in corners)}"/>'
 
 
 def _label(name: str, across: float, down: float, placed: list[_Box], frame: _Box, won: bool) -> str:
@@ -263,13 +243,29 @@ def _label(name: str, across: float, down: float, placed: list[_Box], frame: _Bo
         *((-gap - wide + 2, -9), (-gap - wide + 2, 17), (gap - 2, -22), (gap - 2, 30)),
         *((-gap - wide, -22), (-gap - wide, 30)),
     ):
-        box = _Box(across + right, down + below - 11, wide, 14)
-        inside = frame.x <= box.x and box.x + box.width <= frame.x + frame.width
-        inside = inside and frame.y <= box.y and box.y + box.height <= frame.y + frame.height
-        if inside and not any(box.overlaps(other) for other in placed):
+        box = _Box(across + right, down + below - 11, across + right + wide, down + below + 3)
+        inside = frame.left <= box.left and box.right <= frame.right
+        if (
+            inside
+            and frame.top <= box.top
+            and box.bottom <= frame.bottom
+            and not any(box.overlaps(other) for other in placed)
+        ):
             placed.append(box)
-            return _text(box.x, down + below, name, "label")
+            return _text(across + right, down + below, name, "label")
     return ""
+
+
+def _dot(across: float, down: float, radius: float) -> str:
+    return f'<circle class="mark" cx="{across:.1f}" cy="{down:.1f}" r="{radius}"/>'
+
+
+def _line(spots: Iterable[tuple[float, float]]) -> str:
+    return f'<polyline class="curve" points="{_joined(spots)}"/>'
+
+
+def _joined(spots: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{across:.1f},{down:.1f}" for across, down in spots)
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:

@@ -5,35 +5,27 @@ The page is one file that asks for nothing from outside; the template escapes ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from act.engines.spec import title_of
 from act.metrics import find
 from act.reporting import analysis, charts, wording
-from act.reporting.tables import plain
 from act.reporting.winner import Choice, title
-from act.reporting.wording import TIMES, between, factor, loss, milliseconds, size
+from act.reporting.wording import between, factor, loss, milliseconds, size
 from act.results.benchmark import RanVariant
 from act.results.prune import Pruning
 from act.results.ptq_search import Trials, TrialSettings
 from act.results.report import DeployedFile, Report
-from act.results.training import ComparedPart, TrainingPoint
+from act.results.training import TrainingPoint
 from act.settings import Budget, Job
 from act.timing.wording import executed
 
-_FAILURES = {
-    "missing": "not installed",
-    "unsupported": "not offered",
-    "error": "refused",
-    "wrong_output": "wrong output",
-    "crash": "crashed",
-    "timeout": "timed out",
-}
 _WIDE, _NARROW = (1000, 430), (380, 380)
 _SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
 _HALF = (476, 240)
@@ -54,17 +46,16 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(_FUNCTIONS)
+    # What the templates call.
+    for offered in (wording, charts, analysis):
+        environment.globals.update(vars(offered))
+    environment.globals.update(executed=executed, title=title, title_of=title_of)
     search, history, most = report.search, report.training.history, job.budget.max_quality_drop
     losses = [(point.step, point.loss) for point in history if point.loss is not None]
-    importance = sorted(search.importance.items(), key=lambda item: -item[1])
     return environment.get_template("page.html.j2").render(
         report=report,
         choice=choice,
-        budget=job.budget,
-        target=job.target,
-        failures=_FAILURES,
-        measured_at=report.measured_at.replace("T", " ").removesuffix("+00:00"),
+        job=job,
         headline=_headline(choice, job.target.batch),
         tiles=_tiles(choice, job.budget),
         warnings=_warnings(report, choice, most),
@@ -77,59 +68,55 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         samples=evaluation_samples,
         trial_charts=_trial_charts(search, most),
         setting_names=list(TrialSettings.model_fields),
-        importance=[(name, share) for name, share in importance if share > 0],
         training_curves=_curves({"loss": losses, "quality": _qualities(history)}),
         pruning_curves=_curves({f"quality, {step.name}": _qualities(step.history) for step in report.pruning.steps}),
         sparse=_sparsity(report.pruning, choice.ran),
         model=analysis.model_parts(report.analysis),
         attempts={attempt.key: attempt for attempt in report.options.attempts}.values(),
-        settings="\n".join(_outline(job.model_dump(mode="json"))),
-        machine=list(_flatten(report.machine.model_dump())),
+        settings=yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120),
+        machine={
+            **report.machine.model_dump(exclude={"memory_bytes", "packages"}),
+            "capabilities": ", ".join(report.machine.capabilities),
+            "memory": size(report.machine.memory_bytes),
+            **report.machine.packages,
+        },
         files=files,
     )
 
 
-def _headline(choice: Choice, batch: int) -> dict[str, str]:
+def _headline(choice: Choice, batch: int) -> tuple[str, str]:
+    """Return what won in a few words, and a sentence on it."""
     winner, quality = choice.winner, choice.winner.quality.value
     unit = "one inference" if batch == 1 else f"one inference of {batch} samples"
     start = f"{title(winner)}: {unit} takes {milliseconds(winner.latency.median_ms)}"
     if winner.is_reference:
-        return {"claim": "fp32 stays the fastest", "sentence": f"{start} at a quality of {quality:.4f}."}
+        return "fp32 stays the fastest", f"{start} at a quality of {quality:.4f}."
     assert winner.speedup is not None and winner.drop is not None
     if abs(winner.drop.value) < 5e-5:
         moved = f"quality stays at {quality:.4f}"
     else:
         verb = "falls" if winner.drop.value > 0 else "rises"
         moved = f"quality {verb} from {choice.fp32.quality.value:.4f} to {quality:.4f}"
-    return {
-        "claim": f"{factor(winner.speedup.value)} as fast",
-        "sentence": f"{start} instead of {milliseconds(choice.fp32.latency.median_ms)}, and {moved}.",
-    }
+    before = milliseconds(choice.fp32.latency.median_ms)
+    return f"{factor(winner.speedup.value)} as fast", f"{start} instead of {before}, and {moved}."
 
 
-def _tiles(choice: Choice, budget: Budget) -> list[dict[str, str]]:
+def _tiles(choice: Choice, budget: Budget) -> list[tuple[str, str, str, str]]:
+    """Return the name of each figure of the winner, its value in fp32 where that differs, its value, and a note."""
     winner, fp32, latency = choice.winner, choice.fp32, choice.winner.latency
     moved = not winner.is_reference
     spread = f"{milliseconds(latency.p10_ms)} to {milliseconds(latency.p90_ms)}"
     before = milliseconds(fp32.latency.median_ms) if moved else ""
-    tiles = [_tile("Latency", milliseconds(latency.median_ms), f"median; 80 % of runs {spread}", before)]
+    tiles = [("Latency", before, milliseconds(latency.median_ms), f"median; 80 % of runs {spread}")]
     if winner.speedup is not None and moved:
         note = f"95 % interval {between(winner.speedup, 2)}, against fp32 on the same engine"
-        tiles.append(_tile("Speed-up", factor(winner.speedup.value), note))
+        tiles.append(("Speed-up", "", factor(winner.speedup.value), note))
     if winner.drop is not None:
-        note = (
-            f"{loss(winner.drop.value)} lost, 95 % interval {between(winner.drop, 4)}; "
-            f"budget {budget.max_quality_drop:g}"
-        )
-        before = f"{fp32.quality.value:.4f}" if moved else ""
-        tiles.append(_tile("Quality", f"{winner.quality.value:.4f}", note if moved else "the reference", before))
+        lost = f"{loss(winner.drop.value)} lost, 95 % interval {between(winner.drop, 4)}"
+        note = f"{lost}; budget {budget.max_quality_drop:g}" if moved else "the reference"
+        tiles.append(("Quality", f"{fp32.quality.value:.4f}" if moved else "", f"{winner.quality.value:.4f}", note))
     before = size(fp32.bytes) if winner.bytes != fp32.bytes else ""
-    tiles.append(_tile("Files", size(winner.bytes), f"{size(winner.peak_rss_bytes)} of memory at the peak", before))
-    return tiles
-
-
-def _tile(name: str, value: str, note: str, before: str = "") -> dict[str, str]:
-    return {"name": name, "before": before, "value": value, "note": note}
+    return [*tiles, ("Files", before, size(winner.bytes), f"{size(winner.peak_rss_bytes)} of memory at the peak")]
 
 
 def _warnings(report: Report, choice: Choice, most: float) -> list[str]:
@@ -149,14 +136,6 @@ def _warnings(report: Report, choice: Choice, most: float) -> list[str]:
             f"{most:g} that is allowed. More evaluation samples would narrow it."
         )
     return found
-
-
-def _shape(inputs: Mapping[str, Sequence[int]]) -> str:
-    """Return the shape of the only input, or the names and shapes of all."""
-    words = {name: TIMES.join(map(str, axes)) for name, axes in inputs.items()}
-    if len(words) == 1:
-        return next(iter(words.values()))
-    return ", ".join(f"{name} {word}" for name, word in words.items())
 
 
 def _kernels(choice: Choice) -> dict[str, Any] | None:
@@ -179,10 +158,12 @@ def _trial_charts(search: Trials, most: float) -> list[dict[str, Markup]]:
     lost = [(trial, trial.drop) for trial in search.trials if trial.drop is not None]
     if not lost:
         return []
-    spread = [(trial.cost, drop, f"trial {trial.id}", trial.id in search.front) for trial, drop in lost]
+    best, _ = min(lost, key=lambda each: each[1])
+    in_order = [(trial.id, drop, f"trial {trial.id}") for trial, drop in lost]
+    over_cost = [(trial.cost, drop, f"trial {trial.id}") for trial, drop in lost]
     return [
-        _both(charts.trials, [(trial.id, drop) for trial, drop in lost], most, small=True),
-        _both(charts.front_of_trials, spread, most, small=True),
+        _both(charts.trials, in_order, [f"trial {best.id}"], most, False, small=True),
+        _both(charts.trials, over_cost, [f"trial {number}" for number in search.front], most, True, small=True),
     ]
 
 
@@ -192,20 +173,6 @@ def _qualities(history: Sequence[TrainingPoint]) -> list[tuple[int, float]]:
 
 def _curves(drawn: Mapping[str, Sequence[tuple[int, float]]]) -> list[Markup]:
     return [charts.curve(points, name, *_HALF) for name, points in drawn.items() if len(points) > 1]
-
-
-def _compared(parts: Sequence[ComparedPart]) -> str:
-    """Tell which variables training compared with the teacher's, and by which loss, as a second sentence; empty where
-    it did not train."""
-    if not parts:
-        return ""
-    told = [
-        f"{' and '.join(part.node)} by the loss `{part.loss}`"
-        + ("" if part.alpha == 1 else f", weighed {part.alpha:g}")
-        + (f", with teacher {part.teacher + 1}" if part.teacher else "")
-        for part in parts
-    ]
-    return f". Compared with the teacher: {'; '.join(told)}"
 
 
 def _sparsity(pruning: Pruning, ran: Sequence[RanVariant]) -> str:
@@ -233,56 +200,3 @@ def _both(draw: Callable[..., Markup], *arguments: Any, small: bool = False) -> 
     """Draw a chart for wide pages and for narrow ones."""
     wide, narrow = (_SMALL_WIDE, _SMALL_NARROW) if small else (_WIDE, _NARROW)
     return {"wide": draw(*arguments, *wide), "narrow": draw(*arguments, *narrow)}
-
-
-def _outline(settings: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """Return the settings as in params.yaml, without those that are not set."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield f"{indent}{name}:"
-            yield from _outline(value, indent + "  ")
-        elif isinstance(value, list):
-            yield f"{indent}{name}: {', '.join(map(str, value))}"
-        elif value is not None:
-            yield f"{indent}{name}: {value}"
-
-
-def _flatten(entries: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Return names and values for a table; what is nested stands under its own name."""
-    for name, value in entries.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value)
-        elif isinstance(value, list):
-            yield name.replace("_", " "), ", ".join(map(str, value))
-        elif name.endswith("_bytes") and isinstance(value, int):
-            yield name.removesuffix("_bytes").replace("_", " "), size(value)
-        else:
-            yield name.replace("_", " "), str(value)
-
-
-# What the templates call.
-_FUNCTIONS = {
-    "NOTHING": wording.NOTHING,
-    "TIMES": wording.TIMES,
-    "TO": wording.TO,
-    "between": between,
-    "compared": _compared,
-    "error": analysis.error,
-    "executed": executed,
-    "factor": factor,
-    "fixed": wording.fixed,
-    "helper_kernels": analysis.helper_kernels,
-    "latency_bar": charts.latency_bar,
-    "loss": loss,
-    "milliseconds": milliseconds,
-    "millions": analysis.millions,
-    "multiplying": analysis.multiplying,
-    "plain": plain,
-    "shape": _shape,
-    "share_bar": charts.share_bar,
-    "size": size,
-    "three_digits": wording.three_digits,
-    "title": title,
-    "title_of": title_of,
-    "whereabouts": analysis.whereabouts,
-}

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from act.reporting.deploy import WINNER_FOLDER, how_to_load
-from act.reporting.winner import Choice, Verdict, meets
+from act.reporting.winner import Choice, meets
 from act.results.analyze import Analysis
-from act.results.benchmark import FailedVariant, Measurements
+from act.results.benchmark import Measurements
 from act.results.export import ExportedCandidates
 from act.results.prune import Pruning
 from act.results.ptq_search import Trials
 from act.results.qat import Training
 from act.results.refine import Refinements
-from act.results.report import DeployedFile, JudgedBudget, JudgedVariant, Manifest, RefusedVariant, Report, Winner
+from act.results.report import DeployedFile, JudgedBudget, Manifest, Report, Winner
 from act.results.select import Options, Strategy
 from act.settings import Job
 
@@ -47,7 +47,7 @@ def gather(
         settings=job.model_dump(mode="json"),
         machine=measurements.machine,
         noise=measurements.noise,
-        variants=[_judged(verdict) for verdict in choice.verdicts],
+        variants=choice.variants,
         left_in_float={each.name: each.left_in_float for each in exported.candidates if each.precision == "int8"},
         search=Trials.read(artifacts / "ptq_search" / "trials.json"),
         refined=Refinements.read(artifacts / "refine" / "refine.json"),
@@ -87,8 +87,3 @@ def _winner(choice: Choice, job: Job, files: Iterable[str]) -> Winner:
         drop=row.drop,
         how_to_load=how_to_load(row, job.target.threads),
     )
-
-
-def _judged(verdict: Verdict) -> JudgedVariant | RefusedVariant:
-    kind = RefusedVariant if isinstance(verdict.row, FailedVariant) else JudgedVariant
-    return kind(**dict(verdict.row), inside_budget=verdict.inside, misses=list(verdict.misses))

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from act.reporting.winner import Choice, Verdict
+from act.reporting.winner import Choice
+from act.reporting.wording import plain
 from act.results.benchmark import RanVariant
 from act.results.ptq_search import TrialSettings
-from act.results.report import Metrics, Report
+from act.results.report import JudgedVariant, Metrics, Report
 
 _VARIANT_COLUMNS = (
     *("engine", "variant", "precision", "latency_ms", "p90_ms", "quality", "speedup", "drop"),
@@ -18,8 +19,36 @@ _VARIANT_COLUMNS = (
 )
 
 
-def metrics(choice: Choice) -> Metrics:
-    """Return the winner's figures, then each variant's as `engine/name/figure`."""
+def write_tables(folder: Path, choice: Choice, report: Report) -> None:
+    """Write `metrics.json`, and a table of the variants that ran, and of what search, training and pruning left.
+
+    In `trials.csv` a setting that is a list is joined, and `front` is 1 on the Pareto front. A table of nothing has
+    its heading.
+    """
+    _metrics(choice).write(folder / "metrics.json")
+    search = report.search
+    names = list(TrialSettings.model_fields) if search.trials else []
+    trials = (
+        [
+            trial.id,
+            *(plain(getattr(trial.settings, name)) for name in names),
+            *(trial.quality, trial.drop, trial.cost, trial.samples, trial.seconds),
+            int(trial.id in search.front),
+        ]
+        for trial in search.trials
+    )
+    _write(folder / "accuracy_latency.csv", _VARIANT_COLUMNS, map(_variant, choice.ran))
+    _write(folder / "trials.csv", ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"], trials)
+    layers = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
+    _write(folder / "sensitivity.csv", ["layer", "op_type", "error"], layers)
+    training = ([each.step, each.loss, each.quality] for each in report.training.history)
+    _write(folder / "training.csv", ["step", "loss", "quality"], training)
+    steps = report.pruning.steps
+    pruning = ([step.name, each.step, each.loss, each.quality] for step in steps for each in step.history)
+    _write(folder / "pruning.csv", ["strategy", "step", "loss", "quality"], pruning)
+
+
+def _metrics(choice: Choice) -> Metrics:
     winner = choice.winner
     flat: dict[str, Any] = {
         "winner": winner.key,
@@ -53,51 +82,13 @@ def _running(row: RanVariant) -> dict[str, Any]:
     return running
 
 
-def write_tables(folder: Path, choice: Choice, report: Report) -> None:
-    """Write a table of the variants that ran, and of what the search, the training and the pruning left.
-
-    In `trials.csv` a setting that is a list is joined, and `front` is 1 on the Pareto front. A table of nothing has
-    its heading.
-    """
-    search = report.search
-    names = list(TrialSettings.model_fields) if search.trials else []
-    variants = (_variant(verdict.row, verdict) for verdict in choice.verdicts if isinstance(verdict.row, RanVariant))
-    trials = (
-        [
-            trial.id,
-            *(plain(getattr(trial.settings, name)) for name in names),
-            *(trial.quality, trial.drop, trial.cost, trial.samples, trial.seconds),
-            int(trial.id in search.front),
-        ]
-        for trial in search.trials
-    )
-    _write(folder / "accuracy_latency.csv", _VARIANT_COLUMNS, variants)
-    _write(folder / "trials.csv", ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"], trials)
-    layers = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
-    _write(folder / "sensitivity.csv", ["layer", "op_type", "error"], layers)
-    training = ([each.step, each.loss, each.quality] for each in report.training.history)
-    _write(folder / "training.csv", ["step", "loss", "quality"], training)
-    steps = report.pruning.steps
-    pruning = ([step.name, each.step, each.loss, each.quality] for step in steps for each in step.history)
-    _write(folder / "pruning.csv", ["strategy", "step", "loss", "quality"], pruning)
-
-
-def _variant(row: RanVariant, verdict: Verdict) -> list[Any]:
+def _variant(row: JudgedVariant) -> list[Any]:
     return [
         *(row.engine, row.name, row.precision),
         *(f"{figure:.6f}" for figure in (row.latency.median_ms, row.latency.p90_ms, row.quality.value)),
         *(f"{interval.value:.6f}" if interval else "" for interval in (row.speedup, row.drop)),
-        *(int(verdict.inside), _running(row).get("samples_per_second", ""), row.peak_rss_bytes, row.bytes),
+        *(int(row.inside_budget), _running(row).get("samples_per_second", ""), row.peak_rss_bytes, row.bytes),
     ]
-
-
-def plain(value: Any) -> Any:
-    """Return a setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
-    if isinstance(value, list):
-        return " ".join(str(part) for part in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else value
 
 
 def _write(path: Path, heading: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:

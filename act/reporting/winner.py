@@ -14,36 +14,23 @@ from act.engines.spec import title_of
 from act.errors import InputError
 from act.reporting.wording import factor, milliseconds
 from act.results.benchmark import FailedVariant, RanVariant, Variant
+from act.results.report import JudgedVariant, RefusedVariant
 from act.settings import ROUNDING, Budget
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A variant and what the budget says of it."""
-
-    row: RanVariant | FailedVariant  # what was measured
-    # each reason why it cannot win, as what it does wrong ("loses ..."); empty when inside the budget
-    misses: tuple[str, ...]
-
-    @property
-    def inside(self) -> bool:
-        """Tell whether it may win."""
-        return not self.misses
 
 
 @dataclass(frozen=True)
 class Choice:
     """The winner, and why."""
 
-    winner: RanVariant  # what won
-    fp32: RanVariant  # the same on the winner's engine
-    verdicts: tuple[Verdict, ...]  # of all variants, in the order in which they were measured
+    winner: JudgedVariant  # what won
+    fp32: JudgedVariant  # the same on the winner's engine
+    variants: list[JudgedVariant | RefusedVariant]  # all, in the order in which they were measured
     why: str  # one or two sentences
 
     @property
-    def ran(self) -> list[RanVariant]:
+    def ran(self) -> list[JudgedVariant]:
         """Return all variants that have figures."""
-        return [verdict.row for verdict in self.verdicts if isinstance(verdict.row, RanVariant)]
+        return _ran(self.variants)
 
 
 def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice:
@@ -54,14 +41,15 @@ def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice
     Raises:
         InputError: fp32 ran on no engine; names the causes.
     """
-    verdicts = tuple(Verdict(row, _misses(row, budget)) for row in rows)
-    runners = [verdict.row for verdict in verdicts if verdict.inside and isinstance(verdict.row, RanVariant)]
+    variants = [_judged(row, _misses(row, budget)) for row in rows]
+    ran = _ran(variants)
+    runners = [row for row in ran if row.inside_budget]
     if not runners:
         causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.is_reference)
         raise InputError(f"no engine of the target could run the model ({causes}); mend the engine or change `target`")
     winner = min(runners, key=_order)
     fp32 = next(row for row in runners if row.engine == winner.engine and row.is_reference)
-    return Choice(winner, fp32, verdicts, _why(winner, verdicts))
+    return Choice(winner, fp32, variants, _why(winner, ran))
 
 
 def meets(winner: RanVariant, budget: Budget) -> bool:
@@ -75,54 +63,63 @@ def title(row: Variant) -> str:
     return f"{row.name} on {title_of(row.engine)}"
 
 
+def _ran(variants: Sequence[JudgedVariant | RefusedVariant]) -> list[JudgedVariant]:
+    return [row for row in variants if isinstance(row, JudgedVariant)]
+
+
+def _judged(row: RanVariant | FailedVariant, misses: list[str]) -> JudgedVariant | RefusedVariant:
+    kind = JudgedVariant if isinstance(row, RanVariant) else RefusedVariant
+    return kind(**dict(row), inside_budget=not misses, misses=misses)
+
+
 def _order(row: RanVariant) -> tuple[float, float, float, str]:
     drop = row.drop.value if row.drop else 0.0
     return (row.latency.median_ms, drop, row.bytes if row.bytes is not None else float("inf"), row.key)
 
 
-def _misses(row: RanVariant | FailedVariant, budget: Budget) -> tuple[str, ...]:
+def _misses(row: RanVariant | FailedVariant, budget: Budget) -> list[str]:
+    """Return each reason why a variant cannot win, as what it does wrong ("loses ...")."""
     if isinstance(row, FailedVariant):
-        return (row.failure.cause,)
+        return [row.failure.cause]
     if row.is_reference:
-        return ()
+        return []
     speedup, drop = row.speedup, row.drop
     if speedup is None or drop is None:
-        return ("fp32 failed on this engine: nothing to compare with",)
+        return ["fp32 failed on this engine: nothing to compare with"]
     misses = []
     if drop.value > budget.max_quality_drop + ROUNDING:
         misses.append(f"loses {drop.value:.4f} of quality where {budget.max_quality_drop:.4g} is allowed")
     if speedup.value < budget.min_speedup - ROUNDING:
+        fast, asked = factor(speedup.value), factor(budget.min_speedup)
+        slow = speedup.value < 1
         misses.append(
-            f"is slower than fp32 ({factor(speedup.value)})"
-            if speedup.value < 1
-            else f"is {factor(speedup.value)} as fast as fp32 where {factor(budget.min_speedup)} is asked for"
+            f"is slower than fp32 ({fast})" if slow else f"is {fast} as fast as fp32 where {asked} is asked for"
         )
     if budget.max_latency_ms is not None and row.latency.median_ms > budget.max_latency_ms:
         longest = milliseconds(budget.max_latency_ms)
         misses.append(f"takes {milliseconds(row.latency.median_ms)} where {longest} are allowed")
-    return tuple(misses)
+    return misses
 
 
-def _why(winner: RanVariant, verdicts: Sequence[Verdict]) -> str:
-    ran = [(verdict, verdict.row) for verdict in verdicts if isinstance(verdict.row, RanVariant)]
-    refused = [(verdict, row) for verdict, row in ran if not verdict.inside]
-    faster = [(verdict, row) for verdict, row in refused if row.latency.median_ms < winner.latency.median_ms]
-    if not winner.is_reference:
-        if not faster:
-            return "Nothing that was measured is faster."
-        verdict, row = min(faster, key=lambda each: each[1].latency.median_ms)
-        return f"Only what lies outside the budget is faster: {title(row)} {' and '.join(verdict.misses)}."
-    if faster:
-        verdict, row = min(faster, key=lambda each: each[1].drop.value if each[1].drop else 1.0)
+def _why(winner: JudgedVariant, ran: Sequence[JudgedVariant]) -> str:
+    fastest_ms = winner.latency.median_ms
+    faster = [row for row in ran if not row.inside_budget and row.latency.median_ms < fastest_ms]
+    if faster and winner.is_reference:
+        nearest = min(faster, key=lambda row: row.drop.value if row.drop else 1.0)
         return (
-            f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(row)} "
-            f"({milliseconds(row.latency.median_ms)}) {' and '.join(verdict.misses)}."
+            f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(nearest)} "
+            f"({milliseconds(nearest.latency.median_ms)}) {' and '.join(nearest.misses)}."
         )
-    others = [row for _, row in ran if not row.is_reference]
+    if faster:
+        nearest = min(faster, key=lambda row: row.latency.median_ms)
+        return f"Only what lies outside the budget is faster: {title(nearest)} {' and '.join(nearest.misses)}."
+    if not winner.is_reference:
+        return "Nothing that was measured is faster."
+    others = [row for row in ran if not row.is_reference]
     if not others:
         return "fp32 stays, because nothing else could be measured."
     nearest = min(others, key=_order)
     return (
         f"fp32 stays, because nothing is faster. Nearest: {title(nearest)} with "
-        f"{milliseconds(nearest.latency.median_ms)} against {milliseconds(winner.latency.median_ms)}."
+        f"{milliseconds(nearest.latency.median_ms)} against {milliseconds(fastest_ms)}."
     )

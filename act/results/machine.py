@@ -1,4 +1,4 @@
-"""`machine.json`, and the machine that a result was measured on."""
+"""`machine.json`, `plugins.json` and `prune_timing.json`, and the machine that a result was measured on."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ class TimedOn(Artifact):
     capabilities: list[str]
     python: str
     packages: dict[str, str]
+
+
+class PruneTiming(Artifact):
+    """What the stage `prune` times on; None where it times nothing."""
+
+    timed_on: TimedOn | None
+
+
+class PlugIns(Artifact):
+    """The versions of the other distributions that a job may use engines, readers, metrics and the like of."""
+
+    versions: dict[str, str]
 
 
 class Machine(Part):

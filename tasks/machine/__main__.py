@@ -1,42 +1,61 @@
-"""`python -m tasks.machine`: note which machine this is, as an artefact that stages with timings depend on.
+"""`python -m tasks.machine --job NAME`: note what a job's results depend on that the checkout does not hold.
 
-DVC always runs it, and it takes a moment; on the same machine it writes the same bytes, so that nothing after it is
-done again. It also gives a file of attempts to each job that has none, because `select` depends on it.
+Writes `machine.json`, this machine, on which stages with timings depend, and `plugins.json`, the versions of the other
+distributions that the job may use entries of. DVC always runs the stage, which takes a moment; as long as nothing has
+changed it writes the same bytes, so that nothing after it is done again. Each job has its own notes, because DVC lets
+nobody write what a stage of another job reads at that moment. A job without a file of attempts gets one, too, because
+`select` depends on it.
 """
 
 from __future__ import annotations
 
-import argparse
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from act import machine
-from act.artifacts import ROOT
-from act.errors import InputError, exit_on_input_error
-from act.results.machine import TimedOn
-from act.settings import DEFAULT_PATH, load
+from act import machine, registry
+from act.artifacts import stage_folder
+from act.errors import InputError
+from act.results.artifact import Artifact
+from act.results.machine import PlugIns, TimedOn
+from act.settings import DEFAULT_PATH, Job, load_job
 from act.strategy import attempts
+from tasks.stage import job_from_command_line
 
-PATH = ROOT / "machine.json"
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the stage."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.machine", description="Note which machine this is.")
-    parser.add_argument("--params", type=Path, default=DEFAULT_PATH, help="the settings (default: %(default)s)")
-    arguments = parser.parse_args()
-    with exit_on_input_error():
-        jobs = load(arguments.params).jobs
-    PATH.parent.mkdir(parents=True, exist_ok=True)
-    TimedOn(**machine.identity()).write(PATH)
-    attempts.make_files(jobs)
+    """Parse the command line and run the stage."""
+    with job_from_command_line("tasks.machine", "Note which machine and plug-ins one job is for.") as (name, job):
+        for file, note in _notes(job).items():
+            stage_folder(name, file).parent.mkdir(parents=True, exist_ok=True)
+            note.write(stage_folder(name, file))
+        attempts.make_files([name])
 
 
-def is_noted(root: Path) -> bool:
-    """Tell whether the artefact of a checkout is of this machine."""
+def are_noted(root: Path, name: str) -> bool:
+    """Tell whether the notes of a job in a checkout are those of here and now."""
+    notes = _notes(load_job(name, root / DEFAULT_PATH))
     try:
-        return TimedOn.read(root / PATH) == TimedOn(**machine.identity())
+        return all(type(note).read(root / stage_folder(name, file)) == note for file, note in notes.items())
     except InputError:
         return False
+
+
+def _notes(job: Job) -> dict[str, Artifact]:
+    versions = registry.plugged_in(set(_texts(job.model_dump())))
+    return {"machine.json": TimedOn(**machine.identity()), "plugins.json": PlugIns(versions=versions)}
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    """Yield every text in settings."""
+    if isinstance(settings, str):
+        yield settings
+    elif isinstance(settings, Mapping | list | tuple):
+        for value in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _texts(value)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 
 from act.artifacts import DEPLOY_ROOT, ROOT, replace_folder, stage_folder
-from act.reporting import page, tables
+from act.reporting import page
 from act.reporting.deploy import checksums, copy_models
 from act.reporting.result import gather, manifest_of
+from act.reporting.tables import write_tables
 from act.reporting.winner import choose, title
 from act.reporting.wording import milliseconds
 from act.results.benchmark import Measurements
@@ -43,9 +44,8 @@ def _report(name: str, job: Job) -> None:
         (folder / "report.html").write_text(html, encoding="utf-8")
         report.write(folder / "report.json")
         manifest_of(report, checksums(folder)).write(folder / "manifest.json")
-        with replace_folder(stage_folder(name, "report")) as tables_folder:
-            tables.metrics(choice).write(tables_folder / "metrics.json")
-            tables.write_tables(tables_folder, choice, report)
+        with replace_folder(stage_folder(name, "report")) as for_dvc:
+            write_tables(for_dvc, choice, report)
     winner = choice.winner
     log.info(
         f"report: {title(winner)} wins: {milliseconds(winner.latency.median_ms)}, quality {winner.quality.value:.4f}"

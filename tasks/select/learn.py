@@ -7,6 +7,7 @@ of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.c
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from act.artifacts import DEPLOY_ROOT, ROOT, stage_folder
@@ -15,7 +16,7 @@ from act.results.prune import Pruning
 from act.results.report import Manifest
 from act.results.select import Attempt, Options, Strategy
 from act.settings import ROUNDING, Job
-from act.strategy.attempts import add, overshot, read
+from act.strategy.attempts import FOLDER, add, overshot, read
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -27,28 +28,44 @@ def main() -> None:
         log.info(f"learn: {learn(name, job)}")
 
 
-def learn(name: str, job: Job) -> str:
+def has_learned(name: str, job: Job, tell: Callable[[str], None], folder: Path = Path()) -> bool:
+    """Learn; tell whether another strategy is worth a try, or the best is to be done again. False before `select`."""
+    if not (folder / stage_folder(name, "options")).exists():
+        return False
+    path = folder / FOLDER / f"{name}.json"
+    before = path.read_bytes() if path.exists() else b""
+    outcome = learn(name, job, folder)
+    if (path.read_bytes() if path.exists() else b"") == before:
+        return False
+    tell(f"{name}: {outcome}")
+    return True
+
+
+def learn(name: str, job: Job, folder: Path = Path()) -> str:
     """Add the attempt that the artefacts hold, and return what was found, in a sentence.
 
     A job whose budget was met at once, with no more cut out than that needs, has nothing to learn from.
 
+    Args:
+        folder: in which the stages ran.
+
     Raises:
         InputError: a stage has not run yet.
     """
-    options = Options.read(stage_folder(name, "options") / "options.json")
+    options = Options.read(folder / stage_folder(name, "options") / "options.json")
     if options.chosen is None:
         return "the strategy is fixed in params.yaml"
-    manifest = Manifest.read(DEPLOY_ROOT / name / "manifest.json")
-    tried = read(name, options.of)
+    manifest = Manifest.read(folder / DEPLOY_ROOT / name / "manifest.json")
+    tried = read(name, options.of, folder / FOLDER)
     if not options.open:
         return options.verdict if tried or not manifest.budget.met else f"{options.chosen} meets the budget"
-    strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
-    pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
-    minutes = _minutes(ROOT / "flow" / f"{name}.json")
+    strategy = Strategy.read(folder / stage_folder(name, "select") / "strategy.json")
+    pruning = Pruning.read(folder / stage_folder(name, "prune") / "prune.json")
+    minutes = _minutes(folder / ROOT / "flow" / f"{name}.json")
     attempt = _attempt(options, strategy, pruning, manifest, job.budget.max_quality_drop, minutes)
     if attempt.met and not tried and not overshot(attempt, job.budget):
         return f"{attempt.key} meets the budget"
-    add(name, options.of, attempt)
+    add(name, options.of, attempt, folder / FOLDER)
     outcome = "meets the budget" if attempt.met else "misses the budget"
     return f"{attempt.key} {outcome}: {attempt.fastest:.2f} times as fast, {attempt.lost:.4f} of quality lost"
 

@@ -16,7 +16,7 @@ from act.errors import USER_ERROR_EXIT_CODE, InputError
 from flows.record import path_of
 from flows.stages import Ended, PlainJob, ProcessGroups
 
-STAGES = PlainJob("mine", Path(), print).names
+STAGES = list(PlainJob("mine", Path(), print).stages)
 LATER = STAGES[STAGES.index("select") + 1 :]
 
 
@@ -29,7 +29,7 @@ class Commands(ProcessGroups):
         self._do = do
 
     def run(self, stage: str, command: Sequence[str], *_: Any, **__: Any) -> Ended:
-        assert command[1:] == ["-m", f"tasks.{stage}", *([] if stage == "machine" else ["--job", "mine"])]
+        assert command[1:] == ["-m", f"tasks.{stage}", "--job", "mine"]
         self.ran.append(stage)
         return Ended(self._do(stage), ["error: params.yaml: no such job"])
 

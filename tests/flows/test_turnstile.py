@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.turnstile import Turnstile
+from flows.stages import Turnstile
 
 LIMIT = 2
 

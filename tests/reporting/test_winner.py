@@ -25,7 +25,7 @@ def test_the_fastest_inside_the_budget_wins_over_the_fastest() -> None:
     choice = chosen([FP32, entry("openvino", "bf16", 4, 0.795), entry("openvino", "int8-ptq", 3, 0.75)])
     assert choice.winner.key == "openvino/bf16"
     assert "int8-ptq on OpenVINO loses 0.0500 of quality where 0.01 is allowed" in choice.why
-    assert [verdict.inside for verdict in choice.verdicts] == [True, True, False]
+    assert [row.inside_budget for row in choice.variants] == [True, True, False]
 
 
 def test_a_pruned_model_is_judged_by_the_budget_though_it_runs_in_fp32() -> None:
@@ -61,13 +61,13 @@ def test_fp32_wins_when_nothing_is_faster_and_names_the_nearest() -> None:
     assert choice.why == (
         "fp32 stays, because nothing is faster. Nearest: bf16 on OpenVINO with 11.0 ms against 10.0 ms."
     )
-    assert choice.verdicts[1].misses == ("is slower than fp32 (0.91\N{MULTIPLICATION SIGN})",)
+    assert choice.variants[1].misses == ["is slower than fp32 (0.91\N{MULTIPLICATION SIGN})"]
 
 
 def test_fp32_wins_when_nothing_else_ran() -> None:
     choice = chosen([FP32, failed("openvino", "bf16", "crash", "ended by SIGSEGV")])
     assert choice.why == "fp32 stays, because nothing else could be measured."
-    assert choice.verdicts[1].misses == ("ended by SIGSEGV",)
+    assert choice.variants[1].misses == ["ended by SIGSEGV"]
 
 
 def test_the_least_speedup_is_asked_of_candidates_and_not_of_fp32() -> None:
@@ -117,7 +117,7 @@ def test_without_fp32_on_its_engine_a_candidate_cannot_win() -> None:
     ]
     choice = chosen(rows)
     assert choice.winner.key == "openvino/fp32"
-    assert choice.verdicts[2].misses == ("fp32 failed on this engine: nothing to compare with",)
+    assert choice.variants[2].misses == ["fp32 failed on this engine: nothing to compare with"]
 
 
 def test_no_engine_at_all_is_an_error_with_the_causes() -> None:

@@ -1,0 +1,59 @@
+"""What a job's results depend on beside the checkout: this machine where something is timed, and plug-ins it uses."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.machine.__main__ import are_noted
+from tests.support import plugins, results
+from tests.support.place import Place
+
+METRIC = """
+from act.metrics.top1 import Metric
+"""
+
+
+def read(place: Place, name: str) -> Any:
+    return json.loads((place.folder / "artifacts" / "mine" / name).read_text())
+
+
+def test_the_version_of_a_plug_in_is_noted_for_the_jobs_that_use_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.install(monkeypatch, tmp_path / "toys", {"metrics": {"mymetric": METRIC}})
+    place = Place(tmp_path)
+    assert (done := place.run("machine")).returncode == 0, done.stderr
+    assert read(place, "plugins.json")["versions"] == {} and read(place, "machine.json")["cores"] == os.cpu_count()
+    assert (tmp_path / "attempts" / "mine.json").exists()
+    assert are_noted(tmp_path, "mine")
+
+    place.job |= {"metric": "mymetric"}
+    place.write()
+    assert not are_noted(tmp_path, "mine")
+    assert place.run("machine").returncode == 0 and are_noted(tmp_path, "mine")
+    assert read(place, "plugins.json")["versions"] == {"toys": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "channel", "timed"),
+    [
+        (["ChannelPrune"], {"target_speedup": 2.0}, True),
+        (["ChannelPrune"], {"pruned_ratio": 0.3}, False),
+        (["QuantPost"], {"target_speedup": 2.0}, False),
+    ],
+)
+def test_prune_depends_on_the_machine_where_it_times_something(
+    tmp_path: Path, strategy: list[str], channel: dict[str, Any], timed: bool
+) -> None:
+    place = Place(tmp_path)
+    place.job |= {"strategy": strategy, "prune": {"channel": channel}, "target": {"engines": ["openvino"]}}
+    assert place.run("machine").returncode == 0
+    (tmp_path / "artifacts/mine/analyze").mkdir()
+    results.analysis().write(tmp_path / "artifacts/mine/analyze/analysis.json")
+    assert (done := place.run("select")).returncode == 0, done.stderr
+    assert read(place, "prune_timing.json")["timed_on"] == (read(place, "machine.json") if timed else None)
