@@ -112,7 +112,7 @@ def trials(
 ) -> Markup:
     """Draw the quality lost in each trial of the search, with the line of the budget; what loses many has no room.
 
-    Losses hang down from zero: on stems in the order of the trials, or over the expected cost, with the marked ones joined.
+    Losses hang down from zero: on stems in the order of trials, or over the expected cost, the marked ones joined.
 
     Args:
         points: number or cost, loss, and name of each trial, at least of one.

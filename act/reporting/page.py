@@ -73,7 +73,9 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         sparse=_sparsity(report.pruning, choice.ran),
         model=analysis.model_parts(report.analysis),
         attempts={attempt.key: attempt for attempt in report.options.attempts}.values(),
-        settings=yaml.safe_dump(job.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120),
+        settings=yaml.safe_dump(
+            job.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None
+        ),
         machine={
             **report.machine.model_dump(exclude={"memory_bytes", "packages"}),
             "capabilities": ", ".join(report.machine.capabilities),

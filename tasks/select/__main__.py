@@ -2,8 +2,8 @@
 
 A strategy that the user fixed is obeyed; else the first that could meet the budget is chosen and was not tried in vain.
 Writes `strategy.json`, which holds no measured figure, so that later stages stay cached when something is measured
-anew; the figures are in `options.json`, in a folder of its own. `prune_timing.json` names the machine where `prune` will
-time something, so that `prune` depends on the machine there and nowhere else.
+anew; the figures are in `options.json`, in a folder of its own. `prune_timing.json` names the machine where `prune` is
+to time something, so that `prune` depends on the machine there and nowhere else.
 """
 
 from __future__ import annotations
