@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from act.reporting.wording import NOTHING, TIMES, three_digits
-from act.results.analyze import Analysis, Costs, EngineAnalysis, Fusion, Structure, TypeFusion
+from act.results.analyze import Analysis, Costs, Structure, TypeFusion
 from act.results.prepare import Normalisation
 
 # Fields of the results, each with the words for one and for several of what it counts.
@@ -29,7 +29,6 @@ _TAKEN_AWAY = {
         "multiplications by and additions of one number folded",
     ),
 }
-_SHOWN_HELPERS = 4
 
 
 def model_parts(analysis: Analysis) -> dict[str, Any]:
@@ -70,24 +69,6 @@ def _gathered(words: Sequence[str]) -> list[str]:
     """Join the same words one after another into one, with their number."""
     found = [(word, len(list(same))) for word, same in itertools.groupby(words)]
     return [word if count == 1 else f"{count} {TIMES} {word}" for word, count in found]
-
-
-def helper_kernels(fusion: Fusion) -> str:
-    """Return the kernels that stand for no operator, by kind."""
-    counts = list(fusion.helpers.items())
-    words = [f"{count} {kind}" for kind, count in counts[:_SHOWN_HELPERS]]
-    if more := sum(count for _, count in counts[_SHOWN_HELPERS:]):
-        words.append(f"{more} others")
-    return ", ".join(words) or NOTHING
-
-
-def multiplying(engine: EngineAnalysis) -> str:
-    """Tell for each precision that is asked for in which an engine multiplies matrices."""
-    told = {
-        wanted: ", ".join(f"{count} in {precision}" for precision, count in counts.items())
-        for wanted, counts in engine.multiplying.items()
-    }
-    return "; ".join(f"{wanted}: {words}" for wanted, words in told.items() if words) or NOTHING
 
 
 def whereabouts(row: TypeFusion) -> str:
