@@ -43,11 +43,8 @@ def reproduce(stage: str) -> dict[str, Any]:
         if isinstance(cause, StageCmdFailedError):
             # It keeps the code in its message only: "failed to run: COMMAND, exited with CODE".
             return {"exit_code": int(str(cause).rpartition(" ")[2])}
-        # Another process is in the way, or DVC refuses.
-        return {
-            "message": " ".join(str(cause).split()),
-            "cause": "outside" if isinstance(cause, LockError) else "command",
-        }
+        is_busy = isinstance(cause, LockError)
+        return {"message": " ".join(str(cause).split()), "cause": "outside" if is_busy else "command"}
 
 
 def main() -> None:
