@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
-
 JOB = "model"
 WORK_FOLDER = ".pipeline"
 # What the callback gave for the candidates of the model that is deployed.
@@ -97,7 +95,7 @@ class AutoCompression:
         config: str | Mapping[str, Any] | Sequence[str] | None = None,
         input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
         target_speedup: float | None = None,
-        eval_callback: EvalCallback | None = None,
+        eval_callback: Callable[[Any, Any, list[str], list[Any]], Any] | None = None,
         eval_dataloader: Any = None,
         deploy_hardware: str | None = "gpu",
     ) -> None:
