@@ -63,8 +63,9 @@ class AutoCompression:
             arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
         model_filename: name of the program file, when it is not a usual one.
         params_filename: name of the weights file, likewise.
-        save_dir: where the result comes, as in `deploy/` (the two Paddle files also under the names of the two
-            arguments above), and the `params.yaml` that it was made with.
+        save_dir: where the result comes: `model.pdmodel`, `model.pdiparams`, `calibration_table.txt` and
+            `quant_model.onnx` (the two Paddle files also under the names of the two arguments above), what won on this
+            machine in `winner/`, `manifest.json`, `report.html` and `params.yaml`.
         config: ACT's configuration: path of a YAML file, dictionary, or list of strategies; chosen automatically when
             left out. Its section `Pipeline` may hold any sections of a job of params.yaml, for what ACT has no key.
         input_shapes: shapes to measure the latency of beside the samples', for models with axes of any length.
