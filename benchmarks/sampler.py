@@ -37,8 +37,9 @@ from tqdm import tqdm
 from act import machine
 from act.errors import exit_on_input_error
 from act.results.benchmark import Interval
+from act.results.ptq_search import TrialSettings
 from act.search.sampler import ForestSampler, Observation
-from act.search.space import Setting, Space
+from act.search.space import Space
 from act.timing.statistics import Floats, mean_difference
 from benchmarks.bench import ROOT, conclude
 from benchmarks.hypervolume import hypervolume
@@ -58,14 +59,14 @@ LOST_SHARE, FP32_COST = 0.1, 1.0
 class RandomAfterStart(RandomSampler):
     """Suggests the settings that `ForestSampler` begins with, then at random."""
 
-    def next_setting(self, history: Any, rng: np.random.Generator) -> Setting | None:
+    def next_setting(self, history: Any, rng: np.random.Generator) -> TrialSettings | None:
         tried = {observation.setting for observation in history}
         begin = next((setting for setting in self.space.first() if setting not in tried), None)
         return begin or super().next_setting(history, rng)
 
 
 class _StartlessSpace(Space):
-    def first(self) -> list[Setting]:
+    def first(self) -> list[TrialSettings]:
         return []
 
 

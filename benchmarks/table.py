@@ -29,10 +29,11 @@ from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
 from act.quantization.sensitivity import rank_layers
 from act.quantization.statistics import STATISTICS_FILE, load
+from act.results.ptq_search import TrialSettings
 from act.samples.dataset import Samples
 from act.search.sampler import Observation
 from act.search.schemes import SchemeMaker
-from act.search.space import Setting, Space
+from act.search.space import Space
 from act.settings import ThresholdAlgorithm
 from benchmarks.bench import BATCH, CALIBRATION, ROOT, SUBJECTS, run_stage
 
@@ -84,19 +85,19 @@ class Table:
 
     space: Space
     reference: float
-    results: Mapping[Setting, Observation]
+    results: Mapping[TrialSettings, Observation]
 
 
 def space_of(model: str) -> Space:
     """Return the declared space of one of `SUBSPACES`: 256 or 384 settings."""
     return Space(
-        algorithms=ALGORITHMS,
-        hist_percents=(0.999, 0.9999),
-        batch_nums=(CALIBRATION // BATCH,),
-        symmetric=(True, False),
-        weight_quantize_types=("channel_wise_abs_max", "channel_wise_mse"),
+        ptq_algo=ALGORITHMS,
+        hist_percent=(0.999, 0.9999),
+        batch_num=(CALIBRATION // BATCH,),
+        activation_symmetric=(True, False),
+        weight_quantize_type=("channel_wise_abs_max", "channel_wise_mse"),
         bias_correct=(True, False),
-        op_types=SUBSPACES[model].op_types,
+        quantizable_op_type=SUBSPACES[model].op_types,
         float_layers=SUBSPACES[model].float_layers,
     )
 
@@ -144,9 +145,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in map(json.loads, lines)}
 
 
-def _key(setting: Setting | None) -> str:
+def _key(setting: TrialSettings | None) -> str:
     """Return the key of a row; None is the fp32 model."""
-    return "fp32" if setting is None else json.dumps(setting.to_result().model_dump(), sort_keys=True)
+    return "fp32" if setting is None else setting.model_dump_json()
 
 
 def _measured(
@@ -157,13 +158,13 @@ def _measured(
     if _key(None) not in known:
         quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model].samples).value
         yield {"key": _key(None), "quality": quality, "cost": 1.0}
-    same: dict[str, list[Setting]] = {}
+    same: dict[str, list[TrialSettings]] = {}
     for setting in space:
         if _key(setting) not in known:
             content = maker.make(setting).to_file().model_dump_json()
             same.setdefault(hashlib.sha256(content.encode()).hexdigest(), []).append(setting)
 
-    def quality_of(setting: Setting, path: Path) -> float | None:
+    def quality_of(setting: TrialSettings, path: Path) -> float | None:
         try:
             return evaluation.quality_of(path, "int8", SUBSPACES[model].samples).value
         except EngineFailure:
@@ -191,14 +192,14 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     artifacts = folder / "artifacts" / "table"
     prepared = artifacts / "prepare"
     network = InferenceModel.load(artifacts / "calibrate" / "model")
-    layers = quantizable_layers(network, max(space.op_types, key=len))
+    layers = quantizable_layers(network, max(space.quantizable_op_type, key=len))
     operators = json.loads((artifacts / "analyze" / "analysis.json").read_text(encoding="utf-8"))["operators"]
     statistics = load(artifacts / "calibrate" / STATISTICS_FILE)
     maker = SchemeMaker(network, layers, statistics, {entry["name"]: entry["macs"] for entry in operators})
     fp32 = to_onnx(network)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]
-    sensitivities = rank_layers(network, fp32, layers, lambda layer: maker.make_for([layer], start), batch)
+    sensitivities = rank_layers(network, fp32, layers, lambda layer: maker.make(start, [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
     reference = prepared / "reference" if job["metric"] == "similarity" else None
     evaluation = Evaluation("openvino", job["metric"], prepared / "evaluation", reference)

@@ -28,8 +28,8 @@ from act.quantization.scheme import make_scheme
 from act.quantization.statistics import TensorStatistics, collect
 from act.quantization.thresholds import clip_by
 from act.results.benchmark import Interval
+from act.results.ptq_search import TrialSettings
 from act.search.schemes import SchemeMaker
-from act.search.space import Setting
 from act.settings import ThresholdAlgorithm
 from act.timing.statistics import Floats
 from benchmarks.bench import BATCH, CALIBRATION, Bench, nncf_presets
@@ -119,7 +119,16 @@ def _beside_paddle(bench: Bench, calibrated: Calibrated, algorithm: ThresholdAlg
     found = _paddle_thresholds(bench, algorithm)
     seconds = time.perf_counter() - started
     batches = CALIBRATION // BATCH
-    best = Setting(algorithm, share, batches, False, "channel_wise_abs_max", True, OPERATORS, 0)
+    best = TrialSettings(
+        ptq_algo=algorithm,
+        hist_percent=share,
+        batch_num=batches,
+        activation_symmetric=False,
+        weight_quantize_type="channel_wise_abs_max",
+        bias_correct=True,
+        quantizable_op_type=OPERATORS,
+        float_layers=0,
+    )
     maker = SchemeMaker(calibrated.model, bench.layers, {batches: calibrated.statistics}, {})
     plain = _calibrated(bench, with_equal_channels=False)
     theirs, mine, equal = (

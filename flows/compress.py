@@ -35,7 +35,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.results.flow import Outcome
-from act.search.cluster import ALLOWED, TRIALS_ON, Cluster
+from act.search.runners import ALLOWED, TRIALS_ON, Cluster
 from act.search.server import refuse_unreachable, temporary_server
 from act.settings import DEFAULT_PATH, load_job
 from act.strategy import attempts

@@ -17,7 +17,7 @@ from act.onnx_graph import passes as simplify
 from act.onnx_graph.graph import Array, Graph
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, require_same_weights
-from act.quantization.qdq import Planner, Rules, insert_qdq
+from act.quantization.qdq import Plan, Rules
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, quantized_layers
 
@@ -69,12 +69,11 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
         ranges.pop(name, None)
         if name in shifts and source in ranges:
             ranges[name] = ranges[source].shifted(shifts[name])
-    planner = Planner(graph, rules, {layer.weight: layer for layer in chosen}, ranges, shifts)
-    plan = planner.plan()
+    plan = Plan(graph, rules, {layer.weight: layer for layer in chosen}, ranges, shifts)
     for name, shift in shifts.items():
-        if name not in planner.made:
+        if name not in plan.made:
             simplify.put_back_shift(graph, name, shift)
-    insert_qdq(graph, planner, plan, scheme)
+    plan.insert_qdq(scheme)
     return graph.model()
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 
 from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
+from act.quantization.statistics import Reader
 from act.samples.dataset import Array
-
-Reader = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
 def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[str] = ()) -> Reader:
@@ -40,19 +37,3 @@ def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[s
         return {activation: values[tensor] for activation, tensor in tensors.items()}
 
     return read
-
-
-def largest_of_channels(
-    read: Reader, names: Collection[str], batches: Iterable[Mapping[str, Array]]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Return the largest absolute value of each channel, float32 [channels], by activation of rank 4.
-
-    Those that are NaN or infinite are left out.
-    """
-    extremes: dict[str, npt.NDArray[np.float32]] = {}
-    for batch in batches:
-        values = read(batch)
-        for name in names:
-            largest = np.abs(values[name]).max(axis=(0, 2, 3))
-            extremes[name] = np.maximum(extremes.get(name, np.float32(0)), largest)
-    return {name: largest for name, largest in extremes.items() if np.isfinite(largest).all()}

@@ -62,10 +62,8 @@ def mean_error(
     if layer.op_type in _CONVOLUTIONS:
         # [output channels, input channels of a group, ...]
         rows = rows.reshape(*rows.shape[:2], -1).sum(axis=2)
-    if rows.ndim != 2 or len(means) % rows.shape[1]:
-        return None
-    groups = len(means) // rows.shape[1]
-    if len(rows) % groups:
+    groups, rest = divmod(len(means), rows.shape[1])
+    if rest or len(rows) % groups:
         return None
     grouped = np.repeat(means.reshape(groups, -1), len(rows) // groups, axis=0)
     total: Means = (rows * grouped).sum(axis=1)

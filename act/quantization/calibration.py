@@ -1,13 +1,13 @@
-"""Calibration: equalised channels, and the statistics of activations from one pass of the fp32 model over the samples.
-
-The model runs on ONNX Runtime, which hands out activations several times faster than Paddle's executor.
-"""
+"""What calibration gives beside the statistics: equalised channels, and the ranges of every threshold rule."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 
 from act.metrics import cosine
@@ -15,8 +15,8 @@ from act.onnx_graph.conversion import to_onnx, with_weights
 from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.passes.equalisation import equalisable, equalise
-from act.quantization.activations import Reader, largest_of_channels, reader
-from act.quantization.statistics import Snapshots, TensorStatistics, collect
+from act.quantization.activations import reader
+from act.quantization.statistics import Reader, TensorStatistics
 from act.quantization.thresholds import asymmetric_rules
 from act.samples.dataset import Array, Samples
 
@@ -34,10 +34,10 @@ def equalise_channels(
 ) -> tuple[InferenceModel, onnx.ModelProto, list[str]]:
     """Return the model with equalised channels, the same as ONNX, and the names of the equalised activations."""
     names = equalisable(model, layers)
-    if not names:
-        return model, fp32, []
-    read = reader(fp32, [layer for layer in layers if layer.activation in names])
-    largest = largest_of_channels(read, names, first_batches(samples, batch_size, CHANNEL_BATCHES))
+    largest = {}
+    if names:
+        read = reader(fp32, [layer for layer in layers if layer.activation in names])
+        largest = largest_of_channels(read, names, first_batches(samples, batch_size, CHANNEL_BATCHES))
     if not largest:
         return model, fp32, []
     result = equalise(model, layers, largest)
@@ -49,28 +49,28 @@ def equalise_channels(
     return result, with_weights(fp32, result) or to_onnx(result), list(largest)
 
 
-def gather_statistics(read: Reader, samples: Samples, batch_size: int, batch_nums: Collection[int]) -> Snapshots:
-    """Return the statistics of activations after each of some numbers of batches.
+def largest_of_channels(
+    read: Reader, names: Collection[str], batches: Iterable[Mapping[str, Array]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the largest absolute value of each channel, float32 [channels], by activation of rank 4.
 
-    Args:
-        read: the activations of one batch, by name.
-        batch_nums: one beyond the end of the samples means all of them.
-
-    Raises:
-        FloatingPointError: an activation is NaN or infinite.
+    Those that are NaN or infinite are left out.
     """
-    total = sum(1 for _ in first_batches(samples, batch_size, max(batch_nums)))
-    numbers = {min(number, total) for number in batch_nums}
-    return collect(read, first_batches(samples, batch_size, max(numbers)), max(numbers), numbers)
+    extremes: dict[str, npt.NDArray[np.float32]] = {}
+    for batch in batches:
+        values = read(batch)
+        for name in names:
+            largest = np.abs(values[name]).max(axis=(0, 2, 3))
+            extremes[name] = np.maximum(extremes.get(name, np.float32(0)), largest)
+    return {name: largest for name, largest in extremes.items() if np.isfinite(largest).all()}
 
 
 def ranges_by_rule(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict[str, tuple[float, float]]]:
     """Return the least and the largest value of every tensor without symmetry, by threshold rule."""
-    ranges: dict[str, dict[str, tuple[float, float]]] = {}
-    for label, clip in asymmetric_rules(SHARES).items():
-        clipped = {name: clip(each, False) for name, each in statistics.items()}
-        ranges[label] = {name: (span.low, span.high) for name, span in clipped.items()}
-    return ranges
+    return {
+        label: {name: astuple(clip(each, False)) for name, each in statistics.items()}
+        for label, clip in asymmetric_rules(SHARES).items()
+    }
 
 
 def first_batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array]]:

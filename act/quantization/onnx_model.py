@@ -19,16 +19,12 @@ from act.program.model import InferenceModel
 from act.quantization.qdq_steps import qdq_pair, step_of, stored_weight
 from act.quantization.scheme import Scheme, quantized_layers
 
-_INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
+INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30
 
 
 def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """Return the int8 ONNX model of a scheme.
-
-    Args:
-        fp32: what `to_onnx` made of `model`, the fp32 Paddle model that the scheme is for; not changed.
-    """
+    """Return the int8 ONNX model of a scheme; `fp32` is what `to_onnx` made of `model`, and is not changed."""
     graph = Graph(fp32)
     layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
     activation_tensors(fp32, layers.values())  # refuses where one lacks
@@ -37,21 +33,19 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
     stored: list[onnx.NodeProto] = []
     rounded: dict[str, str] = {}
     for node in graph.nodes:
-        layer = layers.get(node.input[1]) if node.op_type in _INT8_OPS and len(node.input) > 1 else None
+        layer = layers.get(node.input[1]) if node.op_type in INT8_OPS else None
         if layer is not None:
-            if layer.weight not in rounded:
-                stored.append(
-                    stored_weight(graph, layer, scheme.weights[layer.weight], scheme.integers.get(layer.weight))
-                )
-                rounded[layer.weight] = f"{layer.weight}.dequantized"
-            activation, target = node.input[0], f"{layer.activation}.dequantized"
+            activation, weight = node.input[:2]
+            if weight not in rounded:
+                stored.append(stored_weight(graph, layer, scheme.weights[weight], scheme.integers.get(weight)))
+                rounded[weight] = stored[-1].output[0]
             if activation not in rounded:
                 # Engines fuse signed integers without a zero point, and unsigned ones with any.
                 step = step_of(scheme.activations[layer.activation], never_negative=False, unsigned=False)
                 # What comes out has the Paddle tensor's name, as in the Paddle program.
-                nodes += qdq_pair(graph, activation, layer.activation, step, target)
-                rounded[activation] = target
-            node.input[0], node.input[1] = rounded[activation], rounded[layer.weight]
+                nodes += qdq_pair(graph, activation, layer.activation, step, f"{layer.activation}.dequantized")
+                rounded[activation] = nodes[-1].output[0]
+            node.input[:2] = [rounded[activation], rounded[weight]]
         nodes.append(node)
     # Paddle2ONNX may ask a weight's shape as well, ahead of the product.
     for node in nodes:
@@ -70,12 +64,8 @@ def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) 
 
 
 def activation_tensors(fp32: onnx.ModelProto, layers: Collection[Layer]) -> dict[str, str]:
-    """Return the ONNX tensor that each layer reads, by the Paddle name of its activation.
-
-    Raises:
-        RuntimeError: the ONNX model has no Conv, ConvTranspose or MatMul for a layer.
-    """
-    inputs = {node.input[1]: node.input[0] for node in fp32.graph.node if node.op_type in _INT8_OPS}
+    """Return the ONNX tensor that each layer reads, by its Paddle name; `RuntimeError` where ONNX lacks a layer."""
+    inputs = {node.input[1]: node.input[0] for node in fp32.graph.node if node.op_type in INT8_OPS}
     missing = [layer.weight for layer in layers if layer.weight not in inputs]
     if missing:
         raise RuntimeError(f"the ONNX model has no Conv, ConvTranspose or MatMul for the weights {', '.join(missing)}")

@@ -8,13 +8,14 @@ be negative is written without the negative half, which is twice as fine over th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
+from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
 from act.onnx_graph.graph import Graph, attribute, slope_and_middle
 from act.program.layers import Layer
@@ -30,6 +31,7 @@ from act.quantization.qdq_steps import (
 )
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme
+from act.quantization.weights import along
 
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30
@@ -74,23 +76,8 @@ JOINING = ("Add", "Mul", "Concat")
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"})
 
 
-@dataclass
 class Plan:
-    """What is quantized.
-
-    Attributes:
-        int8: first outputs of the nodes that run in int8.
-        steps: of each tensor that has a scale.
-        rounded: those of them that get QDQ.
-    """
-
-    int8: set[str] = field(default_factory=set)
-    steps: dict[str, Step] = field(default_factory=dict)
-    rounded: set[str] = field(default_factory=set)
-
-
-class Planner:
-    """Decides which nodes of a graph run in int8, and over which ranges.
+    """Which nodes of a graph run in int8, and over which ranges; `insert_qdq` writes it into the graph.
 
     Args:
         graph: simplified for the target.
@@ -100,6 +87,8 @@ class Planner:
 
     Attributes:
         made: the tensors that int8 operators make.
+        steps: of each tensor that has a scale.
+        rounded: those of them that get QDQ.
     """
 
     def __init__(
@@ -116,44 +105,81 @@ class Planner:
         for node in graph.nodes:
             if node.op_type == "Add" and node.output[0] not in self._ranges:
                 self._ranges.update(self._range_of_sum(node))
-        self._int8: set[str] = set()
+        self._int8: set[str] = set()  # first outputs of the nodes
         self.made: set[str] = set()
-        self._groups: dict[str, str] = {}
-
-    def plan(self) -> Plan:
-        """Return the nodes and the steps."""
-        for node in self._graph.nodes:
-            ready = self.layer(node) is not None and node.input[0] in self._ranges
-            if ready and (not self._rules.layers[node.op_type] or self.end(node) in self._ranges):
+        self._sharing = DisjointSet({name for node in graph.nodes for name in (*node.input, *node.output)})
+        for node in graph.nodes:
+            ready = self._layer(node) is not None and node.input[0] in self._ranges
+            if ready and (not rules.layers[node.op_type] or self._end(node) in self._ranges):
                 self._take(node)
         while self._add_followers():
             pass
         tensors = self._tensors()
         self._join()
         # QDQ ahead of what an engine calls transparent does for what it makes as well.
-        through = self._rules.shared_scale if self._rules.transparent else ()
-        rounded = tensors - {name for node in self._taken() if node.op_type in through for name in self.ends(node)}
-        return Plan(set(self._int8), self._steps(tensors), rounded)
+        through = rules.shared_scale if rules.transparent else ()
+        self.rounded = tensors - {end for node in self._taken() if node.op_type in through for end in self._ends(node)}
+        self.steps = self._steps(tensors)
 
-    def layer(self, node: onnx.NodeProto) -> Layer | None:
+    def insert_qdq(self, scheme: Scheme) -> None:
+        """Write the plan into the graph: QDQ, int8 weights and int32 biases."""
+        graph = self._graph
+        stored: list[onnx.NodeProto] = []
+        nodes: list[onnx.NodeProto] = []
+        for name in graph.inputs:
+            if name in self.rounded:
+                nodes += qdq_pair(graph, name, name, self.steps[name], f"{name}.dequantized")
+        for node in graph.nodes:
+            if node.output[0] in self._int8:
+                node = self._in_int8(node, scheme, stored)
+            nodes.append(node)
+            for index, name in enumerate(node.output):
+                if name in self.rounded and name in self.made:
+                    # Nobody reads what lies before such QDQ, or it would not fuse: not even what runs in float.
+                    node.output[index] = f"{name}.unrounded"
+                    nodes += qdq_pair(graph, node.output[index], name, self.steps[name], name)
+                elif name in self.rounded:
+                    nodes += qdq_pair(graph, name, name, self.steps[name], f"{name}.dequantized")
+        graph.nodes = [*stored, *nodes]
+
+    def _in_int8(self, node: onnx.NodeProto, scheme: Scheme, stored: list[onnx.NodeProto]) -> onnx.NodeProto:
+        """Return a node that reads what is dequantized; `stored` gets the operators that do so with its constants."""
+        layer = self._layer(node)
+        if layer is not None:
+            stored += _weight_and_bias(self._graph, node, layer, self.steps[node.input[0]], scheme)
+        for index, name in enumerate(node.input):
+            if name in self.rounded and name not in self.made:
+                node.input[index] = f"{name}.dequantized"
+        if node.op_type == "HardSigmoid":
+            summand = gate_summand(*slope_and_middle(node))
+            stored.append(dequantize(self._graph, f"{node.output[0]}.summand", *summand))
+            return helper.make_node("Add", [node.input[0], stored[-1].output[0]], list(node.output))
+        for index, name in enumerate(node.input if node.op_type in JOINING else ()):
+            if self._graph.is_constant(name):
+                value = float(self._graph.constant(name).reshape(-1)[0])
+                stored.append(dequantize(self._graph, f"{node.output[0]}.number", *exact(value)))
+                node.input[index] = stored[-1].output[0]
+        return node
+
+    def _layer(self, node: onnx.NodeProto) -> Layer | None:
         """Return the layer of the scheme that a node is."""
         known = node.op_type in self._rules.layers and len(node.input) > 1
         return self._layers.get(node.input[1]) if known else None
 
-    def end(self, node: onnx.NodeProto) -> str:
+    def _end(self, node: onnx.NodeProto) -> str:
         """Return the tensor behind a node and the activation function that is fused into it."""
         consumer = self._graph.only_consumer(node.output[0])
         takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
         taken = consumer is not None and takes and consumer.op_type in self._rules.fused_into
         return str(consumer.output[0]) if consumer is not None and taken else str(node.output[0])
 
-    def ends(self, node: onnx.NodeProto) -> list[str]:
+    def _ends(self, node: onnx.NodeProto) -> list[str]:
         """Return all tensors that a node makes, behind the activation function that is fused into it."""
-        return [self.end(node)] if len(node.output) == 1 else list(node.output)
+        return [self._end(node)] if len(node.output) == 1 else list(node.output)
 
     def _take(self, node: onnx.NodeProto) -> None:
         self._int8.add(node.output[0])
-        self.made.update(self.ends(node))
+        self.made.update(self._ends(node))
 
     def _taken(self) -> list[onnx.NodeProto]:
         return [node for node in self._graph.nodes if node.output[0] in self._int8]
@@ -166,8 +192,8 @@ class Planner:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
                 given = self._graph.activations(node)
                 known = all(name in self._ranges or name in self.made for name in given)
-                fits = node.op_type in self._rules.shared_scale or self.end(node) in self._ranges
-                useful = not self._rules.transparent or not read.isdisjoint(self.ends(node))
+                fits = node.op_type in self._rules.shared_scale or self._end(node) in self._ranges
+                useful = not self._rules.transparent or not read.isdisjoint(self._ends(node))
                 wanted = useful and not within_reach.isdisjoint(given)
                 if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
@@ -198,21 +224,20 @@ class Planner:
             return slope > 0 and 0 <= middle <= 1 and opens
         if node.op_type == "Resize":
             return attribute(node, "mode", b"nearest") == b"nearest"
-        constants = [name for name in node.input if name and self._graph.is_constant(name)]
+        constants = (self._graph.constant(name) for name in node.input if name and self._graph.is_constant(name))
         # Shapes, axes and the like may be constant; of what is calculated with, a single number.
         return node.op_type not in JOINING or all(
-            node.op_type != "Concat" and self._graph.constant(name).size == 1 and self._graph.constant(name).ndim <= 1
-            for name in constants
+            node.op_type != "Concat" and each.size == 1 and each.ndim <= 1 for each in constants
         )
 
     def _tensors(self) -> set[str]:
         """Return the tensors that get a scale."""
         found: set[str] = set()
         for node in self._taken():
-            layer = self.layer(node) is not None
+            layer = self._layer(node) is not None
             found.update([node.input[0]] if layer else self._data(node))
             if self._rules.layers[node.op_type] if layer else not self._rules.transparent:
-                found.update(self.ends(node))
+                found.update(self._ends(node))
         return found
 
     def _data(self, node: onnx.NodeProto) -> list[str]:
@@ -221,46 +246,33 @@ class Planner:
         return given if node.op_type in JOINING else given[:1]
 
     def _join(self) -> None:
-        followers = [node for node in self._taken() if self.layer(node) is None]
+        """Let tensors share a scale: first those that must, then those that had better."""
+        followers = [node for node in self._taken() if self._layer(node) is None]
         for node in followers:
             if node.op_type in self._rules.shared_scale and node.op_type not in self._rules.joins:
-                self._unite([node.input[0], *self.ends(node)])
+                self._unite([node.input[0], *self._ends(node)])
         for node in followers:
-            if node.op_type in self._rules.joins:
-                tensors = [*self._data(node), self.end(node)]
-                if self._are_alike(tensors):
-                    self._unite(tensors)
+            tensors = [*self._data(node), self._end(node)]
+            if node.op_type in self._rules.joins and self._are_alike(tensors):
+                self._unite(tensors)
 
     def _are_alike(self, tensors: Iterable[str]) -> bool:
         """Tell whether one scale for all, and what shares theirs, still clips like the fused functions."""
-        groups = {self._group(name) for name in tensors}
-        names = [*groups, *(name for name in self._groups if self._group(name) in groups)]
-        producers = [self._graph.producer(name) for name in names]
-        fused = {node.op_type for node in producers if node is not None and node.op_type in self._rules.fused_into}
+        names = set().union(*map(self._sharing.subset, tensors))
+        fused = {node.op_type for node in map(self._graph.producer, names) if node is not None} & self._rules.fused_into
         clips_alike = not fused or (fused == {"Relu"} and all(map(self._never_negative, names)))
         return self._rules.transparent or clips_alike
 
-    def _unite(self, names: Iterable[str]) -> None:
-        first, *others = [self._group(name) for name in names]
-        for other in others:
-            if other != first:
-                self._groups[other] = first
+    def _unite(self, names: Sequence[str]) -> None:
+        for name in names[1:]:
+            self._sharing.merge(names[0], name)
 
-    def _group(self, name: str) -> str:
-        while name in self._groups:
-            name = self._groups[name]
-        return name
-
-    def _steps(self, tensors: Iterable[str]) -> dict[str, Step]:
-        members: dict[str, list[str]] = {}
-        for name in sorted(tensors):
-            members.setdefault(self._group(name), []).append(name)
+    def _steps(self, tensors: Set[str]) -> dict[str, Step]:
         steps: dict[str, Step] = {}
-        for names in members.values():
+        for names in filter(None, (subset & tensors for subset in self._sharing.subsets())):
             known = [self._ranges[name] for name in names if name in self._ranges]
             hull = Range(min(span.low for span in known), max(span.high for span in known))
-            never_negative = all(self._never_negative(name) for name in names)
-            step = step_of(hull, never_negative, self._rules.unsigned)
+            step = step_of(hull, all(map(self._never_negative, names)), self._rules.unsigned)
             steps.update({name: self._before(name, step) for name in names})
         return steps
 
@@ -287,57 +299,21 @@ class Planner:
         return node.op_type in _NEVER_NEGATIVE
 
 
-def insert_qdq(graph: Graph, planner: Planner, plan: Plan, scheme: Scheme) -> None:
-    """Write a plan into its graph: QDQ, int8 weights and int32 biases."""
-    made = planner.made
-    stored: list[onnx.NodeProto] = []
-    nodes: list[onnx.NodeProto] = []
-    for name in graph.inputs:
-        if name in plan.rounded:
-            nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
-    for node in graph.nodes:
-        if node.output[0] in plan.int8:
-            layer = planner.layer(node)
-            if layer is not None:
-                stored += _weight_and_bias(graph, node, layer, plan.steps[node.input[0]], scheme)
-            for place, name in enumerate(node.input):
-                if name in plan.rounded and name not in made:
-                    node.input[place] = f"{name}.dequantized"
-            if node.op_type == "HardSigmoid":
-                summand = dequantize(graph, f"{node.output[0]}.summand", *gate_summand(*slope_and_middle(node)))
-                stored.append(summand)
-                node = helper.make_node("Add", [node.input[0], summand.output[0]], list(node.output))
-            elif node.op_type in JOINING:
-                for place, name in enumerate(node.input):
-                    if graph.is_constant(name):
-                        value = float(graph.constant(name).reshape(-1)[0])
-                        stored.append(dequantize(graph, f"{node.output[0]}.number", *exact(value)))
-                        node.input[place] = stored[-1].output[0]
-        nodes.append(node)
-        for place, name in enumerate(node.output):
-            if name in plan.rounded and name in made:
-                # Nobody reads what lies before such QDQ, or it would not fuse: not even what runs in float.
-                node.output[place] = f"{name}.unrounded"
-                nodes += qdq_pair(graph, node.output[place], name, plan.steps[name], name)
-            elif name in plan.rounded:
-                nodes += qdq_pair(graph, name, name, plan.steps[name], f"{name}.dequantized")
-    graph.nodes = [*stored, *nodes]
-
-
 def _weight_and_bias(
     graph: Graph, node: onnx.NodeProto, layer: Layer, step: Step, scheme: Scheme
 ) -> list[onnx.NodeProto]:
-    bias = graph.constant(node.input[2]) if len(node.input) > 2 and graph.is_constant(node.input[2]) else None
+    """Let a node read a weight in int8 and a bias in int32; return the operators that turn them into numbers."""
+    has_bias = len(node.input) > 2 and graph.is_constant(node.input[2])
+    bias = graph.constant(node.input[2]).reshape(-1) if has_bias else None
     thresholds, integers = scheme.weights[layer.weight], scheme.integers.get(layer.weight)
     if bias is not None:
-        thresholds, integers = _leave_room_for_bias(thresholds, integers, bias.reshape(-1), step.scale, layer.axis)
+        thresholds, integers = _leave_room_for_bias(thresholds, integers, bias, step.scale, layer.axis)
     nodes = [stored_weight(graph, layer, thresholds, integers)]
     node.input[1] = nodes[0].output[0]
     if bias is not None:
         unit = ((thresholds / np.float32(LEVELS)).astype(np.float32) * step.scale).astype(np.float32)
-        rounded = np.clip(np.round(bias.reshape(-1).astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS)
-        zeros = np.zeros(unit.shape, dtype=np.int32)
-        nodes.append(dequantize(graph, f"{node.output[0]}.bias", rounded.astype(np.int32), unit, zeros, 0))
+        rounded = np.clip(np.round(bias.astype(np.float64) / unit), -_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
+        nodes.append(dequantize(graph, f"{node.output[0]}.bias", rounded, unit, np.zeros_like(rounded), 0))
         node.input[2] = nodes[1].output[0]
     return nodes
 
@@ -354,6 +330,4 @@ def _leave_room_for_bias(
     wider = np.maximum(thresholds, least)
     if integers is None or np.array_equal(wider, thresholds):
         return wider, integers
-    shape = [1] * integers.ndim
-    shape[axis] = -1
-    return wider, np.round(integers * (thresholds / wider).reshape(shape)).astype(np.int8)
+    return wider, np.round(integers * along(thresholds / wider, axis, integers.ndim)).astype(np.int8)

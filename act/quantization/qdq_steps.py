@@ -20,6 +20,7 @@ from act.quantization.weights import quantize_weight
 
 _WHOLE = 2 * LEVELS + 1
 
+# An integer, its scale and its zero point.
 Number = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.uint8]]
 
 
@@ -67,25 +68,23 @@ def gate_summand(slope: float, middle: float) -> Number:
 
 
 def exact(value: float) -> Number:
-    """Return a number as an integer, its scale and its zero point."""
+    """Return a number so that nothing of it is rounded away."""
     integer, zero_point = np.array(int(value > 0), np.uint8), np.array(int(value < 0), np.uint8)
     return integer, np.array(abs(value) or 1.0, np.float32), zero_point
 
 
 def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
     """Make the two operators that round the tensor `source` and give `target`, with constants named by `name`."""
-    scale = graph.add_constant(f"{name}.scale", np.array(step.scale, dtype=np.float32))
-    zero = graph.add_constant(f"{name}.zero_point", np.array(step.zero_point))
-    quantized = f"{name}.quantized"
-    before = [scale, zero]
-    if step.before is not None:
-        before = [
-            graph.add_constant(f"{name}.scale_before", np.array(step.before[0], dtype=np.float32)),
-            graph.add_constant(f"{name}.zero_point_before", np.array(step.before[1])),
-        ]
+
+    def constants(scale: np.float32, zero_point: np.uint8 | np.int8, suffix: str = "") -> list[str]:
+        named = {f"{name}.scale{suffix}": scale, f"{name}.zero_point{suffix}": zero_point}
+        return [graph.add_constant(each, np.array(value)) for each, value in named.items()]
+
+    after = constants(step.scale, step.zero_point)
+    before = constants(*step.before, "_before") if step.before is not None else after
     return [
-        helper.make_node("QuantizeLinear", [source, *before], [quantized]),
-        helper.make_node("DequantizeLinear", [quantized, scale, zero], [target]),
+        helper.make_node("QuantizeLinear", [source, *before], [f"{name}.quantized"]),
+        helper.make_node("DequantizeLinear", [f"{name}.quantized", *after], [target]),
     ]
 
 

@@ -27,22 +27,18 @@ def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str
     Raises:
         InputError: the scheme names a layer that the model does not have.
     """
-    result = with_values(model, scheme)
-    chosen = {layer.name: layer for layer in quantized_layers(model, scheme)}
-    missing = [name for name in scheme.layers if name not in chosen]
+    result, layers = with_values(model, scheme), quantized_layers(model, scheme)
+    missing = [name for name in scheme.layers if name not in {layer.name for layer in layers}]
     if missing:
         raise InputError(f"the quantization scheme names layers that the model does not have: {', '.join(missing)}")
     ready: dict[str, str] = {}
-    for op in [op for op in result.ops if op.output_arg_names and op.output_arg_names[0] in chosen]:
-        layer = chosen[op.output_arg_names[0]]
-        activation, weight = layer.activation, layer.weight
+    for layer in layers:
+        op, activation = result.producer(layer.name), layer.activation
         if layer.name not in weights_only:
             if activation not in ready:
                 ready[activation] = quantize_activation(result, op, activation, scheme.activations[activation])
             result.rename_input(op, activation, ready[activation])
-        if weight not in ready:
-            ready[weight] = _dequantize_weight(result, op, layer, scheme.weights[weight])
-        result.rename_input(op, weight, ready[weight])
+        result.rename_input(op, layer.weight, _dequantize_weight(result, op, layer, scheme.weights[layer.weight]))
     return result
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,32 +55,26 @@ class Scheme:
 
     def to_file(self) -> SchemeFile:
         """Return it as it is written: plain numbers, exact for float32; integers in base64, in C order."""
+        integers = {
+            name: PackedIntegers(shape=list(values.shape), base64=base64.b64encode(values.tobytes()).decode("ascii"))
+            for name, values in self.integers.items()
+        }
         return SchemeFile(
             layers=list(self.layers),
-            activations=_plain_spans(self.activations),
+            activations={name: astuple(span) for name, span in self.activations.items()},
             weights={name: values.tolist() for name, values in self.weights.items()},
             biases={name: values.tolist() for name, values in self.biases.items()},
-            integers={
-                name: PackedIntegers(
-                    shape=list(values.shape), base64=base64.b64encode(values.tobytes()).decode("ascii")
-                )
-                for name, values in self.integers.items()
-            },
-            further=_plain_spans(self.further),
-            extremes=_plain_spans(self.extremes),
+            integers=integers,
+            further={name: astuple(span) for name, span in self.further.items()},
+            extremes={name: astuple(span) for name, span in self.extremes.items()},
         )
 
     def write(self, path: Path) -> None:
-        """Write it to a file."""
         self.to_file().write(path)
 
     @classmethod
     def read(cls, path: Path) -> Scheme:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file does not fit, or the integers of a weight are damaged.
-        """
+        """Read what `write` wrote; `InputError` where it does not fit, or the integers of a weight are damaged."""
         file = SchemeFile.read(path)
         weights, biases = (
             {name: np.array(values, dtype=np.float32) for name, values in given.items()}
@@ -92,10 +86,6 @@ class Scheme:
         )
         integers = {name: _integers(path, name, packed) for name, packed in file.integers.items()}
         return cls(tuple(file.layers), activations, weights, biases, integers, further, extremes)
-
-
-def _plain_spans(spans: Mapping[str, Range]) -> dict[str, tuple[float, float]]:
-    return {name: (span.low, span.high) for name, span in spans.items()}
 
 
 def _integers(path: Path, name: str, packed: PackedIntegers) -> npt.NDArray[np.int8]:
@@ -166,19 +156,20 @@ def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]
     """Return the operators that multiply in float, in program order: `name`, `type` and `why`."""
     able = {layer.name for layer in quantizable_layers(model)}
     found = []
-    for op in model.ops:
-        if op.type not in _MULTIPLYING or not op.output_arg_names or op.output_arg_names[0] in scheme.layers:
+    for op in [op for op in model.ops if op.type in _MULTIPLYING and op.output_arg_names]:
+        name = str(op.output_arg_names[0])
+        weights = [each for each in op.input_arg_names if model.is_weight(each)]
+        if name in scheme.layers:
             continue
-        weights = [name for name in op.input_arg_names if model.is_weight(name)]
-        if op.output_arg_names[0] in able:
+        if name in able:
             why = "kept in float by the search, which found that better than int8"
         elif not weights:
             why = "multiplies two activations, which have no weight to be stored in int8"
         elif op.type not in OPERATORS:
             why = f"{op.type} has no int8 form here"
-        elif not all(model.owns_weight(name) for name in weights):
+        elif not all(map(model.owns_weight, weights)):
             why = "shares its weight with another operator"
         else:
             why = "its weight or its activation is turned, grouped or shaped in a way that has no int8 form here"
-        found.append({"name": str(op.output_arg_names[0]), "type": str(op.type), "why": why})
+        found.append({"name": name, "type": str(op.type), "why": why})
     return found

@@ -8,8 +8,9 @@ begins with the piece that holds the layer, from what the unchanged model left a
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from act.onnx_graph.graph import Graph, inferred
 from act.program.layers import Layer
-from act.quantization.onnx_model import activation_tensors
+from act.quantization.onnx_model import INT8_OPS, activation_tensors
 from act.samples.dataset import Array
 
 _PIECES = 8
-_LAYER_NODES = ("Conv", "ConvTranspose", "MatMul")
 _SQUEEZING = ("Softmax", "ArgMax")
 _CASTS = ("Cast", "Identity")
 
@@ -40,10 +40,11 @@ class _Piece:
     outputs: list[str]
     layer_inputs: list[str]
 
-    def run(self, names: Sequence[str], values: Mapping[str, Array], changes: Mapping[str, Array]) -> Values:
+    def run(self, names: Iterable[str], values: Mapping[str, Array], changes: Mapping[str, Array]) -> Values:
         """Return these tensors of the piece, from the values at its edge."""
+        names = list(dict.fromkeys(names))
         feeds = {name: values[name] for name in self.inputs}
-        return dict(zip(names, self.session.run(list(names), {**feeds, **changes}))) if names else {}
+        return dict(zip(names, self.session.run(names, {**feeds, **changes}))) if names else {}
 
 
 class SplitSession:
@@ -60,63 +61,71 @@ class SplitSession:
     """
 
     def __init__(self, fp32: onnx.ModelProto, layers: Sequence[Layer], compared: Sequence[str]) -> None:
-        self._fp32, self._layers, self.compared = fp32, layers, compared
+        self._fp32, self.compared = fp32, compared
+        self._layers = {layer.weight: layer for layer in layers}
         tensors = activation_tensors(fp32, layers)
         self.inputs = {layer.name: tensors[layer.activation] for layer in layers}
         self.biases = _biases(Graph(fp32, copy=False), layers)
         self._types = _element_types(fp32)
         self._index: dict[str, int] = {}
         nodes = _needed(fp32.graph, [*compared, *self.inputs.values()])
-        self._pieces = [self._piece(part, nodes) for part in self._cut(nodes)]
+        ends = pairwise([*self._starts(nodes), len(nodes)])
+        self._pieces = [self._piece(nodes[start:stop], nodes[stop:]) for start, stop in ends]
 
-    def _cut(self, nodes: Sequence[onnx.NodeProto]) -> list[list[onnx.NodeProto]]:
-        """Cut the nodes into pieces of about equally many layers; leave them in one where a node holds a graph of its
-        own, or the type of a tensor is not known."""
-        weights = {layer.weight: layer.name for layer in self._layers}
+    def _layer(self, node: onnx.NodeProto) -> Layer | None:
+        return self._layers.get(node.input[1]) if node.op_type in INT8_OPS else None
+
+    def _starts(self, nodes: Sequence[onnx.NodeProto]) -> list[int]:
+        """Return where pieces of about equally many layers begin; one alone where a node holds a graph of its own, or
+        the type of a tensor is not known."""
         nested = any(attribute.HasField("g") for node in nodes for attribute in node.attribute)
         known = all(self._types.get(name) for node in nodes for name in node.output if name)
         each = max(1, -(-len(self._layers) // (_PIECES if known and not nested else 1)))
-        parts: list[list[onnx.NodeProto]] = [[]]
-        count = 0
-        for node in nodes:
-            if _is_layer(node) and node.input[1] in weights:
-                if count and count % each == 0:
-                    parts.append([])
-                count += 1
-                self._index[weights[node.input[1]]] = len(parts) - 1
-            parts[-1].append(node)
-        return parts
+        starts = [0]
+        for position, node in enumerate(nodes):
+            if (layer := self._layer(node)) is not None:
+                if self._index and len(self._index) % each == 0:
+                    starts.append(position)
+                self._index[layer.name] = len(starts) - 1
+        return starts
 
-    def _piece(self, part: Sequence[onnx.NodeProto], nodes: Sequence[onnx.NodeProto]) -> _Piece:
-        graph = self._fp32.graph
+    def _piece(self, part: Sequence[onnx.NodeProto], following: Sequence[onnx.NodeProto]) -> _Piece:
         made = {name for node in part for name in node.output}
         read = dict.fromkeys(name for node in part for name in _reads(node) if name)
-        initialisers = {entry.name: entry for entry in graph.initializer if entry.name in read}
+        read_later = {name for node in following for name in _reads(node)}
+        initialisers = {entry.name: entry for entry in self._fp32.graph.initializer if entry.name in read}
         inputs = [name for name in read if name not in made and name not in initialisers]
-        own = {id(node) for node in part}
-        read_outside = {name for node in nodes if id(node) not in own for name in _reads(node)}
-        outputs = [name for name in made if name in read_outside or name in self.compared]
+        outputs = [name for name in made if name in read_later or name in self.compared]
         layer_inputs = [name for name in dict.fromkeys(self.inputs.values()) if name in made]
-
-        layers = {layer.weight: layer for layer in self._layers if layer.weight in initialisers}
         defaults = []  # with which a layer reads its input as it is
-        for layer in layers.values():
+        for layer in (self._layers[name] for name in self._layers if name in initialisers):
             defaults.append(numpy_helper.from_array(np.array(False), _flag(layer.name)))
             defaults.append(numpy_helper.from_array(np.array(0, np.float32), _replacement(layer.name)))
-        changeable = {*layers, *(name for name, _ in self.biases.values())} & set(initialisers)
+        changeable = {*self._layers, *(name for name, _ in self.biases.values())}
         feeds = [(name, self._types[name]) for name in inputs]
         feeds += [(name, TensorProto.FLOAT) for name in initialisers if name in changeable]
         feeds += [(entry.name, entry.data_type) for entry in defaults]
-        built = helper.make_graph(
-            [each for node in part for each in _with_changeable_input(node, layers)],
+        graph = helper.make_graph(
+            [each for node in part for each in self._with_changeable_input(node)],
             "piece",
             [helper.make_tensor_value_info(name, dtype, None) for name, dtype in feeds],
             [onnx.ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *layer_inputs])],
             [*initialisers.values(), *defaults],
         )
-        model = helper.make_model(built, opset_imports=list(self._fp32.opset_import), ir_version=self._fp32.ir_version)
+        model = helper.make_model(graph, opset_imports=self._fp32.opset_import, ir_version=self._fp32.ir_version)
         model.functions.extend(self._fp32.functions)
         return _Piece(_session(model), inputs, outputs, layer_inputs)
+
+    def _with_changeable_input(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return a layer's node behind a choice between its input and another one; other nodes as they are."""
+        layer = self._layer(node)
+        if layer is None:
+            return [node]
+        moved = onnx.NodeProto()
+        moved.CopyFrom(node)
+        moved.input[0] = f"{layer.name}.input"
+        choice = [_flag(layer.name), _replacement(layer.name), node.input[0]]
+        return [helper.make_node("Where", choice, [moved.input[0]]), moved]
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[list[Values], Values]:
         """Run the unchanged model.
@@ -129,7 +138,7 @@ class SplitSession:
         edges = []
         for piece in self._pieces:
             edges.append(dict(values))
-            made = piece.run(list(dict.fromkeys([*piece.outputs, *piece.layer_inputs])), values, {})
+            made = piece.run([*piece.outputs, *piece.layer_inputs], values, {})
             values |= {name: made[name] for name in piece.outputs}
             layer_inputs |= {name: made[name] for name in piece.layer_inputs}
         return [*edges, values], layer_inputs
@@ -189,7 +198,7 @@ def _biases(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[str, Array
     """Return the bias of each layer: what its node adds itself, or the node that alone reads its output."""
     biases = {}
     for layer in layers:
-        node = next(node for node in graph.consumers(layer.weight) if node.op_type in _LAYER_NODES)
+        node = next(node for node in graph.consumers(layer.weight) if node.op_type in INT8_OPS)
         following = graph.consumers(node.output[0])
         names = list(node.input[2:])
         if not names and len(following) == 1 and following[0].op_type == "Add":
@@ -205,7 +214,7 @@ def _needed(graph: onnx.GraphProto, targets: Collection[str]) -> list[onnx.NodeP
     """Return the nodes that these tensors depend on, in order."""
     names, nodes = set(targets), []
     for node in reversed(graph.node):
-        if any(name in names for name in node.output):
+        if not names.isdisjoint(node.output):
             names.update(_reads(node))
             nodes.append(node)
     return nodes[::-1]
@@ -217,28 +226,12 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     return [*node.input, *(name for graph in graphs for inner in graph.node for name in _reads(inner))]
 
 
-def _is_layer(node: onnx.NodeProto) -> bool:
-    return node.op_type in _LAYER_NODES and len(node.input) > 1
-
-
 def _flag(layer: str) -> str:
     return f"{layer}.is_changed"
 
 
 def _replacement(layer: str) -> str:
     return f"{layer}.changed_input"
-
-
-def _with_changeable_input(node: onnx.NodeProto, layers: Mapping[str, Layer]) -> list[onnx.NodeProto]:
-    """Return a layer's node behind a choice between its input and another one; other nodes as they are."""
-    if not _is_layer(node) or node.input[1] not in layers:
-        return [node]
-    name = layers[node.input[1]].name
-    moved = onnx.NodeProto()
-    moved.CopyFrom(node)
-    moved.input[0] = f"{name}.input"
-    choice = [_flag(name), _replacement(name), node.input[0]]
-    return [helper.make_node("Where", choice, [moved.input[0]]), moved]
 
 
 def _session(model: onnx.ModelProto) -> Any:

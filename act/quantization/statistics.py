@@ -34,7 +34,7 @@ _CHUNK = 1 << 16
 _NUMBERS = ("low", "high", "sum_of_minima", "sum_of_maxima", "sum_of_absolute_maxima")
 _INTEGERS = ("batches", "exponent", "channel_values")
 
-Read = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Reader = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 Snapshots = dict[int, dict[str, "TensorStatistics"]]
 
 
@@ -48,7 +48,7 @@ class TensorStatistics:
 
     Attributes:
         low, high: the least and the largest value.
-        exponent: the histogram spans [-limit, limit) with limit = 2**exponent.
+        exponent: the histogram spans [-2**exponent, 2**exponent), which holds all values.
         counts: int64 [2 * BINS], how many values fell into each bin of equal width; bin BINS starts at zero.
         channel_sums: float64 [channels], the channels' values added up; None where there is no channel axis (rank 1)
             or its length differs between batches. The axis is 1 at rank 4, else the last.
@@ -67,23 +67,19 @@ class TensorStatistics:
     channel_values: int = 0
 
     @property
-    def largest(self) -> float:
-        """The largest absolute value seen."""
-        return max(-self.low, self.high, 0.0)
-
-    @property
     def extremes(self) -> Range:
         """The values seen, widened to hold zero."""
         return Range(min(self.low, 0.0), max(self.high, 0.0))
 
     @property
-    def limit(self) -> float:
-        """Where the histogram ends on either side: a power of two, > `largest`."""
-        return math.ldexp(1.0, self.exponent)
+    def largest(self) -> float:
+        """The largest absolute value seen."""
+        return max(-self.low, self.high, 0.0)
 
     @property
     def bin_width(self) -> float:
-        return self.limit / BINS
+        """The width of each bin, a power of two."""
+        return math.ldexp(1.0, self.exponent) / BINS
 
     @property
     def centres(self) -> npt.NDArray[np.float64]:
@@ -121,23 +117,21 @@ class TensorStatistics:
             raise FloatingPointError("holds NaN or infinity")
         largest = max(-low, high)
         self._widen(math.frexp(largest)[1] if largest > 0 else _LEAST_EXPONENT)
-        self.counts += _histogram(values.reshape(-1), BINS / self.limit)
-        sums = _channel_sums(values)
-        self._add_channels(sums, 0 if sums is None else values.size // sums.size)
+        self.counts += _histogram(values.reshape(-1), 1 / self.bin_width)
+        self._add_channels(values)
         self.batches += 1
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.sum_of_minima += low
         self.sum_of_maxima += high
         self.sum_of_absolute_maxima += largest
 
-    def _add_channels(self, sums: npt.NDArray[np.float64] | None, values: int) -> None:
-        if self.batches == 0 and sums is not None:
-            self.channel_sums, self.channel_values = sums.copy(), values
-        elif self.channel_sums is not None and sums is not None and sums.shape == self.channel_sums.shape:
-            self.channel_sums = self.channel_sums + sums
-            self.channel_values += values
-        else:
+    def _add_channels(self, values: npt.NDArray[np.float32]) -> None:
+        sums, before = _channel_sums(values), self.channel_sums
+        if sums is None or (before is None and self.batches > 0) or (before is not None and before.shape != sums.shape):
             self.channel_sums, self.channel_values = None, 0
+        else:
+            self.channel_sums = sums if before is None else before + sums
+            self.channel_values += values.size // sums.size
 
     def _widen(self, exponent: int) -> None:
         # After log2(BINS) doublings only the two bins beside zero are in use, and they merge into themselves.
@@ -149,16 +143,14 @@ class TensorStatistics:
 
 
 def collect(
-    read: Read, batches: Iterable[Mapping[str, Array]], total: int, snapshots: Collection[int] = ()
+    read: Reader, batches: Iterable[Mapping[str, Array]], total: int, snapshots: Collection[int] = ()
 ) -> Snapshots:
-    """Gather the statistics of every activation that `read` gives for a batch of feeds.
+    """Gather the statistics of every activation that `read` gives, by name, by the number of batches seen.
 
     Args:
         total: number of batches, for the progress bar.
-        snapshots: numbers of batches after which to keep a copy; those never reached are left out.
-
-    Returns:
-        The statistics by name, by the number of batches seen; all batches are always among them.
+        snapshots: numbers of batches after which to keep a copy; all batches are always among them, and those that are
+            never reached are not.
 
     Raises:
         FloatingPointError: an activation is NaN or infinite; the message names it.
@@ -183,17 +175,19 @@ def collect(
 
 def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) -> None:
     """Write statistics as one .npz without pickled objects; equal statistics in equal order give equal bytes."""
-    rows = [(seen, name, each) for seen, by_name in snapshots.items() for name, each in by_name.items()]
-    used = [np.flatnonzero(each.counts) for _, _, each in rows]
+    seen = [number for number, by_name in snapshots.items() for _ in by_name]
+    names = [name for by_name in snapshots.values() for name in by_name]
+    tensors = [each for by_name in snapshots.values() for each in by_name.values()]
+    used = [np.flatnonzero(each.counts) for each in tensors]
     spans = [(int(bins[0]), int(bins[-1]) + 1) if bins.size else (0, 0) for bins in used]
-    counts = [each.counts[start:stop] for (_, _, each), (start, stop) in zip(rows, spans)]
+    counts = [each.counts[start:stop] for each, (start, stop) in zip(tensors, spans)]
     packed = np.concatenate([_no_counts()[:0], *counts])
-    channels = [each.channel_sums for _, _, each in rows]
+    channels = [each.channel_sums for each in tensors]
     arrays: dict[str, npt.NDArray[Any]] = {
-        "seen": np.array([seen for seen, _, _ in rows], dtype=np.int64),
-        "names": np.array([name for _, name, _ in rows], dtype=np.str_),
-        "numbers": np.array([[getattr(each, key) for key in _NUMBERS] for _, _, each in rows], dtype=np.float64),
-        "integers": np.array([[getattr(each, key) for key in _INTEGERS] for _, _, each in rows], dtype=np.int64),
+        "seen": np.array(seen, dtype=np.int64),
+        "names": np.array(names, dtype=np.str_),
+        "numbers": np.array([[getattr(each, key) for key in _NUMBERS] for each in tensors], dtype=np.float64),
+        "integers": np.array([[getattr(each, key) for key in _INTEGERS] for each in tensors], dtype=np.int64),
         "spans": np.array(spans, dtype=np.int64),
         "counts": packed.astype(np.min_scalar_type(int(packed.max(initial=0)))),
         "channels": np.array([-1 if sums is None else sums.size for sums in channels], dtype=np.int64),
@@ -204,11 +198,7 @@ def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) ->
 
 
 def load(path: Path) -> Snapshots:
-    """Read what `save` wrote.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Read what `save` wrote; `InputError` where the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return _unpack({key: file[key] for key in file.files})
@@ -235,10 +225,9 @@ def _unpack(arrays: Mapping[str, npt.NDArray[Any]]) -> Snapshots:
 
 
 def _split(values: npt.NDArray[Any], lengths: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
-    ends = np.cumsum(lengths)
     if lengths.sum() != values.size:
         raise ValueError("the arrays' lengths do not fit together")
-    return [values[end - length : end] for end, length in zip(ends, lengths)]
+    return np.split(values, np.cumsum(lengths)[:-1])
 
 
 def _histogram(values: npt.NDArray[np.float32], bins_per_unit: float) -> npt.NDArray[np.int64]:

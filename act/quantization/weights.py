@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD
-from act.settings import WeightQuantization
 
 Weight = npt.NDArray[np.float32]
 
@@ -21,7 +20,7 @@ SMALLEST_SHARE = 0.3
 CANDIDATES = 36
 
 
-def weight_thresholds(weight: Weight, axis: int, kind: WeightQuantization = "channel_wise_abs_max") -> Weight:
+def weight_thresholds(weight: Weight, axis: int, kind: str = "channel_wise_abs_max") -> Weight:
     """Return the thresholds of a weight's output channels, which lie along `axis`: float32 [channels], > 0."""
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     return np.maximum(_KINDS[kind](rows), np.float32(SMALLEST_THRESHOLD)).astype(np.float32)
@@ -46,10 +45,6 @@ def dequantize_weight(integers: npt.NDArray[np.int8], thresholds: Weight, axis: 
     return (integers * steps).astype(np.float32)
 
 
-def _abs_max(rows: Weight) -> Weight:
-    return np.full(len(rows), np.abs(rows).max(initial=0), dtype=np.float32)
-
-
 def _channel_wise_abs_max(rows: Weight) -> Weight:
     largest: Weight = np.abs(rows).max(axis=1, initial=0)
     return largest
@@ -67,8 +62,8 @@ def _channel_wise_mse(rows: Weight) -> Weight:
     return best
 
 
-_KINDS: dict[WeightQuantization, Callable[[Weight], Weight]] = {
-    "abs_max": _abs_max,
+_KINDS: dict[str, Callable[[Weight], Weight]] = {
+    "abs_max": lambda rows: np.full(len(rows), np.abs(rows).max(initial=0), dtype=np.float32),
     "channel_wise_abs_max": _channel_wise_abs_max,
     "channel_wise_mse": _channel_wise_mse,
 }

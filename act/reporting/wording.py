@@ -62,7 +62,7 @@ def size(count: int | None) -> str:
 
 def plain(value: Any) -> Any:
     """Return a setting as one cell: a list joined, a switch as a word, nothing as an empty cell."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return " ".join(str(part) for part in value)
     if isinstance(value, bool):
         return "yes" if value else "no"

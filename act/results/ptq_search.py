@@ -16,7 +16,7 @@ class TrialSettings(Part):
     activation_symmetric: bool
     weight_quantize_type: str
     bias_correct: bool
-    quantizable_op_type: list[str]
+    quantizable_op_type: tuple[str, ...]
     float_layers: int
 
 

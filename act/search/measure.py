@@ -42,7 +42,7 @@ class TrialJob:
     """All that measuring a trial takes.
 
     Attributes:
-        evaluation: how; its folders are absolute paths.
+        evaluation: its folders are absolute paths.
         files: the model, contents by file name.
         entry: which of the files the engine loads; `.` for the folder that holds them.
         fp32: the fp32 model's quality on all samples.
@@ -78,32 +78,26 @@ class Result:
         beside: further figures on the same samples.
         samples: how many were run.
         failure: why there is no quality.
-        seconds: making and measuring.
+        seconds: of making and measuring.
     """
 
     quality: float
-    beside: Mapping[str, float]
+    beside: dict[str, float]
     samples: int
     failure: str | None
     seconds: float
 
 
 def measure(job: TrialJob) -> Result:
-    """Run a trial's model on the samples.
-
-    Raises:
-        InputError: the samples are not on this machine, or are others. That is no fault of the trial's, and so no
-            result.
-    """
-    started, how = time.perf_counter(), job.evaluation
-    for folder in filter(None, (how.samples, how.reference)):
+    """Run a trial's model on the samples; `InputError` where this machine lacks them: no fault of the trial's."""
+    started = time.perf_counter()
+    for folder in filter(None, (job.evaluation.samples, job.evaluation.reference)):
         _check_folder(folder, len(job.fp32.scores))
     with tempfile.TemporaryDirectory() as name:
         for file, content in job.files.items():
             (Path(name) / file).write_bytes(content)
-        path = Path(name) / job.entry
         try:
-            with how.loaded(path, "int8") as quality_on:
+            with job.evaluation.loaded(Path(name) / job.entry, "int8") as quality_on:
                 result = judge(quality_on, job.fp32)
         except EngineFailure as failure:
             result = Result(-math.inf, {}, 0, str(failure), 0)
@@ -115,7 +109,6 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
 
     Args:
         quality_on: gives the quality on the first so many samples, or on all (None).
-        fp32: the fp32 model's quality on all samples.
     """
     total = len(fp32.scores)
     first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))

@@ -1,4 +1,4 @@
-"""Samplers: which quantization settings to try next, guided by random forests.
+"""Samplers: which quantization settings to try next, guided by random forests, and the Pareto front of those tried.
 
 The forest is the surrogate of SMAC (Hutter, Hoos, Leyton-Brown: Sequential Model-Based Optimization for General
 Algorithm Configuration, 2011) with expected improvement, without its random suggestions in between, of which 30 trials
@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from statistics import median_high
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata  # type: ignore[import-untyped]
 from sklearn.ensemble import RandomForestRegressor
 
-from act.search.pareto import front
-from act.search.space import ACT_KEYS, Setting, Space
+from act.results.ptq_search import TrialSettings
+from act.search.space import PARAMETERS, Space
 
 Floats = NDArray[np.float64]
 
@@ -36,29 +37,38 @@ DRAWS = 200  # in vain before the whole space is listed instead
 class Observation:
     """One trial's result: its quality, minus infinity where it failed, and its cost in any unit."""
 
-    setting: Setting
+    setting: TrialSettings
     quality: float
     cost: float
 
 
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of the points (quality, cost) that no other dominates, the highest quality first.
+
+    A point dominates another that has at most its quality at no less cost; of equal points the earliest stays.
+    """
+    indices: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (-points[i][0], points[i][1])):
+        if not indices or points[index][1] < points[indices[-1]][1]:
+            indices.append(index)
+    return indices
+
+
+@dataclass
 class ForestSampler:
     """Suggests the space's first settings, then those of which random forests expect the most improvement.
 
-    Args:
-        space: the settings to choose from.
-        seed: 0 or more; with the history it decides every suggestion.
+    With the history the seed, 0 or more, decides every suggestion.
     """
 
-    def __init__(self, space: Space, seed: int) -> None:
-        self.space = space
-        self.seed = seed
+    space: Space
+    seed: int
 
-    def suggest(self, history: Sequence[Observation], count: int) -> list[Setting]:
-        """Return different settings that were never tried; fewer than `count` where the space has no more.
+    def suggest(self, history: Sequence[Observation], count: int) -> list[TrialSettings]:
+        """Return `count` different settings that were never tried, fewer where the space has no more.
 
         Args:
             history: all results so far, in the order of the trials.
-            count: how many to suggest, for trials side by side.
         """
         grown = list(history)
         while len(grown) < len(history) + count:
@@ -70,18 +80,19 @@ class ForestSampler:
             grown.append(_lie(setting, history))
         return [observation.setting for observation in grown[len(history) :]]
 
-    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> Setting | None:
+    def next_setting(self, history: Sequence[Observation], rng: np.random.Generator) -> TrialSettings | None:
         """Return one new setting, or None where all were tried."""
         tried = {observation.setting for observation in history}
-        for setting in self.space.first():
-            if setting not in tried:
-                return setting
+        if (promising := next((setting for setting in self.space.first() if setting not in tried), None)) is not None:
+            return promising
         candidates = self._candidates(history, tried, rng) if len(history) >= FEWEST else []
         if not candidates:
             return draw(self.space, tried, rng)
         return candidates[int(np.argmax(self._improvement(history, candidates, rng)))]
 
-    def _candidates(self, known: Sequence[Observation], tried: Set[Setting], rng: np.random.Generator) -> list[Setting]:
+    def _candidates(
+        self, known: Sequence[Observation], tried: Set[TrialSettings], rng: np.random.Generator
+    ) -> list[TrialSettings]:
         """Return settings not yet tried, in random order, so that the first of equals is a random one."""
         if self.space.size <= CANDIDATES + len(tried):
             settings = list(self.space)
@@ -93,7 +104,9 @@ class ForestSampler:
         left = [setting for setting in dict.fromkeys(settings) if setting not in tried]
         return [left[i] for i in rng.permutation(len(left))]
 
-    def _improvement(self, known: Sequence[Observation], candidates: list[Setting], rng: np.random.Generator) -> Floats:
+    def _improvement(
+        self, known: Sequence[Observation], candidates: list[TrialSettings], rng: np.random.Generator
+    ) -> Floats:
         """Return the expected improvement of each candidate under random weights of quality and cost."""
         features = self.space.encode([observation.setting for observation in known])
         losses = (_ranks([-o.quality for o in known]), _ranks([o.cost for o in known]))
@@ -105,21 +118,21 @@ class ForestSampler:
 
 
 def importance(space: Space, history: Sequence[Observation]) -> dict[str, float]:
-    """Return how much each parameter, by ACT's name, matters for quality: its share of the fall in a forest's variance.
+    """Return how much each parameter matters for quality: its share of the fall in a forest's variance.
 
     The shares' sum is 1; all are 0 where fewer than 4 results are known or all have the same quality.
     """
-    shares = dict.fromkeys(ACT_KEYS.values(), 0.0)
+    shares = dict.fromkeys(PARAMETERS, 0.0)
     if len(history) < FEWEST or len({observation.quality for observation in history}) == 1:
         return shares
     features = space.encode([observation.setting for observation in history])
     forest = _fit(features, _ranks([observation.quality for observation in history]), 0)
-    for key, share in zip(space.feature_owner, forest.feature_importances_):
-        shares[key] += float(share)
+    for name, share in zip(space.feature_owner, forest.feature_importances_):
+        shares[name] += float(share)
     return shares
 
 
-def draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Setting | None:
+def draw(space: Space, tried: Set[TrialSettings], rng: np.random.Generator) -> TrialSettings | None:
     """Return a random setting that was not tried, every parameter uniform over its choices; None where all were."""
     for _ in range(DRAWS):
         setting = space.sample(rng)
@@ -129,13 +142,12 @@ def draw(space: Space, tried: Set[Setting], rng: np.random.Generator) -> Setting
     return left[int(rng.integers(len(left)))] if left else None
 
 
-def _lie(setting: Setting, history: Sequence[Observation]) -> Observation:
+def _lie(setting: TrialSettings, history: Sequence[Observation]) -> Observation:
     """Return a trial that is still to be run, as if its result were an ordinary one."""
     if not history:
         return Observation(setting, 0.0, 0.0)
-    # A value that was observed, not the mean of the middle two: infinities have no mean.
-    middle = len(history) // 2
-    return Observation(setting, sorted(o.quality for o in history)[middle], sorted(o.cost for o in history)[middle])
+    # Values that were observed, not the mean of the middle two: infinities have no mean.
+    return Observation(setting, median_high(o.quality for o in history), median_high(o.cost for o in history))
 
 
 def _ranks(values: Sequence[float]) -> Floats:

@@ -19,8 +19,7 @@ from act.quantization.scheme import Scheme
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import clip_by
 from act.quantization.weights import weight_thresholds
-from act.search.space import Setting
-from act.settings import WeightQuantization
+from act.results.ptq_search import TrialSettings
 
 # What a MAC costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,
 # and a zero point is paid for on top. Coarse (it ranks OpenVINO's latencies of the demo model), but the same every
@@ -46,34 +45,30 @@ class SchemeMaker:
     macs: Mapping[str, int]
     order: Sequence[str] = ()
     _ranges: dict[tuple[object, ...], dict[str, Range]] = field(default_factory=dict)
-    _weights: dict[tuple[str, WeightQuantization], npt.NDArray[np.float32]] = field(default_factory=dict)
+    _weights: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def ranges(self, setting: Setting) -> dict[str, Range]:
+    def ranges(self, setting: TrialSettings) -> dict[str, Range]:
         """Return the range of every activation under the rule of a setting."""
-        key = (setting.algorithm, setting.hist_percent, setting.batch_num, setting.symmetric)
+        key = (setting.ptq_algo, setting.hist_percent, setting.batch_num, setting.activation_symmetric)
         if key not in self._ranges:
-            clip = clip_by(setting.algorithm, setting.hist_percent)
+            clip = clip_by(setting.ptq_algo, setting.hist_percent)
             statistics = self.statistics[setting.batch_num]
-            self._ranges[key] = {name: clip(tensor, setting.symmetric) for name, tensor in statistics.items()}
+            self._ranges[key] = {name: clip(each, setting.activation_symmetric) for name, each in statistics.items()}
         return self._ranges[key]
 
-    def chosen(self, setting: Setting) -> list[Layer]:
+    def chosen(self, setting: TrialSettings) -> list[Layer]:
         """Return the layers that a setting quantizes: those of its types but for the most sensitive ones among them."""
-        able = {layer.name for layer in self.layers if layer.op_type in setting.op_types}
+        able = {layer.name: layer for layer in self.layers if layer.op_type in setting.quantizable_op_type}
         left = [name for name in self.order if name in able][: setting.float_layers]
-        return [layer for layer in self.layers if layer.name in able and layer.name not in left]
+        return [layer for name, layer in able.items() if name not in left]
 
-    def make(self, setting: Setting) -> Scheme:
-        """Return the scheme of a setting."""
-        return self.make_for(self.chosen(setting), setting)
-
-    def make_for(self, layers: Sequence[Layer], setting: Setting) -> Scheme:
-        """Return the scheme that quantizes these layers as a setting says."""
-        ranges = self.ranges(setting)
+    def make(self, setting: TrialSettings, layers: Sequence[Layer] | None = None) -> Scheme:
+        """Return the scheme that quantizes the layers of a setting, or others, as the setting says."""
+        layers = self.chosen(setting) if layers is None else layers
+        ranges, statistics = self.ranges(setting), self.statistics[setting.batch_num]
         weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
         biases = {}
         if setting.bias_correct:
-            statistics = self.statistics[setting.batch_num]
             means = {layer.activation: statistics[layer.activation].channel_means for layer in layers}
             biases = corrected_biases(self.model, layers, weights, means)
         return Scheme(
@@ -82,10 +77,10 @@ class SchemeMaker:
             weights,
             biases,
             further=ranges,
-            extremes={name: each.extremes for name, each in self.statistics[setting.batch_num].items()},
+            extremes={name: each.extremes for name, each in statistics.items()},
         )
 
-    def cost(self, setting: Setting) -> float:
+    def cost(self, setting: TrialSettings) -> float:
         """Return what the model's MACs cost under a setting, as a share of their cost in fp32."""
         total = sum(self.macs.values())
         if total == 0:
@@ -98,7 +93,7 @@ class SchemeMaker:
         )
         return 1 - saved / total
 
-    def _thresholds(self, layer: Layer, kind: WeightQuantization) -> npt.NDArray[np.float32]:
+    def _thresholds(self, layer: Layer, kind: str) -> npt.NDArray[np.float32]:
         key = (layer.weight, kind)
         if key not in self._weights:
             self._weights[key] = weight_thresholds(self.model.weight(layer.weight), layer.axis, kind)

@@ -8,131 +8,88 @@ journal what it holds, so that it ends exactly as it would have ended at once.
 
 from __future__ import annotations
 
-import json
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
+
+from pydantic import ValidationError
 
 from act.metrics import Quality
-from act.results import ptq_search
+from act.progress import Progress
+from act.results.ptq_search import Trial, TrialSettings
 from act.search.measure import Result, TrialJob
-from act.search.pareto import front
 from act.search.runners import Runner
-from act.search.sampler import ForestSampler, Observation
-from act.search.space import Setting
+from act.search.sampler import ForestSampler, Observation, front
 from act.settings import PtqSearch
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting and its result.
-
-    Attributes:
-        number: counted from 0 in the order of suggestion.
-        cost: what the model is expected to cost, 1 being fp32.
-        complete: whether it was measured on all samples.
-    """
-
-    number: int
-    setting: Setting
-    cost: float
-    result: Result
-    complete: bool
-
-    def to_result(self, reference: float) -> ptq_search.Trial:
-        """Return the trial as it stands in `trials.json`, beside fp32's quality."""
-        failure = self.result.failure
-        return ptq_search.Trial(
-            id=self.number,
-            settings=self.setting.to_result(),
-            quality=None if failure else self.result.quality,
-            beside=dict(self.result.beside),
-            drop=None if failure else reference - self.result.quality,
-            cost=self.cost,
-            samples=self.result.samples,
-            failure=failure,
-            seconds=round(self.result.seconds, 3),
-        )
+# The pace is that of the last rounds: trials that the journal knew take no time and say nothing of what is to come.
+_ROUNDS = 4
 
 
 class Journal:
-    """Results by setting, in a file that only grows; the last line may be cut off by a kill, and is then left out.
-
-    Args:
-        path: of the file, made when the first result is added.
-    """
+    """Trials by their settings, in a file that only grows; a line that a kill has cut off is left out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._results: dict[str, Result] = {}
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                self._results[entry["setting"]] = Result(**entry["result"])
-            except (ValueError, KeyError, TypeError):
-                continue
+        self.trials: dict[TrialSettings, Trial] = {}
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+            with suppress(ValidationError):
+                trial = Trial.model_validate_json(line)
+                self.trials[trial.settings] = trial
 
-    def get(self, setting: Setting) -> Result | None:
-        """Return the result of a setting that was tried before."""
-        return self._results.get(self._key(setting))
-
-    def add(self, setting: Setting, result: Result) -> None:
-        """Keep a result."""
-        self._results[self._key(setting)] = result
+    def add(self, trial: Trial) -> None:
+        """Keep a trial."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"setting": self._key(setting), "result": vars(result)}) + "\n")
-
-    @staticmethod
-    def _key(setting: Setting) -> str:
-        return json.dumps(setting.to_result().model_dump(), sort_keys=True)
+            file.write(trial.model_dump_json() + "\n")
 
 
 @dataclass
 class Search:
-    """Runs trials and keeps them all.
+    """Runs trials and keeps them all, in the order of suggestion.
 
     Attributes:
-        cost: what a setting is expected to cost.
+        cost: what a setting is expected to cost, 1 being fp32.
         job: the measurement of a setting's model.
         fp32: the fp32 model's quality on all samples.
-        journal: results of an earlier, unfinished run of the same search.
-        runner: measures the trials of a round.
+        journal: trials of an earlier, unfinished run of the same search.
     """
 
     sampler: ForestSampler
-    cost: Callable[[Setting], float]
-    job: Callable[[Setting], TrialJob]
+    cost: Callable[[TrialSettings], float]
+    job: Callable[[TrialSettings], TrialJob]
     fp32: Quality
     journal: Journal
-    runner: Runner
     trials: list[Trial] = field(default_factory=list)
 
-    def run(self, settings: PtqSearch, progress: Callable[[Trial], object]) -> None:
+    def run(self, settings: PtqSearch, progress: Callable[[Trial], object], runner: Runner) -> None:
         """Run trials until their number, the time or the space is used up.
 
         Args:
             settings: `max_quant_count`, `side_by_side` and `time_limit_minutes` count here.
             progress: told of each trial as it ends; those of a round may end in any order.
+            runner: measures the trials of a round.
         """
         deadline = time.monotonic() + 60 * settings.time_limit_minutes
-        while len(self.trials) < settings.max_quant_count and time.monotonic() < deadline:
-            suggested = self.sampler.suggest(self.history(), settings.side_by_side)
-            suggested = suggested[: settings.max_quant_count - len(self.trials)]
+        while (left := settings.max_quant_count - len(self.trials)) > 0 and time.monotonic() < deadline:
+            suggested = self.sampler.suggest(self.history(), settings.side_by_side)[:left]
             if not suggested:
                 break
-            self.trials += self._round(suggested, progress)
+            self.trials += self._round(suggested, progress, runner)
 
     def history(self) -> list[Observation]:
         """Return what the sampler learns from."""
-        return [Observation(trial.setting, trial.result.quality, trial.cost) for trial in self.trials]
+        return [Observation(trial.settings, _quality(trial), trial.cost) for trial in self.trials]
 
     def front(self) -> list[Trial]:
         """Return the Pareto front of quality and cost among the trials measured on all samples, best quality first."""
-        complete = [trial for trial in self.trials if trial.complete]
-        return [complete[index] for index in front([(trial.result.quality, trial.cost) for trial in complete])]
+        complete = [trial for trial in self.trials if is_complete(trial, self.fp32)]
+        return [complete[index] for index in front([(_quality(trial), trial.cost) for trial in complete])]
 
     def candidates(self) -> list[Trial]:
         """Return the Pareto front, and the best symmetric trial where it has none, best quality first.
@@ -140,37 +97,89 @@ class Search:
         Paddle's int8 kernels and calibration tables know no zero point.
         """
         chosen = self.front()
-        symmetric = [trial for trial in self.trials if trial.complete and trial.setting.symmetric]
-        if symmetric and not any(trial.setting.symmetric for trial in chosen):
-            chosen.append(max(symmetric, key=lambda trial: trial.result.quality))
-        return sorted(chosen, key=lambda trial: -trial.result.quality)
+        if not any(trial.settings.activation_symmetric for trial in chosen):
+            symmetric = [trial for trial in self.trials if trial.settings.activation_symmetric]
+            complete = [trial for trial in symmetric if is_complete(trial, self.fp32)]
+            chosen += [max(complete, key=_quality)] if complete else []
+        return sorted(chosen, key=_quality, reverse=True)
 
-    def _round(self, settings: Sequence[Setting], progress: Callable[[Trial], object]) -> list[Trial]:
+    def _round(
+        self, settings: Sequence[TrialSettings], progress: Callable[[Trial], object], runner: Runner
+    ) -> list[Trial]:
         """Run these settings and return their trials in order; each is in the journal before `progress` hears of it."""
-        trials: dict[int, Trial] = {}
-        jobs: dict[int, TrialJob] = {}
-        seconds: dict[int, float] = {}
-
-        def take(index: int, result: Result) -> None:
-            complete = result.failure is None and result.samples == len(self.fp32.scores)
-            cost = self.cost(settings[index])
-            trials[index] = Trial(len(self.trials) + index, settings[index], cost, result, complete)
-            progress(trials[index])
-
-        for index, setting in enumerate(settings):
-            if (known := self.journal.get(setting)) is not None:
-                take(index, known)
-                continue
+        known = self.journal.trials
+        trials = {index: known[setting] for index, setting in enumerate(settings) if setting in known}
+        for trial in trials.values():
+            progress(trial)
+        unknown = [index for index in range(len(settings)) if index not in trials]
+        jobs, seconds = [], []
+        for index in unknown:
             started = time.perf_counter()
-            jobs[index] = self.job(setting)
-            seconds[index] = time.perf_counter() - started
-        unknown = list(jobs)
+            jobs.append(self.job(settings[index]))
+            seconds.append(time.perf_counter() - started)
 
         def ended(job: int, result: Result) -> None:
-            index = unknown[job]
-            result = replace(result, seconds=result.seconds + seconds[index])
-            self.journal.add(settings[index], result)
-            take(index, result)
+            index, failed = unknown[job], result.failure is not None
+            trial = trials[index] = Trial(
+                id=len(self.trials) + index,
+                settings=settings[index],
+                quality=None if failed else result.quality,
+                beside=result.beside,
+                drop=None if failed else self.fp32.value - result.quality,
+                cost=self.cost(settings[index]),
+                samples=result.samples,
+                failure=result.failure,
+                seconds=round(result.seconds + seconds[job], 3),
+            )
+            self.journal.add(trial)
+            progress(trial)
 
-        self.runner(list(jobs.values()), ended)
+        runner(jobs, ended)
         return [trials[index] for index in range(len(settings))]
+
+
+class SearchProgress(Progress):
+    """Told of each trial as it ends; shows the best so far and the time left, the rest being done at the present pace.
+
+    Args:
+        fp32: the fp32 model's quality on all samples.
+        side_by_side: trials of a round.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        fp32: Quality,
+        limit_seconds: float,
+        side_by_side: int,
+        stream: IO[str] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__("search", total, stream=stream, now=now)
+        self._fp32, self._deadline = fp32, self._began + limit_seconds
+        self._ended = deque([self._began], maxlen=_ROUNDS * side_by_side + 1)
+        self._best = -math.inf
+
+    def __call__(self, trial: Trial) -> None:
+        """Take note of a trial, and show it when it is time."""
+        self._ended.append(self._now())
+        if is_complete(trial, self._fp32):
+            self._best = max(self._best, _quality(trial))
+        self._show(1)
+
+    def line(self) -> str:
+        """Return what is known now."""
+        best, drop = "none whole yet", self._fp32.value - self._best
+        if math.isfinite(drop):
+            best = f"best {self._best:.4f} ({abs(drop):.4f} {'below' if drop >= 0 else 'above'} fp32)"
+        pace = (self._ended[-1] - self._ended[0]) / max(1, len(self._ended) - 1)
+        return f"trial {self._done} of {self._total}, {best}, {self._left(pace, self._deadline)}"
+
+
+def is_complete(trial: Trial, fp32: Quality) -> bool:
+    """Tell whether a trial was measured on all samples, as the fp32 model was."""
+    return trial.failure is None and trial.samples == len(fp32.scores)
+
+
+def _quality(trial: Trial) -> float:
+    return -math.inf if trial.quality is None else trial.quality

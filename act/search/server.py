@@ -23,17 +23,14 @@ from act.errors import InputError
 START_SECONDS = 120
 _STOP_SECONDS = 5
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None)  # loaded ahead of any fork
 
 
 @contextmanager
 def temporary_server(home: Path) -> Iterator[str]:
     """Give the address of a server that keeps its database and its log in the folder `home`.
 
-    The server ends with the thread that enters the block, however that ends.
-
-    Raises:
-        OSError: it did not start.
+    It ends with the thread that enters the block, however that ends; `OSError` where it does not start.
     """
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
@@ -79,11 +76,7 @@ def is_reachable(address: str) -> bool:
 
 
 def refuse_unreachable(address: str) -> None:
-    """Refuse an address of the user's where nothing answers.
-
-    Raises:
-        InputError: no Prefect server answers there.
-    """
+    """Raise `InputError` for an address of the user's where no Prefect server answers."""
     if not is_reachable(address):
         raise InputError(
             f"PREFECT_API_URL is {address!r}, where no Prefect server answers: start it with `prefect server start`"
@@ -91,4 +84,4 @@ def refuse_unreachable(address: str) -> None:
 
 
 def _end_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,21 +18,10 @@ from numpy.typing import NDArray
 
 from act.quantization.thresholds import FAMILIES, find
 from act.results.ptq_search import TrialSettings
-from act.settings import PtqSearch, ThresholdAlgorithm, WeightQuantization
+from act.settings import PtqSearch
 
-# Field of `Setting` -> the parameter's name in ACT.
-ACT_KEYS = {
-    "algorithm": "ptq_algo",
-    "hist_percent": "hist_percent",
-    "batch_num": "batch_num",
-    "symmetric": "activation_symmetric",
-    "weight_quantize_type": "weight_quantize_type",
-    "bias_correct": "bias_correct",
-    "op_types": "quantizable_op_type",
-    "float_layers": "float_layers",
-}
-
-WEIGHTS_BY_MERIT: tuple[WeightQuantization, ...] = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
+PARAMETERS = tuple(TrialSettings.model_fields)
+WEIGHTS_BY_MERIT = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
 GOOD_SHARE = 0.9999
 MOST_FIRST = 6
 
@@ -40,44 +29,17 @@ Choice = TypeVar("Choice")
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What one trial tries.
-
-    Attributes:
-        algorithm: the rule for the activations' thresholds.
-        hist_percent: the share of values that a rule covers; None for rules that take none.
-        batch_num: the number of calibration batches.
-        symmetric: whether the activations' zero point is 0.
-        op_types: the operator types that are quantized.
-        float_layers: how many of the most sensitive layers stay in floating point.
-    """
-
-    algorithm: ThresholdAlgorithm
-    hist_percent: float | None
-    batch_num: int
-    symmetric: bool
-    weight_quantize_type: WeightQuantization
-    bias_correct: bool
-    op_types: tuple[str, ...]
-    float_layers: int
-
-    def to_result(self) -> TrialSettings:
-        """Return the setting with ACT's keys."""
-        return TrialSettings(**{key: getattr(self, name) for name, key in ACT_KEYS.items()})
-
-
-@dataclass(frozen=True)
 class Space:
-    """The choices of every parameter of `Setting`, one or more and all different; iteration gives every setting once,
-    always in the same order."""
+    """The choices of every parameter of `TrialSettings`, one or more and all different; iteration gives every setting
+    once, always in the same order."""
 
-    algorithms: tuple[ThresholdAlgorithm, ...]
-    hist_percents: tuple[float, ...]
-    batch_nums: tuple[int, ...]
-    symmetric: tuple[bool, ...]
-    weight_quantize_types: tuple[WeightQuantization, ...]
+    ptq_algo: tuple[str, ...]
+    hist_percent: tuple[float, ...]
+    batch_num: tuple[int, ...]
+    activation_symmetric: tuple[bool, ...]
+    weight_quantize_type: tuple[str, ...]
     bias_correct: tuple[bool, ...]
-    op_types: tuple[tuple[str, ...], ...]
+    quantizable_op_type: tuple[tuple[str, ...], ...]
     float_layers: tuple[int, ...]
 
     @classmethod
@@ -94,140 +56,115 @@ class Space:
         subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
         most = min(settings.max_float_layers, len(op_types) - 1)
         allowed = settings.batch_num or batch_nums
-        chosen = [number for number in batch_nums if number in allowed] or [batch_nums[-1]]
         return cls(
-            algorithms=tuple(settings.ptq_algo),
-            hist_percents=tuple(settings.hist_percent),
-            batch_nums=tuple(chosen),
-            symmetric=tuple(settings.activation_symmetric),
-            weight_quantize_types=tuple(settings.weight_quantize_type),
-            bias_correct=tuple(settings.bias_correct),
-            op_types=tuple(dict.fromkeys(subset for subset in subsets if subset)),
-            float_layers=(0, *(2**power for power in range(most.bit_length()))),
+            tuple(settings.ptq_algo),
+            tuple(settings.hist_percent),
+            tuple(number for number in batch_nums if number in allowed) or (batch_nums[-1],),
+            tuple(settings.activation_symmetric),
+            tuple(settings.weight_quantize_type),
+            tuple(settings.bias_correct),
+            tuple(dict.fromkeys(subset for subset in subsets if subset)),
+            (0, *(2**power for power in range(most.bit_length()))),
         )
 
     @property
     def size(self) -> int:
         """The number of different settings."""
-        return sum(math.prod(map(len, self._choices(algorithm))) for algorithm in self.algorithms)
+        return sum(math.prod(map(len, self._choices(rule))) for rule in self.ptq_algo)
 
-    def __iter__(self) -> Iterator[Setting]:
-        for algorithm in self.algorithms:
-            for choice in itertools.product(*self._choices(algorithm)):
-                yield Setting(algorithm, *choice)
+    def __iter__(self) -> Iterator[TrialSettings]:
+        for rule in self.ptq_algo:
+            for choice in itertools.product(*self._choices(rule)):
+                yield _setting(rule, *choice)
 
-    def first(self) -> list[Setting]:
+    def first(self) -> list[TrialSettings]:
         """Return one to six settings to begin with, the most promising first.
 
         Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
         turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
         makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
         """
-        settings: list[Setting] = []
-        for symmetric in sorted(self.symmetric):
+        settings: list[TrialSettings] = []
+        for symmetric in sorted(self.activation_symmetric):
             for family in FAMILIES:
-                members = [name for name in self.algorithms if find(name).family == family]
-                algorithm = min(members, key=lambda name: find(name).place, default=None)
-                if algorithm is not None:
-                    end = max if len(settings) % 2 else min
-                    settings.append(self._promising(algorithm, symmetric, end(self.float_layers)))
+                members = [name for name in self.ptq_algo if find(name).family == family]
+                if not members:
+                    continue
+                rule = min(members, key=lambda name: find(name).place)
+                share = min(self._shares(rule), key=lambda share: abs((share or 0) - GOOD_SHARE))
+                weights = min(self.weight_quantize_type, key=WEIGHTS_BY_MERIT.index)
+                op_types = max(self.quantizable_op_type, key=len)
+                layers = (max if len(settings) % 2 else min)(self.float_layers)
+                best = (rule, share, max(self.batch_num), symmetric, weights, max(self.bias_correct), op_types, layers)
+                settings.append(_setting(*best))
         return settings[:MOST_FIRST]
 
-    def sample(self, rng: np.random.Generator) -> Setting:
+    def sample(self, rng: np.random.Generator) -> TrialSettings:
         """Return a random setting: every parameter that exists is uniform over its choices."""
-        algorithm = _pick(rng, self.algorithms)
-        return Setting(algorithm, *(_pick(rng, choices) for choices in self._choices(algorithm)))
+        rule = _pick(rng, self.ptq_algo)
+        return _setting(rule, *(_pick(rng, choices) for choices in self._choices(rule)))
 
-    def neighbours(self, setting: Setting, rng: np.random.Generator, count: int) -> list[Setting]:
+    def neighbours(self, setting: TrialSettings, rng: np.random.Generator, count: int) -> list[TrialSettings]:
         """Return random different settings that differ from one in one or two parameters.
 
         A `hist_percent` that comes or goes with its rule does not count as a parameter of its own. There are fewer
         than `count` where the space has fewer, or few enough to be drawn again and again.
         """
-        alternatives = self._alternatives(setting)
-        neighbours: dict[Setting, None] = {}
+        every = zip(PARAMETERS, (self.ptq_algo, *self._choices(setting.ptq_algo)))
+        others = {name: [choice for choice in choices if choice != getattr(setting, name)] for name, choices in every}
+        alternatives = {name: choices for name, choices in others.items() if choices}
+        neighbours: dict[TrialSettings, None] = {}
         for _ in range(4 * count if alternatives else 0):
             order = rng.permutation(len(alternatives))[: rng.integers(1, 3)]
             names = [list(alternatives)[i] for i in order]
-            neighbours[self._changed(setting, {name: _pick(rng, alternatives[name]) for name in names}, rng)] = None
+            changes = {name: _pick(rng, alternatives[name]) for name in names}
+            if "ptq_algo" in changes:
+                changes["hist_percent"] = _pick(rng, self._shares(changes["ptq_algo"]))
+            neighbours[setting.model_copy(update=changes)] = None
             if len(neighbours) == count:
                 break
         return list(neighbours)
 
     @property
     def feature_owner(self) -> tuple[str, ...]:
-        """ACT's name of the parameter that each column of `encode` belongs to."""
-        widths = {
-            "algorithm": len(self.algorithms),
-            "weight_quantize_type": len(self.weight_quantize_types),
-            "op_types": len(self._operators()),
-        }
-        return tuple(key for name, key in ACT_KEYS.items() for _ in range(widths.get(name, 1)))
+        """The parameter that each column of `encode` belongs to."""
+        features = self._features(next(iter(self)))
+        return tuple(name for name in PARAMETERS for _ in features[name])
 
-    def encode(self, settings: Sequence[Setting]) -> NDArray[np.float64]:
+    def encode(self, settings: Sequence[TrialSettings]) -> NDArray[np.float64]:
         """Return settings as numbers for a regression: float64 [settings, features], columns as in `feature_owner`.
 
         Categories are one-hot, operator types 0 or 1 each, a share is its negative decimal logarithm of what it
         leaves out (0 where there is none), counts are logarithms to base 2.
         """
-        rows = [self._row(setting) for setting in settings]
-        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.feature_owner))
+        features = map(self._features, settings)
+        return np.array([[value for name in PARAMETERS for value in each[name]] for each in features], dtype=np.float64)
 
-    def _row(self, setting: Setting) -> list[float]:
+    def _features(self, setting: TrialSettings) -> dict[str, list[float]]:
         # 1e-16 is below the distance of any float under 1 from 1, so that the share 1 differs from all others.
         left_out = 1.0 if setting.hist_percent is None else max(1 - setting.hist_percent, 1e-16)
-        return [
-            *(float(setting.algorithm == name) for name in self.algorithms),
-            -math.log10(left_out),
-            math.log2(setting.batch_num),
-            float(setting.symmetric),
-            *(float(setting.weight_quantize_type == name) for name in self.weight_quantize_types),
-            float(setting.bias_correct),
-            *(float(name in setting.op_types) for name in self._operators()),
-            math.log2(1 + setting.float_layers),
-        ]
+        op_types = sorted(set().union(*self.quantizable_op_type))
+        return {
+            "ptq_algo": [setting.ptq_algo == name for name in self.ptq_algo],
+            "hist_percent": [-math.log10(left_out)],
+            "batch_num": [math.log2(setting.batch_num)],
+            "activation_symmetric": [setting.activation_symmetric],
+            "weight_quantize_type": [setting.weight_quantize_type == name for name in self.weight_quantize_type],
+            "bias_correct": [setting.bias_correct],
+            "quantizable_op_type": [name in setting.quantizable_op_type for name in op_types],
+            "float_layers": [math.log2(1 + setting.float_layers)],
+        }
 
-    def _operators(self) -> list[str]:
-        return sorted({name for choice in self.op_types for name in choice})
+    def _shares(self, rule: str) -> tuple[float | None, ...]:
+        return self.hist_percent if find(rule).takes_share else (None,)
 
-    def _shares(self, algorithm: str) -> tuple[float | None, ...]:
-        return self.hist_percents if find(algorithm).takes_share else (None,)
+    def _choices(self, rule: str) -> tuple[tuple[Any, ...], ...]:
+        """Return the choices of all parameters under a threshold rule, in order."""
+        return (self._shares(rule), *(getattr(self, name) for name in PARAMETERS[2:]))
 
-    def _choices(self, algorithm: str) -> tuple[tuple[Any, ...], ...]:
-        """Return the choices of all parameters under a threshold rule, in the order of `Setting`."""
-        return (
-            self._shares(algorithm),
-            self.batch_nums,
-            self.symmetric,
-            self.weight_quantize_types,
-            self.bias_correct,
-            self.op_types,
-            self.float_layers,
-        )
 
-    def _promising(self, algorithm: ThresholdAlgorithm, symmetric: bool, float_layers: int) -> Setting:
-        share = min(self.hist_percents, key=lambda p: abs(p - GOOD_SHARE)) if find(algorithm).takes_share else None
-        return Setting(
-            algorithm,
-            share,
-            max(self.batch_nums),
-            symmetric,
-            min(self.weight_quantize_types, key=WEIGHTS_BY_MERIT.index),
-            max(self.bias_correct),
-            max(self.op_types, key=len),
-            float_layers,
-        )
-
-    def _alternatives(self, setting: Setting) -> dict[str, list[Any]]:
-        """Return the other choices of each parameter that can change, by field of `Setting`."""
-        every = zip(ACT_KEYS, (self.algorithms, *self._choices(setting.algorithm)))
-        others = {name: [choice for choice in choices if choice != getattr(setting, name)] for name, choices in every}
-        return {name: choices for name, choices in others.items() if choices}
-
-    def _changed(self, setting: Setting, changes: dict[str, Any], rng: np.random.Generator) -> Setting:
-        if "algorithm" in changes:
-            changes = {**changes, "hist_percent": _pick(rng, self._shares(changes["algorithm"]))}
-        return replace(setting, **changes)
+def _setting(*values: Any) -> TrialSettings:
+    return TrialSettings(**dict(zip(PARAMETERS, values)))
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[Choice]) -> Choice:

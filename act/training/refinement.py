@@ -12,8 +12,7 @@ from act.engines.process import EngineFailure, one_line
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel, reason
 from act.quantization.activations import reader
-from act.quantization.moments import Moments, gather
-from act.quantization.rounding import adaround
+from act.quantization.rounding import Moments, adaround, gather
 from act.quantization.scheme import Scheme, quantized_layers
 from act.results.ptq_search import Candidate
 from act.results.refine import Attempt

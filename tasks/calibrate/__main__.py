@@ -23,58 +23,54 @@ from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
 
-RANGES_FILE = "ranges.json"
-
 
 def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.calibrate", "Gather one job's calibration statistics.") as (name, job):
         strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "calibrate")) as folder:
+            described = results.Calibration()
             if strategy.quantize:
-                _calibrate(stage_folder(name, "prepare"), stage_folder(name, "prune"), job.calibration, folder)
+                described = _calibrate(name, job.calibration, folder)
             else:
                 log.info("calibrate: nothing to do: the strategy does not quantize")
-                results.Calibration().write(folder / "calibrate.json")
+            described.write(folder / "calibrate.json")
 
 
-def _calibrate(prepared: Path, pruned: Path, settings: Calibration, folder: Path) -> None:
+def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibration:
     # Paddle takes seconds to import, and a skipped stage needs none of it.
     from act.engines.writer import further_tensors
     from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
     from act.quantization.activations import reader
-    from act.quantization.calibration import equalise_channels, gather_statistics, ranges_by_rule
-    from act.quantization.statistics import STATISTICS_FILE, save
+    from act.quantization.calibration import equalise_channels, first_batches, ranges_by_rule
+    from act.quantization.statistics import STATISTICS_FILE, collect, save
     from act.samples.dataset import Samples
 
-    model = InferenceModel.load(pruned / "model")
+    source = stage_folder(name, "prune") / "model"
+    model = InferenceModel.load(source)
     layers = quantizable_layers(model)
     (folder / "model").mkdir()
     if not layers:
         log.info("calibrate: nothing to do: the model has no layer that can be quantized")
         model.save(folder / "model")
-        results.Calibration().write(folder / "calibrate.json")
-        return
-    samples, size = Samples.load(prepared / "calibration"), settings.batch_size
+        return results.Calibration()
+    samples, size = Samples.load(stage_folder(name, "prepare") / "calibration"), settings.batch_size
+    batches = min(max(settings.batch_num), len(samples.groups(size)))
     try:
         model, fp32, equalised = equalise_channels(model, to_onnx(model), layers, samples, size)
         read = reader(fp32, layers, further_tensors(fp32))
-        statistics = gather_statistics(read, samples, size, settings.batch_num)
+        statistics = collect(read, first_batches(samples, size, batches), batches, settings.batch_num)
     except FloatingPointError as error:
-        raise InputError(f"{pruned / 'model'}: {error}; mend the model or the samples") from None
+        raise InputError(f"{source}: {error}; mend the model or the samples") from None
     model.save(folder / "model")
     save(folder / STATISTICS_FILE, statistics)
-    numbers = sorted(statistics)
-    results.Ranges(rules=ranges_by_rule(statistics[numbers[-1]])).write(folder / RANGES_FILE)
+    results.Ranges(rules=ranges_by_rule(statistics[batches])).write(folder / "ranges.json")
     activations = list(dict.fromkeys(layer.activation for layer in layers))
-    described = results.Calibration(batch_num=numbers, activations=activations, equalised=equalised)
-    described.write(folder / "calibrate.json")
-    log.info(
-        "calibrate: %d activations, %d of them with equalised channels, %d batches of %d",
-        *(len(activations), len(equalised), numbers[-1], size),
-    )
+    figures = (len(activations), len(equalised), batches, size)
+    log.info("calibrate: %d activations, %d of them with equalised channels, %d batches of %d", *figures)
+    return results.Calibration(batch_num=sorted(statistics), activations=activations, equalised=equalised)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 Reads the samples of `prepare`, the operators of `analyze`, the strategy of `select`, and the model and the statistics
 of `calibrate`. Writes
 
-- `trials.json`: every trial with its settings, quality, expected cost and seconds; the Pareto front; the sensitivity of
-  each layer; the importance of each parameter; the fp32 reference;
+- `trials.json`: every trial; the Pareto front; how sensitive each layer is, and how important each parameter;
 - `candidates.json`: what later stages may take on, without anything measured by a clock;
 - `schemes/ID.json`: the quantization scheme of each candidate.
 
@@ -14,17 +13,18 @@ Trials are also kept in a journal beside the artefacts until the search has ende
 from __future__ import annotations
 
 import logging
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from act.artifacts import fingerprint, replace_folder, stage_folder
+from act.artifacts import replace_folder, stage_folder
 from act.results.analyze import Analysis
 from act.results.prune import Pruning
 from act.results.ptq_search import Candidate, Candidates, Reference, Trials
 from act.results.select import Strategy
-from act.search.cluster import Cluster
 from act.settings import Job, PtqSearch
-from tasks.stage import code_of, job_from_command_line
+from tasks.stage import checkpoint_folder, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
     from act.search.schemes import SchemeMaker
@@ -40,6 +40,7 @@ def main() -> None:
     with job_from_command_line("tasks.ptq_search", "Search PTQ settings for one job.") as (name, job):
         strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "ptq_search")) as folder:
+            (folder / "schemes").mkdir()
             if strategy.quantize:
                 # `QuantPost` alone, without a search, tries the most promising setting of the space.
                 alone = {} if strategy.search else {"max_quant_count": 1}
@@ -52,7 +53,6 @@ def _skip(folder: Path, why: str) -> None:
     log.info("ptq_search: nothing to do: %s", why)
     Trials(why=why).write(folder / "trials.json")
     Candidates(why=why).write(folder / "candidates.json")
-    (folder / "schemes").mkdir()
 
 
 def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
@@ -66,15 +66,14 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
     from act.search.measure import trial_job
-    from act.search.progress import Progress
-    from act.search.runners import Runner, with_runner
+    from act.search.runners import Cluster, with_runner
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
-    from act.search.search import Journal, Search
+    from act.search.search import Journal, Search, SearchProgress
     from act.search.space import Space
 
     cluster = Cluster.from_environment()
-    prepared, calibrated = stage_folder(name, "prepare"), stage_folder(name, "calibrate")
+    analyzed, prepared, calibrated = (stage_folder(name, stage) for stage in ("analyze", "prepare", "calibrate"))
     model = InferenceModel.load(calibrated / "model")
     able = [kind for kind in settings.quantizable_op_type if kind in spec_of(job.target.engines[0]).int8_operators]
     layers = quantizable_layers(model, able)
@@ -82,15 +81,13 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
         return
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
-    operators = Analysis.read(stage_folder(name, "analyze") / "analysis.json").operators
-    macs = pruning.macs or {operator.name: operator.macs for operator in operators}
+    macs = pruning.macs or {each.name: each.macs for each in Analysis.read(analyzed / "analysis.json").operators}
     statistics = load(calibrated / STATISTICS_FILE)
     maker = SchemeMaker(model, layers, statistics, macs)
     space = Space.of(settings, sorted(statistics), [layer.op_type for layer in layers])
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
-    start = space.first()[0]
-    sensitivities = rank_layers(model, fp32_onnx, layers, lambda layer: maker.make_for([layer], start), batch)
+    sensitivities = rank_layers(model, fp32_onnx, layers, lambda layer: maker.make(space.first()[0], [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation.of(job, prepared)
@@ -101,77 +98,53 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     except EngineFailure as failure:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
-    journal = _journal(name, job, settings)
+    parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
+    checkpoint = checkpoint_folder(name, "ptq_search", parts, [prepared, calibrated, analyzed])
+    search = Search(
+        ForestSampler(space, settings.seed),
+        maker.cost,
+        lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
+        fp32,
+        Journal(checkpoint / "trials.jsonl"),
+    )
     trials, limit = min(settings.max_quant_count, space.size), 60 * settings.time_limit_minutes
-    with Progress(trials, fp32.value, limit, settings.side_by_side) as progress:
-
-        def run(runner: Runner) -> Search:
-            search = Search(
-                ForestSampler(space, settings.seed),
-                maker.cost,
-                lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
-                fp32,
-                Journal(journal),
-                runner,
-            )
-            search.run(settings, progress)
-            return search
-
-        search = with_runner(cluster, settings.side_by_side, job.target.threads, run)
-    reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=dict(fp32.beside))
+    with SearchProgress(trials, fp32, limit, settings.side_by_side) as progress:
+        with_runner(cluster, settings.side_by_side, job.target.threads, partial(search.run, settings, progress))
+    reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=fp32.beside)
     Trials(
         reference=reference,
-        trials=[trial.to_result(fp32.value) for trial in search.trials],
-        front=[trial.number for trial in search.front()],
+        trials=search.trials,
+        front=[trial.id for trial in search.front()],
         sensitivity=sensitivities,
         importance=importance(space, search.history()),
     ).write(folder / "trials.json")
     _write_candidates(folder, search, maker, reference)
-    journal.unlink(missing_ok=True)
-
-
-def _journal(name: str, job: Job, settings: PtqSearch) -> Path:
-    """Return where the trials of exactly this search are kept while it lasts, and remove those of any other.
-
-    The file's name stands for the search's inputs and its code.
-    """
-    parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
-    inputs = [stage_folder(name, "prepare"), stage_folder(name, "calibrate"), stage_folder(name, "analyze")]
-    digest = fingerprint(parts, inputs, code_of("ptq_search"))
-    journal = stage_folder(name, "ptq_search").parent / ".ptq_search_journal" / f"{digest}.jsonl"
-    for other in journal.parent.glob("*.jsonl"):
-        if other != journal:
-            other.unlink()
-    return journal
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _write_candidates(folder: Path, search: Search, maker: SchemeMaker, reference: Reference) -> None:
-    (folder / "schemes").mkdir()
     candidates: list[Candidate] = []
     for trial in search.candidates():
-        identity = f"int8-ptq-{trial.number}"
-        scheme = maker.make(trial.setting)
-        scheme.write(folder / "schemes" / f"{identity}.json")
-        candidates.append(
-            Candidate(
-                id=identity,
-                scheme=f"schemes/{identity}.json",
-                trial=trial.number,
-                settings=trial.setting.to_result(),
-                quality=trial.result.quality,
-                drop=reference.quality - trial.result.quality,
-                cost=trial.cost,
-                symmetric=trial.setting.symmetric,
-                layers=len(scheme.layers),
-            )
+        assert trial.quality is not None and trial.drop is not None
+        identity, scheme = f"int8-ptq-{trial.id}", maker.make(trial.settings)
+        candidate = Candidate(
+            id=identity,
+            scheme=f"schemes/{identity}.json",
+            trial=trial.id,
+            settings=trial.settings,
+            quality=trial.quality,
+            drop=trial.drop,
+            cost=trial.cost,
+            symmetric=trial.settings.activation_symmetric,
+            layers=len(scheme.layers),
         )
-        log.info(
-            "ptq_search: %s: quality %.4f (fp32 %.4f), expected cost %.2f of fp32",
-            *(identity, trial.result.quality, reference.quality, trial.cost),
-        )
+        scheme.write(folder / candidate.scheme)
+        candidates.append(candidate)
+        figures = (identity, trial.quality, reference.quality, trial.cost)
+        log.info("ptq_search: %s: quality %.4f (fp32 %.4f), expected cost %.2f of fp32", *figures)
     Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
     if not candidates:
-        causes = "; ".join(dict.fromkeys(t.result.failure or "too much quality is lost" for t in search.trials))
+        causes = "; ".join(dict.fromkeys(trial.failure or "too much quality is lost" for trial in search.trials))
         log.info("ptq_search: no trial gave a candidate: %s", causes)
 
 

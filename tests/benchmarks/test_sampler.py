@@ -18,8 +18,8 @@ def made_up() -> Table:
     """Failed where a layer stays in float and the rule is `avg`; else quality rises with cost."""
     results = {}
     for setting in SPACE:
-        quality = 0.78 + 0.02 * setting.float_layers - 0.01 * setting.symmetric
-        failed = setting.algorithm == "avg" and setting.float_layers > 0
+        quality = 0.78 + 0.02 * setting.float_layers - 0.01 * setting.activation_symmetric
+        failed = setting.ptq_algo == "avg" and setting.float_layers > 0
         results[setting] = Observation(setting, -math.inf if failed else quality, 0.3 + 0.1 * setting.float_layers)
     return Table(SPACE, 0.8, results)
 

@@ -81,7 +81,7 @@ def test_every_trial_is_kept_and_the_best_go_on(compressed: Workspace) -> None:
     keep = compressed.read(f"artifacts/{JOB}/plan/plan.json")["keep"]
     exported = compressed.read(f"artifacts/{JOB}/export/candidates.json")["candidates"]
     assert sorted(entry["name"] for entry in exported if entry["precision"] == "int8") == sorted(keep)
-    assert not list((compressed.folder / "artifacts" / JOB / ".ptq_search_journal").glob("*"))
+    assert not list((compressed.folder / "artifacts" / JOB / ".ptq_search_checkpoint").glob("*"))
 
 
 def test_the_calibration_table_names_tensors_and_thresholds(compressed: Workspace) -> None:

@@ -23,7 +23,7 @@ from act.onnx_graph.passes import ends_of_gates, input_to_depth
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
-from act.quantization.qdq import Plan, Planner, Rules, insert_qdq
+from act.quantization.qdq import Plan, Rules
 from act.quantization.qdq_steps import exact, gate_step, gate_summand
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
@@ -193,10 +193,9 @@ def two_branches() -> onnx.ModelProto:
 
 def planned(engine: EngineName) -> tuple[Plan, onnx.ModelProto]:
     graph = Graph(two_branches())
-    planner = Planner(graph, rules(engine), LAYERS, RANGES, {})
-    plan = planner.plan()
+    plan = Plan(graph, rules(engine), LAYERS, RANGES, {})
     thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
-    insert_qdq(graph, planner, plan, Scheme(tuple(each.name for each in LAYERS.values()), RANGES, thresholds))
+    plan.insert_qdq(Scheme(tuple(each.name for each in LAYERS.values()), RANGES, thresholds))
     return plan, graph.model()
 
 
@@ -218,7 +217,7 @@ def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> 
     model.graph.node.extend([conv, relu, other, pool, joined, *rest])
     graph = Graph(model)
     ranges = {**RANGES, "p1": Range(0.0, 8.0), "c2": Range(-9.0, 6.0), "joined": Range(-9.0, 8.0)}
-    plan = Planner(graph, rules("onnxruntime"), LAYERS, ranges, {}).plan()
+    plan = Plan(graph, rules("onnxruntime"), LAYERS, ranges, {})
     # With a negative half the pair would not clip what the ReLU does, which would stay, and its convolution in float.
     assert (plan.steps["r1"].scale, plan.steps["r1"].zero_point) == (pytest.approx(8 / 255), 0)
     assert plan.steps["p1"] == plan.steps["r1"] and plan.steps["joined"].zero_point > 0
@@ -235,9 +234,9 @@ def test_a_weak_channel_makes_room_for_its_bias() -> None:
         if each.name == "w1":
             each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each) * np.float32(1e-12), "w1"))
     graph = Graph(model)
-    planner = Planner(graph, rules("onnxruntime"), LAYERS, RANGES, {})
+    plan = Plan(graph, rules("onnxruntime"), LAYERS, RANGES, {})
     thresholds = {w: np.abs(graph.constant(w)).max(axis=(1, 2, 3)) for w in LAYERS}
-    insert_qdq(graph, planner, planner.plan(), Scheme((), RANGES, thresholds))
+    plan.insert_qdq(Scheme((), RANGES, thresholds))
     x = np.zeros((1, 3, 8, 8), dtype=np.float32)
     assert cosine(outputs(graph.model(), x), outputs(model, x)) > 0.99
 

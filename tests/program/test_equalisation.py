@@ -15,7 +15,7 @@ from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.equalisation import LEAST_FACTOR, equalisable, equalise
 from act.program.passes.normalise import normalise
-from act.quantization.activations import largest_of_channels
+from act.quantization.calibration import largest_of_channels
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
 from tests.support.models import DETECTOR, noise, seen

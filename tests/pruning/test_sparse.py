@@ -11,9 +11,8 @@ from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.pruning import asp, unstructured
 from act.pruning.weights import sparse_layers
-from act.quantization.moments import Floats, Moments
 from act.quantization.ranges import LEVELS
-from act.quantization.rounding import round_weight
+from act.quantization.rounding import Floats, Moments, round_weight
 from act.samples.dataset import Ragged, Samples
 from act.settings import ASPPrune, Distillation, GmpConfig, Prune, UnstructurePrune
 from act.training.train import train

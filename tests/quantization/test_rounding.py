@@ -13,11 +13,10 @@ import pytest
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization import moments
+from act.quantization import rounding
 from act.quantization.activations import reader
-from act.quantization.moments import Floats, Moments, gather, patches
 from act.quantization.ranges import Range
-from act.quantization.rounding import adaround, metric_of, round_weight
+from act.quantization.rounding import Floats, Moments, adaround, gather, metric_of, patches, round_weight
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
 from tests.support.models import noise, normalised_classifier
@@ -54,7 +53,7 @@ def test_patches_times_the_weight_are_the_layers_output(
     model: InferenceModel, layers: list[Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strides, paddings, groups and their order: all layers of the classifier, at every position."""
-    monkeypatch.setattr(moments, "POSITIONS", 10**9)
+    monkeypatch.setattr(rounding, "POSITIONS", 10**9)
     ops = {op.output_arg_names[0]: op for op in model.ops}
     names = [name for layer in layers for name in (layer.activation, layer.name)]
     values = dict(zip(names, model.run(BATCH, names)))
@@ -72,13 +71,13 @@ def test_moments_add_up_over_batches_and_leave_out_what_is_too_large(
 ) -> None:
     read = reader(to_onnx(model), layers)
     halves = [{"x": BATCH["x"][:1]}, {"x": BATCH["x"][1:]}]
-    monkeypatch.setattr(moments, "POSITIONS", 10**9)
+    monkeypatch.setattr(rounding, "POSITIONS", 10**9)
     whole, parts = gather(model, layers, read, [BATCH]), gather(model, layers, read, halves)
     assert set(whole) == {layer.name for layer in layers}
     for name, seen in whole.items():
         assert parts[name].count == seen.count
         np.testing.assert_allclose(parts[name].products, seen.products, rtol=1e-3, atol=1e-2)
-    monkeypatch.setattr(moments, "LARGEST", 9)
+    monkeypatch.setattr(rounding, "LARGEST", 9)
     small = {layer.name for layer in layers if layer.op_type != "matmul_v2" and model.weight(layer.weight)[0].size <= 9}
     assert 0 < len(small) < len(layers)
     assert set(gather(model, layers, read, [BATCH])) == small

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from act.errors import InputError
-from act.search.cluster import TRIALS_ON, Cluster
+from act.search.runners import TRIALS_ON, Cluster
 
 
 @pytest.mark.parametrize(

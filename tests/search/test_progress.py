@@ -6,16 +6,16 @@ import io
 
 import pytest
 
-from act.search.measure import Result
-from act.search.progress import Progress
-from act.search.search import Trial
-from act.search.space import Setting
+from act.metrics import Quality
+from act.results.ptq_search import Trial
+from act.search.search import SearchProgress
+from tests.support import results
 
-SETTING = Setting("avg", None, 4, True, "channel_wise_abs_max", True, ("conv2d",), 0)
+FP32 = Quality(0.8, [0.8] * 4)
 
 
 def trial(quality: float, whole: bool = True) -> Trial:
-    return Trial(0, SETTING, 0.5, Result(quality, {}, 100, None, 1.0), whole)
+    return results.trial(0, quality=quality, samples=4 if whole else 1)
 
 
 class Clock:
@@ -27,9 +27,9 @@ class Clock:
         return self.seconds
 
 
-def shown(qualities: list[float], step: float, total: int, limit: float = 1000) -> tuple[list[str], Progress]:
+def shown(qualities: list[float], step: float, total: int, limit: float = 1000) -> tuple[list[str], SearchProgress]:
     stream, clock = io.StringIO(), Clock()
-    with Progress(total, 0.8, limit, 1, stream, clock) as progress:
+    with SearchProgress(total, FP32, limit, 1, stream, clock) as progress:
         for quality in qualities:
             clock.seconds += step
             progress(trial(quality))
@@ -52,7 +52,7 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end() -> None:
 
 def test_a_trial_that_was_given_up_is_not_the_best() -> None:
     stream = io.StringIO()
-    with Progress(1, 0.8, 100, 1, stream) as progress:
+    with SearchProgress(1, FP32, 100, 1, stream) as progress:
         progress(trial(0.9, whole=False))
     assert "best" not in stream.getvalue() and "none whole yet" in stream.getvalue()
 
@@ -65,7 +65,7 @@ def test_the_time_left_is_the_smaller_of_the_pace_and_the_limit(limit: float, le
 
 def test_trials_from_the_journal_do_not_promise_a_fast_end() -> None:
     stream, clock = io.StringIO(), Clock()
-    with Progress(100, 0.8, 10_000, 1, stream, clock) as progress:
+    with SearchProgress(100, FP32, 10_000, 1, stream, clock) as progress:
         for _ in range(50):
             progress(trial(0.7))
         for _ in range(5):
@@ -80,7 +80,7 @@ def test_a_terminal_gets_a_bar() -> None:
             return True
 
     stream = Terminal()
-    with Progress(2, 0.8, 100, 1, stream) as progress:
+    with SearchProgress(2, FP32, 100, 1, stream) as progress:
         progress(trial(0.7))
         progress(trial(0.75))
     assert "\r" in stream.getvalue()

@@ -19,11 +19,9 @@ from act.engines.evaluation import Evaluation
 from act.errors import InputError
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
-from act.search import prefect_runner
-from act.search.cluster import Cluster
+from act.search import runners
 from act.search.measure import Result, TrialJob, measure
-from act.search.prefect_runner import as_they_end, run_on_cluster
-from act.search.runners import run_here, with_runner, workers_for
+from act.search.runners import Cluster, as_they_end, run_here, run_on_cluster, with_runner
 from tests.support.engines import run_by
 from tests.support.place import CHECKOUT
 
@@ -86,10 +84,11 @@ def test_threads_tell_of_each_as_it_ends(samples: Path) -> None:
 
 def test_as_many_workers_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
-    cases, cluster = ((2, 1), (32, 1), (32, 3), (4, 64)), Cluster("dask", None)
-    assert [workers_for(side_by_side, threads) for side_by_side, threads in cases] == [2, 8, 2, 1]
-    monkeypatch.setattr(prefect_runner, "run_on_cluster", lambda *given: given[:3])
-    assert with_runner(cluster, 32, 3, lambda _: (cluster, 0, 0)) == (cluster, 2, 3)
+    cluster, asked = Cluster("dask", None), []
+    monkeypatch.setattr(runners, "run_on_cluster", lambda *given: asked.append(given[:3]))
+    for side_by_side, threads in ((2, 1), (32, 1), (32, 3), (4, 64)):
+        with_runner(cluster, side_by_side, threads, print)
+    assert asked == [(cluster, 2, 1), (cluster, 8, 1), (cluster, 2, 3), (cluster, 1, 64)]
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
@@ -102,7 +101,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) 
 
 def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that times out there spoils all later ones: dask/distributed issue 8514."""
-    monkeypatch.setattr(prefect_runner, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(runners, "_POLL_SECONDS", 0.0)
 
     class Future:
         def __init__(self, looks: int, result: Any) -> None:

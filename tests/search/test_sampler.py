@@ -9,46 +9,51 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from act.results.ptq_search import TrialSettings
 from act.search import sampler as sampler_module
-from act.search.sampler import ForestSampler, Observation, importance
-from act.search.space import ACT_KEYS, Setting, Space
+from act.search.sampler import ForestSampler, Observation, front, importance
+from act.search.space import PARAMETERS, Space
 from benchmarks.hypervolume import hypervolume
 from benchmarks.random_sampler import RandomSampler
 
 SPACE = Space(
-    algorithms=("abs_max", "avg", "hist", "mse", "KL"),
-    hist_percents=(0.999, 0.9999, 0.99999),
-    batch_nums=(4, 16),
-    symmetric=(False, True),
-    weight_quantize_types=("abs_max", "channel_wise_abs_max", "channel_wise_mse"),
+    ptq_algo=("abs_max", "avg", "hist", "mse", "KL"),
+    hist_percent=(0.999, 0.9999, 0.99999),
+    batch_num=(4, 16),
+    activation_symmetric=(False, True),
+    weight_quantize_type=("abs_max", "channel_wise_abs_max", "channel_wise_mse"),
     bias_correct=(False, True),
-    op_types=(("conv2d",), ("conv2d", "depthwise_conv2d"), ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")),
+    quantizable_op_type=(
+        ("conv2d",),
+        ("conv2d", "depthwise_conv2d"),
+        ("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
+    ),
     float_layers=(0, 1, 2, 4, 8, 16),
 )
 TINY = Space(("avg", "hist"), (0.999, 0.9999), (8,), (True, False), ("abs_max",), (False, True), (("mul",),), (0, 1))
 SAMPLERS = [RandomSampler, ForestSampler]
 
-Measure = Callable[[Setting], tuple[float, float]]
+Measure = Callable[[TrialSettings], tuple[float, float]]
 Make = type[RandomSampler] | type[ForestSampler]
 
 
-def plain(setting: Setting) -> tuple[float, float]:
+def plain(setting: TrialSettings) -> tuple[float, float]:
     """A quality with one terrible region, and a cost that falls as quality does."""
-    quality = 0.9 + 0.01 * setting.float_layers**0.5 + 0.02 * setting.bias_correct - 0.03 * setting.symmetric
-    if setting.algorithm == "abs_max":
+    quality = 0.9 + 0.01 * setting.float_layers**0.5 + 0.02 * setting.bias_correct - 0.03 * setting.activation_symmetric
+    if setting.ptq_algo == "abs_max":
         quality = 0.01
-    return quality, 1.0 + 0.1 * setting.float_layers - 0.2 * setting.symmetric
+    return quality, 1.0 + 0.1 * setting.float_layers - 0.2 * setting.activation_symmetric
 
 
-def constant(setting: Setting) -> tuple[float, float]:
+def constant(setting: TrialSettings) -> tuple[float, float]:
     return 0.5, 1.0
 
 
-def failing(setting: Setting) -> tuple[float, float]:
-    return (-math.inf, math.inf) if setting.symmetric else plain(setting)
+def failing(setting: TrialSettings) -> tuple[float, float]:
+    return (-math.inf, math.inf) if setting.activation_symmetric else plain(setting)
 
 
-def observe(settings: Sequence[Setting], measure: Measure) -> list[Observation]:
+def observe(settings: Sequence[TrialSettings], measure: Measure) -> list[Observation]:
     return [Observation(setting, *measure(setting)) for setting in settings]
 
 
@@ -70,7 +75,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
 @pytest.mark.parametrize("measure", [plain, constant, failing])
 def test_suggestions_are_new_and_in_the_space(make: Make, measure: Measure) -> None:
     settings = [observation.setting for observation in search(make(SPACE, 3), measure, 24)]
-    assert all(setting in SPACE for setting in settings)
+    assert set(settings) <= set(SPACE)
     assert len(set(settings)) == len(settings)
 
 
@@ -149,7 +154,7 @@ class Rugged:
         features = SPACE.encode(settings)
         features /= np.maximum(features.max(0), 1)
         # Few parameters matter much, as is usual; which ones, and to which side, is random.
-        strengths = dict(zip(ACT_KEYS.values(), rng.permutation([3, 2, 1.5, 1, 0.5, 0.3, 0.2, 0.1])))
+        strengths = dict(zip(PARAMETERS, rng.permutation([3, 2, 1.5, 1, 0.5, 0.3, 0.2, 0.1])))
         scale = np.array([strengths[key] for key in SPACE.feature_owner])
         pairs = rng.normal(size=(scale.size, scale.size)) * 0.7 * np.sqrt(np.outer(scale, scale))
         quality = features @ (rng.normal(size=scale.size) * scale) + np.sum(features @ pairs * features, axis=1)
@@ -178,8 +183,8 @@ def test_the_forest_is_better_than_chance() -> None:
 
 
 def test_the_forest_looks_for_low_cost_where_quality_is_the_same() -> None:
-    def cost(setting: Setting) -> float:
-        return 10.0 * setting.symmetric - setting.float_layers
+    def cost(setting: TrialSettings) -> float:
+        return 10.0 * setting.activation_symmetric - setting.float_layers
 
     history = observe(SPACE.first(), lambda s: (0.5, cost(s)))
     history += search(RandomSampler(SPACE, 2), lambda s: (0.5, cost(s)), 30)
@@ -191,16 +196,16 @@ def test_the_forest_looks_for_low_cost_where_quality_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("key", "measure"),
     [
-        ("activation_symmetric", lambda s: 0.9 - 0.1 * s.symmetric),
-        ("ptq_algo", lambda s: {"abs_max": 0.1, "avg": 0.9, "hist": 0.95, "mse": 0.8, "KL": 0.5}[s.algorithm]),
+        ("activation_symmetric", lambda s: 0.9 - 0.1 * s.activation_symmetric),
+        ("ptq_algo", lambda s: {"abs_max": 0.1, "avg": 0.9, "hist": 0.95, "mse": 0.8, "KL": 0.5}[s.ptq_algo]),
         ("float_layers", lambda s: 0.9 + 0.001 * s.float_layers),
-        ("quantizable_op_type", lambda s: -len(s.op_types)),
+        ("quantizable_op_type", lambda s: -len(s.quantizable_op_type)),
     ],
 )
-def test_importance_finds_the_only_parameter_that_matters(key: str, measure: Callable[[Setting], float]) -> None:
+def test_importance_finds_the_only_parameter_that_matters(key: str, measure: Callable[[TrialSettings], float]) -> None:
     history = search(RandomSampler(SPACE, 1), lambda s: (measure(s), 1.0), 60)
     shares = importance(SPACE, history)
-    assert set(shares) == set(ACT_KEYS.values())
+    assert set(shares) == set(PARAMETERS)
     assert sum(shares.values()) == pytest.approx(1)
     assert all(share >= 0 for share in shares.values())
     assert shares[key] > 0.8
@@ -208,7 +213,7 @@ def test_importance_finds_the_only_parameter_that_matters(key: str, measure: Cal
 
 
 def test_importance_without_grounds_is_zero() -> None:
-    zeros = dict.fromkeys(ACT_KEYS.values(), 0.0)
+    zeros = dict.fromkeys(PARAMETERS, 0.0)
     assert importance(SPACE, []) == zeros
     assert importance(SPACE, search(RandomSampler(SPACE, 0), plain, 3)) == zeros
     assert importance(SPACE, search(RandomSampler(SPACE, 0), constant, 20)) == zeros
@@ -217,3 +222,28 @@ def test_importance_without_grounds_is_zero() -> None:
 def test_a_parameter_without_a_choice_has_no_importance() -> None:
     space = replace(SPACE, bias_correct=(True,))
     assert importance(space, search(RandomSampler(space, 0), plain, 30))["bias_correct"] == 0
+
+
+Point = tuple[float, float]
+
+
+def dominates(one: Point, other: Point) -> bool:
+    return one != other and one[0] >= other[0] and one[1] <= other[1]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_front_is_what_no_point_dominates(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few different values, so that equal points and points equal in one coordinate are common.
+    points: list[Point] = [(float(q), float(c)) for q, c in rng.integers(0, 7, size=(rng.integers(1, 40), 2))]
+    expected = [
+        i for i, p in enumerate(points) if not any(dominates(other, p) for other in points) and p not in points[:i]
+    ]
+    assert front(points) == sorted(expected, key=lambda i: -points[i][0])
+
+
+def test_small_fronts() -> None:
+    assert front([]) == []
+    assert front([(0.5, 3.0)]) == [0]
+    assert front([(0.5, 3.0), (0.5, 3.0), (0.9, 4.0), (0.4, 3.5)]) == [2, 0]
+    assert front([(-math.inf, 3.0), (0.5, math.inf)]) == [1, 0]

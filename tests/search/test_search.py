@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pytest
 
 from act.engines.evaluation import Evaluation
 from act.metrics import Quality
+from act.results.ptq_search import Trial, TrialSettings
 from act.search import sampler
 from act.search.measure import Result, TrialJob, is_hopeless, judge
-from act.search.runners import run_here
+from act.search.runners import Runner, run_here
 from act.search.sampler import ForestSampler
-from act.search.search import Journal, Search, Trial
-from act.search.space import Setting
+from act.search.search import Journal, Search, is_complete
 from act.settings import PtqSearch
 from tests.support.small_space import SPACE
 
@@ -35,22 +36,33 @@ class Killed(Exception):
     """Stands for a kill in the middle of a search."""
 
 
+@dataclass
+class Here(Search):
+    """A search beside what runs its trials."""
+
+    runner: Runner = field(kw_only=True)
+
+
 class World:
     """Made-up qualities by setting; counts what is measured."""
 
-    def __init__(self, stop_after: int | None = None, bad: Callable[[Setting], bool] = lambda _: False) -> None:
-        self.measured: list[tuple[Setting, int | None]] = []
+    def __init__(self, stop_after: int | None = None, bad: Callable[[TrialSettings], bool] = lambda _: False) -> None:
+        self.measured: list[tuple[TrialSettings, int | None]] = []
         self._stop_after = stop_after
         self._bad = bad
 
-    def quality(self, setting: Setting) -> float:
-        lost = 0.02 * (setting.algorithm == "avg") + 0.01 * setting.symmetric + 0.005 * (not setting.bias_correct)
+    def quality(self, setting: TrialSettings) -> float:
+        lost = (
+            0.02 * (setting.ptq_algo == "avg")
+            + 0.01 * setting.activation_symmetric
+            + 0.005 * (not setting.bias_correct)
+        )
         return 0.8 - lost - 0.001 * setting.batch_num / 16 + 0.002 * setting.float_layers
 
-    def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
-        made: dict[int, Setting] = {}
+    def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Here:
+        made: dict[int, TrialSettings] = {}
 
-        def job(setting: Setting) -> TrialJob:
+        def job(setting: TrialSettings) -> TrialJob:
             files = {"number": str(len(made)).encode()}
             made[len(made)] = setting
             return TrialJob(Evaluation("openvino", "top1", Path(), None), files, ".", REFERENCE)
@@ -70,30 +82,35 @@ class World:
                 return Result(-math.inf, {}, 0, "crash: ended by SIGSEGV", 0)
             return judge(quality_on, job.fp32)
 
-        return Search(
+        return Here(
             ForestSampler(SPACE, seed),
-            lambda setting: 0.3 - 0.05 * setting.symmetric + 0.01 * setting.float_layers,
+            lambda setting: 0.3 - 0.05 * setting.activation_symmetric + 0.01 * setting.float_layers,
             job,
             REFERENCE,
             Journal(journal),
-            partial(run_here, workers, work),
+            runner=partial(run_here, workers, work),
         )
 
 
-def run(search: Search, trials: int, side_by_side: int = 2) -> list[Trial]:
-    search.run(PtqSearch(max_quant_count=trials, side_by_side=side_by_side), lambda _: None)
+def run(search: Here, trials: int, side_by_side: int = 2) -> list[Trial]:
+    search.run(PtqSearch(max_quant_count=trials, side_by_side=side_by_side), lambda _: None, search.runner)
     return search.trials
 
 
-def plain(trials: list[Trial]) -> list[tuple[Setting, float]]:
-    return [(trial.setting, trial.result.quality) for trial in trials]
+def plain(trials: list[Trial]) -> list[tuple[TrialSettings, float | None]]:
+    return [(trial.settings, trial.quality) for trial in trials]
+
+
+def quality(trial: Trial) -> float:
+    assert trial.quality is not None
+    return trial.quality
 
 
 def test_the_number_of_trials_is_kept_and_no_setting_comes_twice(tmp_path: Path) -> None:
     trials = run(World().search(tmp_path / "journal"), 13)
     assert len(trials) == 13
-    assert len({trial.setting for trial in trials}) == 13
-    assert [trial.number for trial in trials] == list(range(13))
+    assert len({trial.settings for trial in trials}) == 13
+    assert [trial.id for trial in trials] == list(range(13))
 
 
 def test_a_small_space_is_used_up(tmp_path: Path) -> None:
@@ -152,20 +169,21 @@ def test_each_trial_is_told_of_and_kept_as_it_ends(tmp_path: Path) -> None:
     search = world.search(tmp_path / "journal")
     search.run(
         PtqSearch(max_quant_count=8, side_by_side=4),
-        lambda trial: kept.append((trial.setting, len((tmp_path / "journal").read_text().splitlines()))),
+        lambda trial: kept.append((trial.settings, len((tmp_path / "journal").read_text().splitlines()))),
+        search.runner,
     )
     assert [lines for _, lines in kept] == list(range(1, 9))
-    assert [setting for setting, _ in kept] == [trial.setting for trial in search.trials]
+    assert [setting for setting, _ in kept] == [trial.settings for trial in search.trials]
 
 
 def test_an_engine_that_fails_is_a_trial_and_no_candidate(tmp_path: Path) -> None:
-    world = World(bad=lambda setting: not setting.symmetric)
+    world = World(bad=lambda setting: not setting.activation_symmetric)
     search = world.search(tmp_path / "journal")
     trials = run(search, 12)
-    failed = [trial for trial in trials if trial.result.failure]
-    assert failed and all("SIGSEGV" in str(trial.result.failure) for trial in failed)
-    assert failed[0].to_result(0.8).quality is None
-    assert search.candidates() and all(trial.setting.symmetric for trial in search.candidates())
+    failed = [trial for trial in trials if trial.failure]
+    assert failed and all("SIGSEGV" in str(trial.failure) for trial in failed)
+    assert failed[0].quality is None and failed[0].drop is None
+    assert search.candidates() and all(trial.settings.activation_symmetric for trial in search.candidates())
 
 
 def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None:
@@ -176,45 +194,43 @@ def test_candidates_are_the_pareto_front_of_whole_trials(tmp_path: Path) -> None
         better = [
             other
             for other in trials
-            if other.result.quality >= trial.result.quality
-            and other.cost <= trial.cost
-            and other.setting != trial.setting
+            if quality(other) >= quality(trial) and other.cost <= trial.cost and other.settings != trial.settings
         ]
-        assert all((o.result.quality, o.cost) == (trial.result.quality, trial.cost) for o in better)
-    assert chosen[0].result.quality == max(trial.result.quality for trial in trials)
+        assert all((quality(o), o.cost) == (quality(trial), trial.cost) for o in better)
+    assert quality(chosen[0]) == max(quality(trial) for trial in trials)
     assert chosen[-1].cost == min(trial.cost for trial in trials)
     assert search.candidates() == chosen, "it has a symmetric one already"
 
 
 def test_the_best_symmetric_trial_goes_on_though_off_the_front(tmp_path: Path) -> None:
     class Dear(World):
-        def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Search:
+        def search(self, journal: Path, seed: int = 0, workers: int = 1) -> Here:
             search = super().search(journal, seed, workers)
-            search.cost = lambda setting: 0.3 + 0.1 * setting.symmetric
+            search.cost = lambda setting: 0.3 + 0.1 * setting.activation_symmetric
             return search
 
     search = Dear().search(tmp_path / "journal")
     trials = run(search, 30)
     chosen = search.candidates()
-    symmetric = [trial for trial in chosen if trial.setting.symmetric]
+    symmetric = [trial for trial in chosen if trial.settings.activation_symmetric]
     assert len(symmetric) == 1 < len(chosen)
-    assert symmetric[0].result.quality == max(t.result.quality for t in trials if t.setting.symmetric)
-    assert [trial.result.quality for trial in chosen] == sorted((t.result.quality for t in chosen), reverse=True)
+    assert quality(symmetric[0]) == max(quality(t) for t in trials if t.settings.activation_symmetric)
+    assert [quality(trial) for trial in chosen] == sorted((quality(t) for t in chosen), reverse=True)
 
 
 def test_a_hopeless_trial_costs_a_quarter(tmp_path: Path) -> None:
     class Poor(World):
-        def quality(self, setting: Setting) -> float:
-            return 0.1 if setting.algorithm == "avg" else super().quality(setting)
+        def quality(self, setting: TrialSettings) -> float:
+            return 0.1 if setting.ptq_algo == "avg" else super().quality(setting)
 
     world = Poor()
     search = world.search(tmp_path / "journal")
     trials = run(search, 20)
-    poor = [trial for trial in trials if trial.setting.algorithm == "avg"]
-    assert poor and all(trial.result.samples == SAMPLES // 4 and not trial.complete for trial in poor)
-    assert all(trial.result.samples == SAMPLES for trial in trials if trial.setting.algorithm != "avg")
-    assert not {trial.number for trial in poor} & {trial.number for trial in search.candidates()}
-    assert all(trial.result.quality == pytest.approx(0.1) for trial in poor)
+    poor = [trial for trial in trials if trial.settings.ptq_algo == "avg"]
+    assert poor and all(trial.samples == SAMPLES // 4 and not is_complete(trial, REFERENCE) for trial in poor)
+    assert all(trial.samples == SAMPLES for trial in trials if trial.settings.ptq_algo != "avg")
+    assert not {trial.id for trial in poor} & {trial.id for trial in search.candidates()}
+    assert all(quality(trial) == pytest.approx(0.1) for trial in poor)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,11 @@ import distributed
 from act.engines.evaluation import Evaluation
 from act.errors import InputError
 from act.metrics import Quality
-from act.search.cluster import Cluster
+from act.results.ptq_search import Trial, TrialSettings
 from act.search.measure import Result, TrialJob
-from act.search.prefect_runner import run_on_cluster, server_for
-from act.search.runners import Runner, run_here
+from act.search.runners import Cluster, Runner, run_here, run_on_cluster, server_for
 from act.search.sampler import ForestSampler
-from act.search.search import Journal, Search, Trial
-from act.search.space import Setting
+from act.search.search import Journal, Search
 from act.settings import PtqSearch
 from tests.support.small_space import SPACE
 
@@ -44,26 +42,23 @@ def work(job: TrialJob) -> Result:
     return Result(0.8 - lost + 0.002 * setting["float_layers"], {}, 100, None, 0)
 
 
-def search(journal: Path, runner: Runner) -> Search:
-    def job(setting: Setting) -> TrialJob:
-        files = {"setting": json.dumps(setting.to_result().model_dump()).encode()}
+def search(journal: Path) -> Search:
+    def job(setting: TrialSettings) -> TrialJob:
+        files = {"setting": setting.model_dump_json().encode()}
         return TrialJob(Evaluation("openvino", "top1", Path("/nowhere/samples"), None), files, ".", FP32)
 
-    return Search(ForestSampler(SPACE, 0), lambda s: 0.3 + 0.1 * s.symmetric, job, FP32, Journal(journal), runner)
+    return Search(ForestSampler(SPACE, 0), lambda s: 0.3 + 0.1 * s.activation_symmetric, job, FP32, Journal(journal))
 
 
 def trials(journal: Path, runner: Runner, stop_after: int = 1000) -> list[Any]:
-    found = search(journal, runner)
+    found = search(journal)
 
     def progress(trial: Trial) -> None:
         if len(journal.read_text().splitlines()) >= stop_after:
             raise Killed
 
-    found.run(SETTINGS, progress)
-    return [
-        [trial.setting.to_result().model_dump(), repr(trial.result.quality), trial.result.failure]
-        for trial in found.trials
-    ]
+    found.run(SETTINGS, progress, runner)
+    return [[trial.settings.model_dump(mode="json"), trial.quality, trial.failure] for trial in found.trials]
 
 
 def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:

@@ -45,17 +45,12 @@ class Rule:
 
 
 def find(name: str) -> Rule:
-    """Return the rule of that name."""
     rule: Rule = THRESHOLDS.load(name).RULE
     return rule
 
 
 def clip_by(name: str, share: float | None = None) -> Clip:
-    """Return a function that gives the range of an activation by the rule of that name.
-
-    Raises:
-        ValueError: the rule takes a share, and there is none.
-    """
+    """Return what gives the range of an activation by the rule of that name; `ValueError` where it lacks a share."""
     rule = find(name)
     if not rule.takes_share:
         return rule.clip
@@ -69,10 +64,9 @@ def asymmetric_rules(shares: tuple[float, ...]) -> dict[str, Clip]:
 
     Those that clip least come first.
     """
-    rules = [(name, find(name)) for name in THRESHOLDS.names()]
-    rules.sort(key=lambda each: (_BY_CLIPPING.index(each[1].family), each[1].place))
+    rules = {name: find(name) for name in THRESHOLDS.names()}
     clips: dict[str, Clip] = {}
-    for name, rule in rules:
+    for name, rule in sorted(rules.items(), key=lambda each: (_BY_CLIPPING.index(each[1].family), each[1].place)):
         if rule.takes_share:
             clips |= {f"{name} {share:g}": clip_by(name, share) for share in shares}
         elif rule.asymmetric_twin is None:

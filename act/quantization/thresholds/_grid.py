@@ -8,7 +8,6 @@ from running totals, and the cost of a threshold depends on the 256 int8 values 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,25 +22,13 @@ SMALLEST_SHARE = 1 / 64
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Copies:
-    """What becomes of the values once quantized, one row a candidate range.
+Loss = Callable[[TensorStatistics, Floats, Floats, Floats], Floats]
+"""Gives the loss of each candidate range, float64 [ranges], from what becomes of the values once quantized.
 
-    Values in the bin that starts at zero are left out of all of it: exact zeros (ReLU) heap up there, every range
-    keeps them, and spread over the bin they would look like an error.
-
-    Attributes:
-        values: float64 [ranges, 256], what each int8 value stands for.
-        counts: float64 [ranges, 256], how many values it stands for.
-        sums: float64 [ranges, 256], those values added up.
-    """
-
-    values: Floats
-    counts: Floats
-    sums: Floats
-
-
-Loss = Callable[[TensorStatistics, Copies], Floats]
+After the statistics it is given, float64 [ranges, 256] each, what each int8 value stands for, how many values it stands
+for, and those values added up. Values in the bin that starts at zero are left out of all of it: exact zeros (ReLU) heap
+up there, every range keeps them, and spread over the bin they would look like an error.
+"""
 
 
 def least(statistics: TensorStatistics, symmetric: bool, loss: Loss) -> Range:
@@ -58,7 +45,12 @@ def least(statistics: TensorStatistics, symmetric: bool, loss: Loss) -> Range:
 
 def _best(statistics: TensorStatistics, symmetric: bool, loss: Loss, thresholds: Floats) -> int:
     ranges = [statistics.clipped(float(threshold), symmetric) for threshold in thresholds]
-    return int(np.argmin(loss(statistics, _copies(statistics, ranges))))
+    levels = np.arange(-LEVELS - 1, LEVELS + 1)
+    zero_points = np.array([[span.zero_point] for span in ranges])
+    scales = np.array([[span.scale] for span in ranges])
+    counts, sums = _below(statistics, (levels[:-1] + 0.5 - zero_points) * scales)
+    values = (levels - zero_points) * scales
+    return int(np.argmin(loss(statistics, values, np.diff(counts, axis=1), np.diff(sums, axis=1))))
 
 
 def nonzero(statistics: TensorStatistics) -> Floats:
@@ -66,15 +58,6 @@ def nonzero(statistics: TensorStatistics) -> Floats:
     counts = statistics.counts.astype(np.float64)
     counts[BINS] = 0
     return counts
-
-
-def _copies(statistics: TensorStatistics, ranges: list[Range]) -> Copies:
-    levels = np.arange(-LEVELS - 1, LEVELS + 1)
-    zero_points = np.array([[span.zero_point] for span in ranges])
-    scales = np.array([[span.scale] for span in ranges])
-    edges = (levels[:-1] + 0.5 - zero_points) * scales
-    counts, sums = _below(statistics, edges)
-    return Copies((levels - zero_points) * scales, np.diff(counts, axis=1), np.diff(sums, axis=1))
 
 
 def _below(statistics: TensorStatistics, edges: Floats) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ import numpy as np
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import Rule
-from act.quantization.thresholds._grid import Copies, Floats, least, nonzero
+from act.quantization.thresholds._grid import Floats, least, nonzero
 
 
 def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
@@ -19,14 +19,14 @@ def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
     return least(statistics, symmetric, _loss)
 
 
-def _loss(statistics: TensorStatistics, copies: Copies) -> Floats:
+def _loss(statistics: TensorStatistics, values: Floats, counts: Floats, _: Floats) -> Floats:
     total = float(statistics.counts.sum())
-    counts, centres = nonzero(statistics), statistics.centres
-    mean = float(counts @ centres) / total
+    before, centres = nonzero(statistics), statistics.centres
+    mean = float(before @ centres) / total
     # An evenly spread bin has a variance of its own.
-    square = float(counts @ (centres**2 + statistics.bin_width**2 / 12)) / total
-    means = (copies.counts * copies.values).sum(axis=1) / total
-    squares = (copies.counts * copies.values**2).sum(axis=1) / total
+    square = float(before @ (centres**2 + statistics.bin_width**2 / 12)) / total
+    means = (counts * values).sum(axis=1) / total
+    squares = (counts * values**2).sum(axis=1) / total
     losses: Floats = np.abs(means - mean) + np.abs(_deviation(squares, means) - _deviation(square, mean))
     return losses
 

@@ -1,8 +1,4 @@
-"""`min_max`: the range seen, as Paddle's `PostTrainingQuantization` takes it.
-
-Paddle's is asymmetric by nature. A symmetric range that holds the same values is the one of `abs_max`, and `abs_max`
-without symmetry is this one, so that the two rules differ in name only; a job may ask for either.
-"""
+"""`min_max`: the range seen, as in Paddle's `PostTrainingQuantization`; it differs from `abs_max` in name only."""
 
 from __future__ import annotations
 

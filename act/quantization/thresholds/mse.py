@@ -8,7 +8,7 @@ from __future__ import annotations
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import Rule
-from act.quantization.thresholds._grid import Copies, Floats, least
+from act.quantization.thresholds._grid import Floats, least
 
 
 def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
@@ -16,9 +16,9 @@ def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
     return least(statistics, symmetric, _loss)
 
 
-def _loss(statistics: TensorStatistics, copies: Copies) -> Floats:
+def _loss(_: TensorStatistics, values: Floats, counts: Floats, sums: Floats) -> Floats:
     # The values' own squares are the same for every range, so that they are left out.
-    errors: Floats = (copies.values * (copies.values * copies.counts - 2 * copies.sums)).sum(axis=1)
+    errors: Floats = (values * (values * counts - 2 * sums)).sum(axis=1)
     return errors
 
 
