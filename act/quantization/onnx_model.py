@@ -2,25 +2,91 @@
 
 Paddle2ONNX drops most of the QDQ operators of a quantized program and writes its int8 weights back as float. It is
 given the fp32 program instead, and the operators are put in here: weights as int8 initialisers, one scale a channel;
-activations int8 where symmetric and uint8 with a zero point elsewhere.
+activations int8 where symmetric and uint8 with a zero point elsewhere. What an engine fuses better is in `qdq.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from act.onnx_graph.graph import Graph
+from act.onnx_graph.graph import Array, Graph
 from act.program.layers import Layer
 from act.program.model import InferenceModel
-from act.quantization.qdq_steps import qdq_pair, step_of, stored_weight
+from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD, Range
 from act.quantization.scheme import Scheme, quantized_layers
+from act.quantization.weights import quantize_weight
 
 INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30
+
+
+@dataclass(frozen=True)
+class Step:
+    """The scale and the zero point of a tensor.
+
+    Attributes:
+        scale: > 0.
+        zero_point: uint8 or int8, a scalar.
+        before: the scale and zero point that the values are rounded with, where QDQ also scales or shifts them.
+    """
+
+    scale: np.float32
+    zero_point: np.uint8 | np.int8
+    before: tuple[np.float32, np.uint8 | np.int8] | None = None
+
+
+def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
+    """Return the scale and zero point for a range.
+
+    Args:
+        never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
+        unsigned: write uint8 also where int8 would need no zero point.
+    """
+    if never_negative:
+        span = Range(0.0, max(span.high, SMALLEST_THRESHOLD))
+    if span.symmetric and not unsigned:
+        return Step(np.float32(span.scale), np.int8(0))
+    return Step(np.float32(span.scale), np.uint8(span.zero_point + LEVELS + 1))
+
+
+def qdq_pair(graph: Graph, source: str, name: str, step: Step, target: str) -> list[onnx.NodeProto]:
+    """Make the two operators that round the tensor `source` and give `target`, with constants named by `name`."""
+
+    def constants(scale: np.float32, zero_point: np.uint8 | np.int8, suffix: str = "") -> list[str]:
+        named = {f"{name}.scale{suffix}": scale, f"{name}.zero_point{suffix}": zero_point}
+        return [graph.add_constant(each, np.array(value)) for each, value in named.items()]
+
+    after = constants(step.scale, step.zero_point)
+    before = constants(*step.before, "_before") if step.before is not None else after
+    return [
+        helper.make_node("QuantizeLinear", [source, *before], [f"{name}.quantized"]),
+        helper.make_node("DequantizeLinear", [f"{name}.quantized", *after], [target]),
+    ]
+
+
+def stored_weight(
+    graph: Graph, layer: Layer, thresholds: npt.NDArray[np.float32], integers: npt.NDArray[np.int8] | None
+) -> onnx.NodeProto:
+    """Store a layer's weight as int8, one scale a channel, and make the operator that turns it into numbers."""
+    if integers is None:
+        integers = quantize_weight(graph.constant(layer.weight), thresholds, layer.axis)
+    scales = (thresholds / np.float32(LEVELS)).astype(np.float32)
+    return dequantize(graph, layer.weight, integers, scales, np.zeros(scales.shape, dtype=np.int8), layer.axis)
+
+
+def dequantize(
+    graph: Graph, name: str, integers: Array, scales: Array, zero_points: Array, axis: int | None = None
+) -> onnx.NodeProto:
+    """Make the operator that turns stored integers into numbers, `NAME.dequantized`."""
+    parts = {"quantized": integers, "scale": scales, "zero_point": zero_points}
+    names = [graph.add_constant(f"{name}.{part}", values) for part, values in parts.items()]
+    return helper.make_node("DequantizeLinear", names, [f"{name}.dequantized"], axis=axis)
 
 
 def quantize_onnx(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:

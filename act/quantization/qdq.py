@@ -3,7 +3,9 @@
 An operator runs in int8 when all that it reads and makes stands between QDQ. Layers with weights are those of the
 scheme; operators without weights follow where they read what an int8 operator made. Tensors that must share one scale
 (what a pool reads and makes, what a concatenation joins) get the range that holds all of theirs. A tensor that cannot
-be negative is written without the negative half, which is twice as fine over the same range.
+be negative is written without the negative half, which is twice as fine over the same range. A `QuantizeLinear` and the
+`DequantizeLinear` behind it may differ: then both scale, shift and clip what goes through them, at no cost where an
+engine fuses both into the operators beside them.
 """
 
 from __future__ import annotations
@@ -17,22 +19,14 @@ import onnx
 from onnx import helper
 from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
-from act.onnx_graph.graph import Graph, attribute, slope_and_middle
+from act.onnx_graph.graph import Array, Graph, attribute, slope_and_middle
 from act.program.layers import Layer
-from act.quantization.qdq_steps import (
-    Step,
-    dequantize,
-    exact,
-    gate_step,
-    gate_summand,
-    qdq_pair,
-    step_of,
-    stored_weight,
-)
+from act.quantization.onnx_model import Step, dequantize, qdq_pair, step_of, stored_weight
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme
 from act.quantization.weights import along
 
+_WHOLE = 2 * LEVELS + 1
 # More bits than a bias should use of int32: the sum of products needs the rest.
 _LARGEST_BIAS = 2.0**30
 
@@ -170,8 +164,8 @@ class Plan:
         """Return the tensor behind a node and the activation function that is fused into it."""
         consumer = self._graph.only_consumer(node.output[0])
         takes = node.op_type in (set(self._rules.layers) | self._rules.own_scales) - self._rules.joins
-        taken = consumer is not None and takes and consumer.op_type in self._rules.fused_into
-        return str(consumer.output[0]) if consumer is not None and taken else str(node.output[0])
+        fused = consumer is not None and takes and consumer.op_type in self._rules.fused_into
+        return str(consumer.output[0]) if consumer is not None and fused else str(node.output[0])
 
     def _ends(self, node: onnx.NodeProto) -> list[str]:
         """Return all tensors that a node makes, behind the activation function that is fused into it."""
@@ -297,6 +291,26 @@ class Plan:
         if node.op_type in self._rules.followers:
             return all(self._never_negative(each) for each in self._data(node))
         return node.op_type in _NEVER_NEGATIVE
+
+
+def gate_step(slope: float, middle: float) -> Step:
+    """Return the QDQ that makes a `HardSigmoid` of its input plus `gate_summand`: 0 to 255 stand for 0 to 1."""
+    before = (np.float32(1 / (slope * _WHOLE)), np.uint8(round(middle * _WHOLE)))
+    return Step(np.float32(1 / _WHOLE), np.uint8(0), before)
+
+
+def gate_summand(slope: float, middle: float) -> tuple[Array, Array, Array]:
+    """Return what the zero point of `gate_step` leaves to be added to the input.
+
+    Half a step too much or too little, as 127.5 needs, would raise or lower every gate alike, and the network with it.
+    """
+    return exact((middle * _WHOLE - round(middle * _WHOLE)) / (slope * _WHOLE))
+
+
+def exact(value: float) -> tuple[Array, Array, Array]:
+    """Return a number as an integer, its scale and its zero point."""
+    integer, zero_point = np.array(int(value > 0), np.uint8), np.array(int(value < 0), np.uint8)
+    return integer, np.array(abs(value) or 1.0, np.float32), zero_point
 
 
 def _weight_and_bias(

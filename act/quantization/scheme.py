@@ -81,7 +81,7 @@ class Scheme:
             for given in (file.weights, file.biases)
         )
         activations, further, extremes = (
-            {name: Range(low, high) for name, (low, high) in spans.items()}
+            {name: Range(*ends) for name, ends in spans.items()}
             for spans in (file.activations, file.further, file.extremes)
         )
         integers = {name: _integers(path, name, packed) for name, packed in file.integers.items()}
@@ -136,8 +136,7 @@ def only(model: InferenceModel, scheme: Scheme, names: Collection[str]) -> Schem
 def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     """Return a copy of the model with the scheme's biases, and with weights that round to the scheme's integers.
 
-    Raises:
-        InputError: the scheme has a bias or a weight that the model does not have in that shape.
+    `InputError` names a bias or a weight that the model does not have in that shape.
     """
     result = model.copy()
     layers = {layer.weight: layer for layer in quantizable_layers(model)} if scheme.integers else {}

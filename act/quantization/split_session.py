@@ -26,6 +26,8 @@ from act.samples.dataset import Array
 _PIECES = 8
 _SQUEEZING = ("Softmax", "ArgMax")
 _CASTS = ("Cast", "Identity")
+# Behind a layer's name: inputs that tell whether it reads something else than its own input, and what.
+_FLAG, _REPLACEMENT = ".is_changed", ".changed_input"
 
 Values = dict[str, Array]
 
@@ -99,8 +101,8 @@ class SplitSession:
         layer_inputs = [name for name in dict.fromkeys(self.inputs.values()) if name in made]
         defaults = []  # with which a layer reads its input as it is
         for layer in (self._layers[name] for name in self._layers if name in initialisers):
-            defaults.append(numpy_helper.from_array(np.array(False), _flag(layer.name)))
-            defaults.append(numpy_helper.from_array(np.array(0, np.float32), _replacement(layer.name)))
+            defaults.append(numpy_helper.from_array(np.array(False), layer.name + _FLAG))
+            defaults.append(numpy_helper.from_array(np.array(0, np.float32), layer.name + _REPLACEMENT))
         changeable = {*self._layers, *(name for name, _ in self.biases.values())}
         feeds = [(name, self._types[name]) for name in inputs]
         feeds += [(name, TensorProto.FLOAT) for name in initialisers if name in changeable]
@@ -124,7 +126,7 @@ class SplitSession:
         moved = onnx.NodeProto()
         moved.CopyFrom(node)
         moved.input[0] = f"{layer.name}.input"
-        choice = [_flag(layer.name), _replacement(layer.name), node.input[0]]
+        choice = [layer.name + _FLAG, layer.name + _REPLACEMENT, node.input[0]]
         return [helper.make_node("Where", choice, [moved.input[0]]), moved]
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[list[Values], Values]:
@@ -164,7 +166,7 @@ class SplitSession:
         first = self._index[layer.name]
         values, changes = dict(edges[first]), dict(changes)
         if changed_input is not None:
-            changes |= {_flag(layer.name): np.array(True), _replacement(layer.name): changed_input}
+            changes |= {layer.name + _FLAG: np.array(True), layer.name + _REPLACEMENT: changed_input}
         for piece in self._pieces[first:]:
             values |= piece.run(piece.outputs, values, changes)
             changes = {}
@@ -224,14 +226,6 @@ def _reads(node: onnx.NodeProto) -> list[str]:
     """Return the tensors that a node reads, those of graphs inside it included."""
     graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
     return [*node.input, *(name for graph in graphs for inner in graph.node for name in _reads(inner))]
-
-
-def _flag(layer: str) -> str:
-    return f"{layer}.is_changed"
-
-
-def _replacement(layer: str) -> str:
-    return f"{layer}.changed_input"
 
 
 def _session(model: onnx.ModelProto) -> Any:

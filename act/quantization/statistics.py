@@ -26,7 +26,7 @@ STATISTICS_FILE = "statistics.npz"
 BINS = 4096
 """Bins on each side of zero; the larger side uses more than half of its own."""
 
-# 2**-100: below every value that matters, and far enough up that `BINS / limit` is a float32.
+# 2**-100: below every value that matters, and far enough up that `1 / bin_width` is a float32.
 _LEAST_EXPONENT = -100
 # Values counted at a time: their scratch copies stay in the processor's cache.
 _CHUNK = 1 << 16
@@ -88,7 +88,7 @@ class TensorStatistics:
 
     @property
     def magnitudes(self) -> npt.NDArray[np.int64]:
-        """Histogram of the absolute values from 0 to `limit`, int64 [BINS]."""
+        """Histogram of the absolute values, int64 [BINS]."""
         return self.counts[BINS:] + self.counts[BINS - 1 :: -1]
 
     @property
@@ -105,8 +105,7 @@ class TensorStatistics:
     def add(self, values: Array) -> None:
         """Count one batch's values, of any shape and any real dtype; no values count as no batch.
 
-        Raises:
-            FloatingPointError: a value is NaN, or infinite as a float32.
+        A value that is NaN, or infinite as a float32, is a `FloatingPointError`.
         """
         if values.size == 0:
             return

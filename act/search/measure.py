@@ -84,8 +84,8 @@ class Result:
     quality: float
     beside: dict[str, float]
     samples: int
-    failure: str | None
-    seconds: float
+    failure: str | None = None
+    seconds: float = 0
 
 
 def measure(job: TrialJob) -> Result:
@@ -100,15 +100,14 @@ def measure(job: TrialJob) -> Result:
             with job.evaluation.loaded(Path(name) / job.entry, "int8") as quality_on:
                 result = judge(quality_on, job.fp32)
         except EngineFailure as failure:
-            result = Result(-math.inf, {}, 0, str(failure), 0)
+            result = Result(-math.inf, {}, 0, str(failure))
     return replace(result, seconds=time.perf_counter() - started)
 
 
 def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
     """Return the result of a trial, from the first samples where they leave no hope and from all where they do.
 
-    Args:
-        quality_on: gives the quality on the first so many samples, or on all (None).
+    `quality_on` gives the quality on the first so many samples, or on all (None).
     """
     total = len(fp32.scores)
     first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
@@ -116,9 +115,9 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
         quality = quality_on(first)
         losses = np.array(fp32.scores[:first]) - np.array(quality.scores)
         if is_hopeless(losses, fp32.value):
-            return Result(fp32.value - float(losses.mean()), quality.beside, first, None, 0)
+            return Result(fp32.value - float(losses.mean()), quality.beside, first)
     quality = quality_on(None)
-    return Result(quality.value, quality.beside, total, None, 0)
+    return Result(quality.value, quality.beside, total)
 
 
 def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:

@@ -54,8 +54,7 @@ _RESULT_SECONDS = {"dask": 60.0, "ray": _POLL_SECONDS}
 _SLACK_SECONDS = 120
 _DRAIN_SECONDS = 10
 
-# Must stand in the environment before Prefect and Ray are imported: nothing calls out, and the console is the
-# progress bar's.
+# Must stand in the environment ahead of Prefect and Ray: nothing calls out, and the console is the progress bar's.
 _QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -221,11 +220,9 @@ def as_they_end(
             del pending[index]
             yield index, outcome
         now = time.monotonic()
-        if are_workers_left():
-            alive = now
-        why = "has no worker left (see their logs)" if now - alive > NO_WORKER_SECONDS else ""
-        if why or now > deadline:
-            why = why or "did not end them in their time"
+        alive = now if are_workers_left() else alive
+        if now > min(deadline, alive + NO_WORKER_SECONDS):
+            why = "did not end them in their time" if now > deadline else "has no worker left (see their logs)"
             raise TrialsLost(f"{len(pending)} trials were lost: {cluster} {why}; start workers and run again")
 
 
@@ -283,12 +280,8 @@ def _task_runner(cluster: Cluster, workers: int, threads: int) -> Any:
 
 
 def _workers_left(cluster: Cluster, task_runner: Any) -> Callable[[], bool]:
-    """Connect to the cluster; give a function that tells whether it has workers (Ray tells of lost ones by itself).
-
-    Raises:
-        InputError: nothing answers at its address, or it has no worker.
-    """
-    if cluster.kind == "ray":
+    """Connect to the cluster and give what tells whether it has workers; `InputError` where it has none."""
+    if cluster.kind == "ray":  # which tells of lost ones by itself
         return lambda: True
     try:
         client = task_runner.client
@@ -303,19 +296,14 @@ def _workers_left(cluster: Cluster, task_runner: Any) -> Callable[[], bool]:
 
 @contextmanager
 def server_for(cluster: Cluster) -> Iterator[None]:
-    """Provide the user's Prefect server, or one for as long as the search runs.
-
-    The workers report to it; left to itself, Prefect would start one more in each of them.
-
-    Raises:
-        InputError: the cluster is elsewhere, where a server that only this machine reaches is of no use.
-    """
+    """Provide the user's Prefect server, or one for as long as the search runs: left to itself, Prefect would start one
+    more in each worker. A cluster elsewhere cannot use a server that only this machine reaches (`InputError`)."""
     with _environment():
         from prefect.events.worker import EventsWorker
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         address = PREFECT_API_URL.value()
-        if not _is_here(cluster.address) and (address is None or _is_here(address)):
+        if not _is_here(cluster.address) and _is_here(address):
             raise InputError(
                 f"{TRIALS_ON} is {str(cluster)!r}, whose workers report to a Prefect server, but PREFECT_API_URL "
                 f"{'is not set' if address is None else f'is {address!r}'}: run `prefect server start --host 0.0.0.0` "
@@ -334,5 +322,5 @@ def server_for(cluster: Cluster) -> Iterator[None]:
 
 
 def _is_here(address: str | None) -> bool:
-    """Tell whether an address means this machine and is of use there only."""
+    """Tell whether an address, or none, means this machine and is of use there only."""
     return address is None or urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")

@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from act.program.layers import Layer
 from act.program.model import InferenceModel
-from act.quantization.bias_correction import corrected_biases
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import clip_by
-from act.quantization.weights import weight_thresholds
+from act.quantization.weights import corrected_biases, weight_thresholds
 from act.results.ptq_search import TrialSettings
 
 # What a MAC costs next to fp32: int8 multiplies four at a time, but depthwise convolutions wait for memory,

@@ -44,12 +44,7 @@ class Space:
 
     @classmethod
     def of(cls, settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
-        """Return the space of a job for one model.
-
-        Args:
-            batch_nums: those that there are statistics of, ascending.
-            op_types: of the model's layers, one each.
-        """
+        """Return the space of a job; `batch_nums`, ascending, have statistics, `op_types` are the layers', one each."""
         present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
         # Depthwise convolutions hold few of the MACs and lose most in int8; matrix products are the next to go.
         subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]

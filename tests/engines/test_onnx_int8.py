@@ -23,8 +23,7 @@ from act.onnx_graph.passes import ends_of_gates, input_to_depth
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.activations import reader
-from act.quantization.qdq import Plan, Rules
-from act.quantization.qdq_steps import exact, gate_step, gate_summand
+from act.quantization.qdq import Plan, Rules, exact, gate_step, gate_summand
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme

@@ -11,9 +11,8 @@ import pytest
 from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
-from act.quantization.bias_correction import corrected_biases, mean_error
 from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD
-from act.quantization.weights import quantize_weight, weight_thresholds
+from act.quantization.weights import corrected_biases, mean_error, quantize_weight, weight_thresholds
 from act.settings import WeightQuantization
 from tests.support.models import noise, normalised_classifier
 from tests.support.prepare_networks import batch as pictures

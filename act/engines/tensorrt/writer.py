@@ -22,8 +22,7 @@ from act.engines.writer import Export, Exported, OnnxWriter
 from act.onnx_graph.conversion import with_weights
 from act.onnx_graph.graph import Graph
 from act.program.model import InferenceModel
-from act.quantization.onnx_model import activation_tensors, quantize_onnx
-from act.quantization.qdq_steps import Step, qdq_pair
+from act.quantization.onnx_model import Step, activation_tensors, qdq_pair, quantize_onnx
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.quantization.weights import dequantize_weight

@@ -11,7 +11,7 @@ import numpy as np
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import Rule
-from act.quantization.thresholds._grid import Floats, least, nonzero
+from act.quantization.thresholds.mse import Floats, least, nonzero
 
 
 def clip(statistics: TensorStatistics, symmetric: bool) -> Range:
