@@ -24,7 +24,6 @@ SAME_WORDS = {
     "act/engines/spec.py": {"paddle"},
     "act/engines/paddle_inference/writer.py": {"avg"},  # pooling
     "act/timing/infer/models.py": {"paddle"},
-    "act/training/checkpoint.py": {"arrays"},
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below
     "act/search/space.py": {"abs_max"},
     "act/settings/ptq_search.py": {"abs_max"},

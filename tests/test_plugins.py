@@ -16,7 +16,7 @@ from act.errors import InputError
 from act.metrics import find, needs_reference
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
-from act.pruning import channel
+from act.pruning.structured import prune_channels
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import clip_by
 from act.samples.dataset import Samples
@@ -122,4 +122,4 @@ def test_a_threshold_rule_can_be_searched_and_gives_ranges() -> None:
 def test_a_criterion_decides_which_channels_go() -> None:
     model = static(plain, SHAPE)
     settings = ChannelPrune(pruned_ratio=0.5, prune_params_name=[FIRST], criterion="position")
-    assert kept(model, channel.prune(model, settings, context()).model, FIRST) == list(range(8, 16))
+    assert kept(model, prune_channels(model, settings, context()).model, FIRST) == list(range(8, 16))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from act.program.model import InferenceModel
-from act.pruning.trace import Trace
+from act.pruning.rules import follow
+from act.pruning.trace import Ids, Trace
+from act.results.prune import PrunedLayer
 
 # A weight and one of its axes.
 WeightAxis = tuple[str, int]
+# How many units of each group go, by its key.
+Gone = Mapping[str, int]
 Kind = Literal["channels", "heads", "feed_forward"]
 
 
@@ -23,7 +26,6 @@ class Group:
     """Channels (or heads) any of which can be pruned, each with all that belongs to it.
 
     Attributes:
-        name: of the first weight whose output channels they are.
         kind: `heads` where a reshape sorts channels into blocks; `feed_forward` between two matrix products.
         units: elements, one a channel or head, in order.
         members: for each weight and axis the indices of each unit, int64 [units, indices a unit].
@@ -32,13 +34,17 @@ class Group:
         normalised: whether a layer norm takes its mean over them.
     """
 
-    name: str
     kind: Kind
-    units: tuple[int, ...]
-    members: Mapping[WeightAxis, npt.NDArray[np.int64]]
-    outputs: tuple[WeightAxis, ...]
-    inputs: tuple[WeightAxis, ...]
+    units: Sequence[int]
+    members: Mapping[WeightAxis, Ids]
+    outputs: Sequence[WeightAxis]
+    inputs: Sequence[WeightAxis]
     normalised: bool
+
+    @property
+    def name(self) -> str:
+        """Return the first weight whose output channels they are."""
+        return self.outputs[0][0]
 
     @property
     def key(self) -> str:
@@ -50,69 +56,63 @@ class Group:
         """Return the number of units."""
         return len(self.units)
 
+    def describe(self, gone: int, **more: Any) -> PrunedLayer:
+        """Return what is left of it when some units went, and what more there is to say, for the report."""
+        kept, of = self.count - gone, self.count
+        together = [name for name, _ in self.outputs if name != self.name]
+        return PrunedLayer(name=self.name, kept=kept, of=of, ratio=gone / of, together=together, **more)
 
-@dataclass
+
+@dataclass(frozen=True)
 class Plan:
     """The groups of a model in the order of the program, and the weights whose output channels stay, with the cause."""
 
     trace: Trace
-    groups: list[Group] = field(default_factory=list)
-    left_alone: dict[str, str] = field(default_factory=dict)
+    groups: Sequence[Group]
+    left_alone: Mapping[str, str]
+
+    def elements(self, removed: Mapping[str, Sequence[int]]) -> set[int]:
+        """Return the sets of elements that go with units, given by their numbers, of each group, by its key."""
+        return {group.units[number] for group in self.groups for number in removed.get(group.key, ())}
 
 
 def find_groups(model: InferenceModel) -> Plan:
     """Return all groups of a model."""
-    trace = Trace(model)
-    plan = Plan(trace)
+    trace = follow(model)
     indices: dict[int, dict[WeightAxis, list[int]]] = defaultdict(lambda: defaultdict(list))
     for name in filter(model.is_weight, trace.axes):
         for number, axis in enumerate(trace.axes[name]):
-            if axis is not None:
-                for index, root in enumerate(trace.elements.roots(axis)):
-                    indices[int(root)][name, number].append(index)
-    heads = {trace.elements.find(element) for element in trace.heads}
-    normalised = {trace.elements.find(element) for element in trace.normalised}
+            for index, root in enumerate(trace.roots(() if axis is None else axis)):
+                indices[root][name, number].append(index)
+    heads, normalised = set(trace.roots(trace.heads)), set(trace.roots(trace.normalised))
     alike: dict[tuple[frozenset[WeightAxis], bool], list[int]] = defaultdict(list)
     for root, of_root in indices.items():
-        if trace.elements.cause(root) is None:
+        if trace.cause(root) is None:
             alike[frozenset(of_root), root in heads].append(root)
-    for (_, in_heads), roots in alike.items():
-        group = _group(trace, roots, indices, in_heads, bool(normalised & set(roots)))
-        if group is not None:
-            plan.groups.append(group)
+    groups = []
+    for (_, in_heads), units in alike.items():
+        places = list(indices[units[0]])
+        outputs, inputs = (
+            [where for where in places if axes.get(where[0]) == where[1]] for axes in (trace.outputs, trace.inputs)
+        )
+        of_one_kind = all(len({len(indices[unit][where]) for unit in units}) == 1 for where in places)
+        if len(units) > 1 and outputs and of_one_kind:
+            members = {where: np.array([indices[unit][where] for unit in units], dtype=np.int64) for where in places}
+            in_norm = bool(normalised & set(units))
+            products = all(len(trace.shape(name)) == 2 for name, _ in (*outputs, *inputs))
+            feeds_forward = products and len(inputs) > 0 and not in_norm
+            kind: Kind = "heads" if in_heads else "feed_forward" if feeds_forward else "channels"
+            groups.append(Group(kind, units, members, outputs, inputs, in_norm))
     order = {name: number for number, name in enumerate(trace.outputs)}
-    plan.groups.sort(key=lambda group: order[group.name])
-    grouped = {where for group in plan.groups for where in group.outputs}
-    for name, along in trace.outputs.items():
-        if (name, along) not in grouped:
-            plan.left_alone[name] = _why(trace, name, along)
-    return plan
-
-
-def _group(
-    trace: Trace,
-    roots: Sequence[int],
-    indices: Mapping[int, Mapping[WeightAxis, list[int]]],
-    in_heads: bool,
-    normalised: bool,
-) -> Group | None:
-    """Return the group of these units; None where they are not of one kind, or leave nothing to choose among."""
-    keys = list(indices[roots[0]])
-    sizes = {where: {len(indices[root][where]) for root in roots} for where in keys}
-    outputs = tuple(where for where in keys if trace.outputs.get(where[0]) == where[1])
-    if len(roots) < 2 or not outputs or any(len(each) != 1 for each in sizes.values()):
-        return None
-    members = {where: np.array([indices[root][where] for root in roots], dtype=np.int64) for where in keys}
-    inputs = tuple(where for where in keys if trace.inputs.get(where[0]) == where[1])
-    ranks = {len(trace.shape(name)) for name, _ in (*outputs, *inputs)}
-    feeds_forward = ranks == {2} and len(inputs) > 0 and not normalised
-    kind: Kind = "heads" if in_heads else "feed_forward" if feeds_forward else "channels"
-    return Group(outputs[0][0], kind, tuple(roots), members, outputs, inputs, normalised)
+    groups.sort(key=lambda group: order[group.name])
+    grouped = {where for group in groups for where in group.outputs}
+    alone = {name: _why(trace, name, axis) for name, axis in trace.outputs.items() if (name, axis) not in grouped}
+    return Plan(trace, groups, alone)
 
 
 def _why(trace: Trace, name: str, axis: int) -> str:
     elements = trace.axes[name][axis]
     if elements is None:
         return "a single channel"
-    causes = [cause for element in elements if (cause := trace.elements.cause(int(element))) is not None]
-    return causes[0] if causes else "its channels stand or fall together, so that there is nothing to choose among"
+    causes = (cause for element in elements.tolist() if (cause := trace.cause(element)) is not None)
+    return next(causes, "its channels stand or fall together, so that there is nothing to choose among")

@@ -6,19 +6,22 @@ MAC that is saved (as in NetAdapt, Yang et al., 2018, with an estimate in the pl
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from act import machine
 from act.metrics import squared_error
+from act.program.costs import layer_macs
+from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, main_output
 from act.program.outputs import real_outputs
-from act.pruning.cutter import Cutter, Gone
-from act.pruning.groups import Group
-from act.pruning.macs import Macs
-from act.samples.dataset import Samples
+from act.pruning.groups import Gone, Group, Plan
+from act.pruning.shrink import Cutter
+from act.pruning.trace import Axes, Trace
+from act.samples.dataset import Array, Samples
 
 RATIOS = (0.25, 0.5, 0.75, 0.875)
 """Shares of a group that are tried, each alone; more than the last is never pruned."""
@@ -26,6 +29,62 @@ SAMPLES = 16
 
 # Blocks of channels that a group must have for whole blocks to be taken from it.
 _LEAST_BLOCKS = 4
+# MACs of a layer, and for each axis that they are proportional to, the share of it that a unit of a group is, by group.
+_Layer = tuple[int, list[dict[str, float]]]
+
+
+class Macs:
+    """The MACs of a model, for a batch of one sample, as a function of how many units of each group are gone."""
+
+    def __init__(self, plan: Plan, batch: Mapping[str, Array]) -> None:
+        trace = plan.trace
+        owners = {unit: group.key for group in plan.groups for unit in group.units}
+        self._layers: list[_Layer] = []
+        self._of_group: dict[str, list[_Layer]] = defaultdict(list)
+        for name, macs in layer_macs(trace.model, batch).items():
+            axes = []
+            for axis in _proportional_axes(trace, trace.model.producer(name)):
+                counts = Counter(trace.roots(() if axis is None else axis))
+                shares: dict[str, float] = {}
+                for root, count in counts.items():
+                    if root in owners:
+                        shares[owners[root]] = max(shares.get(owners[root], 0.0), count / counts.total())
+                if shares:
+                    axes.append(shares)
+            self._layers.append((macs, axes))
+            for key in {key for shares in axes for key in shares}:
+                self._of_group[key].append((macs, axes))
+        self.total = sum(macs for macs, _ in self._layers)
+
+    def left(self, gone: Gone) -> float:
+        """Return the MACs that are left when some units of each group, by its key, are gone."""
+        return sum(_left(layer, gone) for layer in self._layers)
+
+    def share(self, gone: Gone) -> float:
+        """Return the share of all MACs that is left."""
+        return self.left(gone) / max(self.total, 1)
+
+    def saved(self, gone: Gone, group: Group, more: int) -> float:
+        """Return the MACs that are saved when further units of a group go."""
+        then = {**gone, group.key: gone.get(group.key, 0) + more}
+        return sum(_left(layer, gone) - _left(layer, then) for layer in self._of_group[group.key])
+
+
+def _left(layer: _Layer, gone: Gone) -> float:
+    macs, axes = layer
+    left = float(macs)
+    for shares in axes:
+        left *= 1 - sum(share * gone.get(name, 0) for name, share in shares.items())
+    return left
+
+
+def _proportional_axes(trace: Trace, op: Any) -> Axes:
+    """Return the axes that an operator's MACs are proportional to."""
+    if op.type in (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS):
+        return trace.axes[op.input("Filter")[0]][:2]
+    flag = "trans_x" if op.type == "matmul_v2" else "transpose_X"
+    transposed = op.has_attr(flag) and op.attr(flag)
+    return [*trace.axes[main_output(op)], trace.axes[op.input("X")[0]][-2 if transposed else -1]]
 
 
 def block_of(group: Group) -> int:
@@ -46,12 +105,11 @@ def in_blocks(group: Group, ratio: float) -> int:
     return group.count - min(kept, group.count)
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """The outputs' relative squared error, never falling, by how many units of a group go alone, zero first."""
 
-    gone: tuple[int, ...]
-    errors: tuple[float, ...]
+    gone: list[int]
+    errors: list[float]
 
     def at(self, gone: int) -> float:
         """Return the error at a number of units, between those measured on a line."""
@@ -60,9 +118,10 @@ class Curve:
 
 def measure_curves(cutter: Cutter, groups: Sequence[Group], samples: Samples) -> dict[str, Curve]:
     """Return the curve of every group, by its key; the error is a share of the whole model's mean square."""
-    names = real_outputs(cutter.model)
+    model = cutter.plan.trace.model
+    names = real_outputs(model)
     batches = list(samples.head(SAMPLES).batches(SAMPLES))
-    outputs = [cutter.model.run(batch, names) for batch in batches]
+    outputs = [model.run(batch, names) for batch in batches]
 
     def error_without(gone: Gone) -> float:
         smaller = cutter.cut(gone)
@@ -70,43 +129,32 @@ def measure_curves(cutter: Cutter, groups: Sequence[Group], samples: Samples) ->
         smaller.discard()
         return sum(errors) / len(errors)
 
-    curves = {}
+    curves = {group.key: Curve([0], [0.0]) for group in groups}
     for group in tqdm(groups, desc="sensitivity", unit="group"):
-        gone, errors = [0], [0.0]
-        for ratio in RATIOS:
-            count = in_blocks(group, ratio)
-            if count > gone[-1]:
+        curve = curves[group.key]
+        for count in (in_blocks(group, ratio) for ratio in RATIOS):
+            if count > curve.gone[-1]:
                 error = error_without({group.key: count})
-                gone.append(count)
-                errors.append(max(errors[-1], error if np.isfinite(error) else 1.0))
-        curves[group.key] = Curve(tuple(gone), tuple(errors))
+                curve.gone.append(count)
+                curve.errors.append(max(curve.errors[-1], error if np.isfinite(error) else 1.0))
     return curves
 
 
 def choose_for_macs(groups: Sequence[Group], curves: Mapping[str, Curve], macs: Macs, share: float) -> Gone:
     """Return how many units of each group go, so that the MACs fall to a share, for the least error by the curves."""
-    gone: Gone = {group.key: 0 for group in groups}
+    gone = {group.key: 0 for group in groups}
     left, target = macs.left(gone), share * macs.total
     while left > target:
-        best: tuple[float, Group, int, float] | None = None
+        steps = []
         for group in groups:
-            curve, already = curves[group.key], gone[group.key]
-            step = _next_step(group, already, curve)
-            saved = macs.saved(gone, group, step) if step else 0.0
+            curve, already, block = curves[group.key], gone[group.key], block_of(group)
+            step = (group.count - already) % block or block
+            saved = macs.saved(gone, group, step) if already + step <= curve.gone[-1] else 0.0
             if saved > 0:
-                price = (curve.at(already + step) - curve.at(already)) / saved
-                if best is None or price < best[0]:
-                    best = (price, group, step, saved)
-        if best is None:
+                steps.append(((curve.at(already + step) - curve.at(already)) / saved, group.key, step, saved))
+        if not steps:
             break
-        _, group, step, saved = best
-        gone[group.key] += step
+        _, key, step, saved = min(steps, key=lambda each: each[0])
+        gone[key] += step
         left -= saved
     return gone
-
-
-def _next_step(group: Group, gone: int, curve: Curve) -> int:
-    """Return how many units go together next; 0 where no more may."""
-    block = block_of(group)
-    step = (group.count - gone) % block or block
-    return step if gone + step <= curve.gone[-1] else 0

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from act.artifacts import replace_folder
 from act.program.model import InferenceModel
-from act.pruning import asp, channel, transformer, unstructured
 from act.pruning.context import Context, Pruned
-from act.pruning.unstructured import Gradual
-from act.pruning.weights import describe_layers, has_two_of_four, masked, sparse_layers
+from act.pruning.sparse import Gradual, has_two_of_four, masked, prune_two_of_four, prune_unstructured, sparse_layers
+from act.pruning.structured import prune_channels, prune_transformer
 from act.results.artifact import Artifact
 from act.results.prune import PruningStep, Sparsity
 from act.samples.dataset import Array
@@ -34,20 +33,25 @@ class Sparse:
     pattern: str | None = None
 
     def verify(self, model: InferenceModel) -> dict[str, Sparsity]:
-        """Return the share of zeros in each of the weights of a model.
-
-        Raises:
-            RuntimeError: something is not zero that should be.
-        """
-        for name, mask in self.masks.items():
-            if model.weight(name)[mask == 0].any():
-                raise RuntimeError(f"the pruned weight {name} has values where it should be zero")
+        """Return the share of zeros in each of the weights of a model; `RuntimeError` where one is missing."""
         axes = {layer.weight: layer.axis for layer in sparse_layers(model)}
-        wrong = [name for name in self.masks if self.pattern and not has_two_of_four(model.weight(name), axes[name])]
-        if wrong:
-            raise RuntimeError(f"the saved weights lack the pattern {self.pattern}: {', '.join(wrong)}")
-        shares = {name: float((model.weight(name) == 0).mean()) for name in self.masks}
-        return {name: Sparsity(zeros=share, pattern=self.pattern) for name, share in shares.items()}
+        found = {}
+        for name, mask in self.masks.items():
+            weight = model.weight(name)
+            if weight[mask == 0].any():
+                raise RuntimeError(f"the pruned weight {name} has values where it should be zero")
+            if self.pattern and not has_two_of_four(weight, axes[name]):
+                raise RuntimeError(f"the saved weight {name} lacks the pattern {self.pattern}")
+            found[name] = Sparsity(zeros=float((weight == 0).mean()), pattern=self.pattern)
+        return found
+
+
+class KeptStep(Artifact):
+    """A step on disk, beside its model, while the stage lasts: the names of its sparse weights, and their pattern."""
+
+    result: PruningStep
+    sparse: list[str]
+    pattern: str | None
 
 
 @dataclass
@@ -58,13 +62,19 @@ class Step:
     result: PruningStep
     sparse: Sparse
 
+    def save(self, folder: Path) -> None:
+        with replace_folder(folder / MODEL) as fresh:
+            self.model.save(fresh)
+        kept = KeptStep(result=self.result, sparse=sorted(self.sparse.masks), pattern=self.sparse.pattern)
+        kept.write(folder / STEP)
+        shutil.rmtree(folder / TRAINING, ignore_errors=True)
 
-class KeptStep(Artifact):
-    """A step on disk, beside its model, while the stage lasts: the names of its sparse weights, and their pattern."""
-
-    result: PruningStep
-    sparse: list[str]
-    pattern: str | None
+    @classmethod
+    def load(cls, folder: Path) -> Step:
+        kept = KeptStep.read(folder / STEP)
+        model = InferenceModel.load(folder / MODEL)
+        masks = {name: model.weight(name) != 0 for name in kept.sparse}
+        return cls(masked(model, masks), kept.result, Sparse(masks, kept.pattern))
 
 
 @dataclass(frozen=True)
@@ -95,32 +105,27 @@ class Pruner:
     def _step(self, name: str, model: InferenceModel, quality: float, sparse: Sparse, scratch: Path) -> Step:
         if (scratch / STEP).exists():
             log.info("prune: %s: was done before the stage was stopped", name)
-            return _load(scratch)
-        # What zeros come gradually hangs on the weights' names, and not on their values.
-        gradual = self._gradual(name, model)
+            return Step.load(scratch)
+        settings, gradual = self.job.prune, None
+        if name == "UnstructurePrune" and settings.unstructured.gradual:
+            # What zeros come gradually hangs on the weights' names, and not on their values.
+            gradual = Gradual.of(model, settings.unstructured, count_steps(self.context.samples, settings))
         if (scratch / START / STEP).exists():
             log.info("prune: %s: goes on with the training", name)
-            start = _load(scratch / START)
+            start = Step.load(scratch / START)
         else:
             start = self._start(name, model, quality, sparse, gradual)
-            _save(start, scratch / START)
+            start.save(scratch / START)
         trained = self._train(name, model, start, gradual, scratch / TRAINING)
         if gradual is not None:
             start, trained = self._complete(start, trained)
-        log.info("prune: %s: %s", name, trained.fit.why)
         fit = trained.fit
+        log.info("prune: %s: %s", name, fit.why)
         after = {"quality_after": fit.quality_after, "training": fit.why, "history": fit.history}
         result = start.result.model_copy(update={**after, "distillation": trained.compared})
         step = Step(trained.model or start.model, result, start.sparse)
-        _save(step, scratch)
+        step.save(scratch)
         return step
-
-    def _gradual(self, name: str, model: InferenceModel) -> Gradual | None:
-        """Return the course of zeros that come while training goes on, where that is asked for."""
-        settings = self.job.prune.unstructured
-        if name != "UnstructurePrune" or not settings.gradual:
-            return None
-        return unstructured.gradual(model, settings, count_steps(self.context.samples, self.job.prune))
 
     def _start(self, name: str, model: InferenceModel, quality: float, sparse: Sparse, gradual: Gradual | None) -> Step:
         """Return the pruned model before it is trained."""
@@ -141,10 +146,10 @@ class Pruner:
     def _prune(self, name: str, model: InferenceModel) -> Pruned:
         settings = self.job.prune
         ways: dict[str, Callable[[], Pruned]] = {
-            "ChannelPrune": lambda: channel.prune(model, settings.channel, self.context),
-            "TransformerPrune": lambda: transformer.prune(model, settings.transformer, self.context),
-            "ASPPrune": lambda: asp.prune(model, settings.asp),
-            "UnstructurePrune": lambda: unstructured.prune(model, settings.unstructured),
+            "ChannelPrune": lambda: prune_channels(model, settings.channel, self.context),
+            "TransformerPrune": lambda: prune_transformer(model, settings.transformer, self.context),
+            "ASPPrune": lambda: prune_two_of_four(model, settings.asp),
+            "UnstructurePrune": lambda: prune_unstructured(model, settings.unstructured),
         }
         return ways[name]()
 
@@ -152,12 +157,12 @@ class Pruner:
         self, name: str, whole: InferenceModel, start: Step, gradual: Gradual | None, checkpoint: Path
     ) -> Trained:
         """Train what was pruned, where something is gone and something can be learned."""
-        why = why_untrainable(start.model)
-        ended = f"nothing was trained: {why}"
         same_size = start.model.count_parameters() == whole.count_parameters()
         if gradual is None and not start.sparse.masks and same_size:
             ended = "nothing was trained, for nothing is gone"
-        elif why is None:
+        elif (why := why_untrainable(start.model)) is not None:
+            ended = f"nothing was trained: {why}"
+        else:
             return train(
                 start.model,
                 None,
@@ -167,8 +172,8 @@ class Pruner:
                 self.job.distillation,
                 lambda state, _: self.evaluate(state),
                 masks=start.sparse.masks,
-                after_step=None if gradual is None else gradual.after_step,
-                counts=(lambda _: True) if gradual is None else gradual.counts,
+                after_step=gradual.after_step if gradual else None,
+                counts=gradual.counts if gradual else None,
                 checkpoint=checkpoint,
                 label=f"prune: {name}",
             )
@@ -178,7 +183,7 @@ class Pruner:
 
     def _complete(self, start: Step, trained: Trained) -> tuple[Step, Trained]:
         """Return what gradual pruning led to; where training ended before all zeros were there, set them at once."""
-        pruned = unstructured.prune(start.model, self.job.prune.unstructured)
+        pruned = prune_unstructured(start.model, self.job.prune.unstructured)
         if trained.model is None:
             why = f"{trained.fit.why}; training ended before all zeros were there, so that they were set at once"
             fit = replace(trained.fit, why=why, quality_after=self.evaluate(pruned.model))
@@ -186,20 +191,5 @@ class Pruner:
             masks = pruned.masks
         else:
             masks = {name: trained.model.weight(name) != 0 for name in sorted(pruned.masks)}
-        layers = describe_layers(sparse_layers(start.model), masks)
+        layers = [layer.describe(masks[layer.weight]) for layer in sparse_layers(start.model) if layer.weight in masks]
         return Step(start.model, start.result.model_copy(update={"layers": layers}), Sparse(masks)), trained
-
-
-def _save(step: Step, folder: Path) -> None:
-    with replace_folder(folder / MODEL) as fresh:
-        step.model.save(fresh)
-    kept = KeptStep(result=step.result, sparse=sorted(step.sparse.masks), pattern=step.sparse.pattern)
-    kept.write(folder / STEP)
-    shutil.rmtree(folder / TRAINING, ignore_errors=True)
-
-
-def _load(folder: Path) -> Step:
-    kept = KeptStep.read(folder / STEP)
-    model = InferenceModel.load(folder / MODEL)
-    masks = {name: model.weight(name) != 0 for name in kept.sparse}
-    return Step(masked(model, masks), kept.result, Sparse(masks, kept.pattern))

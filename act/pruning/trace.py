@@ -1,94 +1,119 @@
-"""Walk a program and find which indices of which weights and activations belong together.
+"""Coupled channels: what must be pruned together, index by index.
 
-The method is that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so
-that concatenations, splits, groups and reshapes need no special treatment. What no rule (`rules.py`) understands keeps
-all that it reads, with the cause.
+Every index of every axis of every tensor is an element, and elements that stand or fall together are united
+(union-find; Tarjan, 1975). An element that cannot go has a cause, and so has whatever is united with it. The method is
+that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instead of layer by layer, so that
+concatenations, splits, groups and reshapes need no special treatment.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from act.program.model import InferenceModel
-from act.pruning.rules import RULES
-from act.pruning.union_find import Axes, Axis, UnionFind
+
+Ids = npt.NDArray[np.int64]
+# An axis: the element of each index, or None for one of any length, or of length one, along which nothing can go.
+Axis = Ids | None
+Axes = list[Axis]
+Mask = npt.NDArray[np.bool_]
 
 
 class Trace:
-    """The coupled channels of every tensor of a model, which is not changed.
-
-    Attributes:
-        elements: all of them.
-        axes: of every tensor, by its name.
-        outputs: the axis of each weight whose indices are a layer's output channels.
-        inputs: likewise of input channels.
-        heads: elements of channels that a reshape sorts into blocks, as attention does with its heads.
-        normalised: elements of channels over which a layer norm takes its mean.
-    """
+    """The coupled channels of every tensor of a model, as the rules (`rules.py`) find them."""
 
     def __init__(self, model: InferenceModel) -> None:
-        self.model = model
-        self.elements = UnionFind()
-        self.axes: dict[str, Axes] = {}
+        self.model, self.shape = model, model.shape
+        self.axes: dict[str, Axes] = {}  # by tensor
+        # The axis of each weight whose indices are a layer's output channels, and likewise of input channels.
         self.outputs: dict[str, int] = {}
         self.inputs: dict[str, int] = {}
+        # Elements of channels that a reshape sorts into blocks, as attention does with its heads.
         self.heads: list[int] = []
-        self.normalised: list[int] = []
-        for name in model.feed_names:
-            self.axes[name] = self._all_fixed(name, "an input of the model")
-        for op in model.ops:
-            self._follow(op)
-        if model.program.num_blocks > 1:
-            self.keep([axis for axes in self.axes.values() for axis in axes], "the program has branches or loops")
-        for name in model.fetch_names:
-            self.keep(self.axes.get(name, []), "an output of the model")
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a variable; -1 for any length."""
-        return self.model.shape(name)
+        self.normalised: list[int] = []  # elements of channels over which a layer norm takes its mean
+        self._parents: list[int] = []
+        self._causes: dict[int, str] = {}
+        self._fixed_by: dict[str, int] = {}
 
     def of(self, name: str) -> Axes:
         """Return the axes of a tensor; a weight that is met for the first time gets elements of its own."""
         if name not in self.axes:
             if self.model.is_weight(name):
-                self.axes[name] = [self.elements.fresh(size) if size > 1 else None for size in self.shape(name)]
+                self.axes[name] = [self._fresh(size) if size > 1 else None for size in self.shape(name)]
             else:
-                self.axes[name] = self._all_fixed(name, "made by nothing that was followed")
+                self.axes[name] = self.all_fixed(name, "made by nothing that was followed")
         return self.axes[name]
+
+    def _fresh(self, count: int) -> Ids:
+        start = len(self._parents)
+        self._parents.extend(range(start, start + count))
+        return np.arange(start, start + count)
+
+    def filled(self, axis: Axis, size: int, cause: str) -> Ids:
+        """Return the elements of an axis; where it has none, one that must stay for every index."""
+        if axis is not None:
+            return axis
+        if cause not in self._fixed_by:
+            self._fixed_by[cause] = int(self._fresh(1)[0])
+            self._causes[self._fixed_by[cause]] = cause
+        return np.full(size, self._fixed_by[cause])
 
     def fixed(self, size: int, cause: str) -> Axis:
         """Return an axis that must stay."""
-        return self.elements.fixed(size, cause) if size > 1 else None
+        return self.filled(None, size, cause) if size > 1 else None
+
+    def all_fixed(self, name: str, cause: str) -> Axes:
+        """Return the axes of a tensor that must stay."""
+        return [self.fixed(size, cause) for size in self.shape(name)]
 
     def keep(self, axes: Axes, cause: str) -> None:
-        """Note why axes must stay."""
+        """Note why axes must stay; the first cause counts."""
         for axis in axes:
-            if axis is not None:
-                self.elements.keep(axis, cause)
+            for element in () if axis is None else axis.tolist():
+                self._causes.setdefault(self.find(element), cause)
 
-    def unite(self, first: Axis, second: Axis, cause: str) -> Axis:
+    def unite(self, first: Axis, second: Axis, cause: str = "") -> Axis:
         """Make one axis of two; where they cannot be united, both stay, for the cause."""
         if first is None or second is None or len(first) != len(second):
             self.keep([first, second], cause)
             return None if second is None else first
-        self.elements.unite(first, second)
+        for one, other in zip(first.tolist(), second.tolist()):
+            left, right = self.find(one), self.find(other)
+            if left != right:
+                self._parents[right] = left
+                if right in self._causes:
+                    self._causes.setdefault(left, self._causes[right])
         return first
 
-    def _all_fixed(self, name: str, cause: str) -> Axes:
-        return [self.fixed(size, cause) for size in self.shape(name)]
+    def unite_all(self, ids: Ids) -> None:
+        """Unite several elements with one another."""
+        self.unite(np.full(len(ids) - 1, ids[0]), ids[1:])
 
-    def _follow(self, op: Any) -> None:
-        rule = RULES.get(op.type)
-        outputs = None if rule is None else rule(self, op)
-        if outputs is None:
-            for name in op.input_arg_names:
-                self.keep(self.of(name), f"is read by `{op.type}`, which pruning does not know")
-            outputs = {}
-        for name in op.output_arg_names:
-            if not self.model.has(name):
-                continue
-            axes = outputs.get(name)
-            if axes is None or len(axes) != len(self.shape(name)):
-                self.keep(axes or [], f"`{op.type}` gives it another rank")
-                axes = self._all_fixed(name, f"made by `{op.type}`")
-            self.axes[name] = axes
+    def find(self, element: int) -> int:
+        """Return the set that an element is in."""
+        root = element
+        while self._parents[root] != root:
+            root = self._parents[root]
+        while self._parents[element] != root:
+            self._parents[element], element = root, self._parents[element]
+        return root
+
+    def roots(self, ids: Ids | Sequence[int]) -> list[int]:
+        """Return the set of each element."""
+        return [self.find(int(element)) for element in ids]
+
+    def cause(self, element: int) -> str | None:
+        """Return why an element must stay, or None."""
+        return self._causes.get(self.find(element))
+
+    def may_go(self, axis: Axis) -> bool:
+        """Tell whether any element of an axis may go."""
+        return axis is not None and any(self.cause(element) is None for element in axis.tolist())
+
+    def kept(self, axis: Axis, gone: Collection[int]) -> Mask | None:
+        """Return which indices of an axis stay when some sets go, bool [size]; None where all do."""
+        mask = np.array([root not in gone for root in self.roots(() if axis is None else axis)], dtype=np.bool_)
+        return None if mask.all() else mask

@@ -1,4 +1,4 @@
-"""Distillation: which variables of a student are compared with which of its teachers, and by what loss.
+"""Distillation: the teachers of a training, which of their variables are compared with the student's, and by what loss.
 
 - left out: each output's squared error as a share of the teacher's mean square; for one that is a softmax this is the
   error of its logits, and the cross entropy to the teacher's probabilities is added: alone it says next to nothing
@@ -12,20 +12,63 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from act.errors import InputError
+from act.formats import SourceModel
+from act.metrics import cosine
 from act.program.model import InferenceModel
 from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
 from act.samples.dataset import Array
-from act.settings import Distillation, DistillationLoss
-from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, spherical, squared_error
+from act.settings import Distillation, DistillationLoss, ModelSource
+from act.settings.reference import resolve
+from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, on_sphere, squared_error
 
 DEFAULT = "default"
+_SAME = 0.9999
 _TEACHER = "teacher_"
 _FEATURES = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
+
+
+def teacher_files(settings: Distillation) -> list[Path]:
+    """Return the files of the other models that teach; `InputError` where there are none."""
+    return [file for source in settings.teachers for file in _find(source).files]
+
+
+def load_teachers(
+    settings: Distillation, prepared: InferenceModel, start: InferenceModel, batch: Mapping[str, Array]
+) -> list[InferenceModel]:
+    """Return the models that the student learns from: those that the settings name, or else the fp32 model itself.
+
+    Args:
+        prepared: the user's model in fp32.
+        start: what the student is made of. Where it computes what the user's model does, it is the teacher itself: its
+            channels may be equalised, so that only its own inner variables can be compared with the student's.
+
+    Raises:
+        InputError: another model cannot be read, or has other inputs.
+    """
+    if not settings.teachers:
+        pairs = zip(prepared.run(batch), start.run(batch))
+        return [start if all(cosine(theirs, ours) > _SAME for theirs, ours in pairs) else prepared]
+    models = [_find(source).load() for source in settings.teachers]
+    expected, *others = (
+        sorted(f"`{spec.name}` ({spec.dtype})" for spec in model.feed_specs()) for model in (prepared, *models)
+    )
+    for source, actual in zip(settings.teachers, others):
+        if actual != expected:
+            raise InputError(
+                f"`distillation.teachers`: {source.path} reads {', '.join(actual)}, but the model reads "
+                f"{', '.join(expected)}"
+            )
+    return models
+
+
+def _find(source: ModelSource) -> SourceModel:
+    return SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
 
 
 def plan_distillation(
@@ -35,7 +78,7 @@ def plan_distillation(
 
     Args:
         student: before it is quantized.
-        teachers: in the settings' order; one, the fp32 model, where they name none.
+        teachers: of `load_teachers`.
         batch: of samples, to see shapes with.
 
     Raises:
@@ -43,71 +86,21 @@ def plan_distillation(
     """
     parts = []
     for loss, nodes, alpha, number in settings.terms():
-        teacher = teachers[number]
+        teacher, size = teachers[number], 2 if loss == "fsp" else 1
         pairs = _chosen(loss, student, teacher, batch) if nodes is None else _named(nodes, student, teacher)
-        if loss == "fsp":
-            if len(pairs) % 2:
-                raise InputError("`distillation.node`: `fsp` compares variables in pairs; name an even number of them")
-            pairs = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(pairs[::2], pairs[1::2])]
-        for mine, others in pairs:
-            part = ComparedPart(
-                loss=loss or DEFAULT, node=list(mine), teacher_node=list(others), alpha=alpha, teacher=number
-            )
+        if len(pairs) % size:
+            raise InputError("`distillation.node`: `fsp` compares variables in pairs; name an even number of them")
+        for start in range(0, len(pairs), size):
+            mine, theirs = (list(names) for names in zip(*pairs[start : start + size]))
+            part = ComparedPart(loss=loss or DEFAULT, node=mine, teacher_node=theirs, alpha=alpha, teacher=number)
             _check(part, student, teacher, batch)
             parts.append(part)
     return parts
 
 
-def distillation_loss(parts: Sequence[ComparedPart], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
-    """Return what adds the loss, a weighted sum of parts.
-
-    Args:
-        temperature: that logits are divided by in `soft_label` and `dkd`.
-        beta: of `dkd`: weight of the classes that are not the target.
-    """
-
-    def value(part: ComparedPart, mine: Any, theirs: Any, is_softmax: bool) -> Any:
-        if part.loss == "soft_label":
-            return cross_entropy(mine / temperature, theirs / temperature) * temperature**2
-        if part.loss == "dkd":
-            return decoupled(mine / temperature, theirs / temperature, beta) * temperature**2
-        if part.loss == "skd":
-            return spherical(mine, theirs)
-        error = squared_error(mine, theirs)
-        return error + cross_entropy(mine, theirs) if part.loss == DEFAULT and is_softmax else error
-
-    def add_loss(student: InferenceModel) -> Loss:
-        if not parts:
-            raise ValueError("no output of the model is float32: there is nothing to learn from")
-        block = student.program.global_block()
-        softmaxes = {name for name in real_outputs(student) if name not in student.fetch_names}
-        losses: list[Any] = []
-        feeds: dict[tuple[int, str], Any] = {}
-        for part in parts:
-            variables = [block.var(name) for name in part.node]
-            keys = [(part.teacher, name) for name in part.teacher_node]
-            for key, variable in zip(keys, variables):
-                if key not in feeds:
-                    shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
-                    feeds[key] = paddle.static.data(f"teacher_{len(feeds)}", shape, "float32")
-            targets = [feeds[key] for key in keys]
-            if part.loss == "fsp":
-                loss = squared_error(gram(*variables), gram(*targets))
-            else:
-                loss = value(part, variables[0], targets[0], part.node[0] in softmaxes)
-            losses.append(loss * part.alpha if part.alpha != 1 else loss)
-        numbers, names = [number for number, _ in feeds], [name for _, name in feeds]
-        return Loss(paddle.add_n(losses), names, [feed.name for feed in feeds.values()], numbers)
-
-    return add_loss
-
-
-_Pair = tuple[tuple[str, ...], tuple[str, ...]]
-
-
 def _chosen(
     loss: DistillationLoss | None, student: InferenceModel, teacher: InferenceModel, batch: Mapping[str, Array]
-) -> list[_Pair]:
+) -> list[tuple[str, str]]:
     """Return the outputs; for `fsp` the first and the last features of each size, one after the other."""
     if loss != "fsp":
         mine, others = real_outputs(student), real_outputs(teacher)
@@ -116,13 +109,13 @@ def _chosen(
                 f"`distillation`: the model has {len(mine)} outputs of real numbers, its teacher {len(others)}; name "
                 "the variables to compare in `node`"
             )
-        return [((a,), (b,)) for a, b in zip(mine, others)]
-    pairs: list[_Pair] = []
-    others_stages = _stages(teacher, batch)
-    for size, ends in _stages(student, batch).items():
-        theirs = others_stages.get(size, [])
+        return list(zip(mine, others))
+    pairs: list[tuple[str, str]] = []
+    others_ends = _ends(teacher, batch)
+    for size, ends in _ends(student, batch).items():
+        theirs = others_ends.get(size, [])
         if [channels for _, channels in theirs] == [channels for _, channels in ends]:
-            pairs += [((mine,), (other,)) for (mine, _), (other, _) in zip(ends, theirs)]
+            pairs += [(name, other) for (name, _), (other, _) in zip(ends, theirs)]
     if not pairs:
         raise InputError(
             "`distillation`: no two feature maps of one size are alike in the model and its teacher, which `fsp` "
@@ -131,20 +124,20 @@ def _chosen(
     return pairs
 
 
-def _stages(model: InferenceModel, batch: Mapping[str, Array]) -> dict[tuple[int, int], list[tuple[str, int]]]:
+def _ends(model: InferenceModel, batch: Mapping[str, Array]) -> dict[tuple[int, int], list[tuple[str, int]]]:
     """Return the name and the channels of the first and of the last features of each size that has several."""
-    names = [op.output_arg_names[0] for op in model.ops if op.type in _FEATURES]
+    names = [str(op.output_arg_names[0]) for op in model.ops if op.type in _FEATURES]
     sizes: dict[tuple[int, int], list[tuple[str, int]]] = {}
     for name, value in zip(names, model.run(batch, names) if names else []):
         height, width = value.shape[2:]
         if height * width > 1:
-            sizes.setdefault((height, width), []).append((str(name), value.shape[1]))
+            sizes.setdefault((height, width), []).append((name, value.shape[1]))
     return {size: [features[0], features[-1]] for size, features in sizes.items() if len(features) > 1}
 
 
-def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[_Pair]:
+def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceModel) -> list[tuple[str, str]]:
     """Return pairs of variables: one name for both models, or, as in ACT, `teacher_NAME` and then the student's."""
-    pairs: list[_Pair] = []
+    pairs: list[tuple[str, str]] = []
     rest = list(nodes)
     while rest:
         mine = other = rest.pop(0)
@@ -158,7 +151,7 @@ def _named(nodes: Sequence[str], student: InferenceModel, teacher: InferenceMode
                     f"`distillation.node`: {whose} has no variable `{name}` once `prepare` has folded what can be "
                     f"folded; near it: {near}"
                 )
-        pairs.append(((mine,), (other,)))
+        pairs.append((mine, other))
     return pairs
 
 
@@ -188,3 +181,38 @@ def _check(part: ComparedPart, student: InferenceModel, teacher: InferenceModel,
             f"`distillation`: `{part.loss}` needs classes on the last axis; `{part.node[0]}` has the shape "
             f"{list(mine[0].shape)}"
         )
+
+
+def distillation_loss(parts: Sequence[ComparedPart], temperature: float = 1.0, beta: float = 1.0) -> AddLoss:
+    """Return what adds the loss, a weighted sum of one or more parts; temperature and beta as in the settings."""
+
+    def value(part: ComparedPart, mine: Sequence[Any], theirs: Sequence[Any], is_softmax: bool) -> Any:
+        if part.loss == "fsp":
+            return squared_error(gram(*mine), gram(*theirs))
+        student, teacher = mine[0], theirs[0]
+        if part.loss == "soft_label":
+            return cross_entropy(student / temperature, teacher / temperature) * temperature**2
+        if part.loss == "dkd":
+            return decoupled(student / temperature, teacher / temperature, beta) * temperature**2
+        if part.loss == "skd":
+            return cross_entropy(on_sphere(student, teacher), on_sphere(teacher, teacher))
+        error = squared_error(student, teacher)
+        return error + cross_entropy(student, teacher) if part.loss == DEFAULT and is_softmax else error
+
+    def add_loss(student: InferenceModel) -> Loss:
+        block = student.program.global_block()
+        softmaxes = {name for name in real_outputs(student) if name not in student.fetch_names}
+        losses: list[Any] = []
+        feeds: dict[tuple[int, str], Any] = {}
+        for part in parts:
+            variables = [block.var(name) for name in part.node]
+            keys = [(part.teacher, name) for name in part.teacher_node]
+            for key, variable in zip(keys, variables):
+                if key not in feeds:
+                    shape = [-1] * (len(variable.shape) - 1) + list(variable.shape[-1:])
+                    feeds[key] = paddle.static.data(f"teacher_{len(feeds)}", shape, "float32")
+            loss = value(part, variables, [feeds[key] for key in keys], part.node[0] in softmaxes)
+            losses.append(loss * part.alpha if part.alpha != 1 else loss)
+        return Loss(paddle.add_n(losses), {feed.name: key for key, feed in feeds.items()})
+
+    return add_loss

@@ -1,32 +1,47 @@
-"""Changes of a program that training needs."""
+"""Changes of a program that training needs, quantization by QDQ operators with fixed scales among them.
+
+PaddleSlim inserts those, by the pass that its `quant_aware` begins with, and gradients pass them unchanged
+(straight-through estimator; Bengio et al., 2013). Scales and zero points are then set to the candidate's, where
+training starts exactly.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 from paddle.base.framework import Parameter
+from paddleslim.quant.quanter import IrGraph, QuantizationTransformPassV2, core
 
+from act.program.layers import OPERATORS
 from act.program.model import InferenceModel
+from act.program.paddle_setup import CPU
+from act.quantization.ranges import LEVELS
+from act.quantization.scheme import Scheme
 
 _RESHAPING = ("reshape2", "transpose2", "squeeze2", "unsqueeze2", "flatten2", "flatten_contiguous_range")
+_SKIP = "skip_quant"
 
 
-def without_ends(student: InferenceModel) -> None:
-    """Take out the operators that feed and fetch: a training program is fed and fetched by name."""
+def make_trainable(student: InferenceModel, names: Collection[str]) -> list[Any]:
+    """Let gradients flow through a program as it was loaded, and return Paddle's parameters of the named weights."""
     block = student.program.global_block()
+    # A training program is fed and fetched by name.
     for index in reversed(range(len(block.ops))):
         if block.ops[index].type in ("feed", "fetch"):
             block._remove_op(index)
-
-
-def add_shapes_for_gradients(student: InferenceModel) -> None:
-    """Give operators that only change the shape the output that their gradient reads; exported programs lack it."""
-    block = student.program.global_block()
     for op in student.ops:
+        # Operators that only change the shape have an output that their gradient reads; exported programs lack it.
         if op.type in _RESHAPING and not ("XShape" in op.desc.output_names() and op.desc.output("XShape")):
             source, name = block.var(op.input("X")[0]), f"{op.output('Out')[0]}.xshape"
             block.create_var(name=name, shape=[0, *source.shape], dtype=source.dtype, stop_gradient=True)
             op.desc.set_output("XShape", [name])
+        for name in filter(block.has_var, op.output_arg_names):
+            block.var(name).stop_gradient = False
+    return [make_parameter(block, name) for name in names]
 
 
 def make_parameter(block: Any, name: str, **more: Any) -> Any:
@@ -47,3 +62,63 @@ def use_onednn(program: Any) -> None:
         if op.type.removesuffix("_grad") == "depthwise_conv2d":
             op._set_attr("use_mkldnn", True)
             op._set_attr("is_test", False)
+
+
+def leave_in_float(ops: Sequence[Any]) -> None:
+    """Mark operators that `insert_qdq` leaves in float."""
+    for op in ops:
+        if op.type in OPERATORS:
+            op._set_attr("op_namescope", f"/{_SKIP}/")
+
+
+def insert_qdq(student: InferenceModel, scheme: Scheme) -> Any:
+    """Return the student's program, forward and backward, with QDQ before quantized layers; its scope gets scales."""
+    graph = IrGraph(core.Graph(student.program.desc), for_test=False)
+    quantizer = QuantizationTransformPassV2(
+        scope=student.scope,
+        place=CPU,
+        activation_quantize_type="moving_average_abs_max",
+        weight_quantize_type="channel_wise_abs_max",
+        quantizable_op_type=list(OPERATORS),
+        skip_pattern=[_SKIP],
+        is_test=True,  # scales stay as they are set
+    )
+    # Its progress bars would stand between ours.
+    with contextlib.redirect_stderr(io.StringIO()):
+        for each in graph.all_sub_graphs():
+            quantizer.apply(each)
+    program = graph.to_program()
+    # The schedule is lost on the way, and the rate would stay what it is at the start.
+    program.lr_scheduler = student.program.lr_scheduler
+    _set_scales(student, program, scheme)
+    _shift_asymmetric(student, program, scheme)
+    return program
+
+
+def _set_scales(student: InferenceModel, program: Any, scheme: Scheme) -> None:
+    for op in program.global_block().ops:
+        if op.type not in ("quantize_linear", "dequantize_linear"):
+            continue
+        name = op.input("X")[0].removesuffix(".quantized")
+        values = scheme.weights.get(name)
+        if values is None:
+            values = np.array([scheme.activations[name].scale * LEVELS], dtype=np.float32)
+        student.set_weight(op.input("Scale")[0], values)
+
+
+def _shift_asymmetric(student: InferenceModel, program: Any, scheme: Scheme) -> None:
+    """Add the zero point before each quantizer and subtract it after its dequantizer, which leaves gradients alone."""
+    trained = InferenceModel(program, student.scope, [], [])
+    for quantizer in [op for op in trained.ops if op.type == "quantize_linear"]:
+        name, quantized = quantizer.input("X")[0], quantizer.output("Y")[0]
+        span = scheme.activations.get(name)
+        if span is None or span.zero_point == 0:
+            continue
+        dequantizer = next(op for op in trained.consumers(quantized) if op.type == "dequantize_linear")
+        restored, shift = dequantizer.output("Y")[0], span.scale * span.zero_point
+        shifted = trained.add_tensor(f"{name}.shifted", name)
+        trained.insert("scale", {"X": [name]}, {"Out": [shifted]}, {"bias": shift}, before=quantizer)
+        trained.rename_input(quantizer, name, shifted)
+        source = trained.add_tensor(f"{restored}.shifted", restored)
+        trained.rename_output(dequantizer, restored, source)
+        trained.insert("scale", {"X": [source]}, {"Out": [restored]}, {"bias": -shift}, after=dequantizer)

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.quantization.ranges import LEVELS, Range
@@ -32,49 +31,32 @@ _RATE = 50.0
 _PENALTY = 1e-4
 
 
-@dataclass(frozen=True)
-class Factor:
-    """The trained factor of the range of an activation (shape [1]) or a weight (one value a channel)."""
-
-    name: str
-    tensor: str
-
-
-def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges) -> tuple[list[Factor], list[Any]]:
+def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges) -> dict[str, Any]:
     """Put quantizers ahead of the layers of a scheme; to be called before the backward pass is added.
 
-    The student's program gets the operators, its scope the factors.
-
-    Returns:
-        The factors, and Paddle's parameters of them, in the same order.
+    Return, for each activation or weight whose range trains, Paddle's parameter of its factor: one value, or one a
+    channel.
     """
-    layers = {layer.name: layer for layer in quantized_layers(student, scheme)}
-    factors: list[Factor] = []
-    parameters: list[Any] = []
+    factors: dict[str, Any] = {}
     ready: dict[str, str] = {}
-    for op in [op for op in student.ops if op.output_arg_names and op.output_arg_names[0] in layers]:
-        layer = layers[op.output_arg_names[0]]
+    for layer in quantized_layers(student, scheme):
+        op = student.producer(layer.name)
         for name in (layer.activation, layer.weight):
             if name not in ready:
                 quantizer = _Quantizer(student, op, name, kind)
                 if name == layer.activation:
                     ready[name] = quantizer.activation(scheme.activations[name])
                 else:
-                    ready[name] = quantizer.weight(scheme.weights[name], layer)
+                    ready[name] = quantizer.weight(scheme.weights[name], layer.axis)
                 if quantizer.parameter is not None:
-                    factors.append(Factor(quantizer.parameter.name, name))
-                    parameters.append(quantizer.parameter)
+                    factors[name] = quantizer.parameter
             student.rename_input(op, name, ready[name])
-    return factors, parameters
+    return factors
 
 
-def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[str, Array]) -> Scheme:
-    """Return the scheme that training started from with the trained ranges and thresholds.
-
-    Args:
-        weights: what was trained, by name; the factors among them.
-    """
-    factor_of = {factor.tensor: np.abs(weights[factor.name]).reshape(-1) for factor in factors}
+def learned_scheme(scheme: Scheme, factors: Mapping[str, str], weights: Mapping[str, Array]) -> Scheme:
+    """Return a scheme with trained ranges and thresholds, from the names of factors by tensor, and what was trained."""
+    factor_of = {tensor: np.abs(weights[factor]).reshape(-1) for tensor, factor in factors.items()}
     activations = dict(scheme.activations)
     for name in activations.keys() & factor_of.keys():
         span, factor = activations[name], float(factor_of[name][0])
@@ -86,30 +68,36 @@ def learned_scheme(scheme: Scheme, factors: Sequence[Factor], weights: Mapping[s
     return replace(scheme, activations=activations, weights=thresholds)
 
 
+@dataclass
 class _Quantizer:
-    """Inserts the operators of one tensor, each behind the one before."""
+    """Inserts the operators of one tensor before its consumer, each behind the one before."""
 
-    def __init__(self, student: InferenceModel, before: Any, name: str, kind: LearnedRanges) -> None:
-        self._student, self._block = student, student.program.global_block()
-        self._before, self._name, self._kind, self._tensor = before, name, kind, self._block.var(name)
-        self._count = 0
-        self.parameter: Any = None
+    student: InferenceModel
+    before: Any
+    name: str
+    kind: LearnedRanges
+    parameter: Any = None
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self._block = self.student.program.global_block()
+        self._tensor = self._block.var(self.name)
 
     def activation(self, span: Range) -> str:
         """Insert the operators that round the activation; return the name of the rounded one."""
         low, high = (float(end - span.zero_point) for end in (-LEVELS - 1, LEVELS))
         start = np.array([span.scale], dtype=np.float32)
-        if self._kind == "pact":
+        if self.kind == "pact":
             return str(self._clipped(start, low, high).name)
         # The number of values of one sample; an axis of any length counts once.
         values = int(np.prod([max(1, axis) for axis in self._tensor.shape[1:]], dtype=np.int64))
         return str(self._rounded(self._scale(start, values), low, high).name)
 
-    def weight(self, thresholds: Array, layer: Layer) -> str:
-        """Insert the operators that round the weight; return the name of the rounded one."""
-        shape = [-1 if axis == layer.axis else 1 for axis in range(len(self._tensor.shape))]
+    def weight(self, thresholds: Array, channels: int) -> str:
+        """Insert the operators that round the weight, whose channels are on an axis; return the name of the rounded."""
+        shape = [-1 if axis == channels else 1 for axis in range(len(self._tensor.shape))]
         start = (thresholds / np.float32(LEVELS)).astype(np.float32).reshape(shape)
-        if self._kind == "pact":
+        if self.kind == "pact":
             scale = self._constant("start", start)
         else:
             scale = self._scale(start, int(np.prod(self._tensor.shape)) // thresholds.size)
@@ -142,23 +130,23 @@ class _Quantizer:
         return self._op("elementwise_add", inside, error)
 
     def _factor(self, shape: Sequence[int], **more: Any) -> Any:
-        name = self._student.add_weight(f"{self._name}@factor", np.ones(shape, dtype=np.float32))
+        name = self.student.add_weight(f"{self.name}@factor", np.ones(shape, dtype=np.float32))
         self.parameter = make_parameter(self._block, name, optimize_attr={"learning_rate": _RATE}, **more)
         return self.parameter
 
     def _constant(self, label: str, value: Array) -> Any:
-        return self._block.var(self._student.add_weight(f"{self._name}@{label}", value))
+        return self._block.var(self.student.add_weight(f"{self.name}@{label}", value))
 
     def _op(self, kind: str, x: Any, y: Any = None, detached: bool = False, **attributes: float) -> Any:
         """Insert an operator; return its output, through which no gradient goes where it is detached."""
         inputs = {"X": [x.name]} if y is None else {"X": [x.name], "Y": [y.name]}
         result = self._block.create_var(
-            name=f"{self._name}@learned_{self._count}",
+            name=f"{self.name}@learned_{self._count}",
             shape=x.shape if y is None or len(x.shape) >= len(y.shape) else y.shape,
             dtype="float32",
             stop_gradient=detached,
         )
         more = {} if y is None else {"axis": -1}
-        self._student.insert(kind, inputs, {"Out": [result.name]}, {**more, **attributes}, before=self._before)
+        self.student.insert(kind, inputs, {"Out": [result.name]}, {**more, **attributes}, before=self.before)
         self._count += 1
         return result

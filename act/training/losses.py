@@ -6,12 +6,13 @@ Classes are on the last axis of logits. PaddleSlim's `fsp` calls a function that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.samples.dataset import Array
 
 _SMALLEST_MEAN_SQUARE = 1e-12
 _SMALLEST_VARIANCE = 1e-7
@@ -24,15 +25,20 @@ class Loss:
 
     Attributes:
         variable: the loss, in the student's program.
-        teacher_names: variables of the teachers whose values a step compares with, in order.
-        targets: the feeds that take those values.
-        teacher_numbers: which teacher has each of them.
+        compared: for each feed of a target the number of the teacher, and its variable that the feed takes.
     """
 
     variable: Any
-    teacher_names: list[str]
-    targets: list[str]
-    teacher_numbers: list[int]
+    compared: Mapping[str, tuple[int, str]]
+
+    def targets(self, teachers: Sequence[InferenceModel], batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the teachers' values for a batch, by feed, each teacher run once."""
+        targets: dict[str, Array] = {}
+        for number, teacher in enumerate(teachers):
+            names = {feed: name for feed, (other, name) in self.compared.items() if other == number}
+            if names:
+                targets |= zip(names, teacher.run(batch, list(names.values())))
+        return targets
 
 
 # Adds the loss to the student's program.
@@ -45,9 +51,21 @@ def squared_error(student: Any, teacher: Any) -> Any:
 
 
 def cross_entropy(student: Any, teacher: Any) -> Any:
-    """Return the mean cross entropy of logits to the teacher's probabilities (soft labels; Hinton et al., 2015)."""
+    """Return the mean cross entropy of logits to the teacher's probabilities (soft labels; Hinton et al., 2015).
+
+    Spherical where both are `on_sphere`: Guo et al., "Reducing the teacher-student gap via spherical knowledge
+    distillation", 2020.
+    """
     probabilities = paddle.nn.functional.softmax(teacher)
     return paddle.nn.functional.softmax_with_cross_entropy(student, probabilities, soft_label=True).mean()
+
+
+def on_sphere(logits: Any, teacher: Any) -> Any:
+    """Return logits without their mean, of the teacher's standard deviation."""
+    centred = logits - logits.mean(axis=-1, keepdim=True)
+    length = paddle.sqrt((centred**2).mean(axis=-1, keepdim=True) + _SMALLEST_VARIANCE)
+    spread = teacher - teacher.mean(axis=-1, keepdim=True)
+    return centred / length * paddle.sqrt((spread**2).mean(axis=-1, keepdim=True))
 
 
 def decoupled(student: Any, teacher: Any, beta: float) -> Any:
@@ -73,22 +91,6 @@ def _split(logits: Any, is_target: Any) -> tuple[Any, Any]:
     # The target's own place, whose probability among the others is 0, is the same in both models.
     others = (without - among) * (1 - is_target) - is_target * _FAR_BELOW
     return paddle.concat([target - whole, among - whole], axis=-1), others
-
-
-def spherical(student: Any, teacher: Any) -> Any:
-    """Return the cross entropy of logits on a sphere, scaled to the teacher's length.
-
-    Guo et al., "Reducing the teacher-student gap via spherical knowledge distillation", 2020.
-    """
-    return cross_entropy(_on_sphere(student, teacher), _on_sphere(teacher, teacher))
-
-
-def _on_sphere(logits: Any, teacher: Any) -> Any:
-    """Return logits without their mean, of the teacher's standard deviation."""
-    centred = logits - logits.mean(axis=-1, keepdim=True)
-    length = paddle.sqrt((centred**2).mean(axis=-1, keepdim=True) + _SMALLEST_VARIANCE)
-    spread = teacher - teacher.mean(axis=-1, keepdim=True)
-    return centred / length * paddle.sqrt((spread**2).mean(axis=-1, keepdim=True))
 
 
 def gram(first: Any, second: Any) -> Any:

@@ -39,7 +39,7 @@ class Processes:
         than the processes."""
         if len(batch) < self.count:
             return batch, 1 / self.count
-        mine = [int(index) for index in np.array_split(np.asarray(batch), self.count)[self.rank]]
+        mine: list[int] = np.array_split(np.asarray(batch), self.count)[self.rank].tolist()
         return mine, len(mine) / len(batch)
 
     def agree(self, value: float) -> float:
@@ -56,8 +56,7 @@ class Processes:
 def processes() -> Processes:
     """Return the processes that the launcher's environment names, connected with one another; one where it names none.
 
-    Raises:
-        InputError: the environment is of another launcher, or of several machines.
+    An environment of another launcher, or of several machines, is an `InputError`.
     """
     count = os.environ.get("PADDLE_TRAINERS_NUM", "1")
     if count == "1":
@@ -75,14 +74,9 @@ def processes() -> Processes:
 
 
 def average(pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Add the averaging of gradients to the program under construction.
+    """Add the averaging over all processes to the program under construction; the feed `SHARE` takes each one's share.
 
-    Args:
-        pairs: of the optimiser's `backward`: each parameter and its gradient.
-        loss: variable of this process's loss.
-
-    Returns:
-        The parameters with the averaged gradients, and the averaged loss. The feed `SHARE` takes each process's share.
+    Return the parameters with the averaged gradients, and the averaged loss; `pairs` are of the optimiser's `backward`.
     """
     share = paddle.static.data(SHARE, [1], "float32")
     flat = [paddle.reshape(gradient, [-1]) for _, gradient in pairs] + [paddle.reshape(loss, [1])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,11 @@ from act.program.model import InferenceModel
 from act.program.paddle_setup import CPU, paddle
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
-from act.settings import OptimizerName, Schedule
-from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
-from act.training.learned_ranges import Factor, LearnedRanges, insert_learned, learned_scheme
+from act.settings import TrainConfig
+from act.training.graph import insert_qdq, leave_in_float, make_trainable, use_onednn
+from act.training.learned_ranges import LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss, Loss
-from act.training.optimisers import make_optimizer, make_rate
 from act.training.processes import SHARE, Processes, average, processes
-from act.training.qdq import insert_qdq, leave_in_float
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
 _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
@@ -28,6 +26,11 @@ _TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATO
 _MASK = "@mask"
 # Of a weight's values, the least share of zeros with which it was pruned: trained values hit zero by chance only.
 _SPARSE = 0.01
+_LARGEST_GRADIENT = 1.0
+# Optimisers that decay weights apart from the gradient, and so take a plain number; others take it as L2.
+_DECOUPLED = {"AdamW": "weight_decay", "Lamb": "lamb_weight_decay"}
+# The length of the decays that need one, where the schedule gives none: all steps after the warm-up.
+_LENGTHS = {"CosineAnnealingDecay": "T_max", "PolynomialDecay": "decay_steps"}
 
 
 @dataclass
@@ -35,12 +38,11 @@ class TrainingProgram:
     """A model under training, and the program that one step runs.
 
     Attributes:
-        student: the model under training, with its weights in a scope of its own.
+        student: with the weights in a scope of its own.
         program: forward and backward pass and the optimiser.
+        loss: its variable is the mean over all processes.
         trained: names of the parameters that change: weights, and factors of ranges.
-        rate: the learning-rate schedule, to be stepped.
-        shown: variable of the loss over all processes; that of `loss` when left out.
-        factors: what the scheme's ranges are multiplied by, where they train; among the trained weights, too.
+        factors: the name of what a tensor's range is multiplied by, by tensor, where ranges train.
     """
 
     student: InferenceModel
@@ -48,27 +50,24 @@ class TrainingProgram:
     loss: Loss
     trained: list[str]
     rate: Any
-    shown: str = ""
     scheme: Scheme | None = None
-    factors: list[Factor] = field(default_factory=list)
+    factors: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
         self._executor = paddle.static.Executor(CPU)
 
-    def step(self, batch: Mapping[str, Array], targets: list[Array], share: float = 1.0) -> float:
+    def step(self, feeds: Mapping[str, Array], share: float = 1.0) -> float:
         """Make one step of the optimiser; return the loss before it.
 
         Args:
-            targets: the values that the loss compares with, in the order of its `teacher_names`.
+            feeds: a batch, and the values that the loss compares with (`Loss.targets`).
             share: what share of the whole batch this process has, where several train together.
         """
-        feed = {**batch, **dict(zip(self.loss.targets, targets))}
-        if self.processes.count > 1:
-            feed[SHARE] = np.array([share], dtype=np.float32)
+        shared = {SHARE: np.array([share], dtype=np.float32)} if self.processes.count > 1 else {}
         with paddle.static.scope_guard(self.student.scope):
-            (loss,) = self._executor.run(self.program, feed=feed, fetch_list=[self.shown or self.loss.variable.name])
+            (loss,) = self._executor.run(self.program, feed={**feeds, **shared}, fetch_list=[self.loss.variable.name])
         self.rate.step()
         return float(loss)
 
@@ -102,17 +101,12 @@ class TrainingProgram:
         return {name: self.student.weight(name) for name in sorted(names) if name in changed or name.endswith(_MASK)}
 
     def restore(self, state: Mapping[str, Array], step: int) -> None:
-        """Go on from what `state` returned after some steps, of a program that was built with the same arguments.
-
-        Raises:
-            ValueError: a variable is missing, or has another shape.
-        """
-        shapes = {name: value.shape for name, value in self.state().items()}
-        for name, value in state.items():
-            if name.endswith(_MASK) and name not in shapes:
-                self.set_mask(name.removesuffix(_MASK), value)
-                shapes[name] = value.shape
-        if shapes != {name: value.shape for name, value in state.items()}:
+        """Go on from what `state` returned after some steps; `ValueError` where that was of another program."""
+        for name in state:
+            if name.endswith(_MASK):
+                self.set_mask(name.removesuffix(_MASK), state[name])
+        own, given = ({name: value.shape for name, value in each.items()} for each in (self.state(), state))
+        if own != given:
             raise ValueError("the state is of another training program")
         for name, value in state.items():
             self.student.set_weight(name, value)
@@ -125,71 +119,81 @@ def build(
     scheme: Scheme | None,
     add_loss: AddLoss,
     trained: Collection[str],
-    *,
-    learning_rate: float,
+    settings: TrainConfig,
     steps: int,
-    seed: int,
-    optimizer: OptimizerName = "Adam",
-    schedule: Schedule | None = None,
-    weight_decay: float = 0.0,
+    *,
     masks: Mapping[str, Array] | None = None,
     ranges: LearnedRanges | None = None,
 ) -> TrainingProgram:
     """Return the training program of a model.
 
     Args:
-        model: in fp32, with the weights to start from; not changed. Its teacher may be another model.
+        model: in fp32, with the weights to start from; not changed.
         scheme: what quantizes it in the forward pass; its biases and integers are where the student starts. None: the
             forward pass is in fp32.
-        add_loss: adds the loss to the student's program.
         trained: names of the float32 weights that change.
-        learning_rate: at the start of the schedule.
-        steps: in all, for the schedule.
-        schedule: of the learning rate; a cosine decay when left out.
-        masks: for some of the trained weights, ones and zeros in their shapes: what is zero there is set to zero after
-            each step.
+        settings: of the optimiser; `steps` says how long training lasts.
+        masks: for some of the trained weights, ones and zeros in their shapes: what is zero there stays zero.
         ranges: how the scheme's ranges train; None: they stay.
     """
-    paddle.seed(seed)
+    paddle.seed(settings.seed)
     together = processes()
     student = model.copy() if scheme is None else with_values(model, scheme)
-    without_ends(student)
-    add_shapes_for_gradients(student)
-    block = student.program.global_block()
+    parameters = make_trainable(student, trained)
     begin = paddle.static.Program()
     with (
         paddle.static.scope_guard(student.scope),
         paddle.static.program_guard(student.program, begin),
         paddle.utils.unique_name.guard("training_"),
     ):
-        parameters = [make_parameter(block, name) for name in trained]
-        factors: list[Factor] = []
-        for op in student.ops:
-            for name in op.output_arg_names:
-                if block.has_var(name):
-                    block.var(name).stop_gradient = False
-        if scheme is not None and ranges is not None:
-            factors, more = insert_learned(student, scheme, ranges)
-            parameters += more
+        factors = insert_learned(student, scheme, ranges) if scheme is not None and ranges is not None else {}
+        parameters += factors.values()
         forward = student.ops
         if scheme is not None and ranges is None:
             leave_in_float([op for op in forward if op.output_arg_names[0] not in scheme.layers])
         loss = add_loss(student)  # which may rename the output of a layer
         leave_in_float([op for op in student.ops if op not in forward])
-        rate = make_rate(schedule or Schedule(), learning_rate, steps)
-        minimiser, shown = make_optimizer(optimizer, rate, weight_decay), loss.variable
+        rate = make_rate(settings, steps)
+        minimiser = make_optimizer(settings, rate)
         gradients = minimiser.backward(loss.variable, parameters=parameters)
         if together.count > 1:
-            gradients, shown = average(gradients, loss.variable)
+            gradients, mean = average(gradients, loss.variable)
+            loss = replace(loss, variable=mean)
         minimiser.apply_gradients(gradients)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_qdq(student, scheme)
     use_onednn(program)
-    names = [*trained, *(factor.name for factor in factors)]
-    result = TrainingProgram(student, program, loss, names, rate, shown.name, scheme, factors, together)
+    names = {tensor: factor.name for tensor, factor in factors.items()}
+    result = TrainingProgram(student, program, loss, [*trained, *names.values()], rate, scheme, names, together)
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
+
+
+def make_rate(settings: TrainConfig, steps: int) -> Any:
+    """Return Paddle's learning-rate schedule, to be stepped after each of some steps of the optimiser."""
+    schedule, learning_rate = settings.learning_rate_schedule, settings.learning_rate
+    given = schedule.model_dump(exclude={"type", "warmup_steps"}, exclude_none=True)
+    rate: Any
+    if schedule.type == "constant":
+        rate = paddle.optimizer.lr.MultiplicativeDecay(learning_rate, lambda _: 1.0)
+    elif schedule.type == "PiecewiseDecay":
+        rate = paddle.optimizer.lr.PiecewiseDecay(**given)
+    else:
+        if schedule.type in _LENGTHS:
+            given = {_LENGTHS[schedule.type]: max(1, steps - schedule.warmup_steps), **given}
+        rate = getattr(paddle.optimizer.lr, schedule.type)(learning_rate, **given)
+    if schedule.warmup_steps:
+        rate = paddle.optimizer.lr.LinearWarmup(rate, schedule.warmup_steps, start_lr=0.0, end_lr=learning_rate)
+    return rate
+
+
+def make_optimizer(settings: TrainConfig, rate: Any) -> Any:
+    """Return Paddle's optimiser, with a rate of `make_rate`; gradients are clipped by their global norm."""
+    name, weight_decay = settings.optimizer, settings.weight_decay
+    decay = {_DECOUPLED.get(name, "weight_decay"): weight_decay} if name in _DECOUPLED or weight_decay else {}
+    clip = paddle.nn.ClipGradByGlobalNorm(_LARGEST_GRADIENT)
+    return getattr(paddle.optimizer, name)(learning_rate=rate, grad_clip=clip, **decay)
 
 
 def trainable_weights(model: InferenceModel, scheme: Scheme | None) -> list[str]:

@@ -1,28 +1,40 @@
-"""Refinement: candidates of the search with values rounded or trained anew, where that raises their quality."""
+"""Refinement: candidates of the search with values rounded or trained anew, where that raises their quality.
+
+Reconstruction trains layers, or regions of several, to give what the fp32 model gives at their ends: layer by layer as
+in AdaQuant (Hubara et al., 2021), by region as in BRECQ (Li et al., 2021). Weights and biases train, on what the
+quantized layers before give, all regions side by side in one program, at the cost of one training step.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import onnx
+from tqdm import tqdm
 
 from act.engines.process import EngineFailure, one_line
-from act.program.layers import quantizable_layers
+from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel, reason
+from act.program.outputs import real_outputs
+from act.program.paddle_setup import paddle
 from act.quantization.activations import reader
 from act.quantization.rounding import Moments, adaround, gather
 from act.quantization.scheme import Scheme, quantized_layers
+from act.quantization.weights import quantize_weight
 from act.results.ptq_search import Candidate
 from act.results.refine import Attempt
 from act.samples.dataset import Samples
-from act.settings import Refine, RefineMethod
-from act.training.reconstruction import layer_ends, reconstruct, region_ends
+from act.settings import Refine, RefineMethod, TrainConfig
+from act.training.losses import AddLoss, Loss, squared_error
+from act.training.program import build, sparse_masks
 
 log = logging.getLogger(__name__)
-
-SUFFIX = "-refined"
 
 Method = Callable[[Scheme], Scheme | None]
 
@@ -40,9 +52,7 @@ def methods_for(
 ) -> dict[RefineMethod, Method]:
     """Return the methods that the settings name; each gives a new scheme for one, or None where it fails.
 
-    Args:
-        model: the fp32 model; `fp32` is the same as ONNX.
-        deadline: on `time.monotonic`'s clock.
+    The fp32 model is given twice, as a program and as ONNX; the deadline is on `time.monotonic`'s clock.
     """
     samples = samples.head(settings.samples)
     moments: dict[str, Moments] = {}
@@ -54,14 +64,14 @@ def methods_for(
             moments.update(gather(model, layers, reader(fp32, layers), samples.batches(settings.batch_size)))
         return adaround(model, scheme, quantized_layers(model, scheme), moments)
 
-    def by_layer(scheme: Scheme) -> Scheme | None:
-        return reconstruct(model, scheme, layer_ends(model, scheme), samples, settings, deadline)
+    def training(ends: Callable[[Scheme], Sequence[str]]) -> Method:
+        return lambda scheme: reconstruct(model, scheme, ends(scheme), samples, settings, deadline)
 
-    def by_region(scheme: Scheme) -> Scheme | None:
-        ends = region_ends(model, scheme, settings.region_layers)
-        return reconstruct(model, scheme, ends, samples, settings, deadline)
-
-    every: dict[RefineMethod, Method] = {"adaround": by_rounding, "layer_wise": by_layer, "region_wise": by_region}
+    every: dict[RefineMethod, Method] = {
+        "adaround": by_rounding,
+        "layer_wise": training(lambda scheme: layer_ends(model, scheme)),
+        "region_wise": training(lambda scheme: region_ends(model, scheme, settings.region_layers)),
+    }
     return {name: every[name] for name in settings.methods}
 
 
@@ -74,46 +84,139 @@ def improve(
 ) -> tuple[Scheme, list[Attempt]]:
     """Return the best scheme that the methods lead to, the start included, and every attempt.
 
-    Args:
-        methods: each starts from the best so far.
-        evaluate: gives the quality of a scheme, higher is better.
-        deadline: on `time.monotonic`'s clock; no method begins after it.
+    Each method starts from the best so far, and none begins after the deadline, on `time.monotonic`'s clock.
     """
-    best, attempts = candidate.quality, []
+    best, attempts, name = candidate.quality, [], candidate.id
     for method, run in methods.items():
         if time.monotonic() >= deadline:
-            log.info("refine: %s: no time left for %s", candidate.id, method)
+            log.info("refine: %s: no time left for %s", name, method)
             break
-        refined, quality, failure = None, None, None
+        before, kept = best, False
+        quality: float | None = None
+        failure: str | None = "nothing to compare, no time left, or a loss that is not finite"
         try:
-            refined = run(scheme)
-            if refined is None:
-                failure = "nothing to compare, no time left, or a loss that is not finite"
-            else:
-                quality = evaluate(refined)
+            if (refined := run(scheme)) is not None:
+                quality, failure = evaluate(refined), None
+                kept = quality > best
+                best, scheme = (quality, refined) if kept else (best, scheme)
         except (EngineFailure, RuntimeError) as error:  # Paddle has no gradient for some operators
             failure = one_line(reason(error))
-        better = quality is not None and quality > best
-        attempt = Attempt(
-            candidate=candidate.id, method=method, quality_before=best, quality=quality, kept=better, failure=failure
+        outcome = failure or f"quality {quality:.4f}, {'kept' if kept else 'no better, dropped'}"
+        log.info("refine: %s: %s from %.4f: %s", name, method, before, outcome)
+        attempts.append(
+            Attempt(candidate=name, method=method, quality_before=before, quality=quality, kept=kept, failure=failure)
         )
-        attempts.append(attempt)
-        outcome = failure or f"quality {quality:.4f}, {'kept' if better else 'no better, dropped'}"
-        log.info("refine: %s: %s from %.4f: %s", candidate.id, method, best, outcome)
-        if refined is not None and quality is not None and better:
-            best, scheme = quality, refined
     return scheme, attempts
 
 
 def as_refined(candidate: Candidate, attempts: Sequence[Attempt], fp32: float) -> Candidate:
-    """Return a candidate as it is after some attempts, under a name of its own where one was better.
-
-    Args:
-        fp32: the fp32 model's quality.
-    """
+    """Return a candidate as it is after some attempts, under a name of its own where one was better; `fp32` is the
+    quality of the fp32 model."""
     better = [(attempt.method, attempt.quality) for attempt in attempts if attempt.kept and attempt.quality is not None]
     if not better:
         return candidate
-    identity, quality = candidate.id + SUFFIX, better[-1][1]
-    changed = {"id": identity, "scheme": f"schemes/{identity}.json", "quality": quality, "drop": fp32 - quality}
+    name, quality = f"{candidate.id}-refined", better[-1][1]
+    changed = {"id": name, "scheme": f"schemes/{name}.json", "quality": quality, "drop": fp32 - quality}
     return candidate.model_copy(update={**changed, "refined": [method for method, _ in better]})
+
+
+def layer_ends(model: InferenceModel, scheme: Scheme) -> list[str]:
+    """Return the output of every quantized layer, its bias included."""
+    return [
+        layer.name if bias_of(model, layer) is None else model.consumers(layer.name)[0].output_arg_names[0]
+        for layer in quantized_layers(model, scheme)
+    ]
+
+
+def region_ends(model: InferenceModel, scheme: Scheme, fewest_layers: int) -> list[str]:
+    """Return the single tensors at which the model can be cut in two, and its outputs; a softmax counts by its logits.
+
+    Between two of them are at least `fewest_layers` quantized ones.
+    """
+    last_read = {name: index for index, op in enumerate(model.ops) for name in op.input_arg_names}
+    last_read |= dict.fromkeys(model.fetch_names, len(model.ops))
+    alive = {name for name in model.feed_names if name in last_read}
+    ends: list[str] = []
+    layers = 0
+    for index, op in enumerate(model.ops):
+        alive |= {name for name in op.output_arg_names if name in last_read}
+        alive = {name for name in alive if last_read[name] > index}
+        layers += any(name in scheme.layers for name in op.output_arg_names)
+        if len(alive) == 1 and layers >= fewest_layers and alive <= set(op.output_arg_names):
+            name = next(iter(alive))
+            if model.dtype(name) == "float32" and name not in model.fetch_names:
+                ends.append(name)
+                layers = 0
+    return list(dict.fromkeys([*ends, *real_outputs(model)]))
+
+
+def reconstruction_loss(ends: Sequence[str]) -> AddLoss:
+    """Return what adds the loss of regions that are trained side by side.
+
+    The end of every region, a float32 variable, is compared with the fp32 model's, as a share of its mean square, and
+    no gradient passes from one region into the one before it.
+    """
+
+    def add_loss(student: InferenceModel) -> Loss:
+        losses: list[Any] = []
+        compared: dict[str, tuple[int, str]] = {}
+        for name in ends:
+            end = _cut_gradient(student, name)
+            target = paddle.static.data(f"teacher_{len(compared)}", [-1] * len(end.shape), "float32")
+            losses.append(squared_error(end, target))
+            compared[target.name] = 0, name
+        return Loss(paddle.add_n(losses), compared)
+
+    return add_loss
+
+
+def _cut_gradient(student: InferenceModel, name: str) -> Any:
+    """Let a variable's consumers have its value without its gradient; return the variable that still has one."""
+    block = student.program.global_block()
+    producer = student.producer(name)
+    before = block.var(student.add_tensor(f"{name}.before_the_cut", name))
+    before.stop_gradient = False
+    student.rename_output(producer, name, before.name)
+    student.insert("assign", {"X": [before.name]}, {"Out": [name]}, after=producer)
+    block.var(name).stop_gradient = True
+    return before
+
+
+def reconstruct(
+    model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
+) -> Scheme | None:
+    """Train weights and biases of the fp32 model, which is the teacher as well, and return the scheme with them; None
+    where there is no end of a region to compare, no time for a single step, or a loss that is not finite."""
+    if not ends or time.monotonic() > deadline:  # building the program takes seconds
+        return None
+    layers = quantized_layers(model, scheme)
+    biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]
+    weights = [layer.weight for layer in layers]
+    training = build(
+        model,
+        scheme,
+        reconstruction_loss(ends),
+        [*weights, *biases],
+        TrainConfig(learning_rate=settings.learning_rate, seed=settings.seed),
+        settings.steps,
+        masks=sparse_masks(model, weights),
+    )
+    batches = list(samples.batches(settings.batch_size))
+    rng = np.random.default_rng(settings.seed)
+    order = [index for _ in range(-(-settings.steps // len(batches))) for index in rng.permutation(len(batches))]
+    with tqdm(order[: settings.steps], desc="reconstruction", unit="step", leave=False) as bar:
+        for done, index in enumerate(bar):
+            if time.monotonic() > deadline:
+                if done == 0:
+                    return None
+                break
+            loss = training.step({**batches[index], **training.loss.targets([model], batches[index])})
+            if not math.isfinite(loss):
+                return None
+            bar.set_postfix_str(f"loss {loss:.4f}")
+    trained = training.weights()
+    integers = {
+        layer.weight: quantize_weight(trained[layer.weight], scheme.weights[layer.weight], layer.axis)
+        for layer in layers
+    }
+    return replace(scheme, integers=integers, biases={**scheme.biases, **{name: trained[name] for name in biases}})

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from act.errors import InputError
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
-from act.quantization.scheme import Scheme
+from act.quantization.scheme import Scheme, only, quantized_layers, with_values
 from act.results.training import ComparedPart
 from act.samples.dataset import Array, Samples
-from act.settings import Distillation, TrainConfig
+from act.settings import Distillation, Qat, TrainConfig
 from act.training.distillation import distillation_loss, plan_distillation
 from act.training.learned_ranges import LearnedRanges
 from act.training.loop import AfterStep, Fit, Loop, count_steps
-from act.training.program import build, trainable_weights, with_weights
+from act.training.program import build, sparse_masks, trainable_weights, with_weights
 
 log = logging.getLogger(__name__)
 
-# The quality of a model under what quantizes it; higher is better.
+# The quality of a model under what quantizes it, on the engine that will run it; higher is better.
 Evaluate = Callable[[InferenceModel, Scheme | None], float]
 
 
 @dataclass
 class Trained:
-    """The result of a training.
-
-    Attributes:
-        model: the model with the trained weights; None where nothing was better than the start.
-        scheme: what quantizes it; None likewise, and in fp32.
-    """
+    """The result of a training."""
 
     fit: Fit
     compared: list[ComparedPart]
-    model: InferenceModel | None = None
-    scheme: Scheme | None = None
+    model: InferenceModel | None = None  # with the trained weights; None where nothing was better than the start
+    scheme: Scheme | None = None  # what quantizes it; None likewise, and in fp32
 
 
 def why_untrainable(model: InferenceModel) -> str | None:
@@ -58,7 +55,7 @@ def train(
     ranges: LearnedRanges | None = None,
     mean_decay: float = 0.0,
     after_step: AfterStep | None = None,
-    counts: Callable[[int], bool] = lambda _: True,
+    counts: Callable[[int], bool] | None = None,
     checkpoint: Path | None = None,
     label: str,
 ) -> Trained:
@@ -68,7 +65,6 @@ def train(
         model: the start; not changed.
         scheme: what quantizes it; its ranges stay unless `ranges` says how they train. None: it trains in fp32.
         teachers: in the order of `distillation.teachers`, or the one that stands for them.
-        evaluate: measures the quality, on the engine that will run the model.
         masks, ranges, mean_decay, after_step, counts, checkpoint, label: as for `build` and `Loop`.
 
     Raises:
@@ -79,20 +75,10 @@ def train(
         pairs = zip(part.node, part.teacher_node)
         nodes = ", ".join(mine if mine == other else f"{mine} ({other} of the teacher)" for mine, other in pairs)
         log.info("%s: distillation: %s x %g on %s, teacher %d", label, part.loss, part.alpha, nodes, part.teacher)
-    program = build(
-        model,
-        scheme,
-        distillation_loss(parts, distillation.temperature, distillation.beta),
-        trainable_weights(model, scheme),
-        learning_rate=settings.learning_rate,
-        steps=count_steps(samples, settings),
-        seed=settings.seed,
-        optimizer=settings.optimizer,
-        schedule=settings.learning_rate_schedule,
-        weight_decay=settings.weight_decay,
-        masks=masks,
-        ranges=ranges,
-    )
+    loss = distillation_loss(parts, distillation.temperature, distillation.beta)
+    weights = trainable_weights(model, scheme)
+    steps = count_steps(samples, settings)
+    program = build(model, scheme, loss, weights, settings, steps, masks=masks, ranges=ranges)
 
     def quality(weights: dict[str, Array]) -> float:
         state = with_weights(model, weights)
@@ -115,3 +101,59 @@ def train(
     if fit.weights is None:
         return Trained(fit, parts)
     return Trained(fit, parts, with_weights(model, fit.weights), program.trained_scheme(fit.weights))
+
+
+def train_quantized(
+    model: InferenceModel,
+    scheme: Scheme,
+    teachers: Sequence[InferenceModel],
+    samples: Samples,
+    settings: Qat,
+    distillation: Distillation,
+    evaluate: Evaluate,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train the weights of a quantized candidate, and its ranges where the settings let them train.
+
+    The model is the one in fp32 that the candidate was made from; its sparse weights stay sparse. All else is as for
+    `train`, which raises an `InputError` as this does where there is no layer to quantize.
+    """
+    # Corrected biases and chosen integers are where the student starts, and train on from there.
+    student, scheme = with_values(model, scheme), replace(scheme, biases={}, integers={})
+    start = select_layers(student, scheme, settings)
+    return train(
+        student,
+        start,
+        teachers,
+        samples,
+        settings,
+        distillation,
+        evaluate,
+        masks=sparse_masks(model, trainable_weights(student, start)),
+        ranges="pact" if settings.use_pact else "lsq" if settings.scale_trainable else None,
+        mean_decay=settings.mean_decay,
+        checkpoint=checkpoint,
+        label="qat",
+    )
+
+
+def select_layers(model: InferenceModel, scheme: Scheme, settings: Qat) -> Scheme:
+    """Return the scheme with those layers only that the settings let be quantized; `InputError` where none is left.
+
+    A pattern is a part of a layer's name (its output variable), of its weight's, or of its operator's name scope, as
+    for PaddleSlim.
+    """
+
+    def is_selected(layer: Layer) -> bool:
+        op, types = model.producer(layer.name), settings.quantize_op_types
+        texts = (layer.name, layer.weight, str(op.attr("op_namescope")) if op.has_attr("op_namescope") else "")
+        matches = any(pattern in text for pattern in settings.not_quant_pattern for text in texts)
+        return not matches and (types is None or layer.op_type in types)
+
+    selected = {layer.name for layer in quantized_layers(model, scheme) if is_selected(layer)}
+    if not selected:
+        raise InputError(
+            "`qat.quantize_op_types` and `qat.not_quant_pattern` leave no layer to quantize; the candidate has "
+            + ", ".join(sorted({layer.op_type for layer in quantizable_layers(model)}))
+        )
+    return only(model, scheme, selected)

@@ -36,11 +36,10 @@ from act.samples.dataset import Samples
 from act.settings import Distillation, Job, Qat, load_job
 from act.timing.statistics import mean_difference
 from act.training.distillation import distillation_loss, plan_distillation
-from act.training.graph import add_shapes_for_gradients, make_parameter, use_onednn, without_ends
+from act.training.graph import make_trainable, use_onednn
 from act.training.loop import Loop, count_steps
-from act.training.optimisers import make_optimizer, make_rate
-from act.training.program import TrainingProgram, trainable_weights, with_weights
-from act.training.qat import train_quantized
+from act.training.program import TrainingProgram, make_optimizer, make_rate, trainable_weights, with_weights
+from act.training.train import train_quantized
 from benchmarks.bench import BATCH, ROOT, run_stage
 
 TRAINING, CALIBRATION, EVALUATION, HELD_OUT = 512, 64, 512, 1024
@@ -171,23 +170,16 @@ def _paddleslim_program(lines: Lines, like: Scheme, settings: Qat) -> TrainingPr
     )
     paddle.seed(settings.seed)
     student = lines.model.copy()
-    without_ends(student)
-    add_shapes_for_gradients(student)
-    block = student.program.global_block()
+    parameters = make_trainable(student, weights)
     begin = paddle.static.Program()
     with (
         paddle.static.scope_guard(student.scope),
         paddle.static.program_guard(student.program, begin),
         paddle.utils.unique_name.guard("training_"),
     ):
-        parameters = [make_parameter(block, name) for name in weights]
-        for op in student.ops:
-            for name in op.output_arg_names:
-                if block.has_var(name):
-                    block.var(name).stop_gradient = False
         loss = distillation_loss(parts)(student)
-        rate = make_rate(settings.learning_rate_schedule, settings.learning_rate, count_steps(lines.samples, settings))
-        make_optimizer(settings.optimizer, rate, settings.weight_decay).minimize(loss.variable, parameters=parameters)
+        rate = make_rate(settings, count_steps(lines.samples, settings))
+        make_optimizer(settings, rate).minimize(loss.variable, parameters=parameters)
         paddle.static.Executor(CPU).run(begin)
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
             program = quanter.quant_aware(

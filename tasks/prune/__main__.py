@@ -53,21 +53,20 @@ def _keep(name: str, folder: Path, why: str) -> None:
 
 
 def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch | None, folder: Path) -> Path | None:
-    """Prune, and return the folder of what is of no more use once the stage has ended, if there is one.
-
-    Args:
-        search: where and with what the search for a speed-up begins, if the strategy says it.
-    """
+    """Prune, and return the folder of what is of no more use once the stage has ended, if there is one; `search` says
+    where and with what the search for a speed-up begins, if the strategy says it."""
     # Paddle takes seconds to import, and a job without pruning needs none of it.
+    import numpy as np
+
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
     from act.program.costs import layer_macs
     from act.program.model import InferenceModel
-    from act.pruning.context import Context, load_batch_norms
+    from act.pruning.context import Context
+    from act.pruning.speedup import find_stopwatch
     from act.pruning.steps import Pruner
-    from act.pruning.timing import find_stopwatch
     from act.samples.dataset import Samples
-    from act.training.teachers import load_teachers, teacher_files
+    from act.training.distillation import load_teachers, teacher_files
 
     prepared = stage_folder(name, "prepare")
     whole = InferenceModel.load(prepared / "model")
@@ -88,13 +87,11 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
     settings = (dumped, job.metric, strategies, search and search.model_dump())
     checkpoint = checkpoint_folder(name, "prune", settings, [prepared, *teacher_files(job.distillation)])
     is_timed = "ChannelPrune" in strategies and job.prune.channel.target_speedup is not None
-    context = Context(
-        samples,
-        load_batch_norms(prepared / "batch_norms.npz"),
-        find_stopwatch(whole, samples, job.target, search) if is_timed else None,
-        search.kept_multiply_adds if search else None,
-        job.prune.seed,
-    )
+    with np.load(prepared / "batch_norms.npz") as file:
+        batch_norms = dict(file)
+    stopwatch = find_stopwatch(whole, samples, job.target, search) if is_timed else None
+    first_share = search.kept_multiply_adds if search else None
+    context = Context(samples, batch_norms, stopwatch, first_share, job.prune.seed)
     steps = Pruner(job, context, teachers, evaluate, checkpoint).run(strategies, whole, before)
     last, why = steps[-1], "; ".join(step.result.why for step in steps)
     model, after = last.model, last.result.quality_after

@@ -45,19 +45,14 @@ def main() -> None:
 
 
 def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
-    """Train, and return the folder of a checkpoint that is of no more use once the stage has ended, if there is one.
-
-    Args:
-        start: the candidate to train.
-        folder: where the result goes; None: nothing is written.
-    """
+    """Train a candidate, and write the result into a folder, if one is given; return the folder of a checkpoint, if
+    there is one: it is of no more use once the stage has ended."""
     from act.engines.evaluation import Evaluation
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
-    from act.training.qat import train_quantized
-    from act.training.teachers import load_teachers, teacher_files
-    from act.training.train import why_untrainable
+    from act.training.distillation import load_teachers, teacher_files
+    from act.training.train import train_quantized, why_untrainable
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
     model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
@@ -75,35 +70,30 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     checkpoint = checkpoint_folder(name, "qat", settings, inputs, tidy=folder is not None)
     batch = next(samples.batches(job.qat.batch_size))
     teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
-    result = train_quantized(
-        model,
-        Scheme.read(searched / chosen.scheme),
-        teachers,
-        samples,
-        job.qat,
-        job.distillation,
-        lambda model, scheme: evaluation.quality(model, scheme).value,
-        checkpoint,
-    )
+
+    def evaluate(model: InferenceModel, scheme: Scheme | None) -> float:
+        return evaluation.quality(model, scheme).value
+
+    scheme = Scheme.read(searched / chosen.scheme)
+    result = train_quantized(model, scheme, teachers, samples, job.qat, job.distillation, evaluate, checkpoint)
     if folder is None:
         return None
     if result.model is not None and result.scheme is not None:
         (folder / "model").mkdir()
         result.model.save(folder / "model")
         result.scheme.write(folder / "scheme.json")
-    _finish(
-        folder,
-        Training(
-            needed=True,
-            why=result.fit.why,
-            start=start,
-            distillation=result.compared,
-            quality_before=result.fit.quality_before,
-            quality_after=result.fit.quality_after,
-            candidate=None if result.model is None else CANDIDATE,
-            history=result.fit.history,
-        ),
+    fit = result.fit
+    training = Training(
+        needed=True,
+        why=fit.why,
+        start=start,
+        distillation=result.compared,
+        quality_before=fit.quality_before,
+        quality_after=fit.quality_after,
+        candidate=None if result.model is None else CANDIDATE,
+        history=fit.history,
     )
+    _finish(folder, training)
     return checkpoint
 
 

@@ -12,12 +12,11 @@ from act.errors import InputError
 from act.program.costs import layer_macs
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.pruning import channel, transformer
 from act.pruning.context import Context
 from act.pruning.groups import find_groups
-from act.pruning.importance import channel_scores
-from act.pruning.macs import Macs
+from act.pruning.ratios import Macs
 from act.pruning.shrink import shrink
+from act.pruning.structured import channel_scores, prune_channels, prune_transformer
 from act.samples.dataset import Ragged, Samples
 from act.settings import ChannelPrune, TransformerPrune
 from tests.support.models import noise, normalised_classifier
@@ -44,7 +43,7 @@ def kept(model: InferenceModel, smaller: InferenceModel, name: str) -> list[int]
 
 
 def test_a_ratio_is_obeyed_and_the_file_is_smaller(model: InferenceModel, tmp_path: Path) -> None:
-    result = channel.prune(model, ChannelPrune(pruned_ratio=0.5), context())
+    result = prune_channels(model, ChannelPrune(pruned_ratio=0.5), context())
     result.model.save(tmp_path)
     saved = InferenceModel.load(tmp_path)
     assert saved.weight(FIRST).shape == (8, 3, 3, 3) and saved.weight(SECOND).shape == (8, 8, 3, 3)
@@ -59,12 +58,12 @@ def test_a_ratio_is_obeyed_and_the_file_is_smaller(model: InferenceModel, tmp_pa
 
 def test_ratios_by_name(model: InferenceModel) -> None:
     settings = ChannelPrune(pruned_ratio=[0.25, 0.75], prune_params_name=[FIRST, SECOND])
-    smaller = channel.prune(model, settings, context()).model
+    smaller = prune_channels(model, settings, context()).model
     assert (smaller.weight(FIRST).shape[0], smaller.weight(SECOND).shape[0]) == (12, 4)
-    only = channel.prune(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=[SECOND]), context()).model
+    only = prune_channels(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=[SECOND]), context()).model
     assert (only.weight(FIRST).shape[0], only.weight(SECOND).shape[0]) == (16, 8)
     with pytest.raises(InputError, match=r"prune_params_name.*nothing\.w_0.*conv2d_0\.w_0"):
-        channel.prune(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=["nothing.w_0"]), context())
+        prune_channels(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=["nothing.w_0"]), context())
 
 
 def test_each_criterion_drops_what_it_says(model: InferenceModel) -> None:
@@ -86,7 +85,7 @@ def test_each_criterion_drops_what_it_says(model: InferenceModel) -> None:
 
 
 def test_without_batch_norms_the_report_says_what_was_used(model: InferenceModel) -> None:
-    rows = channel.prune(model, ChannelPrune(pruned_ratio=0.5, criterion="bn_scale"), context()).layers
+    rows = prune_channels(model, ChannelPrune(pruned_ratio=0.5, criterion="bn_scale"), context()).layers
     assert all("no batch norm" in (row.note or "") for row in rows if row.why is None)
 
 
@@ -97,7 +96,7 @@ def test_what_stays_does_the_work_of_what_went(model: InferenceModel) -> None:
     model.set_weight(FIRST, weight)
     model.set_weight("conv2d_0.b_0", bias)
     batch = {"x": pictures(8, SHAPE, seed=5)}
-    smaller = channel.prune(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=[FIRST]), context()).model
+    smaller = prune_channels(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=[FIRST]), context()).model
     assert smaller.weight(FIRST).shape[0] == 8
     wanted, found = model.run(batch)[0], smaller.run(batch)[0]
     plan = find_groups(model)
@@ -108,7 +107,7 @@ def test_what_stays_does_the_work_of_what_went(model: InferenceModel) -> None:
 
 def test_macs_follow_the_plan(model: InferenceModel) -> None:
     plan, batch = find_groups(model), {"x": pictures(1, SHAPE)}
-    macs = Macs(model, plan, batch)
+    macs = Macs(plan, batch)
     gone = {group.key: 4 for group in plan.groups}
     smaller = shrink(model, plan, {name: list(range(count)) for name, count in gone.items()})
     assert macs.total == sum(layer_macs(model, batch).values())
@@ -119,7 +118,7 @@ def test_ratios_by_sensitivity_spare_what_matters() -> None:
     model = normalised_classifier()
     samples = Samples({"x": Ragged.of(list(noise(8, width=96)))})
     names = ["conv2d_6.w_0", "conv2d_17.w_0", "conv2d_37.w_0", "conv2d_42.w_0", "conv2d_47.w_0", "conv2d_52.w_0"]
-    result = channel.prune(model, ChannelPrune(prune_params_name=names), Context(samples))
+    result = prune_channels(model, ChannelPrune(prune_params_name=names), Context(samples))
     ratios_by_name = {row.name: row.ratio for row in result.layers}
     assert list(ratios_by_name) == names
     assert len(set(ratios_by_name.values())) > 2  # not one ratio for all
@@ -136,41 +135,41 @@ def test_a_speed_up_is_reached_by_measuring(model: InferenceModel) -> None:
         measured.append(1 / (0.5 + 0.5 * sum(layer_macs(each, batch).values()) / total))
         return measured[-1]
 
-    result = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup))
+    result = prune_channels(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup))
     assert 1.4 <= speedup(result.model) < 1.8 and result.speedup == speedup(result.model)
     assert "1.4 is asked for" in result.why
-    far = channel.prune(model, ChannelPrune(target_speedup=50), context(speedup=speedup))
+    far = prune_channels(model, ChannelPrune(target_speedup=50), context(speedup=speedup))
     assert "the most that was found" in far.why
     measured.clear()
-    near = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup, first_share=0.42))
+    near = prune_channels(model, ChannelPrune(target_speedup=1.4), context(speedup=speedup, first_share=0.42))
     assert (
         speedup(near.model) >= 1.4 and abs(1 / measured[1] - 0.71) < 0.1
     )  # begun with the share that was given, after the whole
-    whole = channel.prune(model, ChannelPrune(target_speedup=1.4), context(speedup=lambda each: 1.5))
+    whole = prune_channels(model, ChannelPrune(target_speedup=1.4), context(speedup=lambda each: 1.5))
     assert sum(layer_macs(whole.model, batch).values()) == total
 
 
 def test_where_a_speed_up_cannot_be_measured_the_predicted_share_stays(model: InferenceModel) -> None:
     batch = {"x": pictures(1, SHAPE)}
     total = sum(layer_macs(model, batch).values())
-    result = channel.prune(model, ChannelPrune(target_speedup=2), context(first_share=0.6))
+    result = prune_channels(model, ChannelPrune(target_speedup=2), context(first_share=0.6))
     assert sum(layer_macs(result.model, batch).values()) / total == pytest.approx(0.6, abs=0.1)
 
 
 def test_a_speed_up_that_cannot_be_measured_is_refused(model: InferenceModel) -> None:
     with pytest.raises(InputError, match="target_speedup"):
-        channel.prune(model, ChannelPrune(target_speedup=2), context())
+        prune_channels(model, ChannelPrune(target_speedup=2), context())
 
 
 def test_nothing_to_prune_is_no_failure() -> None:
     model = static(lambda x: paddle.static.nn.conv2d(x, 4, 3), SHAPE)
-    result = channel.prune(model, ChannelPrune(pruned_ratio=0.5), context())
+    result = prune_channels(model, ChannelPrune(pruned_ratio=0.5), context())
     assert "no layer's channels" in result.why and result.model.weight(FIRST).shape == (4, 3, 3, 3)
 
 
 def test_heads_and_width(tmp_path: Path) -> None:
     model = encoder(tmp_path / "whole")
-    result = transformer.prune(model, TransformerPrune(pruned_ratio=0.5), context([LENGTH, 8]))
+    result = prune_transformer(model, TransformerPrune(pruned_ratio=0.5), context([LENGTH, 8]))
     (tmp_path / "smaller").mkdir()
     result.model.save(tmp_path / "smaller")
     saved = InferenceModel.load(tmp_path / "smaller")
@@ -191,7 +190,7 @@ def test_the_head_that_does_nothing_goes_first(tmp_path: Path) -> None:
     weight = model.weight(place[0])
     weight[group.members[place][2]] = 0
     model.set_weight(place[0], weight)
-    result = transformer.prune(model, TransformerPrune(pruned_ratio=0.25), context([LENGTH, 8]))
+    result = prune_transformer(model, TransformerPrune(pruned_ratio=0.25), context([LENGTH, 8]))
     query = group.outputs[0][0]
     wanted = np.delete(model.weight(query), group.members[query, 1][2], axis=1)
     np.testing.assert_array_equal(result.model.weight(query), wanted)

@@ -12,13 +12,13 @@ from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning.context import Context
+from act.pruning.sparse import has_two_of_four, sparse_layers
 from act.pruning.steps import Pruner
-from act.pruning.weights import has_two_of_four, sparse_layers
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Distillation, Job, Qat, StrategyName, validate
-from act.training.qat import train_quantized
+from act.training.train import train_quantized
 from tests.support.models import seen
 from tests.support.place import JOB
 from tests.support.prune_networks import LENGTH, encoder, pictures, plain, static
@@ -65,7 +65,7 @@ def test_pruned_then_int8_with_distillation(way: StrategyName, loss: Any, tmp_pa
         samples,
         Qat(epochs=1, batch_size=4, learning_rate=1e-4),
         Distillation(loss=loss),
-        lambda other, how: similarity(wanted, quantize(other, how).run(batch)[0]),
+        lambda other, how: similarity(wanted, quantize(other, how or scheme).run(batch)[0]),
     )
     (tmp_path / "int8").mkdir()
     quantize(trained.model or pruned.model, trained.scheme or scheme).save(tmp_path / "int8")

@@ -14,7 +14,7 @@ from act.program.passes.normalise import normalise
 from act.pruning.groups import Plan, find_groups
 from act.pruning.shrink import shrink
 from tests.support.models import DETECTOR, RECOGNISER, noise, normalised_classifier
-from tests.support.prune_networks import encoder, pictures, plain, static, vision
+from tests.support.prune_networks import encoder, pictures, static, vision
 
 
 def halved(plan: Plan) -> dict[str, list[int]]:
@@ -144,10 +144,3 @@ def test_concatenated_channels_are_groups_of_their_own() -> None:
     smaller = shrink(model, plan, {plan.groups[1].key: [0]})
     whole, cut = model.weight("conv2d_2.w_0"), smaller.weight("conv2d_2.w_0")
     np.testing.assert_array_equal(cut, np.delete(whole, 8, axis=1))
-
-
-def test_all_units_of_a_group_cannot_go() -> None:
-    model = static(plain, [3, 8, 8])
-    plan = find_groups(model)
-    with pytest.raises(ValueError, match="all of"):
-        shrink(model, plan, {plan.groups[0].key: list(range(16))})

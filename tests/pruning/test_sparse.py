@@ -9,8 +9,7 @@ from act.errors import InputError
 from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.pruning import asp, unstructured
-from act.pruning.weights import sparse_layers
+from act.pruning.sparse import Gradual, prune_two_of_four, prune_unstructured, sparse_layers
 from act.quantization.ranges import LEVELS
 from act.quantization.rounding import Floats, Moments, round_weight
 from act.samples.dataset import Ragged, Samples
@@ -35,14 +34,14 @@ def zeros(model: InferenceModel, names: list[str]) -> float:
 
 @pytest.mark.parametrize("local", [False, True])
 def test_a_ratio_for_all_or_for_each(model: InferenceModel, local: bool) -> None:
-    result = unstructured.prune(model, UnstructurePrune(ratio=0.6, local_sparsity=local))
+    result = prune_unstructured(model, UnstructurePrune(ratio=0.6, local_sparsity=local))
     each = [zeros(result.model, [name]) for name in result.masks]
     assert zeros(result.model, list(result.masks)) == pytest.approx(0.6, abs=0.01)
     assert all(share == pytest.approx(0.6, abs=0.01) for share in each) == local
 
 
 def test_a_threshold(model: InferenceModel) -> None:
-    result = unstructured.prune(model, UnstructurePrune(prune_mode="threshold", threshold=0.05))
+    result = prune_unstructured(model, UnstructurePrune(prune_mode="threshold", threshold=0.05))
     for name in result.masks:
         before, after = model.weight(name), result.model.weight(name)
         np.testing.assert_array_equal(after, np.where(np.abs(before) < 0.05, 0, before))
@@ -51,27 +50,27 @@ def test_a_threshold(model: InferenceModel) -> None:
 def test_1x1_convolutions_only() -> None:
     model = normalised_classifier()
     pointwise = [layer.weight for layer in sparse_layers(model) if layer.pointwise]
-    result = unstructured.prune(model, UnstructurePrune(ratio=0.5, prune_params_type="conv1x1_only"))
+    result = prune_unstructured(model, UnstructurePrune(ratio=0.5, prune_params_type="conv1x1_only"))
     assert list(result.masks) == pointwise
     others = [layer.weight for layer in sparse_layers(model) if not layer.pointwise]
     assert others and zeros(result.model, others) == 0
     with pytest.raises(InputError, match="1x1"):
-        unstructured.prune(static(plain, SHAPE), UnstructurePrune(prune_params_type="conv1x1_only"))
+        prune_unstructured(static(plain, SHAPE), UnstructurePrune(prune_params_type="conv1x1_only"))
 
 
 def test_the_cubic_course(model: InferenceModel) -> None:
     settings = UnstructurePrune(ratio=0.8, gmp_config=GmpConfig(stable_iterations=2, pruning_iterations=8))
-    course = unstructured.gradual(model, settings, 20)
+    course = Gradual.of(model, settings, 20)
     assert [course.ratio_after(step) for step in (0, 1)] == [0, 0]
     assert course.ratio_after(6) == pytest.approx(0.8 + (0.15 - 0.8) * 0.5**3)
     assert course.ratio_after(10) == course.ratio_after(19) == pytest.approx(0.8)
     with pytest.raises(InputError, match="epochs"):
-        unstructured.gradual(model, settings, 9)
+        Gradual.of(model, settings, 9)
 
 
 def test_gradual_zeros_are_there_in_the_end_whatever_measured_better_before(model: InferenceModel) -> None:
     settings = Prune(epochs=4, batch_size=4, learning_rate=1e-3, unstructured=UnstructurePrune(ratio=0.75))
-    course = unstructured.gradual(model, settings.unstructured, 8)
+    course = Gradual.of(model, settings.unstructured, 8)
     falling = iter(np.linspace(1, 0, 20))
     tuned = train(
         model,
@@ -92,7 +91,7 @@ def test_gradual_zeros_are_there_in_the_end_whatever_measured_better_before(mode
 
 def test_two_of_four_along_the_input_channels() -> None:
     model = normalised_classifier()
-    result = asp.prune(model, ASPPrune())
+    result = prune_two_of_four(model, ASPPrune())
     layers = {layer.weight: layer for layer in sparse_layers(model)}
     assert len(result.masks) > 20
     for name in result.masks:
@@ -104,11 +103,11 @@ def test_two_of_four_along_the_input_channels() -> None:
     alone = [row.why for row in result.layers if row.why]
     assert any("whole fours" in why for why in alone)  # the three colours of the first convolution
     with pytest.raises(InputError, match=r"prune\.asp\.prune_params_name"):
-        asp.prune(model, ASPPrune(prune_params_name=["nothing"]))
+        prune_two_of_four(model, ASPPrune(prune_params_name=["nothing"]))
 
 
 def test_training_keeps_the_pattern(model: InferenceModel) -> None:
-    pruned = asp.prune(model, ASPPrune())
+    pruned = prune_two_of_four(model, ASPPrune())
     settings = Prune(epochs=2, batch_size=4, learning_rate=1e-2)
     rising = iter(range(10))
     tuned = train(

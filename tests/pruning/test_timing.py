@@ -11,7 +11,7 @@ import pytest
 from act.engines.process import EngineFailure, EngineProcess
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.pruning.timing import Stopwatch, find_stopwatch
+from act.pruning.speedup import Stopwatch, find_stopwatch
 from act.results.select import ChannelAim, PruneSettings, SpeedupSearch
 from act.samples.dataset import Array, Ragged, Samples
 from act.settings import Job, Target, validate

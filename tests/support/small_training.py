@@ -46,10 +46,16 @@ def default_loss(student: InferenceModel) -> Loss:
     return distillation_loss([part])(student)
 
 
-def forward(program: TrainingProgram, batch: dict[str, Array], targets: list[Array]) -> list[Array]:
-    """Return the outputs of the forward pass; the program makes a step all the same."""
-    names = list(program.student.fetch_names)
+def feeds(program: TrainingProgram, batch: dict[str, Array], *teachers: InferenceModel) -> dict[str, Array]:
+    """Return what a step on a batch takes."""
+    return {**batch, **program.loss.targets(teachers, batch)}
+
+
+def fetch(
+    program: TrainingProgram, batch: dict[str, Array], teacher: InferenceModel, names: list[str] | None = None
+) -> list[Array]:
+    """Return variables of a step, by default the outputs of the forward pass; the program makes the step."""
+    given, names = feeds(program, batch, teacher), names or list(program.student.fetch_names)
     with paddle.static.scope_guard(program.student.scope):
-        feed = {**batch, **dict(zip(program.loss.targets, targets))}
-        found: list[Array] = paddle.static.Executor(CPU).run(program.program, feed=feed, fetch_list=names)
+        found: list[Array] = paddle.static.Executor(CPU).run(program.program, feed=given, fetch_list=names)
     return found

@@ -17,7 +17,7 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning import steps
 from act.pruning.context import Context
-from act.pruning.weights import has_two_of_four, sparse_layers
+from act.pruning.sparse import has_two_of_four, sparse_layers
 from act.samples.dataset import Ragged, Samples
 from act.settings import Job, validate
 from tests.support.models import noise

@@ -76,7 +76,7 @@ def test_a_killed_stage_goes_on_to_the_same_result(place: Place, qat: Path) -> N
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     with subprocess.Popen(command, cwd=place.folder, env=environment, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 100
-        while not list(qat.parent.glob(".qat_checkpoint/*/checkpoint.json")) and time.monotonic() < deadline:
+        while not list(qat.parent.glob(".qat_checkpoint/*/checkpoint.npz")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.kill()
     assert not qat.exists()

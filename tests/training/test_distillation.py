@@ -12,12 +12,13 @@ import scipy.special as sp  # type: ignore[import-untyped]
 
 from act.errors import InputError
 from act.program.model import InferenceModel
-from act.settings import Distillation, ModelSource
+from act.settings import Distillation, ModelSource, TrainConfig
 from act.training.distillation import distillation_loss, plan_distillation
 from act.training.program import build, trainable_weights
-from tests.support.small_training import convolutions, default_loss
+from tests.support.small_training import convolutions, default_loss, feeds
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
+SETTINGS = TrainConfig(learning_rate=1e-2)
 Floats = npt.NDArray[Any]
 
 
@@ -39,10 +40,8 @@ def losses(student: InferenceModel, teachers: Sequence[InferenceModel], settings
     """The loss before each step."""
     add = distillation_loss(plan_distillation(settings, student, teachers, BATCH), settings.temperature, settings.beta)
     names = trainable_weights(student, None)
-    program = build(student, None, add, names, learning_rate=1e-2, steps=steps, seed=0)
-    pairs = zip(program.loss.teacher_numbers, program.loss.teacher_names)
-    targets = [teachers[number].run(BATCH, [name])[0] for number, name in pairs]
-    return [program.step(BATCH, targets) for _ in range(steps)]
+    program = build(student, None, add, names, SETTINGS, steps)
+    return [program.step(feeds(program, BATCH, *teachers)) for _ in range(steps)]
 
 
 def relative(a: Floats, b: Floats) -> float:
@@ -128,10 +127,10 @@ def test_several_teachers_each_have_their_part(student: InferenceModel, teacher:
 
 def test_the_default_is_what_training_has_always_compared(student: InferenceModel, teacher: InferenceModel) -> None:
     names = trainable_weights(student, None)
-    program = build(student, None, default_loss, names, learning_rate=1e-2, steps=1, seed=0)
-    assert program.loss.teacher_names == [logits(teacher)]
+    program = build(student, None, default_loss, names, SETTINGS, 1)
+    assert list(program.loss.compared.values()) == [(0, logits(teacher))]
     expected = losses(student, [teacher], Distillation())[0]
-    assert program.step(BATCH, teacher.run(BATCH, program.loss.teacher_names)) == expected
+    assert program.step(feeds(program, BATCH, teacher)) == expected
 
 
 def test_variables_are_found(student: InferenceModel, teacher: InferenceModel) -> None:

@@ -10,15 +10,14 @@ import pytest
 
 from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
-from act.program.paddle_setup import paddle
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
-from act.samples.dataset import Array
+from act.settings import TrainConfig
 from act.training.losses import Loss
 from act.training.program import TrainingProgram, build, trainable_weights, with_weights
 from tests.support.models import seen
-from tests.support.small_training import convolutions, default_loss, forward
+from tests.support.small_training import convolutions, default_loss, feeds, fetch
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
 
@@ -51,17 +50,7 @@ def training(
         return replace(loss, variable=loss.variable * share)
 
     names = trainable_weights(model, scheme)
-    settings: dict[str, Any] = {"learning_rate": 1e-4, "steps": 50, "seed": 0}
-    return build(model, scheme, add_loss, names, ranges=ranges, masks=masks, **settings)
-
-
-def values(program: TrainingProgram, teacher: InferenceModel, names: list[str]) -> list[Array]:
-    """Variables of the step, before it changes anything."""
-    targets = teacher.run(BATCH, program.loss.teacher_names)
-    with paddle.static.scope_guard(program.student.scope):
-        feed = {**BATCH, **dict(zip(program.loss.targets, targets))}
-        found: list[Array] = paddle.static.Executor().run(program.program, feed=feed, fetch_list=names)
-    return found
+    return build(model, scheme, add_loss, names, TrainConfig(learning_rate=1e-4), 50, ranges=ranges, masks=masks)
 
 
 def rounded(program: TrainingProgram, tensor: str) -> str:
@@ -74,7 +63,7 @@ def rounded(program: TrainingProgram, tensor: str) -> str:
 @pytest.mark.parametrize("ranges", ["lsq", "pact"])
 def test_training_starts_at_the_candidate(model: InferenceModel, scheme: Scheme, ranges: Any) -> None:
     program = training(model, scheme, ranges)
-    outputs = forward(program, BATCH, model.run(BATCH, program.loss.teacher_names))[0]
+    outputs = fetch(program, BATCH, model)[0]
     candidate, wanted = quantize(model, scheme).run(BATCH)[0], model.run(BATCH)[0]
     assert np.abs(outputs - candidate).max() < 0.05 * np.abs(wanted - candidate).max()
 
@@ -87,7 +76,7 @@ def test_the_gradient_of_a_scale_is_that_of_lsq(model: InferenceModel, scheme: S
     tensor = layer.activation if place < 2 else layer.weight
     program = training(model, scheme, "lsq", share=0.1)
     read = rounded(program, tensor)
-    x, upstream, found = values(program, model, [tensor, f"{read}@GRAD", f"{tensor}@factor@GRAD"])
+    x, upstream, found = fetch(program, BATCH, model, [tensor, f"{read}@GRAD", f"{tensor}@factor@GRAD"])
     zero_point, axes = 0, tuple(range(x.ndim))
     if place < 2:
         scale: Any = scheme.activations[tensor].scale
@@ -114,7 +103,7 @@ def test_the_gradient_of_a_clip_is_that_of_pact(model: InferenceModel, scheme: S
     span = scheme.activations[tensor]
     program = training(model, scheme, "pact", share=0.1)
     read = rounded(program, tensor)
-    x, upstream, found = values(program, model, [tensor, f"{read}@GRAD", f"{tensor}@factor@GRAD"])
+    x, upstream, found = fetch(program, BATCH, model, [tensor, f"{read}@GRAD", f"{tensor}@factor@GRAD"])
     low, high = (span.scale * (end - span.zero_point) for end in (-128, 127))
     expected = float((upstream * (np.where(x > high, high, 0) + np.where(x < low, low, 0))).sum())
     assert abs(expected) > 1e-6
@@ -126,8 +115,7 @@ def test_what_was_trained_comes_back_as_a_scheme(model: InferenceModel, scheme: 
     layer = quantizable_layers(model)[0]
     mask = (np.arange(model.weight(layer.weight).size) % 2).reshape(model.weight(layer.weight).shape)
     program = training(model, scheme, ranges, masks={layer.weight: mask})
-    targets = model.run(BATCH, program.loss.teacher_names)
-    losses = [program.step(BATCH, targets) for _ in range(30)]
+    losses = [program.step(feeds(program, BATCH, model)) for _ in range(30)]
     assert losses[-1] < losses[0]
     weights = program.weights()
     found = program.trained_scheme(weights)
@@ -138,5 +126,5 @@ def test_what_was_trained_comes_back_as_a_scheme(model: InferenceModel, scheme: 
     same = [np.array_equal(found.weights[name], values) for name, values in scheme.weights.items()]
     assert all(same) if ranges == "pact" else not any(same)
     candidate = quantize(with_weights(model, weights), found).run(BATCH)[0]
-    assert forward(program, BATCH, targets)[0] == pytest.approx(candidate, abs=0.02)
+    assert fetch(program, BATCH, model)[0] == pytest.approx(candidate, abs=0.02)
     assert np.all(weights[layer.weight][mask == 0] == 0) and np.all(weights[layer.weight][mask == 1] != 0)

@@ -45,17 +45,7 @@ def spoiled(teacher: InferenceModel) -> InferenceModel:
 def training(teacher: InferenceModel, settings: TrainConfig, **more: Any) -> TrainingProgram:
     student = spoiled(teacher)
     return build(
-        student,
-        None,
-        default_loss,
-        trainable_weights(student, None),
-        learning_rate=settings.learning_rate,
-        steps=count_steps(SAMPLES, settings),
-        seed=settings.seed,
-        optimizer=settings.optimizer,
-        schedule=settings.learning_rate_schedule,
-        weight_decay=settings.weight_decay,
-        **more,
+        student, None, default_loss, trainable_weights(student, None), settings, count_steps(SAMPLES, settings), **more
     )
 
 
@@ -218,7 +208,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=CHECKOUT, capture_output=True)
         assert done.returncode == (-signal.SIGKILL if len(runs) == 1 else 0), done.stderr.decode()
     whole, five, six = (saved_by(tmp_path / name) for name in ("whole", "five", "six"))
-    assert (tmp_path / "five" / "checkpoint" / "checkpoint.json").exists()
+    assert (tmp_path / "five" / "checkpoint" / "checkpoint.npz").exists()
     assert whole == five == six
 
 
@@ -231,7 +221,7 @@ def saved_by(folder: Path) -> list[bytes]:
 def test_a_checkpoint_that_does_not_fit_is_refused(teacher: InferenceModel, tmp_path: Path) -> None:
     train(teacher, SETTINGS, checkpoint=tmp_path / "kept")
     other = SETTINGS.model_copy(update={"seed": 1})
-    with pytest.raises(InputError, match=r"checkpoint\.json: of a training with other settings"):
+    with pytest.raises(InputError, match=r"checkpoint\.npz: of a training with other settings"):
         train(teacher, other, checkpoint=tmp_path / "kept")
     (arrays,) = (tmp_path / "kept").glob("*.npz")
     arrays.write_bytes(arrays.read_bytes()[:200])

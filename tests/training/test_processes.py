@@ -31,7 +31,7 @@ def train(folder: Path) -> None:
     parts = plan_distillation(Distillation(loss="soft_label"), student, [teacher], SAMPLES.stack([0]))
     names = trainable_weights(student, None)
     steps = count_steps(SAMPLES, SETTINGS)
-    program = build(student, None, distillation_loss(parts), names, learning_rate=1e-2, steps=steps, seed=0)
+    program = build(student, None, distillation_loss(parts), names, SETTINGS, steps)
     measured: list[int] = []
 
     def evaluate(weights: dict[str, Array]) -> float:

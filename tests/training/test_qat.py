@@ -23,13 +23,12 @@ from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
 from act.results.plan import Plan
 from act.samples.dataset import Ragged, Samples
-from act.settings import Distillation, Qat, Schedule
+from act.settings import Distillation, Qat, Schedule, TrainConfig
 from act.training.program import build, trainable_weights
-from act.training.qat import select_layers, train_quantized
-from act.training.train import Trained
+from act.training.train import Trained, select_layers, train_quantized
 from tests.support.models import first_layers, noise, normalised_classifier
 from tests.support.place import JOB
-from tests.support.small_training import default_loss, forward
+from tests.support.small_training import default_loss, feeds, fetch
 
 CHECKOUT = Path(__file__).parents[2]
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=96)))})
@@ -78,15 +77,15 @@ def closeness(model: InferenceModel) -> Any:
 
 
 def test_training_starts_exactly_at_the_candidate(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, default_loss, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
-    outputs = forward(training, BATCH, model.run(BATCH, training.loss.teacher_names))[0]
+    training = build(model, scheme, default_loss, trainable_weights(model, scheme), TrainConfig(), 1)
+    outputs = fetch(training, BATCH, model)[0]
     candidate = quantize(model, scheme).run(BATCH)[0]
     assert cosine(outputs, candidate) > 0.9999
     assert np.abs(outputs - candidate).max() < 0.1 * np.abs(model.run(BATCH)[0] - candidate).max()
 
 
 def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
-    training = build(model, scheme, default_loss, trainable_weights(model, scheme), learning_rate=1e-5, steps=1, seed=0)
+    training = build(model, scheme, default_loss, trainable_weights(model, scheme), TrainConfig(), 1)
     quantized = {op.input("X")[0] for op in training.program.global_block().ops if op.type == "quantize_linear"}
     first = quantizable_layers(model)[0]
     assert first.weight not in quantized and first.activation not in quantized
@@ -95,19 +94,12 @@ def test_float_layers_stay_float(model: InferenceModel, scheme: Scheme) -> None:
 
 def test_the_learning_rate_follows_its_schedule(model: InferenceModel, scheme: Scheme) -> None:
     """At a rate of zero nothing changes: PaddleSlim's quantizer loses the schedule on its way."""
-    training = build(
-        model,
-        scheme,
-        default_loss,
-        trainable_weights(model, scheme),
-        learning_rate=1e-3,
-        steps=2,
-        seed=0,
-        schedule=Schedule(type="PiecewiseDecay", boundaries=[1], values=[1e-3, 0.0]),
-    )
+    schedule = Schedule(type="PiecewiseDecay", boundaries=[1], values=[1e-3, 0.0])
+    settings = TrainConfig(learning_rate=1e-3, learning_rate_schedule=schedule)
+    training = build(model, scheme, default_loss, trainable_weights(model, scheme), settings, 2)
     states = [training.weights()]
     for _ in range(2):
-        training.step(BATCH, model.run(BATCH, training.loss.teacher_names))
+        training.step(feeds(training, BATCH, model))
         states.append(training.weights())
     name = next(iter(scheme.weights))
     assert np.any(states[1][name] != states[0][name])

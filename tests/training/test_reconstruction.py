@@ -14,11 +14,11 @@ from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import Scheme, make_scheme
 from act.samples.dataset import Ragged, Samples
-from act.settings import Refine
+from act.settings import Refine, TrainConfig
 from act.training.program import build
-from act.training.reconstruction import layer_ends, reconstruct, reconstruction_loss, region_ends
+from act.training.refinement import layer_ends, reconstruct, reconstruction_loss, region_ends
 from tests.support.models import noise, normalised_classifier, seen
-from tests.support.small_training import forward
+from tests.support.small_training import feeds, fetch
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=64)))})
 BATCH = {"x": noise(4, width=64)}
@@ -77,21 +77,20 @@ def test_it_starts_at_the_candidate_and_no_gradient_leaves_a_region(model: Infer
         scheme,
         reconstruction_loss(ends[-1:]),
         [layers[scheme.layers[-1]].weight],
-        learning_rate=1e-3,
-        steps=1,
-        seed=0,
+        TrainConfig(learning_rate=1e-3),
+        1,
     )
-    outputs = forward(training, BATCH, model.run(BATCH, training.loss.teacher_names))[0]
+    outputs = fetch(training, BATCH, model)[0]
     assert cosine(outputs, quantize(model, scheme).run(BATCH)[0]) > 0.9999
     names = [first, layers[scheme.layers[-1]].weight]
-    training = build(
-        model, scheme, reconstruction_loss([ends[0], ends[-1]]), names, learning_rate=1e-3, steps=9, seed=0
-    )
-    wanted = model.run(BATCH, training.loss.teacher_names)
-    wanted[-1] = wanted[-1] + 1000  # an error at the end that is out of all proportion
-    clip_free = build(model, scheme, reconstruction_loss(ends[:1]), names[:1], learning_rate=1e-3, steps=9, seed=0)
-    training.step(BATCH, wanted)
-    clip_free.step(BATCH, wanted[:1])
+    settings = TrainConfig(learning_rate=1e-3)
+    training = build(model, scheme, reconstruction_loss([ends[0], ends[-1]]), names, settings, 9)
+    given = feeds(training, BATCH, model)
+    last = list(training.loss.compared)[-1]
+    given[last] = given[last] + 1000  # an error at the end that is out of all proportion
+    clip_free = build(model, scheme, reconstruction_loss(ends[:1]), names[:1], settings, 9)
+    training.step(given)
+    clip_free.step(feeds(clip_free, BATCH, model))
     moved, alone = (program.student.weight(first) - model.weight(first) for program in (training, clip_free))
     # Adam's first step has the gradients' signs alone, whatever their size.
     assert np.mean(np.sign(moved) == np.sign(alone)) > 0.99
