@@ -199,7 +199,7 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     fp32 = to_onnx(network)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
     start = space.first()[0]
-    sensitivities = rank_layers(network, fp32, layers, lambda layer: maker.make(start, [layer]), batch)
+    sensitivities = rank_layers(fp32, layers, lambda layer: maker.make(start, [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
     reference = prepared / "reference" if job["metric"] == "similarity" else None
     evaluation = Evaluation("openvino", job["metric"], prepared / "evaluation", reference)

@@ -34,20 +34,18 @@ def named_by_outputs(fp32: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def onnx_twins(
-    fp32: onnx.ModelProto, graph: Graph, tensors: Mapping[str, Tensor], batch: Mapping[str, Array]
-) -> dict[str, int]:
+def onnx_twins(fp32: onnx.ModelProto, graph: Graph) -> dict[str, int]:
     """Return the number of the operator that makes what an ONNX tensor holds, by the tensor's name.
 
     Args:
         fp32: what `to_onnx` made of the model.
-        tensors: what `observe` saw for the batch.
     """
+    tensors = graph.tensors
 
     def same(name: str, value: Tensor) -> bool:
         return tensors[name].shape == value.shape and alike(tensors[name], value)
 
-    values = _run_all(fp32, batch)
+    values = _run_all(fp32, graph.sample)
     producers = {name: number for name, number in graph.producers.items() if name in tensors}
     found = {name: producers[name] for name, value in values.items() if name in producers and same(name, value)}
     taken = set(found.values())

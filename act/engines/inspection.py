@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +20,14 @@ from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
 from act.engines.writer import write_for_engine
-from act.program.graph import Graph, Tensor
+from act.program.graph import Graph
 from act.program.model import InferenceModel
 from act.results.analyze import EngineAnalysis, KernelTime, Operator
-from act.samples.dataset import Array
 from act.settings import EngineName, Job
 
 log = logging.getLogger(__name__)
 
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 240
 
 
 @dataclass
@@ -48,43 +50,30 @@ class Inspection:
 
 
 def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
-    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them."""
-    named = fusion.named_by_outputs(fp32)
+    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
+
+    Those behind it are asked side by side.
+    """
+    named, waiting = fusion.named_by_outputs(fp32), list(job.target.engines)
     found: dict[EngineName, Inspection] = {}
-    for name in job.target.engines:
-        timed = any(each.timed for each in found.values())
-        with tempfile.TemporaryDirectory() as scratch:
-            path = write_for_engine(name, model, None, Path(scratch), named)
-            # DVC keeps the answer, so what may fail in passing is asked twice.
-            for last in (False, True):
-                try:
-                    found[name] = _ask(name, path, job, None if timed else samples)
-                    break
-                except EngineFailure as failure:
-                    found[name] = Inspection(failure=str(failure))
-                    if last or failure.kind in ("missing", "unsupported"):
-                        log.info("analyze: %s cannot be used here: %s", name, failure)
-                        break
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folders = {name: Path(tempfile.mkdtemp(dir=scratch)) for name in waiting}
+        paths = {name: write_for_engine(name, model, None, folder, named) for name, folder in folders.items()}
+        while waiting and not any(each.timed for each in found.values()):
+            name = waiting.pop(0)
+            found[name] = _ask(name, paths[name], job, samples)
+        found |= zip(waiting, pool.map(lambda name: _ask(name, paths[name], job, None), waiting))
     return found
 
 
 def describe_engines(
-    inspections: Mapping[EngineName, Inspection],
-    operators: Sequence[Operator],
-    fp32: onnx.ModelProto,
-    graph: Graph,
-    tensors: Mapping[str, Tensor],
-    sample: Mapping[str, Array],
+    inspections: Mapping[EngineName, Inspection], operators: Sequence[Operator], fp32: onnx.ModelProto, graph: Graph
 ) -> dict[str, EngineAnalysis]:
-    """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for.
-
-    Args:
-        tensors: what `observe` saw for the sample.
-    """
+    """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for."""
     twins: dict[str, int] | None = {}
     if any(each.kernels for name, each in inspections.items() if spec_of(name).reads == "onnx"):
         try:
-            twins = fusion.onnx_twins(fp32, graph, tensors, sample)
+            twins = fusion.onnx_twins(fp32, graph)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
             twins = None
             log.info("analyze: what engines fuse cannot be found out: %s", " ".join(str(error).split())[:200])
@@ -116,6 +105,18 @@ def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
 
 
 def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
+    """Ask an engine; without samples no times. DVC keeps the answer, so what may fail in passing is asked twice."""
+    try:
+        return _answer(name, path, job, samples)
+    except EngineFailure as failure:
+        if failure.kind not in ("missing", "unsupported"):
+            with suppress(EngineFailure):
+                return _answer(name, path, job, samples)
+        log.info("analyze: %s cannot be used here: %s", name, failure)
+        return Inspection(failure=str(failure))
+
+
+def _answer(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
         result = Inspection(info.version, list(info.precisions))
@@ -123,14 +124,13 @@ def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspec
             result.timed = process.profile(samples, batch=1)
         result.kernels = process.kernels()
         result.multiplying["fp32"] = _multiplying(process)
-    wanted: RuntimePrecision = "bf16"
-    if wanted in result.precisions and wanted in job.target.precisions:
-        try:
-            with EngineProcess(name, path, wanted, job.target.threads, LIMIT_SECONDS) as process:
-                process.load()
+        wanted: RuntimePrecision = "bf16"
+        if wanted in result.precisions and wanted in job.target.precisions:
+            try:
+                process.load(precision=wanted)
                 result.multiplying[wanted] = _multiplying(process)
-        except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
-            log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
+            except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
+                log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
     return result
 
 

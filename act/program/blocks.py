@@ -59,14 +59,13 @@ def _excite(x: Any, ratio: int) -> Any:
     return x * _conv(squeezed, x.shape[1], act="hardsigmoid")
 
 
-def _separable(x: Any, b: Block) -> Any:
+def _separable(x: Any, b: Block, last: str | None = None) -> Any:
     y = _depthwise(x, b["k"], b["s"], b["act"])
-    return _conv(_excite(y, b["se"]) if b["se"] else y, b["out"], act=b["act"])
+    return _conv(_excite(y, b["se"]) if b["se"] else y, b["out"], act=last or b["act"])
 
 
 def _inverted(x: Any, b: Block) -> Any:
-    y = _depthwise(_conv(x, b["wide"], act=b["act"]), b["k"], b["s"], b["act"])
-    y = _conv(_excite(y, b["se"]) if b["se"] else y, b["out"], act="none")
+    y = _separable(_conv(x, b["wide"], act=b["act"]), b, "none")
     return x + y if y.shape == x.shape else y
 
 
@@ -90,17 +89,15 @@ def _fire(x: Any, b: Block) -> Any:
 
 
 def _dense(x: Any, b: Block) -> Any:
+    def normalised(x: Any, out: int, k: int) -> Any:
+        """Convolve behind a batch norm, which cannot be folded into the convolution."""
+        norm = paddle.nn.BatchNorm2D(x.shape[1])
+        norm.eval()
+        return _conv(F.relu(norm(x)), out, k, act="none")
+
     for _ in range(b["count"]):
-        y = _normalised(_normalised(x, 4 * b["growth"], 1), b["growth"], 3)
-        x = paddle.concat([x, y], axis=1)
+        x = paddle.concat([x, normalised(normalised(x, 4 * b["growth"], 1), b["growth"], 3)], axis=1)
     return x
-
-
-def _normalised(x: Any, out: int, k: int) -> Any:
-    """Convolve behind a batch norm, which cannot be folded into the convolution."""
-    norm = paddle.nn.BatchNorm2D(x.shape[1])
-    norm.eval()
-    return _conv(F.relu(norm(x)), out, k, act="none")
 
 
 def _inception(x: Any, b: Block) -> Any:

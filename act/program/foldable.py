@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from act.program.graph import Graph, Node, Tensor
-from act.program.model import InferenceModel
+from act.program.graph import Graph, Node
 from act.program.passes.normalise import IDENTITIES, is_identity
 from act.results.analyze import Foldable
 
@@ -31,40 +28,33 @@ _NO_ATTRIBUTES = ("op_callstack", "op_namescope", "op_device", "op_role", "op_ro
 _SUMS, _PRODUCTS = ("elementwise_add", "elementwise_sub"), ("elementwise_mul", "elementwise_div")
 
 
-def find(model: InferenceModel, graph: Graph, tensors: Mapping[str, Tensor]) -> list[Foldable]:
-    """Return what could go, in the program's order, at most one for each operator; unused weights last.
-
-    Args:
-        tensors: what `observe` saw for one sample.
-    """
+def find(graph: Graph) -> list[Foldable]:
+    """Return what could go, in the program's order, at most one for each operator; unused weights last."""
     dead, constant, repeated = _dead(graph), constants(graph), _repeated(graph)
     found = []
     for node in graph.nodes:
-        finding: Foldable | None = None
+        what: tuple[str, Node, str] | None = None
         if node.number in dead:
-            finding = _finding("dead", node, "no output of the model depends on it")
+            what = "dead", node, "no output of the model depends on it"
         elif node.number in constant:
             # Of a chain of constant operators the last says it all.
             if node.type not in _CONSTANT and not _only_constants_read(graph, node, constant):
-                count = len(_chain(graph, node, constant))
-                why = "depends on no input of the model" + (f", like {count - 1} before it" if count > 1 else "")
-                finding = _finding("constant", node, why)
+                count = len(_chain(graph, node))
+                more = f", like {count - 1} before it" if count > 1 else ""
+                what = "constant", node, f"depends on no input of the model{more}"
         elif node.number in repeated:
-            finding = _finding("repeated", node, f"the same as `{repeated[node.number]}`")
-        elif (changes_nothing := _changes_nothing(model, tensors, node)) is not None:
-            finding = _finding("identity", node, changes_nothing)
+            what = "repeated", node, f"the same as `{repeated[node.number]}`"
+        elif (changes_nothing := _changes_nothing(graph, node)) is not None:
+            what = "identity", node, changes_nothing
         else:
-            finding = _cancels(graph, node) or _folds_into_layer(graph, node)
-        if finding is not None:
-            found.append(finding)
+            what = _cancels(graph, node) or _folds_into_layer(graph, node)
+        if what is not None:
+            kind, which, why = what
+            found.append(Foldable(kind=kind, name=which.name, type=which.type, why=why))
     read = {name for node in graph.nodes for name in node.weights} | set(graph.fetches)
-    read |= {name for block in model.program.blocks for op in block.ops for name in op.input_arg_names}
+    read |= {name for block in graph.model.program.blocks for op in block.ops for name in op.input_arg_names}
     unused = sorted(set(graph.weights) - read)
     return found + [Foldable(kind="unused weight", name=n, type="weight", why="no operator reads it") for n in unused]
-
-
-def _finding(kind: str, node: Node, why: str) -> Foldable:
-    return Foldable(kind=kind, name=node.name, type=node.type, why=why)
 
 
 def _dead(graph: Graph) -> set[int]:
@@ -100,41 +90,35 @@ def _only_constants_read(graph: Graph, node: Node, constant: set[int]) -> bool:
     return bool(consumers) and consumers <= constant and not {*node.makes} & {*graph.fetches}
 
 
-def _chain(graph: Graph, node: Node, constant: set[int]) -> set[int]:
+def _chain(graph: Graph, node: Node) -> set[int]:
     """Return a constant operator and those that it depends on, those that only write a constant left out."""
-    found, waiting = {node.number}, [node]
+    found, waiting = set(), [node.number]
     while waiting:
-        current = waiting.pop()
-        for name in (*current.reads, *current.sizes):
-            producer = graph.producer(name)
-            if producer is not None and producer.number in constant and producer.number not in found:
-                if producer.type not in _CONSTANT:
-                    found.add(producer.number)
-                waiting.append(producer)
+        current = graph.nodes[waiting.pop()]
+        if current.type not in _CONSTANT and current.number not in found:
+            found.add(current.number)
+            waiting += [graph.producers[name] for name in (*current.reads, *current.sizes) if name in graph.producers]
     return found
 
 
 def _repeated(graph: Graph) -> dict[int, str]:
     """Return the operators that do what one before them did, with the name of that one."""
-    seen: dict[tuple[Any, ...], str] = {}
+    seen: dict[str, str] = {}
     found: dict[int, str] = {}
     written = Counter(name for node in graph.nodes for name in node.makes)
     for node in graph.nodes:
         names = (*node.reads, *node.sizes)
         if node.type in (*_RANDOM, *_EFFECTS, *_CONSTANT) or not names or any(written[n] > 1 for n in names):
             continue
-        inputs = tuple((slot, tuple(node.op.input(slot))) for slot in sorted(node.op.input_names))
-        attributes = tuple(
-            (name, repr(node.op.attr(name))) for name in sorted(node.op.attr_names) if name not in _NO_ATTRIBUTES
-        )
-        key = (node.type, inputs, attributes)
-        if key in seen:
-            found[node.number] = seen[key]
-        seen.setdefault(key, node.name)
+        inputs = [(slot, node.op.input(slot)) for slot in sorted(node.op.input_names)]
+        attributes = [(name, node.op.attr(name)) for name in sorted(node.op.attr_names) if name not in _NO_ATTRIBUTES]
+        first = seen.setdefault(repr((node.type, inputs, attributes)), node.name)
+        if first != node.name:
+            found[node.number] = first
     return found
 
 
-def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
+def _changes_nothing(graph: Graph, node: Node) -> str | None:
     """Tell why an operator gives what it is given; None where it does not, or not for certain."""
     if node.type in IDENTITIES:
         return IDENTITIES[node.type] if is_identity(node.op) else None
@@ -150,24 +134,19 @@ def _changes_nothing(model: InferenceModel, tensors: Mapping[str, Tensor], node:
         ones = {*node.attribute("ksize", []), *node.attribute("strides", [])} == {1}
         return "over one position" if ones and not whole and not any(node.attribute("paddings", [])) else None
     if node.type in _RESHAPES and node.reads:
-        declared = model.shape(node.reads[0])  # for all inputs, not for one sample only
-        same = declared == model.shape(node.name) and declared.count(-1) <= 1
+        declared = graph.model.shape(node.reads[0])  # for all inputs, not for one sample only
+        same = declared == graph.model.shape(node.name) and declared.count(-1) <= 1
         return "to the shape that it reads" if same else None
     if node.type in (*_SUMS, *_PRODUCTS) and len(node.weights) == 1 and len(node.reads) == 1:
-        return _neutral(model, tensors, node)
+        before, after = graph.tensors.get(node.reads[0]), graph.tensors.get(node.name)
+        widens = before is None or after is None or before.shape != after.shape
+        number, words = (0, "adds zeros") if node.type in _SUMS else (1, "multiplies by ones")
+        if not widens and node.op.input("Y")[0] == node.weights[0]:
+            return words if np.all(graph.model.weight(node.weights[0]) == number) else None
     return None
 
 
-def _neutral(model: InferenceModel, tensors: Mapping[str, Tensor], node: Node) -> str | None:
-    """Describe a sum with zeros or a product with ones that does not widen what it reads."""
-    before, after = tensors.get(node.reads[0]), tensors.get(node.name)
-    if before is None or after is None or before.shape != after.shape or node.op.input("Y")[0] != node.weights[0]:
-        return None
-    number, words = (0, "adds zeros") if node.type in _SUMS else (1, "multiplies by ones")
-    return words if bool(np.all(model.weight(node.weights[0]) == number)) else None
-
-
-def _cancels(graph: Graph, node: Node) -> Foldable | None:
+def _cancels(graph: Graph, node: Node) -> tuple[str, Node, str] | None:
     producer = graph.producer(node.reads[0]) if node.reads else None
     if producer is None:
         return None
@@ -175,31 +154,34 @@ def _cancels(graph: Graph, node: Node) -> Foldable | None:
     if node.type == producer.type == "transpose2":
         first, second = (list(each.attribute("axis")) for each in (producer, node))
         if [first[axis] for axis in second] == sorted(first):
-            return _finding("cancels", node, f"undoes `{producer.name}`")
+            return "cancels", node, f"undoes `{producer.name}`"
         if alone:
-            return _finding("cancels", node, f"could be one with `{producer.name}`")
+            return "cancels", node, f"could be one with `{producer.name}`"
     if node.type in _RESHAPES and producer.type in _RESHAPES and alone:
-        return _finding("cancels", producer, f"`{node.name}` gives it another shape at once")
+        return "cancels", producer, f"`{node.name}` gives it another shape at once"
     return None
 
 
-def _folds_into_layer(graph: Graph, node: Node) -> Foldable | None:
+def _folds_into_layer(graph: Graph, node: Node) -> tuple[str, Node, str] | None:
+    """Tell into which layer, whose output only this operator reads, perhaps through the addition of a bias."""
     by_number = node.type == "scale" and len(node.reads) == 1 and node.attribute("bias") == 0
     by_weight = node.type in _PRODUCTS and len(node.weights) == 1 and math.prod(graph.weights[node.weights[0]]) == 1
-    layer = _layer_before(graph, node) if by_number or by_weight or node.type == "batch_norm" else None
-    if layer is None or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
+    if not (by_number or by_weight or node.type == "batch_norm"):
+        return None
+    layer = _sole_producer(graph, node)
+    if layer is not None and layer.type == "elementwise_add" and layer.weights:
+        layer = _sole_producer(graph, layer)
+    if layer is None or not layer.is_layer or any(len(graph.consumers_of(name)) > 1 for name in layer.weights):
         return None
     if node.type == "batch_norm":
-        return _finding("batch norm", node, f"folds into `{layer.name}`")
-    return _finding("scale", node, f"a multiplication by one number, folds into `{layer.name}`")
+        return "batch norm", node, f"folds into `{layer.name}`"
+    return "scale", node, f"a multiplication by one number, folds into `{layer.name}`"
 
 
-def _layer_before(graph: Graph, node: Node) -> Node | None:
-    """Return the layer whose output only this operator reads, perhaps through the addition of a bias."""
+def _sole_producer(graph: Graph, node: Node) -> Node | None:
+    """Return the operator that makes what another reads, where only that one reads it."""
     producer = graph.producer(node.reads[0]) if node.reads else None
-    if producer is not None and producer.type == "elementwise_add" and producer.weights and _only_read(graph, producer):
-        producer = graph.producer(producer.reads[0]) if producer.reads else None
-    return producer if producer is not None and producer.is_layer and _only_read(graph, producer) else None
+    return producer if producer is not None and _only_read(graph, producer) else None
 
 
 def _only_read(graph: Graph, node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""The program as a fixed graph of values, and what was observed of every tensor for one sample.
+"""The program as a fixed graph of values, with what one sample shows of every tensor.
 
 Only values count as edges, not sizes, nor what a training run would keep: a reshape does not depend on whatever its new
 shape was taken from.
@@ -6,10 +6,9 @@ shape was taken from.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ MATRIX_PRODUCTS = ("matmul", "matmul_v2", "bmm", "mul")
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor as it was observed for one sample, batch axis first, with what `sketch` returns for its values."""
+    """A tensor as one sample shows it, batch axis first, with what `sketch` returns for its values."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -90,36 +89,35 @@ class Node:
         return self.op.attr(name) if self.op.has_attr(name) else otherwise
 
 
-@dataclass
 class Graph:
-    """The operators of a model in order.
+    """The operators of a model in order, and all its tensors as one sample shows them.
 
     Attributes:
+        sample: a batch of one.
+        weights: the shape of every weight.
+        tensors: what the sample gives, by name; a branch that is not taken gives nothing.
         producers: number of the operator that makes a tensor; the last where several write it.
         consumers: numbers of the operators that read a tensor, be it for its values or as a size.
-        weights: the shape of every weight.
     """
 
-    nodes: list[Node]
-    feeds: tuple[str, ...]
-    fetches: tuple[str, ...]
-    producers: dict[str, int] = field(default_factory=dict)
-    consumers: dict[str, list[int]] = field(default_factory=dict)
-    weights: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, model: InferenceModel) -> Graph:
-        """Return the graph of a model's main block."""
+    def __init__(self, model: InferenceModel, sample: Mapping[str, Array]) -> None:
+        self.model, self.sample = model, sample
+        self.feeds, self.fetches = tuple(model.feed_names), tuple(model.fetch_names)
         block = model.program.global_block()
-        weights = {name: tuple(block.var(name).shape) for name in model.weight_names() if block.has_var(name)}
-        nodes = [_node(number, op, weights) for number, op in enumerate(op for op in model.ops if op.output_arg_names)]
-        graph = cls(nodes, tuple(model.feed_names), tuple(model.fetch_names), weights=weights)
-        for node in nodes:
+        self.weights = {name: tuple(block.var(name).shape) for name in model.weight_names() if block.has_var(name)}
+        ops = [op for op in model.ops if op.output_arg_names]
+        self.nodes = [_node(number, op, self.weights) for number, op in enumerate(ops)]
+        self.producers = {name: node.number for node in self.nodes for name in node.makes}
+        self.consumers: dict[str, list[int]] = defaultdict(list)
+        for node in self.nodes:
             for name in dict.fromkeys([*node.reads, *node.sizes, *node.weights]):
-                graph.consumers.setdefault(name, []).append(node.number)
-            for name in node.makes:
-                graph.producers[name] = node.number
-        return graph
+                self.consumers[name].append(node.number)
+        dense = paddle.framework.core.VarDesc.VarType.LOD_TENSOR
+        made = dict.fromkeys(name for node in self.nodes for name in node.makes)
+        wanted = [name for name in made if block.has_var(name) and block.var(name).type == dense]
+        values = {**sample, **dict(zip(wanted, model.run(sample, wanted)))}
+        arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
+        self.tensors = {name: Tensor(array.shape, array.dtype.name, sketch(array)) for name, array in arrays.items()}
 
     def producer(self, name: str) -> Node | None:
         """Return the operator that makes a tensor; None for an input or a weight."""
@@ -127,7 +125,7 @@ class Graph:
         return None if number is None else self.nodes[number]
 
     def consumers_of(self, name: str) -> list[Node]:
-        return [self.nodes[number] for number in self.consumers.get(name, [])]
+        return [self.nodes[number] for number in self.consumers.get(name, ())]
 
     def producers_before(self, node: Node) -> list[int]:
         """Return the numbers of the operators whose values a node reads; none where it only asks for a size."""
@@ -135,13 +133,6 @@ class Graph:
             return []
         numbers = {self.producers.get(name, node.number) for name in node.reads}
         return sorted(number for number in numbers if number < node.number)
-
-    def ancestors(self) -> list[int]:
-        """Return for each operator a set of bits: those that it depends on, itself included."""
-        found: list[int] = []
-        for node in self.nodes:
-            found.append(reduce(or_, (found[number] for number in self.producers_before(node)), 1 << node.number))
-        return found
 
 
 def _node(number: int, op: Any, weights: Collection[str]) -> Node:
@@ -152,27 +143,15 @@ def _node(number: int, op: Any, weights: Collection[str]) -> Node:
         for name in op.input(slot):
             (used if name in weights else sizes if slot in _SIZES else reads)[name] = None
     skipped = (*_FOR_TRAINING, *_ALSO_FOR_TRAINING.get(op.type, ()))
-    slots = [slot for slot in op.output_names if slot not in skipped]
-    slots.sort(key=lambda slot: _MAIN_SLOTS.index(slot) if slot in _MAIN_SLOTS else len(_MAIN_SLOTS))
-    makes = tuple(dict.fromkeys(name for slot in slots for name in op.output(slot))) or (op.output_arg_names[0],)
-    return Node(number, str(makes[0]), str(op.type), tuple(reads), tuple(sizes), tuple(used), makes, op)
+    values = [name for slot in op.output_names if slot not in skipped for name in op.output(slot)]
+    makes = tuple(dict.fromkeys([main_output(op), *values]))
+    return Node(number, makes[0], str(op.type), tuple(reads), tuple(sizes), tuple(used), makes, op)
 
 
 def main_output(op: Any) -> str:
     """Return the output of an operator that carries the values."""
     filled = [slot for slot in _MAIN_SLOTS if slot in op.output_names and op.output(slot)]
     return str(op.output(filled[0])[0] if filled else op.output_arg_names[0])
-
-
-def observe(model: InferenceModel, graph: Graph, batch: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Return every tensor of the model, by name, as it is for this batch; a branch that is not taken gives none."""
-    block = model.program.global_block()
-    dense = paddle.framework.core.VarDesc.VarType.LOD_TENSOR
-    made = dict.fromkeys(name for node in graph.nodes for name in node.makes)
-    wanted = [name for name in made if block.has_var(name) and block.var(name).type == dense]
-    values = {**batch, **dict(zip(wanted, model.run(batch, wanted)))}
-    arrays = {name: np.asarray(value) for name, value in values.items() if value is not None}
-    return {name: Tensor(array.shape, array.dtype.name, sketch(array)) for name, array in arrays.items()}
 
 
 def sketch(value: Array) -> tuple[float, ...]:

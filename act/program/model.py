@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,6 @@ from act.samples.dataset import Array, FeedSpec
 
 _CAUSE = re.compile(r"[A-Za-z]+Error: |\([A-Z][A-Za-z]+\) ")
 _PADDLE_DTYPES = {name: paddle.framework.core.VarDesc.VarType(number) for number, name in DTYPES.items()}
-
-
-@dataclass
-class _Index:
-    """The operators of a program's main block, without `feed` and `fetch`, which `size` counts too."""
-
-    ops: list[Any]
-    size: int
-    producers: dict[str, list[Any]] = field(default_factory=dict)
-    consumers: dict[str, list[Any]] = field(default_factory=dict)
-
-    def add(self, op: Any) -> None:
-        for table, name in self._entries(op):
-            table.setdefault(name, []).append(op)
-
-    def drop(self, op: Any) -> None:
-        for table, name in self._entries(op):
-            table[name].remove(op)
-
-    def _entries(self, op: Any) -> Iterator[tuple[dict[str, list[Any]], str]]:
-        yield from ((self.consumers, name) for name in set(op.input_arg_names))
-        yield from ((self.producers, name) for name in set(op.output_arg_names))
 
 
 @dataclass
@@ -62,7 +40,9 @@ class InferenceModel:
     def __post_init__(self) -> None:
         # One for all runs: each executor prepares a program anew, which takes longer than a run.
         self._runner = paddle.static.Executor(CPU)
-        self._cached_index: _Index | None = None
+        self._producers: dict[str, list[Any]] = {}
+        self._consumers: dict[str, list[Any]] = {}
+        self._indexed = 0
 
     @classmethod
     def load(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> InferenceModel:
@@ -119,32 +99,36 @@ class InferenceModel:
         return self.program.global_block()
 
     @property
-    def _index(self) -> _Index:
-        """Return the index of the main block, made anew where Paddle added operators, as its backward pass does."""
-        ops = self._block.ops
-        if self._cached_index is None or self._cached_index.size != len(ops):
-            self._cached_index = _Index([op for op in ops if op.type not in ("feed", "fetch")], len(ops))
-            for op in self._cached_index.ops:
-                self._cached_index.add(op)
-        return self._cached_index
-
-    @property
     def ops(self) -> list[Any]:
         """Return the operators in order, without `feed` and `fetch`; a list of the caller's own."""
-        return list(self._index.ops)
+        return [op for op in self._block.ops if op.type not in ("feed", "fetch")]
 
     def producers(self, name: str) -> list[Any]:
         """Return the operators that write a tensor; none for inputs and weights."""
-        return list(self._index.producers.get(name, ()))
+        self._refresh_index()
+        return list(self._producers.get(name, ()))
 
     def producer(self, name: str) -> Any:
         """Return the operator that writes a tensor, the last of several; None for inputs and weights."""
-        found = self._index.producers.get(name)
-        return found[-1] if found else None
+        return next(reversed(self.producers(name)), None)
 
     def consumers(self, name: str) -> list[Any]:
         """Return the operators that read a tensor or a weight, each of them once."""
-        return list(self._index.consumers.get(name, ()))
+        self._refresh_index()
+        return list(self._consumers.get(name, ()))
+
+    def _refresh_index(self) -> None:
+        """Make the index, or make it anew where Paddle added operators, as its backward pass does."""
+        if self._indexed != len(self._block.ops):
+            self._producers, self._consumers, self._indexed = {}, {}, len(self._block.ops)
+            for op in self.ops:
+                for entry in self._entries(op):
+                    entry.append(op)
+
+    def _entries(self, op: Any) -> Iterator[list[Any]]:
+        """Yield the lists of the index that an operator is in."""
+        for table, names in ((self._consumers, op.input_arg_names), (self._producers, op.output_arg_names)):
+            yield from (table.setdefault(name, []) for name in set(names))
 
     def sole_producer(self, name: str) -> Any:
         """Return the only operator that writes a tensor which one operator alone reads; None for all others."""
@@ -154,11 +138,11 @@ class InferenceModel:
 
     def owns_weight(self, name: str) -> bool:
         """Tell whether a name is a weight that exactly one operator reads."""
-        return len(self._index.consumers.get(name, ())) == 1 and self.is_weight(name)
+        return len(self.consumers(name)) == 1 and self.is_weight(name)
 
     def position(self, op: Any) -> int:
-        """Return where an operator stands among all; a search by identity."""
-        return int(self._index.ops.index(op))
+        """Return where an operator stands among all, `feed` and `fetch` included; a search by identity."""
+        return int(self._block.ops.index(op))
 
     def insert(
         self,
@@ -174,35 +158,37 @@ class InferenceModel:
 
         Inputs and outputs are names of declared tensors and weights, by slot.
         """
-        index, block = self._index, self._block
-        anchor, step = (before, 0) if after is None else (after, 1)
+        self._refresh_index()
+        block = self._block
         op = block._insert_op_without_sync(
-            block.ops.index(anchor) + step,
+            self.position(before) if after is None else self.position(after) + 1,
             type=kind,
             inputs={slot: [block.var(name) for name in names] for slot, names in inputs.items()},
             outputs={slot: [block.var(name) for name in names] for slot, names in outputs.items()},
             attrs=dict(attributes or {}),
         )
-        index.ops.insert(index.ops.index(anchor) + step, op)
-        index.size += 1
-        index.add(op)
+        self._indexed += 1
+        for entry in self._entries(op):
+            entry.append(op)
         return op
 
     def remove(self, op: Any) -> None:
         """Take an operator out; what it wrote stays declared, and unused variables are not saved."""
-        index = self._index
-        index.drop(op)
-        index.ops.remove(op)
-        index.size -= 1
-        self._block._remove_op(self._block.ops.index(op), sync=False)
+        self._refresh_index()
+        for entry in self._entries(op):
+            entry.remove(op)
+        self._indexed -= 1
+        self._block._remove_op(self.position(op), sync=False)
 
     def rename_input(self, op: Any, old: str, new: str) -> None:
         """Let an operator read one tensor wherever it read another."""
-        self._rename(op, old, new, op._rename_input, self._index.consumers)
+        self._refresh_index()
+        self._rename(op, old, new, op._rename_input, self._consumers)
 
     def rename_output(self, op: Any, old: str, new: str) -> None:
         """Let an operator write one tensor instead of another."""
-        self._rename(op, old, new, op._rename_output, self._index.producers)
+        self._refresh_index()
+        self._rename(op, old, new, op._rename_output, self._producers)
 
     def redirect(self, old: str, new: str) -> None:
         """Let all that read one tensor read another."""
@@ -211,12 +197,11 @@ class InferenceModel:
 
     @staticmethod
     def _rename(op: Any, old: str, new: str, rename: Any, table: dict[str, list[Any]]) -> None:
-        if op not in table.get(old, ()):
-            return
-        rename(old, new)
-        table[old].remove(op)
-        if op not in table.setdefault(new, []):
-            table[new].append(op)
+        if op in table.get(old, ()):
+            rename(old, new)
+            table[old].remove(op)
+            if op not in table.setdefault(new, []):
+                table[new].append(op)
 
     # Tensors and weights.
 
@@ -248,13 +233,10 @@ class InferenceModel:
         return DTYPES[self._tensor(name)._dtype() if self.is_weight(name) else self._block.var(name).desc.dtype()]
 
     def feed_specs(self) -> list[FeedSpec]:
-        return self._specs(self.feed_names)
+        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.feed_names]
 
     def fetch_specs(self) -> list[FeedSpec]:
-        return self._specs(self.fetch_names)
-
-    def _specs(self, names: Sequence[str]) -> list[FeedSpec]:
-        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in names]
+        return [FeedSpec(name, self.dtype(name), self.shape(name)) for name in self.fetch_names]
 
     def weight_names(self) -> list[str]:
         """Return the names of the persistable variables that hold values, sorted."""
@@ -288,8 +270,7 @@ class InferenceModel:
 def reason(error: Exception) -> str:
     """Return the cause that Paddle gives, in one line: it stands between a stack of calls and hints on its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if _CAUSE.match(line)]
-    return (causes or lines[-1:] or [type(error).__name__])[0]
+    return next(filter(_CAUSE.match, lines), lines[-1] if lines else type(error).__name__)
 
 
 def _is_weight(variable: Any) -> bool:

@@ -23,17 +23,14 @@ Nothing goes by names; each part has a rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, reduce
 from operator import or_
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 from act.program.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor
-from act.results.analyze import Operator, TypeCount
-
-Kind = Literal["cnn", "transformer", "recurrent", "mixed", "dense", "other"]
-JoinKind = Literal["residual", "pyramid", "parallel"]
-_JOIN_KINDS: tuple[JoinKind, ...] = ("residual", "pyramid", "parallel")
+from act.results.analyze import Backbone, BackboneStage, Blocks, Costs, Head, Operator, Structure
 
 _FUSED_ATTENTION = (
     *("fused_attention", "flash_attn", "multihead_matmul", "fused_multi_transformer", "memory_efficient_attention"),
@@ -42,17 +39,11 @@ _FUSED_ATTENTION = (
 _RECURRENT = ("rnn", "lstm", "gru", "lstmp", "cudnn_lstm", "fusion_gru", "fusion_lstm", "gru_unit", "lstm_unit")
 _UPSAMPLING = ("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2", "bicubic_interp_v2")
 _LONGEST_PERIOD = 24
+_JOIN_KINDS = ("residual", "pyramid", "parallel")
 _GIVES = {1: "one number a sample", 2: "a vector a sample", 3: "a table a sample", 4: "maps"}
 
 
-class Attention(NamedTuple):
-    """One attention: its operators from the first product to the second, in order."""
-
-    softmax: int
-    members: tuple[int, ...]
-
-
-class Join(NamedTuple):
+class _Join(NamedTuple):
     """An addition of two activations that come from one tensor.
 
     Attributes:
@@ -62,7 +53,7 @@ class Join(NamedTuple):
     """
 
     number: int
-    kind: JoinKind
+    kind: str
     members: tuple[int, ...]
     short: tuple[int, ...]
 
@@ -75,39 +66,84 @@ class _Token(NamedTuple):
     residual: bool = False
 
 
-class Blocks(NamedTuple):
-    """Blocks that repeat one another: what one holds, in words, how many there are, operators of all of them."""
+def describe(graph: Graph, operators: Sequence[Operator]) -> Structure:
+    """Describe the structure of a graph.
 
-    layers: tuple[str, ...]
-    repeats: int
-    residual: bool
-    members: tuple[int, ...]
+    Args:
+        operators: the table of them, in the order of the graph's nodes.
+    """
+
+    def costs(members: Collection[int]) -> Costs:
+        return Costs(
+            operators=len(members),
+            layer_count=sum(graph.nodes[number].is_layer for number in members),
+            parameters=sum(operators[number].parameters for number in members),
+            macs=sum(operators[number].macs for number in members),
+        )
+
+    def names(numbers: Collection[int]) -> list[str]:
+        return [graph.nodes[number].name for number in numbers]
+
+    parts = _Parts(graph)
+    heads = parts.heads()
+    backbone = sorted({node.number for node in graph.nodes}.difference(*(members for _, members in heads)))
+    joins = {kind: [each.number for each in parts.joins if each.kind == kind] for kind in _JOIN_KINDS}
+    return Structure(
+        kind=parts.kind(),
+        backbone=Backbone(**vars(costs(backbone)), stages=_stages(graph, backbone, operators)),
+        blocks=[
+            Blocks(
+                **vars(costs(members)),
+                layers=layers,
+                count=count,
+                residual=residual,
+                first=graph.nodes[members[0]].name,
+                last=graph.nodes[members[-1]].name,
+            )
+            for layers, count, residual, members in parts.groups
+        ],
+        **{f"{kind}_joins": names(numbers) for kind, numbers in joins.items()},
+        gates=names(parts.gates),
+        concatenations=sum(map(_concatenates, graph.nodes)),
+        attentions=names(parts.attentions),
+        heads=[
+            Head(
+                **vars(costs(members)),
+                output=output,
+                gives=_gives(graph.tensors.get(output)),
+                types=[graph.nodes[number].type for number in members],
+            )
+            for output, members in heads
+        ],
+    )
 
 
-class Structure:
-    """The structure of a graph, found when it is asked for, with what was seen of its tensors for one sample."""
+class _Parts:
+    """The parts of a graph, by the numbers of their operators."""
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, Tensor]) -> None:
-        self.graph = graph
-        self.tensors = tensors
-        self._before = graph.ancestors()
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        # Of each operator a set of bits, those that it depends on, itself included; and the inputs that it depends on.
+        self._before: list[int] = []
         self._sources: list[frozenset[str]] = []
-        for node in self.graph.nodes:
-            given = frozenset(node.reads).intersection(self.graph.feeds)
-            self._sources.append(given.union(*(self._sources[n] for n in self.graph.producers_before(node))))
+        for node in graph.nodes:
+            ahead = graph.producers_before(node)
+            self._before.append(reduce(or_, (self._before[number] for number in ahead), 1 << node.number))
+            given = frozenset(node.reads).intersection(graph.feeds)
+            self._sources.append(given.union(*(self._sources[number] for number in ahead)))
 
     @cached_property
-    def attentions(self) -> list[Attention]:
-        """List all attentions, in order."""
-        found = []
-        for node in self.graph.nodes:
+    def attentions(self) -> dict[int, int]:
+        """Map the softmax of each attention to the product behind it; a fused one stands for both."""
+        found = {}
+        for node in self._graph.nodes:
             if node.type in _FUSED_ATTENTION:
-                found.append(Attention(node.number, (node.number,)))
+                found[node.number] = node.number
             elif node.type == "softmax":
-                before = self._nearest_product(node, self.graph.producers_before)
-                after = self._nearest_product(node, lambda each: self.graph.consumers.get(each.name, []))
+                before = self._nearest_product(node, self._graph.producers_before)
+                after = self._nearest_product(node, lambda each: self._graph.consumers.get(each.name, []))
                 if before is not None and after is not None:
-                    found.append(Attention(node.number, self._between(before, after)))
+                    found[node.number] = after
         return found
 
     def _nearest_product(self, start: Node, neighbours: Callable[[Node], Collection[int]]) -> int | None:
@@ -116,7 +152,7 @@ class Structure:
         waiting = [*neighbours(start)]
         while waiting:
             number = waiting.pop()
-            node = self.graph.nodes[number]
+            node = self._graph.nodes[number]
             if node.is_product:
                 return number
             if number not in seen and not node.is_layer:
@@ -124,15 +160,9 @@ class Structure:
                 waiting += neighbours(node)
         return None
 
-    def _between(self, first: int, last: int) -> tuple[int, ...]:
-        """Return the operators on any way from one operator to another, both included."""
-        bits = self._before[last]
-        return tuple(n for n in range(first, last + 1) if bits >> n & 1 and self._before[n] >> first & 1)
-
-    @cached_property
-    def kind(self) -> Kind:
-        nodes = self.graph.nodes
-        kinds: list[Kind] = ["transformer"] if self.attentions else []
+    def kind(self) -> str:
+        nodes = self._graph.nodes
+        kinds = ["transformer"] if self.attentions else []
         kinds += ["recurrent"] if any(node.type in _RECURRENT for node in nodes) else []
         convolutions = [node for node in nodes if node.is_convolution]
         patches = [node for node in convolutions if self._cuts_patches(node)] if kinds else []
@@ -144,84 +174,82 @@ class Structure:
     def _cuts_patches(self, node: Node) -> bool:
         """Tell whether a convolution reads an input and steps by its whole kernel."""
         shape = self._kernel(node)
-        first = not any(self.graph.nodes[n].is_layer for n in _numbers(self._before[node.number]) if n != node.number)
+        first = not any(self._graph.nodes[n].is_layer for n in _numbers(self._before[node.number]) if n != node.number)
         return first and bool(shape) and tuple(node.attribute("strides", [])) == shape and min(shape) > 1
 
     def _kernel(self, node: Node) -> tuple[int, ...]:
-        return self.graph.weights[node.weights[0]][2:] if node.weights else ()
+        return self._graph.weights[node.weights[0]][2:] if node.weights else ()
 
     @cached_property
-    def joins(self) -> list[Join]:
-        """List all additions of two activations that come from one tensor, in order."""
-        return [join for node in self.graph.nodes if (join := self._join(node)) is not None]
+    def joins(self) -> list[_Join]:
+        return [join for node in self._graph.nodes if (join := self._join(node)) is not None]
 
-    def _join(self, node: Node) -> Join | None:
+    def _join(self, node: Node) -> _Join | None:
         if node.type not in ("elementwise_add", "sum") or len(node.reads) != 2 or node.weights:
             return None
-        shapes = [self.tensors[name].shape for name in node.reads if name in self.tensors]
-        if len(shapes) != 2 or shapes[0] != shapes[1]:
-            return None
-        paths = self._paths(node)
+        shapes = [self._graph.tensors[name].shape for name in node.reads if name in self._graph.tensors]
+        paths = self._paths(node) if len(shapes) == 2 and shapes[0] == shapes[1] else None
         if paths is None:
             return None
-        ways, depths = paths
-        short, long = sorted(depths)
-        members = tuple(sorted({*ways[0], *ways[1], node.number}))
+        (short, fewer), (long, more) = sorted(paths, key=lambda path: path[1])
+        members = tuple(sorted({*short, *long, node.number}))
         if any(self._upsamples(number) for number in members):
-            kind: JoinKind = "pyramid"
-        elif (short == 0 and long > 0) or (short == 1 and long > 1):
-            kind = "residual"
-        elif long == 0:
+            kind = "pyramid"
+        elif more == 0:
             return None
         else:
-            kind = "parallel"
-        return Join(node.number, kind, members, ways[0] if depths[0] == short else ways[1])
+            kind = "residual" if fewer == 0 or (fewer == 1 and more > 1) else "parallel"
+        return _Join(node.number, kind, members, short)
 
-    def _paths(self, node: Node) -> tuple[list[tuple[int, ...]], list[int]] | None:
-        """Return the ways to both tensors that a node reads from the last tensor that they come from, and their depths;
-        None where they share nothing."""
-        producers = [self.graph.producers.get(name, -1) for name in node.reads]
+    def _paths(self, node: Node) -> list[tuple[tuple[int, ...], int]] | None:
+        """Return the ways to both tensors that a node reads from the last tensor that they come from, each with the
+        layers and attentions on the longest of it; None where they share nothing."""
+        producers = [self._graph.producers.get(name, -1) for name in node.reads]
         before = [self._before[number] if number >= 0 else 0 for number in producers]
         start = (before[0] & before[1]).bit_length() - 1  # -1: an input
         inputs = [self._sources[n] if n >= 0 else {name} for name, n in zip(node.reads, producers)]
-        if start < 0 and not inputs[0] & inputs[1] & set(self.graph.feeds):
+        if start < 0 and not inputs[0] & inputs[1] & set(self._graph.feeds):
             return None
         ways = [self._way(start, producer) for producer in producers]
-        return ways, [self._depth(start, producer, way) for producer, way in zip(producers, ways)]
+        return [(way, self._depth(start, producer, way)) for producer, way in zip(producers, ways)]
 
     def _way(self, start: int, end: int) -> tuple[int, ...]:
         """Return the operators on the ways from a tensor to another, without the one that makes the first."""
         if end < 0 or end == start:
             return ()
-        if start < 0:
-            return tuple(_numbers(self._before[end]))
-        return tuple(n for n in self._between(start, end) if n != start)
+        later = self._before[end] >> (start + 1) << (start + 1)
+        return tuple(n for n in _numbers(later) if start < 0 or self._before[n] >> start & 1)
 
     def _depth(self, start: int, end: int, way: Collection[int]) -> int:
         """Count the layers and attentions on the longest way."""
         deepest: dict[int, int] = {start: 0}
         for number in way:
-            node = self.graph.nodes[number]
+            node = self._graph.nodes[number]
             counts = node.is_layer or node.type in (*_RECURRENT, *_FUSED_ATTENTION)
-            before = max((deepest.get(n, 0) for n in self.graph.producers_before(node)), default=0)
+            before = max((deepest.get(n, 0) for n in self._graph.producers_before(node)), default=0)
             deepest[number] = before + int(counts)
         return deepest.get(end, 0)
 
     def _upsamples(self, number: int) -> bool:
-        node = self.graph.nodes[number]
+        node = self._graph.nodes[number]
         strides = node.attribute("strides", [1])
         return node.type in _UPSAMPLING or (node.type in TRANSPOSED_CONVOLUTIONS and max(strides) > 1)
 
     @cached_property
     def gates(self) -> list[int]:
         """List the products of two activations, one of which comes from the other through a layer."""
-        products = [node for node in self.graph.nodes if node.type == "elementwise_mul" and len(node.reads) == 2]
-        found = [(node.number, paths) for node in products if (paths := self._paths(node)) is not None]
-        return [number for number, (ways, depths) in found if () in ways and min(depths) == 0 < max(depths)]
+        products = [node for node in self._graph.nodes if node.type == "elementwise_mul" and len(node.reads) == 2]
+        found = []
+        for node, paths in ((node, self._paths(node)) for node in products):
+            depths = [depth for _, depth in paths or ()]
+            if paths and any(way == () for way, _ in paths) and min(depths) == 0 < max(depths):
+                found.append(node.number)
+        return found
 
     @cached_property
-    def groups(self) -> list[Blocks]:
-        """List the blocks, those that repeat one another as one, and single residual blocks."""
+    def groups(self) -> list[tuple[list[str], int, bool, list[int]]]:
+        """List the blocks, those that repeat one another as one, and single residual blocks: what one holds, how many
+        there are, whether they are residual, the operators of all."""
         tokens = self._tokens()
         found, place = [], 0
         while place < len(tokens):
@@ -229,9 +257,8 @@ class Structure:
             stretch = tokens[place : place + period * count]
             residual = any(token.residual for token in stretch)
             if count > 1 or residual:
-                layers = tuple(word for token in stretch[:period] for word in token.signature)
-                members = sorted(number for token in stretch for number in token.members)
-                found.append(Blocks(layers, count, residual, tuple(members)))
+                layers = [word for token in stretch[:period] for word in token.signature]
+                found.append((layers, count, residual, sorted(n for token in stretch for n in token.members)))
             place += len(stretch)
         return found
 
@@ -240,77 +267,63 @@ class Structure:
         residual = {join.number: join for join in self.joins if join.kind == "residual"}
         blocks = {n: join for n, join in residual.items() if residual.keys() & join.members == {n}}
         inside = {number for block in blocks.values() for number in block.members}
-        last = {self._last_layer(name) for name in self.graph.fetches}
+        last = {self._last_layer(name) for name in self._graph.fetches}
         tokens = []
-        for node in self.graph.nodes:
-            words = self._words(node)
-            if node.number in blocks:
-                tokens.append(self._block_token(blocks[node.number]))
-            elif words and node.number not in last and node.number not in inside:
-                tokens.append(_Token(words, (node.number,)))
+        for node in self._graph.nodes:
+            if (block := blocks.get(node.number)) is not None:
+                projection = {*block.short, block.number}
+                words = [self._word(self._graph.nodes[number]) for number in block.members if number not in projection]
+                tokens.append(_Token((*filter(None, words), "residual join"), block.members, residual=True))
+            elif (word := self._word(node)) and node.number not in last and node.number not in inside:
+                tokens.append(_Token((word,), (node.number,)))
         return tokens
 
-    def _block_token(self, block: Join) -> _Token:
-        projection = {*block.short, block.number}
-        nodes = [self.graph.nodes[number] for number in block.members if number not in projection]
-        words = tuple(word for node in nodes for word in self._words(node))
-        return _Token((*words, "residual join"), block.members, residual=True)
-
-    def _words(self, node: Node) -> tuple[str, ...]:
+    def _word(self, node: Node) -> str:
         """Name an operator as a part of a block; nothing for those that blocks do not differ by."""
         if node.number in self._marks:
-            return (self._marks[node.number],)
+            return self._marks[node.number]
         if node.is_layer and node.is_convolution:
             sides = "x".join(map(str, self._kernel(node)))
-            groups, weight = int(node.attribute("groups", 1)), self.graph.weights[node.weights[0]]
+            groups, weight = int(node.attribute("groups", 1)), self._graph.weights[node.weights[0]]
             apart = "" if groups == 1 else "depthwise " if weight[1] == 1 else "grouped "
             transposed = "transposed " if node.type in TRANSPOSED_CONVOLUTIONS else ""
-            return (f"{transposed}{apart}convolution {sides}",)
+            return f"{transposed}{apart}convolution {sides}"
         if node.is_layer:
-            return ("matrix product",)
+            return "matrix product"
         if _concatenates(node):
-            return ("concatenation",)
-        return ("recurrence",) if node.type in _RECURRENT else ()
+            return "concatenation"
+        return "recurrence" if node.type in _RECURRENT else ""
 
     @cached_property
     def _marks(self) -> dict[int, str]:
         """Name attentions, gates and joins."""
         words = {join.number: f"{join.kind} join" for join in self.joins}
-        words |= dict.fromkeys(self.gates, "gate")
-        return words | {attention.softmax: "attention" for attention in self.attentions}
+        return words | dict.fromkeys(self.gates, "gate") | dict.fromkeys(self.attentions, "attention")
 
     def _last_layer(self, output: str) -> int:
         """Return the number of the last layer that an output depends on; -1 where there is none."""
-        before = self._before_output(output)
-        return max((n for n in _numbers(before) if self.graph.nodes[n].is_layer), default=-1)
+        return max((n for n in _numbers(self._before_output(output)) if self._graph.nodes[n].is_layer), default=-1)
 
     def _before_output(self, output: str) -> int:
-        producer = self.graph.producers.get(output)
+        producer = self._graph.producers.get(output)
         return 0 if producer is None else self._before[producer]
 
-    @cached_property
-    def heads(self) -> list[tuple[str, tuple[int, ...]]]:
-        """List the heads: for each output in order its name, and the numbers of its operators."""
-        needs = [self._before_output(name) for name in self.graph.fetches]
-        marks = [number for group in self.groups for number in group.members]
-        marks += [join.number for join in self.joins] + [a.members[-1] for a in self.attentions] + self.gates
-        marks += [node.number for node in self.graph.nodes if _concatenates(node)]
+    def heads(self) -> list[tuple[str, list[int]]]:
+        """List for each output in order its name, and the operators of its head."""
+        needs = [self._before_output(name) for name in self._graph.fetches]
+        marks = [number for *_, members in self.groups for number in members]
+        marks += [*(join.number for join in self.joins), *self.attentions.values(), *self.gates]
+        marks += [node.number for node in self._graph.nodes if _concatenates(node)]
         ahead = reduce(or_, (self._before[number] for number in marks), 0)  # of the marks, themselves included
         heads = []
-        for place, (name, needed) in enumerate(zip(self.graph.fetches, needs)):
+        for place, (name, needed) in enumerate(zip(self._graph.fetches, needs)):
             shared = reduce(or_, needs[:place] + needs[place + 1 :], 0)
             own = [n for n in _numbers(needed & ~shared) if self._sources[n]]
             last = self._last_layer(name)
-            after = [n for n in own if not ahead >> n & 1] if marks else []
-            since = [n for n in own if last >= 0 and self._before[n] >> last & 1]
-            heads.append((name, tuple(sorted({*after, *since}) if last >= 0 else own)))
+            if last >= 0:
+                own = [n for n in own if (marks and not ahead >> n & 1) or self._before[n] >> last & 1]
+            heads.append((name, own))
         return heads
-
-    @cached_property
-    def backbone(self) -> tuple[int, ...]:
-        """List all operators that are in no head."""
-        inside = {number for _, members in self.heads for number in members}
-        return tuple(node.number for node in self.graph.nodes if node.number not in inside)
 
 
 def _concatenates(node: Node) -> bool:
@@ -347,84 +360,24 @@ def _holds_layers(stretch: Sequence[_Token]) -> bool:
     return any(not word.endswith(("join", "concatenation", "gate")) for token in stretch for word in token.signature)
 
 
-def describe(structure: Structure, operators: Sequence[Operator]) -> dict[str, Any]:
-    """Describe the structure for `analysis.json`, given the table of operators in the order of the graph's nodes."""
-    nodes = structure.graph.nodes
-    joins = {kind: [nodes[join.number].name for join in structure.joins if join.kind == kind] for kind in _JOIN_KINDS}
-    return {
-        "kind": structure.kind,
-        "backbone": {**_costs(structure.backbone, structure, operators), "stages": _stages(structure, operators)},
-        "blocks": [
-            {
-                "layers": list(group.layers),
-                "count": group.repeats,
-                "residual": group.residual,
-                "first": nodes[group.members[0]].name,
-                "last": nodes[group.members[-1]].name,
-                **_costs(group.members, structure, operators),
-            }
-            for group in structure.groups
-        ],
-        **{f"{kind}_joins": names for kind, names in joins.items()},
-        "gates": [nodes[number].name for number in structure.gates],
-        "concatenations": sum(map(_concatenates, nodes)),
-        "attentions": [nodes[attention.softmax].name for attention in structure.attentions],
-        "heads": [
-            {
-                "output": output,
-                "gives": _gives(structure.tensors.get(output)),
-                "types": [nodes[number].type for number in members],
-                **_costs(members, structure, operators),
-            }
-            for output, members in structure.heads
-        ],
-    }
-
-
 def _gives(tensor: Tensor | None) -> str:
     if tensor is None:
         return "nothing for this sample"
     return _GIVES.get(len(tensor.shape), f"a tensor of rank {len(tensor.shape)}")
 
 
-def _costs(members: Collection[int], structure: Structure, operators: Sequence[Operator]) -> dict[str, int]:
-    chosen = [operators[number] for number in members]
-    return {
-        "operators": len(chosen),
-        "layer_count": sum(structure.graph.nodes[number].is_layer for number in members),
-        "parameters": sum(operator.parameters for operator in chosen),
-        "macs": sum(operator.macs for operator in chosen),
-    }
-
-
-def _stages(structure: Structure, operators: Sequence[Operator]) -> list[dict[str, Any]]:
+def _stages(graph: Graph, backbone: Sequence[int], operators: Sequence[Operator]) -> list[BackboneStage]:
     """Group the backbone's layers by the size of their output, height and width or length, in order of appearance."""
-    stages: dict[tuple[int, ...], dict[str, Any]] = {}
-    for number in structure.backbone:
-        node, operator = structure.graph.nodes[number], operators[number]
+    sizes: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
+    for number in backbone:
+        node, operator = graph.nodes[number], operators[number]
         if not node.is_layer or len(operator.shape) < 2:
             continue
         channels_first = node.is_convolution and node.attribute("data_format", "NCHW") in ("NCHW", "NCDHW", "AnyLayout")
         places = tuple(operator.shape[2:] if channels_first else operator.shape[1:-1])
-        if node.is_convolution and set(places) == {1}:  # of a gate, between two stages
-            continue
-        channels = operator.shape[1] if channels_first else operator.shape[-1]
-        stage = stages.setdefault(places, {"size": list(places), "layers": 0, "channels": 0, "macs": 0})
-        stage["layers"] += 1
-        stage["channels"] = max(stage["channels"], channels)
-        stage["macs"] += operator.macs
-    return list(stages.values())
-
-
-def census(operators: Sequence[Operator]) -> list[TypeCount]:
-    """Count the operators of each type, with what they hold and cost; most frequent first."""
-    by_type: dict[str, list[Operator]] = {}
-    for operator in operators:
-        by_type.setdefault(operator.type, []).append(operator)
-    rows = [
-        TypeCount(
-            type=name, count=len(those), parameters=sum(o.parameters for o in those), macs=sum(o.macs for o in those)
-        )
-        for name, those in by_type.items()
+        if not node.is_convolution or set(places) != {1}:  # of a gate, between two stages
+            sizes[places].append((operator.shape[1 if channels_first else -1], operator.macs))
+    return [
+        BackboneStage(size=list(places), layers=len(layers), channels=max(layers)[0], macs=sum(m for _, m in layers))
+        for places, layers in sizes.items()
     ]
-    return sorted(rows, key=lambda row: -row.count)

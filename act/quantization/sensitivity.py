@@ -11,8 +11,10 @@ the weight and the range that the samples showed; pruned means that the output c
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +27,22 @@ from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme, make_scheme
-from act.quantization.split_session import SplitSession, Values, logits
+from act.quantization.split_session import ChangeableLayer, SplitSession, Values, logits
 from act.quantization.weights import along, quantize_weight
 from act.results.analyze import LayerErrors, Operator, Sensitivity
 from act.results.ptq_search import LayerSensitivity
 from act.samples.dataset import Array, Samples
 
 Floats = npt.NDArray[np.float32]
+# Gives other constants, or another input, of a layer, from the tensors ahead of it.
+Change = Callable[[Values], Values]
+
+# Sessions of one thread each side by side: they do more than one on several threads.
+_THREADS = len(os.sched_getaffinity(0))
+_INT8 = "int8"
 
 
 def rank_layers(
-    model: InferenceModel,
     fp32: onnx.ModelProto,
     layers: Sequence[Layer],
     scheme_for: Callable[[Layer], Scheme],
@@ -44,22 +51,31 @@ def rank_layers(
     """Return the sensitivity of every layer, most sensitive first; equal ones in program order.
 
     Args:
-        model, fp32: the fp32 model, in Paddle's form and in ONNX's.
+        fp32: what `to_onnx` made of the fp32 model.
         scheme_for: gives the scheme that quantizes one layer alone.
         batch: the samples to run.
     """
-    probe = _Probe(model, SplitSession(fp32, layers, [output.name for output in fp32.graph.output]), [batch])
-    (baseline,) = probe.baseline
-    ranking = []
-    for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
-        (outputs,) = probe.quantized(layer, scheme_for(layer))
-        similarity = [cosine(a, b) for output, exact in zip(outputs, baseline) for a, b in zip(output, exact)]
-        ranking.append(LayerSensitivity(layer=layer.name, op_type=layer.op_type, error=1 - float(np.mean(similarity))))
+    session = SplitSession(fp32, layers, [output.name for output in fp32.graph.output], [batch], fast=False)
+    (edges,) = session.edges
+    baseline = [edges[-1][name] for name in session.compared]
+
+    def similarity(layer: Layer, scheme: Scheme) -> float:
+        around = session.around(layer)
+        before = around.values_before(edges)
+        outputs = around.outputs(edges, before, _quantized(around, layer, scheme)(before))
+        return float(np.mean([cosine(a, b) for output, exact in zip(outputs, baseline) for a, b in zip(output, exact)]))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(similarity, layers, map(scheme_for, layers))
+        similarities = list(tqdm(found, "sensitivity", len(layers), unit="layer", leave=False))
+    ranking = [
+        LayerSensitivity(layer=layer.name, op_type=layer.op_type, error=1 - each)
+        for layer, each in zip(layers, similarities)
+    ]
     return sorted(ranking, key=lambda entry: -entry.error)
 
 
 def measure_layers(
-    model: InferenceModel,
     fp32: onnx.ModelProto,
     graph: Graph,
     operators: Sequence[Operator],
@@ -74,50 +90,47 @@ def measure_layers(
     not measured has no error and is told.
 
     Args:
-        model, fp32: the fp32 model, in Paddle's form and in ONNX's.
+        fp32: what `to_onnx` made of the graph's model.
         samples: to run, one by one.
         ratios: shares of output channels that are pruned.
         time_limit_seconds: after which no further layer is begun.
     """
     started = clock()
-    costs = {operator.name: operator.macs for operator in operators}
     if len(samples) == 0 or time_limit_seconds == 0:
         return Sensitivity(why="not asked for")
-    layers = quantizable_layers(model)
-    compared = logits(fp32)
+    layers, compared = quantizable_layers(graph.model), logits(fp32)
     if not layers or not compared:
         what = "no layer can be quantized" if not layers else "the model has no output of real numbers to compare"
         return Sensitivity(why=what)
     try:
-        probe = _Probe(model, SplitSession(fp32, layers, compared), list(samples.batches(1)))
+        session = SplitSession(fp32, layers, compared, list(samples.batches(1)), fast=True)
     except Exception as error:  # whatever ONNX Runtime does not like about a model: the other figures stand without
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
-    if not all(bool(np.isfinite(output).all()) for outputs in probe.baseline for output in outputs):
+    if not all(bool(np.isfinite(edges[-1][name]).all()) for edges in session.edges for name in compared):
         return Sensitivity(why="on ONNX Runtime the fp32 model's outputs hold NaN or infinity")
     last = _layers_nothing_follows(graph)
-    entries, late = [], 0
+    costs = {operator.name: operator.macs for operator in operators}
     layers.sort(key=lambda layer: -costs[layer.name])
-    for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
-        quantized, pruned, why = None, {}, ""
-        if clock() - started >= time_limit_seconds:
-            why, late = "the time was up", late + 1
-        else:
-            span = probe.range_of(layer)
-            if span is not None:
-                scheme = make_scheme(model, [layer], {layer.activation: span})
-                quantized = probe.error(probe.quantized(layer, scheme))
-            if quantized is None:
-                why = "what it reads, or the output, is not finite"
-            if layer.name in last:
-                why = why or "not pruned: its channels are the model's outputs"
+    entries, late = [], 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for layer in tqdm(layers, desc="sensitivity", unit="layer", leave=False):
+            errors: dict[str, float | None] = {}
+            if clock() - started >= time_limit_seconds:
+                why, late = "the time was up", late + 1
             else:
-                pruned = {f"{ratio:g}": probe.error(probe.pruned(layer, ratio)) for ratio in ratios}
-        channels = model.shape(layer.weight)[layer.axis]
-        entries.append(
-            LayerErrors(
-                name=layer.name, type=layer.op_type, channels=channels, quantized=quantized, pruned=pruned, why=why
+                errors = _errors(pool, session, graph.model, layer, [] if layer.name in last else ratios)
+                why = "not pruned: its channels are the model's outputs" if layer.name in last else ""
+                why = "what it reads, or the output, is not finite" if errors.get(_INT8) is None else why
+            entries.append(
+                LayerErrors(
+                    name=layer.name,
+                    type=layer.op_type,
+                    channels=graph.model.shape(layer.weight)[layer.axis],
+                    quantized=errors.pop(_INT8, None),
+                    pruned=errors,
+                    why=why,
+                )
             )
-        )
     return Sensitivity(
         samples=len(samples),
         seconds=round(clock() - started, 1),
@@ -126,62 +139,57 @@ def measure_layers(
     )
 
 
-class _Probe:
-    """Runs a model with single layers changed; `baseline` has the compared tensors of the unchanged one by batch."""
+def _errors(
+    pool: ThreadPoolExecutor, session: SplitSession, model: InferenceModel, layer: Layer, ratios: Sequence[float]
+) -> dict[str, float | None]:
+    """Return for int8, where the layer reads what is finite, and for each share that is pruned the root of the mean
+    squared error of the compared tensors as a share of their mean square; None where it is not finite."""
+    around = session.around(layer)
+    before = list(pool.map(around.values_before, session.edges))
+    read = [values[around.input] for values in before]
+    changes = {f"{ratio:g}": _pruned(around, layer, ratio) for ratio in ratios}
+    if all(np.isfinite(values).all() for values in read):
+        span = Range(min(0.0, *(float(v.min()) for v in read)), max(0.0, *(float(v.max()) for v in read)))
+        changes[_INT8] = _quantized(around, layer, make_scheme(model, [layer], {layer.activation: span}))
 
-    def __init__(self, model: InferenceModel, session: SplitSession, batches: Sequence[Mapping[str, Array]]) -> None:
-        self._model, self._session = model, session
-        self._edges: list[list[Values]] = []
-        self._extremes: dict[str, tuple[float, float]] = {}
-        for batch in batches:
-            edges, inputs = session.run(batch)
-            self._edges.append(edges)
-            for name, values in inputs.items():
-                low, high = self._extremes.get(name, (0.0, 0.0))
-                # NaN is passed on, unlike with Python's own.
-                self._extremes[name] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
-        self.baseline = [[edges[-1][name] for name in session.compared] for edges in self._edges]
+    def squared(edges: Sequence[Values], values: Values) -> list[float]:
+        exact = [edges[-1][name] for name in session.compared]
+        outputs = (around.outputs(edges, values, change(values)) for change in changes.values())
+        return [squared_error(each, exact) / len(exact) for each in outputs]
 
-    def range_of(self, layer: Layer) -> Range | None:
-        """Return the range of what a layer reads; None where that is not finite."""
-        low, high = self._extremes[self._session.inputs[layer.name]]
-        return Range(low, high) if np.isfinite([low, high]).all() else None
+    means = np.mean(list(pool.map(squared, session.edges, before)), axis=0)
+    return {name: float(np.sqrt(mean)) if np.isfinite(mean) else None for name, mean in zip(changes, means)}
 
-    def quantized(self, layer: Layer, scheme: Scheme) -> list[list[Array]]:
-        """Return the compared tensors of each batch with a layer in int8, as ONNX's operators compute it."""
-        span, thresholds = scheme.activations[layer.activation], scheme.weights[layer.weight]
-        weight = self._model.weight(layer.weight)
-        scales = along((thresholds / np.float32(LEVELS)).astype(np.float32), layer.axis, weight.ndim)
-        integers = quantize_weight(weight, thresholds, layer.axis)
-        changes: dict[str, Floats] = {layer.weight: integers.astype(np.float32) * scales}
-        if layer.name in self._session.biases:
-            name, values = self._session.biases[layer.name]
-            changes[name] = scheme.biases.get(name, values).reshape(values.shape)
-        outputs = []
-        for edges in self._edges:
-            integers_read = span.quantize(self._session.input_of(layer, edges))
-            rounded = (integers_read - np.float32(span.zero_point)) * np.float32(span.scale)
-            outputs.append(self._session.outputs(layer, edges, changes, rounded))
-        return outputs
 
-    def pruned(self, layer: Layer, ratio: float) -> list[list[Array]]:
-        """Return the compared tensors of each batch without a share of a layer's channels, one at least, where there
-        are several."""
-        weight = self._model.weight(layer.weight)
-        channels = weight.shape[layer.axis]
-        others = tuple(axis for axis in range(weight.ndim) if axis != layer.axis)
-        count = min(max(1, round(ratio * channels)), channels - 1)
-        removed = np.argsort(np.abs(weight).sum(axis=others), kind="stable")[:count]
-        changes: dict[str, Floats] = {layer.weight: _without(weight, layer.axis, removed)}
-        if layer.name in self._session.biases:
-            name, values = self._session.biases[layer.name]
-            changes[name] = _without(values.reshape(-1), 0, removed).reshape(values.shape)
-        return [self._session.outputs(layer, edges, changes) for edges in self._edges]
+def _quantized(around: ChangeableLayer, layer: Layer, scheme: Scheme) -> Change:
+    """Return the layer in int8, as ONNX's operators compute it."""
+    span, thresholds = scheme.activations[layer.activation], scheme.weights[layer.weight]
+    weight = around.constants[layer.weight]
+    scales = along((thresholds / np.float32(LEVELS)).astype(np.float32), layer.axis, weight.ndim)
+    changes = {name: scheme.biases.get(name, bias).reshape(bias.shape) for name, bias in around.constants.items()}
+    changes[layer.weight] = quantize_weight(weight, thresholds, layer.axis).astype(np.float32) * scales
 
-    def error(self, outputs: Sequence[Sequence[Array]]) -> float | None:
-        """Return the root of the mean squared error as a share of the mean square; None where it is not finite."""
-        mean = float(np.mean([squared_error(each, exact) / len(exact) for each, exact in zip(outputs, self.baseline)]))
-        return float(np.sqrt(mean)) if np.isfinite(mean) else None
+    def change(before: Values) -> Values:
+        rounded = (span.quantize(before[around.input]) - np.float32(span.zero_point)) * np.float32(span.scale)
+        return {**changes, around.input: rounded}
+
+    return change
+
+
+def _pruned(around: ChangeableLayer, layer: Layer, ratio: float) -> Change:
+    """Return the layer without a share of its channels, one at least, where there are several."""
+    weight = around.constants[layer.weight]
+    channels = weight.shape[layer.axis]
+    others = tuple(axis for axis in range(weight.ndim) if axis != layer.axis)
+    count = min(max(1, round(ratio * channels)), channels - 1)
+    removed = np.argsort(np.abs(weight).sum(axis=others), kind="stable")[:count]
+    changes = {
+        name: _without(bias.reshape(-1), 0, removed).reshape(bias.shape)
+        for name, bias in around.constants.items()
+        if name != layer.weight
+    }
+    changes[layer.weight] = _without(weight, layer.axis, removed)
+    return lambda before: changes
 
 
 def _without(values: Floats, axis: int, removed: npt.NDArray[np.int64]) -> Floats:

@@ -1,19 +1,16 @@
 """The fp32 model in pieces, in which one layer's weight, bias and input can be changed from run to run.
 
-ONNX Runtime takes an initialiser that is also an input from the caller, so that no session is made anew for a change.
-What lies before a changed layer need not run again: the model is cut into pieces in the order of its nodes, and a run
-begins with the piece that holds the layer, from what the unchanged model left at its edge.
+The model is cut into pieces in the order of its nodes. What lies before the piece of a changed layer need not run
+again, and that piece is cut once more, around the layer: the layer alone takes its constants from the caller, while all
+others are constants to ONNX Runtime, which has faster kernels for those.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
@@ -26,151 +23,175 @@ from act.samples.dataset import Array
 _PIECES = 8
 _SQUEEZING = ("Softmax", "ArgMax")
 _CASTS = ("Cast", "Identity")
-# Behind a layer's name: inputs that tell whether it reads something else than its own input, and what.
-_FLAG, _REPLACEMENT = ".is_changed", ".changed_input"
 
 Values = dict[str, Array]
 
 
 @dataclass
 class _Piece:
-    """Some nodes in a row; `outputs` are its tensors that others read or that are compared, `layer_inputs` those that
-    layers read."""
+    """Some nodes in a row: what they read, and those of their tensors that are asked for."""
 
     session: Any
     inputs: list[str]
     outputs: list[str]
-    layer_inputs: list[str]
 
-    def run(self, names: Iterable[str], values: Mapping[str, Array], changes: Mapping[str, Array]) -> Values:
-        """Return these tensors of the piece, from the values at its edge."""
-        names = list(dict.fromkeys(names))
-        feeds = {name: values[name] for name in self.inputs}
-        return dict(zip(names, self.session.run(names, {**feeds, **changes}))) if names else {}
+    def run(self, values: Mapping[str, Array]) -> Values:
+        if not self.outputs:
+            return {}
+        return dict(zip(self.outputs, self.session.run(self.outputs, {name: values[name] for name in self.inputs})))
 
 
 class SplitSession:
-    """An fp32 model in which single layers can be changed.
+    """An fp32 model in which single layers can be changed; it runs on one thread.
 
     Args:
         fp32: what `to_onnx` made of the model; not changed.
         layers: all must be in the ONNX model.
-        compared: the tensors that `outputs` returns.
+        compared: the tensors that changed layers are compared by.
+        batches: that the unchanged model is run on.
+        fast: run all other layers by the kernels for constant weights, which round in another order.
 
     Attributes:
-        inputs: the tensor that each layer reads, by the layer's name.
-        biases: name and values of the bias of each layer that has one of its own, likewise.
+        edges: for each batch what the unchanged model gives: all tensors before each piece, and behind the last one.
     """
 
-    def __init__(self, fp32: onnx.ModelProto, layers: Sequence[Layer], compared: Sequence[str]) -> None:
+    def __init__(
+        self,
+        fp32: onnx.ModelProto,
+        layers: Sequence[Layer],
+        compared: Sequence[str],
+        batches: Sequence[Mapping[str, Array]],
+        fast: bool,
+    ) -> None:
         self._fp32, self.compared = fp32, compared
-        self._layers = {layer.weight: layer for layer in layers}
-        tensors = activation_tensors(fp32, layers)
-        self.inputs = {layer.name: tensors[layer.activation] for layer in layers}
-        self.biases = _biases(Graph(fp32, copy=False), layers)
-        self._types = _element_types(fp32)
-        self._index: dict[str, int] = {}
-        nodes = _needed(fp32.graph, [*compared, *self.inputs.values()])
-        ends = pairwise([*self._starts(nodes), len(nodes)])
-        self._pieces = [self._piece(nodes[start:stop], nodes[stop:]) for start, stop in ends]
+        self._constants = {entry.name: entry for entry in fp32.graph.initializer}
+        self._inputs = activation_tensors(fp32, layers)
+        self._biases = _biases(Graph(fp32, copy=False), layers)
+        # What is an input, too, is no constant to ONNX Runtime.
+        variable = {layer.weight for layer in layers} | {name for name, *_ in self._biases.values()}
+        self._variable = set() if fast else variable
+        self._places: dict[str, tuple[int, int]] = {}
+        self._parts = self._cut(layers)
+        self._pieces: list[_Piece] = []
+        self.edges: list[list[Values]] = [[dict(batch)] for batch in batches]
+        asked: list[set[str]] = [{*compared}]
+        for part in reversed(self._parts):
+            asked.append(asked[-1].union(_read(part)))
+        for part, names in zip(self._parts, asked[-2::-1]):
+            piece = self._piece(part, names, self.edges[0][-1])
+            self._pieces.append(piece)
+            for edges in self.edges:
+                edges.append({**edges[-1], **piece.run(edges[-1])})
 
-    def _layer(self, node: onnx.NodeProto) -> Layer | None:
-        return self._layers.get(node.input[1]) if node.op_type in INT8_OPS else None
+    def _cut(self, layers: Sequence[Layer]) -> list[list[onnx.NodeProto]]:
+        """Cut the nodes that matter into pieces of about equally many layers, each before the addition of its bias."""
+        names, nodes = {layer.weight: layer.name for layer in layers}, self._fp32.graph.node
+        found = {node.output[0]: names[node.input[1]] for node in nodes if _is_layer(node) and node.input[1] in names}
+        moved = {node.output[0] for _, _, node in self._biases.values() if node is not None}
+        parts: list[list[onnx.NodeProto]] = [[]]
+        for node in _needed(nodes, {*self.compared, *found}):
+            name = found.get(node.output[0])
+            if name is not None:
+                if len(self._places) * _PIECES >= len(parts) * len(layers):
+                    parts.append([])
+                self._places[name] = len(parts) - 1, len(parts[-1])
+                addition = self._biases[name][2] if name in self._biases else None
+                parts[-1] += [node] if addition is None else [node, addition]
+            elif node.output[0] not in moved:
+                parts[-1].append(node)
+        return parts
 
-    def _starts(self, nodes: Sequence[onnx.NodeProto]) -> list[int]:
-        """Return where pieces of about equally many layers begin; one alone where a node holds a graph of its own, or
-        the type of a tensor is not known."""
-        nested = any(attribute.HasField("g") for node in nodes for attribute in node.attribute)
-        known = all(self._types.get(name) for node in nodes for name in node.output if name)
-        each = max(1, -(-len(self._layers) // (_PIECES if known and not nested else 1)))
-        starts = [0]
-        for position, node in enumerate(nodes):
-            if (layer := self._layer(node)) is not None:
-                if self._index and len(self._index) % each == 0:
-                    starts.append(position)
-                self._index[layer.name] = len(starts) - 1
-        return starts
+    def _piece(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        asked: Collection[str],
+        values: Mapping[str, Array],
+        changeable: Collection[str] = (),
+    ) -> _Piece:
+        """Make a piece of nodes that gives the tensors asked for.
 
-    def _piece(self, part: Sequence[onnx.NodeProto], following: Sequence[onnx.NodeProto]) -> _Piece:
-        made = {name for node in part for name in node.output}
-        read = dict.fromkeys(name for node in part for name in _reads(node) if name)
-        read_later = {name for node in following for name in _reads(node)}
-        initialisers = {entry.name: entry for entry in self._fp32.graph.initializer if entry.name in read}
-        inputs = [name for name in read if name not in made and name not in initialisers]
-        outputs = [name for name in made if name in read_later or name in self.compared]
-        layer_inputs = [name for name in dict.fromkeys(self.inputs.values()) if name in made]
-        defaults = []  # with which a layer reads its input as it is
-        for layer in (self._layers[name] for name in self._layers if name in initialisers):
-            defaults.append(numpy_helper.from_array(np.array(False), layer.name + _FLAG))
-            defaults.append(numpy_helper.from_array(np.array(0, np.float32), layer.name + _REPLACEMENT))
-        changeable = {*self._layers, *(name for name, _ in self.biases.values())}
-        feeds = [(name, self._types[name]) for name in inputs]
-        feeds += [(name, TensorProto.FLOAT) for name in initialisers if name in changeable]
-        feeds += [(entry.name, entry.data_type) for entry in defaults]
+        Args:
+            values: examples of what it reads.
+            changeable: constants that it reads from the caller.
+        """
+        made = {name: None for node in nodes for name in node.output if name}
+        read = [name for name in _read(nodes) if name not in made]
+        constants = [self._constants[name] for name in read if name in self._constants and name not in changeable]
+        inputs = [name for name in read if name in changeable or name not in self._constants]
+        outputs = [name for name in made if name in asked]
+        types = {name: helper.np_dtype_to_tensor_dtype(values[name].dtype) for name in inputs}
+        types |= {entry.name: entry.data_type for entry in constants if entry.name in self._variable}
         graph = helper.make_graph(
-            [each for node in part for each in self._with_changeable_input(node)],
+            nodes,
             "piece",
-            [helper.make_tensor_value_info(name, dtype, None) for name, dtype in feeds],
-            [onnx.ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *layer_inputs])],
-            [*initialisers.values(), *defaults],
+            [helper.make_tensor_value_info(name, kind, None) for name, kind in types.items()],
+            [onnx.ValueInfoProto(name=name) for name in outputs],
+            constants,
         )
         model = helper.make_model(graph, opset_imports=self._fp32.opset_import, ir_version=self._fp32.ir_version)
         model.functions.extend(self._fp32.functions)
-        return _Piece(_session(model), inputs, outputs, layer_inputs)
+        return _Piece(_session(model) if outputs else None, inputs, outputs)
 
-    def _with_changeable_input(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Return a layer's node behind a choice between its input and another one; other nodes as they are."""
-        layer = self._layer(node)
-        if layer is None:
-            return [node]
-        moved = onnx.NodeProto()
-        moved.CopyFrom(node)
-        moved.input[0] = f"{layer.name}.input"
-        choice = [layer.name + _FLAG, layer.name + _REPLACEMENT, node.input[0]]
-        return [helper.make_node("Where", choice, [moved.input[0]]), moved]
+    def around(self, layer: Layer) -> ChangeableLayer:
+        """Return a layer, cut out of its piece."""
+        index, place = self._places[layer.name]
+        part, whole = self._parts[index], self._pieces[index]
+        constants = {layer.weight: numpy_helper.to_array(self._constants[layer.weight])}
+        count = 1
+        if layer.name in self._biases:
+            name, bias, addition = self._biases[layer.name]
+            constants[name] = bias
+            count += addition is not None
+        changed, behind = part[place : place + count], part[place + count :]
+        asked, edge = {*whole.outputs, *_read(behind)}, self.edges[0]
+        before = self._piece(part[:place], {*_read(changed), *_read(behind)}, edge[index])
+        values = {**edge[index], **before.run(edge[index]), **constants}
+        alone = self._piece(changed, asked, values, constants)
+        values |= alone.run(values)
+        return ChangeableLayer(
+            self._inputs[layer.activation],
+            constants,
+            index,
+            before,
+            alone,
+            [self._piece(behind, whole.outputs, values), *self._pieces[index + 1 :]],
+            self.compared,
+        )
 
-    def run(self, feeds: Mapping[str, Array]) -> tuple[list[Values], Values]:
-        """Run the unchanged model.
 
-        Returns:
-            For each piece the tensors at its edge, and behind the last one; and all tensors that layers read, by name.
-        """
-        values: Values = dict(feeds)
-        layer_inputs: Values = {name: feeds[name] for name in self.inputs.values() if name in feeds}
-        edges = []
-        for piece in self._pieces:
-            edges.append(dict(values))
-            made = piece.run([*piece.outputs, *piece.layer_inputs], values, {})
-            values |= {name: made[name] for name in piece.outputs}
-            layer_inputs |= {name: made[name] for name in piece.layer_inputs}
-        return [*edges, values], layer_inputs
+@dataclass
+class ChangeableLayer:
+    """A layer whose constants and input can be changed.
 
-    def input_of(self, layer: Layer, edges: Sequence[Values]) -> Array:
-        """Return what a layer reads in the unchanged model, from what `run` gave for a sample."""
-        tensor = self.inputs[layer.name]
-        for piece, values in zip(self._pieces, edges):
-            if tensor in piece.layer_inputs:
-                return piece.run([tensor], values, {})[tensor]
-        return edges[0][tensor]
+    Attributes:
+        input: the tensor that it reads.
+        constants: its weight first, and its bias where it has one of its own, by name.
+    """
 
-    def outputs(
-        self, layer: Layer, edges: Sequence[Values], changes: Mapping[str, Array], changed_input: Array | None = None
-    ) -> list[Array]:
-        """Return the compared tensors with one layer changed.
+    input: str
+    constants: Values
+    _index: int
+    _before: _Piece
+    _alone: _Piece
+    _behind: list[_Piece]
+    _compared: Sequence[str]
+
+    def values_before(self, edges: Sequence[Values]) -> Values:
+        """Return the tensors ahead of the layer, from the edges of a batch."""
+        return {**edges[self._index], **self._before.run(edges[self._index])}
+
+    def outputs(self, edges: Sequence[Values], before: Values, changes: Mapping[str, Array]) -> list[Array]:
+        """Return the compared tensors with other constants or another input, by their names.
 
         Args:
-            edges: what `run` gave for a sample.
-            changes: new values of the layer's weight or bias, by the names of those.
-            changed_input: what the layer reads instead of its input.
+            before: what `values_before` gave for the batch.
         """
-        first = self._index[layer.name]
-        values, changes = dict(edges[first]), dict(changes)
-        if changed_input is not None:
-            changes |= {layer.name + _FLAG: np.array(True), layer.name + _REPLACEMENT: changed_input}
-        for piece in self._pieces[first:]:
-            values |= piece.run(piece.outputs, values, changes)
-            changes = {}
-        return [values[name] for name in self.compared]
+        made = self._alone.run({**before, **self.constants, **changes})
+        made |= self._behind[0].run({**before, **made})
+        values = {**edges[self._index + 1], **made}
+        for piece in self._behind[1:]:
+            values |= piece.run(values)
+        return [values[name] for name in self._compared]
 
 
 def logits(fp32: onnx.ModelProto) -> list[str]:
@@ -196,11 +217,11 @@ def _element_types(model: onnx.ModelProto) -> dict[str, int]:
     return {entry.name: entry.type.tensor_type.elem_type for entry in known}
 
 
-def _biases(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[str, Array]]:
-    """Return the bias of each layer: what its node adds itself, or the node that alone reads its output."""
+def _biases(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[str, Array, onnx.NodeProto | None]]:
+    """Return name and values of each layer's bias, and the node that adds it where the layer's own does not."""
     biases = {}
     for layer in layers:
-        node = next(node for node in graph.consumers(layer.weight) if node.op_type in INT8_OPS)
+        node = next(node for node in graph.consumers(layer.weight) if _is_layer(node))
         following = graph.consumers(node.output[0])
         names = list(node.input[2:])
         if not names and len(following) == 1 and following[0].op_type == "Add":
@@ -208,30 +229,39 @@ def _biases(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[str, Array
         channels = graph.constant(layer.weight).shape[layer.axis]
         for name in names:
             if graph.is_constant(name) and graph.constant(name).size == channels and len(graph.consumers(name)) == 1:
-                biases[layer.name] = (name, graph.constant(name))
+                biases[layer.name] = (name, graph.constant(name), None if len(node.input) > 2 else following[0])
     return biases
 
 
-def _needed(graph: onnx.GraphProto, targets: Collection[str]) -> list[onnx.NodeProto]:
+def _is_layer(node: onnx.NodeProto) -> bool:
+    return node.op_type in INT8_OPS and len(node.input) > 1
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], targets: Collection[str]) -> list[onnx.NodeProto]:
     """Return the nodes that these tensors depend on, in order."""
-    names, nodes = set(targets), []
-    for node in reversed(graph.node):
+    names, needed = set(targets), []
+    for node in reversed(nodes):
         if not names.isdisjoint(node.output):
-            names.update(_reads(node))
-            nodes.append(node)
-    return nodes[::-1]
+            names.update(_read([node]))
+            needed.append(node)
+    return needed[::-1]
 
 
-def _reads(node: onnx.NodeProto) -> list[str]:
-    """Return the tensors that a node reads, those of graphs inside it included."""
-    graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-    return [*node.input, *(name for graph in graphs for inner in graph.node for name in _reads(inner))]
+def _read(nodes: Sequence[onnx.NodeProto]) -> dict[str, None]:
+    """Return what nodes read, graphs inside them included, and none of them makes ahead of it."""
+    read: dict[str, None] = {}
+    made: set[str] = set()
+    for node in nodes:
+        read |= {name: None for name in node.input if name and name not in made}
+        for inner in (attribute.g for attribute in node.attribute if attribute.HasField("g")):
+            own = {each.name for each in (*inner.input, *inner.initializer)}
+            read |= {name: None for name in _read(inner.node) if name not in own | made}
+        made.update(node.output)
+    return read
 
 
 def _session(model: onnx.ModelProto) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    # Threads that wait for work at full speed, in each of several sessions, would take it from those that have some.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

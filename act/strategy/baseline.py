@@ -13,21 +13,23 @@ from pathlib import Path
 
 import onnx
 
-from act.engines.process import EngineFailure, EngineProcess
+from act.engines.base import RuntimePrecision
+from act.engines.inspection import Inspection
+from act.engines.process import EngineProcess
 from act.engines.spec import spec_of
 from act.engines.variants import export_variants
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array
-from act.settings import Target
+from act.settings import EngineName, Target
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Header, Row, Table
 from act.strategy.profile.measure import measure
 
 _LIMIT_SECONDS = 600
 # All else is compared with what is measured here.
-_LEAST_SECONDS = 3.0
-_WANTED = ("fp32", "bf16", "int8")
+_LEAST_SECONDS = 2.0
+_WANTED: tuple[RuntimePrecision, ...] = ("fp32", "bf16", "int8")
 
 
 def measure_baseline(
@@ -37,6 +39,7 @@ def measure_baseline(
     target: Target,
     folder: Path,
     fp32: onnx.ModelProto,
+    inspected: Mapping[EngineName, Inspection],
 ) -> dict[str, dict[str, Baseline]]:
     """Measure, and write `ENGINE.jsonl` for each engine of the target into a folder.
 
@@ -44,17 +47,16 @@ def measure_baseline(
         name: of the job.
         batch: samples of the target's batch size, batch axis first.
         fp32: what `to_onnx` made of the model.
+        inspected: what each engine said of the model.
     """
     told: dict[str, dict[str, Baseline]] = {}
     # The others run elsewhere, or take minutes to load.
     for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
-        try:
-            with EngineProcess(engine, Path(), "fp32", target.threads, _LIMIT_SECONDS) as process:
-                version, offered = process.offer()
-        except EngineFailure as failure:
-            told[engine] = {"fp32": Baseline(failure=str(failure))}
+        version, offered = inspected[engine].version, inspected[engine].precisions
+        if version is None:
+            told[engine] = {"fp32": Baseline(failure=inspected[engine].failure)}
             continue
-        precisions = [each for each in offered if each in _WANTED and each in target.precisions]
+        precisions = [each for each in _WANTED if each in offered and each in target.precisions]
         with tempfile.TemporaryDirectory() as scratch:
             written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
             everything = [(written, (precision, target.threads)) for precision in precisions]

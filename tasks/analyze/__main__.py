@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.analyze import Analysis, Structure
+from act.results.analyze import Analysis
 from act.results.machine import Machine
 from act.results.prepare import Preparation
 from act.settings import Job
@@ -30,10 +30,9 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act.engines.inspection import ask_engines, describe_engines, kernel_times
     from act.onnx_graph.conversion import to_onnx
     from act.program import foldable, structure
-    from act.program.graph import Graph, observe
-    from act.program.memory import activation_memory
+    from act.program.graph import Graph
     from act.program.model import InferenceModel
-    from act.program.operators import assign_latency, list_operators
+    from act.program.resources import activation_memory, assign_latency, count_types, list_operators
     from act.quantization.sensitivity import measure_layers
     from act.samples.dataset import Samples
     from act.strategy.baseline import measure_baseline
@@ -41,45 +40,40 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     prepared_as = Preparation.read(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")
     samples = Samples.load(prepared / "calibration")
-    sample = next(samples.batches(1))
-    graph = Graph.of(model)
-    tensors = observe(model, graph, sample)
-    fp32 = to_onnx(model)
+    graph, fp32 = Graph(model, next(samples.batches(1))), to_onnx(model)
     inspected = ask_engines(job, model, fp32, prepared / "calibration")
     kernels = next((each.timed for each in inspected.values() if each.timed), [])
-    operators, source = assign_latency(list_operators(model, graph, tensors), kernels)
-    found = structure.Structure(graph, tensors)
+    operators, source = assign_latency(list_operators(graph), kernels)
+    found, parameters = structure.describe(graph, operators), model.count_parameters()
     settings, few = job.analyze, samples.head(job.analyze.samples)
-    sensitivity = measure_layers(model, fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
+    sensitivity = measure_layers(fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
     macs = sum(operator.macs for operator in operators)
     with replace_folder(final) as folder:
-        own = measure_baseline(name, model, samples.first(job.target.batch), job.target, folder / "own", fp32)
+        batch = samples.first(job.target.batch)
+        own = measure_baseline(name, model, batch, job.target, folder / "own", fp32, inspected)
         Analysis(
             inputs=prepared_as.inputs,
             outputs=prepared_as.outputs,
             dynamic_axes={
                 feed.name: [axis for axis, size in enumerate(feed.shape) if size == -1] for feed in prepared_as.inputs
             },
-            sample_shapes={name: list(value.shape) for name, value in sample.items()},
-            parameters=model.count_parameters(),
+            sample_shapes={feed: list(value.shape) for feed, value in graph.sample.items()},
+            parameters=parameters,
             macs=macs,
-            structure=Structure.model_validate(structure.describe(found, operators)),
-            census=structure.census(operators),
-            memory=activation_memory(graph, tensors),
-            foldable=foldable.find(model, graph, tensors),
+            structure=found,
+            census=count_types(operators),
+            memory=activation_memory(graph),
+            foldable=foldable.find(graph),
             prepared=prepared_as.normalised,
             latency_source=source,
             operators=operators,
             own=own,
             sensitivity=sensitivity,
             kernels=kernel_times(kernels),
-            engines=describe_engines(inspected, operators, fp32, graph, tensors, sample),
+            engines=describe_engines(inspected, operators, fp32, graph),
             machine=Machine.model_validate(machine.describe()),
         ).write(folder / "analysis.json")
-    log.info(
-        f"analyze: {found.kind}, {model.count_parameters() / 1e6:.2f} M parameters, {macs / 1e6:.0f} M MACs; "
-        f"latency {source}"
-    )
+    log.info(f"analyze: {found.kind}, {parameters / 1e6:.2f} M parameters, {macs / 1e6:.0f} M MACs; latency {source}")
     if sensitivity.why:
         log.info("analyze: sensitivity: %s", sensitivity.why)
 

@@ -10,6 +10,7 @@ The budget is not read here: changing it selects anew (`tasks.report`) and measu
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from act import machine
-from act.artifacts import replace_folder, stage_folder, write_csv
+from act.artifacts import replace_folder, stage_folder
 from act.metrics import needs_reference
 from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
@@ -66,8 +67,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         noise=measurement.noise,
         variants=variants,
     ).write(folder / "measurements.json")
-    write_csv(folder / "latencies.csv", _latencies(rows))
-    write_csv(folder / "scores.csv", _scores(rows))
+    _write(folder / "latencies.csv", _latencies(rows))
+    _write(folder / "scores.csv", _scores(rows))
     for variant in variants:
         log.info(_line(variant))
     if measurement.noise.noisy:
@@ -101,6 +102,11 @@ def _scores(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
     }
     yield ["sample", *columns]
     yield from ([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns.values())))
+
+
+def _write(path: Path, lines: Iterator[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 if __name__ == "__main__":

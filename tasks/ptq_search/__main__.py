@@ -87,7 +87,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     space = Space.of(settings, sorted(statistics), [layer.op_type for layer in layers])
     fp32_onnx = to_onnx(model)
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
-    sensitivities = rank_layers(model, fp32_onnx, layers, lambda layer: maker.make(space.first()[0], [layer]), batch)
+    sensitivities = rank_layers(fp32_onnx, layers, lambda layer: maker.make(space.first()[0], [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation.of(job, prepared)

@@ -13,11 +13,12 @@ from act.engines.process import EngineProcess
 from act.engines.spec import spec_of
 from act.engines.writer import write_for_engine
 from act.onnx_graph.conversion import to_onnx
+from act.program.graph import Graph
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.results.analyze import Fusion, KernelCount, TypeFusion
 from act.settings import EngineName
-from tests.support.analyze_networks import F, of, sample, seen
+from tests.support.analyze_networks import F, of, sample
 from tests.support.odd_models import ODD
 
 
@@ -32,7 +33,7 @@ def rows(found: Fusion) -> dict[str, TypeFusion]:
 
 
 def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> None:
-    graph, _ = seen(of(biased, 3, 8, 8), sample(3, 8, 8))
+    graph = Graph(of(biased, 3, 8, 8), sample(3, 8, 8))
     names = {node.type: node.name for node in graph.nodes}
     kernels = [
         {"kind": "Reorder", "precision": "fp32", "names": []},
@@ -51,7 +52,7 @@ def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> Non
 
 
 def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
-    graph, _ = seen(of(biased, 3, 8, 8), sample(3, 8, 8))
+    graph = Graph(of(biased, 3, 8, 8), sample(3, 8, 8))
     names = {node.type: node.name for node in graph.nodes}
     kernels = [
         {"kind": "Conv", "precision": "fp32", "names": [names["conv2d"]]},
@@ -73,21 +74,21 @@ def test_every_engine_fuses_a_bias_and_a_relu(engine: EngineName) -> None:
 
 
 def asked(engine: EngineName, model: InferenceModel, batch: Any) -> Fusion:
-    graph, tensors = seen(model, batch)
+    graph = Graph(model, batch)
     fp32 = to_onnx(model)
     with tempfile.TemporaryDirectory() as folder:
         path = write_for_engine(engine, model, None, Path(folder), fusion.named_by_outputs(fp32))
         with EngineProcess(engine, path, "fp32", 1, 60) as process:
             process.load()
             kernels = process.kernels()
-    twins = fusion.onnx_twins(fp32, graph, tensors, batch) if spec_of(engine).reads == "onnx" else graph.producers
+    twins = fusion.onnx_twins(fp32, graph) if spec_of(engine).reads == "onnx" else graph.producers
     return fusion.describe(graph, kernels, twins)
 
 
 def test_tensors_are_known_again_by_their_values_whatever_they_are_called() -> None:
     model = ODD["picture_and_ids"].model()
     batch = next(ODD["picture_and_ids"].samples(model, 1, seed=0).batches(1))
-    graph, tensors = seen(model, batch)
+    graph = Graph(model, batch)
     fp32 = to_onnx(model)
     for node in fp32.graph.node:
         node.output[:] = [f"{name}.renamed" if name not in model.fetch_names else name for name in node.output]
@@ -95,7 +96,7 @@ def test_tensors_are_known_again_by_their_values_whatever_they_are_called() -> N
             f"{name}.renamed" if any(f"{name}.renamed" in other.output for other in fp32.graph.node) else name
             for name in node.input
         ]
-    twins = fusion.onnx_twins(fp32, graph, tensors, batch)
+    twins = fusion.onnx_twins(fp32, graph)
     found = {graph.nodes[number].type for number in twins.values()}
     assert {"conv2d", "relu", "lookup_table_v2", "reduce_mean", "elementwise_add"} <= found
 
@@ -106,6 +107,6 @@ def test_what_only_tells_a_size_is_told_apart() -> None:
         length = paddle.shape(x)[2] * 3
         return paddle.reshape(x, [0, length, 8])
 
-    graph, _ = seen(of(network, 3, 8, 8), sample(3, 8, 8))
+    graph = Graph(of(network, 3, 8, 8), sample(3, 8, 8))
     sizes = {graph.nodes[number].type for number in fusion.computing_sizes(graph)}
     assert {"shape", "slice", "scale"} <= sizes and not sizes & {"relu", "reshape2"}

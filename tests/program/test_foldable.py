@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from act.program import foldable
+from act.program.graph import Graph
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
-from tests.support.analyze_networks import F, conv, of, sample, seen
+from tests.support.analyze_networks import F, conv, of, sample
 from tests.support.odd_models import ODD
 
 
 def found(model: InferenceModel) -> list[tuple[str, str]]:
     """Kind and operator type of what is found, without the `scale` by 1 that Paddle saves at the end."""
-    graph, tensors = seen(model, sample(3, 8, 8))
-    told = foldable.find(model, graph, tensors)
+    told = foldable.find(Graph(model, sample(3, 8, 8)))
     return [(finding.kind, finding.type) for finding in told if finding.name not in model.fetch_names]
 
 
@@ -84,8 +84,8 @@ def test_what_was_put_in_is_found(network: Callable[[Any], Any], expected: list[
 
 def test_a_name_and_a_reason_are_given() -> None:
     model = of(norm_behind_a_layer, 3, 8, 8)
-    graph, tensors = seen(model, sample(3, 8, 8))
-    (norm,) = [finding for finding in foldable.find(model, graph, tensors) if finding.kind == "batch norm"]
+    graph = Graph(model, sample(3, 8, 8))
+    (norm,) = [finding for finding in foldable.find(graph) if finding.kind == "batch norm"]
     layer = next(node for node in graph.nodes if node.type == "conv2d")
     assert norm.why == f"folds into `{layer.name}`" and norm.name in {node.name for node in graph.nodes}
 
@@ -118,9 +118,9 @@ def test_zeros_that_are_added_and_ones_that_are_multiplied_with() -> None:
 def test_what_no_output_depends_on_is_dead() -> None:
     model = ODD["two_outputs"].model()
     assert not [kind for kind, _ in found(model) if kind == "dead"]
-    graph, tensors = seen(model, sample(3, 8, 8))
+    graph = Graph(model, sample(3, 8, 8))
     graph.fetches = graph.fetches[:1]
-    dead = [finding.type for finding in foldable.find(model, graph, tensors) if finding.kind == "dead"]
+    dead = [finding.type for finding in foldable.find(graph) if finding.kind == "dead"]
     assert "arg_max" in dead and "conv2d" not in dead
 
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from act.program import foldable, structure
-from act.program.graph import Graph, observe
-from act.program.memory import activation_memory
+from act.program.graph import Graph
 from act.program.model import InferenceModel
-from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise, set_inference_mode
+from act.program.resources import activation_memory, list_operators
 from tests.support.analyze_networks import saved
 
 WIDTH, TOKENS = 16, 8
@@ -36,13 +35,11 @@ def calls(layers: int, folder: Path) -> tuple[int, int]:
         original = InferenceModel.load(folder)
         set_inference_mode(original)
         model, _ = normalise(original)
-        graph = Graph.of(model)
-        tensors = observe(model, graph, batch)
-        operators = list_operators(model, graph, tensors)
-        found = structure.describe(structure.Structure(graph, tensors), operators)
-        activation_memory(graph, tensors)
-        foldable.find(model, graph, tensors)
-    assert found["kind"] == "transformer" and len(found["attentions"]) == layers
+        graph = Graph(model, batch)
+        found = structure.describe(graph, list_operators(graph))
+        activation_memory(graph)
+        foldable.find(graph)
+    assert found.kind == "transformer" and len(found.attentions) == layers
     return len(graph.nodes), int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
 

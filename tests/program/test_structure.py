@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 
 from act.program import structure
+from act.program.graph import Graph
 from act.program.model import InferenceModel
-from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
 from act.program.passes.normalise import normalise
+from act.program.resources import list_operators
 from act.samples.dataset import Array
-from tests.support.analyze_networks import F, conv, of, pyramid, sample, saved, seen, two_joins
+from tests.support.analyze_networks import F, conv, of, pyramid, sample, saved, two_joins
 from tests.support.models import DETECTOR, RECOGNISER
 from tests.support.odd_models import ODD
 from tests.support.prune_networks import encoder, vision
 
 
 def described(model: InferenceModel, batch: Mapping[str, Array]) -> dict[str, Any]:
-    graph, tensors = seen(model, batch)
-    return structure.describe(structure.Structure(graph, tensors), list_operators(model, graph, tensors))
+    graph = Graph(model, batch)
+    return structure.describe(graph, list_operators(graph)).model_dump()
 
 
 def blocks(found: Mapping[str, Any]) -> list[tuple[int, list[str]]]:

@@ -14,17 +14,17 @@ import pytest
 
 from act.metrics import cosine, squared_error
 from act.onnx_graph.conversion import to_onnx
+from act.program.graph import Graph
 from act.program.layers import Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
-from act.program.operators import list_operators
 from act.program.paddle_setup import paddle
+from act.program.resources import list_operators
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.sensitivity import measure_layers, rank_layers
 from act.quantization.split_session import SplitSession, logits
 from act.results.analyze import Sensitivity
 from act.samples.dataset import Array, Ragged, Samples
-from tests.support.analyze_networks import seen as observed
 from tests.support.analyze_networks import two_joins
 from tests.support.models import seen
 from tests.support.odd_models import ODD
@@ -34,9 +34,8 @@ RATIOS = (0.25, 0.5)
 
 
 def measured(model: InferenceModel, samples: Samples, limit: float = 60, **more: Any) -> Sensitivity:
-    graph, tensors = observed(model, next(samples.batches(1)))
-    operators = list_operators(model, graph, tensors)
-    return measure_layers(model, to_onnx(model), graph, operators, samples, RATIOS, limit, **more)
+    graph = Graph(model, next(samples.batches(1)))
+    return measure_layers(to_onnx(model), graph, list_operators(graph), samples, RATIOS, limit, **more)
 
 
 def run(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[Array]:
@@ -100,20 +99,21 @@ def test_the_layers_whose_channels_are_outputs_are_not_pruned(tmp_path: Path) ->
     assert all(set(layer.pruned) == {"0.25", "0.5"} and layer.why == "" for layer in others)
 
 
-def test_a_cut_model_gives_what_the_whole_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_cut_model_gives_what_the_whole_gives(fast: bool, tmp_path: Path) -> None:
     model = encoder(tmp_path)
     fp32 = to_onnx(model)
     layers = quantizable_layers(model)
-    session = SplitSession(fp32, layers, logits(fp32))
     batch = {"x": pictures(1, (6, 8))}
-    edges, inputs = session.run(batch)
+    session = SplitSession(fp32, layers, logits(fp32), [batch], fast=fast)
+    (edges,) = session.edges
     assert len(edges) > 3, "several pieces"
-    (whole,) = run(fp32, batch)
-    np.testing.assert_allclose(edges[-1][session.compared[0]], whole, rtol=1e-4, atol=1e-6)
+    (whole,), (name,) = run(fp32, batch), session.compared
+    np.testing.assert_allclose(edges[-1][name], whole, rtol=1e-4, atol=1e-6)
     for layer in layers:
-        (same,) = session.outputs(layer, edges, {})
-        np.testing.assert_array_equal(same, edges[-1][session.compared[0]])
-        np.testing.assert_array_equal(session.input_of(layer, edges), inputs[session.inputs[layer.name]])
+        around = session.around(layer)
+        (same,) = around.outputs(edges, around.values_before(edges), {})
+        np.testing.assert_allclose(same, whole, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["two_joins", "encoder"])
@@ -127,7 +127,7 @@ def test_layers_are_ranked_by_what_the_int8_model_of_each_alone_loses(name: str,
         bias = bias_of(model, layer)
         return replace(scheme, biases={bias: model.weight(bias) + np.float32(0.01)} if bias else {})
 
-    ranking = rank_layers(model, fp32, layers, scheme_for, batch)
+    ranking = rank_layers(fp32, layers, scheme_for, batch)
     assert sorted(entry.layer for entry in ranking) == sorted(layer.name for layer in layers)
     errors = [entry.error for entry in ranking]
     assert errors == sorted(errors, reverse=True) and errors[0] > 1e-5
@@ -143,7 +143,7 @@ def test_the_most_expensive_layers_are_measured_before_the_time_is_up(tmp_path: 
     model, samples = model_and_samples("two_joins", tmp_path)
     ticks = iter(range(1000))
     found = measured(model, samples, limit=3, clock=lambda: float(next(ticks)))
-    costs = {op.name: op.macs for op in list_operators(model, *observed(model, next(samples.batches(1))))}
+    costs = {op.name: op.macs for op in list_operators(Graph(model, next(samples.batches(1))))}
     ranked = [costs[layer.name] for layer in found.layers]
     assert ranked == sorted(ranked, reverse=True)
     done = [layer.quantized is not None for layer in found.layers]

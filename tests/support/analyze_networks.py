@@ -1,26 +1,19 @@
-"""Networks whose structure is known, as inference models, and what is seen of them on one sample."""
+"""Networks whose structure is known, as inference models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.program.graph import Graph, Tensor, observe
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 from tests.support.prepare_networks import build
 
 F = paddle.nn.functional
-
-
-def seen(model: InferenceModel, batch: Mapping[str, Array]) -> tuple[Graph, dict[str, Tensor]]:
-    """Return the graph of a model and its tensors."""
-    graph = Graph.of(model)
-    return graph, observe(model, graph, batch)
 
 
 def sample(*shape: int, seed: int = 0) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from act.program.layers import CHANNELS_FIRST, SLOTS, is_plain_filter, owns_floats, scale_weight, weight_of
+from act.program.layers import CHANNELS_FIRST, OUTPUT_AXES, SLOTS, is_plain_filter, owns_floats, scale_weight, weight_of
 from act.program.model import InferenceModel
 
 
@@ -58,27 +58,21 @@ def _fold(model: InferenceModel, norm: Any) -> str | None:
 
 def _channel_axis(model: InferenceModel, layer: Any) -> int | None:
     """Return the weight's axis of output channels; None where a batch norm behind the operator cannot be folded."""
-    if layer.type not in SLOTS:
-        return None
-    name = weight_of(layer)
-    if not owns_floats(model, name):
+    if layer.type not in SLOTS or not owns_floats(model, weight_of(layer)):
         return None
     if layer.type in ("matmul_v2", "mul"):
         # A batch norm's channels are axis 1, which is the matrix product's last axis only for a table of rows.
-        if len(model.shape(name)) != 2 or len(model.shape(layer.output("Out")[0])) != 2:
+        if len(model.shape(weight_of(layer))) != 2 or len(model.shape(layer.output("Out")[0])) != 2:
             return None
         return 0 if layer.type == "matmul_v2" and layer.attr("trans_y") else 1
-    if not is_plain_filter(layer):
-        return None
-    if layer.type == "conv2d_transpose":
-        return 1 if layer.attr("groups") == 1 else None
-    return 0
+    whole = layer.type != "conv2d_transpose" or layer.attr("groups") == 1
+    return OUTPUT_AXES[layer.type] if whole and is_plain_filter(layer) else None
 
 
 def _is_channel_bias(model: InferenceModel, addition: Any) -> bool:
     name = addition.input("Y")[0]
     shape = model.shape(name)
     if len(shape) == 1:
-        of_rows = len(model.shape(addition.input("X")[0])) == 2
-        return model.is_weight(name) and addition.attr("axis") in ((1, -1) if of_rows else (1,))
+        axes = (1, -1) if len(model.shape(addition.input("X")[0])) == 2 else (1,)
+        return model.is_weight(name) and addition.attr("axis") in axes
     return model.is_weight(name) and len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1

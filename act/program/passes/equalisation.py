@@ -9,7 +9,7 @@ activations instead of the weights').
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +25,8 @@ _PASSING = ("relu", "leaky_relu", "pool2d")
 _FILTERS = ("conv2d", "depthwise_conv2d", "conv2d_transpose")
 
 
-class _Step(NamedTuple):
-    """A weight that takes up the factors of a tensor's channels, along one of its axes."""
-
-    weight: str
-    axis: int
+# A weight that takes up the factors of a tensor's channels, and the axis along which.
+_Step = tuple[str, int]
 
 
 def equalisable(model: InferenceModel, layers: Collection[Layer]) -> list[str]:
@@ -56,11 +53,11 @@ def equalise(
             continue
         factors = np.maximum(values / values.max(), LEAST_FACTOR)
         factors[values == 0] = 1
-        for step in _steps(model, name) or ():
-            _multiply(result, step, 1 / factors)
+        for weight, axis in _steps(model, name) or ():
+            _multiply(result, weight, axis, 1 / factors)
         for layer in _depthwise_consumers(model, name, layers):
             copies = model.shape(layer.weight)[0] // len(factors)
-            _multiply(result, _Step(layer.weight, 0), np.repeat(factors, copies))
+            _multiply(result, layer.weight, 0, np.repeat(factors, copies))
     return result
 
 
@@ -77,11 +74,8 @@ def _steps(model: InferenceModel, name: str) -> list[_Step] | None:
     something on the way cannot take up factors, or is wanted elsewhere as well.
     """
     steps: list[_Step] = []
-    while True:
-        producers = model.producers(name)
-        if len(producers) != 1:
-            return None
-        op = producers[0]
+    while len(producers := model.producers(name)) == 1:
+        (op,) = producers
         if op.type in _FILTERS:
             step = _step(model, op.input("Filter")[0], OUTPUT_AXES[op.type])
             whole = op.type != "conv2d_transpose" or op.attr("groups") == 1
@@ -101,6 +95,7 @@ def _steps(model: InferenceModel, name: str) -> list[_Step] | None:
             name = op.input("X")[0]
         if name in model.fetch_names or len(model.consumers(name)) != 1:
             return None
+    return None
 
 
 def _of_channels(model: InferenceModel, op: Any, name: str, weight: str) -> _Step | None:
@@ -115,12 +110,12 @@ def _of_channels(model: InferenceModel, op: Any, name: str, weight: str) -> _Ste
 
 
 def _step(model: InferenceModel, name: str, axis: int) -> _Step | None:
-    return _Step(name, axis) if owns_floats(model, name) else None
+    return (name, axis) if owns_floats(model, name) else None
 
 
-def _multiply(model: InferenceModel, step: _Step, factors: npt.NDArray[np.float32]) -> None:
+def _multiply(model: InferenceModel, weight: str, axis: int, factors: npt.NDArray[np.float32]) -> None:
     """Multiply a weight along an axis; a single value becomes one for each channel."""
-    weight, axis, before = step.weight, step.axis, model.shape(step.weight)
+    before = model.shape(weight)
     if before == (1,) and len(factors) > 1:
         model.set_weight(weight, model.weight(weight).reshape(1, 1, 1, 1))
         axis = 1

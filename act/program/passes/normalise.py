@@ -95,9 +95,12 @@ def _store_reshaped(model: InferenceModel, op: Any) -> bool:
 def _store_transposed(model: InferenceModel, op: Any) -> bool:
     """Store a transposed weight as it is multiplied: Paddle2ONNX would put a `Transpose` ahead of each product."""
     name = op.input("Y")[0]
-    if not op.attr("trans_y") or not model.owns_weight(name):
-        return False
-    if name in model.fetch_names or len(model.shape(name)) != 2:
+    if (
+        not op.attr("trans_y")
+        or not model.owns_weight(name)
+        or name in model.fetch_names
+        or len(model.shape(name)) != 2
+    ):
         return False
     model.set_weight(name, model.weight(name).T)
     op._set_attr("trans_y", False)

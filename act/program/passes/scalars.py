@@ -30,12 +30,11 @@ def fold_scalars(model: InferenceModel) -> int:
 
 
 def _fold(model: InferenceModel, op: Any) -> bool:
-    scalar = _scalar(model, op)
-    if scalar is None:
+    scalar, target = _scalar(model, op), str(op.output("Out")[0])
+    if scalar is None or target in model.fetch_names or len(model.producers(target)) != 1:
         return False
     source, value, _ = scalar
-    target = str(op.output("Out")[0])
-    if target in model.fetch_names or len(model.producers(target)) != 1 or len(model.producers(source)) > 1:
+    if len(model.producers(source)) > 1:
         return False
     if op.type == "elementwise_mul":
         done = _scale_before(model, source, value) or _scale_behind(model, target, value) or _swap(model, target, value)
@@ -51,13 +50,10 @@ def _scalar(model: InferenceModel, op: Any) -> tuple[str, float, str] | None:
     """Return the activation, the value and the weight's name, where an operator scales or shifts by a scalar."""
     if op.type not in ("elementwise_mul", "elementwise_add"):
         return None
-    names = [str(op.input(slot)[0]) for slot in ("X", "Y")]
-    weights = [name for name in names if model.is_weight(name)]
-    if len(weights) != 1 or len(set(names)) != 2:
+    source, weight = sorted((str(op.input(slot)[0]) for slot in ("X", "Y")), key=model.is_weight)
+    if model.is_weight(source) or not model.is_weight(weight):
         return None
-    weight, rank = weights[0], len(model.shape(op.output("Out")[0]))
-    source = next(name for name in names if name != weight)
-    shape = model.shape(weight)
+    shape, rank = model.shape(weight), len(model.shape(op.output("Out")[0]))
     if np.prod(shape) != 1 or model.dtype(weight) != "float32" or len(shape) > rank or len(model.shape(source)) != rank:
         return None
     return source, float(model.weight(weight).reshape(-1)[0]), weight
@@ -65,11 +61,10 @@ def _scalar(model: InferenceModel, op: Any) -> tuple[str, float, str] | None:
 
 def _scale_before(model: InferenceModel, source: str, factor: float) -> bool:
     layer, bias = _layer_before(model, source)
-    if layer is None:
-        return False
-    for name in [layer.weight] if bias is None else [layer.weight, bias]:
-        scale_weight(model, name, factor)
-    return True
+    if layer is not None:
+        for name in filter(None, (layer.weight, bias)):
+            scale_weight(model, name, factor)
+    return layer is not None
 
 
 def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
@@ -82,11 +77,11 @@ def _shift_before(model: InferenceModel, source: str, summand: float) -> bool:
 
 def _scale_behind(model: InferenceModel, target: str, factor: float) -> bool:
     layers = _layers_behind(model, target)
-    if any(layer.op_type == "depthwise_conv2d" for layer in layers):
+    if not layers or any(layer.op_type == "depthwise_conv2d" for layer in layers):
         return False
     for layer in layers:
         scale_weight(model, layer.weight, factor)
-    return bool(layers)
+    return True
 
 
 def _shift_behind(model: InferenceModel, target: str, summand: float) -> bool:
@@ -108,14 +103,12 @@ def _swap(model: InferenceModel, target: str, factor: float) -> bool:
     consumers = model.consumers(target)
     if len(consumers) != 1 or consumers[0].type != "elementwise_add" or abs(factor) < _SMALLEST_FACTOR:
         return False
-    shift = _scalar(model, consumers[0])
-    result = str(consumers[0].output("Out")[0])
+    shift, result = _scalar(model, consumers[0]), str(consumers[0].output("Out")[0])
     if shift is None or result in model.fetch_names or not model.owns_weight(shift[2]):
         return False
-    if not _scale_behind(model, result, factor):
-        return False
-    model.set_weight(shift[2], (model.weight(shift[2]) / np.float32(factor)).astype(np.float32))
-    return True
+    if done := _scale_behind(model, result, factor):
+        model.set_weight(shift[2], (model.weight(shift[2]) / np.float32(factor)).astype(np.float32))
+    return done
 
 
 def _layer_before(model: InferenceModel, name: str) -> tuple[Layer | None, str | None]:
@@ -147,7 +140,5 @@ def _takes_bias(model: InferenceModel, layer: Layer, bias: str) -> bool:
 
 
 def _pads(model: InferenceModel, layer: Layer) -> bool:
-    op = model.producer(layer.name)
-    if layer.op_type in ("matmul_v2", "mul"):
-        return False
-    return op.attr("padding_algorithm") == "SAME" or any(op.attr("paddings"))
+    op, product = model.producer(layer.name), layer.op_type in ("matmul_v2", "mul")
+    return not product and (op.attr("padding_algorithm") == "SAME" or any(op.attr("paddings")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -43,25 +45,33 @@ def measure(
         batch: how many samples at a time.
         rounds, least_seconds: as `time_in_rounds` takes them.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
         models = []
         for written, (precision, threads) in everything:
             process = stack.enter_context(start(written.files[precision], precision, threads))
-            models.append(_loaded(process, written.samples, batch))
+            models.append(TimedModel(process, written.samples, batch, _FEWEST_RUNS))
+        list(pool.map(_load, models))
+        for model in models:
+            _choose_runs(model)
         time_in_rounds(models, rounds, least_seconds=least_seconds, most_seconds=_MOST_SECONDS)
         return [_measured(written.name, model) for (written, _), model in zip(everything, models)]
 
 
-def _loaded(process: EngineProcess, samples: Path, batch: int) -> TimedModel:
-    """Load a model, and tell from its first runs how many make a round."""
-    model = TimedModel(process, samples, batch, _FEWEST_RUNS)
+def _load(model: TimedModel) -> None:
     try:
-        process.load()
-        seconds = min(process.time(samples, batch, _WARM_UP_RUNS))
-        model.runs = int(np.clip(_SECONDS_OF_RUNS / max(seconds, 1e-6), _FEWEST_RUNS, _MOST_RUNS))
+        model.process.load()
     except EngineFailure as failure:
         model.failure = failure
-    return model
+
+
+def _choose_runs(model: TimedModel) -> None:
+    """Tell from a model's first runs how many make a round."""
+    try:
+        if model.failure is None:
+            seconds = min(model.process.time(model.samples, model.batch, _WARM_UP_RUNS))
+            model.runs = int(np.clip(_SECONDS_OF_RUNS / max(seconds, 1e-6), _FEWEST_RUNS, _MOST_RUNS))
+    except EngineFailure as failure:
+        model.failure = failure
 
 
 def _measured(name: str, model: TimedModel) -> Measured | EngineFailure:

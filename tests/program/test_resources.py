@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from act.program.graph import Graph
 from act.program.model import InferenceModel
-from act.program.operators import assign_latency, list_operators
 from act.program.paddle_setup import paddle
+from act.program.resources import assign_latency, list_operators
 from act.results.analyze import Operator
 from act.samples.dataset import Array
-from tests.support.analyze_networks import seen
 from tests.support.prepare_networks import batch, build
 
 PICTURE = (1, 4, 8, 8)
@@ -20,7 +20,7 @@ ROWS = (1, 6)
 
 
 def listed(model: InferenceModel, one: Mapping[str, Array]) -> list[Operator]:
-    return list_operators(model, *seen(model, one))
+    return list_operators(Graph(model, one))
 
 
 def parameter(*shape: int) -> Any:
