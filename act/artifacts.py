@@ -29,10 +29,7 @@ def stage_folder(job: str, stage: str) -> Path:
 
 @contextmanager
 def replace_folder(final: Path) -> Iterator[Path]:
-    """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not.
-
-    Folders above it that had to be made go with it, unless something else is in them by then.
-    """
+    """Give a fresh folder to fill; rename it to `final` when the block ends well, remove it when it does not."""
     made = [folder for folder in final.parents if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     for kind in ("partial", "old"):
@@ -55,10 +52,7 @@ def replace_folder(final: Path) -> Iterator[Path]:
 
 
 def fingerprint(settings: Any, inputs: Iterable[Path], code: Iterable[Path] = ()) -> str:
-    """Return the name under which unfinished work is kept: it changes with whatever the work is made of.
-
-    Inputs and code are folders and files; of a folder of code its Python files count.
-    """
+    """Return a name that changes with what work is made of: settings, files, and Python files of code, in folders."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in (*_files(inputs, "*"), *_files(code, "*.py")):
         digest.update(path.name.encode() + sha256(path))
@@ -83,8 +77,7 @@ def sha256(path: Path) -> bytes:
 def write_json(path: Path, payload: dict[str, Any]) -> None:
     """Write a file with its schema version, whole or not at all; NaN and infinity are refused, as JSON has none.
 
-    Results have types for it (`act/results`); as it is it serves what the interpreters of engines read, which have
-    NumPy alone.
+    Results have types for it (`act/results`); this serves what engines' interpreters read, which have NumPy alone.
     """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **payload}, indent=2, allow_nan=False, ensure_ascii=False)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -93,11 +86,7 @@ def write_json(path: Path, payload: dict[str, Any]) -> None:
 
 
 def read_json(path: Path, version: int = SCHEMA_VERSION) -> dict[str, Any]:
-    """Read what `write_json` wrote.
-
-    Raises:
-        InputError: the file is missing, is not JSON, or has another schema version.
-    """
+    """Read what `write_json` wrote; `InputError` where it is missing, no JSON, or has another schema version."""
     try:
         payload: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

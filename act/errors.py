@@ -1,14 +1,14 @@
 """The one exception for input that the user must mend, and how a command ends on it.
 
-A stage raises `InputError` with one line that names the file or key, the value and the cure; `exit_on_input_error`
-prints that line and ends the process with exit code 2, so that a caller can tell wrong input from a failed stage.
+Its message is one line that names the file or key, the value and the cure. By the exit code 2 a caller can tell wrong
+input from a failed stage.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 USER_ERROR_EXIT_CODE = 2
@@ -16,6 +16,11 @@ USER_ERROR_EXIT_CODE = 2
 
 class InputError(Exception):
     """The user's model, data or settings are wrong; the message says which, where, and what to do."""
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names for a message."""
+    return ", ".join(f"`{name}`" for name in names) or "nothing"
 
 
 @contextmanager

@@ -31,12 +31,6 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo("flags").split())
 
 
-def capabilities() -> list[str]:
-    """Return the flags of `CAPABILITIES` that this CPU has, in that order."""
-    flags = cpu_flags()
-    return [flag for flag in CAPABILITIES if flag in flags]
-
-
 def int8_sums_saturate() -> bool:
     """Tell whether this CPU adds int8 products in 16 bits, where two large ones overflow: x86 without these flags."""
     return platform.machine().lower() in ("x86_64", "amd64") and cpu_flags().isdisjoint(INT8_FLAGS)
@@ -54,10 +48,11 @@ def describe() -> dict[str, Any]:
 
 def identity() -> dict[str, Any]:
     """Return what a timing depends on, as plain JSON values: the same until hardware or versions change."""
+    flags = cpu_flags()
     return {
         "cpu": _cpuinfo("model name") or platform.machine(),
         "cores": os.cpu_count(),
-        "capabilities": capabilities(),
+        "capabilities": [flag for flag in CAPABILITIES if flag in flags],
         "python": platform.python_version(),
         "packages": _versions(),
     }
@@ -74,7 +69,7 @@ def _cpuinfo(key: str) -> str:
 
 def _versions() -> dict[str, str]:
     """Return the versions of the distributions that matter and are there, those of the engines last."""
-    engines = [registry.ENGINES.load(name).SPEC for name in registry.ENGINES.names()]
+    engines = [module.SPEC for module in registry.ENGINES.load_all().values()]
     found = {}
     for name in (*PACKAGES, *(package for spec in engines for package in spec.packages)):
         with suppress(PackageNotFoundError):

@@ -14,8 +14,9 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -30,26 +31,42 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return the names of all entries, sorted; imports none."""
-        return sorted({*_inside(self.package, self.folders_only), *self.outside()})
+        return sorted({*self._inside, *self.outside()})
 
     def check(self, name: str) -> str:
-        """Return a name that an entry has.
-
-        Raises:
-            ValueError: there is no such entry; the message lists those there are.
-        """
-        return one_of(self.names(), name)
+        """Return the name of an entry; `ValueError` as `load` has it. Only entries from outside are imported."""
+        one_of(self.names(), name)
+        if name not in self._inside:
+            self.load(name)
+        return name
 
     def load(self, name: str) -> ModuleType:
         """Import an entry; one of the package goes before one from outside.
 
         Raises:
-            ValueError: there is no such entry.
-            ImportError: it lacks something.
+            ValueError: there is no such entry, or one from outside cannot be imported; the message says why.
         """
-        if name in _inside(self.package, self.folders_only):
+        if name in self._inside:
             return importlib.import_module(f"{self.package}.{name}")
-        return importlib.import_module(self.outside()[self.check(name)].value)
+        entry = self.outside()[one_of(self.names(), name)]
+        try:
+            return importlib.import_module(entry.value)
+        except Exception as error:  # whatever the code of others raises
+            raise ValueError(f"`{name}` cannot be imported: {type(error).__name__}: {error}") from error
+
+    def load_all(self) -> dict[str, ModuleType]:
+        """Import all entries but those that cannot be imported, which are refused where they are named."""
+        entries = {}
+        for name in self.names():
+            with suppress(ValueError):
+                entries[name] = self.load(name)
+        return entries
+
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        folder = Path(__file__).parent.joinpath(*self.package.split(".")[1:])
+        modules = pkgutil.iter_modules([str(folder)])
+        return frozenset(m.name for m in modules if m.name[0] != "_" and (m.ispkg or not self.folders_only))
 
     def outside(self) -> dict[str, EntryPoint]:
         """Return the entries of other distributions."""
@@ -57,11 +74,7 @@ class Registry:
 
 
 def one_of(choices: Sequence[str], name: str) -> str:
-    """Return a name that is one of the choices.
-
-    Raises:
-        ValueError: it is none; the message lists them as pydantic does.
-    """
+    """Return a name that is one of the choices; `ValueError`, which lists them as pydantic does, where it is none."""
     if name not in choices:
         *others, last = (f"'{choice}'" for choice in choices)
         raise ValueError(f"Input should be {', '.join(others)}{' or ' if others else ''}{last}")
@@ -87,13 +100,6 @@ def plugged_in(names: Collection[str]) -> dict[str, str]:
             if entry.dist is not None and (name in names or kind in (FORMATS, THRESHOLDS)):
                 found[entry.dist.name] = entry.dist.version
     return dict(sorted(found.items()))
-
-
-@cache
-def _inside(package: str, folders_only: bool) -> frozenset[str]:
-    folder = Path(__file__).parent.joinpath(*package.split(".")[1:])
-    modules = pkgutil.iter_modules([str(folder)])
-    return frozenset(m.name for m in modules if not m.name.startswith("_") and (m.ispkg or not folders_only))
 
 
 @cache

@@ -16,7 +16,6 @@ from typing import Any
 
 import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from act.errors import InputError, exit_on_input_error
 from act.paddleslim.translate import merged, read
@@ -30,13 +29,8 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path, help="ACT's YAML file")
     parser.add_argument("--job", required=True, help="the entry's name: a new one, or one that is there")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting that the file does not say, such as data.path=data/mine; may be given several times",
-    )
+    told = "a setting that the file does not say, such as data.path=data/mine; may be given several times"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=told)
     parser.add_argument("--print", action="store_true", help="only print the entry")
     arguments = parser.parse_args()
     with exit_on_input_error():
@@ -49,11 +43,7 @@ def main() -> None:
 
 
 def settings_of(texts: Sequence[str]) -> dict[str, Any]:
-    """Return sections of a job from texts such as `data.path=data/mine`; the value is YAML.
-
-    Raises:
-        InputError: a text is of another form.
-    """
+    """Return sections of a job from texts such as `data.path=data/mine`, of which the value is YAML."""
     settings: dict[str, Any] = {}
     for text in texts:
         key, sign, value = text.partition("=")
@@ -71,11 +61,7 @@ def settings_of(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def entry_of(file: Path, job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a job's entry: what is there, above it what the file says, above that the settings; warn on stderr.
-
-    Raises:
-        InputError: the file, params.yaml, or what comes of both is wrong.
-    """
+    """Return a job's entry: what is there, above it what the file says, above that the settings; warn on stderr."""
     translation = read(file)
     for warning in translation.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -87,14 +73,10 @@ def entry_of(file: Path, job: str, settings: Mapping[str, Any]) -> dict[str, Any
         if _reader(above) not in (None, _reader(entry)):
             entry.pop("data", None)  # the keys of one reader mean nothing to another
         entry = merged(entry, above)
-    entry["act_config"] = str(file)
-    for name, example in (
-        ("model", "model.path=models/mine"),
-        ("data", "data.reader=arrays --set data.path=data/mine"),
-    ):
+    for name, example in {"model": "model.path=mine", "data": "data.reader=arrays --set data.path=mine"}.items():
         if name not in entry:
             raise InputError(f"{file}: says nothing of the job's `{name}`; add it, such as `--set {example}`")
-    entry = completed(entry)
+    entry = completed({**entry, "act_config": str(file)})
     validate(Params, {"jobs": {job: entry}}, f"{file}, as an entry of {DEFAULT_PATH}")
     return {name: entry[name] for name in Job.model_fields if name in entry}
 
@@ -106,16 +88,8 @@ def completed(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(job: str, entry: Mapping[str, Any]) -> list[str]:
-    """Put an entry into params.yaml, where it differs from what is there; the rest of the file stays as it is.
-
-    Returns:
-        A few words on each change.
-
-    Raises:
-        InputError: params.yaml has no mapping `jobs`.
-    """
+    """Put an entry into params.yaml; what is the same stays as it is. Return a few words on each change."""
     round_trip = YAML()
-    round_trip.Representer = _Representer
     round_trip.width = 120
     round_trip.default_flow_style = None  # what holds single values only is one line
     round_trip.indent(mapping=2, sequence=4, offset=2)
@@ -123,28 +97,17 @@ def write(job: str, entry: Mapping[str, Any]) -> list[str]:
     jobs = params.setdefault("jobs", {}) if isinstance(params, dict) else None
     if not isinstance(jobs, dict):
         raise InputError(f"{DEFAULT_PATH}: `jobs` must hold a mapping (`name: settings`)")
+    # By way of a text: there 1e-05 is 1.0e-05, for what reads params.yaml takes the other for a text.
+    entry = round_trip.load(yaml.safe_dump(dict(entry), sort_keys=False, default_flow_style=None))
     if isinstance(jobs.get(job), dict):
         changed = _update(jobs[job], entry, "")
     else:
         changed = [f"job `{job}` is new"]
-        jobs[job] = dict(entry)
+        jobs[job] = entry
     partial = DEFAULT_PATH.with_name(f".{DEFAULT_PATH.name}.partial-{os.getpid()}")
     round_trip.dump(params, partial)
     partial.rename(DEFAULT_PATH)
     return changed
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes 1e-05 as 1.0e-05: what reads params.yaml takes the other for a text."""
-
-    def represent_float(self, data: Any) -> Any:
-        node = super().represent_float(data)
-        if "e" in node.value and "." not in node.value:
-            node.value = node.value.replace("e", ".0e", 1)
-        return node
-
-
-_Representer.add_representer(float, _Representer.represent_float)
 
 
 def _update(found: Any, wanted: Mapping[str, Any], prefix: str) -> list[str]:

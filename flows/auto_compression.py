@@ -21,15 +21,14 @@ import PIL.Image  # noqa: F401
 import yaml
 
 from act.artifacts import DEPLOY_ROOT, stage_folder
-from act.errors import InputError
+from act.errors import InputError, quoted
 from act.metrics import needs_reference
 from act.paddleslim.translate import OWN_SECTION, POST_TRAINING, hardware_advice, merged, timed_shapes, translate
-from act.results.callback import CallbackMetrics
 from act.results.export import ExportedCandidates
+from act.results.flow import CallbackMetrics
 from act.results.report import Manifest
 from act.samples.dataset import LABEL, FeedSpec, Ragged, Samples, save_flat
 from act.settings import Params, read_mapping, validate
-from act.settings.base import quoted
 from flows.act_config import completed
 from flows.stages import PlainJob
 from tasks.stage import log_to_stdout

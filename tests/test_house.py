@@ -26,7 +26,7 @@ SAME_WORDS = {
     "act/timing/infer/models.py": {"paddle"},
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below
     "act/search/space.py": {"abs_max"},
-    "act/settings/ptq_search.py": {"abs_max"},
+    "act/settings/quantization.py": {"abs_max"},
     "act/paddleslim/sections.py": {"abs_max"},
 }
 # First words that are no verbs.
@@ -64,7 +64,7 @@ def loaded(file: Path) -> set[str]:
     """Return the entries of every registry of its room that a file loads entries of."""
     found = set()
     for node in ast.walk(tree_of(file)):
-        if isinstance(node, ast.Attribute) and node.attr == "load":
+        if isinstance(node, ast.Attribute) and node.attr in ("load", "load_all"):
             name = getattr(node.value, "id", getattr(node.value, "attr", ""))
             kind = getattr(registry, name, None)
             if isinstance(kind, registry.Registry) and is_in(file, CHECKOUT / "act" / kind.package.split(".")[1]):

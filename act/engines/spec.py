@@ -60,13 +60,13 @@ class Spec:
 
 
 def spec_of(name: str) -> Spec:
-    """Return the spec of an engine; `ValueError` where there is none of that name."""
+    """Return the spec of an engine; `ValueError` where there is none of that name, or it cannot be imported."""
     return registry.ENGINES.load(name).SPEC
 
 
 def all_specs() -> list[Spec]:
     """Return the specs of all engines in their usual order."""
-    return sorted(map(spec_of, registry.ENGINES.names()), key=lambda spec: spec.order)
+    return sorted((module.SPEC for module in registry.ENGINES.load_all().values()), key=lambda spec: spec.order)
 
 
 def title_of(name: str) -> str:

@@ -25,8 +25,7 @@ from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, without_others
-from act.results.execution import ExecutedOperators
-from act.results.export import DeviceFile
+from act.results.export import DeviceFile, ExecutedOperators
 
 log = logging.getLogger(__name__)
 

@@ -35,9 +35,8 @@ class SourceModel:
             InputError: there is no model of a known format.
         """
         # Paddle's takes any folder and says what it lacks: it comes last.
-        names = sorted(FORMATS.names(), key=lambda name: name == "paddle")
-        formats = [FORMATS.load(name) for name in names]
-        fitting = next((each for each in formats if each.recognises(path)), None)
+        formats = sorted(FORMATS.load_all().items(), key=lambda entry: entry[0] == "paddle")
+        fitting = next((module for _, module in formats if module.recognises(path)), None)
         if fitting is None:
             raise InputError(
                 f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name a folder "

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from act.errors import InputError
 from act.registry import METRICS
@@ -21,17 +20,11 @@ from act.samples.dataset import PADDING, Array, Ragged
 
 @dataclass(frozen=True)
 class Quality:
-    """The quality of a model on some samples.
+    """The quality of a model on some samples."""
 
-    Attributes:
-        value: mean of `scores`.
-        scores: one figure a sample, in [0, 1] (cosine similarity: in [-1, 1]).
-        beside: other figures worth showing.
-    """
-
-    value: float
-    scores: list[float]
-    beside: dict[str, float] = field(default_factory=dict)
+    value: float  # mean of `scores`
+    scores: list[float]  # one figure a sample, in [0, 1] (cosine similarity: in [-1, 1])
+    beside: dict[str, float] = field(default_factory=dict)  # other figures worth showing
 
 
 class Scorer(ABC):
@@ -39,17 +32,12 @@ class Scorer(ABC):
 
     Args:
         truth: the labels, or each output of the fp32 model.
-
-    Attributes:
-        title: what people call the figure.
-        labels: what a sample's label must be: one class, or a sequence of classes filled up with `PADDING`; None:
-            the metric compares with the fp32 model's outputs instead.
-        first_class: the least class that a label may name.
     """
 
-    title: ClassVar[str]
+    title: ClassVar[str]  # what people call the figure
     labels: ClassVar[Literal["class", "sequence"] | None]
-    first_class: ClassVar[int] = 0
+    """what a label must be: one class, or a sequence filled up with `PADDING`; None: the fp32 outputs are compared"""
+    first_class: ClassVar[int] = 0  # the least that a label may name
 
     def __init__(self, truth: Sequence[Ragged]) -> None:
         self._truth = truth
@@ -92,34 +80,25 @@ def scorer(metric: str, labels: Ragged | None, reference: Sequence[Ragged] | Non
 
 
 def check_labels(metric: str, labels: Ragged | None, classes: int, origin: str) -> None:
-    """Refuse labels that a metric cannot compare with the model's first output.
+    """Refuse labels, from `origin`, that a metric cannot compare with the model's first output, by `InputError`.
 
     Args:
         classes: how many the model tells apart; -1 when it does not say.
-        origin: where the labels come from, for the message.
-
-    Raises:
-        InputError: there are none, they have another shape, or name a class that the model has not.
     """
     kind = find(metric)
     if kind.labels is None:
         return
     if labels is None:
-        raise InputError(
-            f"{origin}: metric `{metric}` needs labels, but the evaluation samples have none; add an array `label`, "
-            "or set `metric: similarity`"
-        )
-    if kind.labels == "class" and any(int(shape.prod()) != 1 for shape in labels.shapes):
-        raise InputError(
-            f"{origin}: metric `{metric}` needs one class number a sample, but the labels of a sample have shape "
-            f"{labels.shapes[0].tolist()}"
-        )
+        cure = "add an array `label`, or set `metric: similarity`"
+        raise InputError(f"{origin}: metric `{metric}` needs labels, but the evaluation samples have none; {cure}")
+    if kind.labels == "class" and (labels.shapes.prod(axis=1) != 1).any():
+        found = f"the labels of a sample have shape {labels.shapes[0].tolist()}"
+        raise InputError(f"{origin}: metric `{metric}` needs one class number a sample, but {found}")
     numbers = labels.flat if kind.labels == "class" else labels.flat[labels.flat != PADDING]
     wrong = numbers[(numbers < kind.first_class) | ((numbers >= classes) & (classes != -1))]
     if len(wrong):
-        known = f"the model's classes go from {kind.first_class} to {classes - 1}"
-        if classes == -1:
-            known = f"classes are counted from {kind.first_class}"
+        last = f"the model's classes go from {kind.first_class} to {classes - 1}"
+        known = f"classes are counted from {kind.first_class}" if classes == -1 else last
         raise InputError(f"{origin}: there is a label {wrong[0]}, but {known}")
 
 
@@ -127,8 +106,7 @@ def cosine(first: Array, second: Array) -> float:
     """Return the cosine similarity of two arrays; 0 when their shapes differ or one is not finite."""
     if first.shape != second.shape:
         return 0.0
-    a: npt.NDArray[np.float64] = first.astype(np.float64).reshape(-1)
-    b: npt.NDArray[np.float64] = second.astype(np.float64).reshape(-1)
+    a, b = first.astype(np.float64).reshape(-1), second.astype(np.float64).reshape(-1)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norms == 0:
         return float(np.array_equal(a, b))

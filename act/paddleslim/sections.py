@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-from act.settings.base import ChannelCriterion, Settings, ThresholdAlgorithm
+from act.settings import DistillationLoss, GmpConfig, Settings, ThresholdAlgorithm
+from act.settings.base import ChannelCriterion
 
 Item = TypeVar("Item")
 
@@ -21,9 +22,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Becomes:
-    """The section of a job in which a key, or each key of a section, becomes the setting of its own name."""
+    """The section of a job in which a key, or each key of a section, becomes a setting, of its own name or another."""
 
     section: str
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,23 @@ class Ignored:
     why: str
 
 
-def number_if_one(value: Any) -> Any:
+def _number_if_one(value: Any) -> Any:
     # YAML 1.1 takes 1e-5, which lacks a point, for a text.
+    if isinstance(value, list):
+        return [_number_if_one(each) for each in value]
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
-def null_if_none(value: Any) -> Any:
+def _null_if_none(value: Any) -> Any:
     return None if value == "None" else value
 
 
 def _listed(value: Any) -> Any:
-    return value if value is None or isinstance(value, list) else [value]
+    return value if isinstance(value, list) else [value]
 
 
-def _distinct(values: list[Item] | None) -> list[Item] | None:
-    return values if values is None else list(dict.fromkeys(values))
+def _distinct(values: list[Item]) -> list[Item]:
+    return list(dict.fromkeys(values))
 
 
 def _eight(bits: int) -> int:
@@ -56,11 +60,13 @@ def _eight(bits: int) -> int:
     return bits
 
 
-Number = Annotated[float, BeforeValidator(number_if_one)]
-Text = Annotated[str | None, BeforeValidator(null_if_none)]
-OneOf = Annotated[Item | None, BeforeValidator(null_if_none)]
-Choices = Annotated[list[Item] | None, BeforeValidator(_listed), AfterValidator(_distinct), Field(min_length=1)]
-Names = Annotated[list[str] | None, BeforeValidator(_listed), BeforeValidator(null_if_none)]
+Number = Annotated[float, BeforeValidator(_number_if_one)]
+OneOf = Annotated[Item | None, BeforeValidator(_null_if_none)]
+Text = OneOf[str]
+Folder = Annotated[Text, AfterValidator(lambda path: path and (path.rstrip("/") or "/"))]
+Pixels = Annotated[OneOf[int], Field(ge=1)]
+Choices = Annotated[list[Item], BeforeValidator(_listed), AfterValidator(_distinct), Field(min_length=1)] | None
+Names = OneOf[Annotated[list[str], BeforeValidator(_listed)]]
 Bits = Annotated[int, AfterValidator(_eight)]
 WeightScale = Literal["abs_max", "channel_wise_abs_max", "range_abs_max", "moving_average_abs_max"]
 ActivationScale = Literal["abs_max", "range_abs_max", "moving_average_abs_max"]
@@ -72,6 +78,8 @@ _LAUNCHER = Ignored(
     "several processes train together where Paddle's launcher starts them: `python -m paddle.distributed.launch`, as "
     "in the section Training of the README"
 )
+_INPUTS = Ignored("inputs are read from the model")
+_GRAPH = Ignored("the kind of model is read from its graph")
 _REGIONS = Ignored("regions are found in the graph: `refine.region_layers` says how large")
 
 
@@ -105,9 +113,7 @@ class QuantPostSection(QuantSection):
     region_weights_names: Annotated[OneOf[list[list[str]]], _REGIONS] = None
     recon_level: OneOf[Literal["layer-wise", "region-wise"]] = None
     bias_correction: bool | None = None
-    activation_quantize_type: Annotated[ActivationScale | None, Ignored("`ptq_search.ptq_algo` makes the ranges")] = (
-        None
-    )
+    activation_quantize_type: Annotated[ActivationScale | None, Ignored("`ptq_search.ptq_algo` makes them")] = None
     simulate_activation_quant: Annotated[bool, Ignored("reconstruction always quantizes activations")] = True
     skip_tensor_list: Annotated[Names, Ignored("the search finds float layers: `ptq_search.max_float_layers`")] = None
 
@@ -121,25 +127,13 @@ class HyperParameterOptimizationSection(Settings):
     max_quant_count: Annotated[int | None, Field(ge=1), Becomes("ptq_search")] = None
 
 
-Loss = Literal["l2", "soft_label", "dkd", "skd", "fsp"]
-
-
 class DistillationSection(Settings):
-    loss: Annotated[Loss | list[Loss] | None, Becomes("distillation")] = None
+    loss: Annotated[DistillationLoss | list[DistillationLoss] | None, Becomes("distillation")] = None
     node: Annotated[list[str] | list[list[str]] | None, Becomes("distillation")] = None
     alpha: Annotated[Number | list[Number] | None, Becomes("distillation")] = None
-    teacher_model_dir: Text = None
-    teacher_model_filename: Text = None
-    teacher_params_filename: Text = None
-
-
-class MultiTeacherDistillationSection(Settings):
-    loss: Annotated[list[Loss] | None, Becomes("distillation")] = None
-    node: Annotated[list[list[str]] | None, Becomes("distillation")] = None
-    alpha: Annotated[list[Number] | None, Becomes("distillation")] = None
-    teacher_model_dir: list[str] | None = None
-    teacher_model_filename: list[Text] | None = None
-    teacher_params_filename: list[Text] | None = None
+    teacher_model_dir: Text | list[str] = None
+    teacher_model_filename: Text | list[Text] = None
+    teacher_params_filename: Text | list[Text] = None
 
 
 class ChannelPruneSection(Settings):
@@ -156,21 +150,12 @@ class TransformerPruneSection(Settings):
     pruned_ratio: Number
 
 
-class Gmp(Settings):
-    stable_iterations: int | None = None
-    pruning_iterations: int | None = None
-    tunning_iterations: int | None = None
-    resume_iteration: int | None = None
-    pruning_steps: int | None = None
-    initial_ratio: Number | None = None
-
-
 class UnstructurePruneSection(Settings):
     prune_strategy: OneOf[Literal["base", "gmp"]] = None
     prune_mode: Literal["ratio", "threshold"] = "ratio"
     threshold: Number | None = None
     ratio: Number | None = None
-    gmp_config: Gmp | None = None
+    gmp_config: GmpConfig | None = None
     prune_params_type: OneOf[Literal["conv1x1_only"]] = None
     local_sparsity: bool | None = None
 
@@ -181,38 +166,40 @@ class Open(Settings):
     model_config = ConfigDict(extra="allow")
 
 
-def _named_schedule(rate: Any) -> Any:
-    if isinstance(rate, dict) and not isinstance(rate.get("type"), str):
+def _schedule(rate: Any) -> Any:
+    if not isinstance(rate, dict):
+        return rate
+    if not isinstance(rate.get("type"), str):
         raise ValueError("name a class of paddle.optimizer.lr as `type`, such as CosineAnnealingDecay")
-    return rate
+    return {key: _number_if_one(value) for key, value in rate.items()}
 
 
-class LearningRate(Open):
+class Named(Open):
+    """A class of Paddle, with its parameters."""
+
     type: str
+
+
+class LearningRate(Named):
     learning_rate: Number | None = None
 
 
-class Optimizer(Open):
-    type: str
-
-
-class Regularizer(Open):
-    type: str | None = None
+class Regularizer(Named):
     coeff: Number | None = None
     regularization_coeff: Number | None = None
 
 
 class OptimizerBuilder(Settings):
-    optimizer: Optimizer
+    optimizer: Named
     weight_decay: Number | None = None
     regularizer: Regularizer | None = None
-    grad_clip: dict[str, Any] | None = None
+    grad_clip: Annotated[dict[str, Any] | None, Ignored("gradients are clipped, always by their global norm")] = None
 
 
 class TrainConfigSection(Settings):
     epochs: int | None = Field(default=None, ge=1)
     train_iter: int | None = Field(default=None, ge=1)
-    learning_rate: Annotated[Number | LearningRate | None, BeforeValidator(_named_schedule)] = None
+    learning_rate: Annotated[Number | LearningRate | None, BeforeValidator(_schedule)] = None
     optimizer_builder: OptimizerBuilder | None = None
     eval_iter: int | None = Field(default=None, ge=1)
     logging_iter: Annotated[int | None, Ignored("progress is shown all the time; the report has the curves")] = None
@@ -226,15 +213,25 @@ class TrainConfigSection(Settings):
 
 
 class GlobalSection(Open):
-    """The keys of the example scripts that become a setting here."""
+    """The keys of PaddleSlim's example scripts."""
 
-    model_dir: Text = None
+    model_dir: Annotated[Folder, Becomes("model", "path")] = None
     model_filename: Annotated[Text, Becomes("model")] = None
     params_filename: Annotated[Text, Becomes("model")] = None
-    data_dir: Text = None
+    data_dir: Folder = None
+    # These three count with `data_dir` alone.
+    img_size: Pixels = None
+    crop_size: Pixels = None
+    resize_size: Pixels = None
     batch_size: Annotated[OneOf[int], Field(ge=1, le=1024)] = None
-    input_shapes: Any = None
+    input_shapes: OneOf[Any] = None
     deploy_hardware: OneOf[Any] = None
+    input_name: Annotated[OneOf[Any], _INPUTS] = None
+    input_names: Annotated[OneOf[Any], _INPUTS] = None
+    character_dict_path: Annotated[OneOf[Any], Ignored("`data.alphabet` of the reader `text_lines`")] = None
+    Evaluation: Annotated[OneOf[Any], Ignored("evaluation is always done, by the job's `metric`")] = None
+    model_type: Annotated[OneOf[Any], _GRAPH] = None
+    arch: Annotated[OneOf[Any], _GRAPH] = None
 
 
 class Sections(Settings):
@@ -246,7 +243,7 @@ class Sections(Settings):
     QuantPost: QuantPostSection | None = None
     HyperParameterOptimization: HyperParameterOptimizationSection | None = None
     Distillation: DistillationSection | None = None
-    MultiTeacherDistillation: MultiTeacherDistillationSection | None = None
+    MultiTeacherDistillation: DistillationSection | None = None
     ChannelPrune: Annotated[ChannelPruneSection | None, Becomes("prune.channel")] = None
     ASPPrune: Annotated[ASPPruneSection | None, Becomes("prune.asp")] = None
     TransformerPrune: Annotated[TransformerPruneSection | None, Becomes("prune.transformer")] = None

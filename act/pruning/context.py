@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from act.errors import InputError
 from act.program.model import InferenceModel
-from act.results.prune import PrunedLayer
+from act.results.training import PrunedLayer
 from act.samples.dataset import Array, Samples
 
 

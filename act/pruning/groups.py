@@ -12,7 +12,7 @@ import numpy as np
 from act.program.model import InferenceModel
 from act.pruning.rules import follow
 from act.pruning.trace import Ids, Trace
-from act.results.prune import PrunedLayer
+from act.results.training import PrunedLayer
 
 # A weight and one of its axes.
 WeightAxis = tuple[str, int]

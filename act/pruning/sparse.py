@@ -22,7 +22,7 @@ from act.program.layers import OPERATORS, quantizable_layers
 from act.program.model import InferenceModel
 from act.pruning.context import Pruned, refuse_unknown
 from act.pruning.trace import Mask
-from act.results.prune import PrunedLayer
+from act.results.training import PrunedLayer
 from act.settings import ASPPrune, UnstructurePrune
 from act.training.program import TrainingProgram
 

@@ -14,7 +14,7 @@ from act.pruning.context import Context, Pruned
 from act.pruning.sparse import Gradual, has_two_of_four, masked, prune_two_of_four, prune_unstructured, sparse_layers
 from act.pruning.structured import prune_channels, prune_transformer
 from act.results.artifact import Artifact
-from act.results.prune import PruningStep, Sparsity
+from act.results.training import PruningStep, Sparsity
 from act.samples.dataset import Array
 from act.settings import Job
 from act.training.loop import Fit, count_steps

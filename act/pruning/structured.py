@@ -22,7 +22,7 @@ from act.pruning.ratios import Macs, choose_for_macs, in_blocks, measure_curves
 from act.pruning.shrink import Cutter, Floats, InputStatistics, as_table, input_statistics
 from act.pruning.speedup import choose_for_speedup
 from act.registry import CRITERIA
-from act.results.prune import PrunedLayer
+from act.results.training import PrunedLayer
 from act.samples.dataset import Array
 from act.settings import ChannelPrune, TransformerPrune
 

@@ -21,7 +21,7 @@ from act.program.layers import OPERATORS, Layer, bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.weights import dequantize_weight, weight_thresholds
-from act.results.scheme import PackedIntegers, SchemeFile
+from act.results.quantization import PackedIntegers, SchemeFile
 
 _MULTIPLYING = (*OPERATORS, "depthwise_conv2d_transpose", "conv3d", "conv3d_transpose", "matmul", "bmm")
 

@@ -19,10 +19,9 @@ from act.reporting import analysis, charts, wording
 from act.reporting.winner import Choice, title
 from act.reporting.wording import between, factor, loss, milliseconds, size
 from act.results.benchmark import RanVariant
-from act.results.prune import Pruning
 from act.results.ptq_search import Trials, TrialSettings
 from act.results.report import DeployedFile, Report
-from act.results.training import TrainingPoint
+from act.results.training import Pruning, TrainingPoint
 from act.settings import Budget, Job
 from act.timing.wording import executed
 

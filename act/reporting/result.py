@@ -10,12 +10,10 @@ from act.reporting.winner import Choice, meets
 from act.results.analyze import Analysis
 from act.results.benchmark import Measurements
 from act.results.export import ExportedCandidates
-from act.results.prune import Pruning
-from act.results.ptq_search import Trials
-from act.results.qat import Training
-from act.results.refine import Refinements
+from act.results.ptq_search import Refinements, Trials
 from act.results.report import DeployedFile, JudgedBudget, Manifest, Report, Winner
 from act.results.select import Options, Strategy
+from act.results.training import Pruning, Training
 from act.settings import Job
 
 

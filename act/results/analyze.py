@@ -10,8 +10,6 @@ from act.results.prepare import Normalisation, Tensor
 
 
 class Operator(Part):
-    """One operator of the program."""
-
     name: str  # its first output
     type: str
     shape: list[int]  # of that output for one sample, batch axis first
@@ -23,8 +21,6 @@ class Operator(Part):
 
 
 class TypeCount(Part):
-    """All operators of one type."""
-
     type: str
     count: int
     parameters: int
@@ -32,8 +28,6 @@ class TypeCount(Part):
 
 
 class Costs(Part):
-    """What a part of the model holds and costs."""
-
     operators: int
     layer_count: int
     parameters: int
@@ -89,8 +83,6 @@ class Structure(Part):
 
 
 class AliveTensor(Part):
-    """A tensor that is in memory at the peak."""
-
     name: str
     bytes: int
 
@@ -135,8 +127,6 @@ class Sensitivity(Part):
 
 
 class KernelCount(Part):
-    """Kernels of one kind and precision."""
-
     kind: str
     precision: str
     count: int
@@ -164,8 +154,6 @@ class Fusion(Part):
 
 
 class EngineAnalysis(Part):
-    """What one engine tells."""
-
     version: str | None  # None where it failed
     precisions: list[str]  # that it has here
     multiplying: dict[str, dict[str, int]]  # for each precision asked for, how many kernels multiply in which
@@ -177,11 +165,9 @@ class EngineAnalysis(Part):
 
 
 class KernelTime(Part):
-    """Kernels of one kind, and their seconds in one inference."""
-
     kind: str
     count: int
-    seconds: float
+    seconds: float  # in one inference
 
 
 class Baseline(Part):
@@ -192,8 +178,6 @@ class Baseline(Part):
 
 
 class Analysis(Artifact):
-    """The whole analysis."""
-
     inputs: list[Tensor]
     outputs: list[Tensor]
     dynamic_axes: dict[str, list[int]]  # by input, the axes of any length

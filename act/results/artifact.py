@@ -31,11 +31,7 @@ class Artifact(Part):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `write` wrote.
-
-        Raises:
-            InputError: the file is missing, is not JSON, has another schema version, or a key that does not fit.
-        """
+        """Read what `write` wrote; `InputError` as `read_json`, or where a key does not fit."""
         content = read_json(path, cls.model_fields["schema_version"].default)
         try:
             return cls.model_validate(content)

@@ -8,21 +8,17 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, JsonValue
 
 from act.results.artifact import Artifact, Part
-from act.results.execution import ExecutedOperators, Failure
+from act.results.export import ExecutedOperators, Failure
 from act.results.machine import Machine
 
 
 class Interval(Part):
-    """An estimate and its confidence interval."""
-
     value: float
     low: float
     high: float
 
 
 class Latency(Part):
-    """Milliseconds of one inference."""
-
     median_ms: float  # the latency that counts, of a round that nothing disturbed
     p10_ms: float  # percentiles of all runs
     p90_ms: float
@@ -60,12 +56,10 @@ class ShapeFigures(Part):
 
 
 class KernelGroup(Part):
-    """The kernels of one kind and precision, and their milliseconds in one inference."""
-
     kind: str
     precision: str
     count: int
-    ms: float
+    ms: float  # in one inference
 
 
 class MeasuredQuality(Part):
@@ -83,8 +77,6 @@ class MeasuredQuality(Part):
 
 
 class Figures(Part):
-    """What was measured of a model that ran."""
-
     version: str | None  # of the engine, when it is known
     description: dict[str, JsonValue]  # what the engine told about the loaded model
     load_seconds: float  # from files to ready
@@ -152,8 +144,6 @@ class FailedVariant(NoFigures, Variant):
 
 
 class Noise(Part):
-    """How noisy the machine was."""
-
     noisy: bool
     cause: str | None  # None where it was quiet
     limit: float  # of the unsteadiness

@@ -1,14 +1,26 @@
-"""`candidates.json` of the stage `export`: the files of each candidate for each engine."""
+"""`candidates.json` of the stage `export`, and what engines tell of how they run a model."""
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from act.results.artifact import Artifact, Part
-from act.results.execution import ExecutedOperators
+
+
+class Failure(Part):
+    """Why there are no figures: a kind of `act.engines.FailureKind` and one line."""
+
+    kind: str
+    cause: str
+
+
+class ExecutedOperators(Part):
+    multiplying: dict[str, dict[str, int]] = Field(default_factory=dict)  # kernels by precision and kind
+    conversions: dict[str, int] = Field(default_factory=dict)  # (de)quantize operators that were not fused, by kind
+    failure: Failure | None = None
 
 
 class FloatLayer(Part):
-    """A layer that was left in float, and why."""
-
     name: str
     type: str
     why: str

@@ -1,4 +1,4 @@
-"""`flow/JOB.json`: what happened to each stage of a job."""
+"""`flow/JOB.json` and `eval_callback.json`: what happened to each stage of a job, and what the user's callback gave."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ class FlowRecord(Artifact):
 
     job: str
     stages: list[StageRun]
+
+
+class CallbackMetrics(Artifact):
+    """The figure of each candidate by name, and the one that was deployed, once that is known."""
+
+    metrics: dict[str, float]
+    deployed: str | None = None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from act.results.artifact import Artifact, Part
 
 
-class TimedOn(Artifact):
-    """What a timing depends on: CPU, its int8 and bf16 instructions as Linux names them, and versions."""
-
+class _Hardware(Part):
     cpu: str
     cores: int | None
-    capabilities: list[str]
+    capabilities: list[str]  # int8 and bf16 instructions as Linux names them
     python: str
-    packages: dict[str, str]
+    packages: dict[str, str]  # versions
+
+
+class TimedOn(_Hardware, Artifact):
+    """What a timing depends on."""
 
 
 class PruneTiming(Artifact):
@@ -27,13 +29,6 @@ class PlugIns(Artifact):
     versions: dict[str, str]
 
 
-class Machine(Part):
-    """CPU, its int8 and bf16 instructions as Linux names them, memory, system, and versions of packages."""
-
-    cpu: str
-    cores: int | None
-    capabilities: list[str]
+class Machine(_Hardware):
     memory_bytes: int
     system: str
-    python: str
-    packages: dict[str, str]

@@ -14,8 +14,6 @@ class Tensor(Part):
 
 
 class SampleCounts(Part):
-    """How many samples there are."""
-
     calibration: int
     evaluation: int
 
@@ -32,8 +30,6 @@ class Normalisation(Part):
 
 
 class Preparation(Artifact):
-    """What the stage found."""
-
     source: dict[str, str]  # SHA-256 of the user's files, by name
     inputs: list[Tensor]
     outputs: list[Tensor]

@@ -1,4 +1,7 @@
-"""`trials.json` and `candidates.json`: what the search over post-training quantization tried and found."""
+"""Results of the search over post-training quantization and of what follows: refinement, and the choice of candidates.
+
+`trials.json`, `candidates.json`, `refine.json` and `plan.json`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,6 @@ class TrialSettings(Part):
 
 
 class Trial(Part):
-    """One trial."""
-
     id: int
     settings: TrialSettings
     quality: float | None  # None where the engine failed; an estimate where the trial was given up early
@@ -51,8 +52,6 @@ class Reference(Part):
 
 
 class Trials(Artifact):
-    """All that the search found, for the report."""
-
     why: str | None = None  # nothing was searched
     reference: Reference | None = None
     trials: list[Trial] = Field(default_factory=list)
@@ -82,3 +81,26 @@ class Candidates(Artifact):
     why: str | None = None
     reference: Reference | None = None
     candidates: list[Candidate] = Field(default_factory=list)
+
+
+class Attempt(Part):
+    """One method to make a candidate of the search better."""
+
+    candidate: str  # its id before
+    method: str
+    quality_before: float
+    quality: float | None  # None where the method failed
+    kept: bool  # whether the quality rose
+    failure: str | None
+
+
+class Refinements(Artifact):
+    attempts: list[Attempt]
+
+
+class Plan(Artifact):
+    """The decision between refinement and training; without figures, so that a changed budget alone redoes nothing."""
+
+    keep: list[str]  # candidates of `refine` that are worth exporting
+    train: bool  # whether training is done
+    start: str | None  # the candidate that training starts from

@@ -9,16 +9,12 @@ from act.results.artifact import Artifact, Part
 from act.results.benchmark import FailedVariant, Interval, Noise, RanVariant
 from act.results.export import FloatLayer
 from act.results.machine import Machine
-from act.results.prune import Pruning
-from act.results.ptq_search import Trials
-from act.results.qat import Training
-from act.results.refine import Refinements
+from act.results.ptq_search import Refinements, Trials
 from act.results.select import Options, Strategy
+from act.results.training import Pruning, Training
 
 
 class DeployedFile(Part):
-    """Size and checksum of a file in the deploy folder."""
-
     bytes: int
     sha256: str
 
@@ -71,8 +67,6 @@ class RefusedVariant(FailedVariant):
 
 
 class _Told(Artifact):
-    """What manifest and report share."""
-
     job: str
     measured_at: str
     winner: Winner
@@ -88,14 +82,10 @@ class _Told(Artifact):
 
 
 class Manifest(_Told):
-    """The result of a job."""
-
     files: dict[str, DeployedFile]
 
 
 class Report(_Told):
-    """All that the page tells."""
-
     left_in_float: dict[str, list[FloatLayer]]
     search: Trials
     refined: Refinements

@@ -30,8 +30,6 @@ class SpeedupSearch(Part):
 
 
 class PruneSettings(Part):
-    """What the strategy decided for the stage `prune`."""
-
     channel: ChannelAim
     timed: SpeedupSearch | None = None
 
@@ -57,8 +55,6 @@ class Strategy(Artifact):
 
 
 class Attempt(Part):
-    """One strategy, carried out."""
-
     key: str  # of the option
     share: float  # of the MACs that pruning really left
     quantized: bool  # whether int8 was made

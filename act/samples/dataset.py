@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from act.artifacts import read_json, write_json
-from act.errors import InputError
+from act.errors import InputError, quoted
 
 Array = npt.NDArray[Any]
 LABEL = "label"
@@ -29,12 +29,7 @@ _PIECE, _CHECKED_AT_ONCE = 2**22, 16
 
 
 class Ragged:
-    """A sequence of arrays of one dtype and rank whose shapes may differ.
-
-    Attributes:
-        flat: all values one after another, shape [total].
-        shapes: shape of each array, int64 [count, rank].
-    """
+    """A sequence of arrays of one dtype and rank: `flat` has all values, `shapes` that of each, int64 [count, rank]."""
 
     def __init__(self, flat: Array, shapes: npt.NDArray[np.int64]) -> None:
         self.flat, self.shapes = flat, shapes
@@ -98,15 +93,10 @@ class Gathering:
 
 @dataclass(frozen=True)
 class Samples:
-    """Feeds by name, all of one length, and labels when there are any.
+    """Feeds by name, all of one length, and labels when there are any."""
 
-    Attributes:
-        feeds: for each input of the model its values, one array a sample, without the batch axis.
-        labels: the truth of each sample (a class number, or a sequence of them), or None.
-    """
-
-    feeds: Mapping[str, Ragged]
-    labels: Ragged | None = None
+    feeds: Mapping[str, Ragged]  # by input of the model, one array a sample, without the batch axis
+    labels: Ragged | None = None  # the truth of each sample: a class number, or a sequence of them
 
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
@@ -194,41 +184,27 @@ class FeedSpec:
 
 
 def check_samples(samples: Samples, feeds: Sequence[FeedSpec], origin: str) -> None:
-    """Refuse samples that the model cannot take.
-
-    Raises:
-        InputError: no samples, a missing or unknown feed, a wrong dtype or shape, NaN or infinity; names the feed, the
-            sample and what the model wants.
-    """
+    """Refuse samples that the model cannot take; `InputError` names the feed, the sample and what the model wants."""
     if not samples.feeds or len(samples) == 0:
         raise InputError(f"{origin}: no samples; at least one is needed")
     wanted = {feed.name: feed for feed in feeds}
     if set(samples.feeds) != set(wanted):
-        have = f"the samples feed {names(samples.feeds)}"
-        raise InputError(f"{origin}: {have}, but the model's inputs are {names(wanted)}")
+        have = f"the samples feed {quoted(samples.feeds)}"
+        raise InputError(f"{origin}: {have}, but the model's inputs are {quoted(wanted)}")
     for name, ragged in samples.feeds.items():
-        feed = wanted[name]
+        feed, axes = wanted[name], wanted[name].shape[1:]
         if len(ragged) != len(samples):
             raise InputError(f"{origin}: the feeds have different numbers of samples: {len(ragged)} and {len(samples)}")
         if ragged.dtype != np.dtype(feed.dtype):
             raise InputError(f"{origin}: feed `{name}` has dtype {ragged.dtype}, but the model wants {feed.dtype}")
-        for index, shape in enumerate(ragged.shapes.tolist()):
-            axes = feed.shape[1:]
+        for index, (shape, array) in enumerate(zip(ragged.shapes.tolist(), ragged)):
+            where = f"{origin}: feed `{name}`, sample {index}"
             if len(shape) != len(axes) or any(have == 0 or axis not in (-1, have) for have, axis in zip(shape, axes)):
                 wants = ", ".join("any" if axis == -1 else str(axis) for axis in axes)
-                where = f"{origin}: feed `{name}`, sample {index}"
                 raise InputError(f"{where} has shape {shape}, but the model wants [{wants}]")
-        if np.issubdtype(ragged.dtype, np.floating):
-            for index, array in enumerate(ragged):
-                if index % _CHECKED_AT_ONCE == 0:
-                    samples.release()
-                if not np.isfinite(array).all():
-                    where = f"{origin}: feed `{name}`, sample {index}"
-                    raise InputError(f"{where} holds NaN or infinity; mend or leave out that sample")
+            if index % _CHECKED_AT_ONCE == 0:
+                samples.release()
+            if not np.isfinite(array).all():
+                raise InputError(f"{where} holds NaN or infinity; mend or leave out that sample")
     if samples.labels is not None and len(samples.labels) != len(samples):
         raise InputError(f"{origin}: {len(samples.labels)} labels for {len(samples)} samples")
-
-
-def names(those: Iterable[str]) -> str:
-    """List names for a message."""
-    return ", ".join(f"`{name}`" for name in those) or "nothing"

@@ -8,29 +8,26 @@ The first axis of each array counts the samples. Only as many batches are asked 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.errors import InputError
-from act.samples.dataset import LABEL, Array, FeedSpec, Gathering, Ragged, Samples, names
+from act.errors import InputError, quoted
+from act.samples.dataset import LABEL, Array, FeedSpec, Gathering, Ragged, Samples
 
 Loader = Iterable[Any] | Callable[[], Iterable[Any]]
 Sample = tuple[dict[str, Array], Array | None]
 
 
 def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, origin: str) -> Samples:
-    """Take the first samples that a loader gives.
+    """Take the first samples that a loader gives, `count` at most.
 
     Args:
-        count: how many at most.
         scratch: folder for what is too large for the memory; nothing in it has a name.
-        origin: where the loader comes from, for the message.
-
-    Raises:
-        InputError: the loader gives nothing, or something else than batches for these inputs.
+        origin: where the loader comes from, for the `InputError` where it gives no batches for these inputs.
     """
     gathered = _Gathered(feeds, scratch, origin)
     for sample in itertools.islice(_samples(loader, feeds, origin), count):
@@ -43,21 +40,18 @@ def deal_out(
 ) -> tuple[Samples, Samples]:
     """Take calibration samples (no labels) and evaluation samples in turns, so that they never share one.
 
-    Args:
-        counts: how many of each at most; a loader with fewer is dealt out in this ratio.
-
-    Otherwise as `take`.
+    A loader with fewer than `counts` of them is dealt out in this ratio. Otherwise as `take`.
     """
-    both = (_Gathered(feeds, scratch, origin), _Gathered(feeds, scratch, origin))
+    calibration, evaluation = _Gathered(feeds, scratch, origin), _Gathered(feeds, scratch, origin)
     for sample in _samples(loader, feeds, origin):
-        filled = [len(gathered) / count for gathered, count in zip(both, counts)]
-        both[0 if filled[0] <= filled[1] else 1].add(sample)
-        if counts == (len(both[0]), len(both[1])):
+        next_is_first = len(calibration) / counts[0] <= len(evaluation) / counts[1]
+        (calibration if next_is_first else evaluation).add(sample)
+        if counts == (len(calibration), len(evaluation)):
             break
-    if not len(both[1]):
+    if not len(evaluation):
         cause = "it takes two, to calibrate on one and judge by another"
-        raise InputError(f"{origin}: gives {len(both[0])} samples; {cause}")
-    return Samples(both[0].samples().feeds), both[1].samples()
+        raise InputError(f"{origin}: gives {len(calibration)} samples; {cause}")
+    return Samples(calibration.samples().feeds), evaluation.samples()
 
 
 def peek(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> tuple[int, int, Iterable[Any]]:
@@ -86,10 +80,8 @@ class _Gathered:
             try:
                 self._feeds[name].add(array)
             except ValueError:
-                raise InputError(
-                    f"{self._origin}: sample {len(self)} has for `{name}` {array.dtype} of {array.ndim} axes, unlike "
-                    "those before it; give all samples alike"
-                ) from None
+                found = f"sample {len(self)} has for `{name}` {array.dtype} of {array.ndim} axes"
+                raise InputError(f"{self._origin}: {found}, unlike those before it; give all samples alike") from None
         self._labels.append(label)
 
     def samples(self) -> Samples:
@@ -97,8 +89,8 @@ class _Gathered:
             raise InputError(f"{self._origin}: gives no samples; at least one is needed")
         labels = [label for label in self._labels if label is not None]
         if labels and len(labels) != len(self):
-            counts = f"only {len(labels)} of {len(self)} samples"
-            raise InputError(f"{self._origin}: {counts} have a label; give all or none")
+            found = f"only {len(labels)} of {len(self)} samples have a label"
+            raise InputError(f"{self._origin}: {found}; give all or none")
         try:
             ragged = Ragged.of(labels) if labels else None
         except ValueError:
@@ -112,16 +104,20 @@ def _samples(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> Iterator
         where = f"{origin}: batch {number}"
         named = _named(batch, feeds, where)
         labels = named.pop(LABEL, None) if all(feed.name != LABEL for feed in feeds) else None
-        arrays = {feed.name: _converted(named[feed.name], feed, where) for feed in feeds}
+        arrays = {}
+        for feed in feeds:
+            wanted = f", but the model wants {feed.dtype}"
+            arrays[feed.name] = _array(named[feed.name], feed.dtype, f"{where}: `{feed.name}`", wanted)
+        if labels is not None:
+            numbers = _array(labels, np.int64, f"{where}: `{LABEL}`", "; class numbers are whole numbers")
+            arrays[LABEL] = numbers.reshape(len(numbers), math.prod(numbers.shape[1:]))
         sizes = {name: len(array) for name, array in arrays.items()}
-        numbers = None if labels is None else _class_numbers(labels, where)
-        if numbers is not None:
-            sizes[LABEL] = len(numbers)
         if len(set(sizes.values())) != 1:
             told = ", ".join(f"`{name}` {size}" for name, size in sizes.items())
             raise InputError(f"{where} has different numbers of samples: {told}; the first axis must count them")
         for row in range(next(iter(sizes.values()))):
-            yield {name: array[row] for name, array in arrays.items()}, None if numbers is None else numbers[row]
+            values = {name: array[row] for name, array in arrays.items()}
+            yield values, None if labels is None else values.pop(LABEL)
 
 
 def _batches(loader: Loader, origin: str) -> Iterator[Any]:
@@ -130,9 +126,8 @@ def _batches(loader: Loader, origin: str) -> Iterator[Any]:
     try:
         return iter(batches)
     except TypeError:
-        raise InputError(
-            f"{origin}: {type(batches).__name__} is no loader; give an iterable of batches, or a function for one"
-        ) from None
+        cure = "give an iterable of batches, or a function for one"
+        raise InputError(f"{origin}: {type(batches).__name__} is no loader; {cure}") from None
 
 
 def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
@@ -142,42 +137,25 @@ def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
         batch = batch[0]
     if isinstance(batch, Mapping):
         if {*batch} - {LABEL} != {*inputs} - {LABEL} or not {*inputs} <= {*batch}:
-            there = f"holds {names(batch)}, but the model's inputs are {names(inputs)}"
-            raise InputError(f"{where} {there}; give these and no others")
+            found = f"holds {quoted(batch)}, but the model's inputs are {quoted(inputs)}"
+            raise InputError(f"{where} {found}; give these and no others")
         return dict(batch)
     parts = list(batch) if isinstance(batch, (list, tuple)) else [batch]
     if len(parts) - len(inputs) not in (0, 1):
-        raise InputError(
-            f"{where} is a list of {len(parts)}, but the model has {len(inputs)} inputs: {names(inputs)}; give one "
-            "array for each, and the labels last if there are any"
-        )
+        found = f"is a list of {len(parts)}, but the model has {len(inputs)} inputs: {quoted(inputs)}"
+        raise InputError(f"{where} {found}; give one array for each, and the labels last if there are any")
     return dict(zip([*inputs, LABEL], parts))
 
 
-def _converted(values: Any, feed: FeedSpec, where: str) -> Array:
-    """Return the values of a batch in the input's dtype, where nothing but precision can be lost by that."""
-    array = _array(values, f"{where}: `{feed.name}`")
-    if not np.can_cast(array.dtype, feed.dtype, "same_kind"):
-        raise InputError(f"{where}: `{feed.name}` has dtype {array.dtype}, but the model wants {feed.dtype}")
-    return array.astype(feed.dtype, copy=False)
-
-
-def _class_numbers(values: Any, where: str) -> Array:
-    """Return class numbers, int64 [samples, numbers of a sample]."""
-    array = _array(values, f"{where}: `{LABEL}`")
-    if array.dtype.kind not in "iub":
-        raise InputError(f"{where}: `{LABEL}` has dtype {array.dtype}; class numbers are whole numbers")
-    return array.reshape(len(array), -1).astype(np.int64) if array.size else array.reshape(len(array), 0)
-
-
-def _array(values: Any, what: str) -> Array:
+def _array(values: Any, dtype: Any, what: str, wanted: str) -> Array:
+    """Return the values of a batch in a dtype, where nothing but precision can be lost by that."""
     try:
         array: Array = np.asarray(values)  # of Paddle's tensors, too
     except Exception as error:  # whatever the user's objects raise
         raise InputError(f"{what} cannot be made an array: {error}; give arrays of numbers") from None
     if array.ndim == 0 or array.dtype.kind not in "iufb":
-        raise InputError(
-            f"{what} is {array.dtype} of shape {list(array.shape)}; give arrays of numbers whose first axis counts the "
-            "samples"
-        )
-    return array
+        found = f"is {array.dtype} of shape {list(array.shape)}"
+        raise InputError(f"{what} {found}; give arrays of numbers whose first axis counts the samples")
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise InputError(f"{what} has dtype {array.dtype}{wanted}")
+    return array.astype(dtype, copy=False)

@@ -155,8 +155,8 @@ class SearchProgress(Progress):
         stream: IO[str] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("search", total, stream=stream, now=now)
-        self._fp32, self._deadline = fp32, self._began + limit_seconds
+        super().__init__("search", total, limit_seconds, stream=stream, now=now)
+        self._fp32 = fp32
         self._ended = deque([self._began], maxlen=_ROUNDS * side_by_side + 1)
         self._best = -math.inf
 
@@ -173,7 +173,7 @@ class SearchProgress(Progress):
         if math.isfinite(drop):
             best = f"best {self._best:.4f} ({abs(drop):.4f} {'below' if drop >= 0 else 'above'} fp32)"
         pace = (self._ended[-1] - self._ended[0]) / max(1, len(self._ended) - 1)
-        return f"trial {self._done} of {self._total}, {best}, {self._left(pace, self._deadline)}"
+        return f"trial {self._done} of {self._total}, {best}, {self._left(pace)}"
 
 
 def is_complete(trial: Trial, fp32: Quality) -> bool:

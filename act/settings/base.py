@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from act.errors import quoted
 from act.registry import CRITERIA, METRICS, READERS, THRESHOLDS
 
 Item = TypeVar("Item")
@@ -25,17 +25,15 @@ QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, numbers are not guessed from strings, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
-def quoted(names: Iterable[str]) -> str:
-    """Return names for a message."""
-    return ", ".join(f"`{name}`" for name in sorted(names))
-
-
-def _distinct(values: list[Item]) -> list[Item]:
+def distinct(values: list[Item]) -> list[Item]:
+    """Return the values, unless one stands twice."""
     if twice := {str(value) for value in values if values.count(value) > 1}:
-        raise ValueError(f"{quoted(twice)} stands twice")
+        raise ValueError(f"{quoted(sorted(twice))} stands twice")
     return values
 
 
@@ -45,13 +43,12 @@ def _ascending(values: list[Item]) -> list[Item]:
     return values
 
 
-# Lists of different values, at least one; and of values that ascend.
-Distinct = Annotated[list[Item], AfterValidator(_distinct), Field(min_length=1)]
+NonEmpty = Annotated[list[Item], Field(min_length=1)]
+Distinct = Annotated[NonEmpty[Item], AfterValidator(distinct)]
 Ascending = Annotated[list[Item], AfterValidator(_ascending)]
 
 Text = Annotated[str, Field(min_length=1)]
 BatchSize = Annotated[int, Field(ge=1, le=1024)]
-BatchNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 Steps = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Minutes = Annotated[float, Field(gt=0, le=60 * 24 * 7)]

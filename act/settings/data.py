@@ -1,4 +1,7 @@
-"""`data`: where the samples come from. Each reader has its own settings, in its module of `act.samples.readers`."""
+"""`model` and `data`: where the model and the samples are.
+
+Each reader of samples has its own settings, in its module of `act.samples.readers`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,18 @@ from act.settings.base import ReaderName, Settings, Text
 Labels = Literal["class", "sequence", "nothing"]
 
 
-class Data(Settings):
-    """The settings of every reader; those of one extend them.
+class ModelSource(Settings):
+    """Where the inference model is."""
 
-    A reader has no key of its own that is called `reader`, `path` or `labels`.
-    """
+    path: Text
+    """a folder with an inference model, its `.pdmodel` file, or a `.yaml` file that names a folder inside an installed
+    package"""
+    model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
+    params_filename: str | None = Field(default=None, description="name of the weights file, if not a usual one")
+
+
+class Data(Settings):
+    """The settings of every reader; those of one extend them, by keys not called `reader`, `path` or `labels`."""
 
     reader: ReaderName
     path: Text = Field(description="file or folder with the samples, which DVC follows")
@@ -30,11 +40,7 @@ class Data(Settings):
 
 
 def settings_of_reader(raw: Any) -> type[Data]:
-    """Return the settings that the reader wants which some data name.
-
-    Raises:
-        ValueError: there is no such reader.
-    """
+    """Return the settings of the reader that some data name; `ValueError` where there is none."""
     reader = raw.get("reader") if isinstance(raw, Mapping) else None
     if not isinstance(reader, str):
         return Data

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
 
 from act.errors import InputError
-from act.settings.base import Settings
+from act.settings.base import Settings, Text
 from act.settings.data import Data, settings_of_reader
 from act.settings.job import Job, Params
 
@@ -25,28 +26,24 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
 
 
 def load(path: Path = DEFAULT_PATH) -> Params:
-    """Read and check all settings.
-
-    Raises:
-        InputError: the file is missing, is not YAML, or a key or value is wrong. Every wrong key is named.
-    """
+    """Read and check all settings; `InputError`, which names every wrong key, where the file is none."""
     return validate(Params, read_mapping(path, "run from the folder that holds params.yaml"), str(path))
 
 
-def read_mapping(path: Path, cure: str) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        InputError: the file is missing (the message adds the cure), is not YAML, or holds something else.
-    """
+def read_text(path: Path, cure: str) -> str:
+    """Read a text in UTF-8; `InputError` where it is missing (the message adds the cure) or something else."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {cure}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def read_mapping(path: Path, cure: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; `InputError` as `read_text`, or where it holds something else."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.safe_load(read_text(path, cure))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -55,11 +52,7 @@ def read_mapping(path: Path, cure: str) -> dict[str, Any]:
 
 
 def validate(kind: type[Checked], raw: Mapping[str, Any], origin: str) -> Checked:
-    """Check what a file holds.
-
-    Raises:
-        InputError: a key or value is wrong. Every wrong key is named, after the origin.
-    """
+    """Check what a file holds; `InputError` names every wrong key, after the origin."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -67,11 +60,7 @@ def validate(kind: type[Checked], raw: Mapping[str, Any], origin: str) -> Checke
 
 
 def load_job(name: str, path: Path = DEFAULT_PATH) -> Job:
-    """Read and check all settings, and return those of one job.
-
-    Raises:
-        InputError: as `load`, or there is no job of that name.
-    """
+    """Read and check all settings, and return those of one job; `InputError` as `load`, or where there is none."""
     jobs = load(path).jobs
     if name not in jobs:
         raise InputError(f"{path}: there is no job `{name}` under `jobs`; there are: {', '.join(jobs)}")
@@ -103,9 +92,51 @@ def _explain(kind: type[Settings], raw: Any, error: ValidationError) -> str:
 
 def _known_keys(kind: type[Settings], raw: Any, location: tuple[int | str, ...]) -> Iterable[str]:
     """Return the keys that are known at a place in a file."""
-    for part in location:
-        raw = raw[part]
-        if part in kind.model_fields:  # other parts count a list, or name a job
-            kind = settings_in(kind.model_fields[str(part)].annotation) or kind
-            kind = settings_of_reader(raw) if kind is Data else kind
+    parts = iter(location)
+    for part in parts:
+        raw, annotation = raw[part], kind.model_fields[str(part)].annotation
+        kind = settings_in(annotation) or kind
+        if get_origin(annotation) in (list, dict):
+            raw = raw[next(parts)]  # by its number, or the name of a job
+        kind = settings_of_reader(raw) if kind is Data else kind
     return kind.model_fields
+
+
+class _Reference(Settings):
+    package: Text
+    version: Text
+    folder: Text
+    alphabet: str | None = None
+
+
+def resolve(path: Path, what: Literal["folder", "alphabet"]) -> Path:
+    """Return the path itself, or what a reference file points to: something inside an installed package.
+
+    DVC follows paths in the checkout, and a package's files have no fixed path there: a small YAML file names the
+    package, its version and what is inside it. The package is never imported.
+
+    Raises:
+        InputError: a reference file is wrong, its package is not installed in that version, or lacks the file.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        return path
+    raw = read_mapping(path, "name a model folder, a .pdmodel file or a reference file")
+    reference = validate(_Reference, raw, str(path))
+    inside = reference.folder if what == "folder" else reference.alphabet
+    if inside is None:
+        raise InputError(f"{path}: `{what}` is missing")
+    parts = PurePosixPath(inside)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise InputError(f"{path}: `{what}` is {inside!r}: it must be a path inside the package, without `..`")
+    name, version = reference.package, reference.version
+    try:
+        package = distribution(name)
+    except PackageNotFoundError:
+        raise InputError(f"{path}: {name} is not installed; install {name}=={version}") from None
+    if package.version != version:
+        there = f"{name} {package.version} is installed"
+        raise InputError(f"{path}: `version` is {version}, but {there}; make them the same")
+    found = Path(str(package.locate_file(inside)))
+    if not found.exists():
+        raise InputError(f"{path}: {name} {version} has no {inside}")
+    return found

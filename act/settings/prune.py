@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from act.settings.base import ChannelCriterion, Settings, Share, Steps, Text, quoted
+from act.errors import quoted
+from act.settings.base import ChannelCriterion, NonEmpty, Settings, Share, Steps, Text
 from act.settings.training import TrainConfig
-
-WeightNames = Annotated[list[Text], Field(min_length=1)]
 
 
 class ChannelPrune(Settings):
     """Whole output channels are taken out of convolutions, and of all that goes with them."""
 
-    pruned_ratio: Share | Annotated[list[Share], Field(min_length=1)] | None = Field(
-        default=None,
-        description="share of the channels that goes, one for all layers or one for each of `prune_params_name`; "
-        "chosen layer by layer when left out",
-    )
-    prune_params_name: WeightNames | None = Field(
-        default=None, description="weights of the convolutions that are pruned; all that can be when left out"
-    )
+    pruned_ratio: Share | NonEmpty[Share] | None = None
+    """share of the channels that goes, one for all layers or one for each of `prune_params_name`; chosen layer by layer
+    when left out"""
+    prune_params_name: NonEmpty[Text] | None = None
+    """weights of the convolutions that are pruned; all that can be when left out"""
     criterion: ChannelCriterion = "l1_norm"
-    target_speedup: float | None = Field(
-        default=None,
-        gt=1,
-        le=100,
-        description="ratios are chosen so that the model is this many times faster on the target's first engine",
-    )
-    kept_multiply_adds: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="ratios are chosen so that this share of the MACs is left; 0.6, or what the chosen "
-        "strategy says, when all three are left out",
-    )
+    target_speedup: float | None = Field(default=None, gt=1, le=100)
+    """ratios are chosen so that the model is this many times faster on the target's first engine"""
+    kept_multiply_adds: float | None = Field(default=None, gt=0, le=1)
+    """ratios are chosen so that this share of the MACs is left; 0.6, or what the chosen strategy says, when all three
+    are left out"""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> ChannelPrune:
@@ -46,24 +34,18 @@ class ChannelPrune(Settings):
             raise ValueError(f"{quoted(given)} each say how much is pruned: choose one of them")
         names = len(self.prune_params_name or [])
         if isinstance(self.pruned_ratio, list) and len(self.pruned_ratio) != names:
-            raise ValueError(
-                f"`pruned_ratio` lists {len(self.pruned_ratio)} ratios for {names} names in `prune_params_name`: "
-                "give each name one ratio, or all the same"
-            )
+            found = f"{len(self.pruned_ratio)} ratios for {names} names in `prune_params_name`"
+            raise ValueError(f"`pruned_ratio` lists {found}: give each name one ratio, or all the same")
         return self
 
 
 class GmpConfig(Settings):
-    """The steps of gradual magnitude pruning. What is left out is a share of all steps of the training.
-
-    ACT's names, and its spelling of `tunning_iterations`.
-    """
+    """The steps of gradual magnitude pruning, by ACT's names; what is left out is a share of all training steps."""
 
     stable_iterations: int | None = Field(default=None, ge=0, description="steps before pruning; 0 when left out")
     pruning_iterations: Steps | None = Field(default=None, description="steps of pruning; half of all when left out")
-    tunning_iterations: int | None = Field(
-        default=None, ge=0, description="steps after pruning; the rest when left out, and training ends with them"
-    )
+    tunning_iterations: int | None = Field(default=None, ge=0)
+    """steps after pruning; the rest when left out, and training ends with them"""
     resume_iteration: int = Field(default=-1, ge=-1, le=0, description="a stage that was stopped goes on by itself")
     pruning_steps: int = Field(default=100, ge=1, description="how many times the ratio is raised")
     initial_ratio: float = Field(default=0.15, ge=0, lt=1, description="share of zeros at the first of them")
@@ -72,9 +54,8 @@ class GmpConfig(Settings):
 class UnstructurePrune(Settings):
     """Single weights of smallest magnitude become zero."""
 
-    prune_strategy: Literal["base", "gmp"] = Field(
-        default="gmp", description="`base`: all of them before training; `gmp`: more and more while it goes on"
-    )
+    prune_strategy: Literal["base", "gmp"] = "gmp"
+    """`base`: all of them before training; `gmp`: more and more while it goes on"""
     prune_mode: Literal["ratio", "threshold"] = "ratio"
     ratio: Share = Field(default=0.75, description="share of zeros, for the mode `ratio`")
     threshold: float = Field(default=0.01, gt=0, description="magnitude below which weights go, for `threshold`")
@@ -87,11 +68,9 @@ class UnstructurePrune(Settings):
         wanted = self.prune_strategy == "gmp" and "prune_strategy" in self.model_fields_set
         if wanted and self.prune_mode == "threshold":
             raise ValueError("`gmp` raises a ratio step by step: use `prune_mode: ratio`, or `prune_strategy: base`")
-        if self.gradual and self.gmp_config.initial_ratio > self.ratio:
-            raise ValueError(
-                f"`gmp_config.initial_ratio` is {self.gmp_config.initial_ratio:g}, more than the `ratio` of "
-                f"{self.ratio:g} that it shall rise to"
-            )
+        first, last = self.gmp_config.initial_ratio, self.ratio
+        if self.gradual and first > last:
+            raise ValueError(f"`gmp_config.initial_ratio` is {first:g}: more than `ratio`, {last:g}, to which it rises")
         return self
 
     @property
@@ -103,9 +82,8 @@ class UnstructurePrune(Settings):
 class ASPPrune(Settings):
     """Of every four weights in a row along the input channels two become zero: the 2:4 pattern of NVIDIA's GPUs."""
 
-    prune_params_name: WeightNames | None = Field(
-        default=None, description="weights that are pruned; all that hold the pattern when left out"
-    )
+    prune_params_name: NonEmpty[Text] | None = None
+    """weights that are pruned; all that hold the pattern when left out"""
 
 
 class TransformerPrune(Settings):

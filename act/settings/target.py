@@ -1,4 +1,4 @@
-"""`target`: what the model must run fast on."""
+"""`target` and `budget`: what the model must run fast on, and what the user will give for that."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from act.settings.base import Distinct, Precision, Settings
 
 def _engine_specs() -> list[Any]:
     """Return the specs of the engines that a target can have (`act.engines.spec.Spec`), in their usual order."""
-    specs = [ENGINES.load(name).SPEC for name in ENGINES.names()]
+    specs = [module.SPEC for module in ENGINES.load_all().values()]
     return sorted((spec for spec in specs if spec.writer is not None), key=lambda spec: spec.order)
 
 
 def _engine(name: str) -> str:
-    """Refuse a name that no engine has, or one that only the stand-alone measurement runs."""
-    return one_of([spec.name for spec in _engine_specs()], name)
+    """Refuse a name that no engine has, that cannot be imported, or that only the stand-alone measurement runs."""
+    choices = [spec.name for spec in _engine_specs()]
+    if name in ENGINES.names() and name not in choices:
+        ENGINES.load(name)  # which says why it cannot be imported
+    return one_of(choices, name)
 
 
 EngineName = Annotated[str, AfterValidator(_engine)]
@@ -41,10 +44,8 @@ class Target(Settings):
     def _some_do_not_decide(cls, names: list[str]) -> list[str]:
         reason = ENGINES.load(names[0]).SPEC.not_first
         if reason is not None:
-            raise ValueError(
-                f"`{names[0]}` cannot stand first: candidates are searched on the first engine, and {reason}; put "
-                "another before it"
-            )
+            why = f"candidates are searched on the first engine, and {reason}"
+            raise ValueError(f"`{names[0]}` cannot stand first: {why}; put another before it")
         return names
 
     @field_validator("precisions")
@@ -53,3 +54,21 @@ class Target(Settings):
         if "fp32" not in names:
             raise ValueError("fp32 must be listed: it is what every candidate is compared with")
         return names
+
+
+ROUNDING = 1e-9
+"""A drop is a mean over samples: 0.01 of 500 samples must not miss a budget of 0.01 by a rounding error."""
+CLEARLY = 2.0
+"""So many times the quality that may be lost is clearly too much: no training is expected to win it back."""
+
+
+class Budget(Settings):
+    """What the user will give for speed."""
+
+    max_quality_drop: float = Field(default=0.01, ge=0, le=1, description="in units of the quality metric")
+    min_speedup: float = Field(default=1.0, ge=1.0, le=1000)
+    """a winner other than fp32 is at least this many times faster than it"""
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    """a winner's median latency for one batch is at most this"""
+    time_limit_minutes: float | None = Field(default=None, gt=0)
+    """no further strategy is tried that is expected to end later than this"""

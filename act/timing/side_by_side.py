@@ -15,7 +15,7 @@ import numpy as np
 
 from act.engines.process import EngineFailure, EngineProcess, LoadInfo
 from act.results.benchmark import Figures, Interval, KernelGroup, NoFigures, Noise, ShapeFigures, Throughput, WarmUp
-from act.results.execution import ExecutedOperators, Failure
+from act.results.export import ExecutedOperators, Failure
 from act.settings import Timing
 from act.timing.noise import Watch, verdict
 from act.timing.rounds import TimedModel, time_in_rounds

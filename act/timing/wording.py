@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from act.results.execution import ExecutedOperators
+from act.results.export import ExecutedOperators
 
 
 @dataclass(frozen=True)

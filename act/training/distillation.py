@@ -24,7 +24,7 @@ from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
 from act.samples.dataset import Array
 from act.settings import Distillation, DistillationLoss, ModelSource
-from act.settings.reference import resolve
+from act.settings.files import resolve
 from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, on_sphere, squared_error
 
 DEFAULT = "default"

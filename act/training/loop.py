@@ -66,8 +66,8 @@ class _Progress(Progress):
     """Shows steps, loss, best quality, and the time left at the present pace, evaluations included."""
 
     def __init__(self, label: str, total: int, done: int, seconds_left: float) -> None:
-        super().__init__(label, total, done)
-        self._before, self._deadline = done, self._began + seconds_left
+        super().__init__(label, total, seconds_left, done)
+        self._before = done
         self._said = ""
 
     def update(self, steps: int, loss: float | None, best: float | None) -> None:
@@ -77,7 +77,7 @@ class _Progress(Progress):
 
     def line(self) -> str:
         pace = (self._now() - self._began) / max(1, self._done - self._before)
-        return f"step {self._done} of {self._total}{self._said}, {self._left(pace, self._deadline)}"
+        return f"step {self._done} of {self._total}{self._said}, {self._left(pace)}"
 
 
 def count_steps(samples: Samples, settings: TrainConfig) -> int:

@@ -27,8 +27,7 @@ from act.quantization.activations import reader
 from act.quantization.rounding import Moments, adaround, gather
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
-from act.results.ptq_search import Candidate
-from act.results.refine import Attempt
+from act.results.ptq_search import Attempt, Candidate
 from act.samples.dataset import Samples
 from act.settings import Refine, RefineMethod, TrainConfig
 from act.training.losses import AddLoss, Loss, squared_error

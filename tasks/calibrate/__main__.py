@@ -16,7 +16,7 @@ from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
 from act.errors import InputError
-from act.results import calibrate as results
+from act.results import quantization as results
 from act.results.select import Strategy
 from act.settings import Calibration
 from tasks.stage import job_from_command_line

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.calibrate import Ranges
 from act.results.export import ExportedCandidate, ExportedCandidates
-from act.results.plan import Plan
-from act.results.prune import Pruning
-from act.results.ptq_search import Candidates
-from act.results.qat import Training
+from act.results.ptq_search import Candidates, Plan
+from act.results.quantization import Ranges
+from act.results.training import Pruning, Training
 from act.settings import EngineName
 from tasks.stage import job_from_command_line
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.plan import Plan
-from act.results.prune import Pruning
-from act.results.ptq_search import Candidates
+from act.results.ptq_search import Candidates, Plan
 from act.results.select import Strategy
+from act.results.training import Pruning
 from act.strategy.candidates import training_start, worth_exporting
 from tasks.stage import job_from_command_line
 

@@ -39,7 +39,7 @@ def _prepare(job: Job, final: Path) -> None:
     from act.program.passes.normalise import normalise
     from act.samples.dataset import check_samples
     from act.samples.readers import read
-    from act.settings.reference import resolve
+    from act.settings.files import resolve
 
     folder_or_file = resolve(Path(job.model.path), "folder")
     source = SourceModel.find(folder_or_file, job.model.model_filename, job.model.params_filename)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.prune import Counts, Pruning, Qualities
 from act.results.select import PruneSettings, SpeedupSearch, Strategy
+from act.results.training import Counts, Pruning, Qualities
 from act.settings import Job
 from tasks.stage import checkpoint_folder, job_from_command_line
 

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
 from act.results.analyze import Analysis
-from act.results.prune import Pruning
 from act.results.ptq_search import Candidate, Candidates, Reference, Trials
 from act.results.select import Strategy
+from act.results.training import Pruning
 from act.settings import Job, PtqSearch
 from tasks.stage import checkpoint_folder, job_from_command_line
 

@@ -12,9 +12,8 @@ import shutil
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.plan import Plan
-from act.results.ptq_search import Candidates
-from act.results.qat import Training
+from act.results.ptq_search import Candidates, Plan
+from act.results.training import Training
 from act.settings import Job
 from tasks.stage import checkpoint_folder, job_from_command_line
 

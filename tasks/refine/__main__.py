@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.ptq_search import Candidates
-from act.results.refine import Attempt, Refinements
+from act.results.ptq_search import Attempt, Candidates, Refinements
 from act.settings import Job
 from tasks.stage import job_from_command_line
 

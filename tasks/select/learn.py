@@ -12,9 +12,9 @@ from pathlib import Path
 
 from act.artifacts import DEPLOY_ROOT, ROOT, stage_folder
 from act.results.flow import FlowRecord
-from act.results.prune import Pruning
 from act.results.report import Manifest
 from act.results.select import Attempt, Options, Strategy
+from act.results.training import Pruning
 from act.settings import ROUNDING, Job
 from act.strategy.attempts import FOLDER, add, overshot, read
 from tasks.stage import job_from_command_line

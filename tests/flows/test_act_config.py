@@ -132,6 +132,13 @@ def test_a_file_that_changed_since_stops_the_first_stage_and_the_flow(place: Pat
     assert load_job("one").ptq_search.ptq_algo == ["mse"]
 
 
+def test_a_teacher_without_file_names_and_an_empty_section_lag_behind_nothing(place: Path) -> None:
+    text = "QuantAware:\nDistillation: {loss: l2, node: [a], teacher_model_dir: t}\nPipeline: {target: {}}\n"
+    (place / "act.yaml").write_text(text)
+    write("one", entry_of(Path("act.yaml"), "one", {}))
+    refuse_lagging("one", load_job("one"))
+
+
 def test_what_a_file_makes_wrong_is_told_before_anything_is_written(place: Path) -> None:
     (place / "act.yaml").write_text("Pipeline: {ptq_search: {batch_num: [99]}}\n")
     before = (place / "params.yaml").read_text()

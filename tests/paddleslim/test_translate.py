@@ -214,7 +214,7 @@ WARNINGS: list[tuple[str, str, str]] = [
     (
         "TrainConfig: {optimizer_builder: {optimizer: {type: SGD}, grad_clip: {type: ClipGradByNorm}}}",
         "TrainConfig.optimizer_builder.grad_clip",
-        "always clipped",
+        "clipped, always",
     ),
     ("Quantization: {moving_rate: 0.9}", "Quantization.moving_rate", "best post-training"),
 ]

@@ -26,7 +26,7 @@ from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
 from act.quantization.weights import quantize_weight
-from act.results.scheme import SchemeFile
+from act.results.quantization import SchemeFile
 from act.samples.dataset import Array
 from tests.support.cpu import EXACT_SUMS
 from tests.support.models import RECOGNISER, noise, seen

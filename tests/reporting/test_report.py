@@ -18,14 +18,20 @@ import yaml
 
 from act.results.artifact import Artifact
 from act.results.benchmark import FailedVariant, RanVariant, Throughput
-from act.results.execution import Failure
-from act.results.export import ExportedCandidate, ExportedCandidates, FloatLayer
-from act.results.prune import Counts, PrunedLayer, Pruning, PruningStep, Qualities, Sparsity
-from act.results.ptq_search import LayerSensitivity, Trials
-from act.results.qat import Training
-from act.results.refine import Attempt, Refinements
+from act.results.export import ExportedCandidate, ExportedCandidates, Failure, FloatLayer
+from act.results.ptq_search import Attempt, LayerSensitivity, Refinements, Trials
 from act.results.select import Options, StrategyPart
-from act.results.training import ComparedPart, TrainingPoint
+from act.results.training import (
+    ComparedPart,
+    Counts,
+    PrunedLayer,
+    Pruning,
+    PruningStep,
+    Qualities,
+    Sparsity,
+    Training,
+    TrainingPoint,
+)
 from tests.support import measured, results
 from tests.support.commands import run_module
 from tests.support.measured import MACHINE, entry, failed

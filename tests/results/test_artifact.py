@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from act.errors import InputError
 from act.results.benchmark import FailedVariant, Measurements, RanVariant
-from act.results.plan import Plan
-from act.results.ptq_search import LayerSensitivity
+from act.results.ptq_search import LayerSensitivity, Plan
 from tests.support.measured import entry, failed, measurements
 
 

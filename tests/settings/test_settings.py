@@ -10,6 +10,7 @@ import yaml
 
 from act.errors import InputError
 from act.settings import Distillation, ModelSource, load, load_job
+from tests.support import plugins
 
 GOOD: dict[str, Any] = {
     "model": {"path": "models/mine"},
@@ -114,6 +115,33 @@ def test_wrong_settings_are_named(tmp_path: Path, change: dict[str, Any], fragme
     assert message.startswith(f"{path}: ") and "\n" not in message
     for fragment in fragments:
         assert fragment in message
+
+
+def test_a_job_may_be_called_like_a_section(tmp_path: Path) -> None:
+    path = write(tmp_path, {**GOOD, "budget": {"max_quality_dorp": 1}}, "qat")
+    with pytest.raises(InputError, match="`jobs.qat.budget.max_quality_dorp` is not a .*here: max_quality_drop"):
+        load(path)
+
+
+BROKEN: list[dict[str, Any]] = [
+    {"target": {"engines": ["broken"]}},
+    {"metric": "broken"},
+    {"data": {"reader": "broken", "path": "x"}},
+    {"ptq_search": {"ptq_algo": ["broken"]}},
+    {"prune": {"channel": {"criterion": "broken"}}},
+]
+
+
+def test_a_plugin_that_cannot_be_imported_is_refused_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kinds = ("engines", "metrics", "readers", "thresholds", "criteria", "formats")
+    plugins.install(monkeypatch, tmp_path / "plugin", {kind: {"broken": "import not_there"} for kind in kinds})
+    load(write(tmp_path, GOOD))
+    for change in BROKEN:
+        why = "`broken` cannot be imported: ModuleNotFoundError: No module named 'not_there'"
+        with pytest.raises(InputError, match=f"jobs.mine.*{why}"):
+            load(write(tmp_path, {**GOOD, **change}))
 
 
 def test_all_wrong_settings_are_named_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from act.results.benchmark import FailedVariant, Measurements, Noise, RanVariant, Variant
-from act.results.execution import Failure
+from act.results.export import Failure
 from act.results.machine import Machine
 
 MACHINE = Machine(

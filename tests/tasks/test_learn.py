@@ -9,9 +9,9 @@ import pytest
 
 from act.results.benchmark import Interval
 from act.results.flow import FlowRecord, StageRun
-from act.results.prune import Pruning, PruningStep, Qualities
 from act.results.report import JudgedVariant, RefusedVariant
 from act.results.select import ChannelAim, Options, PruneSettings, StageSettings
+from act.results.training import Pruning, PruningStep, Qualities
 from act.settings import Job
 from act.strategy import attempts
 from tasks.select.learn import learn

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from act.program.model import InferenceModel
-from act.samples.dataset import Samples
+from act.samples.dataset import Ragged, Samples
 from tests.support.commands import run_module
 from tests.support.models import CLASSIFIER, DETECTOR, RECOGNISER, noise
 from tests.support.place import CHECKOUT, Place
+
+Role = Literal["calibration", "evaluation"]
+ROLES: tuple[Role, ...] = ("calibration", "evaluation")
 
 
 @pytest.fixture
@@ -230,56 +233,51 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
     assert quality.beside["character_similarity"] > 0.85
 
 
-def test_calibration_and_evaluation_share_no_text() -> None:
-    from act.samples.readers.text_lines import Role, Settings, _Painter
-
-    settings = Settings(reader="text_lines", path="words", task="direction", width=320)
-    painter = _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
-    roles: tuple[Role, ...] = ("calibration", "evaluation")
-    texts = {role: {painter.line(role, number, False)[1] for number in range(60)} for role in roles}
-    assert len(texts["calibration"]) > 40
-    assert not texts["calibration"] & texts["evaluation"]
-
-
-def pages(size: int = 256) -> Any:
+def drawn(folder: Path, role: Role, count: int, **settings: Any) -> tuple[Ragged, list[str]]:
+    """Draw pictures; return them and the text of each."""
     from act.samples.readers.text_lines import Settings, _Painter
 
-    settings = Settings(reader="text_lines", path="words", task="detection", width=size, height=size, seed=7)
-    return _Painter(settings, (CHECKOUT / "examples/words.txt").read_text().split())
+    words = (CHECKOUT / "examples/words.txt").read_text().split()
+    return _Painter(Settings(reader="text_lines", path="words", **settings), words, role).draw(count, folder)
 
 
-def test_a_page_depends_on_nothing_but_its_seed_role_and_number() -> None:
-    first, text = pages().page("evaluation", 3)
+def test_calibration_and_evaluation_share_no_text(tmp_path: Path) -> None:
+    texts = [set(drawn(tmp_path, role, 60, task="direction")[1]) for role in ROLES]
+    assert len(texts[0]) > 40
+    assert not texts[0] & texts[1]
+
+
+def pages(folder: Path, role: Role, count: int, size: int = 256) -> tuple[Ragged, list[str]]:
+    return drawn(folder, role, count, task="detection", width=size, height=size, seed=7)
+
+
+def test_a_page_depends_on_nothing_but_its_seed_role_and_number(tmp_path: Path) -> None:
+    pictures, texts = pages(tmp_path, "evaluation", 4)
+    first = pictures[3]
     assert first.shape == (3, 256, 256) and first.dtype == np.float32 and np.abs(first).max() <= 1
-    again = pages()
-    again.page("evaluation", 2)
-    np.testing.assert_array_equal(again.page("evaluation", 3)[0], first)
-    assert len(text.split("\n")) >= 3
-    assert again.page("calibration", 3)[1] != text
+    np.testing.assert_array_equal(pages(tmp_path, "evaluation", 5)[0][3], first)
+    assert len(texts[3].split("\n")) >= 3
+    assert pages(tmp_path, "calibration", 4)[1][3] != texts[3]
 
 
-def test_calibration_and_evaluation_pages_share_no_text() -> None:
-    texts = {
-        role: {line for number in range(12) for line in pages().page(role, number)[1].split("\n")}
-        for role in ("calibration", "evaluation")
-    }
-    assert len(texts["calibration"]) > 40
-    assert not texts["calibration"] & texts["evaluation"]
+def test_calibration_and_evaluation_pages_share_no_text(tmp_path: Path) -> None:
+    lines = [{line for text in pages(tmp_path, role, 12)[1] for line in text.split("\n")} for role in ROLES]
+    assert len(lines[0]) > 40
+    assert not lines[0] & lines[1]
 
 
-def test_the_detector_finds_the_lines_of_a_page_and_little_else() -> None:
+def test_the_detector_finds_the_lines_of_a_page_and_little_else(tmp_path: Path) -> None:
     """The drawn pages are what the model was trained for: where a line was drawn it finds one, elsewhere nothing."""
     from scipy import ndimage  # type: ignore[import-untyped]
 
     model = InferenceModel.load(DETECTOR)
-    drawn = found = covered = 0
-    for number in range(4):
-        picture, text = pages(320).page("evaluation", number)
+    wanted = found = covered = 0
+    for picture, text in zip(*pages(tmp_path, "evaluation", 4, 320)):
         text_map = model.run({"x": picture[None]})[0][0, 0] > 0.3
-        drawn += len(text.split("\n"))
+        wanted += len(text.split("\n"))
         found += ndimage.label(text_map)[1]
         covered += text_map.mean() / 4
-    assert 0.7 * drawn < found <= 1.1 * drawn
+    assert 0.7 * wanted < found <= 1.1 * wanted
     assert 0.01 < covered < 0.3
 
 

@@ -19,8 +19,7 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
-from act.results.plan import Plan
-from act.results.ptq_search import Candidates
+from act.results.ptq_search import Candidates, Plan
 from tests.support.models import noise, seen
 from tests.support.place import CHECKOUT, Place
 from tests.support.results import candidate

@@ -21,7 +21,7 @@ from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
 from act.quantization.weights import quantize_weight
-from act.results.plan import Plan
+from act.results.ptq_search import Plan
 from act.samples.dataset import Ragged, Samples
 from act.settings import Distillation, Qat, Schedule, TrainConfig
 from act.training.program import build, trainable_weights

@@ -19,8 +19,7 @@ from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
-from act.results.execution import ExecutedOperators
-from act.results.export import DeviceFile
+from act.results.export import DeviceFile, ExecutedOperators
 
 OPT_SECONDS = 300.0
 

@@ -64,7 +64,7 @@ def asymmetric_rules(shares: tuple[float, ...]) -> dict[str, Clip]:
 
     Those that clip least come first.
     """
-    rules = {name: find(name) for name in THRESHOLDS.names()}
+    rules: dict[str, Rule] = {name: module.RULE for name, module in THRESHOLDS.load_all().items()}
     clips: dict[str, Clip] = {}
     for name, rule in sorted(rules.items(), key=lambda each: (_BY_CLIPPING.index(each[1].family), each[1].place)):
         if rule.takes_share:

@@ -17,9 +17,6 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
     Args:
         class_count: how many classes the model's first output tells apart; -1 when it does not say.
         scratch: folder for what is too large for the memory; nothing in it has a name.
-
-    Raises:
-        InputError: the data cannot be read, or the reader cannot feed this model.
     """
     samples: tuple[Samples, Samples] = READERS.load(data.reader).read(data, feeds, class_count, scratch)
     return samples
@@ -28,7 +25,6 @@ def read(data: Data, feeds: Sequence[FeedSpec], class_count: int, scratch: Path)
 def only_feed(reader: str, feeds: Sequence[FeedSpec]) -> FeedSpec:
     """Return the one input of a model; `InputError` where it has several."""
     if len(feeds) != 1:
-        raise InputError(
-            f"reader `{reader}` feeds one picture, but the model has {len(feeds)} inputs; use `arrays` or `function`"
-        )
+        found = f"the model has {len(feeds)} inputs"
+        raise InputError(f"reader `{reader}` feeds one picture, but {found}; use `arrays` or `function`")
     return feeds[0]

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from act.errors import InputError
 from act.machine import memory_bytes
@@ -28,9 +27,8 @@ class Settings(Data):
     values one after another, and `FEED.shapes`, the shape of each sample.
     """
 
-    path: Text = Field(
-        description="folder with calibration.npz and evaluation.npz, or with the folders calibration/ and evaluation/",
-    )
+    path: Text
+    """folder with calibration.npz and evaluation.npz, or with the folders calibration/ and evaluation/"""
 
 
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
@@ -89,9 +87,8 @@ def _load(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file, and no folder {path.stem}/ with .npy files; the reader `arrays` needs one of them"
-        ) from None
+        there = f"no such file, and no folder {path.stem}/ with .npy files"
+        raise InputError(f"{path}: {there}; the reader `arrays` needs one of them") from None
     except InputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy's header parser raise a dozen kinds on damaged files

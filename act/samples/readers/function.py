@@ -32,17 +32,12 @@ class Settings(Data):
     """
 
     path: Text = Field(description="file or folder that DVC follows: where the function is, or what it reads")
-    function: str = Field(
-        pattern=_NAME, description="`package.module:function`, in the project's folder or an installed package"
-    )
-    evaluation_function: str | None = Field(
-        default=None,
-        pattern=_NAME,
-        description="likewise for the evaluation samples; when left out, one loader's samples are dealt out to both",
-    )
-    settings: dict[str, bool | int | float | str | None] = Field(
-        default={}, max_length=64, description="keyword arguments of the functions"
-    )
+    function: str = Field(pattern=_NAME)
+    """`package.module:function`, in the project's folder or an installed package"""
+    evaluation_function: str | None = Field(default=None, pattern=_NAME)
+    """likewise for the evaluation samples; when left out, one loader's samples are dealt out to both"""
+    settings: dict[str, bool | int | float | str | None] = Field(default={}, max_length=64)
+    """keyword arguments of the functions"""
     calibration: int = Field(default=128, ge=1, le=1_000_000, description="samples at most")
     evaluation: int = Field(default=512, ge=1, le=1_000_000, description="samples at most")
 
@@ -84,17 +79,14 @@ def _refuse_strangers(key: str, module_name: str) -> None:
         sys.path.insert(0, str(project))
     allowed = [project, *(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))]
     spec = importlib.util.find_spec(top)
+    named = f"`data.{key}` names the module `{module_name}`"
     if spec is None:
-        raise InputError(
-            f"`data.{key}` names the module `{module_name}`, but there is no `{top}` in {project} and none is installed"
-        )
+        raise InputError(f"{named}, but there is no `{top}` in {project} and none is installed")
     places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
     if not places or not all(any(Path(p).resolve().is_relative_to(root) for root in allowed) for p in places):
         where = f"in {places[0]}" if places else "a part of Python"
-        raise InputError(
-            f"`data.{key}` names the module `{module_name}`, which is {where}; only modules of the project's folder "
-            f"{project} and of installed packages are used"
-        )
+        cure = f"only modules of the project's folder {project} and of installed packages are used"
+        raise InputError(f"{named}, which is {where}; {cure}")
 
 
 @contextmanager

@@ -32,38 +32,26 @@ class Settings(Data):
     """Pictures in a folder, in ImageNet's layout: a list names them, each with or without its class number."""
 
     path: Text = Field(description="folder that holds the pictures and the lists, at whatever depth")
-    calibration_list: str | None = Field(
-        default=None,
-        min_length=1,
-        description="text file inside the folder, a line `relative/path.jpg CLASS` a picture, the class optional; all "
-        "pictures of the folder, sorted, when left out",
-    )
-    evaluation_list: str | None = Field(
-        default=None,
-        min_length=1,
-        description="likewise; when left out, the pictures of `calibration_list` are dealt out to both",
-    )
+    calibration_list: str | None = Field(default=None, min_length=1)
+    """text file inside the folder, a line `relative/path.jpg CLASS` a picture, the class optional; all pictures of the
+    folder, sorted, when left out"""
+    evaluation_list: str | None = Field(default=None, min_length=1)
+    """likewise; when left out, the pictures of `calibration_list` are dealt out to both"""
     calibration: int = Field(default=128, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
     evaluation: int = Field(default=512, ge=1, le=1_000_000, description="pictures at most, evenly from the list")
-    resize: int | None = Field(
-        default=256, ge=1, le=8192, description="length of the shorter side; null: the picture is stretched to `size`"
-    )
-    size: list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(
-        default=None,
-        min_length=2,
-        max_length=2,
-        description="[height, width] cut from the middle; what the model's input asks for when left out",
-    )
+    resize: int | None = Field(default=256, ge=1, le=8192)
+    """length of the shorter side; null: the picture is stretched to `size`"""
+    size: list[Annotated[int, Field(ge=1, le=8192)]] | None = Field(default=None, min_length=2, max_length=2)
+    """[height, width] cut from the middle; what the model's input asks for when left out"""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
     order: Literal["RGB", "BGR"] = "RGB"
-    scale: float = Field(
-        default=1 / 255, gt=0, description="an input is (pixel x scale - mean) / std, a pixel 0 to 255"
-    )
+    scale: float = Field(default=1 / 255, gt=0)
+    """an input is (pixel x scale - mean) / std, a pixel 0 to 255"""
     mean: list[float] = Field(default=[0.485, 0.456, 0.406], min_length=1, max_length=3, description="in this `order`")
     std: list[Annotated[float, Field(gt=0)]] = Field(default=[0.229, 0.224, 0.225], min_length=1, max_length=3)
 
     @model_validator(mode="after")
-    def _stretching_needs_no_crop(self) -> Settings:
+    def _sizes_fit(self) -> Settings:
         if self.resize is not None and self.size is not None and max(self.size) > self.resize:
             larger = f"`size` is {self.size}, larger than `resize` {self.resize}"
             raise ValueError(f"{larger}: raise that, or set it to null to stretch")
@@ -73,65 +61,52 @@ class Settings(Data):
 
 
 class _Entry(NamedTuple):
-    """A picture, its class number where the list gives one, and where it is named, for messages."""
-
     path: Path
     label: int | None
-    where: str
+    where: str  # it is named, for messages
 
 
 def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratch: Path) -> tuple[Samples, Samples]:
-    """Read the calibration samples (no labels) and the evaluation samples (labelled where the list has classes).
-
-    Raises:
-        InputError: the model takes no pictures; a list is missing or wrong; a picture is missing, damaged, too large,
-            or outside the folder.
-    """
+    """Read the calibration samples (no labels) and the evaluation samples (labelled where the list has classes)."""
     feed = only_feed(settings.reader, feeds)
     channels, size = _shape(settings, feed)
     calibration = _entries(settings.path, settings.calibration_list)
-    if settings.evaluation_list in (None, settings.calibration_list):
-        if len(calibration) < 2:
-            cause = "it takes two, to calibrate on one and judge by another"
-            raise InputError(f"{settings.path}: {len(calibration)} pictures; {cause}")
+    if settings.evaluation_list not in (None, settings.calibration_list):
+        evaluation = _entries(settings.path, settings.evaluation_list)
+    elif len(calibration) > 1:
         calibration, evaluation = calibration[0::2], calibration[1::2]
     else:
-        evaluation = _entries(settings.path, settings.evaluation_list)
-    calibration = _thinned(calibration, settings.calibration)
-    evaluation = _thinned(evaluation, settings.evaluation)
+        cause = "it takes two, to calibrate on one and judge by another"
+        raise InputError(f"{settings.path}: {len(calibration)} pictures; {cause}")
+    calibration, evaluation = _thinned(calibration, settings.calibration), _thinned(evaluation, settings.evaluation)
     unlabelled = [entry for entry in evaluation if entry.label is None]
     if unlabelled and len(unlabelled) != len(evaluation):
         raise InputError(f"{unlabelled[0].where}: has no class number, though others have one; give all or none")
     labels = None if unlabelled else Ragged.of([np.array([entry.label], dtype=np.int64) for entry in evaluation])
-    feeds_of = []
-    for entries in (calibration, evaluation):
-        pictures = Gathering(scratch)
+    pictures = Gathering(scratch), Gathering(scratch)
+    for gathering, entries in zip(pictures, (calibration, evaluation)):
         for entry in tqdm(entries, desc="reading pictures", unit="picture", leave=False, delay=2):
-            pictures.add(_prepared(_open(entry, channels), settings, size))
-        feeds_of.append({feed.name: pictures.ragged()})
-    return Samples(feeds_of[0]), Samples(feeds_of[1], labels)
+            gathering.add(_prepared(_open(entry, channels), settings, size))
+    return Samples({feed.name: pictures[0].ragged()}), Samples({feed.name: pictures[1].ragged()}, labels)
 
 
 def _shape(settings: Settings, feed: FeedSpec) -> tuple[int, tuple[int, int]]:
     """Return how many channels the model wants, and the height and width of its pictures."""
     if len(feed.shape) != 4 or feed.dtype != "float32" or feed.shape[1] not in (1, 3):
-        raise InputError(
-            f"reader `image_folder` feeds float32 [N, 3 or 1, height, width], but the model's input `{feed.name}` is "
-            f"{feed.dtype} {list(feed.shape)}; use `arrays` or `function`"
-        )
+        found = f"the model's input `{feed.name}` is {feed.dtype} {list(feed.shape)}; use `arrays` or `function`"
+        raise InputError(f"reader `image_folder` feeds float32 [N, 3 or 1, height, width], but {found}")
     where, channels = f"the model's input `{feed.name}`", feed.shape[1]
     height, width = settings.size or feed.shape[2:]
     if -1 in (height, width):
         cure = "set `data.size: [height, width]` for the reader `image_folder`"
         raise InputError(f"{where} takes pictures of any size; {cure}")
     if settings.resize is not None and max(height, width) > settings.resize:
-        raise InputError(
-            f"{height} x {width} pixels cannot be cut from a picture of which the shorter side is `data.resize` "
-            f"{settings.resize}: raise it, or set it to null to stretch the pictures"
-        )
+        shorter = f"a picture of which the shorter side is `data.resize` {settings.resize}"
+        cure = "raise it, or set it to null to stretch the pictures"
+        raise InputError(f"{height} x {width} pixels cannot be cut from {shorter}: {cure}")
     if len(settings.mean) not in (1, channels):
-        there = f"`data.mean` and `data.std` have {len(settings.mean)} values"
-        raise InputError(f"{there}, but {where} has {channels} channel: give one value each")
+        found = f"`data.mean` and `data.std` have {len(settings.mean)} values"
+        raise InputError(f"{found}, but {where} has {channels} channel: give one value each")
     return channels, (height, width)
 
 
@@ -152,14 +127,13 @@ def _entries(folder: str, list_file: str | None) -> list[_Entry]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list: {error}; name a text file inside {folder}") from None
-    entries = [_entry(root, line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    entries = [_entry(root, line.strip(), f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not entries:
         raise InputError(f"{path}: names no pictures; write a line `relative/path.jpg CLASS` for each")
     return entries
 
 
 def _entry(root: Path, line: str, where: str) -> _Entry:
-    line = line.strip()
     name, _, last = line.rpartition(" " if " " in line else "\t")
     if not name or not last.lstrip("+-").isdecimal():
         name, last = line, ""

@@ -25,7 +25,7 @@ from act.samples.dataset import PADDING, Array, FeedSpec, Gathering, Ragged, Sam
 from act.samples.readers import only_feed
 from act.settings.base import Seed, Text
 from act.settings.data import Data, Labels
-from act.settings.reference import resolve
+from act.settings.files import read_text, resolve
 
 Role = Literal["calibration", "evaluation"]
 Picture = npt.NDArray[np.float32]
@@ -56,10 +56,8 @@ class Settings(Data):
 
     path: Text = Field(description="text file with one word a line")
     task: Literal["recognition", "direction", "detection"] = "recognition"
-    alphabet: str | None = Field(
-        default=None,
-        description="file with one character a line, or a model's reference file; needed for `recognition`",
-    )
+    alphabet: str | None = None
+    """file with one character a line, or a model's reference file; needed for `recognition`"""
     calibration: int = Field(default=128, ge=1, le=100_000)
     evaluation: int = Field(default=512, ge=1, le=100_000)
     height: int = Field(default=48, ge=8, le=4096)
@@ -71,10 +69,9 @@ class Settings(Data):
         if self.task == "recognition" and self.alphabet is None:
             raise ValueError("`alphabet` is missing: the task `recognition` needs the model's alphabet file")
         if self.task == "detection" and (self.height % _PAGE_STEP or self.width % _PAGE_STEP):
-            raise ValueError(
-                f"`height` is {self.height} and `width` {self.width}: the task `detection` needs multiples of "
-                f"{_PAGE_STEP}, because the network halves its pictures five times"
-            )
+            why = "because the network halves its pictures five times"
+            found = f"`height` is {self.height} and `width` {self.width}"
+            raise ValueError(f"{found}: the task `detection` needs multiples of {_PAGE_STEP}, {why}")
         return self
 
     @property
@@ -87,65 +84,57 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
 
     Feeds are float32 [3, height, width] in [-1, 1]. Labels of `recognition` are int64 class numbers filled up with
     `PADDING`; labels of `direction` are int64 [1]: 1 when the line is upside down; `detection` has none.
-
-    Raises:
-        InputError: the list of words or the alphabet is missing or unusable, or belongs to another model.
     """
     feed = only_feed(settings.reader, feeds).name
-    words = list(dict.fromkeys(_read_text(Path(settings.path)).split()))
+    words = list(dict.fromkeys(read_text(Path(settings.path), "name a file with one word a line").split()))
     if not words:
         raise InputError(f"{settings.path}: holds no words; put one word on each line")
     classes = _read_alphabet(settings.alphabet) if settings.task == "recognition" and settings.alphabet else {}
     if classes:
         if class_count not in (-1, len(classes) + 1):
-            raise InputError(
-                f"{settings.alphabet}: {len(classes)} characters with the space and one blank make {len(classes) + 1} "
-                f"classes, but the model has {class_count}; name the alphabet that the model was trained with"
-            )
+            found = f"{len(classes)} characters with the space and one blank make {len(classes) + 1} classes"
+            cure = "name the alphabet that the model was trained with"
+            raise InputError(f"{settings.alphabet}: {found}, but the model has {class_count}; {cure}")
         words = [word for word in words if all(case(c) in classes for c in word for case in _CASES)]
         if not words:
             raise InputError(f"{settings.path}: no word of it can be written with the alphabet {settings.alphabet}")
-    painter = _Painter(settings, words)
-    calibration, _ = _draw(painter, "calibration", settings.calibration, scratch)
-    evaluation, lines = _draw(painter, "evaluation", settings.evaluation, scratch)
-    labels = None if settings.task == "detection" else Ragged.of(_labels(settings, classes, lines))
+    calibration, _ = _Painter(settings, words, "calibration").draw(settings.calibration, scratch)
+    evaluation, texts = _Painter(settings, words, "evaluation").draw(settings.evaluation, scratch)
+    labels = None if settings.task == "detection" else Ragged.of(_labels(settings, classes, texts))
     return Samples({feed: calibration}), Samples({feed: evaluation}, labels)
 
 
-def _draw(painter: _Painter, role: Role, count: int, scratch: Path) -> tuple[Ragged, list[tuple[str, bool]]]:
-    """Draw the pictures; return them, and for each its text and whether it is upside down."""
-    pictures, lines = Gathering(scratch), []
-    for number in tqdm(range(count), desc=f"drawing {role}", unit="picture", leave=False, delay=2):
-        turned = painter.settings.task == "direction" and number % 2 == 1
-        page = painter.settings.task == "detection"
-        picture, text = painter.page(role, number) if page else painter.line(role, number, turned)
-        pictures.add(picture)
-        lines.append((text, turned))
-    return pictures.ragged(), lines
-
-
-def _labels(settings: Settings, classes: dict[str, int], lines: Sequence[tuple[str, bool]]) -> list[Array]:
+def _labels(settings: Settings, classes: dict[str, int], texts: Sequence[str]) -> list[Array]:
     if settings.task == "direction":
-        return [np.array([turned], dtype=np.int64) for _, turned in lines]
-    labels = np.full((len(lines), max(len(text) for text, _ in lines)), PADDING, dtype=np.int64)
-    for row, (text, _) in zip(labels, lines):
+        return list(np.arange(len(texts), dtype=np.int64)[:, None] % 2)
+    labels = np.full((len(texts), max(map(len, texts))), PADDING, dtype=np.int64)
+    for row, text in zip(labels, texts):
         row[: len(text)] = [classes[character] for character in text]
     return list(labels)
 
 
 class _Painter:
-    """Draws lines and pages."""
+    """Draws the lines or pages of one role."""
 
-    def __init__(self, settings: Settings, words: Sequence[str]) -> None:
-        self.settings, self._words = settings, words
+    def __init__(self, settings: Settings, words: Sequence[str], role: Role) -> None:
+        self._settings, self._words, self._role = settings, words, role
         folder = Path(str(distribution("matplotlib").locate_file(_FONT_FOLDER)))
         self._fonts = sorted(path for path in folder.glob("*.ttf") if path.stem.split("-")[0] in _FONT_NAMES)
 
-    def line(self, role: Role, number: int, turned: bool) -> tuple[Picture, str]:
-        """Draw one picture, float32 [3, height, width], and return its text, too; `turned`: by 180 degrees."""
-        rng = self._stream(role, number)
-        height, width = self.settings.height, self.settings.width
-        for text, font in self._texts(role, rng, _LINE_SIZES):
+    def draw(self, count: int, scratch: Path) -> tuple[Ragged, list[str]]:
+        """Draw pictures, float32 [3, height, width], each second one turned in `direction`; return their texts, too."""
+        pictures, texts = Gathering(scratch), []
+        for number in tqdm(range(count), desc=f"drawing {self._role}", unit="picture", leave=False, delay=2):
+            rng = np.random.default_rng([self._settings.seed, _ROLES.index(self._role), number])
+            turned = self._settings.task == "direction" and number % 2 == 1
+            picture, text = self._page(rng) if self._settings.task == "detection" else self._line(rng, turned)
+            pictures.add(picture)
+            texts.append(text)
+        return pictures.ragged(), texts
+
+    def _line(self, rng: Rng, turned: bool) -> tuple[Picture, str]:
+        height, width = self._settings.height, self._settings.width
+        for text, font in self._texts(rng, _LINE_SIZES):
             image = _degrade(_write(text, font, _colours(rng), rng), rng)
             fitted = int(np.ceil(image.width * height / image.height))
             if fitted <= width:
@@ -158,16 +147,15 @@ class _Painter:
         picture[:, :, :fitted] = _as_input(image.resize((fitted, height), Image.Resampling.BILINEAR))
         return picture, text
 
-    def page(self, role: Role, number: int) -> tuple[Picture, str]:
-        """Draw several lines of text that do not touch, float32 [3, height, width], and return the text, too."""
-        rng = self._stream(role, number)
+    def _page(self, rng: Rng) -> tuple[Picture, str]:
+        """Draw several lines of text that do not touch."""
         own = _colours(rng)
-        image = Image.new("RGB", (self.settings.width, self.settings.height), own[0])
+        image = Image.new("RGB", (self._settings.width, self._settings.height), own[0])
         wanted = int(rng.integers(_FEWEST_PAGE_LINES, _MOST_PAGE_LINES + 1))
         taken = np.zeros(image.size[::-1], dtype=bool)
         written: list[str] = []
         misses = 0
-        for text, font in self._texts(role, rng, _PAGE_SIZES):
+        for text, font in self._texts(rng, _PAGE_SIZES):
             line = _write(text, font, own if rng.random() < _ON_OWN_PAPER else _colours(rng), rng)
             place = _free_place(taken, line.size, rng)
             if place is not None:
@@ -180,24 +168,22 @@ class _Painter:
             raise self._do_not_fit()
         return _as_input(_degrade(image, rng)), "\n".join(written)
 
-    def _stream(self, role: Role, number: int) -> Rng:
-        return np.random.default_rng([self.settings.seed, _ROLES.index(role), number])
-
-    def _texts(self, role: Role, rng: Rng, sizes: tuple[int, int]) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
+    def _texts(self, rng: Rng, sizes: tuple[int, int]) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
         """Yield texts of this role, each with a font, as many as may be tried."""
         for _ in range(_MOST_TRIES):
             case = _CASES[rng.integers(len(_CASES))]
             count = int(rng.integers(1, _MOST_WORDS + 1))
             text = " ".join(case(self._words[rng.integers(len(self._words))]) for _ in range(count))
             path, size = self._fonts[rng.integers(len(self._fonts))], int(rng.integers(*sizes))
-            if _role_of(text) == role:
-                yield text, _load_font(path, size)
+            is_for_calibration = hashlib.sha256(text.encode()).digest()[0] % _CALIBRATION_SHARE == 0
+            if is_for_calibration == (self._role == "calibration"):
+                yield text, _load_font(str(path), size)
 
     def _do_not_fit(self) -> InputError:
-        size = f"{self.settings.width} x {self.settings.height} pixels"
-        cure = "raise both" if self.settings.task == "detection" else "raise `width` or lower `height`"
+        size = f"{self._settings.width} x {self._settings.height} pixels"
+        cure = "raise both" if self._settings.task == "detection" else "raise `width` or lower `height`"
         cause = f"its words do not fit into {size}; {cure}, or use shorter and more words"
-        return InputError(f"{self.settings.path}: {cause}")
+        return InputError(f"{self._settings.path}: {cause}")
 
 
 def _colours(rng: Rng) -> tuple[Colour, Colour]:
@@ -238,27 +224,11 @@ def _degrade(image: Image.Image, rng: Rng) -> Image.Image:
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def _role_of(text: str) -> Role:
-    checksum = hashlib.sha256(text.encode()).digest()[0]
-    return "calibration" if checksum % _CALIBRATION_SHARE == 0 else "evaluation"
-
-
-@cache
-def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(path), size=size)
+_load_font = cache(ImageFont.truetype)
 
 
 def _read_alphabet(path: str) -> dict[str, int]:
     """Return the class number of each character: the blank is 0, then the lines of the file, then the space."""
-    lines = _read_text(resolve(Path(path), "alphabet")).split("\n")
+    lines = read_text(resolve(Path(path), "alphabet"), "name a file with one character a line").split("\n")
     characters = [line.strip("\r") for line in lines if line.strip("\r")]
     return {character: number for number, character in enumerate([*characters, " "], start=1)}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text: {error}") from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from act.results.benchmark import InferFailed, InferFigures, InferRan, Interval
-from act.results.execution import Failure
+from act.results.export import Failure
 from act.timing.wording import executed
 
 _HEADING = ("", "model", "engine", "runs in", "inputs", "median", "p10", "p90", "times as fast (95 %)")

@@ -1,0 +1,40 @@
+"""`calibrate.json`, `ranges.json` and `schemes/ID.json`: what activations hold, and which layers are quantized."""
+
+from __future__ import annotations
+
+from pydantic import Field, JsonValue
+
+from act.results.artifact import Artifact, Part
+
+
+class Calibration(Artifact):
+    """What the statistics of the activations are of."""
+
+    batch_num: list[int] = Field(default_factory=list)  # numbers of batches that the search may choose from
+    activations: list[str] = Field(default_factory=list)  # that layers read
+    equalised: list[str] = Field(default_factory=list)  # those whose channels were equalised
+
+
+class Ranges(Artifact):
+    """The least and the largest value of every tensor, by threshold rule, without symmetry."""
+
+    rules: dict[str, dict[str, tuple[float, float]]]
+
+
+class PackedIntegers(Part):
+    """An int8 array in C order."""
+
+    shape: list[int]
+    base64: str
+
+
+class SchemeFile(Artifact):
+    """A quantization scheme in plain numbers, exact for float32."""
+
+    layers: list[str]  # by name
+    activations: dict[str, tuple[float, float]]  # by tensor its least and its largest value
+    weights: dict[str, JsonValue]  # by weight its thresholds
+    biases: dict[str, JsonValue]  # corrected ones
+    integers: dict[str, PackedIntegers]  # weights whose integers were chosen
+    further: dict[str, tuple[float, float]]
+    extremes: dict[str, tuple[float, float]]
