@@ -59,10 +59,11 @@ def test_a_block_with_an_identity_and_one_with_a_projection() -> None:
                 for count in (4, 8, 4)
             ],
         ),
-        (
+        pytest.param(
             "densenet121",
             0,
             [(count, ["convolution 1x1", "convolution 3x3", "concatenation"]) for count in (6, 12, 24, 16)],
+            marks=pytest.mark.stage,
         ),
     ],
 )
