@@ -34,7 +34,6 @@ _PRUNES = {
     for mark in known.metadata
     if isinstance(mark, sections.Becomes)
 }
-_ACT_ALGO = "hist"  # where a file names none
 
 
 def read(path: Path) -> Translation:
@@ -261,7 +260,7 @@ class Translation:
     def _post(self, post: sections.QuantPostSection, search: sections.HyperParameterOptimizationSection | None) -> None:
         if search is None:
             # One quantization, with these settings and no others.
-            algo = post.algo or _ACT_ALGO
+            algo = post.algo or "hist"  # ACT's default
             self._set("ptq_search", ptq_algo=[algo], max_float_layers=0, max_quant_count=1)
             self._set("ptq_search", bias_correct=[bool(post.bias_correction)], activation_symmetric=[True])
             if post.hist_percent is not None or THRESHOLDS.load(algo).RULE.takes_share:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from act.registry import READERS
-from act.settings.base import ReaderName, Settings, Text
+from act.settings.base import Settings, Text
 
 # What an evaluation sample's label is: one class, a sequence of classes, or there is none.
 Labels = Literal["class", "sequence", "nothing"]
@@ -30,7 +30,7 @@ class ModelSource(Settings):
 class Data(Settings):
     """The settings of every reader; those of one extend them, by keys not called `reader`, `path` or `labels`."""
 
-    reader: ReaderName
+    reader: Text
     path: Text = Field(description="file or folder with the samples, which DVC follows")
 
     @property
