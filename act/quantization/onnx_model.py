@@ -28,25 +28,18 @@ _AS_GOOD_AS_NOTHING = 1e-30
 
 @dataclass(frozen=True)
 class Step:
-    """The scale and the zero point of a tensor.
-
-    Attributes:
-        scale: > 0.
-        zero_point: uint8 or int8, a scalar.
-        before: the scale and zero point that the values are rounded with, where QDQ also scales or shifts them.
-    """
+    """The scale, > 0, and the zero point of a tensor."""
 
     scale: np.float32
     zero_point: np.uint8 | np.int8
+    # Those that the values are rounded with, where QDQ also scales or shifts them.
     before: tuple[np.float32, np.uint8 | np.int8] | None = None
 
 
 def step_of(span: Range, never_negative: bool, unsigned: bool) -> Step:
-    """Return the scale and zero point for a range.
+    """Return the scale and zero point for a range, of which only the upper half is of use where nothing is negative.
 
-    Args:
-        never_negative: the values are >= 0 whatever the range says, so that only its upper half is of use.
-        unsigned: write uint8 also where int8 would need no zero point.
+    `unsigned` asks for uint8 also where int8 would need no zero point.
     """
     if never_negative:
         span = Range(0.0, max(span.high, SMALLEST_THRESHOLD))

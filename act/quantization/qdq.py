@@ -33,30 +33,20 @@ _LARGEST_BIAS = 2.0**30
 
 @dataclass(frozen=True)
 class Rules:
-    """What a target runs in int8, by ONNX operator type.
+    """What a target runs in int8, by ONNX operator type."""
 
-    Attributes:
-        layers: operators with a weight as their second input, and whether what they make must be quantized as well.
-        own_scales: operators whose inputs and output each have a scale of their own.
-        shared_scale: operators that move numbers about, so that input and output have the same scale.
-        joins: of `shared_scale` or `own_scales`, those whose inputs and output are better given one scale.
-        fused_into: activation functions that are fused into the operator before, whose output's range already clips.
-        unsigned: whether activations are uint8 always; else they are int8 where they need no zero point.
-        deep_input: whether a first convolution had better read blocks of pixels (`simplify.input_to_depth`).
-        clips: whether a `HardSigmoid` is best written as a sum with zero, between QDQ that scales, shifts and clips it.
-        transparent: whether QDQ before an operator of `shared_scale` does for what it makes as well, so that there is
-            none behind it; then such an operator is only worth it where something reads that in int8.
-    """
-
+    # Operators with a weight as their second input, and whether what they make must be quantized as well.
     layers: Mapping[str, bool]
-    own_scales: frozenset[str]
-    shared_scale: frozenset[str]
-    joins: frozenset[str]
-    fused_into: frozenset[str]
-    unsigned: bool
-    clips: bool = False
+    own_scales: frozenset[str]  # operators whose inputs and output each have a scale of their own
+    shared_scale: frozenset[str]  # operators that move numbers about, so that input and output have the same scale
+    joins: frozenset[str]  # those of both whose inputs and output are better given one scale
+    fused_into: frozenset[str]  # activation functions fused into the operator before: its output's range already clips
+    unsigned: bool  # activations are uint8 always; else int8 where they need no zero point
+    clips: bool = False  # a `HardSigmoid` is best a sum with zero, between QDQ that scales, shifts and clips it
+    # QDQ before an operator of `shared_scale` does for what it makes as well, so that there is none behind it.
+    # Then such operators are worth it only where something reads that in int8.
     transparent: bool = False
-    deep_input: bool = False
+    deep_input: bool = False  # a first convolution had better read blocks of pixels (`simplify.input_to_depth`)
 
     @property
     def followers(self) -> frozenset[str]:

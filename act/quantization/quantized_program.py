@@ -22,10 +22,7 @@ from act.quantization.weights import quantize_weight
 
 
 def quantize(model: InferenceModel, scheme: Scheme, weights_only: Collection[str] = ()) -> InferenceModel:
-    """Return the quantized program of an fp32 model; the layers of `weights_only` read what they read in float.
-
-    `InputError` names what the scheme has of layers and the model has not.
-    """
+    """Return the quantized program of an fp32 model; the layers of `weights_only` read what they read in float."""
     result, layers = with_values(model, scheme), quantized_layers(model, scheme)
     missing = [name for name in scheme.layers if name not in {layer.name for layer in layers}]
     if missing:

@@ -17,15 +17,10 @@ SMALLEST_THRESHOLD = 1e-8
 
 @dataclass(frozen=True)
 class Range:
-    """The values that an activation may take once quantized; zero is always one of them.
+    """The values that an activation may take once quantized; with `low == -high` they need no zero point."""
 
-    Attributes:
-        low: the least, at most 0.
-        high: the largest, at least 0. With `low == -high` the range is symmetric and needs no zero point.
-    """
-
-    low: float
-    high: float
+    low: float  # at most 0
+    high: float  # at least 0
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0 <= self.high):
@@ -46,7 +41,6 @@ class Range:
 
     @property
     def symmetric(self) -> bool:
-        """No zero point is needed."""
         return self.low == -self.high
 
     @property

@@ -41,14 +41,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass
 class Moments:
-    """How many patches of one layer were seen, and by group what they and their outer products add up to.
-
-    `sums` is float64 [groups, values], `products` float64 [groups, values, values].
-    """
+    """How many patches of one layer were seen, and by group what they and their outer products add up to."""
 
     count: int
-    sums: Floats
-    products: Floats
+    sums: Floats  # [groups, values]
+    products: Floats  # [groups, values, values]
 
 
 def gather(
@@ -112,9 +109,7 @@ def _paddings(op: Any, size: Sequence[int], extent: Sequence[int], strides: Sequ
 def adaround(model: InferenceModel, scheme: Scheme, layers: Sequence[Layer], moments: Mapping[str, Moments]) -> Scheme:
     """Return the scheme with weights rounded anew, and the biases that fit them; ranges and thresholds stay.
 
-    Args:
-        layers: those that the scheme quantizes; one without moments stays as it is.
-        moments: of each layer's inputs in fp32, by its name.
+    `layers` are those of the scheme. One stays as it is where `moments` has none, by its name, of its inputs in fp32.
     """
     integers, biases = dict(scheme.integers), dict(scheme.biases)
     for layer in [layer for layer in layers if layer.name in moments]:

@@ -28,23 +28,16 @@ _MULTIPLYING = (*OPERATORS, "depthwise_conv2d_transpose", "conv3d", "conv3d_tran
 
 @dataclass(frozen=True)
 class Scheme:
-    """Which layers are quantized, and how.
+    """Which layers are quantized, and how."""
 
-    Attributes:
-        layers: names of the quantized layers, in program order.
-        weights: clipping thresholds of each quantized weight, one a channel, float32 [channels], > 0.
-        biases: new values of biases, float32 in their own shapes.
-        integers: the int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
-        further: clipping ranges of tensors that no layer reads, by their names in the ONNX model; some engines run what
-            stands between layers in int8, too (`act/engines/onnx_int8.py`).
-        extremes: what was seen of the tensors of `further`, for engines that have a zero point anyhow.
-    """
-
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # their names, in program order
     activations: Mapping[str, Range]
-    weights: Mapping[str, npt.NDArray[np.float32]]
-    biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    weights: Mapping[str, npt.NDArray[np.float32]]  # clipping thresholds, > 0, float32 [channels]
+    biases: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)  # new values, in their own shapes
+    # The int8 values of those weights that are not simply rounded to the nearest, in the weights' shapes.
     integers: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    # Of tensors that no layer reads, by their names in the ONNX model; some engines run what stands between layers in
+    # int8, too (`act/engines/onnx_int8.py`). And what was seen of them, for engines that have a zero point anyhow.
     further: Mapping[str, Range] = field(default_factory=dict)
     extremes: Mapping[str, Range] = field(default_factory=dict)
 

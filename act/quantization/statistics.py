@@ -44,16 +44,7 @@ def _no_counts() -> npt.NDArray[np.int64]:
 
 @dataclass(eq=False)
 class TensorStatistics:
-    """One activation, over all batches seen; its size depends on the number of channels alone.
-
-    Attributes:
-        low, high: the least and the largest value.
-        exponent: the histogram spans [-2**exponent, 2**exponent), which holds all values.
-        counts: int64 [2 * BINS], how many values fell into each bin of equal width; bin BINS starts at zero.
-        channel_sums: float64 [channels], the channels' values added up; None where there is no channel axis (rank 1)
-            or its length differs between batches. The axis is 1 at rank 4, else the last.
-        channel_values: how many values each channel's sum holds.
-    """
+    """One activation, over all batches seen; its size depends on the number of channels alone."""
 
     batches: int = 0
     low: float = math.inf
@@ -61,10 +52,13 @@ class TensorStatistics:
     sum_of_minima: float = 0.0
     sum_of_maxima: float = 0.0
     sum_of_absolute_maxima: float = 0.0
-    exponent: int = _LEAST_EXPONENT
+    exponent: int = _LEAST_EXPONENT  # the histogram spans [-2**exponent, 2**exponent), which holds all values
+    # How many values fell into each bin of equal width, [2 * BINS]; bin BINS starts at zero.
     counts: npt.NDArray[np.int64] = field(default_factory=_no_counts)
+    # The channels' values added up, [channels]: along axis 1 at rank 4, else the last. None where there is no such axis
+    # (rank 1), or its length differs between batches.
     channel_sums: npt.NDArray[np.float64] | None = None
-    channel_values: int = 0
+    channel_values: int = 0  # how many each channel's sum holds
 
     @property
     def extremes(self) -> Range:
@@ -148,8 +142,7 @@ def collect(
 
     Args:
         total: number of batches, for the progress bar.
-        snapshots: numbers of batches after which to keep a copy; all batches are always among them, and those that are
-            never reached are not.
+        snapshots: numbers of batches after which to keep a copy, where they are reached; after all there always is one.
 
     Raises:
         FloatingPointError: an activation is NaN or infinite; the message names it.

@@ -39,19 +39,12 @@ _CERTAINTY = 2.58  # standard errors: 99 %
 
 @dataclass(frozen=True)
 class TrialJob:
-    """All that measuring a trial takes.
+    """All that measuring a trial takes."""
 
-    Attributes:
-        evaluation: its folders are absolute paths.
-        files: the model, contents by file name.
-        entry: which of the files the engine loads; `.` for the folder that holds them.
-        fp32: the fp32 model's quality on all samples.
-    """
-
-    evaluation: Evaluation
-    files: Mapping[str, bytes]
-    entry: str
-    fp32: Quality
+    evaluation: Evaluation  # with folders that are absolute paths
+    files: Mapping[str, bytes]  # the model, contents by file name
+    entry: str  # which of the files the engine loads; `.` for the folder that holds them
+    fp32: Quality  # the fp32 model's, on all samples
 
 
 def trial_job(
@@ -70,21 +63,12 @@ def trial_job(
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial gave.
+    """What a trial gave."""
 
-    Attributes:
-        quality: on the samples that were run; of a trial that was given up, an estimate for all of them; minus
-            infinity where the engine failed.
-        beside: further figures on the same samples.
-        samples: how many were run.
-        failure: why there is no quality.
-        seconds: of making and measuring.
-    """
-
-    quality: float
-    beside: dict[str, float]
-    samples: int
-    failure: str | None = None
+    quality: float  # where the trial was given up, an estimate for all samples; minus infinity where the engine failed
+    beside: dict[str, float]  # further figures on the same samples
+    samples: int  # how many were run
+    failure: str | None = None  # why there is no quality
     seconds: float = 0
 
 

@@ -98,9 +98,7 @@ class Cluster:
 def with_runner(cluster: Cluster | None, side_by_side: int, threads: int, use: Callable[[Runner], object]) -> None:
     """Give a function a runner on the cluster, or here where there is none.
 
-    Args:
-        side_by_side: trials of a round, of which the cores of this machine may run fewer at the same time.
-        threads: of a trial's engine.
+    The cores of this machine may run fewer trials at the same time than there are `side_by_side` in a round.
     """
     workers = min(side_by_side, max(1, len(os.sched_getaffinity(0)) // threads))
     if cluster is None:
@@ -132,16 +130,12 @@ def _trials() -> None:
 def run_on_cluster(
     cluster: Cluster, workers: int, threads: int, use: Callable[[Runner], object], work: Measure = measure
 ) -> None:
-    """Give a function a runner on a cluster, in a flow run of its own.
+    """Give a function a runner on a cluster, in a flow run of its own; raise as a `Runner` does.
 
     Args:
         workers: how many trials may run at the same time, on a temporary cluster.
         threads: of a trial's engine.
         work: measures one trial; a function of a module, which the workers import.
-
-    Raises:
-        InputError: the cluster cannot be used as it is.
-        TrialsLost: it failed, or so did Prefect.
     """
     failures: list[Exception] = []
 

@@ -65,11 +65,8 @@ class ForestSampler:
     seed: int
 
     def suggest(self, history: Sequence[Observation], count: int) -> list[TrialSettings]:
-        """Return `count` different settings that were never tried, fewer where the space has no more.
-
-        Args:
-            history: all results so far, in the order of the trials.
-        """
+        """Return `count` different settings that were never tried, fewer where the space has no more; `history` has all
+        results so far, in the order of the trials."""
         grown = list(history)
         while len(grown) < len(history) + count:
             # Not one generator for the sampler's life: a search that is resumed could not find its place in it.

@@ -29,20 +29,13 @@ ZERO_POINT_COST = 0.02
 
 @dataclass(eq=False)
 class SchemeMaker:
-    """Makes schemes of one model.
-
-    Attributes:
-        layers: those that may be quantized, in program order.
-        statistics: for each number of batches, of every activation that the layers read.
-        macs: of each layer, by its name.
-        order: layers in the order in which they are left in floating point, most sensitive first.
-    """
+    """Makes schemes of one model."""
 
     model: InferenceModel
-    layers: Sequence[Layer]
-    statistics: Mapping[int, Mapping[str, TensorStatistics]]
-    macs: Mapping[str, int]
-    order: Sequence[str] = ()
+    layers: Sequence[Layer]  # those that may be quantized, in program order
+    statistics: Mapping[int, Mapping[str, TensorStatistics]]  # by number of batches, of every activation that is read
+    macs: Mapping[str, int]  # by layer
+    order: Sequence[str] = ()  # in which layers are left in floating point, most sensitive first
     _ranges: dict[tuple[object, ...], dict[str, Range]] = field(default_factory=dict)
     _weights: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
 

@@ -51,20 +51,13 @@ class Journal:
 
 @dataclass
 class Search:
-    """Runs trials and keeps them all, in the order of suggestion.
-
-    Attributes:
-        cost: what a setting is expected to cost, 1 being fp32.
-        job: the measurement of a setting's model.
-        fp32: the fp32 model's quality on all samples.
-        journal: trials of an earlier, unfinished run of the same search.
-    """
+    """Runs trials and keeps them all, in the order of suggestion."""
 
     sampler: ForestSampler
-    cost: Callable[[TrialSettings], float]
-    job: Callable[[TrialSettings], TrialJob]
-    fp32: Quality
-    journal: Journal
+    cost: Callable[[TrialSettings], float]  # what a setting is expected to cost, 1 being fp32
+    job: Callable[[TrialSettings], TrialJob]  # the measurement of a setting's model
+    fp32: Quality  # the fp32 model's, on all samples
+    journal: Journal  # of an earlier, unfinished run of the same search
     trials: list[Trial] = field(default_factory=list)
 
     def run(self, settings: PtqSearch, progress: Callable[[Trial], object], runner: Runner) -> None:
@@ -139,12 +132,7 @@ class Search:
 
 
 class SearchProgress(Progress):
-    """Told of each trial as it ends; shows the best so far and the time left, the rest being done at the present pace.
-
-    Args:
-        fp32: the fp32 model's quality on all samples.
-        side_by_side: trials of a round.
-    """
+    """Told of each trial as it ends; shows the best so far and the time left at the present pace."""
 
     def __init__(
         self,

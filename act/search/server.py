@@ -48,7 +48,8 @@ def temporary_server(home: Path) -> Iterator[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, which takes no lock
+            # One system call, which takes no lock.
+            preexec_fn=lambda: _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509
         )
     try:
         address, deadline = f"http://127.0.0.1:{port}/api", time.monotonic() + START_SECONDS
@@ -81,7 +82,3 @@ def refuse_unreachable(address: str) -> None:
         raise InputError(
             f"PREFECT_API_URL is {address!r}, where no Prefect server answers: start it with `prefect server start`"
         )
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

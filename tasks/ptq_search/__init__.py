@@ -1,1 +1,0 @@
-"""Static post-training quantization: one calibration pass, thresholds by several rules, every trial kept."""

@@ -1,1 +1,0 @@
-"""Later refinements of the search's best candidates: rounding, and reconstruction by layers and by regions."""

@@ -23,25 +23,18 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 _BY_CLIPPING: tuple[Family, ...] = ("extremes", "mean", "fit", "share")
 
 Clip = Callable[[TensorStatistics, bool], Range]
+"""Gives the range for the statistics of an activation, symmetric or not."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A threshold rule.
+    """A threshold rule."""
 
-    Attributes:
-        clip: gives the range for the statistics of an activation, and whether it is symmetric; with `takes_share` also
-            for the share of values, above 0.5 and at most 1, that it covers.
-        place: in its family, the best first.
-        takes_share: whether the rule has the parameter `hist_percent`.
-        asymmetric_twin: name of the rule that gives the same asymmetric ranges.
-    """
-
-    clip: Callable[..., Range]
+    clip: Callable[..., Range]  # a `Clip`; with `takes_share` it also takes the `share` of the values that it covers
     family: Family
-    place: int = 0
-    takes_share: bool = False
-    asymmetric_twin: str | None = None
+    place: int = 0  # in its family, the best first
+    takes_share: bool = False  # has the parameter `hist_percent`, above 0.5 and at most 1
+    asymmetric_twin: str | None = None  # the rule that gives the same asymmetric ranges
 
 
 def find(name: str) -> Rule:

@@ -14,11 +14,8 @@ from act.quantization.thresholds import Rule
 
 
 def clip(statistics: TensorStatistics, symmetric: bool, share: float) -> Range:
-    """Return the range of the threshold that `share` of the absolute values stay below.
-
-    Asymmetric: from the value that 1 - share of all values stay below to the one that `share` stay below, widened to
-    hold zero.
-    """
+    """Return the range of the threshold that `share` of the absolute values stay below; asymmetric: from the value that
+    1 - share of all values stay below to the one that `share` stay below, widened to hold zero."""
     low, high, width = statistics.low, statistics.high, statistics.bin_width
     if symmetric:
         smallest = max(low, -high, 0.0)
