@@ -27,7 +27,7 @@ import onnx
 import yaml
 
 from act.engines.process import EngineProcess
-from act.engines.writer import write_for_engine
+from act.engines.writer import writer_of
 from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import Layer, quantizable_layers
@@ -139,7 +139,7 @@ class Bench:
 
     def write(self, scheme: Scheme | None) -> Path:
         """Write the fp32 model (`scheme` is None), or its int8 form, as OpenVINO loads it."""
-        return write_for_engine("openvino", self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
+        return writer_of("openvino").write(self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
 
     def write_found(self, scheme: Scheme) -> Path:
         """Write the model of a scheme that the search found for the model of `calibrate`, as OpenVINO loads it."""
@@ -148,7 +148,7 @@ class Bench:
     def write_for(self, model: InferenceModel, scheme: Scheme, converted: onnx.ModelProto | None = None) -> Path:
         """Write the int8 form of another model of the same program, as OpenVINO loads it."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return write_for_engine("openvino", model, scheme, folder, converted)
+        return writer_of("openvino").write(model, scheme, folder, converted)
 
     @cached_property
     def _calibrated(self) -> InferenceModel:

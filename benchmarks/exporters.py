@@ -22,7 +22,7 @@ import onnx
 from act.engines.paddle_lite.runtime import read_kernels
 from act.engines.paddle_lite.writer import write_nb
 from act.engines.process import EngineFailure
-from act.engines.writer import further_tensors, write_for_engine
+from act.engines.writer import further_tensors, writer_of
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.quantization.activations import reader
@@ -68,7 +68,7 @@ class Source:
 
 def fp32(engine: EngineName) -> Writer:
     """Return what writes the model as it is."""
-    return lambda source, folder: write_for_engine(engine, source.model, None, folder, source.onnx)
+    return lambda source, folder: writer_of(engine).write(source.model, None, folder, source.onnx)
 
 
 def ours(engine: EngineName) -> Writer:
@@ -76,7 +76,7 @@ def ours(engine: EngineName) -> Writer:
 
     def write(source: Source, folder: Path) -> Path:
         scheme = source.scheme(symmetric=engine != "onnxruntime")
-        return write_for_engine(engine, source.model, scheme, folder, source.onnx)
+        return writer_of(engine).write(source.model, scheme, folder, source.onnx)
 
     return write
 

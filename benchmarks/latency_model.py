@@ -28,7 +28,7 @@ import numpy.typing as npt
 from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
-from act.engines.variants import ExportedVariants, export_variants
+from act.engines.writer import ExportedVariants, export_variants
 from act.errors import InputError, exit_on_input_error
 from act.program.model import InferenceModel
 from act.pruning.groups import find_groups

@@ -26,7 +26,7 @@ from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.fusion import named_by_outputs
 from act.engines.process import EngineProcess
-from act.engines.writer import write_for_engine
+from act.engines.writer import writer_of
 from act.errors import exit_on_input_error
 from act.quantization.scheme import only
 from act.settings import EngineName
@@ -94,7 +94,7 @@ def compare(prepared: zoo.Prepared, folder: Path) -> dict[str, Any]:
     def write(name: str, layers: Sequence[str] | None) -> Path:
         (folder / name).mkdir()
         chosen = None if layers is None else only(source.model, scheme, layers)
-        return write_for_engine(ENGINE, source.model, chosen, folder / name, named)
+        return writer_of(ENGINE).write(source.model, chosen, folder / name, named)
 
     layers = [layer.name for layer in source.layers]
     forms: dict[str, tuple[Path, RuntimePrecision]] = {

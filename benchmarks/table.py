@@ -22,7 +22,7 @@ from tqdm import tqdm
 from act import machine
 from act.engines.evaluation import Evaluation
 from act.engines.process import EngineFailure
-from act.engines.writer import write_for_engine
+from act.engines.writer import writer_of
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -156,8 +156,8 @@ def _measured(
     """Yield rows that are not known yet as they are measured, once for all settings that make the same model."""
     maker, evaluation, write = _prepare(job, space, folder)
     if _key(None) not in known:
-        quality = evaluation.quality_of(write(None), "fp32", SUBSPACES[model].samples).value
-        yield {"key": _key(None), "quality": quality, "cost": 1.0}
+        with evaluation.loaded(write(None), "fp32") as quality_on:
+            yield {"key": _key(None), "quality": quality_on(SUBSPACES[model].samples).value, "cost": 1.0}
     same: dict[str, list[TrialSettings]] = {}
     for setting in space:
         if _key(setting) not in known:
@@ -166,7 +166,8 @@ def _measured(
 
     def quality_of(setting: TrialSettings, path: Path) -> float | None:
         try:
-            return evaluation.quality_of(path, "int8", SUBSPACES[model].samples).value
+            with evaluation.loaded(path, "int8") as quality_on:
+                return quality_on(SUBSPACES[model].samples).value
         except EngineFailure:
             return None
         finally:
@@ -205,6 +206,6 @@ def _prepare(job: dict[str, Any], space: Space, folder: Path) -> tuple[SchemeMak
     evaluation = Evaluation("openvino", job["metric"], prepared / "evaluation", reference)
 
     def write(scheme: Scheme | None) -> Path:
-        return write_for_engine("openvino", network, scheme, Path(tempfile.mkdtemp(dir=folder)), fp32)
+        return writer_of("openvino").write(network, scheme, Path(tempfile.mkdtemp(dir=folder)), fp32)
 
     return maker, evaluation, write

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from act.samples.dataset import Array
 
@@ -17,8 +17,20 @@ RuntimePrecision = Literal["fp32", "bf16", "fp16", "int8", "int8+bf16"]
 Runner = Callable[[Mapping[str, Array]], list[Array]]
 
 
+class ExecutedKernel(NamedTuple):
+    """A kernel of a loaded model: the engine's name of it, and the tensors of the file that it stands for."""
+
+    kind: str
+    precision: str  # int8, bf16, fp16 or fp32
+    names: list[str]
+
+
 class Engine(ABC):
     """One inference engine on one device."""
+
+    offered: ClassVar[tuple[RuntimePrecision, ...]] = ("fp32",)
+    multiplying: ClassVar[Collection[str]] = ()  # the kinds of kernels that multiply matrices
+    conversions: ClassVar[Collection[str]] = ()  # those that only quantize or dequantize
 
     @abstractmethod
     def version(self) -> str:
@@ -28,9 +40,9 @@ class Engine(ABC):
         """Return what this machine or the engine's build lacks to run at all, with the cure; None where nothing is."""
         return None
 
-    @abstractmethod
     def precisions(self) -> tuple[RuntimePrecision, ...]:
-        """Return what this engine can run on this machine, found out rather than assumed."""
+        """Return what this engine can run on this machine, found out where CPUs differ."""
+        return self.offered
 
     @abstractmethod
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
@@ -66,47 +78,39 @@ class Engine(ABC):
         Returns:
             For each kernel `kind`, the `precision` that it runs in, `makes` (the precision of its output, where that
             may be another), `shape` of its output, `seconds` (mean over the quicker half of the runs), `inputs`
-            (`shape` and `precision` of each activation that it reads), `weights` (the shapes of the constants that it
-            reads, without single values), `operators` (the ONNX types that it was made of, in
-            order), `attributes` (of the ONNX operators: `group`, `strides`, `kernel_shape`, where they have them; and
-            `channels_last` and `blocked`) and, where it tells, `names` (as `kernels` gives them); empty where the
-            engine does not tell.
+            (`shape` and `precision` of each activation), `weights` (the shapes of constants, without single values),
+            `operators` (the ONNX types that it was made of, in order), `attributes` (of the ONNX operators: `group`,
+            `strides`, `kernel_shape`, where they have them; and `channels_last` and `blocked`) and, where it tells,
+            `names` (as `kernels` gives them); empty where the engine does not tell.
+        """
+        return []
+
+    def kernels(self) -> list[ExecutedKernel]:
+        """Return every kernel, where the engine tells; may load the model once more.
+
+        ONNX nodes must bear the name of their first output.
         """
         return []
 
     def operators(self) -> dict[str, dict[str, Any]]:
-        """Count what the engine executes once fused, where it tells; may load the model once more.
+        """Count the kernels, as `count` does; may load the model once more."""
+        return self.count(self.kernels())
 
-        Returns:
-            `multiplying`: for each precision (`int8`, `bf16`, `fp16`, `fp32`) how many kernels of each kind multiply
-            matrices in it. `conversions`: how many kernels of each kind only quantize or dequantize.
-        """
-        return {}
-
-    def kernels(self) -> list[dict[str, Any]]:
-        """Return `kind`, `precision` and `names` of every kernel, where the engine tells; may load the model once more.
-
-        The names are those of the file's tensors that it stands for; ONNX nodes must bear that of their first output.
-        """
-        return []
+    @classmethod
+    def count(cls, kernels: Iterable[ExecutedKernel]) -> dict[str, dict[str, Any]]:
+        """Return for each precision how many kernels of each kind multiply, and how many of each only convert."""
+        multiplying: dict[str, Counter[str]] = {}
+        conversions: Counter[str] = Counter()
+        for kind, precision, _ in kernels:
+            if kind in cls.multiplying:
+                multiplying.setdefault(precision, Counter())[kind] += 1
+            elif kind in cls.conversions:
+                conversions[kind] += 1
+        return {
+            "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in multiplying.items()},
+            "conversions": dict(conversions.most_common()),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Return what the engine says it did with the loaded model: plain JSON values."""
         return {}
-
-
-def count_kernels(
-    kernels: Iterable[tuple[str, str]], multiplying: Collection[str], conversions: Collection[str]
-) -> dict[str, dict[str, Any]]:
-    """Count kernels, given by kind and precision, as `Engine.operators` does, the most frequent kinds first."""
-    by_precision: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    converting: Counter[str] = Counter()
-    for kind, precision in kernels:
-        if kind in multiplying:
-            by_precision[precision][kind] += 1
-        elif kind in conversions:
-            converting[kind] += 1
-    return {
-        "multiplying": {precision: dict(kinds.most_common()) for precision, kinds in by_precision.items()},
-        "conversions": dict(converting.most_common()),
-    }

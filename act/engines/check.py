@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the simulated model computes, on real samples.
+"""Checks that an exported file computes what the simulated model computes, on real samples.
 
 The Paddle files must agree with the model in memory to the bit. The ONNX file runs on ONNX Runtime with its graph
 optimisations off, so that it follows the file literally. Two correct implementations still round a few values to
@@ -42,20 +42,20 @@ class Checker:
     """
 
     def __init__(self, samples: Samples) -> None:
-        self._batch = next(samples.head(SAMPLES).batches(SAMPLES))
-        self._more = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
+        self._batches = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
+        self._batch = self._batches[0]
         self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
 
     def fp32(self, model: InferenceModel, onnx_file: Path) -> float:
         """Return the mean cosine similarity of the fp32 ONNX file's outputs to the model's; `RuntimeError` if low."""
         similarity = _similarity(_run_literally(onnx.load(onnx_file), self._batch), model.run(self._batch))
-        _require(similarity >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, {"onnx": similarity})
+        require(similarity >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, onnx=similarity)
         return similarity
 
     def paddle(self, program: InferenceModel, folder: Path) -> float:
         """Return the mean cosine similarity of a saved program to the one in memory; `RuntimeError` if low."""
         similarity = _similarity(InferenceModel.load(folder).run(self._batch), program.run(self._batch))
-        _require(similarity >= LEAST_PADDLE_SIMILARITY, folder, {"paddle": similarity})
+        require(similarity >= LEAST_PADDLE_SIMILARITY, folder, paddle=similarity)
         return similarity
 
     def int8(
@@ -74,10 +74,8 @@ class Checker:
         integers = [f"{name}.quantized" for name in spans]
         simulation = simulated.run(self._batch, [*model.fetch_names, *integers])
         twin = onnx.load(onnx_file)
-        for name, span in zip(integers, spans.values()):
-            kind = onnx.TensorProto.INT8 if span.symmetric else onnx.TensorProto.UINT8
-            twin.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        found = [_signed(values) for values in _run_literally(twin, self._batch)]
+        twin.graph.output.extend(onnx.ValueInfoProto(name=name) for name in integers)
+        found = _run_literally(twin, self._batch)
         plain = model.run(self._batch, list(spans))
         rounded = [span.quantize(values) for values, span in zip(plain, spans.values())]
         result = {
@@ -87,7 +85,7 @@ class Checker:
         }
         share = 1.0 if result["onnx"] >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
         allowed = max(LARGEST_DEVIATION, share * result["fp32_steps"])
-        _require(result["onnx_steps"] <= allowed, onnx_file, result)
+        require(result["onnx_steps"] <= allowed, onnx_file, **result)
         return result
 
     def target(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> tuple[float, bool]:
@@ -101,18 +99,12 @@ class Checker:
         expected = _similarity(simulated.run(self._batch), wanted)
         return found, 1 - found <= LARGEST_LOSS_RATIO * (1 - expected) + LARGEST_FURTHER_LOSS
 
-    def near(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> float:
-        """Compare as `target` does, where there is no other form to fall back on; `RuntimeError` if it will not do."""
-        similarity, holds = self.target(model, simulated, onnx_file)
-        _require(holds, onnx_file, {"similarity": similarity})
-        return similarity
-
     def on_onnxruntime(self, model: InferenceModel, written: onnx.ModelProto) -> float:
         """Return the mean cosine similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""
         if self._outputs is None or self._outputs[0] is not model:
-            self._outputs = model, [model.run(batch) for batch in self._more]
+            self._outputs = model, [model.run(batch) for batch in self._batches]
         session = open_session(written, literally=False)
-        found = [session.run(None, dict(batch)) for batch in self._more]
+        found = [session.run(None, dict(batch)) for batch in self._batches]
         return float(np.mean([_similarity(each, truth) for each, truth in zip(found, self._outputs[1])]))
 
 
@@ -130,23 +122,20 @@ def _run_literally(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[A
     return open_session(model, literally=True).run(None, dict(batch))
 
 
-def _signed(values: Array) -> Array:
-    """Return unsigned integers as the signed ones that the simulated model has, and anything else as it is."""
-    return values.astype(np.float32) - (LEVELS + 1) if values.dtype == np.uint8 else values
-
-
 def _similarity(found: list[Array], wanted: list[Array]) -> float:
     each = [cosine(sample, truth) for output, want in zip(found, wanted) for sample, truth in zip(output, want)]
     return float(np.mean(each))
 
 
 def _steps(found: list[Array], wanted: list[Array]) -> float:
+    """Return the mean distance of integers to those of the simulated model, which are signed."""
     # Paddle2ONNX flattens what a `mul` reads, where Paddle does so inside the operator: same values, other shapes.
-    pairs = [(a.astype(np.float32).reshape(-1), b.reshape(-1)) for a, b in zip(found, wanted)]
-    return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))
+    signed = [a.astype(np.float32).reshape(-1) - (LEVELS + 1) * (a.dtype == np.uint8) for a in found]
+    return float(np.mean([np.abs(a - b.reshape(-1)).mean() for a, b in zip(signed, wanted)]))
 
 
-def _require(holds: bool, path: Path, measured: dict[str, float]) -> None:
+def require(holds: bool, path: Path, **measured: float) -> None:
+    """Raise `RuntimeError`, with what was measured of a file, unless it will do."""
     if not holds:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
         raise RuntimeError(f"{path} does not compute what the simulated model does: {figures}")

@@ -1,4 +1,4 @@
-"""Measuring the quality of a candidate on the engine that will run it, for two may round the same model differently."""
+"""The quality of a candidate on the engine that will run it, for two may round the same model differently."""
 
 from __future__ import annotations
 
@@ -23,21 +23,14 @@ if TYPE_CHECKING:  # workers that measure trials import this, and need no Paddle
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How quality is measured in one job.
-
-    Attributes:
-        samples: folder of the evaluation samples.
-        reference: folder of the fp32 outputs, for a metric that needs them.
-        time_limit_seconds: after which the engine counts as hung.
-    """
+    """How quality is measured in one job."""
 
     engine: EngineName
     metric: Metric
-    samples: Path
-    reference: Path | None
-    batch: int = 1
+    samples: Path  # folder of the evaluation samples
+    reference: Path | None  # folder of the fp32 outputs, for a metric that needs them
     threads: int = 1
-    time_limit_seconds: float = 600
+    time_limit_seconds: float = 600  # after which the engine counts as hung
 
     @classmethod
     def of(cls, job: Job, prepared: Path) -> Evaluation:
@@ -49,20 +42,16 @@ class Evaluation:
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
     ) -> Quality:
         """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form; may raise `EngineFailure`."""
-        from act.engines.writer import write_for_engine
+        from act.engines.writer import writer_of
 
         with tempfile.TemporaryDirectory() as name:
-            path = write_for_engine(self.engine, model, scheme, Path(name), fp32_onnx)
-            return self.quality_of(path, "fp32" if scheme is None else "int8")
-
-    def quality_of(self, path: Path, precision: RuntimePrecision, count: int | None = None) -> Quality:
-        """Measure the quality of a model that was written before, on the first `count` samples or on all."""
-        with self.loaded(path, precision) as quality_on:
-            return quality_on(count)
+            path = writer_of(self.engine).write(model, scheme, Path(name), fp32_onnx)
+            with self.loaded(path, "fp32" if scheme is None else "int8") as quality_on:
+                return quality_on(None)
 
     @contextmanager
     def loaded(self, path: Path, precision: RuntimePrecision) -> Iterator[Callable[[int | None], Quality]]:
-        """Load a model that was written before, and give a function that measures it as `quality_of` does."""
+        """Load a model that was written before; yield what measures it on the first so many samples, None: on all."""
         with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
             process.load()
-            yield lambda count: process.quality(self.samples, self.metric, self.reference, count, self.batch)
+            yield lambda count: process.quality(self.samples, self.metric, self.reference, count)

@@ -11,14 +11,13 @@ the own one of that which multiplies, or else of the last.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 
+from act.engines.base import ExecutedKernel
 from act.engines.check import open_session
 from act.program.foldable import constants
 from act.program.graph import Graph, Node, Tensor, alike, sketch
@@ -53,10 +52,11 @@ def onnx_twins(fp32: onnx.ModelProto, graph: Graph) -> dict[str, int]:
     for name, number in producers.items():
         if number not in taken:
             by_shape[tensors[name].shape].append(name)
-    for name in [name for name in values if name not in found]:
-        twin = next((other for other in by_shape[values[name].shape] if same(other, values[name])), None)
-        if twin is not None:
-            found[name] = producers[twin]
+    for name, value in values.items():
+        if name not in found:
+            twin = next((other for other in by_shape[value.shape] if same(other, value)), None)
+            if twin is not None:
+                found[name] = producers[twin]
     return found
 
 
@@ -75,38 +75,50 @@ def _run_all(fp32: onnx.ModelProto, batch: Mapping[str, Array]) -> dict[str, Ten
     }
 
 
-@dataclass
-class _Kernel:
-    kind: str
-    operators: set[int] = field(default_factory=set)
-
-
-def describe(graph: Graph, kernels: Sequence[Mapping[str, Any]], known: Mapping[str, int]) -> Fusion:
+def describe(graph: Graph, kernels: Sequence[ExecutedKernel], known: Mapping[str, int]) -> Fusion:
     """Describe one engine's kernels, as `Engine.kernels` gives them.
 
     Args:
         known: the operator of each tensor that kernels can name: what `onnx_twins` found for engines that read ONNX,
             the graph's `producers` for others.
     """
-    made = [_Kernel(str(kernel["kind"])) for kernel in kernels]
-    home: dict[int, _Kernel] = {}
+    home: dict[int, int] = {}  # by operator, the kernel that makes its tensor or that it has vanished into
+    members: list[set[int]] = [set() for _ in kernels]
     # Kernels that only bring a tensor into another layout bear its name, too: the first to bear it makes it.
-    for kernel, told in zip(made, kernels):
-        for name in told["names"]:
-            if name in known and known[name] not in home:
-                home[known[name]] = kernel
-                kernel.operators.add(known[name])
-    helpers = Counter(kernel.kind for kernel in made if not kernel.operators)
+    for index, kernel in enumerate(kernels):
+        for number in (known[name] for name in kernel.names if name in known):
+            if home.setdefault(number, index) == index:
+                members[index].add(number)
+    helpers = Counter(kernel.kind for kernel, operators in zip(kernels, members) if not operators)
     gone = constants(graph) | computing_sizes(graph)
-    _place_vanished(graph, home, gone)
-    own = {_head(graph, kernel.operators) for kernel in made if kernel.operators}
+    _place_vanished(graph, home, members, gone)
+    kinds = Counter((kernel.kind, kernel.precision) for kernel in kernels)
+    multiplying = {node.number for node in graph.nodes if _multiplies(node)}
+    own = {max(filter(multiplying.__contains__, each), default=max(each)) for each in members if each}
+    types: dict[str, list[int]] = {}
+    for node in graph.nodes:
+        types.setdefault(node.type, []).append(node.number)
     return Fusion(
         operators=len(graph.nodes),
-        kernels=len(made),
-        kinds=_kinds(kernels),
+        kernels=len(kernels),
+        kinds=[KernelCount(kind=kind, precision=how, count=count) for (kind, how), count in kinds.most_common()],
         helpers=dict(helpers.most_common()),
-        types=_types(graph, home, own, gone),
+        types=[
+            TypeFusion(
+                type=kind,
+                count=len(numbers),
+                own=len(own.intersection(numbers)),
+                own_kinds=_count(kernels[home[number]].kind for number in numbers if number in own),
+                into=_count(kernels[home[number]].kind for number in numbers if number in home and number not in own),
+                beforehand=sum(number in gone and number not in home for number in numbers),
+            )
+            for kind, numbers in sorted(types.items(), key=lambda each: -len(each[1]))
+        ],
     )
+
+
+def _count(kinds: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(kinds).most_common())
 
 
 def computing_sizes(graph: Graph) -> set[int]:
@@ -122,69 +134,34 @@ def computing_sizes(graph: Graph) -> set[int]:
     return found
 
 
-def _place_vanished(graph: Graph, home: dict[int, _Kernel], gone: Collection[int]) -> None:
+def _place_vanished(graph: Graph, home: dict[int, int], members: Sequence[set[int]], gone: Collection[int]) -> None:
     """Find the kernel of each operator whose tensor no kernel makes."""
     vanished = [node for node in graph.nodes if node.number not in home and node.number not in gone]
-    behind = {node.number: _kernel_behind(graph, node, home) for node in vanished}
-    places: dict[int, _Kernel] = {}
-    for node in vanished:
+    behind = [_kernel_behind(graph, node, home) for node in vanished]
+    for node, place in zip(vanished, behind):
         producer = graph.producer(node.reads[0]) if node.reads else None
-        kernel = behind[node.number]
-        if producer is not None and not (node.is_layer or node.is_product):
-            ahead = places.get(producer.number) or home.get(producer.number)
-            if ahead is not None and any(_multiplies(graph.nodes[n]) for n in (*ahead.operators, producer.number)):
-                kernel = ahead
-            kernel = kernel or ahead
-        if kernel is not None:
-            places[node.number] = kernel
-            kernel.operators.add(node.number)
-    home |= places
+        if producer is not None and not _multiplies(node):
+            ahead = home.get(producer.number)
+            if ahead is not None and any(_multiplies(graph.nodes[n]) for n in (*members[ahead], producer.number)):
+                place = ahead
+            place = ahead if place is None else place
+        if place is not None:
+            home[node.number] = place
+            members[place].add(node.number)
 
 
-def _kernel_behind(graph: Graph, node: Node, home: Mapping[int, _Kernel]) -> _Kernel | None:
+def _kernel_behind(graph: Graph, node: Node, home: Mapping[int, int]) -> int | None:
     """Return the kernel of the first operator behind one that has a kernel."""
-    seen, waiting = {node.number}, [node]
-    while waiting:
-        current = waiting.pop(0)
-        for name in current.makes:
-            for reader in graph.consumers_of(name):
-                if reader.number in home:
-                    return home[reader.number]
-                if reader.number not in seen:
-                    seen.add(reader.number)
-                    waiting.append(reader)
+    waiting, seen = [node], {node.number}
+    for current in waiting:
+        for consumer in (each for name in current.makes for each in graph.consumers_of(name)):
+            if consumer.number in home:
+                return home[consumer.number]
+            if consumer.number not in seen:
+                seen.add(consumer.number)
+                waiting.append(consumer)
     return None
 
 
 def _multiplies(node: Node) -> bool:
     return node.is_layer or node.is_product
-
-
-def _head(graph: Graph, operators: Collection[int]) -> int:
-    multiplying = [number for number in operators if _multiplies(graph.nodes[number])]
-    return max(multiplying or operators)
-
-
-def _kinds(kernels: Sequence[Mapping[str, Any]]) -> list[KernelCount]:
-    counts = Counter((str(kernel["kind"]), str(kernel["precision"])) for kernel in kernels)
-    return [KernelCount(kind=kind, precision=precision, count=n) for (kind, precision), n in counts.most_common()]
-
-
-def _types(graph: Graph, home: Mapping[int, _Kernel], own: Collection[int], gone: Collection[int]) -> list[TypeFusion]:
-    counts = Counter(node.type for node in graph.nodes)
-    rows = []
-    for kind, count in counts.most_common():
-        numbers = [node.number for node in graph.nodes if node.type == kind]
-        alone = [number for number in numbers if number in own]
-        into = Counter(home[number].kind for number in numbers if number in home and number not in own)
-        rows.append(
-            TypeFusion(
-                type=kind,
-                count=count,
-                own=len(alone),
-                own_kinds=dict(Counter(home[number].kind for number in alone).most_common()),
-                into=dict(into.most_common()),
-                beforehand=sum(number in gone and number not in home for number in numbers),
-            )
-        )
-    return rows

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,10 +15,10 @@ from typing import Any
 import onnx
 
 from act.engines import fusion
-from act.engines.base import RuntimePrecision
+from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
-from act.engines.writer import write_for_engine
+from act.engines.writer import writer_of
 from act.program.graph import Graph
 from act.program.model import InferenceModel
 from act.results.analyze import EngineAnalysis, KernelTime, Operator
@@ -32,20 +31,14 @@ LIMIT_SECONDS = 240
 
 @dataclass
 class Inspection:
-    """The answers of one engine.
-
-    Attributes:
-        failure: why it could not be asked; None where it could.
-        kernels: as `EngineProcess.kernels` gives them; empty where it does not tell.
-        timed: as `EngineProcess.profile` gives them; empty where it does not tell, or was not asked.
-        multiplying: for each precision that it is asked for, how many kernels multiply matrices in which.
-    """
+    """The answers of one engine; kernels and their times, as `EngineProcess` gives them, where it tells."""
 
     version: str | None = None
     precisions: list[str] = field(default_factory=list)
-    failure: str | None = None
-    kernels: list[dict[str, Any]] = field(default_factory=list)
+    failure: str | None = None  # why it could not be asked
+    kernels: list[ExecutedKernel] = field(default_factory=list)
     timed: list[dict[str, Any]] = field(default_factory=list)
+    # For each precision that it is asked for, how many kernels multiply matrices in which.
     multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -58,7 +51,7 @@ def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples:
     found: dict[EngineName, Inspection] = {}
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
         folders = {name: Path(tempfile.mkdtemp(dir=scratch)) for name in waiting}
-        paths = {name: write_for_engine(name, model, None, folder, named) for name, folder in folders.items()}
+        paths = {name: writer_of(name).write(model, None, folder, named) for name, folder in folders.items()}
         while waiting and not any(each.timed for each in found.values()):
             name = waiting.pop(0)
             found[name] = _ask(name, paths[name], job, samples)
@@ -70,14 +63,13 @@ def describe_engines(
     inspections: Mapping[EngineName, Inspection], operators: Sequence[Operator], fp32: onnx.ModelProto, graph: Graph
 ) -> dict[str, EngineAnalysis]:
     """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for."""
-    twins: dict[str, int] | None = {}
+    twins: dict[str, int] | None = None
     if any(each.kernels for name, each in inspections.items() if spec_of(name).reads == "onnx"):
         try:
             twins = fusion.onnx_twins(fp32, graph)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
-            twins = None
             log.info("analyze: what engines fuse cannot be found out: %s", " ".join(str(error).split())[:200])
-    result: dict[str, Any] = {}
+    result = {}
     for name, each in inspections.items():
         spec = spec_of(name)
         able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
@@ -97,9 +89,9 @@ def describe_engines(
 
 def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
     """Return count and seconds of the kernels of each kind, slowest kind first."""
-    groups: dict[str, list[float]] = defaultdict(list)
+    groups: dict[str, list[float]] = {}
     for kernel in kernels:
-        groups[kernel["kind"]].append(kernel["seconds"])
+        groups.setdefault(kernel["kind"], []).append(kernel["seconds"])
     rows = [KernelTime(kind=kind, count=len(times), seconds=sum(times)) for kind, times in groups.items()]
     return sorted(rows, key=lambda row: -row.seconds)
 
@@ -119,21 +111,18 @@ def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspec
 def _answer(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
-        result = Inspection(info.version, list(info.precisions))
-        if samples is not None:
-            result.timed = process.profile(samples, batch=1)
-        result.kernels = process.kernels()
-        result.multiplying["fp32"] = _multiplying(process)
+        timed = process.profile(samples, batch=1) if samples is not None else []
+        multiplying = {"fp32": _multiplying(process)}
+        result = Inspection(info.version, info.precisions, None, process.kernels(), timed, multiplying)
         wanted: RuntimePrecision = "bf16"
         if wanted in result.precisions and wanted in job.target.precisions:
             try:
                 process.load(precision=wanted)
-                result.multiplying[wanted] = _multiplying(process)
+                multiplying[wanted] = _multiplying(process)
             except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
                 log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
     return result
 
 
 def _multiplying(process: EngineProcess) -> dict[str, int]:
-    kinds = process.operators().get("multiplying", {})
-    return {precision: sum(counts.values()) for precision, counts in kinds.items()}
+    return {precision: sum(kinds.values()) for precision, kinds in process.operators()["multiplying"].items()}

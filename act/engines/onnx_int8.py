@@ -14,22 +14,20 @@ import onnx
 
 from act import machine
 from act.onnx_graph import passes as simplify
-from act.onnx_graph.graph import Array, Graph
+from act.onnx_graph.graph import Graph
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, require_same_weights
 from act.quantization.qdq import Plan, Rules
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, quantized_layers
+from act.samples.dataset import Array
 
 
 def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """Return the int8 model of a scheme as an engine's rules want it.
+    """Return the int8 model of a scheme as an engine's rules want it; `fp32` is what `to_onnx` made of `model`.
 
     Where a range of `further_tensors` lacks, what needs it stays in float. On a CPU whose sums of int8 products
     saturate, weights are written with 7 bits.
-
-    Args:
-        fp32: what `to_onnx` made of `model`, the fp32 Paddle model that the scheme is for; not changed.
     """
     chosen = quantized_layers(model, scheme)
     tensors = activation_tensors(fp32, chosen)
@@ -48,22 +46,19 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
     simplify.gate_residuals(graph)
     if "Gemm" in rules.layers:
         simplify.products_to_gemm(graph)
-    factors: dict[str, Array] = {}
     changed: dict[str, str] = {}
     shifts: dict[str, float] = {}
     if rules.clips:
         factors, changed = simplify.factors_into_depthwise(graph)
         simplify.split_hard_swish(graph)
         shifts = simplify.take_out_shifts(graph, rules.own_scales)
-    scheme = _multiplied(graph, scheme, factors)
+        scheme = _multiplied(graph, scheme, factors)
     if machine.int8_sums_saturate():
         scheme = _narrowed(scheme)
     if rules.deep_input:
-        deep = simplify.input_to_depth(graph)
-        integers = {
-            name: simplify.blocks(scheme.integers[name], deep[name]) for name in deep if name in scheme.integers
-        }
-        scheme = replace(scheme, integers={**scheme.integers, **integers})
+        deep = {name: each for name, each in simplify.input_to_depth(graph).items() if name in scheme.integers}
+        blocks = {name: simplify.blocks(scheme.integers[name], ahead) for name, ahead in deep.items()}
+        scheme = replace(scheme, integers={**scheme.integers, **blocks})
         ranges |= {f"{name}.deep": ranges[name] for name in graph.inputs if name in ranges}
     for name, source in changed.items():
         ranges.pop(name, None)
@@ -85,8 +80,7 @@ def _narrowed(scheme: Scheme) -> Scheme:
 
 
 def _multiplied(graph: Graph, scheme: Scheme, factors: Mapping[str, Array]) -> Scheme:
-    """Multiply weights of the graph by a factor for each output channel, and their thresholds, which gives the same
-    integers."""
+    """Multiply weights of the graph, and their thresholds, by a factor an output channel: the integers are the same."""
     thresholds = dict(scheme.weights)
     for name, values in factors.items():
         weight = graph.constant(name)

@@ -13,15 +13,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
 import act
-from act.engines.base import RuntimePrecision
+from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.spec import spec_of
 from act.metrics import Quality
 from act.samples.dataset import Ragged, Samples
@@ -43,42 +43,29 @@ class EngineFailure(Exception):
     """An engine did not do what was asked, and why: a sort of failure, and one line for a table."""
 
     def __init__(self, kind: FailureKind, cause: str) -> None:
-        super().__init__(f"{kind}: {cause}")
-        self.kind: FailureKind = kind
-        self.cause = cause
+        self.kind, self.cause = kind, one_line(cause)
+        super().__init__(f"{kind}: {self.cause}")
 
 
 @dataclass(frozen=True)
 class LoadInfo:
-    """What is known of an engine once it has loaded a model.
-
-    Attributes:
-        precisions: what it offers on this machine.
-        load_seconds: from the files to ready, without importing the library.
-        peak_rss_bytes: of the worker so far.
-        description: what the engine says it did with the model.
-    """
+    """What is known of an engine once it has loaded a model."""
 
     version: str
-    precisions: list[str]
-    load_seconds: float
-    peak_rss_bytes: int
-    description: dict[str, Any]
+    precisions: list[str]  # that it offers on this machine
+    load_seconds: float  # from the files to ready, without importing the library
+    peak_rss_bytes: int  # of the worker so far
+    description: dict[str, Any]  # what the engine says it did with the model
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How a model came to a steady latency.
-
-    Attributes:
-        first_seconds: of the very first run, in which engines compile or allocate what they put off until then.
-        steady: whether the latency became steady before the time was up.
-    """
+    """How a model came to a steady latency."""
 
     runs: int
     seconds: float
-    first_seconds: float
-    steady: bool
+    first_seconds: float  # of the very first run, in which engines compile or allocate what they put off until then
+    steady: bool  # before the time was up
 
 
 @final
@@ -86,9 +73,7 @@ class EngineProcess:
     """One engine with one model in a process of its own; a context manager.
 
     Every method may raise `EngineFailure`; after a crash or a time-out the process is gone and every further call
-    raises the same failure.
-
-    In all methods `samples` is a folder that `Samples.save` wrote, and `batch` the number of samples in each run.
+    raises the same failure. `samples` is a folder that `Samples.save` wrote, `batch` the number of samples in each run.
 
     Args:
         path: a `.onnx` file, or a folder with `model.pdmodel` and `model.pdiparams`, as the engine reads.
@@ -101,9 +86,8 @@ class EngineProcess:
     ) -> None:
         self.engine, self.path, self.precision, self.threads = engine, path, precision, threads
         self.time_limit_seconds = self._left_seconds = time_limit_seconds
-        self._process: subprocess.Popen[bytes] | None = None
+        self._opened = ExitStack()
         self._connection: Connection | None = None
-        self._log: IO[bytes] | None = None
         self._failure: EngineFailure | None = None
 
     def __enter__(self) -> EngineProcess:
@@ -116,45 +100,35 @@ class EngineProcess:
             "GLOG_minloglevel": "2",
             "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         }
-        self._log = tempfile.TemporaryFile()
-        self._connection, theirs = Pipe()
-        try:
-            self._process = subprocess.Popen(
-                [spec.python(), "-m", "act.engines.worker", spec.runtime, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(theirs.fileno(),),
-                env=environment,
-                start_new_session=True,
-            )
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            theirs.close()
+        with ExitStack() as stack:
+            self._log = stack.enter_context(tempfile.TemporaryFile())
+            self._connection, theirs = Pipe()
+            stack.callback(self._connection.close)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [spec.python(), "-m", "act.engines.worker", spec.runtime, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    pass_fds=(theirs.fileno(),),
+                    env=environment,
+                    start_new_session=True,
+                )
+            stack.callback(self._kill)
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """End the process and everything that it started; may be called twice."""
+        self._opened.close()
+
     @property
     def pid(self) -> int:
         """Return the number of the process that runs the engine."""
-        if self._process is None:
-            raise RuntimeError("the process is not started yet")
         return self._process.pid
-
-    def close(self) -> None:
-        """End the process and everything that it started; may be called twice."""
-        if self._process is not None:
-            self._kill()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
     def load(self, path: Path | None = None, precision: RuntimePrecision | None = None) -> LoadInfo:
         """Import the engine and load the model, or another one in the place of the one before."""
@@ -173,8 +147,7 @@ class EngineProcess:
     def time(self, samples: Path, batch: int, runs: int) -> list[float]:
         """Return the seconds of single inferences, from NumPy to NumPy, after one that is not counted.
 
-        They run over the first batches, the same ones in each call; one with too few samples of a shape is filled up
-        by repetition.
+        They run over the same first batches in each call; one with too few samples of a shape is filled up.
         """
         return self._call("time", samples=samples, batch=batch, runs=runs)
 
@@ -190,8 +163,7 @@ class EngineProcess:
     ) -> Quality:
         """Measure the quality on all samples or the first `count`; the outputs never leave the worker.
 
-        Args:
-            reference: folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
+        `reference` is a folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
         """
         arguments = {"samples": samples, "metric": metric, "reference": reference, "count": count, "batch": batch}
         return Quality(**self._call("quality", **arguments))
@@ -211,9 +183,9 @@ class EngineProcess:
         """Return what the engine executes, as `Engine.operators` gives it; may take memory of the worker."""
         return self._call("operators")
 
-    def kernels(self) -> list[dict[str, Any]]:
+    def kernels(self) -> list[ExecutedKernel]:
         """Return every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
-        return self._call("kernels")
+        return [ExecutedKernel(*kernel) for kernel in self._call("kernels")]
 
     def peak_rss_bytes(self) -> int:
         """Return the largest resident memory of the worker so far."""
@@ -226,52 +198,47 @@ class EngineProcess:
         if self._connection is None:
             raise RuntimeError("EngineProcess is used as a context manager: `with EngineProcess(...) as engine:`")
         if self._left_seconds <= 0:
-            self._fail("timeout", self._timeout_cause())
+            self._time_out()
         started = time.monotonic()
-        plain = {name: str(each.resolve()) if isinstance(each, Path) else each for name, each in arguments.items()}
-        message = {"command": command, "seconds_left": self._left_seconds, "arguments": plain}
+        message = {"command": command, "seconds_left": self._left_seconds, "arguments": arguments}
         try:
-            self._connection.send_bytes(json.dumps(message).encode())
+            self._connection.send_bytes(json.dumps(message, default=lambda path: str(path.resolve())).encode())
             reply = json.loads(self._receive(self._connection, started + self._left_seconds))
         except (EOFError, ConnectionError):
             self._fail("crash", self._crash_cause())
         self._left_seconds -= time.monotonic() - started
         if "failure" in reply:
-            raise EngineFailure(reply["failure"]["kind"], one_line(reply["failure"]["cause"]))
+            raise EngineFailure(*reply["failure"])
         return reply["result"]
 
     def _receive(self, connection: Connection, deadline: float) -> bytes:
-        assert self._process is not None
         while not connection.poll(min(max(0.0, deadline - time.monotonic()), _POLL_SECONDS)):
             if self._process.poll() is not None:
                 # A child of the dead worker may still hold its end, so that no end of file arrives.
                 raise EOFError
             if time.monotonic() >= deadline:
-                self._fail("timeout", self._timeout_cause())
+                self._time_out()
         return connection.recv_bytes()
+
+    def _time_out(self) -> NoReturn:
+        self._fail("timeout", f"not done within its time limit of {self.time_limit_seconds:g} s")
 
     def _fail(self, kind: FailureKind, cause: str) -> NoReturn:
         self._kill()
-        self._failure = EngineFailure(kind, one_line(cause))
+        self._failure = EngineFailure(kind, cause)
         raise self._failure
 
-    def _timeout_cause(self) -> str:
-        return f"not done within its time limit of {self.time_limit_seconds:g} s"
-
     def _crash_cause(self) -> str:
-        assert self._process is not None
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             return "the process stopped answering"
         if code == -signal.SIGALRM:
-            return self._timeout_cause()
-        assert self._log is not None
+            self._time_out()
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _STDERR_TAIL_BYTES))
         return cause_of_death(code, self._log.read())
 
     def _kill(self) -> None:
-        assert self._process is not None
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

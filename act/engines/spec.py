@@ -14,43 +14,30 @@ from act import registry
 
 @dataclass(frozen=True)
 class Spec:
-    """One inference engine on one device.
+    """One inference engine on one device."""
 
-    Attributes:
-        name: as in the settings, which is its folder's.
-        runtime: `module:Class` of its `Engine`.
-        reads: a single `.onnx` file, or a folder with a Paddle program.
-        writer: `module:Class` of its `Writer`; None for an engine that only the stand-alone measurement runs.
-        int8_operators: Paddle's operator types that it has int8 kernels for, given QDQ operators.
-        zero_points: whether its int8 kernels know asymmetric activations.
-        default: its place among the engines of a target that names none, and whose files every candidate gets; None
-            for an engine that runs where it is asked for only.
-        not_first: why candidates cannot be searched on it; None where they can.
-        tells_times: whether it tells how long each of its kernels takes, so that latency tables can be measured.
-        interpreter: gives the Python of its own environment, None while that is not there; None where ours runs it.
-        packages: the distributions whose versions are its own.
-        snippet: Python lines that load a model, given its path, precision and number of threads.
-        infer: the switches of the stand-alone measurement that choose it; None where that does not offer it.
-    """
-
-    name: str
-    title: str
-    runtime: str
-    reads: Literal["onnx", "paddle"]
-    writer: str | None = None
-    int8_operators: tuple[str, ...] = ()
-    zero_points: bool = True
+    name: str  # as in the settings, which is its folder's
+    title: str  # for people
+    runtime: str  # `module:Class` of its `Engine`
+    reads: Literal["onnx", "paddle"]  # a single `.onnx` file, or a folder with a Paddle program
+    writer: str | None = None  # `module:Class` of its `Writer`; None where only the stand-alone measurement runs it
+    int8_operators: tuple[str, ...] = ()  # Paddle's operator types that it has int8 kernels for, given QDQ operators
+    zero_points: bool = True  # whether its int8 kernels know asymmetric activations
+    # Its place among the engines of a target that names none, and whose files every candidate gets; None for an engine
+    # that runs where it is asked for only.
     default: int | None = None
-    not_first: str | None = None
-    tells_times: bool = False
+    not_first: str | None = None  # why candidates cannot be searched on it
+    tells_times: bool = False  # of each of its kernels, so that latency tables can be measured
+    # Gives the Python of its own environment, None while that is not there; None where ours runs it.
     interpreter: Callable[[], Path | None] | None = None
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # the distributions whose versions are its own
+    # Gives Python lines that load a model, from its path, precision and number of threads.
     snippet: Callable[[str, str, int], str] | None = None
-    infer: Mapping[str, bool] | None = None
+    infer: Mapping[str, bool] | None = None  # the switches of the stand-alone measurement that choose it
 
     @property
     def order(self) -> tuple[float, str]:
-        """Return what sorts engines: those of a target that names none in their order, then the rest by name."""
+        """Return what sorts engines: by `default`, then the rest by name."""
         return (math.inf if self.default is None else self.default, self.name)
 
     def python(self) -> str:

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, Runner
-from act.engines.process import EngineFailure
+from act.engines.base import Engine, ExecutedKernel, Runner, RuntimePrecision
+from act.engines.process import EngineFailure, LoadInfo, WarmUp
 from act.errors import InputError
 from act.metrics import scorer
 from act.samples.dataset import Array, Ragged, Samples
@@ -58,25 +58,19 @@ class Worker:
         engine = self._create()
         return engine.version(), list(engine.precisions())
 
-    def load(self, path: str, precision: str, threads: int) -> dict[str, Any]:
+    def load(self, path: str, precision: RuntimePrecision, threads: int) -> dict[str, Any]:
         # Of the model before, if there was one.
         self._engine, self._streams, self._timed = None, [], {}
         engine = self._create()
         offered = engine.precisions()
-        if (wanted := next((name for name in offered if name == precision), None)) is None:
+        if precision not in offered:
             raise EngineFailure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
         if not Path(path).exists():
             raise EngineFailure("error", f"{path}: no such file or folder")
         started = time.perf_counter()
-        engine.load(Path(path), wanted, threads)
+        engine.load(Path(path), precision, threads)
         seconds, self._engine = time.perf_counter() - started, engine
-        return {
-            "version": engine.version(),
-            "precisions": list(offered),
-            "load_seconds": seconds,
-            "peak_rss_bytes": _peak_rss_bytes(),
-            "description": engine.describe(),
-        }
+        return vars(LoadInfo(engine.version(), list(offered), seconds, self.peak_rss_bytes(), engine.describe()))
 
     def _create(self) -> Engine:
         try:
@@ -98,10 +92,8 @@ class Worker:
         steady = False
         while not steady and (len(taken) < _FEWEST_WARM_UP_RUNS or time.perf_counter() - started < seconds):
             taken.append(self._run_timed(batches[len(taken) % len(batches)]))
-            enough = len(taken) >= _FEWEST_WARM_UP_RUNS
-            steady = enough and sum(taken) >= min(seconds, _SHORTEST_WARM_UP_SECONDS) and _is_steady(taken)
-        whole = time.perf_counter() - started
-        return {"runs": len(taken) + 1, "seconds": whole, "first_seconds": first, "steady": steady}
+            steady = sum(taken) >= min(seconds, _SHORTEST_WARM_UP_SECONDS) and _is_steady(taken)
+        return vars(WarmUp(len(taken) + 1, time.perf_counter() - started, first, steady))
 
     def time(self, samples: str, batch: int, runs: int) -> list[float]:
         batches = self._batches(samples, batch)
@@ -139,7 +131,7 @@ class Worker:
         self, samples: str, metric: Any, reference: str | None, count: int | None, batch: int
     ) -> dict[str, Any]:
         data = _load_samples(samples, count)
-        wanted = list(Samples.load(Path(reference)).feeds.values()) if reference is not None else None
+        wanted = list(_load_samples(reference).feeds.values()) if reference is not None else None
         scores = scorer(metric, data.labels, wanted)
         for outputs in self._outputs(data, batch):
             scores.add(outputs)
@@ -156,11 +148,13 @@ class Worker:
     def operators(self) -> dict[str, Any]:
         return self._loaded.operators()
 
-    def kernels(self) -> list[dict[str, Any]]:
+    def kernels(self) -> list[ExecutedKernel]:
         return self._loaded.kernels()
 
     def peak_rss_bytes(self) -> int:
-        return _peak_rss_bytes()
+        # `getrusage` counts the parent's memory too, from before the worker replaced its image.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
     @property
     def _loaded(self) -> Engine:
@@ -190,7 +184,7 @@ class Worker:
     def _batches(self, samples: str, batch: int) -> list[dict[str, Array]]:
         key = (samples, batch)
         if key not in self._timed:
-            batches = islice(Samples.load(Path(samples)).batches(batch), _TIMED_BATCHES)
+            batches = islice(_load_samples(samples).batches(batch), _TIMED_BATCHES)
             # A feed that has fewer samples is filled up by repetition.
             self._timed[key] = [
                 {name: np.ascontiguousarray(np.resize(feed, (batch, *feed.shape[1:]))) for name, feed in feeds.items()}
@@ -204,10 +198,10 @@ class Worker:
 def _is_steady(taken: list[float]) -> bool:
     window = max(_FEWEST_IN_WINDOW, len(taken) // 4)
     last, before = taken[-window:], taken[-2 * window : -window]
-    return bool(abs(np.median(last) / np.median(before) - 1) < _STEADY)
+    return len(taken) >= 2 * window and bool(abs(np.median(last) / np.median(before) - 1) < _STEADY)
 
 
-def _load_samples(folder: str, count: int | None) -> Samples:
+def _load_samples(folder: str, count: int | None = None) -> Samples:
     samples = Samples.load(Path(folder))
     return samples if count is None else samples.head(count)
 
@@ -215,14 +209,6 @@ def _load_samples(folder: str, count: int | None) -> Samples:
 def _check_finite(output: Array, index: int) -> None:
     if np.issubdtype(output.dtype, np.floating) and not np.isfinite(output).all():
         raise EngineFailure("wrong_output", f"NaN or infinity in the output for sample {index}")
-
-
-def _peak_rss_bytes() -> int:
-    """Return it from /proc: `getrusage` counts the parent's memory too, from before the worker replaced its image."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _read_commands(connection: Connection, commands: queue.Queue[bytes]) -> None:
@@ -249,11 +235,11 @@ def main() -> None:
         try:
             reply = {"result": getattr(worker, message["command"])(**message["arguments"])}
         except EngineFailure as failure:
-            reply = {"failure": {"kind": failure.kind, "cause": failure.cause}}
+            reply = {"failure": (failure.kind, failure.cause)}
         except InputError as error:
-            reply = {"failure": {"kind": "error", "cause": str(error)}}
+            reply = {"failure": ("error", str(error))}
         except Exception as error:  # engines raise what they like, and all of it is a row
-            reply = {"failure": {"kind": "error", "cause": f"{type(error).__name__}: {error}"}}
+            reply = {"failure": ("error", f"{type(error).__name__}: {error}")}
         signal.alarm(0)
         connection.send_bytes(json.dumps(reply).encode())
 

@@ -1,52 +1,43 @@
-"""Writing a model the way an engine wants it, in fp32 or with a scheme: for the search, the analysis and the export."""
+"""Models written the way an engine wants them, in fp32 or with a scheme: for search, analysis, export and timing."""
 
 from __future__ import annotations
 
 import logging
 import pkgutil
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import onnx
 
+from act.engines.base import RuntimePrecision
 from act.engines.check import Checker
 from act.engines.onnx_int8 import quantize_by_rules
 from act.engines.spec import Spec, all_specs, spec_of
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
+from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
+from act.quantization.activations import reader
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
-from act.quantization.scheme import Scheme, without_others
-from act.results.export import DeviceFile, ExecutedOperators
+from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
+from act.results.export import DeviceFile, ExecutedOperators, ExportedCandidate, FloatLayer
+from act.samples.dataset import Array, Ragged, Samples
 
 log = logging.getLogger(__name__)
 
 FP32_ONNX = "model.onnx"
 INT8_ONNX = "quant_model.onnx"
-
-
-def write_for_engine(
-    engine: str,
-    model: InferenceModel,
-    scheme: Scheme | None,
-    folder: Path,
-    fp32_onnx: onnx.ModelProto | None = None,
-) -> Path:
-    """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder; return what the engine loads.
-
-    Args:
-        scheme: layers that the engine cannot run in int8 stay in float.
-        fp32_onnx: `to_onnx(model)`, when the caller has it already.
-    """
-    return writer_of(engine).write(model, scheme, folder, fp32_onnx)
+CALIBRATION_TABLE = "calibration_table.txt"
 
 
 def writer_of(engine: str) -> Writer:
@@ -70,36 +61,67 @@ def further_tensors(fp32: onnx.ModelProto) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Export:
-    """One candidate on its way to its files.
+class Exported:
+    """What a candidate has for one engine."""
 
-    Attributes:
-        scheme: what quantizes the fp32 model; None for fp32.
-        folder: of the candidate.
-        engines: of the target; the scheme was found on the first.
-        read_alternatives: gives, by threshold rule, the ranges of all tensors.
-    """
+    path: Path | None  # what the engine loads; None where it could not be written
+    similarity: float | None = None  # of the file's outputs to the model's, where they were compared
+    refused: str | None = None  # why it could not be written
+    elsewhere: list[DeviceFile] = field(default_factory=list)  # files for another device than this machine
+
+
+@dataclass(frozen=True)
+class Export:
+    """One candidate on its way to its files."""
 
     name: str
     model: InferenceModel
-    scheme: Scheme | None
-    folder: Path
+    scheme: Scheme | None  # what quantizes the fp32 model; None for fp32
+    folder: Path  # must not be there yet
     checker: Checker
-    engines: Sequence[str] = ()
+    engines: Sequence[str] = ()  # of the target; the scheme was found on the first
+    # Gives, by threshold rule, the ranges of all tensors.
     read_alternatives: Callable[[], Mapping[str, Mapping[str, Range]]] = dict
+
+    def write(self) -> ExportedCandidate:
+        """Write the Paddle model, its ONNX twin, one for each engine, and the calibration table.
+
+        `RuntimeError` if a file does not compute what the candidate does.
+        """
+        model, scheme, folder = self.model, self.scheme, self.folder
+        folder.mkdir()
+        if scheme is None:
+            onnx.save(self.fp32_onnx, self.plain_onnx)
+            check = {"onnx": self.checker.fp32(model, self.plain_onnx)}
+        else:
+            onnx.save(quantize_onnx(self.fp32_onnx, model, scheme), self.plain_onnx)
+            check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx)
+            (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
+        specs = [spec for spec in all_specs() if spec.default is not None or spec.name in self.engines]
+        exported = {spec.name: writer_of(spec.name).export(self) for spec in specs}
+        check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
+        paths = {name: each.path for name, each in exported.items() if each.path is not None}
+        return ExportedCandidate(
+            name=self.name,
+            precision="fp32" if scheme is None else "int8",
+            files={name: path.relative_to(folder.parent).as_posix() for name, path in paths.items()},
+            bytes={name: _size(path) for name, path in paths.items()},
+            weight_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+            check={name: round(value, 6) for name, value in check.items()},
+            refused={name: each.refused for name, each in exported.items() if each.refused is not None},
+            elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
+            left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
+        )
 
     @property
     def plain_onnx(self) -> Path:
         """Return the ONNX file that is no engine's own: the fp32 model, or the quantized program as it is."""
         return self.folder / (FP32_ONNX if self.scheme is None else INT8_ONNX)
 
-    def device_file(
-        self, kind: str, file: Path | None, failure: str | None = None, operators: ExecutedOperators | None = None
-    ) -> DeviceFile:
-        """Describe a file for another device, or the failure to write it."""
-        path = file.relative_to(self.folder.parent).as_posix() if file is not None else None
-        size = file.stat().st_size if file is not None else 0
-        return DeviceFile(kind=kind, file=path, bytes=size, failure=failure, operators=operators)
+    def device_file(self, kind: str, file: Path, operators: ExecutedOperators | None = None) -> DeviceFile:
+        """Describe a file for another device."""
+        path = file.relative_to(self.folder.parent).as_posix()
+        return DeviceFile(kind=kind, file=path, bytes=file.stat().st_size, failure=None, operators=operators)
 
     @cached_property
     def fp32_onnx(self) -> onnx.ModelProto:
@@ -113,29 +135,18 @@ class Export:
         return quantize(self.model, self.scheme)
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What a candidate has for one engine.
+def calibration_table(scheme: Scheme) -> str:
+    """Return the text of `calibration_table.txt` as ACT wrote it: a line `tensor_name scale` an activation.
 
-    Attributes:
-        path: the file or folder that the engine loads; None where it could not be written.
-        similarity: how near the file's outputs come to the model's, where that was compared.
-        refused: why it could not be written.
-        elsewhere: the files for another device than this machine.
+    It knows symmetric quantization only: an asymmetric range stands there with its largest absolute value.
     """
+    return "".join(f"{name} {span.threshold!r}\n" for name, span in scheme.activations.items())
 
-    path: Path | None
-    similarity: float | None = None
-    refused: str | None = None
-    elsewhere: list[DeviceFile] = field(default_factory=list)
 
-    @property
-    def bytes(self) -> int:
-        """Return the size of what the engine loads."""
-        if self.path is None:
-            return 0
-        files = [self.path] if self.path.is_file() else [self.path / PROGRAM_FILE, self.path / WEIGHTS_FILE]
-        return sum(file.stat().st_size for file in files)
+def _size(path: Path) -> int:
+    """Return the size of what an engine loads."""
+    files = [path] if path.is_file() else [path / PROGRAM_FILE, path / WEIGHTS_FILE]
+    return sum(file.stat().st_size for file in files)
 
 
 class Writer(ABC):
@@ -150,22 +161,25 @@ class Writer(ABC):
     def write(
         self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None
     ) -> Path:
-        """Write a model as `write_for_engine` does."""
+        """Write an fp32 model (`scheme` is None) or its int8 form into an empty folder; return what the engine loads.
 
-    @abstractmethod
+        Layers that the engine cannot run in int8 stay in float. `fp32_onnx` is `to_onnx(model)`, where that is known.
+        """
+
     def export(self, export: Export) -> Exported:
         """Write a candidate's files for this engine; `RuntimeError` if one does not compute what the model does."""
+        if export.scheme is None or self.spec.zero_points or export.scheme.symmetric:
+            return self.write_files(export)
+        why = f"{self.spec.title} knows no zero point in int8: search with `activation_symmetric: [true]`"
+        return Exported(None, refused=why)
+
+    @abstractmethod
+    def write_files(self, export: Export) -> Exported:
+        """Write what `export` does not refuse."""
 
     def able(self, model: InferenceModel, scheme: Scheme) -> Scheme:
         """Return the scheme without the layers that the engine cannot run in int8."""
         return without_others(model, scheme, self.spec.int8_operators)
-
-    def refuse(self, scheme: Scheme | None) -> Exported | None:
-        """Refuse a scheme with zero points where the engine knows none; None where it can be written."""
-        if scheme is None or self.spec.zero_points or scheme.symmetric:
-            return None
-        why = f"{self.spec.title} knows no zero point in int8: search with `activation_symmetric: [true]`"
-        return Exported(None, refused=why)
 
 
 class PaddleWriter(Writer):
@@ -181,9 +195,7 @@ class PaddleWriter(Writer):
         self.program(model, scheme).save(folder)
         return folder
 
-    def export(self, export: Export) -> Exported:
-        if (refused := self.refuse(export.scheme)) is not None:
-            return refused
+    def write_files(self, export: Export) -> Exported:
         folder = export.folder / self.spec.name
         folder.mkdir()
         return Exported(self.write(export.model, export.scheme, folder))
@@ -208,18 +220,16 @@ class OnnxWriter(Writer):
         onnx.save(converted, folder / FP32_ONNX)
         return folder / FP32_ONNX
 
-    def export(self, export: Export) -> Exported:
+    def write_files(self, export: Export) -> Exported:
         if export.scheme is None:
             return Exported(export.plain_onnx)
-        if (refused := self.refuse(export.scheme)) is not None:
-            return refused
         file = export.folder / f"{self.spec.name}.onnx"
         onnx.save(self._chosen(export, self.able(export.model, export.scheme)), file)
         similarity, holds = export.checker.target(export.model, export.simulated, file)
         if not holds:
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
             lost = f"loses too much (similarity {similarity:.4f}); its plain form is taken"
-            log.info(f"{export.name}: {file.name} {lost}")
+            log.info("%s: %s %s", export.name, file.name, lost)
             file.unlink()
             file = export.plain_onnx
         return Exported(file, similarity)
@@ -227,3 +237,52 @@ class OnnxWriter(Writer):
     def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:
         """Return the int8 model that is exported."""
         return self.quantized(export.fp32_onnx, export.model, scheme)
+
+
+@dataclass(frozen=True)
+class ExportedVariants:
+    """A model as an engine loads it in each precision, and the folder of the samples to run it on."""
+
+    name: str
+    samples: Path
+    files: dict[RuntimePrecision, Path]
+
+
+def export_variants(
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    engine: str,
+    precisions: Sequence[RuntimePrecision],
+    folder: Path,
+    converted: onnx.ModelProto | None = None,
+) -> ExportedVariants:
+    """Write a model for an engine into an empty folder, int8 over the ranges that it has on one batch.
+
+    Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it.
+    """
+    converted = converted or to_onnx(model)
+    samples = folder / "samples"
+    Samples({feed: Ragged.of(list(values)) for feed, values in batch.items()}).save(samples)
+    files: dict[RuntimePrecision, Path] = {}
+    for quantized in (False, True):
+        if wanted := [precision for precision in precisions if precision.startswith("int8") == quantized]:
+            scheme = _scheme(model, batch, converted, not spec_of(engine).zero_points) if quantized else None
+            path = writer_of(engine).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)
+            files |= dict.fromkeys(wanted, path)
+    return ExportedVariants(name, samples, files)
+
+
+def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:
+    layers, further = quantizable_layers(model), further_tensors(converted)
+    values = reader(converted, layers, further)(batch)
+    ranges = {name: _range(each, symmetric) for name, each in values.items()}
+    rest = {name: ranges[name] for name in further}
+    return replace(make_scheme(model, layers, ranges), further=rest, extremes=ranges)
+
+
+def _range(values: Array, symmetric: bool) -> Range:
+    """Return the range of the finite values: latency does not hang on the rest, which calibration refuses by name."""
+    finite = values[np.isfinite(values)]
+    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
+    return Range.around_zero(max(-low, high)) if symmetric else Range(low, high)

@@ -45,19 +45,13 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
         model.save(folder)
         target = folder / "model.onnx"
         arguments = [str(folder / PROGRAM_FILE), str(folder / WEIGHTS_FILE), str(target), str(OPSET)]
+        command = [sys.executable, "-c", _CONVERT, *arguments]
         try:
-            done = subprocess.run(
-                [sys.executable, "-c", _CONVERT, *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=TIME_LIMIT_SECONDS,
-            )
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIME_LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             raise _not_convertible(f"no end after {TIME_LIMIT_SECONDS} s") from None
         if done.returncode != 0 or not target.is_file():
-            raise _not_convertible(_reason(done.stdout))
+            raise _not_convertible(_reason(done.stdout.decode(errors="replace")))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
     try:
@@ -71,9 +65,6 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
     """Return the ONNX model with the weights of another model of the same program, which is much faster than `to_onnx`.
 
     None where it does not have every weight of the program as it is; a weight of one value may become one of several.
-
-    Args:
-        fp32: what `to_onnx` made of the one; not changed.
     """
     result = deepcopy(fp32)
     initialisers = {initialiser.name: initialiser for initialiser in result.graph.initializer}
@@ -93,11 +84,8 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
 def _reason(log: str) -> str:
     """Return the line of Paddle2ONNX's log that tells most: operators that it lacks, its last error, its last line."""
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
-    for sign in ("not supported", "rror"):
-        for line in lines:
-            if sign in line:
-                return line.removeprefix("[Paddle2ONNX] ").rstrip(",")
-    return lines[-1] if lines else "it gives no reason"
+    telling = [line for sign in ("not supported", "rror") for line in lines if sign in line]
+    return (telling or lines[-1:] or ["it gives no reason"])[0].removeprefix("[Paddle2ONNX] ").rstrip(",")
 
 
 def _not_convertible(reason: str) -> InputError:

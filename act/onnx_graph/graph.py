@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-Array = npt.NDArray[Any]
+from act.samples.dataset import Array
+
 _LARGEST_READ = 1024
+_ATTRIBUTES = ("group", "strides", "kernel_shape", "channels_last")
 
 
 class Graph:
@@ -59,6 +61,10 @@ class Graph:
                 del self._producers[name]
         for name in set(node.input):
             self._consumers[name].pop(id(node), None)
+
+    def of_type(self, kind: str) -> list[onnx.NodeProto]:
+        """Return the nodes of a type, in order."""
+        return [node for node in self.nodes if node.op_type == kind]
 
     def shape_of_input(self, name: str) -> list[int | None]:
         """Return the sizes of an input's axes; None where they are not fixed."""
@@ -113,15 +119,16 @@ class Graph:
 
     def replace(self, nodes: Sequence[onnx.NodeProto], by: Sequence[onnx.NodeProto]) -> None:
         """Put nodes in the place of the last of others."""
-        slot = self._slot_of[id(nodes[-1])]
-        index = next(index for index, node in enumerate(self._slots[slot]) if node is nodes[-1])
-        following = self._slots[slot][index + 1 :]
-        del self._slots[slot][index + 1 :]
+        number = self._slot_of[id(nodes[-1])]
+        slot = self._slots[number]
+        index = next(index for index, node in enumerate(slot) if node is nodes[-1])
+        following = slot[index + 1 :]
+        del slot[index + 1 :]
         for node in nodes:
             self.remove(node)
-        self._slots[slot] += [*by, *following]
+        slot += [*by, *following]
         for node in by:
-            self._slot_of[id(node)] = slot
+            self._slot_of[id(node)] = number
             self._index(node)
 
     def remove(self, node: onnx.NodeProto) -> None:
@@ -161,8 +168,9 @@ class Graph:
             key = (each.data_type, tuple(each.dims), numpy_helper.to_array(each).tobytes())
             instead[name] = first.setdefault(key, name)
         for node in self.nodes:
-            if any(instead.get(name, name) != name for name in node.input):
-                self.set_inputs(node, [instead.get(name, name) for name in node.input])
+            shared = [instead.get(name, name) for name in node.input]
+            if shared != list(node.input):
+                self.set_inputs(node, shared)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -202,3 +210,32 @@ def inferred(model: onnx.ModelProto, strict: bool = False) -> onnx.GraphProto:
     result = onnx.shape_inference.infer_shapes(light, strict_mode=strict).graph
     del result.input[len(graph.input) :]
     return result
+
+
+@dataclass(frozen=True)
+class FusedOperator:
+    """What a kernel's descriptions leave out of an ONNX operator that it was made of."""
+
+    type: str
+    attributes: dict[str, Any]  # of `_ATTRIBUTES`; `blocked` where it computes on blocks of channels
+    fused: list[str]  # the types that it says were fused into it
+    constants: list[list[int]]  # the shapes of the initialisers that it reads
+
+
+def named_operators(graph: onnx.GraphProto) -> dict[str, FusedOperator]:
+    """Return the operators of an ONNX graph by their name, and by the name of their first output."""
+    shapes = {initialiser.name: list(initialiser.dims) for initialiser in graph.initializer}
+    found: dict[str, FusedOperator] = {}
+    for node in graph.node:
+        values = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        attributes = {name: values[name] for name in _ATTRIBUTES if name in values}
+        if node.domain == "com.ms.internal.nhwc":
+            attributes["channels_last"] = 1
+        elif node.domain == "com.microsoft.nchwc":
+            attributes["blocked"] = 1
+        # ONNX Runtime's fused operators name their activation function.
+        fused = [values["activation"].decode()] if values.get("activation") else []
+        constants = [shapes[name] for name in node.input if name in shapes]
+        operator = FusedOperator(node.op_type, attributes, fused, constants)
+        found |= dict.fromkeys(filter(None, (node.output[0], node.name)), operator)
+    return found

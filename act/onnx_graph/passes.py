@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from act.onnx_graph.graph import Array, Graph, attribute, inferred, slope_and_middle
+from act.onnx_graph.graph import Graph, attribute, inferred, slope_and_middle
+from act.samples.dataset import Array
 
 _SAME = 1e-4
 _GATES = ("HardSwish", "HardSigmoid")
+
+
+def _with_addition(graph: Graph, kind: str) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto, str]]:
+    """Yield each node of a type that an `Add` alone reads, the `Add`, and the name of what it adds."""
+    for node in graph.of_type(kind):
+        addition = graph.only_consumer(node.output[0])
+        if addition is not None and addition.op_type == "Add":
+            yield node, addition, next((name for name in addition.input if name != node.output[0]), node.output[0])
 
 
 def products_to_gemm(graph: Graph) -> None:
@@ -19,20 +28,16 @@ def products_to_gemm(graph: Graph) -> None:
     shapes = inferred(graph.model())
     types = {each.name: each.type.tensor_type for each in (*shapes.input, *shapes.value_info)}
     ranks = {name: len(each.shape.dim) for name, each in types.items() if each.HasField("shape")}
-    for product in [node for node in graph.nodes if node.op_type == "MatMul"]:
-        addition = graph.only_consumer(product.output[0])
-        table = ranks.get(product.input[0]) == 2
-        if not table or not graph.is_constant(product.input[1]) or addition is None or addition.op_type != "Add":
-            continue
-        bias = next(name for name in addition.input if name != product.output[0])
-        if graph.is_constant(bias) and graph.constant(bias).shape == graph.constant(product.input[1]).shape[1:]:
+    for product, addition, bias in _with_addition(graph, "MatMul"):
+        known = graph.is_constant(product.input[1]) and graph.is_constant(bias) and ranks.get(product.input[0]) == 2
+        if known and graph.constant(bias).shape == graph.constant(product.input[1]).shape[1:]:
             gemm = helper.make_node("Gemm", [*product.input, bias], list(addition.output))
             graph.replace([product, addition], [gemm])
 
 
 def split_hard_swish(graph: Graph) -> None:
     """Write `HardSwish` as what it is, the product of its input and its input's `HardSigmoid`."""
-    for node in [node for node in graph.nodes if node.op_type == "HardSwish"]:
+    for node in graph.of_type("HardSwish"):
         source, result = node.input[0], node.output[0]
         gate = helper.make_node("HardSigmoid", [source], [f"{result}.gate"], alpha=1 / 6, beta=0.5)
         graph.replace([node], [gate, helper.make_node("Mul", [source, gate.output[0]], [result])])
@@ -57,14 +62,9 @@ def _end_of_gate(node: onnx.NodeProto) -> float:
 
 def gate_residuals(graph: Graph) -> None:
     """Write `x + x g` as `x (1 + g)`, where the gate `g` has one value a channel: one pass over `x` less."""
-    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
-        addition = graph.only_consumer(product.output[0])
-        if addition is None or addition.op_type != "Add" or not set(product.input) & set(addition.input):
-            continue
-        source = next(iter(set(product.input) & set(addition.input)))
+    for product, addition, source in _with_addition(graph, "Mul"):
         gate = next((name for name in product.input if name != source), source)
-        producer = graph.producer(gate)
-        if producer is None or producer.op_type not in ("Sigmoid", "HardSigmoid") or not _is_pooled(graph, producer):
+        if source not in product.input or not _is_gate_of_channels(graph, graph.producer(gate)):
             continue
         one = graph.add_constant("one", np.array(1, dtype=np.float32))
         opened = helper.make_node("Add", [gate, one], [f"{gate}.opened"])
@@ -72,22 +72,19 @@ def gate_residuals(graph: Graph) -> None:
         graph.replace([product, addition], [opened, scaled])
 
 
-def _is_pooled(graph: Graph, node: onnx.NodeProto) -> bool:
-    """Tell whether what a node reads comes from a `GlobalAveragePool`, with one thing after another in between."""
-    current: onnx.NodeProto | None = node
-    while current is not None and current.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
-        current = graph.producer(current.input[0])
-    return current is not None and current.op_type == "GlobalAveragePool"
+def _is_gate_of_channels(graph: Graph, node: onnx.NodeProto | None) -> bool:
+    """Tell whether a node is a gate that comes from a `GlobalAveragePool`, with one thing after another in between."""
+    if node is None or node.op_type not in ("Sigmoid", "HardSigmoid"):
+        return False
+    while node is not None and node.op_type in ("Sigmoid", "HardSigmoid", "Relu", "Conv"):
+        node = graph.producer(node.input[0])
+    return node is not None and node.op_type == "GlobalAveragePool"
 
 
 def bias_of_transposed(graph: Graph) -> None:
     """Make the `Add` of one value a channel after a `ConvTranspose` its bias."""
-    for layer in [node for node in graph.nodes if node.op_type == "ConvTranspose" and len(node.input) == 2]:
-        addition = graph.only_consumer(layer.output[0])
-        if addition is None or addition.op_type != "Add":
-            continue
-        name = next(name for name in addition.input if name != layer.output[0])
-        values = graph.constant(name) if graph.is_constant(name) else np.zeros(0)
+    for layer, addition, name in _with_addition(graph, "ConvTranspose"):
+        values = graph.constant(name) if graph.is_constant(name) and len(layer.input) == 2 else np.zeros(0)
         if values.ndim in (3, 4) and values.shape[-3] == values.size:
             bias = graph.add_constant(f"{name}.flat", values.reshape(-1))
             merged = helper.make_node("ConvTranspose", [*layer.input, bias], list(addition.output))
@@ -106,7 +103,7 @@ def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, st
     """
     factors: dict[str, Array] = {}
     changed: dict[str, str] = {}
-    for product in [node for node in graph.nodes if node.op_type == "Mul"]:
+    for product in graph.of_type("Mul"):
         scaled = _by_channel(graph, product)
         addition = graph.only_consumer(product.output[0])
         shifted = _by_channel(graph, addition) if addition is not None and addition.op_type == "Add" else None
@@ -158,17 +155,21 @@ def take_out_shifts(graph: Graph, behind: Collection[str]) -> dict[str, float]:
         What is to be added to a tensor, by its name: QDQ can do so by its zero point, or else `put_back_shift`.
     """
     shifts: dict[str, float] = {}
-    for addition in [node for node in graph.nodes if node.op_type == "Add"]:
-        constants = [name for name in addition.input if graph.is_constant(name)]
-        if len(constants) != 1 or graph.constant(constants[0]).size != 1 or graph.constant(constants[0]).ndim > 1:
-            continue
-        source = next(name for name in addition.input if name != constants[0])
+    for addition in graph.of_type("Add"):
+        constants = [graph.constant(name) for name in addition.input if graph.is_constant(name)]
+        source = next((name for name in addition.input if not graph.is_constant(name)), "")
         producer = graph.producer(source)
-        if producer is None or producer.op_type not in behind or graph.only_consumer(source) is None:
+        if (
+            len(constants) != 1
+            or constants[0].size != 1
+            or constants[0].ndim > 1
+            or graph.only_consumer(source) is None
+        ):
             continue
-        shifts[addition.output[0]] = float(graph.constant(constants[0]).reshape(-1)[0])
-        graph.remove(addition)
-        graph.set_output(producer, 0, addition.output[0])
+        if producer is not None and producer.op_type in behind:
+            shifts[addition.output[0]] = float(constants[0].reshape(-1)[0])
+            graph.remove(addition)
+            graph.set_output(producer, 0, addition.output[0])
     return shifts
 
 
@@ -191,40 +192,34 @@ def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
         By weight, the zero rows and columns that `blocks` puts ahead of it; its tensor here is changed already.
     """
     changed: dict[str, tuple[int, int]] = {}
-    for node in [node for node in graph.nodes if node.op_type == "Conv" and node.input[0] in graph.inputs]:
-        size, weight = [side or 1 for side in graph.shape_of_input(node.input[0])[2:]], node.input[1]
+    for node in [node for node in graph.of_type("Conv") if node.input[0] in graph.inputs]:
+        size, weight = np.array([side or 1 for side in graph.shape_of_input(node.input[0])[2:]]), node.input[1]
         plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and attribute(node, "group", 1) == 1
-        even = len(size) == 2 and all(side % 2 == 0 for side in size)
+        even = len(size) == 2 and not (size % 2).any()
         strided = list(attribute(node, "strides", [])) == [2, 2] and set(attribute(node, "dilations", [1])) == {1}
         if not (plain and even and strided and graph.is_constant(weight) and len(graph.consumers(weight)) == 1):
             continue
-        kernel, pads = graph.constant(weight).shape[2:], list(attribute(node, "pads", [0] * 4))
-        ahead = (pads[0] % 2, pads[1] % 2)
-        first = [(pads[axis] + ahead[axis]) // 2 for axis in range(2)]
-        last = []
-        for axis, side in enumerate(size):
-            outputs = (side + pads[axis] + pads[axis + 2] - kernel[axis]) // 2 + 1
-            last.append(outputs - 1 + (kernel[axis] + ahead[axis] + 1) // 2 - first[axis] - side // 2)
-        if min(last) < 0:
-            continue
-        deep = f"{node.input[0]}.deep"
-        values = blocks(graph.constant(weight), ahead)
-        graph.add_constant(weight, values)
-        convolution = helper.make_node("Conv", [deep, *node.input[1:]], list(node.output), pads=[*first, *last])
-        graph.replace([node], [helper.make_node("SpaceToDepth", [node.input[0]], [deep], blocksize=2), convolution])
-        changed[weight] = ahead
+        values = graph.constant(weight)
+        kernel, (before, behind) = np.array(values.shape[2:]), np.reshape(attribute(node, "pads", [0] * 4), (2, 2))
+        ahead = before % 2
+        first = (before + ahead) // 2
+        outputs = (size + before + behind - kernel) // 2 + 1
+        last = outputs - 1 + (kernel + ahead + 1) // 2 - first - size // 2
+        if last.min() >= 0:
+            deep, changed[weight] = f"{node.input[0]}.deep", (int(ahead[0]), int(ahead[1]))
+            graph.add_constant(weight, blocks(values, changed[weight]))
+            pads = [*first.tolist(), *last.tolist()]
+            convolution = helper.make_node("Conv", [deep, *node.input[1:]], list(node.output), pads=pads)
+            graph.replace([node], [helper.make_node("SpaceToDepth", [node.input[0]], [deep], blocksize=2), convolution])
     return changed
 
 
 def blocks(weight: Array, ahead: tuple[int, int]) -> Array:
-    """Return the weight of a convolution over blocks of 2 x 2 pixels.
+    """Return the weight of a convolution over blocks of 2 x 2 pixels, with channels in `SpaceToDepth`'s order.
 
     Args:
-        weight: [outputs, channels, height, width].
+        weight: [outputs, channels, height, width]; it becomes [outputs, 4 * channels, height / 2, width / 2].
         ahead: rows and columns of zeros to put before it; behind it comes what makes the sizes even.
-
-    Returns:
-        [outputs, 4 * channels, height / 2, width / 2], channels in the order of ONNX's `SpaceToDepth`.
     """
     outputs, channels, *kernel = weight.shape
     margins = [(before, (side + before) % 2) for side, before in zip(kernel, ahead)]

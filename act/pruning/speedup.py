@@ -16,7 +16,7 @@ from typing import cast
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.variants import export_variants
+from act.engines.writer import export_variants
 from act.program.model import InferenceModel
 from act.pruning.groups import Gone
 from act.results.select import SpeedupSearch

@@ -15,12 +15,13 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from act.onnx_graph.graph import Array, Graph
+from act.onnx_graph.graph import Graph
 from act.program.layers import Layer
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS, SMALLEST_THRESHOLD, Range
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
+from act.samples.dataset import Array
 
 INT8_OPS = ("Conv", "ConvTranspose", "MatMul")
 _AS_GOOD_AS_NOTHING = 1e-30

@@ -19,12 +19,13 @@ import onnx
 from onnx import helper
 from scipy.cluster.hierarchy import DisjointSet  # type: ignore[import-untyped]
 
-from act.onnx_graph.graph import Array, Graph, attribute, slope_and_middle
+from act.onnx_graph.graph import Graph, attribute, slope_and_middle
 from act.program.layers import Layer
 from act.quantization.onnx_model import Step, dequantize, qdq_pair, step_of, stored_weight
 from act.quantization.ranges import LEVELS, Range
 from act.quantization.scheme import Scheme
 from act.quantization.weights import along
+from act.samples.dataset import Array
 
 _WHOLE = 2 * LEVELS + 1
 # More bits than a bias should use of int32: the sum of products needs the rest.

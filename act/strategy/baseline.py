@@ -17,7 +17,7 @@ from act.engines.base import RuntimePrecision
 from act.engines.inspection import Inspection
 from act.engines.process import EngineProcess
 from act.engines.spec import spec_of
-from act.engines.variants import export_variants
+from act.engines.writer import export_variants
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from act.quantization.ranges import Range
     from act.quantization.scheme import Scheme
 
-PRUNED = "pruned"
+REFERENCE, PRUNED = "fp32", "pruned"
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +39,6 @@ def main() -> None:
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.engines.check import Checker
-    from act.engines.export import REFERENCE, write
     from act.engines.writer import Export
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
@@ -53,7 +52,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None) -> None:
         export = Export(name, model, scheme, folder / name, checker, engines, lambda: _read_ranges(calibrated))
-        candidates.append(write(export))
+        candidates.append(export.write())
         _tell(candidates[-1])
 
     add(REFERENCE, InferenceModel.load(prepared / "model"), None)

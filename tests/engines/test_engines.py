@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from act.engines.paddle_tensorrt.runtime import PaddleTensorRt
+from act.engines.paddle_inference.runtime import PaddleTensorRt
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import all_specs
 from act.machine import cpu_flags
@@ -192,13 +192,13 @@ def test_engines_tell_what_each_kernel_stands_for(
     engine.load(path, "fp32")
     told = engine.kernels()
     assert engine.operators()["multiplying"] == {"fp32": {kind: 1 for kind in kinds if kind in str(told)}}
-    (layer,) = [kernel for kernel in told if kernel["kind"] in kinds]
-    assert layer["precision"] == "fp32" and list(tmp_path.iterdir()) == [path]
+    (layer,) = [kernel for kernel in told if kernel.kind in kinds]
+    assert layer.precision == "fp32" and list(tmp_path.iterdir()) == [path]
     if name == "openvino":
-        assert layer["names"] == kinds[layer["kind"]]
+        assert layer.names == kinds[layer.kind]
     else:  # on blocks of channels it bears the convolution's name, and the relu is in it
-        assert layer["names"] in (["y"], ["z"])
-        assert not [kernel for kernel in told if kernel["kind"] == "Relu"]
+        assert layer.names in (["y"], ["z"])
+        assert not [kernel for kernel in told if kernel.kind == "Relu"]
 
 
 def quantized_pair(path: Path) -> Path:

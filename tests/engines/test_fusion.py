@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from act.engines import fusion
+from act.engines.base import ExecutedKernel
 from act.engines.process import EngineProcess
 from act.engines.spec import spec_of
-from act.engines.writer import write_for_engine
+from act.engines.writer import writer_of
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
 from act.program.model import InferenceModel
@@ -36,10 +37,10 @@ def test_what_no_kernel_makes_has_vanished_into_the_kernel_of_its_layer() -> Non
     graph = Graph(of(biased, 3, 8, 8), sample(3, 8, 8))
     names = {node.type: node.name for node in graph.nodes}
     kernels = [
-        {"kind": "Reorder", "precision": "fp32", "names": []},
-        {"kind": "FusedConv", "precision": "fp32", "names": [names["relu"]]},
-        {"kind": "Transpose", "precision": "bf16", "names": [names["transpose2"], names["scale"]]},
-        {"kind": "Reorder", "precision": "fp32", "names": [names["relu"]]},
+        ExecutedKernel("Reorder", "fp32", []),
+        ExecutedKernel("FusedConv", "fp32", [names["relu"]]),
+        ExecutedKernel("Transpose", "bf16", [names["transpose2"], names["scale"]]),
+        ExecutedKernel("Reorder", "fp32", [names["relu"]]),
     ]
     found = fusion.describe(graph, kernels, graph.producers)
     assert (found.operators, found.kernels, found.helpers) == (5, 4, {"Reorder": 2})
@@ -55,8 +56,8 @@ def test_what_follows_a_layer_that_has_its_kernel_goes_into_it() -> None:
     graph = Graph(of(biased, 3, 8, 8), sample(3, 8, 8))
     names = {node.type: node.name for node in graph.nodes}
     kernels = [
-        {"kind": "Conv", "precision": "fp32", "names": [names["conv2d"]]},
-        {"kind": "Transpose", "precision": "fp32", "names": [names["scale"]]},
+        ExecutedKernel("Conv", "fp32", [names["conv2d"]]),
+        ExecutedKernel("Transpose", "fp32", [names["scale"]]),
     ]
     table = rows(fusion.describe(graph, kernels, graph.producers))
     assert table["elementwise_add"].into == table["relu"].into == {"Conv": 1}
@@ -77,7 +78,7 @@ def asked(engine: EngineName, model: InferenceModel, batch: Any) -> Fusion:
     graph = Graph(model, batch)
     fp32 = to_onnx(model)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_for_engine(engine, model, None, Path(folder), fusion.named_by_outputs(fp32))
+        path = writer_of(engine).write(model, None, Path(folder), fusion.named_by_outputs(fp32))
         with EngineProcess(engine, path, "fp32", 1, 60) as process:
             process.load()
             kernels = process.kernels()

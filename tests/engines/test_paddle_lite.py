@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from act.engines.paddle_lite import environment
-from act.engines.paddle_lite.program import for_lite
-from act.engines.paddle_lite.writer import write_nb
+from act.engines.paddle_lite.writer import for_lite, write_nb
 from act.engines.process import EngineFailure, EngineProcess
 from act.metrics import cosine
 from act.program.layers import quantizable_layers

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from act.engines.process import EngineFailure
-from act.engines.variants import ExportedVariants
+from act.engines.writer import ExportedVariants
 from act.strategy.latency.model import Measured
 from act.strategy.profile.measure import TOO_LONG, measure
 

@@ -11,7 +11,6 @@ import pytest
 
 from act import registry
 from act.engines.check import Checker
-from act.engines.export import write
 from act.engines.writer import Export
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
@@ -35,4 +34,4 @@ def export(
 ) -> dict[str, Any]:
     """Write one candidate below a folder, and return its entry."""
     export = Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {})
-    return write(export).model_dump()
+    return export.write().model_dump()

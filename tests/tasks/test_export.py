@@ -12,8 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from act.engines.check import Checker
-from act.engines.export import calibration_table
 from act.engines.onnxruntime.writer import OnnxRuntimeWriter
+from act.engines.writer import calibration_table
 from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize

@@ -6,11 +6,10 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -22,8 +21,7 @@ _SUFFIX = "_kernel_time"
 _IDLE_KERNELS, _IDLE_SHAPE, _IDLE_RUNS = 64, (1, 16, 8, 8), 30
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One kernel in one run: the name of its operator, its time in whole microseconds, what else the profiler tells."""
 
     node: str
@@ -31,15 +29,22 @@ class Event:
     arguments: Mapping[str, Any]
 
 
+def session_options(threads: int) -> Any:
+    """Return options of a session that runs its operators in sequence, each on so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return options
+
+
 def run(
-    model: str | bytes, options: Any, providers: list[Any], feeds: Mapping[str, Array], runs: int, counting: bool = True
+    model: str | bytes, threads: int, providers: list[Any], feeds: Mapping[str, Array], runs: int, counting: bool = True
 ) -> tuple[list[float], list[Event]]:
     """Run a model without optimising it; return the seconds of each whole run, and the events of all runs in order.
 
-    Args:
-        options: of the session; changed.
-        counting: whether kernels are timed, which takes time itself.
+    Without `counting`, which takes time itself, there are no events.
     """
+    options = session_options(threads)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = counting
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +60,7 @@ def run(
     return whole, [Event(each["name"].removesuffix(_SUFFIX), each["dur"] / 1e6, each["args"]) for each in kernels]
 
 
-@lru_cache(maxsize=1)
+@cache
 def own_seconds() -> float:
     """Measure what the profiler adds to each kernel, for it writes down shapes before it stops the clock.
 
@@ -70,11 +75,7 @@ def own_seconds() -> float:
     graph = helper.make_graph(nodes, "idle", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
     feeds = {names[0]: np.zeros(_IDLE_SHAPE, np.float32)}
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    plain, _ = run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting=False)
-    _, events = run(model, options, ["CPUExecutionProvider"], feeds, _IDLE_RUNS, counting=True)
+    idle = partial(run, model, 1, ["CPUExecutionProvider"], feeds, _IDLE_RUNS)
+    (plain, _), (_, events) = idle(counting=False), idle(counting=True)
     counted = np.reshape([event.seconds for event in events], (_IDLE_RUNS, _IDLE_KERNELS)).sum(axis=1)
     return max(0.0, float(np.quantile(counted, 0.1) - np.quantile(plain, 0.1))) / _IDLE_KERNELS

@@ -61,8 +61,6 @@ class OnnxRuntimeWriter(OnnxWriter):
             similarity = checker.on_onnxruntime(model, other)
             if similarity > best:
                 best, chosen, written = similarity, label, other
-        log.info(
-            f"{export.name}: for {self.spec.title}: similarity {own:.4f} with the scheme's own ranges, "
-            f"{best:.4f} with {chosen}, which are taken"
-        )
+        told = f"similarity {own:.4f} with the scheme's own ranges, {best:.4f} with {chosen}, which are taken"
+        log.info("%s: for %s: %s", export.name, self.spec.title, told)
         return written

@@ -5,7 +5,7 @@ from act.engines.spec import Spec
 SPEC = Spec(
     name="onnxruntime_cuda",
     title="ONNX Runtime on CUDA",
-    runtime="act.engines.onnxruntime_cuda.runtime:OnnxRuntimeCuda",
+    runtime="act.engines.onnxruntime.runtime:OnnxRuntimeCuda",
     reads="onnx",
     infer={"use_gpu": True, "use_tensorrt": False},
 )

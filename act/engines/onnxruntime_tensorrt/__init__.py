@@ -5,7 +5,7 @@ from act.engines.spec import Spec
 SPEC = Spec(
     name="onnxruntime_tensorrt",
     title="ONNX Runtime with TensorRT",
-    runtime="act.engines.tensorrt.runtime:TensorRt",
+    runtime="act.engines.onnxruntime.runtime:TensorRt",
     reads="onnx",
     infer={"use_gpu": True, "use_tensorrt": True},
 )

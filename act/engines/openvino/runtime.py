@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import openvino
 
-from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
+from act.engines.base import Engine, ExecutedKernel, Runner, RuntimePrecision
 from act.samples.dataset import Array
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "int8+bf16": "bf16"}
 _KERNEL_KEYS = ("layerType", "runtimePrecision", "originalLayersNames", "execOrder")
-# Layer types that multiply matrices, those that only quantize, and the precisions in the words of the settings.
-_MULTIPLYING = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
-_CONVERSIONS = ("FakeQuantize",)
 _PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "fp16", "f32": "fp32"}
 # Of a convolution that OpenVINO has split off its bias.
 _HELPERS = ("/WithoutBiases",)
@@ -29,10 +26,11 @@ _NOT_WORK = ("Input", "Output", "Const", "Parameter", "Result")
 class OpenVino(Engine):
     """OpenVINO's CPU plugin, one stream, tuned for latency."""
 
+    multiplying = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNSeq", "RNNCell")
+    conversions = ("FakeQuantize",)
+
     def __init__(self) -> None:
         self._core = openvino.Core()
-        self._compiled: Any = None
-        self._request: Any = None
 
     def version(self) -> str:
         return str(openvino.__version__).split("-")[0]
@@ -73,25 +71,23 @@ class OpenVino(Engine):
         # Counting costs time, so the model that is timed as a whole is compiled without it.
         compiled = self._core.compile_model(str(self._path), "CPU", {**self._settings, "PERF_COUNT": "YES"})
         seconds = seconds_of_nodes(compiled.create_infer_request(), dict(feeds), runs)
-        # Only here: what is timed and whose memory is measured need not know ONNX.
-        import onnx
+        import onnx  # only here: what is timed and whose memory is measured need not know it
 
-        from act.onnx_graph.operator_names import named_operators
+        from act.onnx_graph.graph import named_operators
 
         named = named_operators(onnx.load(self._path, load_external_data=False).graph)
         kernels = []
-        for node in compiled.get_runtime_model().get_ordered_ops():
-            info = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _KERNEL_KEYS}
-            if info["layerType"] in _NOT_WORK or node.get_friendly_name() not in seconds:
+        for node, info, names in _executed(compiled):
+            if node.get_friendly_name() not in seconds:
                 continue
-            made_of = [named[name] for name in info["originalLayersNames"].split(",") if name in named]
+            made_of = [named[name] for name in names if name in named]
             sources = [each.get_source_output() for each in node.inputs()]
             constants = [_shape(source) for source in sources if _is_constant(source.get_node())]
             activations = [source for source in sources if not _is_constant(source.get_node())]
             kernels.append(
                 {
                     "kind": info["layerType"],
-                    "names": _listed(info["originalLayersNames"]),
+                    "names": names,
                     "precision": info["runtimePrecision"],
                     "makes": _made_in(node.output(0)),
                     "shape": _shape(node.output(0)),
@@ -105,28 +101,14 @@ class OpenVino(Engine):
             )
         return sorted(kernels, key=lambda kernel: kernel.pop("order"))
 
-    def operators(self) -> dict[str, dict[str, Any]]:
-        told = ((kernel["kind"], kernel["precision"]) for kernel in self.kernels())
-        return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
-
-    def kernels(self) -> list[dict[str, Any]]:
+    def kernels(self) -> list[ExecutedKernel]:
         """Read the execution graph, where each node lists the layers that were fused into it."""
-        return [
-            {"kind": kind, "precision": _PRECISIONS.get(precision, precision), "names": _listed(names)}
-            for kind, precision, names in self._executed()
-        ]
-
-    def _executed(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the kind, OpenVINO's own name of the precision, and the original layers of each executed node."""
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            info = node.get_rt_info()
-            kind, precision = info["layerType"].astype(str), info["runtimePrecision"].astype(str)
-            if kind not in _NOT_WORK:
-                yield kind, precision, info["originalLayersNames"].astype(str)
+        told = [(info["layerType"], info["runtimePrecision"], names) for _, info, names in _executed(self._compiled)]
+        return [ExecutedKernel(kind, _PRECISIONS.get(precision, precision), names) for kind, precision, names in told]
 
     def describe(self) -> dict[str, Any]:
         """Return the settings in force, and how many executed layers run in each precision."""
-        layers = Counter(precision for _, precision, _ in self._executed())
+        layers = Counter(info["runtimePrecision"] for _, info, _ in _executed(self._compiled))
         return {
             "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
             "threads": int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
@@ -158,9 +140,14 @@ def seconds_of_nodes(
     return {name: max(0.0, float(total / runs * quicker)) for name, total in totals.items()}
 
 
-def _listed(names: str) -> list[str]:
-    """Return the operators that an executed node stands for, without those that OpenVINO made itself."""
-    return [name for name in names.split(",") if name and not name.endswith(_HELPERS)]
+def _executed(compiled: Any) -> Iterator[tuple[Any, dict[str, str], list[str]]]:
+    """Yield each executed node, what OpenVINO says of it, and the operators that it stands for."""
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = {key: value.astype(str) for key, value in node.get_rt_info().items() if key in _KERNEL_KEYS}
+        if info["layerType"] not in _NOT_WORK:
+            # Without those that OpenVINO made itself.
+            names = info["originalLayersNames"].split(",")
+            yield node, info, [name for name in names if name and not name.endswith(_HELPERS)]
 
 
 def _shape(output: Any) -> list[int]:

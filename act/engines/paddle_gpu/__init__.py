@@ -5,7 +5,7 @@ from act.engines.spec import Spec
 SPEC = Spec(
     name="paddle_gpu",
     title="Paddle Inference on CUDA",
-    runtime="act.engines.paddle_gpu.runtime:PaddleGpu",
+    runtime="act.engines.paddle_inference.runtime:PaddleGpu",
     reads="paddle",
     infer={"use_gpu": True, "use_tensorrt": False},
 )

@@ -1,4 +1,4 @@
-"""Paddle Inference on the CPU with oneDNN.
+"""Paddle Inference on the CPU, with oneDNN or its own kernels, and on NVIDIA GPUs, with its own or TensorRT's.
 
 A quantized program runs in int8 only when `enable_mkldnn_int8` is set; without it every pair of `quantize_linear` and
 `dequantize_linear` is executed one by one, which is slower than fp32.
@@ -6,58 +6,54 @@ A quantized program runs in int8 only when `enable_mkldnn_int8` is set; without 
 
 from __future__ import annotations
 
+import ctypes.util
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, Runner, RuntimePrecision, count_kernels
+from act.engines.base import Engine, ExecutedKernel, Runner, RuntimePrecision
 from act.machine import BF16_FLAGS, cpu_flags
-from act.program.files import read_kernels
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE, read_kernels
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 
 from paddle import inference  # isort: skip
 
-# As the optimised program names them.
-_MULTIPLYING = (
-    *("conv2d", "fused_conv2d", "depthwise_conv2d", "conv2d_transpose", "fc", "mul", "matmul", "matmul_v2"),
-    *("fused_matmul", "fusion_gru", "multi_gru", "fusion_lstm"),
-)
-_CONVERSIONS = ("quantize", "dequantize", "requantize", "quantize_linear", "dequantize_linear")
 _PRECISIONS = {"int8": "int8", "bfloat16": "bf16"}
-
 # oneDNN keeps compiled primitives for this many input shapes; models with dynamic axes would else compile again.
 _CACHED_SHAPES = 16
+_FIRST_MEMORY_MIB = 500
+_WORKSPACE_BYTES = 1 << 30
+# As in ACT: smaller parts of the graph stay with Paddle.
+_LEAST_SUBGRAPH = 30
 
 
-class PaddleInference(Engine):
-    """Paddle's native predictor with oneDNN kernels."""
+class PaddleNative(Engine):
+    """Paddle's predictor with its own CPU kernels, in fp32 only."""
 
-    def __init__(self) -> None:
-        self._predictor: Any = None
-        self._load: Callable[[], Any] | None = None
-        self._described: dict[str, Any] = {}
+    # As the optimised program names them.
+    multiplying = (
+        *("conv2d", "fused_conv2d", "depthwise_conv2d", "conv2d_transpose", "fc", "mul", "matmul", "matmul_v2"),
+        *("fused_matmul", "fusion_gru", "multi_gru", "fusion_lstm"),
+    )
+    conversions = ("quantize", "dequantize", "requantize", "quantize_linear", "dequantize_linear")
 
     def version(self) -> str:
         return str(paddle.__version__)
 
-    def precisions(self) -> tuple[RuntimePrecision, ...]:
-        bf16 = cpu_flags().intersection(BF16_FLAGS)
-        return ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")
-
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
-        self._load = partial(self._configured, path, precision, threads)
-        config = self._load()
+        self._configure = partial(self._configured, path, precision, threads)
+        config = self._configure()
         self._predictor = inference.create_predictor(config)
         threads = int(config.cpu_math_library_num_threads())
         self._described = {**self._kernels_in_force(config), "kernels": precision, "threads": threads}
 
     def _configured(self, path: Path, precision: RuntimePrecision, threads: int) -> Any:
-        config = inference.Config(str(path / "model.pdmodel"), str(path / "model.pdiparams"))
+        config = inference.Config(str(path / PROGRAM_FILE), str(path / WEIGHTS_FILE))
         config.disable_glog_info()
         config.switch_ir_optim(True)
         config.enable_memory_optim()
@@ -67,12 +63,7 @@ class PaddleInference(Engine):
 
     def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
         config.disable_gpu()
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(_CACHED_SHAPES)
-        if precision == "bf16":
-            config.enable_mkldnn_bfloat16()
-        if precision == "int8":
-            config.enable_mkldnn_int8()
+        config.disable_mkldnn()
 
     def _kernels_in_force(self, config: Any) -> dict[str, Any]:
         """Return what the library says it will use once it is ready."""
@@ -84,21 +75,15 @@ class PaddleInference(Engine):
     def streams(self, count: int) -> list[Runner]:
         return [partial(_predict, self._predictor.clone()) for _ in range(count)]
 
-    def operators(self) -> dict[str, dict[str, Any]]:
-        told = ((kernel["kind"], kernel["precision"]) for kernel in self.kernels())
-        return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
-
-    def kernels(self) -> list[dict[str, Any]]:
+    def kernels(self) -> list[ExecutedKernel]:
         """Read the optimised program as Paddle writes it down."""
-        if self._load is None:
-            return []
         with tempfile.TemporaryDirectory() as folder:
-            config = self._load()
+            config = self._configure()
             config.set_optim_cache_dir(folder)
             config.enable_save_optim_model(True)
             inference.create_predictor(config)
             return [
-                {"kind": kind, "precision": _PRECISIONS.get(precision, "fp32"), "names": names}
+                ExecutedKernel(kind, _PRECISIONS.get(precision, "fp32"), names)
                 for kind, precision, names in read_kernels(Path(folder) / "_optimized.pdmodel")
                 if kind not in ("feed", "fetch")
             ]
@@ -106,6 +91,73 @@ class PaddleInference(Engine):
     def describe(self) -> dict[str, Any]:
         """Return which kernels are switched on, and the number of threads."""
         return self._described
+
+
+class PaddleInference(PaddleNative):
+    """Paddle's predictor with oneDNN kernels."""
+
+    def precisions(self) -> tuple[RuntimePrecision, ...]:
+        bf16 = cpu_flags().intersection(BF16_FLAGS)
+        return ("fp32", "bf16", "int8") if bf16 else ("fp32", "int8")
+
+    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
+        config.disable_gpu()
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(_CACHED_SHAPES)
+        if precision == "bf16":
+            config.enable_mkldnn_bfloat16()
+        if precision == "int8":
+            config.enable_mkldnn_int8()
+
+
+class PaddleGpu(PaddleNative):
+    """Paddle's own CUDA kernels, first GPU: needs a Paddle that was built with CUDA."""
+
+    def lacks(self) -> str | None:
+        if not paddle.is_compiled_with_cuda():
+            return (
+                f"this Paddle {paddle.__version__} is built without CUDA: install the `paddlepaddle-gpu` wheel of the "
+                "same version for your CUDA, or run on the CPU (use_gpu: false)"
+            )
+        if paddle.device.cuda.device_count() == 0:
+            return "Paddle sees no NVIDIA GPU: check the driver with `nvidia-smi`, or run on the CPU (use_gpu: false)"
+        return None
+
+    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
+        config.enable_use_gpu(_FIRST_MEMORY_MIB, 0)
+
+    def kernels(self) -> list[ExecutedKernel]:
+        return []  # the program says nothing of the precisions that CUDA's and TensorRT's kernels have
+
+    def _kernels_in_force(self, config: Any) -> dict[str, Any]:
+        return {"gpu": bool(config.use_gpu()), "with_tensorrt": bool(config.tensorrt_engine_enabled())}
+
+
+class PaddleTensorRt(PaddleGpu):
+    """Paddle's predictor that hands what it can to TensorRT; int8 takes the scales of the quantized model."""
+
+    offered = ("fp32", "fp16", "int8")
+
+    def lacks(self) -> str | None:
+        if (lacking := super().lacks()) is not None:
+            return lacking
+        if inference.get_trt_compile_version() == (0, 0, 0):
+            return f"this Paddle {paddle.__version__} is built without TensorRT: install a wheel that has it"
+        if ctypes.util.find_library("nvinfer") is None:
+            return "TensorRT's library libnvinfer is not found: install TensorRT and put it on LD_LIBRARY_PATH"
+        return None
+
+    def _choose_kernels(self, config: Any, precision: RuntimePrecision) -> None:
+        super()._choose_kernels(config, precision)
+        kinds = inference.PrecisionType
+        config.enable_tensorrt_engine(
+            workspace_size=_WORKSPACE_BYTES,
+            max_batch_size=1024,
+            min_subgraph_size=_LEAST_SUBGRAPH,
+            precision_mode={"fp32": kinds.Float32, "fp16": kinds.Half, "int8": kinds.Int8}[precision],
+            use_static=False,
+            use_calib_mode=False,
+        )
 
 
 def _predict(predictor: Any, feeds: Mapping[str, Array]) -> list[Array]:

@@ -36,6 +36,7 @@ SPEC = Spec(
     reads="paddle",
     # Paddle Lite 2.13 source, `QuantDequantFusePass`, and what its `opt` chose for ARM: `fc` for products with weights.
     int8_operators=("conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"),
+    # With zero points it drops the shifts that stand for them without a word, and with them the int8 kernels.
     zero_points=False,
     # Its x86 kernels saturate in int8, and are wrong for some products (README.md, "Paddle Lite").
     not_first="on x86 Paddle Lite is wrong for some int8 operators",

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from act.errors import InputError, exit_on_input_error
@@ -33,6 +33,7 @@ _FITS = (
     "import platform, sys, venv, ensurepip; "
     "sys.exit((platform.python_implementation(), *sys.version_info[:2]) != ('CPython', 3, 10))"
 )
+_PIP_OPTIONS = ("--no-deps", "--require-hashes", "--no-input", "--disable-pip-version-check")
 _PROBE_SECONDS = 60
 _INSTALL_SECONDS = 1800
 
@@ -44,11 +45,8 @@ def folder() -> Path:
 
 def python() -> Path | None:
     """Return the interpreter of the environment, or None where it is not there or not whole."""
-    interpreter = folder() / "bin" / "python"
-    try:
-        whole = (folder() / _STAMP).read_text(encoding="utf-8") == _checksum()
-    except OSError:
-        return None
+    interpreter, stamp = folder() / "bin" / "python", folder() / _STAMP
+    whole = stamp.is_file() and stamp.read_text(encoding="utf-8") == _checksum()
     return interpreter if whole and os.access(interpreter, os.X_OK) else None
 
 
@@ -76,45 +74,36 @@ def make(named: str | None = None) -> Path:
     print(f"making {target} with {source} from {LOCK.name} (about a minute, 300 MB)", flush=True)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    interpreter = target / "bin" / "python"
-    # The lock is complete: nothing is resolved again, and nothing is installed that it does not name.
-    pip = [str(interpreter), "-m", "pip", "install", "--no-deps", "--require-hashes", "--no-input"]
-    steps = [
+    interpreter, log = str(target / "bin" / "python"), target / _LOG
+    for command in (
         [source, "-m", "venv", str(target)],
-        [*pip, "--disable-pip-version-check", "-r", str(LOCK)],
-        [str(interpreter), "-c", "import numpy, paddlelite.lite"],
-    ]
-    log = target / _LOG
-    for command in steps:
-        with log.open("a", encoding="utf-8") as file:
-            try:
-                failed = subprocess.run(command, stdout=file, stderr=file, timeout=_INSTALL_SECONDS).returncode != 0
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise InputError(f"{target} cannot be made: {error}") from None
-        if failed:
-            raise InputError(f"{target} cannot be made: {_last_words(log)}; the whole log is {log}")
+        # The lock is complete: nothing is resolved again, and nothing is installed that it does not name.
+        [interpreter, "-m", "pip", "install", *_PIP_OPTIONS, "-r", str(LOCK)],
+        [interpreter, "-c", "import numpy, paddlelite.lite"],
+    ):
+        try:
+            with log.open("a", encoding="utf-8") as file:
+                subprocess.run(command, stdout=file, stderr=file, timeout=_INSTALL_SECONDS, check=True)
+        except subprocess.CalledProcessError:
+            raise InputError(f"{target} cannot be made: {_last_words(log)}; the whole log is {log}") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise InputError(f"{target} cannot be made: {error}") from None
     (target / _STAMP).write_text(_checksum(), encoding="utf-8")
-    return interpreter
+    return Path(interpreter)
 
 
 def find_interpreter(named: str | None = None) -> str:
     """Return a CPython 3.10 that runs and has `venv` and `ensurepip`: the named one, or the first that is found."""
-    candidates = [named] if named is not None else list(_candidates())
+    on_path = [shutil.which("python3.10", path=each) for each in os.get_exec_path()]
+    elsewhere = [sorted(map(str, Path.home().glob(pattern)), reverse=True) for pattern in _ELSEWHERE]
+    candidates = [named] if named is not None else [*filter(None, on_path), *chain(*elsewhere)]
     if (found := next(filter(_fits, candidates), None)) is not None:
         return found
-    looked_at = ", ".join(candidates) if candidates else "no `python3.10` on the path"
+    looked_at = ", ".join(candidates) or "no `python3.10` on the path"
     raise InputError(
         f"Paddle Lite needs a CPython 3.10 with the modules venv and ensurepip, and none that runs was found "
         f"({looked_at}): install one, and name it if need be: make LITE_PYTHON=/path/to/python3.10 lite"
     )
-
-
-def _candidates() -> Iterator[str]:
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        if folder and (found := shutil.which("python3.10", path=folder)) is not None:
-            yield found
-    for pattern in _ELSEWHERE:
-        yield from sorted(map(str, Path.home().glob(pattern)), reverse=True)
 
 
 def _fits(candidate: str) -> bool:
@@ -130,20 +119,15 @@ def _checksum() -> str:
 
 
 def _last_words(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR") or "Error" in line]
-    return next((line for line in reversed(errors or lines) if line.strip()), "it did not say why")
+    return (errors or lines or ["it did not say why"])[-1]
 
 
-def main() -> None:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m act.engines.paddle_lite.environment", description="Make Paddle Lite's own environment."
     )
     parser.add_argument("--python", help="a CPython 3.10 to make it from (default: one is looked for)")
-    arguments = parser.parse_args()
     with exit_on_input_error():
-        print(f"Paddle Lite's environment: {make(arguments.python).parents[1]}")
-
-
-if __name__ == "__main__":
-    main()
+        print(f"Paddle Lite's environment: {make(parser.parse_args().python).parents[1]}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from act.engines.base import Engine, RuntimePrecision, count_kernels
+from act.engines.base import Engine, ExecutedKernel, RuntimePrecision
 from act.engines.paddle_lite import environment
 from act.samples.dataset import Array
 
@@ -26,37 +26,28 @@ _WRONG_IN_INT8 = "lite_conv_activation_fuse_pass"
 # A `.nb` file holds for each instruction the name of its kernel, as `operator/alias/target/precision/layout`, with
 # numbers for the last three (Paddle Lite 2.13, `lite/api/paddle_place.h`).
 _KERNEL = re.compile(rb"([a-z][a-z0-9_]*)/[A-Za-z0-9_]+/\d+/(\d+)/\d+")
-_MULTIPLYING = (
-    *("conv2d", "depthwise_conv2d", "conv2d_transpose", "depthwise_conv2d_transpose"),
-    *("fc", "mul", "matmul", "matmul_v2"),
-)
-# `calib` converts between precisions in each run, `calib_once` weights as the model is loaded.
-_CONVERSIONS = ("calib", "calib_once")
 _PRECISIONS = {b"1": "fp32", b"2": "int8", b"5": "fp16"}
 
 
 class PaddleLite(Engine):
     """Paddle Lite's full predictor: it reads the Paddle model and optimises it as it loads, as `opt` does."""
 
+    offered = ("fp32", "int8")
+    multiplying = (
+        *("conv2d", "depthwise_conv2d", "conv2d_transpose", "depthwise_conv2d_transpose"),
+        *("fc", "mul", "matmul", "matmul_v2"),
+    )
+    # `calib` converts between precisions in each run, `calib_once` weights as the model is loaded.
+    conversions = ("calib", "calib_once")
+
     def __init__(self) -> None:
-        self._library: Any = None
         try:
-            self._library = importlib.import_module("paddlelite.lite")
+            self._library: Any = importlib.import_module("paddlelite.lite")
         except ImportError as error:
-            self._missing = str(error)
-        self._predictor: Any = None
-        self._described: dict[str, Any] = {}
+            raise ImportError(environment.lacks() or str(error)) from None
 
     def version(self) -> str:
         return str(self._library.Opt().version())
-
-    def lacks(self) -> str | None:
-        if self._library is not None:
-            return None
-        return environment.lacks() or f"Paddle Lite cannot be imported: {self._missing}"
-
-    def precisions(self) -> tuple[RuntimePrecision, ...]:
-        return ("fp32", "int8")
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
         lite = self._library
@@ -85,8 +76,8 @@ class PaddleLite(Engine):
     def operators(self) -> dict[str, dict[str, Any]]:
         """Read the optimised model as Paddle Lite writes it down."""
         with tempfile.TemporaryDirectory() as folder:
-            self._predictor.save_optimized_model(str(Path(folder) / "optimised"))
-            return read_kernels(Path(folder) / "optimised.nb")
+            self._predictor.save_optimized_model(f"{folder}/optimised")
+            return read_kernels(Path(folder, "optimised.nb"))
 
     def describe(self) -> dict[str, Any]:
         """Return which kernels were asked for, and the number of threads."""
@@ -96,5 +87,5 @@ class PaddleLite(Engine):
 def read_kernels(file: Path) -> dict[str, dict[str, Any]]:
     """Return what a `.nb` file will execute, as `Engine.operators` gives it."""
     found = _KERNEL.findall(file.read_bytes())
-    told = ((name.decode(), _PRECISIONS.get(number, f"precision {number.decode()}")) for name, number in found)
-    return count_kernels(told, _MULTIPLYING, _CONVERSIONS)
+    told = [(name.decode(), _PRECISIONS.get(number, f"precision {number.decode()}")) for name, number in found]
+    return PaddleLite.count(ExecutedKernel(kind, precision, []) for kind, precision in told)

@@ -5,7 +5,7 @@ from act.engines.spec import Spec
 SPEC = Spec(
     name="paddle_native",
     title="Paddle's own kernels",
-    runtime="act.engines.paddle_native.runtime:PaddleNative",
+    runtime="act.engines.paddle_inference.runtime:PaddleNative",
     reads="paddle",
     infer={"use_gpu": False, "enable_mkldnn": False},
 )

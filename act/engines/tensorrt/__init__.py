@@ -18,7 +18,7 @@ def _snippet(file: str, precision: str, threads: int) -> str:
 SPEC = Spec(
     name="tensorrt",
     title="TensorRT",
-    runtime="act.engines.tensorrt.runtime:TensorRt",
+    runtime="act.engines.onnxruntime.runtime:TensorRt",
     writer="act.engines.tensorrt.writer:TensorRtWriter",
     reads="onnx",
     # TensorRT 8 developer guide, "Explicit Versus Implicit Quantization": convolution, deconvolution, matrix product.

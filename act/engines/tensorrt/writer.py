@@ -12,12 +12,13 @@ None of these files was ever seen running: there was no machine with TensorRT.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from act.engines.check import require
 from act.engines.writer import Export, Exported, OnnxWriter
 from act.onnx_graph.conversion import with_weights
 from act.onnx_graph.graph import Graph
@@ -38,15 +39,15 @@ class TensorRtWriter(OnnxWriter):
     def quantized(self, fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
         return explicit(fp32, model, scheme)
 
-    def export(self, export: Export) -> Exported:
+    def write_files(self, export: Export) -> Exported:
         scheme = export.scheme
-        refused = self.refuse(scheme)
-        if scheme is None or refused is not None:
-            return refused or super().export(export)
+        if scheme is None:
+            return super().write_files(export)
         folder = export.folder / self.spec.name
         folder.mkdir()
         onnx.save(explicit(export.fp32_onnx, export.model, scheme), folder / EXPLICIT)
-        similarity = export.checker.near(export.model, export.simulated, folder / EXPLICIT)
+        similarity, holds = export.checker.target(export.model, export.simulated, folder / EXPLICIT)
+        require(holds, folder / EXPLICIT, similarity=similarity)
         plain, cache = implicit(export.fp32_onnx, export.model, scheme)
         onnx.save(plain, folder / IMPLICIT)
         (folder / CACHE).write_text(cache, encoding="utf-8")
@@ -55,11 +56,7 @@ class TensorRtWriter(OnnxWriter):
 
 
 def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> onnx.ModelProto:
-    """Return the int8 model of a symmetric scheme with QDQ operators, on residual summands where ranges are known.
-
-    Args:
-        fp32: what `to_onnx` made of `model`; not changed.
-    """
+    """Return the int8 model of a symmetric scheme with QDQ operators, on residual summands where ranges are known."""
     ranges = _ranges(fp32, model, scheme)
     graph = Graph(quantize_onnx(fp32, model, scheme))
     layers = {layer.weight: layer for layer in quantized_layers(model, scheme)}
@@ -80,8 +77,7 @@ def explicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> on
 def implicit(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> tuple[onnx.ModelProto, str]:
     """Return the fp32 model with the scheme's weights and biases, and the calibration cache with its ranges.
 
-    Raises:
-        RuntimeError: the ONNX model does not hold the weights as they are.
+    `RuntimeError` where the ONNX model does not hold the weights as they are.
     """
     changed = with_weights(fp32, with_values(model, scheme))
     if changed is None:
@@ -106,33 +102,28 @@ def _ranges(fp32: onnx.ModelProto, model: InferenceModel, scheme: Scheme) -> dic
 
 def _round_residuals(graph: Graph, ranges: Mapping[str, Range]) -> None:
     """Put QDQ on the summand that no layer makes, of every addition to a layer."""
-    rounded = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "QuantizeLinear"}
     dequantized = {node.input[0]: node.output[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
+    rounded = {node.input[0]: dequantized[node.output[0]] for node in graph.nodes if node.op_type == "QuantizeLinear"}
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
-        for place, name in _residuals(graph, node):
-            if name in rounded:
-                graph.set_input(node, place, dequantized[rounded[name]])
-            elif name in ranges:
+        place = _residual(graph, node)
+        if place is not None:
+            name = node.input[place]
+            if name not in rounded and name in ranges:
                 step = Step(np.float32(ranges[name].threshold / LEVELS), np.int8(0))
-                made = qdq_pair(graph, name, f"{name}.summand", step, f"{name}.summand.dequantized")
-                nodes += made
-                rounded[name], dequantized[made[0].output[0]] = made[0].output[0], made[1].output[0]
-                graph.set_input(node, place, made[1].output[0])
+                rounded[name] = f"{name}.summand.dequantized"
+                nodes += qdq_pair(graph, name, f"{name}.summand", step, rounded[name])
+            if name in rounded:
+                graph.set_input(node, place, rounded[name])
         nodes.append(node)
     graph.nodes = nodes
 
 
-def _residuals(graph: Graph, node: onnx.NodeProto) -> Iterator[tuple[int, str]]:
-    """Yield the summand of an addition that no convolution makes for it alone, where one makes the other so."""
+def _residual(graph: Graph, node: onnx.NodeProto) -> int | None:
+    """Return the place of the summand that no convolution makes for an addition alone, where one makes the other so."""
     if node.op_type != "Add" or any(graph.is_constant(name) for name in node.input):
-        return
-    producers = [graph.producer(name) for name in node.input]
-    alone = [
-        producer is not None and producer.op_type in ("Conv", "ConvTranspose") and graph.only_consumer(name) is not None
-        for producer, name in zip(producers, node.input)
-    ]
-    if any(alone):
-        # Where both are made by convolutions, only one of them can take the addition in.
-        place = 1 if alone[0] else 0
-        yield place, node.input[place]
+        return None
+    producers = [graph.producer(name) if graph.only_consumer(name) is not None else None for name in node.input]
+    alone = [producer is not None and producer.op_type in ("Conv", "ConvTranspose") for producer in producers]
+    # Where both are made by convolutions, only one of them can take the addition in.
+    return 1 if alone[0] else 0 if alone[1] else None

@@ -111,7 +111,7 @@ def profile(
 def _fill(table: Table, ways: list[tuple[RuntimePrecision, int]], networks: int, deadline: float) -> bool:
     """Measure what is missing; tell whether any row was added."""
     # Paddle takes seconds to import, and wrong arguments are told before.
-    from act.engines.variants import ExportedVariants, export_variants
+    from act.engines.writer import ExportedVariants, export_variants
     from act.program.blocks import FEED, build
     from act.strategy.profile.measure import Way, measure
     from act.strategy.profile.plan import planned_networks

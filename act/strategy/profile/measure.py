@@ -12,7 +12,7 @@ import numpy as np
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.variants import ExportedVariants
+from act.engines.writer import ExportedVariants
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 from act.timing.rounds import TimedModel, time_in_rounds
