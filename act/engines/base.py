@@ -46,23 +46,16 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
-        """Make a model ready to run.
+        """Make a model, a `.onnx` file or a folder with Paddle's two, ready to run in one of `precisions()`.
 
-        Args:
-            path: a `.onnx` file, or a folder with `model.pdmodel` and `model.pdiparams`.
-            precision: one of `precisions()`.
-            threads: that one inference may use.
+        One inference may use so many threads.
         """
 
     @abstractmethod
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run one inference; NumPy in, NumPy out, so that every engine pays for the same copies.
 
-        Args:
-            feeds: C-contiguous, batch axis first.
-
-        Returns:
-            The outputs in order, batch axis first, owned by the caller.
+        Feeds are C-contiguous; the outputs come in order, owned by the caller. The batch axis is first in both.
         """
 
     def streams(self, count: int) -> list[Runner]:

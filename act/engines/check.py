@@ -35,11 +35,7 @@ LARGEST_LOSS_RATIO, LARGEST_FURTHER_LOSS = 4, 0.05  # of similarity, beside the 
 
 
 class Checker:
-    """Compares exported files with the model that they were made from.
-
-    Args:
-        samples: the calibration samples, of which the first few are used.
-    """
+    """Compares exported files with the model that they were made from, on the first calibration samples."""
 
     def __init__(self, samples: Samples) -> None:
         self._batches = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
@@ -65,10 +61,8 @@ class Checker:
 
         Returns:
             `onnx`: mean cosine similarity of the outputs. `onnx_steps`, `fp32_steps`: how many quantization steps the
-            file's integers, and the fp32 model's values, lie from the simulated ones on average.
-
-        Raises:
-            RuntimeError: the file computes something else.
+            file's integers, and the fp32 model's values, lie from the simulated ones on average. `RuntimeError` where
+            the file computes something else.
         """
         spans, count = scheme.activations, len(model.fetch_names)
         integers = [f"{name}.quantized" for name in spans]

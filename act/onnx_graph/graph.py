@@ -22,9 +22,7 @@ class Graph:
     """The nodes of a model in order, its constants (initialisers) and its ends, indexed.
 
     The index follows what `set_inputs`, `set_input` and `set_output` change of a node, and is made anew with `nodes`.
-
-    Args:
-        copy: whether to work on a copy of the model; without one the graph must only be read.
+    Without a copy of the model the graph must only be read.
     """
 
     def __init__(self, model: onnx.ModelProto, copy: bool = True) -> None:
@@ -142,11 +140,7 @@ class Graph:
         del self._constants[name]
 
     def model(self, tidy: bool = True) -> onnx.ModelProto:
-        """Return the rewritten model, checked.
-
-        Args:
-            tidy: leave out constants that nothing reads, and let equal ones be one.
-        """
+        """Return the rewritten model, checked; if tidy, without constants that nothing reads, and equal ones as one."""
         if tidy:
             self._share_constants()
         graph, nodes = self._model.graph, self.nodes

@@ -64,8 +64,7 @@ def run(
 def own_seconds() -> float:
     """Measure what the profiler adds to each kernel, for it writes down shapes before it stops the clock.
 
-    Kernels that take a fraction of it tell: what they are said to take, less what a whole run takes for each of them
-    where nothing is counted.
+    Kernels that take a fraction of it tell: what they are said to take, less what each takes where nothing is counted.
     """
     from onnx import TensorProto, helper
 

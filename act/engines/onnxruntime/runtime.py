@@ -127,7 +127,6 @@ class OnnxRuntime(Engine):
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Return the provider and the number of threads."""
         return {"provider": self._session.get_providers()[0], "threads": self._threads}
 
 

@@ -107,7 +107,6 @@ class OpenVino(Engine):
         return [ExecutedKernel(kind, _PRECISIONS.get(precision, precision), names) for kind, precision, names in told]
 
     def describe(self) -> dict[str, Any]:
-        """Return the settings in force, and how many executed layers run in each precision."""
         layers = Counter(info["runtimePrecision"] for _, info, _ in _executed(self._compiled))
         return {
             "inference_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),

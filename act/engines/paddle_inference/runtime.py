@@ -89,7 +89,6 @@ class PaddleNative(Engine):
             ]
 
     def describe(self) -> dict[str, Any]:
-        """Return which kernels are switched on, and the number of threads."""
         return self._described
 
 

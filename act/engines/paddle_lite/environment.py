@@ -60,13 +60,9 @@ def lacks() -> str | None:
 
 
 def make(named: str | None = None) -> Path:
-    """Make the environment, unless it is there and whole, and return its interpreter.
+    """Make the environment from a CPython 3.10, the named one or one found, unless it is whole; return its interpreter.
 
-    Args:
-        named: a CPython 3.10 to make it from; without it one is looked for.
-
-    Raises:
-        InputError: there is no CPython 3.10, or installing failed.
+    `InputError` where there is no CPython 3.10, or installing failed.
     """
     if (ready := python()) is not None:
         return ready

@@ -80,7 +80,6 @@ class PaddleLite(Engine):
             return read_kernels(Path(folder, "optimised.nb"))
 
     def describe(self) -> dict[str, Any]:
-        """Return which kernels were asked for, and the number of threads."""
         return self._described
 
 
