@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -152,13 +152,13 @@ def _measure(engine: EngineName, models: Sequence[str], found: Table) -> None:
                             model.discard()
                     alone.add(found, name, whole, batch)
                     whole.discard()
-                told = measure([(written, way) for written, _, way in everything], start)
-            for (written, variant, _), measured in zip(everything, told):
-                if not isinstance(measured, Measured):
-                    print(f"{written.name}: {engine} {variant}: {measured}")
+                rows = measure([(written, way) for written, _, way in everything], start)
+            for (written, variant, _), row in zip(everything, rows):
+                if row.failure is not None:
+                    print(f"{written.name}: {engine} {variant}: {row.failure}")
                     continue
-                found.add(Row(variant, 1, measured))
-                print(f"{written.name:22}{engine:14}{variant:14}{measured.seconds * 1e3:9.3f} ms", flush=True)
+                found.add(replace(row, precision=variant))
+                print(f"{written.name:22}{engine:14}{variant:14}{row.measured.seconds * 1e3:9.3f} ms", flush=True)
 
 
 def _pruned(model: InferenceModel) -> InferenceModel:

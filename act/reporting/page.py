@@ -23,7 +23,6 @@ from act.results.ptq_search import Trials, TrialSettings
 from act.results.report import DeployedFile, Report
 from act.results.training import Pruning, TrainingPoint
 from act.settings import Budget, Job
-from act.timing.wording import executed
 
 _WIDE, _NARROW = (1000, 430), (380, 380)
 _SMALL_WIDE, _SMALL_NARROW = (1000, 240), (380, 240)
@@ -48,7 +47,7 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
     # What the templates call.
     for offered in (wording, charts, analysis):
         environment.globals.update(vars(offered))
-    environment.globals.update(executed=executed, title=title, title_of=title_of)
+    environment.globals.update(title=title, title_of=title_of)
     search, history, most = report.search, report.training.history, job.budget.max_quality_drop
     losses = [(point.step, point.loss) for point in history if point.loss is not None]
     return environment.get_template("page.html.j2").render(
@@ -59,9 +58,7 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
         tiles=_tiles(choice, job.budget),
         warnings=_warnings(report, choice, most),
         chart=_both(charts.accuracy_latency, choice, job.target.engines, most),
-        int8_rows=[
-            (row, words) for row in choice.ran if "int8" in row.precision and (words := executed(row.operators)).share
-        ],
+        int8_rows=[row for row in choice.ran if "int8" in row.precision and row.operators.share],
         kernels=_kernels(choice),
         metric=find(job.metric).title,
         samples=evaluation_samples,

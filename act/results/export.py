@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
 from act.results.artifact import Artifact, Part
@@ -18,6 +20,27 @@ class ExecutedOperators(Part):
     multiplying: dict[str, dict[str, int]] = Field(default_factory=dict)  # kernels by precision and kind
     conversions: dict[str, int] = Field(default_factory=dict)  # (de)quantize operators that were not fused, by kind
     failure: Failure | None = None
+
+    @property
+    def lowest(self) -> str | None:
+        """Return the lowest precision that anything multiplies in."""
+        return next((name for name in ("int8", "fp16", "bf16", *self.multiplying) if name in self.multiplying), None)
+
+    @property
+    def share(self) -> str:
+        """Tell how many of the layers that multiply do so in the lowest precision; empty where none do."""
+        counts = {name: sum(kinds.values()) for name, kinds in self.multiplying.items()}
+        return f"{counts[self.lowest]} of {sum(counts.values())} layers in {self.lowest}" if self.lowest else ""
+
+    @property
+    def above(self) -> str:
+        """Tell kinds and numbers of the other layers, by precision."""
+        return "; ".join(f"{_counted(k)} in {name}" for name, k in self.multiplying.items() if name != self.lowest)
+
+    @property
+    def not_fused(self) -> str:
+        """Tell kinds and numbers of the quantize and dequantize operators that were not fused."""
+        return _counted(self.conversions)
 
 
 class FloatLayer(Part):
@@ -55,3 +78,8 @@ class ExportedCandidates(Artifact):
 
     candidates: list[ExportedCandidate]
     deploy: str | None
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    """Return numbers of kinds in words."""
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())

@@ -25,16 +25,10 @@ _CORRECTION = (0.3, 3.0)
 
 
 def read(job: str, fingerprint: str, folder: Path = FOLDER) -> list[Attempt]:
-    """Return what was tried of this very job, first first; nothing where that is of other settings.
-
-    Raises:
-        InputError: the file is damaged.
-    """
+    """Return what was tried of this very job, first first; nothing where that is of other settings."""
     path = folder / f"{job}.json"
-    if not path.exists():
-        return []
-    found = Attempts.read(path)
-    return found.attempts if found.of == fingerprint else []
+    found = Attempts.read(path) if path.exists() else None
+    return found.attempts if found is not None and found.of == fingerprint else []
 
 
 def make_files(jobs: Iterable[str], folder: Path = FOLDER) -> None:
@@ -57,10 +51,8 @@ def corrections(
 ) -> Mapping[bool, Mapping[float, float]]:
     """Return measured to predicted speed-up by the share of the MACs that was left, with int8 and without.
 
-    The whole model was measured, so that there the factor is 1 until it was tried, too.
-
-    Args:
-        predicted: uncorrected, for a share of the MACs, with int8 or without.
+    The whole model was measured, so that there the factor is 1 until it was tried, too. `predicted` tells, uncorrected,
+    what a share gives with int8 or without.
     """
     found: dict[bool, dict[float, float]] = {}
     for attempt in attempts:
@@ -71,16 +63,15 @@ def corrections(
 
 
 def correction(factors: Mapping[float, float], share: float) -> float:
-    """Return the factor at a share of the MACs, linear in logarithms between those that were tried; below them that of
-    the least."""
+    """Return the factor at a share of the MACs: linear in logarithms between those tried, that of the least below."""
     known, values = np.log(np.array(sorted(factors.items()))).T
     return float(np.exp(np.interp(math.log(share), known, values)))
 
 
 def met(attempts: Sequence[Attempt]) -> Attempt | None:
     """Return, of those that met the budget, the one that lost least quality; of equals the fastest."""
-    good = [attempt for attempt in attempts if attempt.met]
-    return min(good, key=lambda attempt: (max(0.0, attempt.drop), attempt.latency_ms)) if good else None
+    good = (attempt for attempt in attempts if attempt.met)
+    return min(good, key=lambda attempt: (max(0.0, attempt.drop), attempt.latency_ms), default=None)
 
 
 def overshot(attempt: Attempt, budget: Budget) -> bool:

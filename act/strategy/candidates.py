@@ -29,9 +29,7 @@ def training_start(
 ) -> tuple[str | None, str]:
     """Return the candidate that training starts from, or None, and the sentence that explains it.
 
-    Args:
-        trains: whether the strategy trains at all; `always`: because the user asks for it.
-        pruned_lost: what pruning lost before anything was quantized, in units of the metric, as `max_quality_drop`.
+    The strategy `trains` at all, or `always`, because the user asks for it; pruning lost so much quality before.
     """
     if not candidates:
         return None, "no training: there is no quantized candidate to train"

@@ -1,8 +1,15 @@
-"""The choice of a strategy: obeyed where the user fixed it, else the next option that could meet the budget."""
+"""The choice of a strategy: obeyed where the user fixed it, else the next option that could meet the budget.
+
+`analyze` measures the model itself on each engine, in fp32, bf16 and int8, with the kernels that the engine made of it.
+For what is pruned those kernels get fewer channels and are predicted: from the table that `act.strategy.profile`
+measured on this machine, where there is one, and from the model's own kernels in any case.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 
 from act import machine
@@ -11,9 +18,9 @@ from act.results.select import Attempt, Options, StageSettings, Strategy, Strate
 from act.settings import PRUNING, QUANTIZING, Job
 from act.strategy import options
 from act.strategy.decision import decide
-from act.strategy.latency.model import Latency
-from act.strategy.latency.table import Table
-from act.strategy.predictor import Predictor
+from act.strategy.latency.model import Latency, LatencyModel
+from act.strategy.latency.scale_channels import scale_to_macs
+from act.strategy.latency.table import Table, find_table
 
 # Below this share of the MACs and of the parameters in layers that can run in int8, quantization makes a model neither
 # faster, for its conversions cost more than it saves, nor smaller.
@@ -58,8 +65,8 @@ def next_strategy(
         of: the fingerprint that attempts are kept under.
     """
     plain = quantization(job, analysis)
-    model = options.corrected(_model(job, analysis, tables), tried, job.target.precisions)
-    found = options.rank(model, job.budget, plain.strategy, _costs(job, analysis), job.target.precisions)
+    model, predictors = _model(job, analysis, tables)
+    found = options.rank(model, tried, job.budget, plain.strategy, _costs(job, analysis), job.target.precisions)
     wanted = options.wanted_speedup(job.budget, model.whole)
     decision = decide(found, tried, job.budget, wanted)
     option = decision.option
@@ -80,7 +87,7 @@ def next_strategy(
         reachable=decision.reachable,
         open=decision.open,
         attempts=list(tried),
-        source=model.source(),
+        source="; ".join(f"{engine}: {each.source}" for engine, each in predictors.items()) or "measured",
         of=of,
     )
 
@@ -122,38 +129,66 @@ def precisions(job: Job, analysis: Analysis, quantize: bool) -> dict[str, list[S
         reasons["bf16"] = "this engine and CPU run fp32 files in bfloat16, which needs no search"
     if quantize:
         reasons["int8"] = "the result of the search and of training"
-    found = {}
-    for engine in job.target.engines:
-        able = ["fp32", *analysis.engines[engine].precisions]
-        found[engine] = [StrategyPart(name=name, why=why) for name, why in reasons.items() if name in able]
-    return found
+    parts = [StrategyPart(name=name, why=why) for name, why in reasons.items()]
+    return {
+        engine: [part for part in parts if part.name in ("fp32", *analysis.engines[engine].precisions)]
+        for engine in job.target.engines
+    }
 
 
-def _model(job: Job, analysis: Analysis, tables: Path) -> options.Model:
+class _Predictor:
+    """The latencies of one model on one engine, given the table of the model's own measurements."""
+
+    def __init__(self, own: Table) -> None:
+        self._table = find_table(own.header)
+        self._threads = own.rows[0].threads if own.rows else 1
+        self._measured = {row.precision: row.measured for row in own.rows if row.failure is None}
+
+    @property
+    def source(self) -> str:
+        """Tell where predictions come from."""
+        own = "the model's own kernels alone, for there is no table of this machine: roughly"
+        return f"the table {self._table.path.name}" if self._table is not None else own
+
+    def latency(self, precision: str, share: float) -> Latency | None:
+        """Return the latency with a share of the MACs left, below 1; None where the engine told no kernels."""
+        whole = self._measured.get(precision)
+        if whole is None or not whole.kernels:
+            return None
+        kernels = [kernel for kernel, _ in whole.kernels]
+        # What the model makes of the whole is known to be wrong by so much, and so is what it makes of a part.
+        known = whole.seconds / self._model.predict(kernels).seconds
+        return Latency(*(known * each for each in astuple(self._model.predict(scale_to_macs(kernels, share)))))
+
+    @cached_property
+    def _model(self) -> LatencyModel:
+        own = [measured for measured in self._measured.values() if measured.kernels]
+        if self._table is None:
+            return LatencyModel(own, errors=())
+        errors = self._table.noted.get(self._threads, ())
+        return LatencyModel([*self._table.measured(self._threads), *own], errors)
+
+
+def _model(job: Job, analysis: Analysis, tables: Path) -> tuple[options.Model, Mapping[str, _Predictor]]:
+    """Return what is known of the model, and the predictors by engine, which come when they are first asked for."""
     whole = {
         (engine, precision): Latency(each.seconds, each.seconds, each.seconds)
         for engine, by_precision in analysis.own.items()
         for precision, each in by_precision.items()
         if each.seconds is not None
     }
-    predictors: dict[str, Predictor] = {}
+    predictors: dict[str, _Predictor] = {}
 
     def pruned(engine: str, precision: str, share: float) -> Latency | None:
         if engine not in predictors:
-            predictors[engine] = Predictor(Table.read(tables / f"{engine}.jsonl"))
+            predictors[engine] = _Predictor(Table.read(tables / f"{engine}.jsonl"))
         return predictors[engine].latency(precision, share)
 
     able = max((analysis.engines[name].int8_parameters for name in job.target.engines), default=0)
     convolutions = any(operator.type in ("conv2d", "depthwise_conv2d") for operator in analysis.operators)
     named = job.prune.channel.pruned_ratio is not None or job.prune.channel.target_speedup is not None
-    return options.Model(
-        whole,
-        pruned,
-        4 * analysis.parameters,
-        _share(able, analysis.parameters),
-        convolutions and not named,
-        lambda: "; ".join(f"{engine}: {each.source}" for engine, each in predictors.items()) or "measured",
-    )
+    int8_share, can_prune = _share(able, analysis.parameters), convolutions and not named
+    return options.Model(whole, pruned, 4 * analysis.parameters, int8_share, can_prune), predictors
 
 
 def _costs(job: Job, analysis: Analysis) -> options.Costs:

@@ -17,28 +17,19 @@ _NEARLY = 1.10
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done next.
+    """What is done next."""
 
-    Attributes:
-        to_do: the option that is tried for the first time, or the attempt that is done again as the best that there is.
-        why: one sentence.
-        reachable: whether the budget was met, or is predicted to be met by what is tried.
-        open: whether another try could follow this one.
-    """
-
-    to_do: Option | Attempt
-    why: str
-    reachable: bool
-    open: bool = False
+    to_do: Option | Attempt  # tried for the first time, or done again as the best that there is
+    why: str  # one sentence
+    reachable: bool  # whether the budget was met, or is predicted to be met by what is tried
+    open: bool = False  # whether another try could follow this one
 
     @property
     def option(self) -> Option | None:
-        """Return what is tried for the first time."""
         return self.to_do if isinstance(self.to_do, Option) else None
 
     @property
     def again(self) -> Attempt | None:
-        """Return what is done again."""
         return self.to_do if isinstance(self.to_do, Attempt) else None
 
 
@@ -108,8 +99,7 @@ def _why_no_more(fast: Sequence[Option], tried: Sequence[Attempt], limit: float 
 def _how_near(tried: Sequence[Attempt], wanted: float) -> str:
     best = nearest(tried)
     told = f"nearest is {best.key}, {best.kept:.2f} times as fast as fp32 where the quality is kept"
-    fast_enough = [attempt for attempt in tried if attempt.fastest >= wanted]
-    if fast_enough:
+    if fast_enough := [attempt for attempt in tried if attempt.fastest >= wanted]:
         cheapest = min(fast_enough, key=lambda attempt: attempt.lost)
         told += f"; {cheapest.key} was {cheapest.fastest:.2f} times as fast, and lost {cheapest.lost:.4f} of quality"
     return told

@@ -34,33 +34,21 @@ WHY_DISTILLATION = "the samples have no labels for training, so the fp32 model's
 
 @dataclass(frozen=True)
 class Option:
-    """A strategy to try.
-
-    Attributes:
-        share: of the MACs that pruning is predicted to leave; 1 where nothing is pruned.
-        aim: speed-up by which pruning measures how much must go; 0 where the share alone says it.
-        begin: share that it begins with; 0 for the predicted one.
-        best: engine and precision that is predicted to be the fastest.
-        precisions: those that it can run in there; the fastest of them is what counts in the end.
-        latency, speedup, low, high: predicted there, over fp32 on the same engine.
-        bytes: of the weights, about.
-        minutes: that it is expected to take.
-    """
+    """A strategy to try."""
 
     parts: tuple[StrategyPart, ...]
-    share: float
-    aim: float
+    share: float  # of the MACs that pruning is predicted to leave; 1 where nothing is pruned
+    aim: float  # speed-up by which pruning measures how much must go; 0 where the share alone says it
     quantized: bool
-    best: tuple[str, str]
-    precisions: tuple[str, ...]
-    latency: Latency
-    speedup: float
-    low: float
+    best: tuple[str, str]  # engine and precision that is predicted to be the fastest
+    precisions: tuple[str, ...]  # that it can run in there; the fastest of them is what counts in the end
+    latency: Latency  # predicted there
+    speedup: float  # predicted over fp32 on the same engine, with the upper end of the error bar
     high: float
-    bytes: int
-    minutes: float
+    bytes: int  # of the weights, about
+    minutes: float  # that it is expected to take
     why: str
-    begin: float = 0.0
+    begin: float = 0.0  # share that pruning begins with; 0 for the predicted one
 
     @property
     def key(self) -> str:
@@ -105,48 +93,23 @@ class Option:
 
 @dataclass(frozen=True)
 class Costs:
-    """Minutes of an option, about: the search and refinement, training of pruned channels, export and benchmark."""
+    """Minutes that an option takes, about."""
 
-    quantize: float
-    train: float
-    measure: float
+    quantize: float  # search and refinement
+    train: float  # of pruned channels
+    measure: float  # export and benchmark
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is known of the model.
+    """What is known of the model."""
 
-    Attributes:
-        whole: measured latency by (engine, precision).
-        pruned: predicts the latency by (engine, precision) with a share of the MACs.
-        bytes: of the fp32 weights.
-        int8_share: share of the parameters that can be stored in int8.
-        can_prune: whether there are channels to prune.
-        source: tells where predictions come from.
-        corrections: factors of predicted speed-ups, as `act.strategy.attempts` gives them.
-    """
-
-    whole: Mapping[tuple[str, str], Latency]
-    pruned: Callable[[str, str, float], Latency | None]
-    bytes: int
-    int8_share: float
-    can_prune: bool
-    source: Callable[[], str]
-    corrections: Mapping[bool, Mapping[float, float]] = field(default_factory=dict)
-    tried: Sequence[Attempt] = ()
-
-
-def corrected(model: Model, tried: Sequence[Attempt], precisions: Sequence[str]) -> Model:
-    """Return the model with its predictions corrected by what was measured of those that were tried."""
-
-    def predicted(share: float, int8: bool) -> float:
-        return _best(model, share, precisions if int8 else _plain(precisions))[1]
-
-    return replace(model, corrections=attempts.corrections(tried, predicted), tried=tried)
-
-
-def _plain(precisions: Sequence[str]) -> list[str]:
-    return [name for name in precisions if name != "int8"]
+    whole: Mapping[tuple[str, str], Latency]  # measured, by engine and precision
+    pruned: Callable[[str, str, float], Latency | None]  # predicts it, by them and the share of the MACs that is left
+    bytes: int  # of the fp32 weights
+    int8_share: float  # of the parameters that can be stored in int8
+    can_prune: bool  # whether there are channels to prune
+    corrections: Mapping[bool, Mapping[float, float]] = field(default_factory=dict)  # as `attempts.corrections` gives
 
 
 def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> float:
@@ -158,20 +121,22 @@ def wanted_speedup(budget: Budget, whole: Mapping[tuple[str, str], Latency]) -> 
 
 
 def rank(
-    model: Model, budget: Budget, quantize: Sequence[StrategyPart], costs: Costs, precisions: Sequence[str]
+    model: Model,
+    tried: Sequence[Attempt],
+    budget: Budget,
+    quantize: Sequence[StrategyPart],
+    costs: Costs,
+    precisions: Sequence[str],
 ) -> list[Option]:
-    """Return the options, first to be tried first.
+    """Return the options, first to be tried first, with predictions corrected by what was measured of those tried.
 
-    Args:
-        quantize: the parts of a strategy that makes int8; empty where nothing can, or int8 is none of `precisions`.
-        precisions: those of the target.
+    `quantize` are the parts of a strategy that makes int8; empty where nothing can, or the target's precisions lack it.
     """
-    wanted = wanted_speedup(budget, model.whole)
-    plain = _plain(precisions)
-    if quantize:
-        options = [_option(model, tuple(quantize), 1.0, precisions, costs, "nothing is cut out")]
-    else:
-        options = [_option(model, (), 1.0, plain, costs, "nothing can be quantized")]
+    wanted, plain = wanted_speedup(budget, model.whole), [name for name in precisions if name != "int8"]
+    factors = attempts.corrections(tried, lambda share, int8: _best(model, share, precisions if int8 else plain)[1])
+    model = replace(model, corrections=factors)
+    names, why = (precisions, "nothing is cut out") if quantize else (plain, "nothing can be quantized")
+    options = [_option(model, tuple(quantize), 1.0, names, costs, why)]
     if model.can_prune and wanted > 1:
         asked = f"{wanted:g} times the speed of fp32 is asked for"
         why = f"{asked}, and int8 or half precision alone are not predicted to give it"
@@ -183,7 +148,7 @@ def rank(
             share = _share_for(model, wanted, names)
             why = f"{share:.0%} of the MACs are to be left, the most that is predicted to be fast enough"
             if share < 1.0:
-                options.append(_aimed(_option(model, parts, share, names, costs, why), model.tried, wanted))
+                options.append(_aimed(_option(model, parts, share, names, costs, why), tried, wanted))
     fast = [option for option in options if option.may_reach(wanted)]
     slow = sorted((option for option in options if option not in fast), key=lambda option: -option.speedup)
     return [*sorted(fast, key=lambda option: (-option.share, option.minutes)), *slow]
@@ -223,22 +188,16 @@ def _share_for(model: Model, wanted: float, precisions: Sequence[str]) -> float:
 
 def _best(model: Model, share: float, precisions: Sequence[str]) -> tuple[tuple[str, str], float, Latency]:
     """Return engine and precision of the largest speed-up over fp32 there, that speed-up, and the latency."""
-    found: list[tuple[float, tuple[str, str], Latency]] = []
+    found = []
     factors = model.corrections.get("int8" in precisions)
-    for engine, precision in model.whole:
-        if precision not in precisions or (engine, "fp32") not in model.whole:
-            continue
-        latency = model.whole[engine, precision] if share >= 1 else model.pruned(engine, precision, share)
-        if latency is None:
-            continue
-        speedup = model.whole[engine, "fp32"].seconds / latency.seconds
-        if factors is not None:
-            speedup *= attempts.correction(factors, share)
-        found.append((speedup, (engine, precision), latency))
-    if not found:
-        return ("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)
-    speedup, where, latency = max(found, key=lambda each: each[0])
-    return where, speedup, latency
+    correction = attempts.correction(factors, share) if factors is not None else 1.0
+    for (engine, precision), whole in model.whole.items():
+        if precision in precisions and (engine, "fp32") in model.whole:
+            latency = whole if share >= 1 else model.pruned(engine, precision, share)
+            if latency is not None:
+                speedup = model.whole[engine, "fp32"].seconds / latency.seconds * correction
+                found.append(((engine, precision), speedup, latency))
+    return max(found, key=lambda each: each[1], default=(("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)))
 
 
 def _option(
@@ -250,5 +209,4 @@ def _option(
     size = model.bytes * share**0.5 * (1 - 0.75 * model.int8_share if int8 else 1.0)
     minutes = costs.measure + (costs.quantize if int8 else 0.0) + (costs.train if share < 1 else 0.0)
     there = tuple(name for engine, name in model.whole if engine == where[0] and name in precisions)
-    low, high = speedup / spread, speedup * spread
-    return Option(parts, share, 0.0, int8, where, there, latency, speedup, low, high, int(size), minutes, why)
+    return Option(parts, share, 0.0, int8, where, there, latency, speedup, speedup * spread, int(size), minutes, why)

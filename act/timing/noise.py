@@ -24,16 +24,11 @@ BUSY = 0.10
 
 
 class Watch:
-    """Counts the processor time of all processes and of our own, from its making on.
-
-    Args:
-        pids: of our own processes, beside this one.
-    """
+    """Counts the processor time of all processes, and of this one with those of ours besides, from its making on."""
 
     def __init__(self, pids: Iterable[int]) -> None:
         self._pids = [os.getpid(), *pids]
-        self._began = time.monotonic()
-        self._busy = _busy_seconds()
+        self._began, self._busy = time.monotonic(), _busy_seconds()
         self._first = self._used_seconds()
         self._last = dict(self._first)
 
@@ -59,10 +54,7 @@ class Watch:
 def verdict(cores_used_by_others: float, references: Mapping[str, Floats]) -> Noise:
     """Tell whether the machine was noisy, and by what sign.
 
-    Args:
-        cores_used_by_others: mean number of processor cores.
-        references: by a name, seconds of the models that others are compared with, float [rounds, runs]. The median of
-            their unsteadiness counts, so that none speaks alone.
+    Of the models that others are compared with, seconds by name, the median unsteadiness counts: none speaks alone.
     """
     shares = {name: unsteadiness(seconds) for name, seconds in references.items()}
     share = float(np.median(list(shares.values()))) if shares else 0.0

@@ -21,27 +21,16 @@ from act.timing.statistics import Floats, typical
 
 @dataclass
 class TimedModel:
-    """A model that takes turns at being timed, with inputs of one shape.
+    """A model that takes turns at being timed, with inputs of one shape."""
 
-    Attributes:
-        process: with the model loaded.
-        samples: folder that `Samples.save` wrote.
-        batch: samples in each run.
-        runs: how many make a turn.
-        inputs: shape of each input, batch axis first, where it is to be reported.
-        warmed_up: how the latency became steady.
-        rounds: seconds of the runs of each turn, all with the same inputs.
-        failure: why it takes no further turns, or None.
-    """
-
-    process: EngineProcess
-    samples: Path
-    batch: int
-    runs: int
-    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    process: EngineProcess  # with the model loaded
+    samples: Path  # folder that `Samples.save` wrote
+    batch: int  # samples in each run
+    runs: int  # that make a turn
+    inputs: Mapping[str, Sequence[int]] = field(default_factory=dict)  # shapes, batch axis first, to be reported
     warmed_up: WarmUp | None = None
-    rounds: list[list[float]] = field(default_factory=list)
-    failure: EngineFailure | None = None
+    rounds: list[list[float]] = field(default_factory=list)  # seconds of the runs of each turn, all of the same inputs
+    failure: EngineFailure | None = None  # why it takes no further turns
 
     @property
     def seconds(self) -> Floats:
@@ -49,13 +38,7 @@ class TimedModel:
         return np.array(self.rounds)
 
     @property
-    def spent_seconds(self) -> float:
-        """All runs together."""
-        return sum(map(sum, self.rounds))
-
-    @property
     def typical_seconds(self) -> float:
-        """Return the seconds of a run in a round that nothing disturbed."""
         return typical(self.seconds)
 
     def warm_up(self, seconds: float = 3.0) -> None:
@@ -95,7 +78,7 @@ def time_in_rounds(
     order = random.Random(seed)
     began, number = time.monotonic(), 0
     while number < rounds or time.monotonic() < began + least_seconds:
-        running = [model for model in models if model.failure is None and model.spent_seconds < most_seconds]
+        running = [model for model in models if model.failure is None and sum(map(sum, model.rounds)) < most_seconds]
         if not running:
             return
         for model in order.sample(running, len(running)):

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 import numpy as np
+from tqdm import tqdm
 
 from act.engines.process import EngineFailure, EngineProcess, LoadInfo
 from act.results.benchmark import Figures, Interval, KernelGroup, NoFigures, Noise, ShapeFigures, Throughput, WarmUp
@@ -22,42 +26,28 @@ from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import speedup, summary
 
 # Throughput is the median of so many turns, each so long.
-_THROUGHPUT_TURNS = 3
-_THROUGHPUT_SECONDS = 0.1
+_THROUGHPUT_TURNS, _THROUGHPUT_SECONDS = 3, 0.1
 
 
 @dataclass
 class Measured:
-    """What was measured of one model on one engine.
-
-    Attributes:
-        process: with the model.
-        timed: latency with inputs of each shape; the model is judged by the first, and without it has failed.
-        info: what the engine told when it had loaded the model.
-        peak_rss_bytes: largest resident memory of its process, one inference at a time.
-        streams: samples a second with several streams, of each turn.
-        streams_failure: why there is no such figure.
-        operators: what the engine executes; empty where it does not tell.
-        kernels: where the time of an inference goes; empty where the engine does not tell.
-    """
+    """What was measured of one model on one engine."""
 
     process: EngineProcess
-    timed: Sequence[TimedModel]
+    timed: Sequence[TimedModel]  # with inputs of each shape; the model is judged by the first, without it has failed
     info: LoadInfo | None = None
-    peak_rss_bytes: int = 0
-    streams: list[float] = field(default_factory=list)
+    peak_rss_bytes: int = 0  # of its process, one inference at a time
+    streams: list[float] = field(default_factory=list)  # samples a second with several streams, of each turn
     streams_failure: EngineFailure | None = None
     operators: ExecutedOperators = field(default_factory=ExecutedOperators)
     kernels: list[KernelGroup] = field(default_factory=list)
 
     @property
     def main(self) -> TimedModel:
-        """With the inputs that the model is judged by."""
         return self.timed[0]
 
     @property
     def failure(self) -> EngineFailure | None:
-        """Why it has no figures, or None."""
         return self.main.failure
 
     def fail(self, failure: EngineFailure) -> None:
@@ -65,6 +55,20 @@ class Measured:
         for each in self.timed:
             each.failure = failure
         self.process.close()
+
+
+@contextmanager
+def progress_bar(name: str, steps: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar of about so many steps, and give what is told after each step what was done."""
+    with tqdm(total=steps, desc=name, unit="step") as bar:
+
+        def progress(done: str) -> None:
+            bar.total = max(steps, bar.n + 1)
+            bar.set_postfix_str(done)
+            bar.update()
+
+        yield progress
+        bar.total = bar.n
 
 
 def stream_count(settings: Timing, threads: int) -> int:
@@ -79,31 +83,27 @@ def measure_side_by_side(
     settings: Timing,
     progress: Callable[[str], None],
 ) -> Noise:
-    """Measure all models that have loaded, and fill in what was found.
+    """Measure all models that have loaded, fill in what was found, and tell how noisy the machine was.
 
     Args:
         everything: the models; those that have failed are left out.
         references: by a name, those of them that others are compared with.
-        threads: of one inference.
-        settings: rounds, streams, seed.
         progress: told after each round what was done.
-
-    Returns:
-        How noisy the machine was, as `verdict` gives it.
     """
     for measured in _running(everything):
         for timed in measured.timed:
             timed.warm_up()
         if measured.failure is not None:
             measured.fail(measured.failure)
-    watch = Watch([measured.process.pid for measured in _running(everything)])
+    running = _running(everything)
+    watch = Watch([measured.process.pid for measured in running])
 
     def after_round(number: int) -> None:
         watch.look()
         if number <= settings.rounds:
             progress(f"latency, round {number} of {settings.rounds}")
 
-    everywhere = [timed for measured in _running(everything) for timed in measured.timed]
+    everywhere = [timed for measured in running for timed in measured.timed]
     time_in_rounds(everywhere, settings.rounds, settings.seed, settings.seconds, after_round=after_round)
     ran = {name: measured.main.seconds for name, measured in references.items() if measured.failure is None}
     noise = verdict(watch.cores_used_by_others(), ran)
@@ -112,9 +112,13 @@ def measure_side_by_side(
             measured.peak_rss_bytes = measured.process.peak_rss_bytes()
         except EngineFailure as failure:
             measured.fail(failure)
-    _measure_throughput(everything, stream_count(settings, threads), settings.seed)
-    for measured in _running(everything):
-        measured.operators = _operators(measured.process)
+    running = _running(everything)
+    _measure_throughput(running, stream_count(settings, threads), settings.seed)
+    for measured in running:
+        try:
+            measured.operators = ExecutedOperators.model_validate(measured.process.operators())
+        except EngineFailure as failure:
+            measured.operators = ExecutedOperators(failure=_told(failure))
         measured.kernels = _kernels(measured.main)
     return noise
 
@@ -123,53 +127,53 @@ def _running(everything: Sequence[Measured]) -> list[Measured]:
     return [measured for measured in everything if measured.failure is None]
 
 
-def _measure_throughput(everything: Sequence[Measured], streams: int, seed: int) -> None:
-    if streams < 2:
-        return
+def _measure_throughput(running: Sequence[Measured], streams: int, seed: int) -> None:
     order = random.Random(seed)
-    running = _running(everything)
-    for _ in range(_THROUGHPUT_TURNS):
+    for _ in range(_THROUGHPUT_TURNS if streams > 1 else 0):
         for measured in order.sample(running, len(running)):
             if measured.streams_failure is None:
-                main = measured.main
+                samples, batch = measured.main.samples, measured.main.batch
                 try:
-                    measured.streams.append(
-                        measured.process.throughput(main.samples, main.batch, streams, _THROUGHPUT_SECONDS)
-                    )
+                    turn = measured.process.throughput(samples, batch, streams, _THROUGHPUT_SECONDS)
+                    measured.streams.append(turn)
                 except EngineFailure as failure:
                     measured.streams_failure = failure
 
 
-def figures_of(measured: Measured, reference: Measured | None, streams: int, seed: int) -> Figures | NoFigures:
-    """Return the figures of one model, or its failure.
+def _kernels(timed: TimedModel) -> list[KernelGroup]:
+    """Count the kernels of each kind and precision, with their milliseconds in an inference; longest first."""
+    try:
+        kernels = timed.process.profile(timed.samples, timed.batch)
+    except EngineFailure:
+        return []
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for kernel in kernels:
+        groups[kernel["kind"], kernel["precision"]].append(1000 * kernel["seconds"])
+    found = [
+        KernelGroup(kind=kind, precision=precision, count=len(taken), ms=sum(taken))
+        for (kind, precision), taken in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group.ms)
 
-    Args:
-        measured: what was measured.
-        reference: what speed-ups compare with, None where that failed.
-        streams: how many streams throughput was measured with.
-        seed: of the resampling for the 95 % confidence intervals.
-    """
-    info, failure = measured.info, measured.failure
-    version, description = (info.version, info.description) if info else (None, {})
+
+def figures_of(measured: Measured, reference: Measured | None, streams: int, seed: int) -> Figures | NoFigures:
+    """Return the figures of one model, or its failure; speed-ups compare with the reference, None where that failed."""
+    info, failure, warm_up = measured.info, measured.failure, measured.main.warmed_up
     if failure is not None:
         return NoFigures(
-            version=version,
-            description=dict(description),
+            version=info.version if info else None,
+            description=info.description if info else {},
             load_seconds=info.load_seconds if info else None,
-            failure=_failure(failure),
+            failure=_told(failure),
         )
-    others = reference.timed if reference is not None else []
-    shapes = [
-        _shape(timed, others[index] if index < len(others) else None, seed)
-        for index, timed in enumerate(measured.timed)
-    ]
-    warm_up, latency = measured.main.warmed_up, shapes[0].latency
-    assert info is not None and warm_up is not None and latency is not None
+    others = chain(reference.timed if reference is not None else (), repeat(None))
+    shapes = [_shape(timed, other, seed) for timed, other in zip(measured.timed, others)]
+    assert info is not None and warm_up is not None and shapes[0].latency is not None
     return Figures(
-        version=version,
-        description=dict(description),
+        version=info.version,
+        description=info.description,
         load_seconds=info.load_seconds,
-        latency=latency,
+        latency=shapes[0].latency,
         speedup=shapes[0].speedup,
         warm_up=WarmUp(
             runs=warm_up.runs, seconds=warm_up.seconds, first_ms=1000 * warm_up.first_seconds, steady=warm_up.steady
@@ -185,7 +189,7 @@ def figures_of(measured: Measured, reference: Measured | None, streams: int, see
 def _shape(timed: TimedModel, reference: TimedModel | None, seed: int) -> ShapeFigures:
     inputs = {name: list(shape) for name, shape in timed.inputs.items()}
     if timed.failure is not None:
-        return ShapeFigures(inputs=inputs, latency=None, speedup=None, failure=_failure(timed.failure))
+        return ShapeFigures(inputs=inputs, latency=None, speedup=None, failure=_told(timed.failure))
     ratio = None
     if reference is not None and reference.failure is None:
         same = Interval(value=1.0, low=1.0, high=1.0)
@@ -198,33 +202,10 @@ def _throughput(measured: Measured, streams: int) -> Throughput | None:
         return None
     failure, turns = measured.streams_failure, measured.streams
     if failure is not None:
-        return Throughput(streams=streams, per_second=None, slowest=None, fastest=None, failure=_failure(failure))
+        return Throughput(streams=streams, per_second=None, slowest=None, fastest=None, failure=_told(failure))
     middle = float(np.median(turns))
     return Throughput(streams=streams, per_second=middle, slowest=min(turns), fastest=max(turns), failure=None)
 
 
-def _operators(process: EngineProcess) -> ExecutedOperators:
-    try:
-        return ExecutedOperators.model_validate(process.operators())
-    except EngineFailure as failure:
-        return ExecutedOperators(failure=_failure(failure))
-
-
-def _kernels(timed: TimedModel) -> list[KernelGroup]:
-    """Count the kernels of each kind and precision, with their milliseconds in an inference; longest first."""
-    try:
-        kernels = timed.process.profile(timed.samples, timed.batch)
-    except EngineFailure:
-        return []
-    groups: dict[tuple[str, str], list[float]] = {}
-    for kernel in kernels:
-        groups.setdefault((kernel["kind"], kernel["precision"]), []).append(1000 * kernel["seconds"])
-    found = [
-        KernelGroup(kind=kind, precision=precision, count=len(taken), ms=sum(taken))
-        for (kind, precision), taken in groups.items()
-    ]
-    return sorted(found, key=lambda group: -group.ms)
-
-
-def _failure(failure: EngineFailure) -> Failure:
+def _told(failure: EngineFailure) -> Failure:
     return Failure(kind=failure.kind, cause=failure.cause)

@@ -6,6 +6,8 @@ Intervals are percentile bootstraps (Efron, 1979) over pairs: of rounds that two
 samples that both were given, so that what is common to both cancels. What no number of rounds averages out is that one
 file is a little faster in one process than in another for as long as they live, as its weights lie elsewhere in memory:
 a ratio's interval is widened by that.
+
+Timings are seconds of single runs, float [rounds, runs]; seeds are of the resampling.
 """
 
 from __future__ import annotations
@@ -32,31 +34,13 @@ _RESAMPLES = 2000
 _CHUNK = 100
 
 
-def round_medians(seconds: Floats) -> Floats:
-    """Return the median run of each round.
-
-    Args:
-        seconds: of single runs, float [rounds, runs].
-    """
-    medians: Floats = np.median(seconds, axis=1)
-    return medians
-
-
 def typical(seconds: Floats) -> float:
-    """Return the seconds that a run takes in a round that nothing disturbed: the 20 % quantile of the rounds' medians.
-
-    Args:
-        seconds: of single runs, float [rounds, runs].
-    """
-    return float(np.quantile(round_medians(seconds), QUANTILE))
+    """Return the seconds of a run in a round that nothing disturbed: the 20 % quantile of the rounds' medians."""
+    return float(np.quantile(np.median(seconds, axis=1), QUANTILE))
 
 
 def summary(seconds: Floats) -> Latency:
-    """Return the latency in milliseconds.
-
-    Args:
-        seconds: of single runs, float [rounds, runs].
-    """
+    """Return the latency in milliseconds."""
     milliseconds = 1000 * seconds.reshape(-1)
     p10, q1, median, q3, p90 = np.percentile(milliseconds, [10, 25, 50, 75, 90])
     return Latency(
@@ -70,30 +54,19 @@ def summary(seconds: Floats) -> Latency:
 
 
 def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
-    """Tell how many times faster the candidate is, by what both typically take in their processes.
-
-    Args:
-        reference, candidate: seconds in the same rounds, float [rounds, runs].
-        seed: of the resampling.
-    """
+    """Tell how many times faster the candidate is, by what both typically took in the same rounds."""
 
     def ratio(reference: Floats, candidate: Floats, axis: int) -> Any:
         return np.quantile(reference, QUANTILE, axis=axis) / np.quantile(candidate, QUANTILE, axis=axis)
 
-    found = _interval((round_medians(reference), round_medians(candidate)), ratio, seed)
+    found = _interval((np.median(reference, axis=1), np.median(candidate, axis=1)), ratio, seed)
     further = _SIGMAS * BETWEEN_PROCESSES
     below, above = (math.hypot(math.log(end / found.value), further) for end in (found.low, found.high))
     return Interval(value=found.value, low=found.value * math.exp(-below), high=found.value * math.exp(above))
 
 
 def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
-    """Return the mean of `first - second` over paired samples.
-
-    Args:
-        first: one score a sample, float [samples].
-        second: scores of the same samples, float [samples].
-        seed: of the resampling.
-    """
+    """Return the mean of `first - second`, scores of the same samples, float [samples] each."""
     return _interval((first - second,), np.mean, seed)
 
 
@@ -116,10 +89,6 @@ def _interval(data: Sequence[Floats], statistic: Callable[..., Any], seed: int) 
 
 
 def unsteadiness(seconds: Floats) -> float:
-    """Tell how far rounds disagree: the span of the middle 80 % of their medians, as a share of the middle one.
-
-    Args:
-        seconds: of single runs, float [rounds, runs].
-    """
-    p10, middle, p90 = np.percentile(round_medians(seconds), [10, 50, 90])
+    """Tell how far rounds disagree: the span of the middle 80 % of their medians, as a share of the middle one."""
+    p10, middle, p90 = np.percentile(np.median(seconds, axis=1), [10, 50, 90])
     return float((p90 - p10) / middle)

@@ -35,7 +35,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act.program.resources import activation_memory, assign_latency, count_types, list_operators
     from act.quantization.sensitivity import measure_layers
     from act.samples.dataset import Samples
-    from act.strategy.baseline import measure_baseline
+    from act.strategy.profile.measure import measure_baseline
 
     prepared_as = Preparation.read(prepared / "prepare.json")
     model = InferenceModel.load(prepared / "model")

@@ -16,8 +16,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tqdm import tqdm
-
 from act import machine
 from act.artifacts import replace_folder, stage_folder
 from act.metrics import needs_reference
@@ -25,8 +23,8 @@ from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
 from act.results.machine import Machine
 from act.settings import Job
-from act.timing.benchmark import Data, Row, measure, rows_of, steps
-from act.timing.variants import read_candidates
+from act.timing.benchmark import Row, measure, to_results
+from act.timing.side_by_side import progress_bar
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -43,19 +41,12 @@ def main() -> None:
 
 def _benchmark(name: str, job: Job, folder: Path) -> None:
     prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
-    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
-    data = Data(prepared / "evaluation", job.metric, prepared / "reference" if needs_reference(job.metric) else None)
-    total = steps(len(job.target.engines), len(candidates), job.benchmark.rounds)
-    with tqdm(total=total, desc="benchmark", unit="step") as bar:
-
-        def progress(done: str) -> None:
-            bar.total = max(bar.total or 0, bar.n + 1)
-            bar.set_postfix_str(done)
-            bar.update()
-
-        measurement = measure(candidates, job.target, job.benchmark, data, progress)
-        bar.total = bar.n
-    rows, variants = measurement.rows, rows_of(measurement, job.benchmark.seed)
+    candidates = ExportedCandidates.read(exported / "candidates.json").candidates
+    reference = prepared / "reference" if needs_reference(job.metric) else None
+    steps = len(job.target.engines) * (1 + len(candidates)) + job.benchmark.rounds
+    with progress_bar("benchmark", steps) as progress:
+        rows, noise = measure(candidates, exported, job, prepared / "evaluation", reference, progress)
+    variants = to_results(rows, job.target.threads, job.benchmark)
     Measurements(
         job=name,
         metric=job.metric,
@@ -64,16 +55,15 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         evaluation_samples=max((len(row.quality.scores) for row in rows if row.quality), default=0),
         machine=Machine.model_validate(machine.describe()),
-        noise=measurement.noise,
+        noise=noise,
         variants=variants,
     ).write(folder / "measurements.json")
     _write(folder / "latencies.csv", _latencies(rows))
     _write(folder / "scores.csv", _scores(rows))
     for variant in variants:
         log.info(_line(variant))
-    if measurement.noise.noisy:
-        cause = measurement.noise.cause
-        log.info(f"benchmark: the machine was noisy: {cause}; measure again before trusting small differences")
+    if noise.noisy:
+        log.info(f"benchmark: the machine was noisy: {noise.cause}; measure again before trusting small differences")
 
 
 def _line(variant: RanVariant | FailedVariant) -> str:
@@ -90,15 +80,13 @@ def _latencies(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
         for timed in row.measured.timed:
             inputs = " ".join("x".join(map(str, shape)) for shape in timed.inputs.values())
             for number, seconds in enumerate(timed.rounds):
-                start = [row.variant.engine, row.variant.label, inputs, number]
+                start = [row.variant.engine, row.variant.name, inputs, number]
                 yield from ([*start, run, f"{1000 * taken:.6f}"] for run, taken in enumerate(seconds))
 
 
 def _scores(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
     columns = {
-        f"{row.variant.engine}/{row.variant.label}": row.quality.scores
-        for row in rows
-        if row.measured.failure is None and row.quality is not None
+        row.variant.key: row.quality.scores for row in rows if row.measured.failure is None and row.quality is not None
     }
     yield ["sample", *columns]
     yield from ([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns.values())))

@@ -44,13 +44,8 @@ def has_learned(name: str, job: Job, tell: Callable[[str], None], folder: Path =
 def learn(name: str, job: Job, folder: Path = Path()) -> str:
     """Add the attempt that the artefacts hold, and return what was found, in a sentence.
 
-    A job whose budget was met at once, with no more cut out than that needs, has nothing to learn from.
-
-    Args:
-        folder: in which the stages ran.
-
-    Raises:
-        InputError: a stage has not run yet.
+    There is nothing to learn from a job whose budget was met at once, with no more cut out than that needs. The stages
+    ran in `folder`; `InputError` where one has not run yet.
     """
     options = Options.read(folder / stage_folder(name, "options") / "options.json")
     if options.chosen is None:
@@ -61,8 +56,28 @@ def learn(name: str, job: Job, folder: Path = Path()) -> str:
         return options.verdict if tried or not manifest.budget.met else f"{options.chosen} meets the budget"
     strategy = Strategy.read(folder / stage_folder(name, "select") / "strategy.json")
     pruning = Pruning.read(folder / stage_folder(name, "prune") / "prune.json")
-    minutes = _minutes(folder / ROOT / "flow" / f"{name}.json")
-    attempt = _attempt(options, strategy, pruning, manifest, job.budget.max_quality_drop, minutes)
+    measured = [(row.speedup.value, row.drop.value) for row in manifest.variants if row.speedup and row.drop]
+    fastest, lost = max(measured, key=lambda each: each[0], default=(1.0, 0.0))
+    may_lose = job.budget.max_quality_drop + ROUNDING
+    timed = [step.measured_speedup for step in pruning.steps if step.measured_speedup]
+    winner = manifest.winner
+    attempt = Attempt(
+        key=options.chosen,
+        share=pruning.kept_multiply_adds,
+        quantized=strategy.quantize,
+        predicted=options.predicted_speedup or 0.0,
+        fastest=fastest,
+        lost=lost,
+        kept=max((speedup for speedup, drop in measured if drop <= may_lose), default=1.0),
+        speedup=winner.speedup.value if winner.speedup else 1.0,
+        drop=winner.drop.value if winner.drop else 0.0,
+        latency_ms=winner.latency_ms,
+        met=manifest.budget.met,
+        minutes=_minutes(folder / ROOT / "flow" / f"{name}.json"),
+        strategy=strategy,
+        timed=timed[-1] if timed else 0.0,
+        pruned_lost=pruning.quality.lost if timed and pruning.quality else 0.0,
+    )
     if attempt.met and not tried and not overshot(attempt, job.budget):
         return f"{attempt.key} meets the budget"
     add(name, options.of, attempt, folder / FOLDER)
@@ -75,39 +90,6 @@ def _minutes(record: Path) -> float:
     if not record.exists():
         return 0.0
     return sum(run.seconds or 0.0 for run in FlowRecord.read(record).stages if run.outcome == "ran") / 60
-
-
-def _attempt(
-    options: Options, strategy: Strategy, pruning: Pruning, manifest: Manifest, may_lose: float, minutes: float
-) -> Attempt:
-    """Return what a strategy came to.
-
-    Args:
-        options: what it was chosen from.
-        may_lose: of quality.
-        minutes: that the stages took.
-    """
-    measured = [(row.speedup.value, row.drop.value) for row in manifest.variants if row.speedup and row.drop]
-    fastest, lost = max(measured, key=lambda each: each[0], default=(1.0, 0.0))
-    timed = [step.measured_speedup for step in pruning.steps if step.measured_speedup]
-    winner = manifest.winner
-    return Attempt(
-        key=options.chosen or "",
-        share=pruning.kept_multiply_adds,
-        quantized=strategy.quantize,
-        predicted=options.predicted_speedup or 0.0,
-        fastest=fastest,
-        lost=lost,
-        kept=max((speedup for speedup, drop in measured if drop <= may_lose + ROUNDING), default=1.0),
-        speedup=winner.speedup.value if winner.speedup else 1.0,
-        drop=winner.drop.value if winner.drop else 0.0,
-        latency_ms=winner.latency_ms,
-        met=manifest.budget.met,
-        minutes=minutes,
-        strategy=strategy,
-        timed=timed[-1] if timed else 0.0,
-        pruned_lost=pruning.quality.lost if timed and pruning.quality else 0.0,
-    )
 
 
 if __name__ == "__main__":

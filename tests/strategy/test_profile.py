@@ -12,8 +12,15 @@ from act.program.blocks import FEED, build
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import Table
 from act.strategy.profile.__main__ import SEED, profile
-from act.strategy.profile.networks import FAMILIES, Network, draw, family_of
-from act.strategy.profile.plan import ROUND, family_weights, planned_networks
+from act.strategy.profile.networks import (
+    FAMILIES,
+    ROUND,
+    Network,
+    draw,
+    family_of,
+    family_weights,
+    planned_networks,
+)
 from tests.support.commands import run_module
 from tests.support.latency import convolution, rule
 

@@ -9,7 +9,7 @@ import pytest
 
 from act.engines.process import EngineFailure
 from act.engines.writer import ExportedVariants
-from act.strategy.latency.model import Measured
+from act.strategy.latency.table import Row
 from act.strategy.profile.measure import TOO_LONG, measure
 
 KERNEL = {
@@ -49,7 +49,7 @@ class Engine:
         return [{**KERNEL, "seconds": self._kernels.pop(0)}]
 
 
-def of(rounds: int, **engines: Engine) -> dict[str, Any]:
+def of(rounds: int, **engines: Engine) -> dict[str, Row]:
     def start(path: Path, precision: str, threads: int) -> Any:
         assert path == WRITTEN.files[precision] and threads == 2  # type: ignore[index]
         return engines[precision]
@@ -62,26 +62,26 @@ def test_rounds_that_nothing_disturbed_count_and_all_stay_loaded() -> None:
     fp32, int8 = Engine([0.3, 0.2, 0.2, 0.4, 0.2, 0.3]), Engine([0.1, 0.15, 0.1, 0.12, 0.1, 0.1])
     found = of(6, fp32=fp32, int8=int8)
     assert fp32.asked == int8.asked == ["load", "warm up", *["time"] * 6, "closed"]
-    assert found["fp32"].seconds == pytest.approx(0.2) and found["int8"].seconds == pytest.approx(0.1)
-    assert found["fp32"].kernels
+    assert found["fp32"].measured.seconds == pytest.approx(0.2) and found["int8"].measured.seconds == pytest.approx(0.1)
+    assert found["fp32"].measured.kernels
 
 
 def test_a_slow_model_has_fewer_rounds() -> None:
     engine = Engine([4.0] * 9)
     found = of(9, fp32=engine)["fp32"]
-    assert isinstance(found, Measured) and engine.asked.count("time") == 1
+    assert found.failure is None and engine.asked.count("time") == 1
 
 
 def test_kernels_that_come_to_more_than_the_whole_are_counted_again() -> None:
-    found = of(2, fp32=Engine([0.1, 0.1], [0.5, 0.11, 0.7]))["fp32"]
+    found = of(2, fp32=Engine([0.1, 0.1], [0.5, 0.11, 0.7]))["fp32"].measured
     assert [seconds for _, seconds in found.kernels] == [0.11]
-    found = of(2, fp32=Engine([0.1, 0.1], [0.5, 0.5, 0.4, 0.1]))["fp32"]
+    found = of(2, fp32=Engine([0.1, 0.1], [0.5, 0.5, 0.4, 0.1]))["fp32"].measured
     assert sum(seconds for _, seconds in found.kernels) == pytest.approx(found.seconds * TOO_LONG, rel=0.01)
 
 
 def test_what_fails_is_told_and_kernels_that_were_counted_before_stay() -> None:
     dead, later = Engine([]), Engine([0.1] * 3, [0.5])
     found = of(3, fp32=later, int8=dead)
-    assert isinstance(found["int8"], EngineFailure) and dead.asked == ["load", "closed"]
-    assert isinstance(found["fp32"], Measured) and found["fp32"].seconds == pytest.approx(0.1)
-    assert len(found["fp32"].kernels) == 1
+    assert found["int8"].failure == "crash: it fell" and dead.asked == ["load", "closed"]
+    assert found["fp32"].failure is None and found["fp32"].measured.seconds == pytest.approx(0.1)
+    assert len(found["fp32"].measured.kernels) == 1

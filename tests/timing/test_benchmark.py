@@ -23,19 +23,19 @@ from act.program.model import InferenceModel
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
-from act.results.export import ExportedCandidates
+from act.results.benchmark import Noise
+from act.results.export import ExportedCandidate, ExportedCandidates
 from act.samples.dataset import Ragged, Samples
-from act.settings import Benchmark, Target
-from act.timing.benchmark import Data, measure, rows_of
-from act.timing.variants import Candidate, read_candidates, variants
+from act.settings import Benchmark, Job, Target
+from act.timing.benchmark import Row, measure, to_results, variants
 from tests.support import results
 from tests.support.engines import run_by
 from tests.support.models import CLASSIFIER, noise, seen
+from tests.support.place import JOB
 
 ROOT = Path(__file__).parents[2]
 HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
-FP32 = Candidate("fp32", "fp32", {}, {})
-INT8 = Candidate("int8-ptq", "int8", {}, {})
+FP32, INT8 = results.exported("fp32", "fp32"), results.exported("int8-ptq", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def names(engine: Any, precisions: list[Any], offered: list[str] | None) -> list[str]:
-    found = variants(engine, [INT8, FP32], Target(engines=[engine], precisions=precisions), offered)
-    return [variant.label for variant in found]
+def names(engine: Any, precisions: list[Any], offered: list[str]) -> list[str]:
+    found = variants(engine, [INT8, FP32], Path(), Target(engines=[engine], precisions=precisions), offered)
+    return [variant.name for variant in found]
 
 
 def test_variants_are_what_the_target_allows_and_the_mixture_where_the_engine_has_it() -> None:
@@ -83,21 +83,33 @@ def test_variants_are_what_the_target_allows_and_the_mixture_where_the_engine_ha
     mixture = ["fp32", "bf16", "int8-ptq", "int8-ptq+bf16"]
     assert names("openvino", everything, [*everything, "int8+bf16"]) == mixture
     assert names("onnxruntime", everything, ["fp32", "int8"]) == ["fp32", "bf16", "int8-ptq"]
-    assert names("onnxruntime", everything, None) == ["fp32", "bf16", "int8-ptq"]
+    assert names("onnxruntime", everything, []) == ["fp32", "bf16", "int8-ptq"]
     assert names("openvino", ["fp32", "int8"], [*everything, "int8+bf16"]) == ["fp32", "int8-ptq"]
     assert names("openvino", ["fp32"], everything) == ["fp32"]
 
 
 def test_a_pruned_model_runs_in_fp32_and_bf16_after_the_reference() -> None:
-    pruned = Candidate("pruned", "fp32", {}, {})
-    found = variants("openvino", [pruned, INT8, FP32], Target(engines=["openvino"]), ["fp32", "bf16", "int8"])
-    assert [each.label for each in found] == ["fp32", "bf16", "pruned", "pruned+bf16", "int8-ptq"]
+    pruned, target = results.exported("pruned", "fp32"), Target(engines=["openvino"])
+    found = variants("openvino", [pruned, INT8, FP32], Path(), target, ["fp32", "bf16", "int8"])
+    assert [each.name for each in found] == ["fp32", "bf16", "pruned", "pruned+bf16", "int8-ptq"]
     assert [each.is_reference for each in found] == [True, False, False, False, False]
 
 
-def test_candidates_without_fp32_are_refused(tmp_path: Path) -> None:
+def measured(
+    workspace: Path, candidates: list[ExportedCandidate], told: list[str], **settings: Any
+) -> tuple[list[Row], Noise]:
+    job = Job.model_validate({**JOB, "metric": "top1", **settings})
+    folder = workspace / "artifacts" / "demo"
+    return measure(candidates, folder / "export", job, folder / "prepare" / "evaluation", None, told.append)
+
+
+def exported(workspace: Path) -> list[ExportedCandidate]:
+    return ExportedCandidates.read(workspace / "artifacts" / "demo" / "export" / "candidates.json").candidates
+
+
+def test_candidates_without_fp32_are_refused(workspace: Path) -> None:
     with pytest.raises(InputError, match="one fp32 candidate"):
-        read_candidates(ExportedCandidates(candidates=[], deploy=None), tmp_path)
+        measured(workspace, [INT8], [])
 
 
 def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None:
@@ -140,26 +152,21 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
 
 
 def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None:
-    exported = workspace / "artifacts" / "demo" / "export"
-    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
-    data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
     for shape in ({"x": [48, 96]}, {"y": [3, 48, 96]}):
         with pytest.raises(InputError, match=r"`benchmark.shapes.0.[xy]` is .*feeds are `x` with 3 axes"):
-            measure(candidates, Target(), Benchmark(shapes=[shape]), data, print)
+            measured(workspace, exported(workspace), [], benchmark={"shapes": [shape]})
 
 
 def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run_by(monkeypatch, "onnxruntime", "tests.support.fake_engines:Aborts")
     run_by(monkeypatch, "paddle_inference", "tests.support.not_installed:Engine")
-    exported = workspace / "artifacts" / "demo" / "export"
-    candidates = read_candidates(ExportedCandidates.read(exported / "candidates.json"), exported)
+    candidates, told = exported(workspace), list[str]()
     del candidates[1].files["openvino"]
-    target = Target(precisions=["fp32", "int8"])
-    told: list[str] = []
-    data = Data(workspace / "artifacts/demo/prepare/evaluation", "top1", None)
-    measurement = measure(candidates, target, Benchmark(rounds=3, runs_per_round=1, seconds=0), data, told.append)
-    rows = rows_of(measurement, seed=0)
+    settings = Benchmark(rounds=3, runs_per_round=1, seconds=0)
+    target = {"precisions": ["fp32", "int8"]}
+    found, machine = measured(workspace, candidates, told, target=target, benchmark=settings.model_dump())
+    rows = to_results(found, 1, settings)
     failures = {(row.engine, row.name): row.failure and row.failure.kind for row in rows}
     assert failures == {
         ("openvino", "fp32"): None,
@@ -171,4 +178,4 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     }
     assert rows[1].failure is not None and "wrote no file" in rows[1].failure.cause
     assert len(told) == 6 + 3
-    assert list(measurement.noise.by_engine) == ["openvino"]
+    assert list(machine.by_engine) == ["openvino"]

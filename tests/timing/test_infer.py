@@ -108,7 +108,7 @@ def test_the_shipped_settings_are_right_and_have_every_documented_field() -> Non
         ({"image_size": []}, ["`image_size`", "at least one"]),
         ({"use_tensorrt": True}, ["`use_tensorrt` is set without `use_gpu`"]),
         ({"use_int8": True, "use_fp16": True}, ["`use_fp16` and `use_int8`"]),
-        ({"compare": ["a.onnx=int7"]}, ["`compare`", "`int7` in `a.onnx=int7`", "int8"]),
+        ({"compare": ["a.onnx=int7"]}, ["`compare.0`", "`int7` in `a.onnx=int7`", "int8"]),
         ({"inference_model_dir": 5}, ["`inference_model_dir` is 5", "string"]),
         ({"inference_model_dir": None}, ["`inference_model_dir`"]),
     ],
@@ -192,10 +192,10 @@ def test_what_runs_where(
     folder: Path, path: str, switches: dict[str, Any], expected: list[tuple[str, str, str | None]]
 ) -> None:
     found = plans(Infer.model_validate({"inference_model_dir": str(folder / path), **switches}))
-    assert [(plan.engine, plan.precision) for plan in found] == [row[:2] for row in expected]
+    assert [(plan.row.engine, plan.row.precision) for plan in found] == [row[:2] for row in expected]
     for plan, (_, _, refusal) in zip(found, expected):
         assert (refusal in plan.refusal) if refusal and plan.refusal else plan.refusal is refusal
-    assert (found[0].note is not None) == (path == "int8.onnx")
+    assert (found[0].row.note is not None) == (path == "int8.onnx")
 
 
 def test_models_side_by_side_in_a_table_and_as_json(folder: Path) -> None:

@@ -16,15 +16,12 @@ Shape = tuple[int, ...]
 
 BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1, "bool": 1, "boolean": 1}
 INTEGERS = ("i8", "u8")
-_TRANSPOSED = ("Deconvolution", "ConvTranspose", "QLinearConvTranspose", "conv2d_transpose")
+_TRANSPOSED = ("Deconvolution", "ConvTranspose", "QLinearConvTranspose")
 _PRODUCTS = (
-    *("FullyConnected", "MatMul", "FusedMatMul", "Gemm", "FusedGemm", "matmul", "matmul_v2", "mul", "fc"),
+    *("FullyConnected", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"),
     *("QLinearMatMul", "QGemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
 )
-_CONVOLUTIONS = (
-    *(*_TRANSPOSED, "Convolution", "GroupConvolution", "Conv", "FusedConv", "QLinearConv", "ConvInteger"),
-    *("conv2d", "depthwise_conv2d"),  # Paddle's names, of ACT's tables
-)
+_CONVOLUTIONS = (*_TRANSPOSED, "Convolution", "GroupConvolution", "Conv", "FusedConv", "QLinearConv", "ConvInteger")
 
 
 @dataclass(frozen=True)
@@ -36,47 +33,31 @@ class Tensor:
 
     @cached_property
     def values(self) -> int:
-        """Return their number."""
         return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
-        """Return its size in memory."""
         return self.values * BYTES.get(self.precision, 4)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel.
+    """One kernel."""
 
-    Attributes:
-        kind: the engine's name of it.
-        inputs: its activations.
-        weights: the shapes of its constants.
-        operators: the ONNX types that it was made of, in order.
-        group: of a convolution; None where the engine does not tell.
-        strides, window: of a convolution or a pool, along each spatial axis; empty where the engine does not tell.
-        blocked: whether it is told to compute on blocks of channels, as an operator of its own beside a plain one.
-    """
-
-    kind: str
+    kind: str  # the engine's name of it
     output: Tensor
-    inputs: tuple[Tensor, ...] = ()
-    weights: tuple[Shape, ...] = ()
-    operators: tuple[str, ...] = ()
-    group: int | None = None
-    strides: Shape = ()
+    inputs: tuple[Tensor, ...] = ()  # activations
+    weights: tuple[Shape, ...] = ()  # of its constants
+    operators: tuple[str, ...] = ()  # the ONNX types that it was made of, in order
+    group: int | None = None  # of a convolution; None where the engine does not tell
+    strides: Shape = ()  # along each spatial axis, as `window`; empty where the engine does not tell
     window: Shape = ()
     channels_last: bool = False
-    blocked: bool = False
+    blocked: bool = False  # whether it computes on blocks of channels, as an operator of its own beside a plain one
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Kernel:
-        """Return the kernel of what `Engine.profile` tells, or of what `to_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is no kernel.
-        """
+        """Return the kernel of what `Engine.profile` tells, or of what `to_json` gave."""
         attributes = told["attributes"]
         group = attributes.get("group")
         return cls(
@@ -94,13 +75,9 @@ class Kernel:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, as `of` reads them."""
-        attributes = {
-            "group": self.group,
-            "strides": list(self.strides),
-            "kernel_shape": list(self.window),
-            "channels_last": int(self.channels_last),
-            "blocked": int(self.blocked),
-        }
+        attributes: dict[str, Any] = {"group": self.group, "strides": list(self.strides)}
+        attributes |= {"kernel_shape": list(self.window), "channels_last": int(self.channels_last)}
+        attributes["blocked"] = int(self.blocked)
         return {
             "kind": self.kind,
             "precision": self.output.precision,
@@ -120,12 +97,10 @@ class Kernel:
 
     @cached_property
     def multiplies(self) -> bool:
-        """Tell whether it multiplies matrices."""
         return self.kind in _CONVOLUTIONS or self.kind in _PRODUCTS or "MatMul" in self.operators
 
     @property
     def convolves(self) -> bool:
-        """Tell whether it is a convolution, transposed or not."""
         return self.kind in _CONVOLUTIONS
 
     @cached_property
@@ -175,9 +150,8 @@ class Kernel:
         window = self.window or (self.weights[0][-(len(self.output.shape) - 2) :] if self.weights else ())
         if not self.convolves or self.kind in _TRANSPOSED or not self.inputs or not self._has_image:
             return 1.0, 1.0
-        before, after = (shape[axes] for shape in (self.inputs[0].shape, self.output.shape))
         average = ever = 1.0
-        for read, made, taps in zip(before, after, window):
+        for read, made, taps in zip(self.inputs[0].shape[axes], self.output.shape[axes], window):
             met = _met(read, made, taps)
             average, ever = average * met[0] / taps, ever * met[1] / taps
         return average, ever
@@ -200,7 +174,6 @@ class Kernel:
 
     @cached_property
     def read_bytes(self) -> int:
-        """Return the bytes of activations."""
         return sum(each.bytes for each in self.inputs)
 
     @cached_property
@@ -220,11 +193,7 @@ def _shape(values: Any) -> Shape:
 
 @lru_cache(maxsize=1 << 14)
 def _met(read: int, made: int, taps: int) -> tuple[float, int]:
-    """Count along one axis how many taps meet the image on average, and how many ever do.
-
-    Args:
-        read, made: pixels of the input and of the output.
-    """
+    """Count along one axis, from pixels that are read and made, how many taps meet the image on average, and ever."""
     if min(read, made) < 1:  # not told
         return taps, taps
     stride = max(1, round(read / made))

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -104,60 +105,58 @@ def _weights(seconds: Vector) -> Vector:
     return np.asarray((seconds / np.median(seconds)) ** WEIGHT_POWER)
 
 
-class _Roofline:
-    """The kernels of one kind and precision: a rate, not negative, for each of their costs."""
+class _KindModel:
+    """The kernels of one kind and precision: a roofline of them, and how far each lies from it.
 
-    def __init__(self, kernels: Sequence[Kernel], seconds: Vector) -> None:
-        self.count = len(seconds)
-        root = np.sqrt(_weights(seconds))
-        self._rates = nnls(np.array([costs(kernel) for kernel in kernels]) * (root / seconds)[:, None], root)[0]
+    The roofline is a rate, not negative, for each of a kernel's costs. Few kernels have no more than that.
+    """
 
-    def predict(self, kernels: Sequence[Kernel]) -> Vector:
-        """Return the seconds of each."""
+    def __init__(self, kernels: Sequence[Kernel], seconds: Sequence[float]) -> None:
+        self.count, measured = len(seconds), np.array(seconds)
+        self.members: list[tuple[_InNetwork, float]] = []  # the same with what else is in their networks
+        root = np.sqrt(_weights(measured))
+        self._rates = nnls(np.array([costs(kernel) for kernel in kernels]) * (root / measured)[:, None], root)[0]
+
+    def roofline(self, kernels: Sequence[Kernel]) -> Vector:
+        """Return the seconds of each by its costs alone."""
         return np.maximum(np.array([costs(kernel) for kernel in kernels]) @ self._rates, SHORTEST_SECONDS)
 
-
-class _KindModel:
-    """How far the kernels of one kind and precision lie from their roofline; few of them have no more than that."""
-
-    def __init__(self, roofline: _Roofline, kernels: Sequence[_InNetwork], seconds: Vector) -> None:
-        self._roofline = roofline
-        self.svr: Any = None
-        if len(kernels) >= FEWEST_FOR_TREES:
-            base, weights = roofline.predict([each.kernel for each in kernels]), _weights(seconds)
-            target, table = np.log(seconds / base), self.features(kernels)
-            trees = ExtraTreesRegressor(TREES, max_features=1.0, bootstrap=True, random_state=SEED, n_jobs=1)
-            self._trees = trees.fit(table, target, sample_weight=weights)
-            svr = make_pipeline(StandardScaler(), SVR(**_SVR_OPTIONS))
-            self.svr = svr.fit(table, target, svr__sample_weight=weights)
-            # Factors farther from the roofline than any that was measured are a mistake.
-            self._farthest = float(np.min(target)), float(np.max(target))
-
-    @staticmethod
-    def features(kernels: Sequence[_InNetwork]) -> Vector:
-        """Return the features, float [kernels, features]."""
-        return np.array([each.features for each in kernels])
+    @cached_property
+    def fitted(self) -> tuple[Any, Any, float, float]:
+        """Return trees, support-vector machine, and the least and the largest factor that was measured, as logarithms;
+        farther from the roofline than that is a mistake."""
+        members, measured = zip(*self.members[:: math.ceil(len(self.members) / MOST_TO_FIT)])
+        seconds = np.array(measured)
+        weights, table = _weights(seconds), np.array([each.features for each in members])
+        target = np.log(seconds / self.roofline([each.kernel for each in members]))
+        trees = ExtraTreesRegressor(TREES, max_features=1.0, bootstrap=True, random_state=SEED, n_jobs=1)
+        svr = make_pipeline(StandardScaler(), SVR(**_SVR_OPTIONS))
+        trees.fit(table, target, sample_weight=weights)
+        svr.fit(table, target, svr__sample_weight=weights)
+        return trees, svr, float(np.min(target)), float(np.max(target))
 
     def predict(self, kernels: Sequence[_InNetwork]) -> Vector:
         """Return the seconds of each."""
-        base = self._roofline.predict([each.kernel for each in kernels])
-        if self.svr is None:
+        base = self.roofline([each.kernel for each in kernels])
+        if self.count < FEWEST_FOR_TREES:
             return base
-        table = self.features(kernels)
+        forest, svr, least, largest = self.fitted
+        table = np.array([each.features for each in kernels])
         # What the forest's own `predict` does, without its checks of each tree's input, which take most of its time.
         single = table.astype(np.float32)
-        trees = np.mean([tree.tree_.predict(single)[:, 0] for tree in self._trees.estimators_], axis=0)
-        correction = (1 - SVR_SHARE) * trees + SVR_SHARE * self.predict_svr(table)
-        return base * np.exp(np.clip(correction, *self._farthest))
+        trees = np.mean([tree.tree_.predict(single)[:, 0] for tree in forest.estimators_], axis=0)
+        correction = (1 - SVR_SHARE) * trees + SVR_SHARE * predict_svr(svr, table)
+        return base * np.exp(np.clip(correction, least, largest))
 
-    def predict_svr(self, table: Vector) -> Vector:
-        """Return what the machine's own `predict` gives, sooner: distances are a product of matrices, in float32."""
-        scaler, machine = self.svr[0], self.svr[-1]
-        scaled = ((table - scaler.mean_) / scaler.scale_).astype(np.float32)
-        support = machine.support_vectors_.astype(np.float32)
-        squared = (scaled**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * scaled @ support.T
-        near = np.exp(np.float32(-machine.gamma) * squared)
-        return np.asarray(near @ machine.dual_coef_[0].astype(np.float32) + machine.intercept_[0])
+
+def predict_svr(svr: Any, table: Vector) -> Vector:
+    """Return what the machine's own `predict` gives, sooner: distances are a product of matrices, in float32."""
+    scaler, machine = svr[0], svr[-1]
+    scaled = ((table - scaler.mean_) / scaler.scale_).astype(np.float32)
+    support = machine.support_vectors_.astype(np.float32)
+    squared = (scaled**2).sum(axis=1)[:, None] + (support**2).sum(axis=1) - 2 * scaled @ support.T
+    near = np.exp(np.float32(-machine.gamma) * squared)
+    return np.asarray(near @ machine.dual_coef_[0].astype(np.float32) + machine.intercept_[0])
 
 
 class LatencyModel:
@@ -165,28 +164,25 @@ class LatencyModel:
 
     Args:
         measured: networks; those of all precisions together, for a kernel carries its own.
-        errors: what an error bar is made from: of each network that was left out of the fit, the logarithm of measured
-            to predicted.
+        errors: of networks that were left out of the fit, logarithms of measured to predicted, for the error bar.
     """
 
     def __init__(self, measured: Sequence[Measured], errors: Sequence[float]) -> None:
-        if not measured:
-            raise ValueError("there is nothing measured to learn from")
         self._errors = errors
         self._overhead = _fit_overhead(measured)
-        measured = [_rescaled(network, self._overhead) for network in measured]
-        self._rooflines = _rooflines(measured)
+        networks = [_rescaled_kernels(network, self._overhead) for network in measured]
+        by_kind: dict[Kind, list[tuple[Kernel, float]]] = defaultdict(list)
+        for kernel, seconds in chain.from_iterable(networks):
+            for kind in _kinds(kernel):
+                by_kind[kind].append((kernel, seconds))
+        self.kinds = {kind: _KindModel(*zip(*members)) for kind, members in by_kind.items()}
         gathered: dict[tuple[Kernel, int, int], list[float]] = defaultdict(list)
-        self._members: dict[Kind, list[tuple[_InNetwork, float]]] = defaultdict(list)
-        for network in measured:
-            kernels = self.in_network([kernel for kernel, _ in network.kernels])
-            for each, (kernel, counted) in zip(kernels, network.kernels):
-                seconds = max(counted, SHORTEST_SECONDS)
+        for network in networks:
+            for each, (kernel, seconds) in zip(self.in_network([kernel for kernel, _ in network]), network):
                 gathered[each.answers_for].append(seconds)
                 for kind in _kinds(kernel):
-                    self._members[kind].append((each, seconds))
+                    self.kinds[kind].members.append((each, seconds))
         self._known = {key: float(np.median(values)) for key, values in gathered.items()}
-        self._fitted: dict[Kind, _KindModel] = {}
 
     def predict_kernels(self, kernels: Sequence[Kernel]) -> list[float]:
         """Return the seconds of each kernel of a network that consists of these."""
@@ -199,39 +195,30 @@ class LatencyModel:
             else:
                 found[each.kernel] = seconds
         for members in unknown.values():
-            predicted = self.fitted(self._answering(members[0].kernel)).predict(members)
+            predicted = self._answering(members[0].kernel).predict(members)
             found |= {each.kernel: float(seconds) for each, seconds in zip(members, predicted)}
         return [found[kernel] for kernel in kernels]
-
-    def fitted(self, kind: Kind) -> _KindModel:
-        """Return the model of a kind of kernel, fitted when it is first asked for."""
-        if kind not in self._fitted:
-            members = self._members[kind]
-            members = members[:: math.ceil(len(members) / MOST_TO_FIT)]
-            kernels, seconds = zip(*members)
-            self._fitted[kind] = _KindModel(self._rooflines[kind], kernels, np.array(seconds))
-        return self._fitted[kind]
 
     def in_network(self, kernels: Sequence[Kernel]) -> list[_InNetwork]:
         """Return the kernels as those of one network."""
         weights = sum(kernel.weight_bytes for kernel in kernels)
         touched = weights + sum(kernel.output.bytes for kernel in kernels)
-        kinds: dict[Kind, list[Kernel]] = defaultdict(list)
+        kinds: dict[_KindModel, list[Kernel]] = defaultdict(list)
         for kernel in kernels:
             kinds[self._answering(kernel)].append(kernel)
-        seconds = sum(float(self._rooflines[kind].predict(members).sum()) for kind, members in kinds.items())
+        seconds = sum(float(kind.roofline(members).sum()) for kind, members in kinds.items())
         return [_InNetwork(kernel, weights, touched, seconds) for kernel in kernels]
 
-    def _answering(self, kernel: Kernel) -> Kind:
-        """Return a kernel's kind; where too few of it were measured, the one that is most like it."""
+    def _answering(self, kernel: Kernel) -> _KindModel:
+        """Return the model of a kernel's kind; where too few of it were measured, of the one that is most like it."""
         kind = kind_of(kernel)
         least = 1 if kernel.multiplies else FEWEST_OF_A_KIND
-        if kind in self._rooflines and self._rooflines[kind].count >= least:
-            return kind
+        if kind in self.kinds and self.kinds[kind].count >= least:
+            return self.kinds[kind]
         plain = (kernel.kind, kernel.computes_in) if kernel.multiplies else _OTHERS
-        if plain in self._rooflines:
-            return plain
-        return max(self._rooflines, key=lambda each: (each[1] == kind[1], self._rooflines[each].count))
+        if plain in self.kinds:
+            return self.kinds[plain]
+        return max(self.kinds.items(), key=lambda each: (each[0][1] == kind[1], each[1].count))[1]
 
     def predict(self, kernels: Sequence[Kernel]) -> Latency:
         """Return the latency of a model that the engine runs as these kernels."""
@@ -255,25 +242,13 @@ def cross_predict(measured: Sequence[Measured]) -> Iterable[tuple[Measured, Late
                 yield network, model.predict([kernel for kernel, _ in network.kernels])
 
 
-def _rooflines(measured: Sequence[Measured]) -> dict[Kind, _Roofline]:
-    members: dict[Kind, list[tuple[Kernel, float]]] = defaultdict(list)
-    for kernel, counted in (each for network in measured for each in network.kernels):
-        for kind in _kinds(kernel):
-            members[kind].append((kernel, max(counted, SHORTEST_SECONDS)))
-    found = {}
-    for kind, those in members.items():
-        kernels, seconds = zip(*those)
-        found[kind] = _Roofline(kernels, np.array(seconds))
-    return found
-
-
 def _kinds(kernel: Kernel) -> tuple[Kind, ...]:
     """Return its own, and what rarer ones answer from."""
     return (kind_of(kernel),) if kernel.multiplies else (kind_of(kernel), _OTHERS)
 
 
 def kind_of(kernel: Kernel) -> Kind:
-    """Tell what is learned together; one of the engine's kinds is taken apart where it does several things.
+    """Tell what is learned together: one of the engine's kinds, taken apart where it does several things.
 
     What does not multiply takes a time that goes with its bytes, in whatever precision.
     """
@@ -297,18 +272,17 @@ def _whole_costs(total: float, kernels: Sequence[Kernel]) -> Vector:
     return np.array([1.0, total, float(len(kernels)), float(copied)])
 
 
-def _rescaled(network: Measured, overhead: Vector) -> Measured:
+def _rescaled_kernels(network: Measured, overhead: Vector) -> list[tuple[Kernel, float]]:
     """Raise or lower its kernels' times together until they come to the whole.
 
     The whole is timed in many rounds, and its kernels are counted in one go: what disturbed that one goes.
     """
-    kernels = [kernel for kernel, _ in network.kernels]
-    total = sum(max(seconds, SHORTEST_SECONDS) for _, seconds in network.kernels)
-    if not total or overhead[1] <= 0:
-        return network
-    target = total + (network.seconds - float(overhead @ _whole_costs(total, kernels))) / overhead[1]
-    scale = float(np.clip(target / total, 1 / MOST_RESCALED, MOST_RESCALED))
-    return Measured(network.name, network.seconds, [(kernel, seconds * scale) for kernel, seconds in network.kernels])
+    total, scale = sum(max(seconds, SHORTEST_SECONDS) for _, seconds in network.kernels), 1.0
+    if total and overhead[1] > 0:
+        missing = network.seconds - float(overhead @ _whole_costs(total, [kernel for kernel, _ in network.kernels]))
+        target = total + missing / overhead[1]
+        scale = float(np.clip(target / total, 1 / MOST_RESCALED, MOST_RESCALED))
+    return [(kernel, max(seconds * scale, SHORTEST_SECONDS)) for kernel, seconds in network.kernels]
 
 
 def _fit_overhead(measured: Sequence[Measured]) -> Vector:

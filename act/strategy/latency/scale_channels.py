@@ -17,8 +17,7 @@ _FEWEST_CHANNELS = 4
 _BLOCK, _SMALL_BLOCK, _BLOCKS_TO_HAVE = 16, 8, 4
 _STEPS = 24
 
-# From a number of channels to the number that is left.
-_Count = Callable[[int], int]
+_Count = Callable[[int], int]  # from a number of channels to the number that is left
 
 
 def scale_channels(kernels: Sequence[Kernel], kept: float) -> list[Kernel]:

@@ -12,17 +12,20 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from act import machine
 from act.errors import InputError
+from act.settings import Precision
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 
 FOLDER = Path("latency")
+# Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 # 2: kernels tell the precision of what they make, and ONNX Runtime's whether they compute on blocks of channels.
 SCHEMA_VERSION = 2
 _MICRO = 1e6
@@ -42,12 +45,12 @@ class Header:
     @classmethod
     def here(cls, engine: str, version: str) -> Header:
         """Return this machine's."""
-        told = machine.describe()
-        return cls(engine, version, str(told["cpu"]), tuple(told["capabilities"]))
+        told = machine.identity()
+        return cls(engine, version, told["cpu"], tuple(told["capabilities"]))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the first line of a table; plain JSON values."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+    def to_line(self) -> str:
+        """Return the first line of a table."""
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -59,17 +62,19 @@ class Row:
     measured: Measured
     failure: str | None = None
 
-    @classmethod
-    def of(cls, name: str, precision: str, threads: int, found: Measured | Exception) -> Row:
-        """Return what was measured of a network, or why it was not."""
-        if isinstance(found, Measured):
-            return cls(precision, threads, found)
-        return cls(precision, threads, Measured(name, 0.0, []), str(found))
-
     @property
     def key(self) -> tuple[str, str, int]:
-        """Return what is measured once."""
         return self.measured.name, self.precision, self.threads
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Row:
+        """Return what a line of a table tells; whatever error the damage of another line leads to."""
+        kernels = [(Kernel.of(each), float(each["microseconds"]) / _MICRO) for each in told["kernels"]]
+        measured = Measured(str(told["network"]), float(told["microseconds"]) / _MICRO, kernels)
+        failure = told.get("failure")
+        if failure is None and not 0 < measured.seconds < 1e6:
+            raise ValueError(f"a latency of {measured.seconds} s")
+        return cls(str(told["precision"]), int(told["threads"]), measured, failure)
 
     def to_json(self) -> dict[str, Any]:
         """Return a line of a table; plain JSON values."""
@@ -98,23 +103,20 @@ class Table:
 
     @classmethod
     def read(cls, path: Path) -> Table:
-        """Read a table, packed (`.gz`) or not.
-
-        Raises:
-            InputError: it is missing, damaged, or of another version.
-        """
+        """Read a table, packed (`.gz`) or not; `InputError` where it is missing, damaged, or of another version."""
         lines = _lines(path)
         try:
             told = json.loads(next(lines)[1])
-            version, capabilities = told["schema_version"], tuple(told["capabilities"])
-            header = Header(str(told["engine"]), str(told["version"]), str(told["cpu"]), capabilities)
+            version = told.pop("schema_version")
+            header = Header(**{**told, "capabilities": tuple(told["capabilities"])})
         except StopIteration:
             raise InputError(f"{path}: empty; {_CURE}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: line 1 is no table's: {error!r}; {_CURE}") from None
         if version != SCHEMA_VERSION:
-            formats = f"format {version} (`schema_version`), and {SCHEMA_VERSION} is read"
-            raise InputError(f"{path}: line 1 tells {formats}; {_CURE}")
+            raise InputError(
+                f"{path}: line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read; {_CURE}"
+            )
         table = cls(path, header)
         for number, line in lines:
             try:
@@ -122,7 +124,7 @@ class Table:
                 if _ERRORS in told:
                     table.noted[int(told["threads"])] = [float(each) for each in told[_ERRORS]]
                 else:
-                    table.rows.append(_row(told))
+                    table.rows.append(Row.from_json(told))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 if not line.endswith("\n"):
                     break  # cut off by a kill
@@ -133,18 +135,14 @@ class Table:
 
     @classmethod
     def open(cls, path: Path, header: Header) -> Table:
-        """Open a table to add to it; a new one where there is none.
-
-        Raises:
-            InputError: it was measured elsewhere.
-        """
+        """Open a table to add to it, a new one where there is none; `InputError` where it was measured elsewhere."""
         if path.exists():
             table = cls.read(path)
             table.refuse_elsewhere(header)
             whole = "".join(line for _, line in _lines(path) if line.endswith("\n"))
         else:
             table = cls(path, header)
-            whole = json.dumps(header.to_json()) + "\n"
+            whole = header.to_line() + "\n"
         # What a kill cut off is gone before anything is added.
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -167,11 +165,7 @@ class Table:
             file.write(json.dumps(line) + "\n")
 
     def refuse_elsewhere(self, here: Header) -> None:
-        """Refuse a table of another engine, version or CPU than this one.
-
-        Raises:
-            InputError: it differs; names how.
-        """
+        """Refuse a table of another engine, version or CPU than this one by an `InputError` that names what differs."""
         for name, wanted in vars(here).items():
             found = getattr(self.header, name)
             if found != wanted:
@@ -192,16 +186,12 @@ class Table:
 
 def file_name(header: Header) -> str:
     """Name a machine's table of an engine: the same for the same engine, version and CPU."""
-    digest = hashlib.sha256(json.dumps(header.to_json()).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(header.to_line().encode()).hexdigest()[:8]
     return f"{header.engine}-{header.version}-{digest}.jsonl"
 
 
 def find_table(header: Header, folder: Path = FOLDER) -> Table | None:
-    """Return the table that was measured on such a machine; None where there is none.
-
-    Raises:
-        InputError: it is damaged.
-    """
+    """Return the table that was measured on such a machine; None where there is none."""
     for suffix in ("", ".gz"):
         path = folder / (file_name(header) + suffix)
         if path.exists():
@@ -219,12 +209,3 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: no such table; {_CURE}") from None
     except (OSError, UnicodeDecodeError, EOFError) as error:
         raise InputError(f"{path}: cannot be read: {error}; copy it anew") from None
-
-
-def _row(told: dict[str, Any]) -> Row:
-    kernels = [(Kernel.of(each), float(each["microseconds"]) / _MICRO) for each in told["kernels"]]
-    measured = Measured(str(told["network"]), float(told["microseconds"]) / _MICRO, kernels)
-    failure = told.get("failure")
-    if failure is None and not 0 < measured.seconds < 1e6:
-        raise ValueError(f"a latency of {measured.seconds} s")
-    return Row(str(told["precision"]), int(told["threads"]), measured, None if failure is None else str(failure))

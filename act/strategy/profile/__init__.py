@@ -1,1 +1,0 @@
-"""Measuring what a latency model is learned from, on the target itself."""

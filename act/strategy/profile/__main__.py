@@ -22,19 +22,15 @@ from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import all_specs
 from act.errors import InputError, exit_on_input_error
-from act.settings import EngineName
 from act.strategy.latency.model import Measured, cross_predict
-from act.strategy.latency.table import FOLDER, Header, Row, Table, file_name
+from act.strategy.latency.table import FOLDER, PRECISIONS, Header, Table, file_name
 
-NETWORKS = 120
-MINUTES = 12.0
+NETWORKS, MINUTES = 120, 12.0
 # Of the networks; another where the rules by which they are drawn are others.
 SEED = 3
 # Networks that are measured in turn.
 TOGETHER = 8
 LIMIT_SECONDS = 24 * 3600.0
-# Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
-PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def main() -> None:
@@ -65,7 +61,7 @@ def _targets() -> list[str]:
     return [f"{spec.name}/cpu" for spec in all_specs() if spec.tells_times]
 
 
-def _engine(target: str) -> EngineName:
+def _engine(target: str) -> str:
     name = target.partition("/")[0]
     if target not in _targets():
         known = name in [spec.name for spec in all_specs()]
@@ -75,20 +71,12 @@ def _engine(target: str) -> EngineName:
 
 
 def profile(
-    engine: EngineName,
-    path: Path | None,
-    threads: list[int],
-    precisions: list[str] | None,
-    networks: int,
-    seconds: float,
+    engine: str, path: Path | None, threads: list[int], precisions: list[str] | None, networks: int, seconds: float
 ) -> Table:
     """Measure until so many networks are in the table, or the time is up; what it has already is not measured again.
 
-    Args:
-        path: of the table; this machine's own in `FOLDER` when left out.
-
-    Raises:
-        InputError: the engine is not here, or the table was measured elsewhere.
+    Without a path it is this machine's own table in `FOLDER`. `InputError` where the engine is not here, or the table
+    was measured elsewhere.
     """
     deadline = time.monotonic() + seconds
     with EngineProcess(engine, Path(), "fp32") as process:
@@ -114,7 +102,7 @@ def _fill(table: Table, ways: list[tuple[RuntimePrecision, int]], networks: int,
     from act.engines.writer import ExportedVariants, export_variants
     from act.program.blocks import FEED, build
     from act.strategy.profile.measure import Way, measure
-    from act.strategy.profile.plan import planned_networks
+    from act.strategy.profile.networks import planned_networks
 
     engine = table.header.engine
     done = {row.key for row in table.rows}
@@ -140,11 +128,11 @@ def _fill(table: Table, ways: list[tuple[RuntimePrecision, int]], networks: int,
                         written = export_variants(network.name, model, batch, engine, kinds, own)
                         model.discard()
                         everything += [(written, way) for way in wanted]
-                measured = measure(everything, start)
-            for (written, (precision, threads)), found in zip(everything, measured):
-                table.add(Row.of(written.name, precision, threads, found))
-                if isinstance(found, Measured):
-                    by_name[written.name].append(found)
+                rows = measure(everything, start)
+            for row in rows:
+                table.add(row)
+                if row.failure is None:
+                    by_name[row.measured.name].append(row.measured)
             bar.update(len(group))
     return len(table.rows) > len(done)
 

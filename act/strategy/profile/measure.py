@@ -1,20 +1,30 @@
-"""Measures networks on an engine: each as a whole, and every kernel that the engine makes of it."""
+"""Networks measured on an engine: each as a whole, and every kernel that the engine makes of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from act.engines.base import RuntimePrecision
+from act.engines.inspection import Inspection
 from act.engines.process import EngineFailure, EngineProcess
-from act.engines.writer import ExportedVariants
+from act.engines.spec import spec_of
+from act.engines.writer import ExportedVariants, export_variants
+from act.program.model import InferenceModel
+from act.results.analyze import Baseline
+from act.samples.dataset import Array
+from act.settings import EngineName, Target
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
+from act.strategy.latency.table import PRECISIONS, Header, Row, Table
 from act.timing.rounds import TimedModel, time_in_rounds
 
 ROUNDS = 16
@@ -27,6 +37,9 @@ _TIMES_MORE = 3
 # what still is longer then is scaled down to the whole.
 TOO_LONG, _MOST_PROFILES = 1.1, 3
 
+# All else is compared with what is measured of a job's model.
+_BASELINE_SECONDS, _BASELINE_LIMIT_SECONDS = 2.0, 600
+
 # Precision and number of threads.
 Way = tuple[RuntimePrecision, int]
 
@@ -37,13 +50,11 @@ def measure(
     batch: int = 1,
     rounds: int = ROUNDS,
     least_seconds: float = 0.0,
-) -> list[Measured | EngineFailure]:
+) -> list[Row]:
     """Return what was measured of networks, each in its way, in order, or why the engine cannot.
 
-    Args:
-        start: makes the engine's process for a file, a precision and a number of threads; all run at a time.
-        batch: how many samples at a time.
-        rounds, least_seconds: as `time_in_rounds` takes them.
+    All run at a time, in processes that `start` makes for a file, a precision and a number of threads; `rounds` and
+    `least_seconds` are as `time_in_rounds` takes them.
     """
     with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
         models = []
@@ -54,7 +65,10 @@ def measure(
         for model in models:
             _choose_runs(model)
         time_in_rounds(models, rounds, least_seconds=least_seconds, most_seconds=_MOST_SECONDS)
-        return [_measured(written.name, model) for (written, _), model in zip(everything, models)]
+        return [
+            _row(written.name, precision, threads, model)
+            for (written, (precision, threads)), model in zip(everything, models)
+        ]
 
 
 def _load(model: TimedModel) -> None:
@@ -74,7 +88,7 @@ def _choose_runs(model: TimedModel) -> None:
         model.failure = failure
 
 
-def _measured(name: str, model: TimedModel) -> Measured | EngineFailure:
+def _row(name: str, precision: RuntimePrecision, threads: int, model: TimedModel) -> Row:
     kernels: list[tuple[Kernel, float]] = []
     try:
         if model.failure is not None:
@@ -88,10 +102,53 @@ def _measured(name: str, model: TimedModel) -> Measured | EngineFailure:
                 break
     except EngineFailure as failure:
         if not kernels:
-            return failure
+            return Row(precision, threads, Measured(name, 0.0, []), str(failure))
     scale = min(1.0, whole * TOO_LONG / max(_total(kernels), whole))
-    return Measured(name, whole, [(kernel, seconds * scale) for kernel, seconds in kernels])
+    return Row(precision, threads, Measured(name, whole, [(kernel, seconds * scale) for kernel, seconds in kernels]))
 
 
 def _total(kernels: Sequence[tuple[Kernel, float]]) -> float:
     return sum(seconds for _, seconds in kernels)
+
+
+def measure_baseline(
+    name: str,
+    model: InferenceModel,
+    batch: Mapping[str, Array],
+    target: Target,
+    folder: Path,
+    fp32: onnx.ModelProto,
+    inspected: Mapping[EngineName, Inspection],
+) -> dict[str, dict[str, Baseline]]:
+    """Measure a job's model on each engine in every precision that is there, int8 with unsearched ranges.
+
+    Ranges and rounding do not change how long int8 takes, so that a model is known to be fast enough, or not, before
+    anything is searched or trained. `ENGINE.jsonl`, with the kernels that the engine made, is for what does not exist
+    yet.
+
+    Args:
+        batch: samples of the target's batch size, batch axis first.
+        fp32: what `to_onnx` made of the model.
+        inspected: what each engine said of the model.
+    """
+    told: dict[str, dict[str, Baseline]] = {}
+    # The others run elsewhere, or take minutes to load.
+    for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
+        version, offered = inspected[engine].version, inspected[engine].precisions
+        if version is None:
+            told[engine] = {"fp32": Baseline(failure=inspected[engine].failure)}
+            continue
+        precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
+        with tempfile.TemporaryDirectory() as scratch:
+            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
+            everything = [(written, (precision, target.threads)) for precision in precisions]
+            start = partial(EngineProcess, engine, time_limit_seconds=_BASELINE_LIMIT_SECONDS)
+            rows = measure(everything, start, target.batch, least_seconds=_BASELINE_SECONDS)
+        table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
+        for row in rows:
+            table.add(row)
+        told[engine] = {
+            row.precision: Baseline(seconds=row.measured.seconds if row.failure is None else None, failure=row.failure)
+            for row in rows
+        }
+    return told

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from act.program.blocks import Block, Stride
+from act.strategy.latency.model import Measured, cross_predict
 
 _SIDES = (32, 56, 64, 96, 112, 128, 160, 192, 224, 224, 224, 256, 299, 320)
 # Heights and widths of lines of text.
@@ -41,6 +45,10 @@ FAMILIES = (
     *("plain", "separable", "inverted", "bottleneck", "grouped", "basic", "fire", "dense", "inception", "shuffle"),
     *("pool", "up", "excite", "attention", "gate"),
 )
+# Networks that are drawn before the model is asked what it predicts worst.
+ROUND = 16
+# How many times as often as usual a kind of block is drawn, at least and at most.
+RAREST, MOST_OFTEN = 0.4, 3.0
 # Of blocks whose kind has another name.
 _FAMILY = {"conv": "plain", "tokens": "attention"}
 _GROUPS = (8, 16, 32, 32, 64)
@@ -56,11 +64,7 @@ class Network:
 
 
 def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> Network:
-    """Draw a network; the same for the same arguments.
-
-    Args:
-        weights: how often each of `FAMILIES` is drawn; all alike when left out.
-    """
+    """Draw a network, the same for the same arguments; `weights` tell how often each of `FAMILIES` is drawn, else 1."""
     rng = random.Random(f"{seed}/{number}")
     purpose = rng.choices(list(_PURPOSES), list(_PURPOSES.values()))[0]
     often = {"up": _MORE_UP} if purpose == "map" else {}
@@ -98,6 +102,38 @@ def draw(number: int, seed: int, weights: Mapping[str, float] | None = None) -> 
     return Network(f"drawn {seed}/{number}", shape, blocks)
 
 
+def planned_networks(count: int, seed: int, measured: Mapping[str, Sequence[Measured]]) -> Iterator[Network]:
+    """Yield so many networks; each is drawn when it is asked for, and those before must be measured by then.
+
+    After each round the learned model is cross-validated on what was measured of each network, in all precisions and
+    numbers of threads, and more is drawn of the blocks in whose networks it was most wrong. So a profile that was
+    stopped goes on with the very networks that it would have measured.
+    """
+    drawn: list[Network] = []
+    weights: Mapping[str, float] = {}
+    for number in range(count):
+        if number and number % ROUND == 0:
+            weights = family_weights(drawn, measured)
+        drawn.append(draw(number, seed, weights))
+        yield drawn[-1]
+
+
+def family_weights(drawn: Sequence[Network], measured: Mapping[str, Sequence[Measured]]) -> Mapping[str, float]:
+    """Return how often each kind of block is drawn, from the errors of the networks that have it."""
+    wrong: dict[str, list[float]] = defaultdict(list)
+    for each, prediction in cross_predict([each for network in drawn for each in measured.get(network.name, ())]):
+        wrong[each.name].append(abs(float(np.log(prediction.seconds / each.seconds))))
+    usual = float(np.mean([error for errors in wrong.values() for error in errors])) if wrong else 0.0
+    if usual <= 0:
+        return {}
+    weights = dict.fromkeys(FAMILIES, 1.0)
+    for family in FAMILIES:
+        having = [network.name for network in drawn if family in map(family_of, network.blocks)]
+        if errors := [error for name in having for error in wrong[name]]:
+            weights[family] = float(np.clip(np.mean(errors) / usual, RAREST, MOST_OFTEN))
+    return weights
+
+
 def _width(rng: random.Random, least: int = 8, most: int = 2048) -> int:
     kind = rng.random()
     if kind < 0.65:
@@ -121,23 +157,21 @@ def _of(kind: str, **sizes: Any) -> Block:
 def _block(rng: random.Random, family: str, channels: int, stride: Stride) -> Block:
     act = rng.choice(_ACTIVATIONS)
     out = _next_width(rng, channels, stride != 1)
+    ends = {"out": out, "s": stride}
     if family == "plain":
-        return _of("conv", out=out, k=rng.choice(_KERNELS), s=stride, act=act)
+        return _of("conv", k=rng.choice(_KERNELS), act=act, **ends)
     if family == "separable":
-        excite = rng.choice((0, 0, 4))
-        return _of("separable", out=out, k=rng.choice((3, 3, 5)), s=stride, act=act, se=excite)
+        return _of("separable", se=rng.choice((0, 0, 4)), k=rng.choice((3, 3, 5)), act=act, **ends)
     if family == "inverted":
-        wide = round(channels * rng.choice((1, 2, 3, 4, 6, 6)))
-        excite = rng.choice((0, 4))
-        return _of("inverted", out=out, k=rng.choice((3, 5)), s=stride, act=act, wide=wide, se=excite)
+        wide = channels * rng.choice((1, 2, 3, 4, 6, 6))
+        return _of("inverted", wide=wide, se=rng.choice((0, 4)), k=rng.choice((3, 5)), act=act, **ends)
     if family == "bottleneck":
-        inner = _width(rng, max(8, out // 4 - 8), max(9, out // 2))
-        return _of("bottleneck", out=out, inner=inner, s=stride, groups=1)
+        return _of("bottleneck", inner=_width(rng, max(8, out // 4 - 8), max(9, out // 2)), groups=1, **ends)
     if family == "grouped":
         groups = rng.choice(_GROUPS)
-        return _of("bottleneck", out=out, inner=max(1, round(out / 2 / groups)) * groups, s=stride, groups=groups)
+        return _of("bottleneck", inner=max(1, round(out / 2 / groups)) * groups, groups=groups, **ends)
     if family == "basic":
-        return _of("basic", out=out, s=stride)
+        return _of("basic", **ends)
     if family == "fire":
         return _of("fire", squeeze=_width(rng, 8, 96), expand=_width(rng, 16, 320))
     if family == "dense":
@@ -171,48 +205,39 @@ def family_of(block: Block) -> str:
 
 def _follow(block: Block, channels: int, height: int, width: int) -> tuple[int, int, int, float]:
     """Return channels, height and width behind a block, and about how many MACs it takes."""
-    if block["kind"] == "up":
-        height, width = block["times"] * height, block["times"] * width
-        taps = 1 if block["how"] == "transposed" else block["k"] ** 2
-        return block["out"], height, width, height * width * channels * block["out"] * taps
-    stride = block.get("s", 1)
+    stride, times = block.get("s", 1), block.get("times", 1)
     down, right = stride if isinstance(stride, tuple) else (stride, stride)
-    high, wide = -(-height // down), -(-width // right)
+    high, wide = times * -(-height // down), times * -(-width // right)
     out, work = _out_and_macs(block, channels, height * width, high * wide)
     return out, high, wide, work
 
 
-def _out_and_macs(block: Block, channels: int, before: int, area: int) -> tuple[int, float]:
-    """Return the channels behind a block and its MACs.
-
-    Args:
-        before, area: pixels of its input and of its output.
-    """
-    kind, out = block["kind"], block.get("out", channels)
+def _out_and_macs(b: Block, channels: int, before: int, area: int) -> tuple[int, float]:
+    """Return the channels behind a block and its MACs, from the pixels of its input and of its output."""
+    kind, out, k = b["kind"], b.get("out", channels), b.get("k", 1)
     if kind == "conv":
-        taps = block["k"] ** 2 if isinstance(block["k"], int) else math.prod(block["k"])
-        return out, area * channels * out * taps
+        return out, area * channels * out * (k**2 if isinstance(k, int) else math.prod(k))
+    if kind == "up":
+        return out, area * channels * out * (1 if b["how"] == "transposed" else k**2)
     if kind == "separable":
-        return out, area * channels * (out + block["k"] ** 2)
+        return out, area * channels * (out + k**2)
     if kind == "inverted":
-        return out, block["wide"] * (before * channels + area * (out + block["k"] ** 2))
+        return out, b["wide"] * (before * channels + area * (out + k**2))
     if kind == "bottleneck":
-        inner = block["inner"]
-        return out, area * (2 * channels * out + inner * out + 9 * inner**2 / block["groups"])
+        return out, area * (2 * channels * out + b["inner"] * out + 9 * b["inner"] ** 2 / b["groups"])
     if kind == "basic":
         return out, area * out * (9 * channels + 9 * out + channels)
     if kind == "fire":
-        return 2 * block["expand"], area * block["squeeze"] * (channels + 10 * block["expand"])
+        return 2 * b["expand"], area * b["squeeze"] * (channels + 10 * b["expand"])
     if kind == "dense":
-        growth, count = block["growth"], block["count"]
-        return channels + growth * count, area * count * (channels * 4 * growth + 36 * growth**2)
+        return channels + b["growth"] * b["count"], area * b["count"] * b["growth"] * (4 * channels + 36 * b["growth"])
     if kind == "inception":
-        return sum(out), area * (channels * sum(out) + out[1] ** 2 * block["k"] ** 2 + out[2] ** 2 * 18)
+        return sum(out), area * (channels * sum(out) + out[1] ** 2 * k**2 + out[2] ** 2 * 18)
     if kind == "shuffle":
         return out, area * out * channels
     if kind == "tokens":
-        size = block["size"]
-        return channels, before * (2 * channels * size + size**2 * (4 + 2 * block["wide"]) + 2 * before * size)
+        size = b["size"]
+        return channels, before * (2 * channels * size + size**2 * (4 + 2 * b["wide"]) + 2 * before * size)
     return channels, 0.0
 
 

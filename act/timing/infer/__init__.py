@@ -1,1 +1,0 @@
-"""Measures any model by itself, without a job: the latency tool that ACT's examples have as `infer.py`."""

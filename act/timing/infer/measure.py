@@ -14,7 +14,7 @@ from act import machine
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import all_specs
-from act.results.benchmark import InferFailed, InferFigures, InferRan, NoFigures
+from act.results.benchmark import InferFailed, InferFigures, InferModel, InferRan, NoFigures
 from act.results.machine import Machine
 from act.timing.infer.models import Model, input_shapes, random_samples, read_model
 from act.timing.infer.settings import Infer, split_precision
@@ -24,32 +24,25 @@ from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, 
 
 @dataclass(frozen=True)
 class Plan:
-    """One row of the table: a model on an engine; with what the reader must know about it, or why it is not tried."""
+    """One row of the table: a model on an engine, or why it is not tried."""
 
     model: Model
-    engine: str
-    precision: RuntimePrecision
-    note: str | None = None
-    refusal: str | None = None
+    row: InferModel
+    refusal: str | None
 
 
 def plans(settings: Infer) -> list[Plan]:
-    """Return all rows: the first model's, then those of the models beside it.
-
-    Raises:
-        InputError: a model's files are missing or damaged.
-    """
+    """Return all rows: the first model's, then those of the models beside it."""
     first = read_model(Path(settings.inference_model_dir), settings.model_filename, settings.params_filename)
     found = list(_plans_of(first, settings.precision, settings))
     for entry in settings.compare:
         path, precision = split_precision(entry)
         model = read_model(Path(path))
-        wanted = precision or ("int8" if model.quantized else "fp32")
-        found += _plans_of(model, cast(RuntimePrecision, wanted), settings)
+        found += _plans_of(model, precision or ("int8" if model.quantized else "fp32"), settings)
     return found
 
 
-def _plans_of(model: Model, precision: RuntimePrecision, settings: Infer) -> Iterator[Plan]:
+def _plans_of(model: Model, precision: str, settings: Infer) -> Iterator[Plan]:
     note = refusal = None
     if "int8" in precision and not model.quantized:
         refusal = (
@@ -62,49 +55,51 @@ def _plans_of(model: Model, precision: RuntimePrecision, settings: Infer) -> Ite
             note = "it is a quantized file, and this engine runs its int8 operators whatever use_int8 says"
         else:
             note = "it is quantized, but use_int8 is not set: its quantize/dequantize pairs run one by one in float"
-    for engine in _engines(model, settings):
-        yield Plan(model, engine, precision, note, refusal)
-
-
-def _engines(model: Model, settings: Infer) -> list[str]:
-    """List the engines that read the model and that the switches choose; among several, those that are asked for."""
-    found = [
+    # The engines that read the model and that the switches choose; among several, those that are asked for.
+    able = [
         spec.name
         for spec in all_specs()
         if spec.reads == model.kind
         and spec.infer is not None
         and all(getattr(settings, switch) == value for switch, value in spec.infer.items())
     ]
-    return found if len(found) == 1 else [name for name in settings.engines if name in found]
+    for engine in able if len(able) == 1 else [name for name in settings.engines if name in able]:
+        size, quantized = model.bytes, model.quantized
+        row = InferModel(
+            model=model.name, engine=engine, precision=precision, quantized=quantized, bytes=size, note=note
+        )
+        yield Plan(model, row, refusal)
 
 
-def measure(chosen: list[Plan], settings: Infer, progress: Callable[[str], None]) -> InferFigures:
-    """Measure all rows side by side on random data; `progress` is told what was done.
-
-    Raises:
-        InputError: a model's inputs cannot be given random data of `batch_size`.
-    """
+def measure(chosen: Sequence[Plan], settings: Infer, progress: Callable[[str], None]) -> InferFigures:
+    """Measure all rows side by side on random data; `progress` is told what was done."""
+    threads = settings.cpu_num_threads
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         everything = []
-        for number, plan in enumerate(chosen):
+        for number, plan in enumerate(chosen, start=1):
             folder = scratch / str(number)
             folder.mkdir()
-            model, threads = plan.model.link(folder / "model"), settings.cpu_num_threads
-            process = EngineProcess(plan.engine, model, plan.precision, threads, settings.time_limit_seconds)
+            model, precision = plan.model.link(folder / "model"), cast(RuntimePrecision, plan.row.precision)
+            process = EngineProcess(plan.row.engine, model, precision, threads, settings.time_limit_seconds)
             measured = Measured(process, _timed(process, plan.model, settings, folder))
             everything.append(measured)
-            if plan.refusal is not None:
-                measured.fail(EngineFailure("unsupported", plan.refusal))
-                continue
             try:
+                if plan.refusal is not None:
+                    raise EngineFailure("unsupported", plan.refusal)
                 measured.info = stack.enter_context(process).load()
             except EngineFailure as failure:
                 measured.fail(failure)
-            progress(f"row {number + 1} loaded")
+            progress(f"row {number} loaded")
         rows = {f"row {number}": measured for number, measured in enumerate(everything, start=1)}
-        noise = measure_side_by_side(everything, rows, settings.cpu_num_threads, settings, progress)
-    models, compared = _rows(chosen, everything, settings)
+        noise = measure_side_by_side(everything, rows, threads, settings, progress)
+    compared = next((index for index, one in enumerate(everything) if one.failure is None), None)
+    reference = everything[compared] if compared is not None else None
+    models: list[InferRan | InferFailed] = []
+    for plan, measured in zip(chosen, everything):
+        figures = figures_of(measured, reference, stream_count(settings, threads), settings.seed)
+        kind = InferFailed if isinstance(figures, NoFigures) else InferRan
+        models.append(kind(**dict(plan.row), **dict(figures)))
     return InferFigures(
         settings=settings.model_dump(mode="json"),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -126,28 +121,3 @@ def _timed(process: EngineProcess, model: Model, settings: Infer, folder: Path) 
             random_samples(model, shapes, batch, settings.seed).save(samples)
             found.append(TimedModel(process, samples, batch, settings.runs_per_round, shapes))
     return found
-
-
-def _rows(
-    chosen: Sequence[Plan], measured: Sequence[Measured], settings: Infer
-) -> tuple[list[InferRan | InferFailed], int | None]:
-    """Return the rows, and the index of the one that speed-ups compare with."""
-    compared = next((index for index, one in enumerate(measured) if one.failure is None), None)
-    reference = measured[compared] if compared is not None else None
-    streams = stream_count(settings, settings.cpu_num_threads)
-    rows: list[InferRan | InferFailed] = []
-    for plan, one in zip(chosen, measured):
-        figures = figures_of(one, reference, streams, settings.seed)
-        kind = InferFailed if isinstance(figures, NoFigures) else InferRan
-        rows.append(
-            kind(
-                model=plan.model.name,
-                engine=plan.engine,
-                precision=plan.precision,
-                quantized=plan.model.quantized,
-                bytes=plan.model.bytes,
-                note=plan.note,
-                **dict(figures),
-            )
-        )
-    return rows, compared

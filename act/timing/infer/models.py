@@ -22,29 +22,20 @@ _BATCHES = 4
 _PICTURE_CHANNELS = 3
 # Kinds of ONNX operators that compute on integers begin with one of these.
 _INTEGER_OPERATORS = ("QLinear", "ConvInteger", "MatMulInteger", "QGemm")
-# Token numbers and masks: what every vocabulary has.
-_INTEGERS_BELOW = 2
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as the user named it.
-
-    Attributes:
-        files: what the engine loads, under the names that it wants them to have.
-        feeds: its inputs; axes of any length are -1.
-        quantized: whether it holds quantize/dequantize or integer operators.
-    """
+    """A model as the user named it."""
 
     name: str
     kind: Literal["paddle", "onnx"]
-    files: Mapping[str, Path]
+    files: Mapping[str, Path]  # what the engine loads, under the names that it wants them to have
     feeds: list[FeedSpec]
-    quantized: bool
+    quantized: bool  # whether it holds quantize/dequantize or integer operators
 
     @property
     def bytes(self) -> int:
-        """Return the size of its files."""
         return sum(path.stat().st_size for path in self.files.values())
 
     def link(self, folder: Path) -> Path:
@@ -58,18 +49,14 @@ class Model:
 
 
 def read_model(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> Model:
-    """Read a model's description.
+    """Read a model's description; `InputError` where a file is missing or damaged.
 
     Args:
         path: folder, `.pdmodel` file or `.onnx` file.
-        model_filename: program file, or `.onnx` file, in the folder; found when left out.
-        params_filename: weights file in the folder; found when left out.
-
-    Raises:
-        InputError: a file is missing or damaged.
+        model_filename: program file, or `.onnx` file, in the folder; found when left out, as `params_filename` is.
     """
     if model_filename is not None and model_filename.endswith(".onnx"):
-        return _read_onnx(path / model_filename)
+        path = path / model_filename
     if path.suffix == ".onnx":
         return _read_onnx(path)
     program, weights = find_files(path, model_filename, params_filename)
@@ -107,47 +94,39 @@ def input_shapes(model: Model, batch: int, size: tuple[int, int], length: int) -
     """Return the shape of each input, batch axis first.
 
     Axes that the model fixes keep their length. Of four axes the two that follow or precede the channels are the
-    picture's; every other axis of any length gets `length`.
-
-    Args:
-        size: height and width.
-
-    Raises:
-        InputError: an input has no batch axis, or fixes it to another length.
+    picture's, height and width; every other axis of any length gets `length`. `InputError` where an input has no batch
+    axis, or fixes it to another length.
     """
-    return {feed.name: _resolve(model, feed, batch, size, length) for feed in model.feeds}
-
-
-def _resolve(model: Model, feed: FeedSpec, batch: int, size: tuple[int, int], length: int) -> tuple[int, ...]:
-    where = f"{model.name}: input `{feed.name}`"
-    if not feed.shape:
-        raise InputError(f"{where} has no batch axis; only models whose inputs have one can be measured")
-    if feed.shape[0] not in (-1, batch):
-        raise InputError(f"{where} has a batch axis of {feed.shape[0]}, but `batch_size` is {batch}; set it to that")
-    wanted = [batch] + [length] * (len(feed.shape) - 1)
-    if len(feed.shape) == 4:
-        channels_last = 0 < feed.shape[3] <= 4 and feed.shape[1] < 0
-        wanted[1:] = [*size, _PICTURE_CHANNELS] if channels_last else [_PICTURE_CHANNELS, *size]
-    return tuple(want if have < 0 else have for want, have in zip(wanted, feed.shape))
+    shapes = {}
+    for feed in model.feeds:
+        where, axes = f"{model.name}: input `{feed.name}`", feed.shape
+        if not axes:
+            raise InputError(f"{where} has no batch axis; only models whose inputs have one can be measured")
+        if axes[0] not in (-1, batch):
+            raise InputError(f"{where} has a batch axis of {axes[0]}, but `batch_size` is {batch}; set it to that")
+        wanted = [batch] + [length] * (len(axes) - 1)
+        if len(axes) == 4:
+            channels_last = 0 < axes[3] <= 4 and axes[1] < 0
+            wanted[1:] = [*size, _PICTURE_CHANNELS] if channels_last else [_PICTURE_CHANNELS, *size]
+        shapes[feed.name] = tuple(want if have < 0 else have for want, have in zip(wanted, axes))
+    return shapes
 
 
 def random_samples(model: Model, shapes: Mapping[str, tuple[int, ...]], batch: int, seed: int) -> Samples:
     """Return random values of the inputs' own types: floats in [0, 1), whole numbers 0 or 1.
 
-    Raises:
-        InputError: an input is of a type that has no random values, such as text.
+    `InputError` where an input is of a type that has no random values, such as text.
     """
-    generator, count = np.random.default_rng(seed), _BATCHES * batch
-    feeds = {feed.name: [_random(generator, model, feed, shapes) for _ in range(count)] for feed in model.feeds}
-    return Samples({name: Ragged.of(values) for name, values in feeds.items()})
-
-
-def _random(
-    generator: np.random.Generator, model: Model, feed: FeedSpec, shapes: Mapping[str, tuple[int, ...]]
-) -> Array:
-    dtype, shape = np.dtype(feed.dtype), shapes[feed.name][1:]
-    if np.issubdtype(dtype, np.floating):
-        return np.asarray(generator.random(shape, dtype=np.float32), dtype=dtype)
-    if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
-        return np.asarray(generator.integers(_INTEGERS_BELOW, size=shape), dtype=dtype)
-    raise InputError(f"{model.name}: input `{feed.name}` is of type {feed.dtype}, for which there is no random data")
+    generator, feeds = np.random.default_rng(seed), {}
+    values: Array
+    for feed in model.feeds:
+        dtype, shape = np.dtype(feed.dtype), (_BATCHES * batch, *shapes[feed.name][1:])
+        if np.issubdtype(dtype, np.floating):
+            values = generator.random(shape, dtype=np.float32)
+        elif np.issubdtype(dtype, np.integer) or dtype == np.bool_:
+            values = generator.integers(2, size=shape)  # token numbers and masks: what every vocabulary has
+        else:
+            problem = f"is of type {feed.dtype}, for which there is no random data"
+            raise InputError(f"{model.name}: input `{feed.name}` {problem}")
+        feeds[feed.name] = Ragged.of(list(values.astype(dtype)))
+    return Samples(feeds)

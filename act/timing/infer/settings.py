@@ -10,43 +10,49 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from act.engines.base import RuntimePrecision
 from act.engines.spec import all_specs
 from act.settings import Timing, read_mapping, validate
 
-_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
-_LARGEST = 1 << 15
+_SIZE = re.compile(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?")
 
 
 def _sizes(value: Any) -> tuple[tuple[int, int], ...]:
     """Return heights and widths, from a number, `HEIGHTxWIDTH`, or a list of such."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    found = []
-    for one in values:
-        if isinstance(one, str) and (match := _SIZE.fullmatch(one)):
-            found.append((int(match[1]), int(match[2])))
-        elif isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= _LARGEST:
-            found.append((one, one))
-        else:
-            raise ValueError(
-                f"each size must be a whole number from 1 to {_LARGEST} or HEIGHTxWIDTH, such as 224 or 48x320"
-            )
-    if not found:
-        raise ValueError("at least one size is needed")
-    return tuple(dict.fromkeys(found))
+    found = [_SIZE.fullmatch(str(each)) for each in (value if isinstance(value, (list, tuple)) else [value])]
+    if not found or not all(found):
+        allowed = "whole numbers from 1 to 99999 or HEIGHTxWIDTH, such as 224 or 48x320"
+        raise ValueError(f"at least one size is needed, and all must be {allowed}")
+    return tuple(dict.fromkeys((int(each[1]), int(each[2] or each[1])) for each in found if each))
 
 
 def _onnx_engines() -> list[str]:
     """List the engines that .onnx files can be run on without a GPU."""
-    return [spec.name for spec in all_specs() if spec.reads == "onnx" and (spec.infer or {}).get("use_gpu") is False]
+    able = (each for each in all_specs() if each.reads == "onnx" and each.infer and not each.infer["use_gpu"])
+    return sorted(each.name for each in able)
 
 
 def _reads_onnx(name: str) -> str:
     if name not in _onnx_engines():
         raise ValueError(f"must be one of {', '.join(_onnx_engines())}")
     return name
+
+
+def split_precision(entry: str) -> tuple[str, str | None]:
+    """Return a path and, where one stands after the last `=`, a precision."""
+    path, sign, precision = entry.rpartition("=")
+    return (path, precision) if sign else (entry, None)
+
+
+def _names_a_model(entry: str) -> str:
+    path, precision = split_precision(entry)
+    if not path:
+        raise ValueError("it names no model")
+    if precision not in (None, *get_args(RuntimePrecision)):
+        raise ValueError(f"`{precision}` in `{entry}` is none of {', '.join(get_args(RuntimePrecision))}")
+    return entry
 
 
 class Infer(Timing):
@@ -61,7 +67,9 @@ class Infer(Timing):
     params_filename: str | None = Field(default=None, description="weights file in that folder; found when left out")
     batch_size: int = Field(default=1, ge=1, le=4096)
     image_size: Annotated[tuple[tuple[int, int], ...], BeforeValidator(_sizes)] = Field(
-        default=((224, 224),), description="size of dynamic picture axes: 224, 48x320, or several, each measured"
+        default=224,
+        validate_default=True,
+        description="size of dynamic picture axes: 224, 48x320, or several, each measured",
     )
     use_tensorrt: bool = Field(default=False, description="needs use_gpu")
     use_gpu: bool = Field(default=False, description="NVIDIA GPU; .onnx files then run on ONNX Runtime alone")
@@ -72,24 +80,13 @@ class Infer(Timing):
     cpu_num_threads: int = Field(default=1, ge=1, le=256, description="threads of one inference")
     sequence_length: int = Field(default=128, ge=1, le=1 << 20, description="length of dynamic axes other than those")
     engines: list[Annotated[str, AfterValidator(_reads_onnx)]] = Field(
-        default_factory=lambda: sorted(_onnx_engines()), min_length=1, description="where .onnx files run on the CPU"
+        default_factory=_onnx_engines, min_length=1, description="where .onnx files run on the CPU"
     )
-    compare: list[str] = Field(
+    compare: list[Annotated[str, AfterValidator(_names_a_model)]] = Field(
         default=[],
         description="further models to measure beside the first: paths, with =PRECISION after one to choose how it "
         "runs (fp32, bf16, fp16, int8, int8+bf16); else int8 if it is quantized, fp32 if not",
     )
-
-    @field_validator("compare")
-    @classmethod
-    def _precisions_are_known(cls, entries: list[str]) -> list[str]:
-        for entry in entries:
-            path, precision = split_precision(entry)
-            if not path:
-                raise ValueError("an entry names no model")
-            if precision is not None and precision not in get_args(RuntimePrecision):
-                raise ValueError(f"`{precision}` in `{entry}` is none of {', '.join(get_args(RuntimePrecision))}")
-        return entries
 
     @model_validator(mode="after")
     def _switches_fit(self) -> Infer:
@@ -108,18 +105,8 @@ class Infer(Timing):
         return "fp16" if self.use_fp16 else "bf16" if self.use_bf16 else "fp32"
 
 
-def split_precision(entry: str) -> tuple[str, str | None]:
-    """Return a path and, where one stands after the last `=`, a precision."""
-    path, sign, precision = entry.rpartition("=")
-    return (path, precision) if sign else (entry, None)
-
-
 def read(path: Path | None, flags: Mapping[str, Any]) -> Infer:
-    """Return the settings of a file with flags put over them.
-
-    Raises:
-        InputError: the file cannot be read, or a key or value is wrong. Every wrong key is named.
-    """
+    """Return the settings of a file with flags put over them; `InputError` names every wrong key."""
     if path is None:
         return validate(Infer, flags, "the command line")
     raw = read_mapping(path, "name an existing settings file after --config")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import PurePath
 
-from act.results.benchmark import InferFailed, InferFigures, InferRan, Interval
+from act.results.benchmark import InferFailed, InferFigures, InferRan
 from act.results.export import Failure
-from act.timing.wording import executed
 
-_HEADING = ("", "model", "engine", "runs in", "inputs", "median", "p10", "p90", "times as fast (95 %)")
-_MORE = ("samples/s", "memory", "load", "first run", "files")
+_HEADING = (
+    *("", "model", "engine", "runs in", "inputs", "median", "p10", "p90", "times as fast (95 %)"),
+    *("samples/s", "memory", "load", "first run", "files"),
+)
 # From here on columns hold numbers and are aligned on the right.
 _FIRST_NUMBER = 5
 
@@ -19,7 +21,7 @@ def render(figures: InferFigures) -> str:
     """Return a table with one line a row and input shape, then notes, then what could not be measured and why."""
     rows = figures.models
     names = _tails([row.model for row in rows])
-    lines: list[Sequence[str]] = [(*_HEADING, *_MORE)]
+    lines: list[Sequence[str]] = [_HEADING]
     for number, row in enumerate(rows, start=1):
         lines += _lines(number, names[row.model], row)
     parts = ["\n".join(_aligned(lines))]
@@ -47,30 +49,28 @@ def _tails(paths: Sequence[str]) -> dict[str, str]:
 
 
 def _lines(number: int, name: str, row: InferRan | InferFailed) -> Iterator[Sequence[str]]:
-    start = (str(number), name, row.engine, row.precision)
+    start: Sequence[str] = (str(number), name, row.engine, row.precision)
     if isinstance(row, InferFailed):
         yield (*start, f"{_word(row.failure)}, see below")
         return
-    for index, shape in enumerate(row.shapes):
-        inputs = " ".join("x".join(map(str, axes)) for axes in shape.inputs.values())
-        if shape.failure is not None:
-            yield ("", "", "", "", inputs, f"{_word(shape.failure)}, see below")
-            continue
-        assert shape.latency is not None
-        times = (shape.latency.median_ms, shape.latency.p10_ms, shape.latency.p90_ms)
-        figures = (inputs, *(f"{each:.3f}" for each in times), _speedup(shape.speedup))
-        yield (*start, *figures, *_more(row)) if index == 0 else ("", "", "", "", *figures)
-
-
-def _more(row: InferRan) -> Sequence[str]:
     found = row.throughput
-    return (
+    more: Sequence[str] = (
         f"{found.per_second:.1f} ({found.streams} streams)" if found and found.per_second else "-",
         f"{row.peak_rss_bytes / 1e6:.0f} MB",
         f"{row.load_seconds:.2f} s",
         f"{row.warm_up.first_ms:.1f}",
         f"{row.bytes / 1e6:.2f} MB",
     )
+    for shape in row.shapes:
+        inputs = " ".join("x".join(map(str, axes)) for axes in shape.inputs.values())
+        if shape.failure is not None:
+            yield (*start, inputs, f"{_word(shape.failure)}, see below")
+        elif shape.latency is not None:
+            times = (shape.latency.median_ms, shape.latency.p10_ms, shape.latency.p90_ms)
+            ratio = shape.speedup
+            faster = f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "-"
+            yield (*start, inputs, *(f"{each:.3f}" for each in times), faster, *more)
+        start, more = ("", "", "", ""), ()
 
 
 def _notes(row: InferRan | InferFailed) -> Iterator[str]:
@@ -79,14 +79,12 @@ def _notes(row: InferRan | InferFailed) -> Iterator[str]:
         return
     if row.note:
         yield row.note
-    words = executed(row.operators)
-    if "int8" in row.precision and words.share:
-        yield "; ".join(filter(None, [words.share, words.above, f"not fused: {words.conversions or 'nothing'}"]))
+    done = row.operators
+    if "int8" in row.precision and done.share:
+        yield "; ".join(filter(None, [done.share, done.above, f"not fused: {done.not_fused or 'nothing'}"]))
     if not row.warm_up.steady:
         yield "its latency did not become steady in the warm-up"
-    for shape in row.shapes:
-        if shape.failure is not None:
-            yield f"{shape.inputs}: {shape.failure.cause}"
+    yield from (f"{shape.inputs}: {shape.failure.cause}" for shape in row.shapes if shape.failure is not None)
     if row.throughput is not None and row.throughput.failure is not None:
         yield f"no throughput: {row.throughput.failure.cause}"
 
@@ -95,19 +93,10 @@ def _word(failure: Failure) -> str:
     return failure.kind.replace("_", " ")
 
 
-def _speedup(interval: Interval | None) -> str:
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})" if interval else "-"
-
-
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Return the cells in columns; the last cell of a short line may run into the columns behind it."""
-    widths = [
-        max((len(line[column]) for line in lines if column < len(line) - (len(line) < len(lines[0]))), default=0)
-        for column in range(len(lines[0]))
-    ]
-    for line in lines:
-        cells = [
-            cell.rjust(width) if column >= _FIRST_NUMBER and len(line) > _FIRST_NUMBER + 1 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths))
-        ]
+    columns = list(zip_longest(*lines, fillvalue=""))
+    widths = [max(map(len, column)) for column in columns]
+    for line in zip(*columns):
+        cells = [cell.ljust(width) for cell, width in zip(line[:_FIRST_NUMBER], widths)]
+        cells += [cell.rjust(width) for cell, width in zip(line[_FIRST_NUMBER:], widths[_FIRST_NUMBER:])]
         yield "  ".join(cells).rstrip()
