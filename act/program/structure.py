@@ -30,7 +30,7 @@ from operator import or_
 from typing import NamedTuple
 
 from act.program.graph import TRANSPOSED_CONVOLUTIONS, Graph, Node, Tensor
-from act.results.analyze import Backbone, BackboneStage, Blocks, Costs, Head, Operator, Structure
+from act.results.analyze import Backbone, BackboneStage, Blocks, Head, Operator, Structure
 
 _FUSED_ATTENTION = (
     *("fused_attention", "flash_attn", "multihead_matmul", "fused_multi_transformer", "memory_efficient_attention"),
@@ -73,13 +73,13 @@ def describe(graph: Graph, operators: Sequence[Operator]) -> Structure:
         operators: the table of them, in the order of the graph's nodes.
     """
 
-    def costs(members: Collection[int]) -> Costs:
-        return Costs(
-            operators=len(members),
-            layer_count=sum(graph.nodes[number].is_layer for number in members),
-            parameters=sum(operators[number].parameters for number in members),
-            macs=sum(operators[number].macs for number in members),
-        )
+    def costs(members: Collection[int]) -> dict[str, int]:
+        return {
+            "operators": len(members),
+            "layer_count": sum(graph.nodes[number].is_layer for number in members),
+            "parameters": sum(operators[number].parameters for number in members),
+            "macs": sum(operators[number].macs for number in members),
+        }
 
     def names(numbers: Collection[int]) -> list[str]:
         return [graph.nodes[number].name for number in numbers]
@@ -87,13 +87,12 @@ def describe(graph: Graph, operators: Sequence[Operator]) -> Structure:
     parts = _Parts(graph)
     heads = parts.heads()
     backbone = sorted({node.number for node in graph.nodes}.difference(*(members for _, members in heads)))
-    joins = {kind: [each.number for each in parts.joins if each.kind == kind] for kind in _JOIN_KINDS}
     return Structure(
         kind=parts.kind(),
-        backbone=Backbone(**vars(costs(backbone)), stages=_stages(graph, backbone, operators)),
+        backbone=Backbone(**costs(backbone), stages=_stages(graph, backbone, operators)),
         blocks=[
             Blocks(
-                **vars(costs(members)),
+                **costs(members),
                 layers=layers,
                 count=count,
                 residual=residual,
@@ -102,13 +101,13 @@ def describe(graph: Graph, operators: Sequence[Operator]) -> Structure:
             )
             for layers, count, residual, members in parts.groups
         ],
-        **{f"{kind}_joins": names(numbers) for kind, numbers in joins.items()},
+        **{f"{kind}_joins": names([each.number for each in parts.joins if each.kind == kind]) for kind in _JOIN_KINDS},
         gates=names(parts.gates),
         concatenations=sum(map(_concatenates, graph.nodes)),
         attentions=names(parts.attentions),
         heads=[
             Head(
-                **vars(costs(members)),
+                **costs(members),
                 output=output,
                 gives=_gives(graph.tensors.get(output)),
                 types=[graph.nodes[number].type for number in members],
