@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 from act.errors import InputError
+from act.search.server import temporary_server
 from flows.graph import read_stages
 from tests.support.toy import GRAPH, Toy
 
 Maker = Callable[..., Toy]
 
 
-def test_first_run_rerun_and_change(toy: Maker) -> None:
+def test_first_run_rerun_and_change(toy: Maker, prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy("one")
     made.tell(
         {"select@one": {"seconds": 1, "meets": "export@one"}, "export@one": {"seconds": 1, "meets": "select@one"}}
@@ -41,8 +42,20 @@ def test_first_run_rerun_and_change(toy: Maker) -> None:
     seconds = {row["name"]: row["seconds"] for row in record["stages"]}
     assert seconds["select@one"] > 1
 
+    # With a server of the user's from here on.
+    with temporary_server(prefect_home) as address:
+        monkeypatch.setenv("PREFECT_API_URL", address)
+        rerun_and_change(made, seconds)
+
+    clean = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=made.folder, check=True, capture_output=True, text=True
+    )
+    assert "artifacts" not in clean.stdout and ".prefect" not in clean.stdout
+
+
+def rerun_and_change(made: Toy, seconds: dict[str, float]) -> None:
     done = made.run("--job", "one")
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout + done.stderr
     assert set(made.outcomes("one").values()) == {"cached"}
     assert {row["name"]: row["seconds"] for row in made.record("one")["stages"]} == seconds
     assert len(made.events()) == 2 * len(GRAPH), "no stage was started again"
@@ -65,11 +78,6 @@ def test_first_run_rerun_and_change(toy: Maker) -> None:
     assert (made.folder / "artifacts" / "one" / "prepare" / "result").read_text() == "first"
     locked = yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
     assert locked["select@one"]["deps"][0]["md5"] == locked["prepare@one"]["outs"][0]["md5"]
-
-    clean = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=made.folder, check=True, capture_output=True, text=True
-    )
-    assert "artifacts" not in clean.stdout and ".prefect" not in clean.stdout
 
 
 def test_two_jobs_with_a_mistake_in_one_and_a_stage_that_fails_in_passing(toy: Maker) -> None:
@@ -135,13 +143,16 @@ def test_a_killed_flow_keeps_its_lock_until_its_stage_ends(toy: Maker) -> None:
 def test_wrong_input_is_told_before_any_work(toy: Maker) -> None:
     made = toy("one", "two")
     params = yaml.safe_load((made.folder / "params.yaml").read_text())
-    params["jobs"]["two"] = {**params["jobs"]["two"], "model": {"path": "no/such"}}
-    (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for arguments, words in (
-        (["--job", "three"], ["no job `three`", "one, two"]),
-        (["--job", "one", "--limit", "0"], ["--limit", "1"]),
-        (["--job", "two"], ["jobs.two.model.path", "no/such"]),
+    missing = {**params["jobs"]["two"], "model": {"path": "no/such"}}
+    misspelt = {**missing, "budget": {"max_quality_dorp": 0.5}}
+    for two, arguments, words in (
+        (missing, ["--job", "three"], ["no job `three`", "one, two"]),
+        (missing, ["--job", "one", "--limit", "0"], ["--limit", "1"]),
+        (missing, ["--job", "two"], ["jobs.two.model.path", "no/such"]),
+        (misspelt, ["--job", "two"], ["`jobs.two.budget.max_quality_dorp`"]),
     ):
+        params["jobs"]["two"] = two
+        (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
         done = made.run(*arguments)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")

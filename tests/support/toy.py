@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.repo import Repo
 
 CHECKOUT = Path(__file__).parents[2]
 JOB = {
@@ -92,8 +93,8 @@ class Toy:
         (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {name: self._stage(name) for name in GRAPH}}))
         (folder / ".gitignore").write_text("/artifacts/\n/.prefect/\n")
         self.tell({})
-        for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-            subprocess.run(command, cwd=folder, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        Repo.init(str(folder)).close()
 
     @staticmethod
     def _stage(name: str) -> dict[str, Any]:

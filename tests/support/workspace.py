@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc.repo import Repo
 
 CHECKOUT = Path(__file__).parents[2]
 JOB = "classifier"
@@ -76,6 +77,16 @@ class Workspace:
             timeout=timeout,
         )
 
+    def stale(self) -> set[str]:
+        """Return the stages that DVC would run, asked in this process: to start one takes longer."""
+        before = Path.cwd()
+        os.chdir(self.folder)
+        try:
+            with Repo() as repo:
+                return set(repo.status())
+        finally:
+            os.chdir(before)
+
     def change(self, path: str, value: Any) -> None:
         """Set one key of params.yaml, named like `jobs.classifier.budget.max_quality_drop`."""
         file = self.folder / "params.yaml"
@@ -97,10 +108,12 @@ def small_workspace(folder: Path) -> Workspace:
     workspace = Workspace.of_checkout(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     job = params["jobs"][JOB]
-    job["data"].update(calibration=16, evaluation=64)
+    job["data"].update(calibration=16, evaluation=32)
+    job["target"].update(engines=["openvino", "onnxruntime"], precisions=["fp32", "int8"])
+    job["analyze"] = {"time_limit_seconds": 1}
     job["calibration"] = {"batch_num": [2]}
     job["ptq_search"] = {"ptq_algo": ["abs_max", "hist", "mse"], "hist_percent": [0.9999], "max_quant_count": 6}
-    job["refine"] = {"steps": 2}
+    job["refine"] = {"steps": 2, "methods": ["layer_wise"], "candidates": 1}
     job["benchmark"] = {"rounds": 3, "runs_per_round": 4, "seconds": 0}
     (folder / "params.yaml").write_text(yaml.safe_dump({"jobs": {JOB: job}}))
     return workspace
