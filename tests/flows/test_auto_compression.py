@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from act.results.export import ExportedCandidates
 from act.samples.dataset import FeedSpec, Samples
 from act.samples.readers import arrays
 from flows.auto_compression import AutoCompression
+from flows.stages import Ended, ProcessGroups
 from tests.support import results
+from tests.support.commands import run_module
 
 CHECKOUT = Path(__file__).parents[2]
 
-# From PaddleSlim's README of ACT, but for the import.
+# From PaddleSlim's README of ACT, but for the import and for how much is searched and measured.
 EXAMPLE = """
 import paddle
 from PIL import Image
@@ -66,7 +68,8 @@ ac = AutoCompression(
     model_filename="inference.pdmodel",
     params_filename="inference.pdiparams",
     save_dir="MobileNetV1_quant",
-    config={'Quantization': {}, 'HyperParameterOptimization': {'ptq_algo': ['avg'], 'max_quant_count': 3}},
+    config={'Quantization': {}, 'HyperParameterOptimization': {'ptq_algo': ['avg'], 'max_quant_count': 3},
+            'Pipeline': {'analyze': {'time_limit_seconds': 2}, 'benchmark': {'rounds': 5, 'seconds': 1}}},
     train_dataloader=train_loader,
     eval_dataloader=train_loader)
 ac.compress()
@@ -85,8 +88,9 @@ def save_mobilenet(folder: Path, size: int = 224) -> None:
             if isinstance(layer, paddle.nn.BatchNorm2D):
                 layer._momentum = 0.5
         network.train()
+        width = min(size, 64)
         for _ in range(8):
-            network(paddle.to_tensor(rng.normal(0, 2, (8, 3, size, size)).astype("float32")))
+            network(paddle.to_tensor(rng.normal(0, 2, (8, 3, width, width)).astype("float32")))
         network.eval()
         spec = paddle.static.InputSpec([None, 3, size, size], "float32", name="inputs")
         paddle.jit.save(network, str(folder / "inference"), input_spec=[spec])
@@ -211,6 +215,22 @@ class Callback:
         return float(np.abs(found - self.first).mean())
 
 
+@pytest.fixture
+def stages_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run stages in this process; those of the documented example have processes of their own."""
+
+    def run(_: ProcessGroups, stage: str, command: Sequence[str], folder: Path, emit: Any) -> Ended:
+        module = command[2] if stage == "learn" else f"{command[2]}.__main__"
+        done = run_module(module, command[3:], folder)
+        lines = (done.stdout + done.stderr).splitlines()
+        for line in lines:
+            emit(line)
+        return Ended(done.returncode, lines)
+
+    monkeypatch.setattr(ProcessGroups, "run", run)
+
+
+@pytest.mark.usefixtures("stages_in_process")
 def test_the_callback_chooses_what_is_deployed(small: Path, tmp_path: Path) -> None:
     callback, before = Callback(), checksums(small)
     ac = AutoCompression(
