@@ -16,6 +16,8 @@ from act.results.training import PrunedLayer
 
 # A weight and one of its axes.
 WeightAxis = tuple[str, int]
+# Of each set of elements, where its members are.
+Indices = Mapping[int, Mapping[WeightAxis, Sequence[int]]]
 # How many units of each group go, by its key.
 Gone = Mapping[str, int]
 Kind = Literal["channels", "heads", "feed_forward"]
@@ -82,32 +84,36 @@ def find_groups(model: InferenceModel) -> Plan:
     indices: dict[int, dict[WeightAxis, list[int]]] = defaultdict(lambda: defaultdict(list))
     for name in filter(model.is_weight, trace.axes):
         for number, axis in enumerate(trace.axes[name]):
-            for index, root in enumerate(trace.roots(() if axis is None else axis)):
+            for index, root in enumerate(trace.roots(axis)):
                 indices[root][name, number].append(index)
     heads, normalised = set(trace.roots(trace.heads)), set(trace.roots(trace.normalised))
     alike: dict[tuple[frozenset[WeightAxis], bool], list[int]] = defaultdict(list)
     for root, of_root in indices.items():
         if trace.cause(root) is None:
             alike[frozenset(of_root), root in heads].append(root)
-    groups = []
-    for (_, in_heads), units in alike.items():
-        places = list(indices[units[0]])
-        outputs, inputs = (
-            [where for where in places if axes.get(where[0]) == where[1]] for axes in (trace.outputs, trace.inputs)
-        )
-        of_one_kind = all(len({len(indices[unit][where]) for unit in units}) == 1 for where in places)
-        if len(units) > 1 and outputs and of_one_kind:
-            members = {where: np.array([indices[unit][where] for unit in units], dtype=np.int64) for where in places}
-            in_norm = bool(normalised & set(units))
-            products = all(len(trace.shape(name)) == 2 for name, _ in (*outputs, *inputs))
-            feeds_forward = products and len(inputs) > 0 and not in_norm
-            kind: Kind = "heads" if in_heads else "feed_forward" if feeds_forward else "channels"
-            groups.append(Group(kind, units, members, outputs, inputs, in_norm))
+    found = (_group(trace, units, indices, in_heads, normalised) for (_, in_heads), units in alike.items())
+    groups = [group for group in found if group is not None]
     order = {name: number for number, name in enumerate(trace.outputs)}
     groups.sort(key=lambda group: order[group.name])
     grouped = {where for group in groups for where in group.outputs}
     alone = {name: _why(trace, name, axis) for name, axis in trace.outputs.items() if (name, axis) not in grouped}
     return Plan(trace, groups, alone)
+
+
+def _group(trace: Trace, units: Sequence[int], indices: Indices, in_heads: bool, normalised: set[int]) -> Group | None:
+    """Return the group of these units; None where they are not of one kind, or leave nothing to choose among."""
+    places = list(indices[units[0]])
+    outputs, inputs = (
+        [where for where in places if axes.get(where[0]) == where[1]] for axes in (trace.outputs, trace.inputs)
+    )
+    if len(units) < 2 or not outputs or any(len({len(indices[unit][where]) for unit in units}) > 1 for where in places):
+        return None
+    members = {where: np.array([indices[unit][where] for unit in units], dtype=np.int64) for where in places}
+    in_norm = bool(normalised & set(units))
+    products = all(len(trace.shape(name)) == 2 for name, _ in (*outputs, *inputs))
+    feeds_forward = products and len(inputs) > 0 and not in_norm
+    kind: Kind = "heads" if in_heads else "feed_forward" if feeds_forward else "channels"
+    return Group(kind, units, members, outputs, inputs, in_norm)
 
 
 def _why(trace: Trace, name: str, axis: int) -> str:

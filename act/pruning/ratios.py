@@ -44,7 +44,7 @@ class Macs:
         for name, macs in layer_macs(trace.model, batch).items():
             axes = []
             for axis in _proportional_axes(trace, trace.model.producer(name)):
-                counts = Counter(trace.roots(() if axis is None else axis))
+                counts = Counter(trace.roots(axis))
                 shares: dict[str, float] = {}
                 for root, count in counts.items():
                     if root in owners:

@@ -101,9 +101,9 @@ class Trace:
             self._parents[element], element = root, self._parents[element]
         return root
 
-    def roots(self, ids: Ids | Sequence[int]) -> list[int]:
-        """Return the set of each element."""
-        return [self.find(int(element)) for element in ids]
+    def roots(self, ids: Axis | Sequence[int]) -> list[int]:
+        """Return the set of each element; none for an axis without elements."""
+        return [] if ids is None else [self.find(int(element)) for element in ids]
 
     def cause(self, element: int) -> str | None:
         """Return why an element must stay, or None."""
@@ -115,5 +115,5 @@ class Trace:
 
     def kept(self, axis: Axis, gone: Collection[int]) -> Mask | None:
         """Return which indices of an axis stay when some sets go, bool [size]; None where all do."""
-        mask = np.array([root not in gone for root in self.roots(() if axis is None else axis)], dtype=np.bool_)
+        mask = np.array([root not in gone for root in self.roots(axis)], dtype=np.bool_)
         return None if mask.all() else mask

@@ -48,8 +48,7 @@ def load_teachers(
         start: what the student is made of. Where it computes what the user's model does, it is the teacher itself: its
             channels may be equalised, so that only its own inner variables can be compared with the student's.
 
-    Raises:
-        InputError: another model cannot be read, or has other inputs.
+    Another model that cannot be read, or has other inputs, is an `InputError`.
     """
     if not settings.teachers:
         pairs = zip(prepared.run(batch), start.run(batch))

@@ -32,11 +32,8 @@ _PENALTY = 1e-4
 
 
 def insert_learned(student: InferenceModel, scheme: Scheme, kind: LearnedRanges) -> dict[str, Any]:
-    """Put quantizers ahead of the layers of a scheme; to be called before the backward pass is added.
-
-    Return, for each activation or weight whose range trains, Paddle's parameter of its factor: one value, or one a
-    channel.
-    """
+    """Put quantizers ahead of the layers of a scheme, before the backward pass is added; return Paddle's parameter of
+    the factor of each activation (one value) or weight (one a channel) whose range trains."""
     factors: dict[str, Any] = {}
     ready: dict[str, str] = {}
     for layer in quantized_layers(student, scheme):
