@@ -4,8 +4,6 @@ Its message is one line that names the file or key, the value and the cure. By t
 input from a failed stage.
 """
 
-from __future__ import annotations
-
 import errno
 import sys
 from collections.abc import Iterable, Iterator

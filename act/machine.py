@@ -1,7 +1,5 @@
 """The machine: the CPU with its int8 and bf16 instructions, memory, and the versions that matter."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The progress of long work: a bar on a terminal; elsewhere, where a bar would fill the log, a line now and then."""
 
-from __future__ import annotations
-
 import sys
 import time
 from abc import ABC, abstractmethod

@@ -8,8 +8,6 @@ of the package's name: `brier = "my_package.brier"` in its `[project.entry-point
 metric `brier`. Every process that finds the distribution on its path has the entry, the engines' processes too.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

@@ -5,8 +5,6 @@ any change of it. So what the file says is written into the job's entry, comment
 by itself; the entry's key `act_config` names the file, and a job whose entry lags behind its file does not start.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

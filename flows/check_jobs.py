@@ -3,8 +3,6 @@
 The keys and values of params.yaml are checked when it is read (`act.settings`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

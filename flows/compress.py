@@ -6,8 +6,6 @@ the user's input is wrong (one line says what), 1 when a stage failed.
 
 # Prefect and DVC read their settings when they are imported.
 # ruff: noqa: E402
-from __future__ import annotations
-
 import argparse
 import fcntl
 import os

@@ -4,8 +4,6 @@ No telemetry leaves the machine, Prefect keeps its files in the checkout, and wi
 silent: the stages' output is what the user wants to see.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The graph of stages as DVC has it, read from `dvc.yaml`, the only description."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ profile/on-target --param target=openvino/cpu`. The table comes to lie in that c
 
 # Prefect reads its settings when it is imported.
 # ruff: noqa: E402
-from __future__ import annotations
-
 import subprocess
 import sys
 

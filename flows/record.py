@@ -4,8 +4,6 @@ Scripts read it for the outcomes and the time that each stage took; no stage rea
 and the start of the run that made its result.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from contextlib import suppress

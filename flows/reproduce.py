@@ -5,8 +5,6 @@ A process of its own, which the flow can kill with all that it started. What it 
 was in the way.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -3,8 +3,6 @@
 Reads `deploy/JOB/manifest.json`, which the last stage writes; a job without one is shown as having no result yet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path

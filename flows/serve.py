@@ -7,8 +7,6 @@ at work is cancelled.
 
 # Prefect and DVC read their settings when they are imported.
 # ruff: noqa: E402
-from __future__ import annotations
-
 import argparse
 import asyncio
 import multiprocessing

@@ -3,8 +3,6 @@
 `reproduce` goes through DVC. `PlainJob` does without, for a job that nobody will run again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

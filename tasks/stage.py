@@ -1,7 +1,5 @@
 """How a stage starts: `python -m tasks.STAGE --job NAME` gives it the settings of one job."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import shutil

@@ -1,7 +1,5 @@
 """The interface of inference engines: each is used by one worker process for one model, and measures nothing itself."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping

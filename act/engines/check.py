@@ -6,8 +6,6 @@ neighbouring integers, and a deep model carries that on, so the integers behind 
 on average they must lie much nearer to the simulated model's than the fp32 model's own values do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ into the kernel of the layer ahead of it, else into the next behind. Where a ker
 the own one of that which multiplies, or else of the last.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """What each engine of the target says of the fp32 model: version, precisions, kernels and their times, or a failure."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

@@ -4,8 +4,6 @@ Engines run what `act/quantization/onnx_model.py` writes correctly, but fuse lit
 between QDQ operators, signed or unsigned, depends on the engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What everything else asks about an engine: its folder's `SPEC`, read without importing the engine's library."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ connection closes) and, should native code hang while nobody is left to kill it,
 It is imported by the engines' own interpreters, too: NumPy and CPython 3.10 must do.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Paddle's inference models, as Paddle 2 saves them: a program (`.pdmodel`, `__model__`) and its weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A metric is a module of this package with a class `Metric`. With labels it is th
 compares with the outputs of the fp32 model. Outputs are scored sample by sample, so that large ones are never kept.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field

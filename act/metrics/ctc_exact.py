@@ -1,7 +1,5 @@
 """`ctc_exact`: the share of lines read exactly, with the mean similarity of their characters beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

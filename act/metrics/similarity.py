@@ -1,7 +1,5 @@
 """`similarity`: the mean cosine similarity of the outputs to those of the fp32 model; needs no labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from act.metrics import Scorer, cosine, mean

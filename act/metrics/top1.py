@@ -1,7 +1,5 @@
 """`top1`: the share of samples whose likeliest class is the label."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

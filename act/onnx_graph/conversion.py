@@ -1,7 +1,5 @@
 """An fp32 Paddle program as ONNX, by Paddle2ONNX in a process of its own."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A view of an ONNX graph that can be rewritten: producers and consumers of tensors, and constants, by name."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Exact rewrites of an fp32 ONNX graph into the form that integer kernels know."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 
 import numpy as np

@@ -4,8 +4,6 @@ A value that ACT would not take is refused here. What a section leaves out stays
 Beside each key stands what it becomes, or why it means nothing here; the translator knows the rest.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar

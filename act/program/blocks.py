@@ -1,7 +1,5 @@
 """Programs built of blocks that occur in real models: convolutions, residual and attention blocks, heads."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Multiply-accumulate operations (MACs) of convolutions and matrix products; other operators count as zero."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Files are checked before Paddle sees them, because its loader crashes the proces
 holds the program's persistable variables sorted by name, each a version, levels of detail, a `TensorDesc` and values.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

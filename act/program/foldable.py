@@ -9,8 +9,6 @@
 - `constant`: depends on no input of the model. `repeated`: computes once more what another has computed.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

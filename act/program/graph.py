@@ -4,8 +4,6 @@ Only values count as edges, not sizes, nor what a training run would keep: a res
 shape was taken from.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

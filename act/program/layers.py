@@ -1,7 +1,5 @@
 """The layers of a program: operators with one activation and one weight, which can be quantized."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The outputs of a program: run and checked, compared, and traced back to logits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 kernel and deterministic kernels make a rerun give the same model files.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import zlib  # noqa: F401

@@ -1,7 +1,5 @@
 """What a model holds and costs for one sample: parameters, MACs, shares of the latency, memory of the activations."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -21,8 +21,6 @@ Nothing goes by names; each part has a rule.
   the latest its last layer. Backbone: all operators that are in no head.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property, reduce

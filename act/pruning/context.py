@@ -1,7 +1,5 @@
 """The input and the result that all ways of pruning share."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

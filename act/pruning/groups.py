@@ -1,7 +1,5 @@
 """Groups of channels that can be pruned, and those that are left alone, with the cause."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Channels are taken in blocks, on which engines work, where the error on a few un
 MAC that is saved (as in NetAdapt, Yang et al., 2018, with an estimate in the place of each measurement).
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ Of an axis that is split, as attention splits its channels into heads, the last 
 of the factors after it; of axes that are merged, as a picture is flattened, one may have elements that can go.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

@@ -4,8 +4,6 @@ A rule returns the axes of the operator's main output, or of several outputs by 
 in a way that is not understood; then all that it reads stays, with the cause.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any

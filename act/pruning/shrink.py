@@ -6,8 +6,6 @@ calibration samples, x_r = A (x_k - mean_k) + mean_r, and A goes into the layer'
 pruning for accelerating very deep neural networks", 2017, equation 4); for a larger window the same at each place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Training moves weights and not latency, and neither do the ranges of int8: so ho
 of each guess, before anything is trained.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

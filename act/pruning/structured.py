@@ -7,8 +7,6 @@
   really better than one?", 2019, and McCarley et al., 2019, rank them by a loss).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ that of dependency graphs (Fang et al., "DepGraph", 2023), index by index instea
 concatenations, splits, groups and reshapes need no special treatment.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Reading activations out of the fp32 model: on ONNX Runtime, several times faster than by Paddle's executor."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

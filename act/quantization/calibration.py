@@ -1,7 +1,5 @@
 """What calibration gives beside the statistics: equalised channels, and the ranges of every threshold rule."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple

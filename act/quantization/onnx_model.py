@@ -5,8 +5,6 @@ given the fp32 program instead, and the operators are put in here: weights as in
 activations int8 where symmetric and uint8 with a zero point elsewhere. What an engine fuses better is in `qdq.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 

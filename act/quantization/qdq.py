@@ -8,8 +8,6 @@ be negative is written without the negative half, which is twice as fine over th
 engine fuses both into the operators beside them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 

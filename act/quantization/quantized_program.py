@@ -5,8 +5,6 @@ Paddle2ONNX understand it; weights are stored as int8 and declared as such. Padd
 point, so an asymmetric activation is shifted by it before and shifted back after, which is the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from typing import Any
 

@@ -11,8 +11,6 @@ A convolution multiplies its weight with patches of its input; their moments are
 are drawn at random, the same ones every time, so that a large picture costs no more than a small one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -9,8 +9,6 @@ the weight and the range that the samples showed; pruned means that the output c
 (Li et al., "Pruning filters for efficient ConvNets", 2017), their bias included. Nothing is trained or corrected.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ The histogram spans a power of two and doubles when a value exceeds it (as PyTor
 own); its bins then merge in pairs, so that the order of the batches does not change a count.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping

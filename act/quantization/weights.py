@@ -9,8 +9,6 @@ output channel c is the sum of the weight's rounding errors, each times the mean
 measured means). PaddleSlim accepts `bias_correction` and, with `onnx_format`, does nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The report's part on the model itself, from `analysis.json`, in words. The layout is `analysis.html.j2`."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

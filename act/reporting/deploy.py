@@ -4,8 +4,6 @@ The quantized files are there whoever won: another target may want them. Everyth
 folder, never rewritten.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 The page is one file that asks for nothing from outside; the template escapes every text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The report as data: what the stages found, the winner, and what the budget says of each variant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -5,8 +5,6 @@ the compression's door; the winner is then the lowest median latency of all. fp3
 it wins, the nearest candidate and what it missed say why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

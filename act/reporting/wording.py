@@ -1,7 +1,5 @@
 """Numbers and settings as they stand on the page and in its sentences."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """`analysis.json`: what the model is made of, and what that costs on this machine."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from act.results.artifact import Artifact, Part

@@ -3,8 +3,6 @@
 Pydantic is imported here and not in `act.artifacts`, which the interpreters of engines import with NumPy alone.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError

@@ -3,8 +3,6 @@
 An interval is of 95 % confidence. Speed-up and drop compare with fp32 on the same engine.
 """
 
-from __future__ import annotations
-
 from pydantic import ConfigDict, Field, JsonValue
 
 from act.results.artifact import Artifact, Part

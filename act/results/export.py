@@ -1,7 +1,5 @@
 """`candidates.json` of the stage `export`, and what engines tell of how they run a model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pydantic import Field

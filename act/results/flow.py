@@ -1,7 +1,5 @@
 """`flow/JOB.json` and `eval_callback.json`: what happened to each stage of a job, and what the user's callback gave."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from act.results.artifact import Artifact, Part

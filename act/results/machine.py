@@ -1,7 +1,5 @@
 """`machine.json`, `plugins.json` and `prune_timing.json`, and the machine that a result was measured on."""
 
-from __future__ import annotations
-
 from act.results.artifact import Artifact, Part
 
 

@@ -1,7 +1,5 @@
 """`prepare.json`: the user's model and samples, as they were read."""
 
-from __future__ import annotations
-
 from act.results.artifact import Artifact, Part
 
 

@@ -3,8 +3,6 @@
 `trials.json`, `candidates.json`, `refine.json` and `plan.json`.
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from act.results.artifact import Artifact, Part

@@ -1,7 +1,5 @@
 """`calibrate.json`, `ranges.json` and `schemes/ID.json`: what activations hold, and which layers are quantized."""
 
-from __future__ import annotations
-
 from pydantic import Field, JsonValue
 
 from act.results.artifact import Artifact, Part

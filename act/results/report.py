@@ -1,7 +1,5 @@
 """`manifest.json`, `report.json` and `metrics.json`: the user's result, for people's scripts and for DVC."""
 
-from __future__ import annotations
-
 from pydantic import ConfigDict, Field, JsonValue
 
 from act.results.analyze import Analysis

@@ -1,7 +1,5 @@
 """`strategy.json`, `options.json` and `attempts/JOB.json`: the chosen strategy, its rivals, and what was tried."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from act.results.artifact import Artifact, Part

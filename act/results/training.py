@@ -1,7 +1,5 @@
 """`prune.json` and `qat.json`: what pruning and training did to the model."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from act.results.artifact import Artifact, Part

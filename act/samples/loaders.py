@@ -5,8 +5,6 @@ list), with or without `label`; or a list of arrays in the order of the inputs, 
 The first axis of each array counts the samples. Only as many batches are asked for as are needed.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

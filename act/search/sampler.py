@@ -7,8 +7,6 @@ trials side by side by the constant liar (Ginsbourger et al. 2010). `benchmarks.
 Suggestions depend on the seed and the history alone, so that a search that was killed goes on as if it had not been.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from statistics import median_high

@@ -3,8 +3,6 @@
 Ranges and weight thresholds are computed once, so that a further trial costs milliseconds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

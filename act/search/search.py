@@ -6,8 +6,6 @@ is written to a journal as it ends. A search that was killed goes through the sa
 journal what it holds, so that it ends exactly as it would have ended at once.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque

@@ -4,8 +4,6 @@ Prefect would start one by itself, but in the process group of what needs it: Ct
 it how it ended, and a flow that is killed would leave it behind for ever.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

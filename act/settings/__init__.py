@@ -4,8 +4,6 @@ The default, range and choices of a setting stand in the module of its section a
 same keys as dependencies.
 """
 
-from __future__ import annotations
-
 from act.settings.base import Metric, Precision, QuantizableOperator, Settings, ThresholdAlgorithm
 from act.settings.data import Data, ModelSource
 from act.settings.files import DEFAULT_PATH, load, load_job, read_mapping, settings_in, validate

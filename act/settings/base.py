@@ -1,7 +1,5 @@
 """What all sections share: the base class, and kinds of values that several have."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Annotated, Literal, TypeVar
 

@@ -3,8 +3,6 @@
 Each reader of samples has its own settings, in its module of `act.samples.readers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Reading settings from files; one message names every wrong key."""
 
-from __future__ import annotations
-
 import reprlib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution

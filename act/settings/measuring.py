@@ -1,7 +1,5 @@
 """`analyze` and `benchmark`: how sensitivity, latency and throughput are measured."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

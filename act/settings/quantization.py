@@ -1,7 +1,5 @@
 """`calibration`, `ptq_search` and `refine`: post-training quantization; parameters have ACT's names."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field

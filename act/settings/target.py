@@ -1,7 +1,5 @@
 """`target` and `budget`: what the model must run fast on, and what the user will give for that."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator

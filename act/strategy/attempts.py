@@ -5,8 +5,6 @@ adds to it what the pipeline measured, and `select` reads it. They count only as
 strategy are what they were.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The decisions between refinement and training: which candidates go on, and whether one of them is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from act.results.ptq_search import Candidate

@@ -5,8 +5,6 @@ For what is pruned those kernels get fewer channels and are predicted: from the 
 measured on this machine, where there is one, and from the model's own kernels in any case.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The decision between options: which one is tried next, by what was tried before."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

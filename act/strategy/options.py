@@ -6,8 +6,6 @@ that prunes finds by measuring, from the prediction on; training comes after. Wh
 (`attempts.py`), so that the next try, which trusts them, is a better one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

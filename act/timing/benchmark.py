@@ -4,8 +4,6 @@ A candidate is a model that the export stage wrote, once for each engine; a vari
 needs no file of its own, because engines convert fp32 files as they load them.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Two signs are looked at: the processor time that the kernel counts as busy, less
 whether the models that others are compared with took the same time in every round.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ Every model stays loaded in an engine process of its own to the end, so that a s
 of them alike.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import time

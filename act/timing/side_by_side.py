@@ -4,8 +4,6 @@ Throughput with several streams comes behind the rounds, because it fills all co
 last, because they may load the model again to tell.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from collections import defaultdict

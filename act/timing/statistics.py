@@ -10,8 +10,6 @@ a ratio's interval is widened by that.
 Timings are seconds of single runs, float [rounds, runs]; seeds are of the resampling.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,8 +8,6 @@
 - `dkd`, `skd`, `fsp`: decoupled, spherical, and of Gram matrices of two feature maps of one size (`losses.py`).
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path

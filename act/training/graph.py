@@ -5,8 +5,6 @@ PaddleSlim inserts those, by the pass that its `quant_aware` begins with, and gr
 training starts exactly.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Collection, Sequence

@@ -10,8 +10,6 @@ Each range trains as a factor of what it is at the start, for scales differ by o
 optimiser must suit them all. Zero points stay.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal

@@ -5,8 +5,6 @@ kept, the start included, so that training can only improve. A training that is 
 checkpoint ends with the same bits as one that is not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -4,8 +4,6 @@ Classes are on the last axis of logits. PaddleSlim's `fsp` calls a function that
 `kl_div` probabilities in the place of their logarithms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ Gradients are averaged inside the program, by `c_allreduce_sum` over gloo, all i
 several in another order in each process, and each would wait for the other for ever. Process 0 measures for all.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any

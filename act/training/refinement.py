@@ -5,8 +5,6 @@ in AdaQuant (Hubara et al., 2021), by region as in BRECQ (Li et al., 2021). Weig
 quantized layers before give, all regions side by side in one program, at the cost of one training step.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -1,7 +1,5 @@
 """Training of a model, quantized or in fp32, with other models as its teachers, on unlabelled samples only."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

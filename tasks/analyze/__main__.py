@@ -3,8 +3,6 @@
 Writes `analysis.json`, and in `own/ENGINE.jsonl` the kernels that each engine made of the model.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

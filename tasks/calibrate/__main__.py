@@ -9,8 +9,6 @@ Reads the model of `prune` and the samples of `prepare`. Writes
 - `calibrate.json`: those numbers, the activations, and the equalised ones.
 """
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

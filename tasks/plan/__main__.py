@@ -4,8 +4,6 @@ A stage of its own, whose result (`plan.json`) holds no figure of the budget: wh
 training, export and benchmark only if a decision changes.
 """
 
-from __future__ import annotations
-
 import logging
 
 from act.artifacts import replace_folder, stage_folder

@@ -4,8 +4,6 @@ Writes `model/`, `batch_norms.npz` (gamma of each folded batch norm, by weight),
 metric that needs it `reference/` (the fp32 outputs of the evaluation samples), and `prepare.json`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from dataclasses import asdict

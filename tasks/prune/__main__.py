@@ -4,8 +4,6 @@ Writes `model/`, the fp32 model to go on with (the prepared one where nothing is
 done is kept beside the artefacts until the stage has ended, so that a killed one goes on.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Writes `qat.json`, and when training made the candidate better `model/` (fp32, w
 together where Paddle's launcher starts them (`act/training/processes.py`); the first one writes.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 from pathlib import Path

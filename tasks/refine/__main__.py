@@ -9,8 +9,6 @@ gives is measured on all evaluation samples by the engine that measured the sear
 - `schemes/ID.json`: the quantization scheme of each candidate.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

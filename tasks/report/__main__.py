@@ -6,8 +6,6 @@ Reads what `benchmark` measured and what the other stages left; measures nothing
 scripts, `report.json`.
 """
 
-from __future__ import annotations
-
 import logging
 
 from act.artifacts import DEPLOY_ROOT, ROOT, replace_folder, stage_folder

@@ -6,8 +6,6 @@ anew; the figures are in `options.json`, in a folder of its own. `prune_timing.j
 to time something, so that `prune` depends on the machine there and nowhere else.
 """
 
-from __future__ import annotations
-
 import logging
 
 from act.artifacts import fingerprint, replace_folder, stage_folder

@@ -4,8 +4,6 @@ Reads the measurements and the winner that the pipeline left, and adds an attemp
 of `select` chooses by it; `dvc repro` then carries that out. `python -m flows.compress` does all of this by itself.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """ONNX Runtime's own profiler: how long each kernel of each run takes, and what the profiler adds to it."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

@@ -10,8 +10,6 @@ in 32 bits. Without them `vpmaddubsw` adds two products in 16 bits, and saturate
 (quantizers call it `reduce_range`). On ARM activations may be signed or unsigned alike.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 

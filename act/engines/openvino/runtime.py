@@ -1,7 +1,5 @@
 """OpenVINO on the CPU: left alone it would choose bf16 on CPUs that have it, so that fp32 must be asked for."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -8,8 +8,6 @@ before. Where something stands between two layers that would only move numbers a
 must stand ahead of it, or the layer before writes floats. A concatenation needs one scale for all that it joins.
 """
 
-from __future__ import annotations
-
 import onnx
 
 from act.engines.writer import OnnxWriter

@@ -4,8 +4,6 @@ A quantized program runs in int8 only when `enable_mkldnn_int8` is set; without 
 `dequantize_linear` is executed one by one, which is slower than fp32.
 """
 
-from __future__ import annotations
-
 import ctypes.util
 import tempfile
 from collections.abc import Mapping

@@ -14,8 +14,6 @@ most columns are clipped. Such layers only have their weights stored in int8; th
 it loads the model.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

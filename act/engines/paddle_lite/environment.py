@@ -4,8 +4,6 @@
 `requirements-lite.lock`. This module is imported inside that environment too, so it needs nothing but Python itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import os

@@ -5,8 +5,6 @@ speed on a phone, and little of int8: its kernels saturate, and are wrong for so
 (README.md, "Paddle Lite").
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 import tempfile

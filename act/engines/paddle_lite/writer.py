@@ -4,8 +4,6 @@ Half precision is fp32's file with fp16 kernels: the weights are converted on th
 fp16: what `opt` leaves in float in a quantized model is fp32 whatever it is told.
 """
 
-from __future__ import annotations
-
 import math
 import subprocess
 from dataclasses import replace

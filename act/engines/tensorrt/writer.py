@@ -9,8 +9,6 @@ reads a cache: a line with the versions, then for each tensor its name and scale
 None of these files was ever seen running: there was no machine with TensorRT.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Batch norms folded into the layers before them (Jacob et al., 2018, section 3.2)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

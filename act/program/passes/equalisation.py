@@ -6,8 +6,6 @@ for each channel anyway, and its inverse into whatever makes the tensor (cross-l
 activations instead of the weights').
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 

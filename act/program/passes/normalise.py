@@ -4,8 +4,6 @@ What is not certain to compute the same stays as it is: programs with control fl
 layers with channels last, weights that something else reads too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

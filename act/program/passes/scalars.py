@@ -5,8 +5,6 @@ the zeros around the border would need it as well. What depthwise convolutions r
 one for each channel of it, where that helps.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The magnitude of gamma of the batch norm behind a channel (Liu et al., "Network slimming", 2017)."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

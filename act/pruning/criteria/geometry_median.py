@@ -3,8 +3,6 @@
 He et al., "Filter pruning via geometric median", 2019.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -1,7 +1,5 @@
 """The sum of the magnitudes of a channel's weights (Li et al., "Pruning filters for efficient convnets", 2017)."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

@@ -6,8 +6,6 @@ wins (Migacz, "8-bit inference with TensorRT", 2017). As in Paddle's `cal_kl_thr
 kept: swish-like activations heap up near zero, and a free search would cut all of their large values away.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

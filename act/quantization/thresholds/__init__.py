@@ -5,8 +5,6 @@ is a threshold around zero; an asymmetric one holds zero and stays within the va
 package with a constant `RULE`; its name in the settings is the module's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

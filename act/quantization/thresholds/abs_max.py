@@ -1,7 +1,5 @@
 """`abs_max`: nothing is clipped, as in Paddle's `PostTrainingQuantization`."""
 
-from __future__ import annotations
-
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import Rule

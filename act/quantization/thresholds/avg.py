@@ -1,7 +1,5 @@
 """`avg`: the mean over the batches of each batch's extremes, as in Paddle's `PostTrainingQuantization`."""
 
-from __future__ import annotations
-
 from act.quantization.ranges import Range
 from act.quantization.statistics import TensorStatistics
 from act.quantization.thresholds import Rule

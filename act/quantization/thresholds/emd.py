@@ -4,8 +4,6 @@ This is what Paddle's `PostTrainingQuantization` calls the earth mover's distanc
 of the mean plus that of the standard deviation. It is computed from the histogram instead of one batch's values.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from act.quantization.ranges import Range

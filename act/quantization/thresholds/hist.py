@@ -3,8 +3,6 @@
 Values are taken to be spread evenly within a bin, so that a percentile does not jump from one bin's edge to the next.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

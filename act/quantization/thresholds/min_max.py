@@ -1,7 +1,5 @@
 """`min_max`: the range seen, as in Paddle's `PostTrainingQuantization`; it differs from `abs_max` in name only."""
 
-from __future__ import annotations
-
 from act.quantization.thresholds import Rule
 from act.quantization.thresholds.abs_max import clip
 

@@ -6,8 +6,6 @@ as spread evenly within their bin, so that sums between any two edges follow fro
 threshold depends on the 256 int8 values alone. `emd` searches the same grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Readers of samples. A reader is a module of this package with the class `Settings` and the function `read`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

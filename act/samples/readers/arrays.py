@@ -1,7 +1,5 @@
 """The user's own samples, from .npz files or from folders of .npy files."""
 
-from __future__ import annotations
-
 import math
 import zipfile
 from collections.abc import Collection, Sequence

@@ -3,8 +3,6 @@
 The module is imported from the project's folder or from an installed package, and from nowhere else.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 import sysconfig

@@ -4,8 +4,6 @@ The time that a kernel would take is taken apart as in the roofline model (Willi
 MACs, the bytes of activations and of weights. The learned model only corrects that (`model.py`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import lru_cache

@@ -11,8 +11,6 @@ way, the nearer is all that it reads again. So these sizes are features of each 
 measurement answers only for networks of about the same size. Nothing learned is stored: fitting takes seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

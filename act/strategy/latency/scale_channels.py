@@ -5,8 +5,6 @@ outputs; heads of attention and the width of transformers stay, which channel pr
 more from some layers than from others is stood in for by one that leaves as many MACs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 

@@ -4,8 +4,6 @@ To be run on the machine that the models shall run on, with nothing else at work
 be copied; a profile that is stopped goes on where it was, and what was measured is never measured again.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Networks measured on an engine: each as a whole, and every kernel that the engine makes of it."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ that it meets in a model; nn-Meter (Zhang et al., 2021) measures kernels one by 
 network is a list of blocks, plain data; weights are random, on which latency does not depend.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import defaultdict

@@ -4,8 +4,6 @@ Prints a table, and writes the same figures as JSON with `--json FILE`. The exit
 measured on at least one engine, 1 when it was not (its rows say why), 2 when settings or model files are wrong.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

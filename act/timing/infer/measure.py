@@ -1,7 +1,5 @@
 """Plans what is measured (which model on which engine in which precision), and measures it side by side."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack

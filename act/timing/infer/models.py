@@ -3,8 +3,6 @@
 Nothing of the model is changed or run here; engines see links to its files in a folder of their own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

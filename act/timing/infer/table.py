@@ -1,7 +1,5 @@
 """The figures as a table of plain text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import PurePath
