@@ -4,11 +4,14 @@ A stage fills a fresh folder beside its final place and renames it when complete
 So a stage that is killed at any moment leaves nothing that a rerun would take for whole.
 """
 
+from __future__ import annotations
+
+import csv
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,12 @@ def write_json(path: Path, payload: dict[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     partial.write_text(text + "\n", encoding="utf-8")
     partial.rename(path)
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; its first row is the heading."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def read_json(path: Path, version: int = SCHEMA_VERSION) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import shutil
 import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/program/paddle_setup.py)
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EvalCallback = Callable[[Any, Any, list[str], list[Any]], Any]
-
 JOB = "model"
 WORK_FOLDER = ".pipeline"
 # What the callback gave for the candidates of the model that is deployed.
@@ -64,8 +62,9 @@ class AutoCompression:
             arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
         model_filename: name of the program file, when it is not a usual one.
         params_filename: name of the weights file, likewise.
-        save_dir: where the result comes, as in `deploy/` (the two Paddle files also under the names of the two
-            arguments above), and the `params.yaml` that it was made with.
+        save_dir: where the result comes: `model.pdmodel`, `model.pdiparams`, `calibration_table.txt` and
+            `quant_model.onnx` (the two Paddle files also under the names of the two arguments above), what won on this
+            machine in `winner/`, `manifest.json`, `report.html` and `params.yaml`.
         config: ACT's configuration: path of a YAML file, dictionary, or list of strategies; chosen automatically when
             left out. Its section `Pipeline` may hold any sections of a job of params.yaml, for what ACT has no key.
         input_shapes: shapes to measure the latency of beside the samples', for models with axes of any length.
@@ -96,7 +95,7 @@ class AutoCompression:
         config: str | Mapping[str, Any] | Sequence[str] | None = None,
         input_shapes: Mapping[str, Sequence[int]] | Sequence[int] | None = None,
         target_speedup: float | None = None,
-        eval_callback: EvalCallback | None = None,
+        eval_callback: Callable[[Any, Any, list[str], list[Any]], Any] | None = None,
         eval_dataloader: Any = None,
         deploy_hardware: str | None = "gpu",
     ) -> None:
@@ -111,9 +110,8 @@ class AutoCompression:
         raw, origin = _sections(config)
         raw, self._counts = _without_counts(raw, origin)
         translation = translate(raw, origin, scripts=False)
-        self._origin_metric = translation.origin_metric
+        self._origin_metric, self._metric_is_given = translation.origin_metric, "metric" in translation.job
         self._given_metric: float | None = None
-        self._metric_is_given = "metric" in translation.job
         entry = {
             "model": {"path": str(given), "model_filename": model_filename, "params_filename": params_filename},
             "data": {"reader": "arrays", "path": "data"},
@@ -127,15 +125,14 @@ class AutoCompression:
                 raise InputError(f"`target_speedup` is {target_speedup!r:.80}; it must be a number from 1, such as 1.5")
             self._entry["budget"]["min_speedup"] = float(target_speedup)
         validate(Params, {"jobs": {JOB: self._entry}}, origin)
-        warnings = translation.warnings
-        if self._origin_metric is not None and eval_callback is None:
-            warnings.append(f"{origin}: `TrainConfig.origin_metric`: only an `eval_callback` is compared with it")
         if deploy_hardware not in (None, *_HARDWARE):
             raise InputError(f"`deploy_hardware` is {deploy_hardware!r:.80}; ACT knows {', '.join(_HARDWARE)}")
-        if deploy_hardware not in (None, "cpu"):
-            warnings.append(f"`deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
-        for warning in warnings:
+        for warning in translation.warnings:
             log.warning("warning: %s", warning)
+        if self._origin_metric is not None and eval_callback is None:
+            log.warning(f"warning: {origin}: `TrainConfig.origin_metric`: only an `eval_callback` is compared with it")
+        if deploy_hardware not in (None, "cpu"):
+            log.warning(f"warning: `deploy_hardware`: {hardware_advice(str(deploy_hardware))}")
 
     def compress(self) -> None:
         """Run the pipeline and fill `save_dir`.
@@ -161,10 +158,8 @@ class AutoCompression:
             validate(Params, job, "the job made of the arguments")
             text = yaml.safe_dump(job, sort_keys=False, default_flow_style=None)
             (work / "params.yaml").write_text(text, encoding="utf-8")
-            after = {
-                "prepare": lambda: shutil.rmtree(work / "data"),  # it has copied them
-                "export": lambda: self._choose(work),
-            }
+            # `prepare` has copied the samples.
+            after = {"prepare": lambda: shutil.rmtree(work / "data"), "export": lambda: self._choose(work)}
             PlainJob(JOB, work, log.info, after).run()
             self._collect(work)
             shutil.rmtree(work)
@@ -219,18 +214,14 @@ class AutoCompression:
 
     def _time_shapes(self, feeds: Sequence[FeedSpec], evaluation: Samples) -> None:
         """Ask for the latency at `input_shapes` too, where the samples are of other shapes."""
-        shapes = self._shapes
-        if not isinstance(shapes, Mapping):
-            names = [feed.name for feed in feeds]
-            if len(names) != 1:
-                raise InputError(
-                    f"`input_shapes` is one shape, but the model has the inputs {quoted(names)}: give a dictionary"
-                )
-            shapes = {names[0]: shapes}  # type: ignore[dict-item]
+        names = [feed.name for feed in feeds]
+        if not isinstance(self._shapes, Mapping) and len(names) != 1:
+            there = f"the model has the inputs {quoted(names)}"
+            raise InputError(f"`input_shapes` is one shape, but {there}: give a dictionary")
+        shapes = self._shapes if isinstance(self._shapes, Mapping) else {names[0]: self._shapes}
         timed = timed_shapes(shapes, "`input_shapes`")
-        for name in timed:
-            if name not in evaluation.feeds:
-                raise InputError(f"`input_shapes` names `{name}`, which is no input of the model")
+        for name in timed.keys() - names:
+            raise InputError(f"`input_shapes` names `{name}`, which is no input of the model")
         first = {name: feed.shapes[0].tolist() for name, feed in evaluation.feeds.items()}
         if first != {**first, **timed}:
             self._entry["benchmark"].setdefault("shapes", [{**first, **timed}])
@@ -240,21 +231,14 @@ class AutoCompression:
         assert self._callback is not None
         with _paddle_as_it_was() as paddle:
             paddle.enable_static()
-            block = model.program.global_block()
+            outputs = [model.program.global_block().var(name) for name in model.fetch_names]
             with paddle.static.scope_guard(model.scope):
-                found = self._callback(
-                    paddle.static.Executor(paddle.CPUPlace()),
-                    model.program,
-                    list(model.feed_names),
-                    [block.var(name) for name in model.fetch_names],
-                )
-        try:
-            metric = float(found)
-        except (TypeError, ValueError):
-            metric = math.nan
-        if not math.isfinite(metric):
-            raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
-        return metric
+                executor = paddle.static.Executor(paddle.CPUPlace())
+                found = self._callback(executor, model.program, list(model.feed_names), outputs)
+        with suppress(TypeError, ValueError):
+            if math.isfinite(metric := float(found)):
+                return metric
+        raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
 
     def _choose(self, work: Path) -> None:
         """Choose what to deploy by the callback, where there is one, and note its figures beside the candidates."""
@@ -262,10 +246,8 @@ class AutoCompression:
             return
         exported = work / stage_folder(JOB, "export")
         found = ExportedCandidates.read(exported / "candidates.json")
-        metrics = {"fp32": self._given_metric}
-        for candidate in found.candidates:
-            if candidate.name not in metrics:
-                metrics[candidate.name] = self._metric(_load(exported / candidate.name))
+        others = [candidate.name for candidate in found.candidates if candidate.name != "fp32"]
+        metrics = {"fp32": self._given_metric, **{name: self._metric(_load(exported / name)) for name in others}}
         CallbackMetrics(metrics=metrics).write(exported / _METRICS)
         for name, metric in metrics.items():
             log.info(f"  eval_callback: {name}: {metric:.4f}")

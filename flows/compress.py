@@ -93,7 +93,7 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 )
 def _stage(stage: Stage, run: _Run) -> State[Any]:
     """Bring one stage up to date."""
-    name, how = stage.name, "unchanged"
+    name, how, seconds = stage.name, "unchanged", 0.0
     label = f"[{run.stages.index(stage) + 1}/{len(run.stages)}] {name}"
     if stage.stale or not run.touched.isdisjoint(stage.needs):
         with run.turnstile.admit(stage.kind):
@@ -110,13 +110,10 @@ def _stage(stage: Stage, run: _Run) -> State[Any]:
             seconds = time.monotonic() - began
     if how != "unchanged":
         run.touched.add(name)
-    if how == "ran":
-        run.finish(name, "ran", seconds)
-        run.emit(f"{label}: done in {seconds:.1f} s")
-        return Completed()
-    run.finish(name, "cached")
-    run.emit(f"{label}: cached")
-    return Completed(name="Cached", message=f"DVC finds it {how}")
+    ran = how == "ran"
+    run.finish(name, "ran" if ran else "cached", seconds if ran else None)
+    run.emit(f"{label}: done in {seconds:.1f} s" if ran else f"{label}: cached")
+    return Completed() if ran else Completed(name="Cached", message=f"DVC finds it {how}")
 
 
 _THREADS: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=MOST_STAGES_OF_A_RUN)  # type: ignore[assignment]

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -20,26 +19,13 @@ logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage as DVC names it, like `prepare@recogniser`, or `model.dvc` for a file that `dvc add` tracks.
-
-    Attributes:
-        needs: names of the stages whose results it reads.
-        stale: whether DVC would run it now, its inputs being as they are.
-    """
+    """A stage as DVC knows it, like `prepare@recogniser`, or `model.dvc` for a file that `dvc add` tracks."""
 
     name: str
-    needs: tuple[str, ...]
-    stale: bool
-
-    @property
-    def kind(self) -> str:
-        """Return the stage without its job."""
-        return self.name.partition("@")[0]
-
-    @property
-    def job(self) -> str:
-        """Return its job; empty where it belongs to none."""
-        return _job_of(self.name)
+    kind: str  # the name without the job
+    job: str  # empty where it belongs to none
+    needs: tuple[str, ...]  # names of the stages whose results it reads
+    stale: bool  # whether DVC would run it now, its inputs being as they are
 
 
 def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
@@ -52,29 +38,21 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
         # Waits for the lock: another DVC command holds it for moments only.
         with Repo(str(root), _wait_for_lock=True) as repo:
             graph = get_active_graph(repo.index.graph)
-            ordered = plan_repro(graph, [stage for stage in graph if _job_of(stage.addressing) in jobs])
+            ordered = plan_repro(graph, [stage for stage in graph if stage.addressing.partition("@")[2] in jobs])
             _refuse_missing_sources(ordered)
             status = repo.status()
-
-            return [
-                Stage(
-                    stage.addressing,
-                    tuple(sorted(need.addressing for need in graph.successors(stage))),
-                    _is_stale(stage.addressing, status.get(stage.addressing, []), root),
-                )
-                for stage in ordered
-            ]
+            stages = []
+            for stage in ordered:
+                name = stage.addressing
+                kind, _, job = name.partition("@")
+                needs = tuple(sorted(need.addressing for need in graph.successors(stage)))
+                changes = status.get(name, [])
+                # What DVC always runs notes what is outside the checkout, and need not run while that is the same.
+                stale = not are_noted(root, job) if changes == ["always changed"] else bool(changes)
+                stages.append(Stage(name, kind, job, needs, stale))
+            return stages
     except DvcException as error:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc stage list` tells more") from None
-
-
-def _is_stale(stage: str, changes: Collection[Any], root: Path) -> bool:
-    """Tell whether a stage must run; one that DVC always runs, where what it notes has changed."""
-    return not are_noted(root, _job_of(stage)) if changes == ["always changed"] else bool(changes)
-
-
-def _job_of(name: str) -> str:
-    return name.partition("@")[2]
 
 
 def _refuse_missing_sources(stages: Collection[DvcStage]) -> None:

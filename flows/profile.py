@@ -23,17 +23,15 @@ from act.errors import USER_ERROR_EXIT_CODE, InputError
 def profile(target: str, threads: list[int] | None = None, networks: int | None = None) -> str:
     """Measure this machine's table, as `python -m act.strategy.profile` does; what is in it already is kept.
 
+    Returns what the command says in the end: the path of the table, and how well it predicts.
+
     Args:
         target: such as `openvino/cpu`.
         threads: numbers of threads; 1 when left out.
         networks: how many at most; the command's default when left out.
 
-    Returns:
-        What the command says in the end: the path of the table, and how well it predicts.
-
     Raises:
         InputError: the arguments are wrong, or the engine is not here.
-        RuntimeError: measuring failed.
     """
     command = [sys.executable, "-m", "act.strategy.profile", "--target", target]
     command += ["--threads", *map(str, threads)] if threads else []

@@ -1,8 +1,7 @@
 """`python -m flows.reproduce STAGE FD`: bring one stage up to date through DVC, and tell on a descriptor how it went.
 
 A process of its own, which the flow can kill with all that it started. What it tells is a JSON object: `how` as
-`flows.stages.How`, or `exit_code` of a command that failed, or `error` of DVC's own with `busy`, where another process
-was in the way.
+`flows.stages.How`, or `exit_code` of a command that failed, or `message` and `cause` of a `StageFailed`.
 """
 
 import json
@@ -42,7 +41,8 @@ def reproduce(stage: str) -> dict[str, Any]:
         if isinstance(cause, StageCmdFailedError):
             # It keeps the code in its message only: "failed to run: COMMAND, exited with CODE".
             return {"exit_code": int(str(cause).rpartition(" ")[2])}
-        return {"error": " ".join(str(cause).split()), "busy": isinstance(cause, LockError)}
+        is_busy = isinstance(cause, LockError)
+        return {"message": " ".join(str(cause).split()), "cause": "outside" if is_busy else "command"}
 
 
 def main() -> None:

@@ -178,8 +178,8 @@ def reproduce(stage: str, root: Path, groups: ProcessGroups, emit: Emit) -> How:
         return how
     if groups.stopped:
         raise StageFailed(stage, "stopped", "stopped")
-    if "error" in result:
-        raise StageFailed(stage, result["error"], "outside" if result["busy"] else "command")
+    if "cause" in result:
+        raise StageFailed(stage, **result)
     raise ended.failure(stage, result.get("exit_code", ended.code))
 
 

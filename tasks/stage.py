@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +44,15 @@ def log_to_stdout(level: int, loggers: Iterable[str] = _LOGGERS) -> Iterator[Non
     They go nowhere else: Paddle puts a handler of its own on the root logger.
     """
     handler = logging.StreamHandler(sys.stdout)
-    before = [(logger, logger.level, logger.propagate) for logger in map(logging.getLogger, loggers)]
-    for logger, *_ in before:
-        logger.setLevel(level)
-        logger.addHandler(handler)
-        logger.propagate = False
-    try:
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, loggers):
+            stack.callback(logger.setLevel, logger.level)
+            stack.callback(logger.removeHandler, handler)
+            stack.callback(setattr, logger, "propagate", logger.propagate)
+            logger.setLevel(level)
+            logger.addHandler(handler)
+            logger.propagate = False
         yield
-    finally:
-        for logger, old_level, propagated in before:
-            logger.setLevel(old_level)
-            logger.removeHandler(handler)
-            logger.propagate = propagated
 
 
 def described_stages() -> dict[str, dict[str, Any]]:

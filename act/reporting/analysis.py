@@ -1,20 +1,13 @@
 """The report's part on the model itself, from `analysis.json`, in words. The layout is `analysis.html.j2`."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from act.reporting.wording import NOTHING, TIMES, size, three_digits
-from act.results.analyze import Analysis, Costs, EngineAnalysis, Fusion, Structure, TypeFusion
+from act.reporting.wording import NOTHING, TIMES, three_digits
+from act.results.analyze import Analysis, Costs, Structure, TypeFusion
+from act.results.prepare import Normalisation
 
-_KINDS = {
-    "cnn": "A convolutional network",
-    "transformer": "A transformer",
-    "recurrent": "A recurrent network",
-    "mixed": "A mixed network: convolutions, attention or recurrence beside each other",
-    "dense": "A network of matrix products",
-    "other": "A network without layers",
-}
 # Fields of the results, each with the words for one and for several of what it counts.
 _JOINS = {
     "residual_joins": ("residual join", "residual joins"),
@@ -22,6 +15,7 @@ _JOINS = {
     "parallel_joins": ("join of parallel ways", "joins of parallel ways"),
     "gates": ("gate", "gates"),
     "attentions": ("attention", "attentions"),
+    "concatenations": ("concatenation", "concatenations"),
 }
 _TAKEN_AWAY = {
     "folded_batch_norms": ("batch norm folded", "batch norms folded"),
@@ -33,16 +27,14 @@ _TAKEN_AWAY = {
         "multiplications by and additions of one number folded",
     ),
 }
-_SHOWN_HELPERS = 4
 
 
 def model_parts(analysis: Analysis) -> dict[str, Any]:
     """Return what the page tells of the model beside what stands in the analysis as it is."""
     # By their error in int8, largest first; those that were not measured last.
     layers = sorted(analysis.sensitivity.layers, key=lambda layer: 1.0 if layer.quantized is None else -layer.quantized)
-    taken = [_count(getattr(analysis.prepared, key), *words) for key, words in _TAKEN_AWAY.items()]
     return {
-        "summary": _summary(analysis),
+        "joins": _counted(analysis.structure, _JOINS),
         "parts": _parts(analysis.structure),
         "operators": sorted(analysis.operators, key=lambda operator: -(operator.latency_share or 0.0)),
         "shares": {operator.name: operator.latency_share for operator in analysis.operators},
@@ -50,29 +42,15 @@ def model_parts(analysis: Analysis) -> dict[str, Any]:
         "layers": layers,
         "largest": max((layer.quantized or 0.0 for layer in layers), default=0.0),
         "ratios": list(dict.fromkeys(ratio for layer in layers for ratio in layer.pruned)),
-        "taken": ", ".join(filter(None, taken)),
+        "taken": _counted(analysis.prepared, _TAKEN_AWAY),
     }
 
 
-def _summary(analysis: Analysis) -> str:
-    structure, memory = analysis.structure, analysis.memory
-    shapes = [TIMES.join(map(str, shape)) for shape in analysis.sample_shapes.values()]
-    counted = [_count(len(getattr(structure, key)), *words) for key, words in _JOINS.items()]
-    counted.append(_count(structure.concatenations, "concatenation", "concatenations"))
-    joins = ", ".join(filter(None, counted))
-    told = (
-        f"{_KINDS[structure.kind]}; {len(analysis.operators)} operators, {millions(analysis.parameters)} "
-        f"parameters and {millions(analysis.macs)} MACs for one sample of {', '.join(shapes)}. "
-    )
-    if joins:
-        told += f"In it: {joins}. "
-    where = f", at {memory.peak_at}" if memory.peak_at else ""
-    told += (
-        f"Its activations take {size(memory.total_bytes)} all together and {size(memory.peak_bytes)} at the same "
-        f"time{where}, in fp32 with nothing fused."
-    )
-    dynamic = [f"{', '.join(map(str, axes))} of {name}" for name, axes in analysis.dynamic_axes.items() if axes]
-    return told + (f" Axes of any length: {'; '.join(dynamic)}." if dynamic else "")
+def _counted(source: Structure | Normalisation, words: Mapping[str, tuple[str, str]]) -> str:
+    """Return how many of each there are, with its noun; what there is none of is left out."""
+    found = {key: getattr(source, key) for key in words}
+    counts = {key: each if isinstance(each, int) else len(each) for key, each in found.items()}
+    return ", ".join(_count(count, *words[key]) for key, count in counts.items() if count)
 
 
 def _parts(structure: Structure) -> list[tuple[str, str, Costs]]:
@@ -89,24 +67,6 @@ def _gathered(words: Sequence[str]) -> list[str]:
     """Join the same words one after another into one, with their number."""
     found = [(word, len(list(same))) for word, same in itertools.groupby(words)]
     return [word if count == 1 else f"{count} {TIMES} {word}" for word, count in found]
-
-
-def helper_kernels(fusion: Fusion) -> str:
-    """Return the kernels that stand for no operator, by kind."""
-    counts = list(fusion.helpers.items())
-    words = [f"{count} {kind}" for kind, count in counts[:_SHOWN_HELPERS]]
-    if more := sum(count for _, count in counts[_SHOWN_HELPERS:]):
-        words.append(f"{more} others")
-    return ", ".join(words) or NOTHING
-
-
-def multiplying(engine: EngineAnalysis) -> str:
-    """Tell for each precision that is asked for in which an engine multiplies matrices."""
-    told = {
-        wanted: ", ".join(f"{count} in {precision}" for precision, count in counts.items())
-        for wanted, counts in engine.multiplying.items()
-    }
-    return "; ".join(f"{wanted}: {words}" for wanted, words in told.items() if words) or NOTHING
 
 
 def whereabouts(row: TypeFusion) -> str:
@@ -126,8 +86,7 @@ def error(value: float | None) -> str:
 
 
 def _count(count: int, one: str, several: str) -> str:
-    """Return a number with its noun; nothing for none."""
-    return f"{count} {one if count == 1 else several}" if count else ""
+    return f"{count} {one if count == 1 else several}"
 
 
 def millions(count: int) -> str:

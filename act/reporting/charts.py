@@ -14,7 +14,6 @@ from markupsafe import Markup, escape
 
 from act.reporting.winner import Choice
 from act.reporting.wording import minus, three_digits
-from act.results.benchmark import Latency
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 18, 18, 46
 _FONT_PIXELS = 12.5
@@ -164,24 +163,6 @@ def curve(points: Sequence[tuple[float, float]], name: str, width: int, height: 
     return _svg(parts, width, height, f"{name} over training steps")
 
 
-def latency_bar(latency: Latency, slowest_ms: float, engine: int) -> Markup:
-    """Draw a bar as long as the median, with a line from the 10th to the 90th percentile; for one cell of a table."""
-    scale = _Scale(0, slowest_ms, 0, 132)
-    low, high = scale(latency.p10_ms), min(scale(latency.p90_ms), 132.0)
-    bar = (
-        f'<g class="e{engine % 3}"><rect class="bar" x="0" y="2" width="{scale(latency.median_ms):.1f}" '
-        f'height="10" rx="1.5"/><line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="7" y2="7"/></g>'
-    )
-    return _svg([bar], 132, 14, f"{three_digits(latency.median_ms)} ms", "inline")
-
-
-def share_bar(share: float) -> Markup:
-    """Draw a bar for a share in [0, 1]; for one cell of a table."""
-    width = 120.0 * min(max(share, 0.0), 1.0)
-    bar = f'<g class="e0"><rect class="bar" x="0" y="2" width="{width:.1f}" height="10" rx="1.5"/></g>'
-    return _svg([bar], 120, 14, f"{share:.0%}", "inline")
-
-
 def _axes(
     x: _Scale, y: _Scale, width: int, height: int, across: str, up: str, numbers: range | None = None
 ) -> list[str]:
@@ -272,8 +253,8 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _svg(parts: Sequence[str], width: int, height: int, name: str, kind: str = "chart") -> Markup:
+def _svg(parts: Sequence[str], width: int, height: int, name: str) -> Markup:
     return Markup(
-        f'<svg class="{kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="{escape(name)}" font-size="{_FONT_PIXELS}">{"".join(parts)}</svg>'
     )

@@ -1,20 +1,27 @@
-"""Fills `deploy/<job>`: the quantized model in every documented form, the winner for its engine, and checksums.
+"""Fills `deploy/<job>`: the quantized model in every documented form, the winner for its engine, report and manifest.
 
 The quantized files are there whoever won: another target may want them. Everything is copied from the export stage's
 folder, never rewritten.
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from act.artifacts import sha256
 from act.engines.spec import spec_of
 from act.errors import InputError
-from act.results.benchmark import Variant
+from act.reporting.winner import Choice, meets
+from act.results.analyze import Analysis
+from act.results.benchmark import Measurements, Variant
 from act.results.export import ExportedCandidates
-from act.results.report import DeployedFile
+from act.results.ptq_search import Refinements, Trials
+from act.results.report import DeployedFile, JudgedBudget, Manifest, Report, Winner
+from act.results.select import Options, Strategy
+from act.results.training import Pruning, Training
+from act.settings import Job
 
-WINNER_FOLDER = "winner"
+_WINNER_FOLDER = "winner"
 _PADDLE_FILES = ("model.pdmodel", "model.pdiparams")
 _INT8_FILES = ("calibration_table.txt", "quant_model.onnx")
 
@@ -34,9 +41,9 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
     sources = {file: exported / name / file for file in documented}
     won = exported / by_name[winner.candidate].files[winner.engine]
     if won.suffix == ".onnx":
-        sources[f"{WINNER_FOLDER}/{won.name}"] = won
+        sources[f"{_WINNER_FOLDER}/{won.name}"] = won
     else:
-        sources |= {f"{WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
+        sources |= {f"{_WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
     for candidate in (by_name["fp32"], by_name[name]):
         others = [each.file for files in candidate.elsewhere.values() for each in files if each.file is not None]
         sources |= {"/".join(Path(file).parts[1:]): exported / file for file in others}
@@ -58,9 +65,79 @@ def checksums(folder: Path) -> dict[str, DeployedFile]:
     }
 
 
-def how_to_load(winner: Variant, threads: int) -> str:
+def gather(
+    name: str,
+    job: Job,
+    artifacts: Path,
+    choice: Choice,
+    measurements: Measurements,
+    exported: ExportedCandidates,
+    deployed: str,
+    files: Iterable[str],
+) -> Report:
+    """Read what the stages found below a job's folder of artefacts, and return all that the page tells.
+
+    Args:
+        deployed: the candidate at the top of the deploy folder.
+        files: in the deploy folder.
+    """
+    return Report(
+        job=name,
+        measured_at=measurements.measured_at,
+        winner=_winner(choice, job, files),
+        why=choice.why,
+        compressed=not choice.winner.is_reference,
+        budget=JudgedBudget(**job.budget.model_dump(), met=meets(choice.winner, job.budget)),
+        deployed_candidate=deployed,
+        metric=job.metric,
+        settings=job.model_dump(mode="json"),
+        machine=measurements.machine,
+        noise=measurements.noise,
+        variants=choice.variants,
+        left_in_float={each.name: each.left_in_float for each in exported.candidates if each.precision == "int8"},
+        search=Trials.read(artifacts / "ptq_search" / "trials.json"),
+        refined=Refinements.read(artifacts / "refine" / "refine.json"),
+        training=Training.read(artifacts / "qat" / "qat.json"),
+        pruning=Pruning.read(artifacts / "prune" / "prune.json"),
+        analysis=Analysis.read(artifacts / "analyze" / "analysis.json"),
+        strategy=Strategy.read(artifacts / "select" / "strategy.json"),
+        options=Options.read(artifacts / "options" / "options.json"),
+    )
+
+
+def manifest_of(report: Report, files: dict[str, DeployedFile]) -> Manifest:
+    """Return the manifest, which tells less than the report, and of all deployed files."""
+    shared = {name: value for name, value in report if name in Manifest.model_fields}
+    return Manifest(**shared, files=files)
+
+
+def _winner(choice: Choice, job: Job, files: Iterable[str]) -> Winner:
+    row, fp32, throughput = choice.winner, choice.fp32, choice.winner.throughput
+    return Winner(
+        engine=row.engine,
+        engine_version=row.version,
+        name=row.name,
+        candidate=row.candidate,
+        precision=row.precision,
+        files=[file for file in files if file.startswith(f"{_WINNER_FOLDER}/")],
+        latency_ms=row.latency.median_ms,
+        p90_ms=row.latency.p90_ms,
+        samples_per_second=throughput.per_second if throughput else None,
+        streams=throughput.streams if throughput else None,
+        peak_rss_bytes=row.peak_rss_bytes,
+        load_seconds=row.load_seconds,
+        fp32_latency_ms=fp32.latency.median_ms,
+        speedup=row.speedup,
+        quality=row.quality.value,
+        fp32_quality=fp32.quality.value,
+        drop=row.drop,
+        how_to_load=_how_to_load(row, job.target.threads),
+    )
+
+
+def _how_to_load(winner: Variant, threads: int) -> str:
     """Return Python lines that run the winner the way it was measured, from inside the deploy folder."""
     path = Path(winner.path or "")
-    file = f"{WINNER_FOLDER}/{path.name}" if path.suffix else WINNER_FOLDER
+    file = f"{_WINNER_FOLDER}/{path.name}" if path.suffix else _WINNER_FOLDER
     snippet = spec_of(winner.engine).snippet
     return snippet(file, winner.precision, threads) if snippet is not None else ""

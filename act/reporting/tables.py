@@ -1,10 +1,11 @@
 """The figures for machines: flat metrics for `dvc metrics show`, and tables for `dvc plots show`."""
 
-import csv
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
+from act.artifacts import write_csv
 from act.reporting.winner import Choice
 from act.reporting.wording import plain
 from act.results.benchmark import RanVariant
@@ -24,7 +25,7 @@ def write_tables(folder: Path, choice: Choice, report: Report) -> None:
     its heading.
     """
     _metrics(choice).write(folder / "metrics.json")
-    search = report.search
+    search, steps = report.search, report.pruning.steps
     names = list(TrialSettings.model_fields) if search.trials else []
     trials = (
         [
@@ -35,15 +36,15 @@ def write_tables(folder: Path, choice: Choice, report: Report) -> None:
         ]
         for trial in search.trials
     )
-    _write(folder / "accuracy_latency.csv", _VARIANT_COLUMNS, map(_variant, choice.ran))
-    _write(folder / "trials.csv", ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"], trials)
     layers = ([layer.layer, layer.op_type, layer.error] for layer in search.sensitivity)
-    _write(folder / "sensitivity.csv", ["layer", "op_type", "error"], layers)
     training = ([each.step, each.loss, each.quality] for each in report.training.history)
-    _write(folder / "training.csv", ["step", "loss", "quality"], training)
-    steps = report.pruning.steps
     pruning = ([step.name, each.step, each.loss, each.quality] for step in steps for each in step.history)
-    _write(folder / "pruning.csv", ["strategy", "step", "loss", "quality"], pruning)
+    heading = ["id", *names, "quality", "drop", "cost", "samples", "seconds", "front"]
+    write_csv(folder / "accuracy_latency.csv", [_VARIANT_COLUMNS, *map(_variant, choice.ran)])
+    write_csv(folder / "trials.csv", [heading, *trials])
+    write_csv(folder / "sensitivity.csv", [["layer", "op_type", "error"], *layers])
+    write_csv(folder / "training.csv", [["step", "loss", "quality"], *training])
+    write_csv(folder / "pruning.csv", [["strategy", "step", "loss", "quality"], *pruning])
 
 
 def _metrics(choice: Choice) -> Metrics:
@@ -87,10 +88,3 @@ def _variant(row: JudgedVariant) -> list[Any]:
         *(f"{interval.value:.6f}" if interval else "" for interval in (row.speedup, row.drop)),
         *(int(row.inside_budget), _running(row).get("samples_per_second", ""), row.peak_rss_bytes, row.bytes),
     ]
-
-
-def _write(path: Path, heading: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(heading)
-        writer.writerows(lines)

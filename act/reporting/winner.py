@@ -23,12 +23,8 @@ class Choice:
     winner: JudgedVariant  # what won
     fp32: JudgedVariant  # the same on the winner's engine
     variants: list[JudgedVariant | RefusedVariant]  # all, in the order in which they were measured
+    ran: list[JudgedVariant]  # those that have figures
     why: str  # one or two sentences
-
-    @property
-    def ran(self) -> list[JudgedVariant]:
-        """Return all variants that have figures."""
-        return _ran(self.variants)
 
 
 def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice:
@@ -40,14 +36,14 @@ def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice
         InputError: fp32 ran on no engine; names the causes.
     """
     variants = [_judged(row, _misses(row, budget)) for row in rows]
-    ran = _ran(variants)
+    ran = [row for row in variants if isinstance(row, JudgedVariant)]
     runners = [row for row in ran if row.inside_budget]
     if not runners:
         causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.is_reference)
         raise InputError(f"no engine of the target could run the model ({causes}); mend the engine or change `target`")
     winner = min(runners, key=_order)
     fp32 = next(row for row in runners if row.engine == winner.engine and row.is_reference)
-    return Choice(winner, fp32, variants, _why(winner, ran))
+    return Choice(winner, fp32, variants, ran, _why(winner, ran))
 
 
 def meets(winner: RanVariant, budget: Budget) -> bool:
@@ -59,10 +55,6 @@ def meets(winner: RanVariant, budget: Budget) -> bool:
 def title(row: Variant) -> str:
     """Return a name such as `bf16 on OpenVINO`."""
     return f"{row.name} on {title_of(row.engine)}"
-
-
-def _ran(variants: Sequence[JudgedVariant | RefusedVariant]) -> list[JudgedVariant]:
-    return [row for row in variants if isinstance(row, JudgedVariant)]
 
 
 def _judged(row: RanVariant | FailedVariant, misses: list[str]) -> JudgedVariant | RefusedVariant:

@@ -1,11 +1,9 @@
 """Numbers and settings as they stand on the page and in its sentences."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from act.results.benchmark import Interval
-from act.results.training import ComparedPart
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 MINUS = "\N{MINUS SIGN}"
@@ -67,21 +65,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else value
-
-
-def shape(inputs: Mapping[str, Sequence[int]]) -> str:
-    """Return the shape of the only input, or the names and shapes of all."""
-    words = {name: TIMES.join(map(str, axes)) for name, axes in inputs.items()}
-    return ", ".join(f"{name} {word}" for name, word in words.items()) if len(words) > 1 else "".join(words.values())
-
-
-def compared(parts: Sequence[ComparedPart]) -> str:
-    """Tell which variables training compared with the teacher's, and by which loss, as a second sentence; empty where
-    it did not train."""
-    told = [
-        f"{' and '.join(part.node)} by the loss `{part.loss}`"
-        + ("" if part.alpha == 1 else f", weighed {part.alpha:g}")
-        + (f", with teacher {part.teacher + 1}" if part.teacher else "")
-        for part in parts
-    ]
-    return f". Compared with the teacher: {'; '.join(told)}" if told else ""

@@ -8,14 +8,15 @@ Reads the candidates of `export` and the samples of `prepare`. Writes
 The budget is not read here: changing it selects anew (`tasks.report`) and measures nothing.
 """
 
-import csv
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from act import machine
-from act.artifacts import replace_folder, stage_folder
+from act.artifacts import replace_folder, stage_folder, write_csv
 from act.metrics import needs_reference
 from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
@@ -56,8 +57,8 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         noise=noise,
         variants=variants,
     ).write(folder / "measurements.json")
-    _write(folder / "latencies.csv", _latencies(rows))
-    _write(folder / "scores.csv", _scores(rows))
+    write_csv(folder / "latencies.csv", _latencies(rows))
+    write_csv(folder / "scores.csv", _scores(rows))
     for variant in variants:
         log.info(_line(variant))
     if noise.noisy:
@@ -88,11 +89,6 @@ def _scores(rows: Sequence[Row]) -> Iterator[Sequence[object]]:
     }
     yield ["sample", *columns]
     yield from ([index, *(f"{score:.6g}" for score in scores)] for index, scores in enumerate(zip(*columns.values())))
-
-
-def _write(path: Path, lines: Iterator[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 if __name__ == "__main__":

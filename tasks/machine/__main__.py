@@ -7,10 +7,9 @@ nobody write what a stage of another job reads at that moment. A job without a f
 `select` depends on it.
 """
 
-import logging
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
 
 from act import machine, registry
 from act.artifacts import stage_folder
@@ -20,8 +19,6 @@ from act.results.machine import PlugIns, TimedOn
 from act.settings import DEFAULT_PATH, Job, load_job
 from act.strategy import attempts
 from tasks.stage import job_from_command_line
-
-log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -43,17 +40,9 @@ def are_noted(root: Path, name: str) -> bool:
 
 
 def _notes(job: Job) -> dict[str, Artifact]:
-    versions = registry.plugged_in(set(_texts(job.model_dump())))
+    # Every text in the settings may be a name.
+    versions = registry.plugged_in(job.model_dump_json().split('"'))
     return {"machine.json": TimedOn(**machine.identity()), "plugins.json": PlugIns(versions=versions)}
-
-
-def _texts(settings: Any) -> Iterator[str]:
-    """Yield every text in settings."""
-    if isinstance(settings, str):
-        yield settings
-    elif isinstance(settings, Mapping | list | tuple):
-        for value in settings.values() if isinstance(settings, Mapping) else settings:
-            yield from _texts(value)
 
 
 if __name__ == "__main__":

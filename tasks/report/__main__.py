@@ -10,8 +10,7 @@ import logging
 
 from act.artifacts import DEPLOY_ROOT, ROOT, replace_folder, stage_folder
 from act.reporting import page
-from act.reporting.deploy import checksums, copy_models
-from act.reporting.result import gather, manifest_of
+from act.reporting.deploy import checksums, copy_models, gather, manifest_of
 from act.reporting.tables import write_tables
 from act.reporting.winner import choose, title
 from act.reporting.wording import milliseconds

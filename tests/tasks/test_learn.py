@@ -14,7 +14,7 @@ from act.results.select import ChannelAim, Options, PruneSettings, StageSettings
 from act.results.training import Pruning, PruningStep, Qualities
 from act.settings import Job
 from act.strategy import attempts
-from tasks.select.learn import learn
+from tasks.select.learn import has_learned, learn
 from tests.support import results
 from tests.support.measured import entry
 from tests.support.measured import failed as failed_variant
@@ -103,3 +103,14 @@ def test_what_met_it_after_others_is_noted_so_that_it_stays(job: Job) -> None:
     leave(met=True, chosen="another")
     assert "another meets the budget" in learn("mine", job)
     assert [each.met for each in attempts.read("mine", OF)] == [False, True]
+
+
+def test_learning_is_told_once_and_from_any_folder(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    told: list[str] = []
+    assert has_learned("mine", job, told.append, tmp_path)
+    assert not has_learned("mine", job, told.append, tmp_path), "the same attempt teaches nothing new"
+    assert not has_learned("other", job, told.append, tmp_path), "whose strategy was never chosen"
+    (line,) = told
+    assert line.startswith("mine: a key misses the budget")
