@@ -4,8 +4,6 @@ A stage fills a fresh folder beside its final place and renames it when complete
 So a stage that is killed at any moment leaves nothing that a rerun would take for whole.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The figures for machines: flat metrics for `dvc metrics show`, and tables for `dvc plots show`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -8,8 +8,6 @@ Reads the candidates of `export` and the samples of `prepare`. Writes
 The budget is not read here: changing it selects anew (`tasks.report`) and measures nothing.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone

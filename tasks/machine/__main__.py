@@ -7,8 +7,6 @@ nobody write what a stage of another job reads at that moment. A job without a f
 `select` depends on it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from act import machine, registry
