@@ -256,10 +256,12 @@ def export_variants(
     precisions: Sequence[RuntimePrecision],
     folder: Path,
     converted: onnx.ModelProto | None = None,
+    values: Callable[[], Mapping[str, Array]] | None = None,
 ) -> ExportedVariants:
     """Write a model for an engine into an empty folder, int8 over the ranges that it has on one batch.
 
-    Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it.
+    Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it,
+    and `values` gives what `quantized_tensors` reads of the batch.
     """
     converted = converted or to_onnx(model)
     samples = folder / "samples"
@@ -267,18 +269,26 @@ def export_variants(
     files: dict[RuntimePrecision, Path] = {}
     for quantized in (False, True):
         if wanted := [precision for precision in precisions if precision.startswith("int8") == quantized]:
-            scheme = _scheme(model, batch, converted, not spec_of(engine).zero_points) if quantized else None
+            scheme = None
+            if quantized:
+                read = values() if values is not None else quantized_tensors(model, batch, converted)
+                scheme = _scheme(model, converted, read, not spec_of(engine).zero_points)
             path = writer_of(engine).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)
             files |= dict.fromkeys(wanted, path)
     return ExportedVariants(name, samples, files)
 
 
-def _scheme(model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto, symmetric: bool) -> Scheme:
-    layers, further = quantizable_layers(model), further_tensors(converted)
-    values = reader(converted, layers, further)(batch)
+def quantized_tensors(
+    model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto
+) -> Mapping[str, Array]:
+    """Return the values on one batch of all tensors that a scheme may round."""
+    return reader(converted, quantizable_layers(model), further_tensors(converted))(batch)
+
+
+def _scheme(model: InferenceModel, converted: onnx.ModelProto, values: Mapping[str, Array], symmetric: bool) -> Scheme:
     ranges = {name: _range(each, symmetric) for name, each in values.items()}
-    rest = {name: ranges[name] for name in further}
-    return replace(make_scheme(model, layers, ranges), further=rest, extremes=ranges)
+    rest = {name: ranges[name] for name in further_tensors(converted)}
+    return replace(make_scheme(model, quantizable_layers(model), ranges), further=rest, extremes=ranges)
 
 
 def _range(values: Array, symmetric: bool) -> Range:

@@ -116,9 +116,12 @@ def measure_layers(
             if clock() - started >= time_limit_seconds:
                 why, late = "the time was up", late + 1
             else:
-                errors = _errors(pool, session, graph.model, layer, [] if layer.name in last else ratios)
                 why = "not pruned: its channels are the model's outputs" if layer.name in last else ""
-                why = "what it reads, or the output, is not finite" if errors.get(_INT8) is None else why
+                try:
+                    errors = _errors(pool, session, graph.model, layer, [] if layer.name in last else ratios)
+                    why = "what it reads, or the output, is not finite" if errors.get(_INT8) is None else why
+                except Exception as error:  # as above, of one layer alone
+                    why = f"ONNX Runtime cannot run it apart: {' '.join(str(error).split())[:200]}"
             entries.append(
                 LayerErrors(
                     name=layer.name,

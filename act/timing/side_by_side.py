@@ -26,6 +26,9 @@ from act.timing.statistics import speedup, summary
 # Throughput is the median of so many turns, each so long.
 _THROUGHPUT_TURNS, _THROUGHPUT_SECONDS = 3, 0.1
 
+# A model that is not steady by then never is.
+_WARM_UP_SECONDS = 3.0
+
 
 @dataclass
 class Measured:
@@ -90,7 +93,7 @@ def measure_side_by_side(
     """
     for measured in _running(everything):
         for timed in measured.timed:
-            timed.warm_up()
+            timed.warm_up(min(_WARM_UP_SECONDS, settings.seconds))
         if measured.failure is not None:
             measured.fail(measured.failure)
     running = _running(everything)

@@ -2,10 +2,11 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from act.engines.base import RuntimePrecision
 from act.engines.inspection import Inspection
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
-from act.engines.writer import ExportedVariants, export_variants
+from act.engines.writer import ExportedVariants, export_variants, quantized_tensors
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array
-from act.settings import EngineName, Target
+from act.settings import EngineName, Job
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import PRECISIONS, Header, Row, Table
@@ -92,11 +93,12 @@ def _row(name: str, precision: RuntimePrecision, threads: int, model: TimedModel
         if model.failure is not None:
             raise model.failure
         whole = model.typical_seconds
+        began, runs = time.monotonic(), int(np.clip(_MOST_SECONDS / max(whole, 1e-6), 1, model.runs * _TIMES_MORE))
         for _ in range(_MOST_PROFILES):
-            told = model.process.profile(model.samples, model.batch, model.runs * _TIMES_MORE)
+            told = model.process.profile(model.samples, model.batch, runs)
             found = [(Kernel.of(each), float(each["seconds"])) for each in told]
             kernels = min(kernels or found, found, key=_total)
-            if _total(kernels) <= whole * TOO_LONG:
+            if _total(kernels) <= whole * TOO_LONG or time.monotonic() > began + _MOST_SECONDS:
                 break
     except EngineFailure as failure:
         if not kernels:
@@ -113,7 +115,7 @@ def measure_baseline(
     name: str,
     model: InferenceModel,
     batch: Mapping[str, Array],
-    target: Target,
+    job: Job,
     folder: Path,
     fp32: onnx.ModelProto,
     inspected: Mapping[EngineName, Inspection],
@@ -130,6 +132,8 @@ def measure_baseline(
         inspected: what each engine said of the model.
     """
     told: dict[str, dict[str, Baseline]] = {}
+    target, seconds = job.target, min(_BASELINE_SECONDS, job.analyze.time_limit_seconds)
+    values = cache(partial(quantized_tensors, model, batch, fp32))  # where an engine has int8 at all
     # The others run elsewhere, or take minutes to load.
     for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
         version, offered = inspected[engine].version, inspected[engine].precisions
@@ -138,10 +142,10 @@ def measure_baseline(
             continue
         precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
         with tempfile.TemporaryDirectory() as scratch:
-            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32)
+            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, values)
             everything = [(written, (precision, target.threads)) for precision in precisions]
             start = partial(EngineProcess, engine, time_limit_seconds=_BASELINE_LIMIT_SECONDS)
-            rows = measure(everything, start, target.batch, least_seconds=_BASELINE_SECONDS)
+            rows = measure(everything, start, target.batch, least_seconds=seconds)
         table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
         for row in rows:
             table.add(row)
