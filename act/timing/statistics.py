@@ -1,7 +1,9 @@
 """What counts of repeated timings, and how sure it is.
 
-A round of a model is a few runs of it, and it is rounds that are disturbed or not: so a round counts by its median run,
-and a model by the 20 % quantile of its rounds, which stays where it is as long as some of them were not disturbed.
+A round of a model is a few runs of it, and it is rounds that are disturbed or not: so a round counts by its median run.
+A model counts by the 20 % quantile of its rounds, which stays where it is as long as some of them were not disturbed.
+Where a machine is now fast and now slow, and fast in about a fifth of the rounds, that quantile jumps between the two;
+so a speed-up is taken round by round, and may differ a little from the ratio of two latencies.
 Intervals are percentile bootstraps (Efron, 1979) over pairs: of rounds that two models took at the same time, or of
 samples that both were given, so that what is common to both cancels. What no number of rounds averages out is that one
 file is a little faster in one process than in another for as long as they live, as its weights lie elsewhere in memory:
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap  # type: ignore[import-untyped]
+from scipy.stats import bootstrap, trim_mean  # type: ignore[import-untyped]
 
 from act.results.benchmark import Interval, Latency
 
@@ -52,15 +54,17 @@ def summary(seconds: Floats) -> Latency:
 
 
 def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
-    """Tell how many times faster the candidate is, by what both typically took in the same rounds."""
+    """Tell how many times faster the candidate is: the mean of the middle half of the ratios of each round, which is
+    robust (the interquartile mean), and cancels what was common to the turns of a round."""
 
-    def ratio(reference: Floats, candidate: Floats, axis: int) -> Any:
-        return np.quantile(reference, QUANTILE, axis=axis) / np.quantile(candidate, QUANTILE, axis=axis)
+    def middle(ratios: Floats, axis: int) -> Any:
+        return trim_mean(ratios, 0.25, axis=axis)
 
-    found = _interval((np.median(reference, axis=1), np.median(candidate, axis=1)), ratio, seed)
+    found = _interval((np.log(np.median(reference, axis=1) / np.median(candidate, axis=1)),), middle, seed)
     further = _SIGMAS * BETWEEN_PROCESSES
-    below, above = (math.hypot(math.log(end / found.value), further) for end in (found.low, found.high))
-    return Interval(value=found.value, low=found.value * math.exp(-below), high=found.value * math.exp(above))
+    low = found.value - math.hypot(found.value - found.low, further)
+    high = found.value + math.hypot(found.high - found.value, further)
+    return Interval(value=math.exp(found.value), low=math.exp(low), high=math.exp(high))
 
 
 def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:

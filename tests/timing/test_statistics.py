@@ -54,6 +54,17 @@ def test_rounds_that_something_disturbed_do_not_count() -> None:
     assert found.value == pytest.approx(2) and found.low <= 2 <= found.high
 
 
+def test_a_ratio_holds_where_a_machine_is_fast_in_a_fifth_of_the_rounds() -> None:
+    generator = np.random.default_rng(0)
+    for seed in range(5):
+        slow = generator.random((400, 1)) > 0.2  # for both, but for one round in ten
+        moved = generator.random((400, 1)) < 0.1
+        first = np.where(slow, 1.4, 1.0) * generator.normal(1, 0.01, (400, 4))
+        second = np.where(slow ^ moved, 1.4, 1.0) * generator.normal(1, 0.01, (400, 4))
+        found = speedup(2 * first, second, seed)
+        assert found.value == pytest.approx(2, rel=0.01) and found.low <= 2 <= found.high
+
+
 def test_a_single_sample_tells_nothing_of_its_spread() -> None:
     found = mean_difference(np.array([0.5]), np.array([0.25]), seed=1)
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
