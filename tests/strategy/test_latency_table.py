@@ -47,6 +47,8 @@ def test_a_packed_table_is_found_for_its_machine(table: Table) -> None:
     found = find_table(HEADER, folder)
     assert found is not None and len(found.rows) == 7
     assert find_table(replace(HEADER, cpu="Another"), folder) is None
+    with pytest.raises(InputError, match="nothing is added to a packed table; unpack it"):
+        Table.open(packed, HEADER)
 
 
 def test_what_a_kill_cut_off_is_written_anew(table: Table) -> None:

@@ -135,7 +135,10 @@ class Table:
 
     @classmethod
     def open(cls, path: Path, header: Header) -> Table:
-        """Open a table to add to it, a new one where there is none; `InputError` where it was measured elsewhere."""
+        """Open a table to add to it, a new one where there is none; `InputError` where it was measured elsewhere, or is
+        packed."""
+        if path.suffix == ".gz":
+            raise InputError(f"{path}: nothing is added to a packed table; unpack it, or name a file without .gz")
         if path.exists():
             table = cls.read(path)
             table.refuse_elsewhere(header)
