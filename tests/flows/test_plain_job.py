@@ -91,6 +91,7 @@ def test_what_an_earlier_strategy_made_is_taken_back(tmp_path: Path) -> None:
         assert pruned.read_text() == deployed.read_text() == strategy.read_text()
 
 
+@pytest.mark.stage
 def test_all_that_a_stage_has_started_ends_with_it(tmp_path: Path) -> None:
     lines: list[str] = []
     child = "subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)"

@@ -122,6 +122,7 @@ def test_activations_that_are_not_finite_are_left_out() -> None:
     assert list(largest_of_channels(lambda _: values, list(values), [{}])) == ["good"]
 
 
+@pytest.mark.stage
 def test_a_real_detector_loses_less_with_equalised_channels() -> None:
     """All its layers in int8, over the whole range of each activation."""
     model = normalise(InferenceModel.load(DETECTOR))[0]

@@ -432,6 +432,7 @@ def test_the_name_of_a_function_is_no_expression() -> None:
             call(name)
 
 
+@pytest.mark.stage
 def test_prepare_takes_pictures_and_functions(tmp_path: Path) -> None:
     place = Place(tmp_path)
     for number in range(4):

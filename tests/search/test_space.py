@@ -102,7 +102,7 @@ def test_first_settings_in_order_of_merit() -> None:
 def test_neighbours_differ_in_one_or_two_parameters(space: Space) -> None:
     rng = np.random.default_rng(1)
     numbers = set()
-    for _ in range(60):
+    for _ in range(20):
         setting = space.sample(rng)
         neighbours = space.neighbours(setting, rng, 20)
         assert 10 < len(neighbours) <= 20
