@@ -33,7 +33,7 @@ from act.settings import EngineName
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import speedup, summary
 from benchmarks import exporters, zoo
-from benchmarks.bench import ROOT, conclude
+from benchmarks.bench import LEAST_SECONDS, ROOT, conclude
 
 RESULT = ROOT / "benchmarks" / "results" / "export.json"
 ROUNDS, RUNS = 15, 10
@@ -154,7 +154,7 @@ def measure(model: zoo.Prepared, variants: Sequence[Variant], rounds: int, folde
                 row.similarity = process.quality(model.samples, "similarity", model.reference).value
                 running.append((row, TimedModel(process, model.samples, 1, RUNS)))
                 running[-1][1].warm_up()
-        time_in_rounds([timed for _, timed in running], rounds, zoo.SEED)
+        time_in_rounds([timed for _, timed in running], rounds, zoo.SEED, LEAST_SECONDS)
         for row, timed in running:
             row.rounds, row.failure = timed.rounds, str(timed.failure) if timed.failure is not None else None
     return rows

@@ -54,7 +54,7 @@ class Source:
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:
-        """Of every activation that some target quantizes."""
+        """Collect the statistics of every activation that some target quantizes."""
         count = len(self._batches)
         return collect(reader(self.onnx, self.layers, self._further), self._batches, count)[count]
 

@@ -17,7 +17,7 @@ from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import mean_difference, speedup, summary
-from benchmarks.bench import run_stage
+from benchmarks.bench import LEAST_SECONDS, run_stage
 
 ROUNDS, RUNS = 15, 20
 SEED = 0
@@ -98,7 +98,7 @@ def measure(models: Mapping[str, Model], samples: Path, metric: Any) -> None:
             process.load()
             model.scores = list(process.quality(samples, metric, None, None, 1).scores)
             timed[name].warm_up()
-        time_in_rounds(list(timed.values()), ROUNDS, SEED)
+        time_in_rounds(list(timed.values()), ROUNDS, SEED, LEAST_SECONDS)
         for name, model in models.items():
             model.rounds = timed[name].rounds
 
