@@ -9,15 +9,17 @@ metric `brier`. Every process that finds the distribution on its path has the en
 """
 
 import importlib
+import logging
 import pkgutil
 import sys
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,13 @@ class Registry:
             raise ValueError(f"`{name}` cannot be imported: {type(error).__name__}: {error}") from error
 
     def load_all(self) -> dict[str, ModuleType]:
-        """Import all entries but those that cannot be imported, which are refused where they are named."""
+        """Import all entries; one that cannot be imported is left out with a warning, and refused where it is named."""
         entries = {}
         for name in self.names():
-            with suppress(ValueError):
+            try:
                 entries[name] = self.load(name)
+            except ValueError as error:
+                log.warning("%s: %s; it is left out", self.package, error)
         return entries
 
     @cached_property

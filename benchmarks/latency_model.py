@@ -121,14 +121,14 @@ def read_table(folder: Path, engine: EngineName) -> Table:
     """Read this machine's table.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or none with one thread.
     """
     with EngineProcess(engine, Path(), "fp32") as process:
         table = find_table(Header.here(engine, process.offer()[0]), folder)
-    if table is None:
+    if table is None or not table.measured(1):
         raise InputError(
-            f"{folder}: no table of {engine} on this machine; run `python -m act.strategy.profile --target "
-            f"{engine}/cpu`"
+            f"{folder}: no table of {engine} with one thread on this machine; run `python -m act.strategy.profile "
+            f"--target {engine}/cpu`"
         )
     return table
 

@@ -6,6 +6,7 @@ by itself; the entry's key `act_config` names the file, and a job whose entry la
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -102,8 +103,10 @@ def write(job: str, entry: Mapping[str, Any]) -> list[str]:
     else:
         changed = [f"job `{job}` is new"]
         jobs[job] = entry
+    text = io.StringIO()
+    round_trip.dump(params, text)
     partial = DEFAULT_PATH.with_name(f".{DEFAULT_PATH.name}.partial-{os.getpid()}")
-    round_trip.dump(params, partial)
+    partial.write_text(text.getvalue(), encoding="utf-8")
     partial.rename(DEFAULT_PATH)
     return changed
 

@@ -39,7 +39,7 @@ from act.settings import DEFAULT_PATH, load_job
 from act.strategy import attempts
 from flows import act_config, result
 from flows.check_jobs import check_jobs
-from flows.graph import Stage, read_stages
+from flows.graph import Stage, needed_by, read_stages
 from flows.record import Record, path_of
 from flows.stages import ProcessGroups, StageFailed, Turnstile, reproduce
 from tasks.select.learn import has_learned
@@ -63,7 +63,7 @@ class _Run:
         # A stage that uses Prefect itself must find the server of this very run.
         server = PREFECT_API_URL.value()
         self.groups = ProcessGroups(locks, {PREFECT_API_URL.name: server} if server else {})
-        self.records = {job: Record(job, [each.name for each in stages if each.job in (job, "")]) for job in jobs}
+        self.records = {job: Record(job, needed_by(job, stages)) for job in jobs}
         self.touched: set[str] = set()
         self.failures: dict[str, StageFailed] = {}
         self.emit = _emitter()

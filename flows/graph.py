@@ -1,7 +1,7 @@
 """The graph of stages as DVC has it, read from `dvc.yaml`, the only description."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,15 @@ def read_stages(root: Path, jobs: Collection[str]) -> list[Stage]:
             return stages
     except DvcException as error:
         raise InputError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc stage list` tells more") from None
+
+
+def needed_by(job: str, stages: Sequence[Stage]) -> list[str]:
+    """Return the names of a job's stages and of all that they need, in order; they may be of other jobs."""
+    needed = {stage.name for stage in stages if stage.job == job}
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed.update(stage.needs)
+    return [stage.name for stage in stages if stage.name in needed]
 
 
 def _refuse_missing_sources(stages: Collection[DvcStage]) -> None:

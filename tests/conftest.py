@@ -20,6 +20,7 @@ SPEEDS = {
     "engines/test_toy_engine.py": "stage",
     "flows": "e2e",
     "flows/test_act_config.py": "stage",
+    "flows/test_graph.py": "unit",
     "flows/test_plain_job.py": "unit",
     "flows/test_profile.py": "unit",
     "flows/test_turnstile.py": "unit",

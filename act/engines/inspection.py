@@ -1,11 +1,8 @@
 """What each engine of the target says of the fp32 model: version, precisions, kernels and their times, or a failure."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,19 +38,14 @@ class Inspection:
 
 
 def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
-    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
-
-    Those behind it are asked side by side.
-    """
-    named, waiting = fusion.named_by_outputs(fp32), list(job.target.engines)
+    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them."""
+    named = fusion.named_by_outputs(fp32)
     found: dict[EngineName, Inspection] = {}
-    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        folders = {name: Path(tempfile.mkdtemp(dir=scratch)) for name in waiting}
-        paths = {name: writer_of(name).write(model, None, folder, named) for name, folder in folders.items()}
-        while waiting and not any(each.timed for each in found.values()):
-            name = waiting.pop(0)
-            found[name] = _ask(name, paths[name], job, samples)
-        found |= zip(waiting, pool.map(lambda name: _ask(name, paths[name], job, None), waiting))
+    for name in job.target.engines:
+        timed = any(each.timed for each in found.values())
+        with tempfile.TemporaryDirectory() as scratch:
+            path = writer_of(name).write(model, None, Path(scratch), named)
+            found[name] = _ask(name, path, job, None if timed else samples)
     return found
 
 
@@ -73,8 +65,8 @@ def describe_engines(
         able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
         known = twins if spec.reads == "onnx" else graph.producers
         result[name] = EngineAnalysis(
-            version=each.version,
-            precisions=each.precisions,
+            version=each.version if each.failure is None else None,
+            precisions=each.precisions if each.failure is None else [],
             multiplying=each.multiplying,
             fusion=fusion.describe(graph, each.kernels, known) if each.kernels and known is not None else None,
             int8_layers=len(able),
@@ -96,22 +88,27 @@ def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
 
 def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
     """Ask an engine; without samples no times. DVC keeps the answer, so what may fail in passing is asked twice."""
-    try:
-        return _answer(name, path, job, samples)
-    except EngineFailure as failure:
-        if failure.kind not in ("missing", "unsupported"):
-            with suppress(EngineFailure):
-                return _answer(name, path, job, samples)
-        log.info("analyze: %s cannot be used here: %s", name, failure)
-        return Inspection(failure=str(failure))
+    for is_last in (False, True):
+        result = Inspection()
+        try:
+            _answer(result, name, path, job, samples)
+            break
+        except EngineFailure as failure:
+            result.failure = str(failure)
+            if is_last or failure.kind in ("missing", "unsupported"):
+                log.info("analyze: %s cannot be used here: %s", name, failure)
+                break
+    return result
 
 
-def _answer(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
+def _answer(result: Inspection, name: EngineName, path: Path, job: Job, samples: Path | None) -> None:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
+        # Known even where what follows fails: the baseline is measured all the same.
+        result.version, result.precisions = info.version, info.precisions
         timed = process.profile(samples, batch=1) if samples is not None else []
         multiplying = {"fp32": _multiplying(process)}
-        result = Inspection(info.version, info.precisions, None, process.kernels(), timed, multiplying)
+        result.kernels, result.timed, result.multiplying = process.kernels(), timed, multiplying
         wanted: RuntimePrecision = "bf16"
         if wanted in result.precisions and wanted in job.target.precisions:
             try:
@@ -119,8 +116,7 @@ def _answer(name: EngineName, path: Path, job: Job, samples: Path | None) -> Ins
                 multiplying[wanted] = _multiplying(process)
             except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
                 log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
-    return result
 
 
 def _multiplying(process: EngineProcess) -> dict[str, int]:
-    return {precision: sum(kinds.values()) for precision, kinds in process.operators()["multiplying"].items()}
+    return {precision: sum(kinds.values()) for precision, kinds in process.operators().get("multiplying", {}).items()}

@@ -185,7 +185,10 @@ class EngineProcess:
 
     def kernels(self) -> list[ExecutedKernel]:
         """Return every kernel with what it stands for, as `Engine.kernels` gives it; may take memory of the worker."""
-        return [ExecutedKernel(*kernel) for kernel in self._call("kernels")]
+        kernels = self._call("kernels")
+        if not all(isinstance(kernel, (list, tuple)) for kernel in kernels):
+            raise EngineFailure("error", "the engine's `kernels` must give `ExecutedKernel`s")
+        return [ExecutedKernel(*kernel) for kernel in kernels]
 
     def peak_rss_bytes(self) -> int:
         """Return the largest resident memory of the worker so far."""

@@ -239,6 +239,10 @@ class OnnxWriter(Writer):
         return self.quantized(export.fp32_onnx, export.model, scheme)
 
 
+# The least and the largest value of a tensor.
+Extremes = tuple[float, float]
+
+
 @dataclass(frozen=True)
 class ExportedVariants:
     """A model as an engine loads it in each precision, and the folder of the samples to run it on."""
@@ -256,12 +260,12 @@ def export_variants(
     precisions: Sequence[RuntimePrecision],
     folder: Path,
     converted: onnx.ModelProto | None = None,
-    values: Callable[[], Mapping[str, Array]] | None = None,
+    extremes: Callable[[], Mapping[str, Extremes]] | None = None,
 ) -> ExportedVariants:
     """Write a model for an engine into an empty folder, int8 over the ranges that it has on one batch.
 
     Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it,
-    and `values` gives what `quantized_tensors` reads of the batch.
+    and `extremes` gives what `batch_extremes` reads of the batch.
     """
     converted = converted or to_onnx(model)
     samples = folder / "samples"
@@ -271,28 +275,31 @@ def export_variants(
         if wanted := [precision for precision in precisions if precision.startswith("int8") == quantized]:
             scheme = None
             if quantized:
-                read = values() if values is not None else quantized_tensors(model, batch, converted)
+                read = extremes() if extremes is not None else batch_extremes(model, batch, converted)
                 scheme = _scheme(model, converted, read, not spec_of(engine).zero_points)
             path = writer_of(engine).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)
             files |= dict.fromkeys(wanted, path)
     return ExportedVariants(name, samples, files)
 
 
-def quantized_tensors(
+def batch_extremes(
     model: InferenceModel, batch: Mapping[str, Array], converted: onnx.ModelProto
-) -> Mapping[str, Array]:
-    """Return the values on one batch of all tensors that a scheme may round."""
-    return reader(converted, quantizable_layers(model), further_tensors(converted))(batch)
+) -> dict[str, Extremes]:
+    """Return the least and the largest value on one batch of all tensors that a scheme may round, zero included.
+
+    Of the finite ones: latency does not hang on the rest, which calibration refuses by name.
+    """
+    values = reader(converted, quantizable_layers(model), further_tensors(converted))(batch)
+    finite = {name: each[np.isfinite(each)] for name, each in values.items()}
+    return {name: (float(each.min(initial=0)), float(each.max(initial=0))) for name, each in finite.items()}
 
 
-def _scheme(model: InferenceModel, converted: onnx.ModelProto, values: Mapping[str, Array], symmetric: bool) -> Scheme:
-    ranges = {name: _range(each, symmetric) for name, each in values.items()}
+def _scheme(
+    model: InferenceModel, converted: onnx.ModelProto, extremes: Mapping[str, Extremes], symmetric: bool
+) -> Scheme:
+    ranges = {
+        name: Range.around_zero(max(-low, high)) if symmetric else Range(low, high)
+        for name, (low, high) in extremes.items()
+    }
     rest = {name: ranges[name] for name in further_tensors(converted)}
     return replace(make_scheme(model, quantizable_layers(model), ranges), further=rest, extremes=ranges)
-
-
-def _range(values: Array, symmetric: bool) -> Range:
-    """Return the range of the finite values: latency does not hang on the rest, which calibration refuses by name."""
-    finite = values[np.isfinite(values)]
-    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
-    return Range.around_zero(max(-low, high)) if symmetric else Range(low, high)

@@ -40,6 +40,13 @@ def _number_if_one(value: Any) -> Any:
     return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
 
 
+def _numbers(values: Any) -> Any:
+    """Return what is given in a mapping, with its numbers."""
+    if not isinstance(values, dict):
+        return values
+    return {key: _number_if_one(value) for key, value in values.items() if value is not None}
+
+
 def _null_if_none(value: Any) -> Any:
     return None if value == "None" else value
 
@@ -62,7 +69,7 @@ Number = Annotated[float, BeforeValidator(_number_if_one)]
 OneOf = Annotated[Item | None, BeforeValidator(_null_if_none)]
 Text = OneOf[str]
 Folder = Annotated[Text, AfterValidator(lambda path: path and (path.rstrip("/") or "/"))]
-Pixels = Annotated[OneOf[int], Field(ge=1)]
+Pixels = OneOf[Annotated[int, Field(ge=1)]]
 Choices = Annotated[list[Item], BeforeValidator(_listed), AfterValidator(_distinct), Field(min_length=1)] | None
 Names = OneOf[Annotated[list[str], BeforeValidator(_listed)]]
 Bits = Annotated[int, AfterValidator(_eight)]
@@ -102,7 +109,7 @@ class QuantAwareSection(QuantSection):
 
 class QuantPostSection(QuantSection):
     batch_size: Annotated[int | None, Field(ge=1), Becomes("calibration")] = None
-    batch_nums: Annotated[OneOf[int], Field(ge=1)] = None
+    batch_nums: OneOf[Annotated[int, Field(ge=1)]] = None
     epochs: Annotated[int | None, Ignored("reconstruction counts steps here: `refine.steps`")] = None
     lr: Annotated[Number | None, Ignored("reconstruction has a rate of its own: `refine.learning_rate`")] = None
     algo: ThresholdAlgorithm | None = None
@@ -153,7 +160,7 @@ class UnstructurePruneSection(Settings):
     prune_mode: Literal["ratio", "threshold"] = "ratio"
     threshold: Number | None = None
     ratio: Number | None = None
-    gmp_config: GmpConfig | None = None
+    gmp_config: Annotated[GmpConfig | None, BeforeValidator(_numbers)] = None
     prune_params_type: OneOf[Literal["conv1x1_only"]] = None
     local_sparsity: bool | None = None
 
@@ -221,7 +228,7 @@ class GlobalSection(Open):
     img_size: Pixels = None
     crop_size: Pixels = None
     resize_size: Pixels = None
-    batch_size: Annotated[OneOf[int], Field(ge=1, le=1024)] = None
+    batch_size: OneOf[Annotated[int, Field(ge=1, le=1024)]] = None
     input_shapes: OneOf[Any] = None
     deploy_hardware: OneOf[Any] = None
     input_name: Annotated[OneOf[Any], _INPUTS] = None

@@ -1,4 +1,4 @@
-"""`machine.json`, `plugins.json` and `prune_timing.json`, and the machine that a result was measured on."""
+"""`machine.json`, `plugins.json` and `prune_machine.json`, and the machine that a result was measured on."""
 
 from act.results.artifact import Artifact, Part
 
@@ -15,10 +15,10 @@ class TimedOn(_Hardware, Artifact):
     """What a timing depends on."""
 
 
-class PruneTiming(Artifact):
-    """What the stage `prune` times on; None where it times nothing."""
+class PruneMachine(Artifact):
+    """The machine, where what the stage `prune` takes out depends on it; else None."""
 
-    timed_on: TimedOn | None
+    machine: TimedOn | None
 
 
 class PlugIns(Artifact):

@@ -45,11 +45,13 @@ ALLOWED = (
 _HOST_AND_PORT = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}"
 _FORM = re.compile(rf"(dask)(?::(tcp://{_HOST_AND_PORT}))?|(ray)(?::(ray://{_HOST_AND_PORT}))?")
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 20
 NO_WORKER_SECONDS = 30
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 # Until a result is here: on Ray that is how one looks whether there is one.
-_RESULT_SECONDS = {"dask": 60.0, "ray": _POLL_SECONDS}
+_RESULT_SECONDS = {"dask": 60.0, "ray": POLL_SECONDS}
 # What a worker needs beside the engine's own time: starting, importing, receiving the model.
 _SLACK_SECONDS = 120
 _DRAIN_SECONDS = 10
@@ -138,14 +140,17 @@ def run_on_cluster(
         work: measures one trial; a function of a module, which the workers import.
     """
     failures: list[Exception] = []
+    done = False
 
     def search() -> None:
+        nonlocal done
         runner = _runner(cluster, threads, work)
         try:
             use(runner)
         except Exception as error:
             failures.append(error)
             raise
+        done = True
 
     with _environment():
         try:
@@ -156,9 +161,12 @@ def run_on_cluster(
                 _SEARCH.set(search)
                 flow(name="trials", task_runner=task_runner, persist_result=False, log_prints=False)(_trials)()
         except Exception as error:
-            if isinstance(error, (InputError, TrialsLost)) or error in failures:
+            if done:  # nothing is lost by how the cluster ends
+                log.warning("the search is done, but %s ended badly: %s", cluster.kind, error)
+            elif isinstance(error, (InputError, TrialsLost)) or error in failures:
                 raise
-            raise _lost(cluster, error) from error
+            else:
+                raise _lost(cluster, error) from error
 
 
 def _runner(cluster: Cluster, threads: int, work: Measure) -> Runner:
@@ -198,7 +206,7 @@ def as_they_end(
     """
     pending, alive = dict(futures), time.monotonic()
     while pending:
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
         for index, future in list(pending.items()):
             if cluster.kind == "dask" and not future.wrapped_future.done():
                 continue

@@ -48,7 +48,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     macs = sum(operator.macs for operator in operators)
     with replace_folder(final) as folder:
         batch = samples.first(job.target.batch)
-        own = measure_baseline(name, model, batch, job, folder / "own", fp32, inspected)
+        own = measure_baseline(name, model, batch, job.target, folder / "own", fp32, inspected)
         Analysis(
             inputs=prepared_as.inputs,
             outputs=prepared_as.outputs,

@@ -2,8 +2,9 @@
 
 A strategy that the user fixed is obeyed; else the first that could meet the budget is chosen and was not tried in vain.
 Writes `strategy.json`, which holds no measured figure, so that later stages stay cached when something is measured
-anew; the figures are in `options.json`, in a folder of its own. `prune_timing.json` names the machine where `prune` is
-to time something, so that `prune` depends on the machine there and nowhere else.
+anew; the figures are in `options.json`, in a folder of its own. `prune_machine.json` names the machine where channels
+or heads are pruned, so that `prune` depends on the machine there and nowhere else: channels go in blocks of as many as
+the CPU computes at a time, and for a speed-up they are timed.
 """
 
 import logging
@@ -11,9 +12,8 @@ import logging
 from act.artifacts import fingerprint, replace_folder, stage_folder
 from act.errors import InputError
 from act.results.analyze import Analysis
-from act.results.machine import PruneTiming, TimedOn
-from act.results.select import Options, Strategy
-from act.settings import Job
+from act.results.machine import PruneMachine, TimedOn
+from act.results.select import Options
 from act.strategy import attempts
 from act.strategy.choice import next_strategy, obey, precisions
 from tasks.stage import job_from_command_line
@@ -42,21 +42,15 @@ def main() -> None:
         found = precisions(job, analysis, strategy.quantize)
         with replace_folder(stage_folder(name, "select")) as folder:
             strategy.model_copy(update={"precisions": found}).write(folder / "strategy.json")
-            timed_on = TimedOn.read(stage_folder(name, "machine.json")) if _is_timed(strategy, job) else None
-            PruneTiming(timed_on=timed_on).write(stage_folder(name, "prune_timing.json"))
+            hangs_on_it = {"ChannelPrune", "TransformerPrune"}.intersection(strategy.prune)
+            timed_on = TimedOn.read(stage_folder(name, "machine.json")) if hangs_on_it else None
+            PruneMachine(machine=timed_on).write(stage_folder(name, "prune_machine.json"))
         with replace_folder(stage_folder(name, "options")) as folder:
             options.write(folder / "options.json")
         names = " + ".join(part.name for part in strategy.strategy) or "no compression"
         log.info(f"select: {names}: {strategy.why}")
         if options.chosen is not None:
             log.info(f"select: {options.verdict}")
-
-
-def _is_timed(strategy: Strategy, job: Job) -> bool:
-    """Tell whether `prune` times what it has pruned: a speed-up says how much goes."""
-    chosen = strategy.settings.prune
-    aims = (job.prune.channel.target_speedup, chosen.channel.target_speedup if chosen else None)
-    return "ChannelPrune" in strategy.prune and aims != (None, None)
 
 
 if __name__ == "__main__":

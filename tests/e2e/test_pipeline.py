@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,16 +124,25 @@ def test_a_comment_makes_stale_only_what_its_room_makes(compressed: Workspace, m
 
 
 def test_another_machine_measures_anew_and_the_same_one_does_not(compressed: Workspace) -> None:
-    noted = compressed.folder / "artifacts" / JOB / "machine.json"
-    before = noted.read_bytes()
-    try:
-        noted.unlink()
-        noted.write_bytes(before.replace(b'"cpu": "', b'"cpu": "another '))
+    with changed(compressed, "machine.json"):
         timed = {f"{stage}@{JOB}" for stage in ("analyze", "select", "benchmark")}
-        assert compressed.stale() == {MACHINE, *timed}, "and not `prune`, which times nothing"
+        assert compressed.stale() == {MACHINE, *timed}, "and not `prune`, which takes nothing out"
+    with changed(compressed, "prune_machine.json"):
+        assert f"prune@{JOB}" in compressed.stale()
+
+
+@contextmanager
+def changed(workspace: Workspace, name: str) -> Iterator[None]:
+    """Let an artefact of the job end in an empty line meanwhile."""
+    file = workspace.folder / "artifacts" / JOB / name
+    before = file.read_bytes()
+    file.unlink()  # it may be a link into DVC's cache
+    file.write_bytes(before + b"\n")
+    try:
+        yield
     finally:
-        noted.unlink()
-        noted.write_bytes(before)
+        file.unlink()
+        file.write_bytes(before)
 
 
 def test_dvc_shows_metrics_and_plots(compressed: Workspace, tmp_path: Path) -> None:

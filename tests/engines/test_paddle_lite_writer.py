@@ -87,7 +87,7 @@ def test_without_the_environment_each_file_has_the_cure(
     assert not list(tmp_path.rglob("*.nb"))
 
 
-def test_a_candidate_with_zero_points_is_refused_and_its_row_says_why(
+def test_a_candidate_with_zero_points_is_refused_with_the_cause(
     model: InferenceModel, scheme: Scheme, tmp_path: Path
 ) -> None:
     first = next(iter(scheme.activations))

@@ -79,6 +79,23 @@ def test_an_engine_from_outside_does_what_one_of_the_package_does(tmp_path: Path
     assert (told.version, told.failure, told.kernels) == ("0.1", None, [])
 
 
+BROKEN = """
+    def operators(self):
+        raise RuntimeError("no operators today")
+"""
+
+
+@pytest.mark.usefixtures("toy")
+def test_what_an_engine_told_before_it_failed_is_known(tmp_path: Path) -> None:
+    """The baseline is measured on it all the same, and its machine is named by this version."""
+    (tmp_path / "toys" / "toy_runtime.py").write_text(RUNTIME + BROKEN)
+    job, model = Job.model_validate({**JOB, "target": {"engines": ["toy"]}}), normalised_classifier()
+    Samples({"x": Ragged.of(list(noise(2)))}, Ragged.of([np.array(0)] * 2)).save(tmp_path / "calibration")
+    told = ask_engines(job, model, to_onnx(model), tmp_path / "calibration")["toy"]
+    assert told.failure is not None and "no operators today" in told.failure
+    assert (told.version, told.precisions) == ("0.1", ["fp32", "int8"])
+
+
 def test_without_it_the_settings_name_those_there_are() -> None:
     with pytest.raises(ValueError, match="Input should be 'openvino', 'onnxruntime', .* or 'tensorrt'"):
         Target(engines=["toy"])

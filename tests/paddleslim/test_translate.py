@@ -254,6 +254,14 @@ def test_a_key_that_means_nothing_is_named_with_what_to_use(text: str, key: str,
     job_of(translation)
 
 
+def test_what_is_left_empty_is_as_if_it_were_not_there() -> None:
+    empty = job_of(of("Global: {batch_size: null, img_size: None, crop_size: null}\nQuantPost: {batch_nums: None}"))
+    assert empty == job_of(of("Global: {}\nQuantPost: {}"))
+    gmp = "{initial_ratio: 1e-1, pruning_steps: null, stable_iterations: 3}"
+    pruned = job_of(of(f"UnstructurePrune: {{prune_strategy: gmp, gmp_config: {gmp}}}\nDistillation:"))
+    assert pruned.prune.unstructured.gmp_config.initial_ratio == 0.1
+
+
 @pytest.mark.parametrize("text", SILENT.values())
 def test_what_is_always_done_here_needs_no_word(text: str) -> None:
     assert of(text).warnings == []

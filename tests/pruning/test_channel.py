@@ -62,6 +62,8 @@ def test_ratios_by_name(model: InferenceModel) -> None:
     assert (smaller.weight(FIRST).shape[0], smaller.weight(SECOND).shape[0]) == (12, 4)
     only = prune_channels(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=[SECOND]), context()).model
     assert (only.weight(FIRST).shape[0], only.weight(SECOND).shape[0]) == (16, 8)
+    least = prune_channels(model, ChannelPrune(pruned_ratio=0.99), context()).model
+    assert min(least.weight(name).shape[0] for name in (FIRST, SECOND)) >= 1
     with pytest.raises(InputError, match=r"prune_params_name.*nothing\.w_0.*conv2d_0\.w_0"):
         prune_channels(model, ChannelPrune(pruned_ratio=0.5, prune_params_name=["nothing.w_0"]), context())
 

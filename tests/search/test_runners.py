@@ -85,10 +85,13 @@ def test_threads_tell_of_each_as_it_ends(samples: Path) -> None:
 def test_as_many_workers_as_the_cores_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     cluster, asked = Cluster("dask", None), []
+    here: list[Any] = []
     monkeypatch.setattr(runners, "run_on_cluster", lambda *given: asked.append(given[:3]))
     for side_by_side, threads in ((2, 1), (32, 1), (32, 3), (4, 64)):
         with_runner(cluster, side_by_side, threads, print)
+        with_runner(None, side_by_side, threads, here.append)
     assert asked == [(cluster, 2, 1), (cluster, 8, 1), (cluster, 2, 3), (cluster, 1, 64)]
+    assert [(runner.func, runner.args[0]) for runner in here] == [(run_here, workers) for workers in (2, 8, 2, 1)]
 
 
 @pytest.mark.parametrize("kind", ["dask", "ray"])
@@ -101,7 +104,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, kind: str) 
 
 def test_on_dask_nothing_waits_for_a_result_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wait that times out there spoils all later ones: dask/distributed issue 8514."""
-    monkeypatch.setattr(runners, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(runners, "POLL_SECONDS", 0.0)
 
     class Future:
         def __init__(self, looks: int, result: Any) -> None:

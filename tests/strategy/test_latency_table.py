@@ -74,6 +74,7 @@ def test_a_table_of_elsewhere_is_refused(table: Table, name: str) -> None:
         (lambda lines: [], "empty"),
         (lambda lines: ["{}", *lines[1:]], "line 1"),
         (lambda lines: [lines[0].replace('"schema_version": 2', '"schema_version": 9')], "line 1 tells format 9"),
+        (lambda lines: ['{"schema_version": 9, "another": "field"}', *lines[1:]], "line 1 tells format 9"),
         (lambda lines: [lines[0], "nonsense", *lines[1:]], "line 2 is damaged"),
         (lambda lines: [lines[0], json.dumps({**json.loads(lines[1]), "microseconds": -1}), ""], "line 2 is damaged"),
         (lambda lines: [lines[0], json.dumps({**json.loads(lines[1]), "kernels": [{}]}), ""], "line 2 is damaged"),

@@ -248,7 +248,7 @@ def test_what_cannot_be_handled_is_one_line_and_code_2(
     assert ended.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and words in last
-    made = {*before, "options", "prune_timing.json"} if "select" in before else set(before)
+    made = {*before, "options", "prune_machine.json"} if "select" in before else set(before)
     assert {path.name for path in ARTIFACTS.glob("*")} == made, "nothing half-written is left"
 
 

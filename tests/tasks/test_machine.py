@@ -40,15 +40,16 @@ def test_the_version_of_a_plug_in_is_noted_for_the_jobs_that_use_it(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "channel", "timed"),
+    ("strategy", "channel", "depends"),
     [
         (["ChannelPrune"], {"target_speedup": 2.0}, True),
-        (["ChannelPrune"], {"pruned_ratio": 0.3}, False),
+        (["ChannelPrune"], {"pruned_ratio": 0.3}, True),
+        (["ASPPrune"], {"pruned_ratio": 0.3}, False),
         (["QuantPost"], {"target_speedup": 2.0}, False),
     ],
 )
-def test_prune_depends_on_the_machine_where_it_times_something(
-    tmp_path: Path, strategy: list[str], channel: dict[str, Any], timed: bool
+def test_prune_depends_on_the_machine_where_channels_go(
+    tmp_path: Path, strategy: list[str], channel: dict[str, Any], depends: bool
 ) -> None:
     place = Place(tmp_path)
     place.job |= {"strategy": strategy, "prune": {"channel": channel}, "target": {"engines": ["openvino"]}}
@@ -56,4 +57,4 @@ def test_prune_depends_on_the_machine_where_it_times_something(
     (tmp_path / "artifacts/mine/analyze").mkdir()
     results.analysis().write(tmp_path / "artifacts/mine/analyze/analysis.json")
     assert (done := place.run("select")).returncode == 0, done.stderr
-    assert read(place, "prune_timing.json")["timed_on"] == (read(place, "machine.json") if timed else None)
+    assert read(place, "prune_machine.json")["machine"] == (read(place, "machine.json") if depends else None)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from act.program.model import InferenceModel
-from act.samples.dataset import Ragged, Samples
+from act.samples.dataset import Samples
+from act.samples.readers.text_lines import Painter, Settings
 from tests.support.commands import run_module
 from tests.support.models import CLASSIFIER, DETECTOR, RECOGNISER, noise
 from tests.support.place import CHECKOUT, Place
@@ -233,35 +234,31 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
     assert quality.beside["character_similarity"] > 0.85
 
 
-def drawn(folder: Path, role: Role, count: int, **settings: Any) -> tuple[Ragged, list[str]]:
-    """Draw pictures; return them and the text of each."""
-    from act.samples.readers.text_lines import Settings, _Painter
-
+def painter(role: Role, **settings: Any) -> Painter:
     words = (CHECKOUT / "examples/words.txt").read_text().split()
-    return _Painter(Settings(reader="text_lines", path="words", **settings), words, role).draw(count, folder)
+    return Painter(Settings(reader="text_lines", path="words", **settings), words, role)
 
 
 def test_calibration_and_evaluation_share_no_text(tmp_path: Path) -> None:
-    texts = [set(drawn(tmp_path, role, 60, task="direction")[1]) for role in ROLES]
+    texts = [set(painter(role, task="direction").draw(60, tmp_path)[1]) for role in ROLES]
     assert len(texts[0]) > 40
     assert not texts[0] & texts[1]
 
 
-def pages(folder: Path, role: Role, count: int, size: int = 256) -> tuple[Ragged, list[str]]:
-    return drawn(folder, role, count, task="detection", width=size, height=size, seed=7)
+def pages(role: Role, size: int = 256) -> Painter:
+    return painter(role, task="detection", width=size, height=size, seed=7)
 
 
 def test_a_page_depends_on_nothing_but_its_seed_role_and_number(tmp_path: Path) -> None:
-    pictures, texts = pages(tmp_path, "evaluation", 4)
-    first = pictures[3]
+    first, text = pages("evaluation").picture(3)
     assert first.shape == (3, 256, 256) and first.dtype == np.float32 and np.abs(first).max() <= 1
-    np.testing.assert_array_equal(pages(tmp_path, "evaluation", 5)[0][3], first)
-    assert len(texts[3].split("\n")) >= 3
-    assert pages(tmp_path, "calibration", 4)[1][3] != texts[3]
+    np.testing.assert_array_equal(pages("evaluation").draw(4, tmp_path)[0][3], first)
+    assert len(text.split("\n")) >= 3
+    assert pages("calibration").picture(3)[1] != text
 
 
 def test_calibration_and_evaluation_pages_share_no_text(tmp_path: Path) -> None:
-    lines = [{line for text in pages(tmp_path, role, 12)[1] for line in text.split("\n")} for role in ROLES]
+    lines = [{line for text in pages(role).draw(12, tmp_path)[1] for line in text.split("\n")} for role in ROLES]
     assert len(lines[0]) > 40
     assert not lines[0] & lines[1]
 
@@ -272,7 +269,7 @@ def test_the_detector_finds_the_lines_of_a_page_and_little_else(tmp_path: Path) 
 
     model = InferenceModel.load(DETECTOR)
     wanted = found = covered = 0
-    for picture, text in zip(*pages(tmp_path, "evaluation", 4, 320)):
+    for picture, text in zip(*pages("evaluation", 320).draw(4, tmp_path)):
         text_map = model.run({"x": picture[None]})[0][0, 0] > 0.3
         wanted += len(text.split("\n"))
         found += ndimage.label(text_map)[1]

@@ -163,6 +163,7 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
     run_by(monkeypatch, "paddle_inference", "tests.support.not_installed:Engine")
     candidates, told = exported(workspace), list[str]()
     del candidates[1].files["openvino"]
+    candidates[1].refused["paddle_inference"] = "it knows no zero point"
     settings = Benchmark(rounds=3, runs_per_round=1, seconds=0)
     target = {"precisions": ["fp32", "int8"]}
     found, machine = measured(workspace, candidates, told, target=target, benchmark=settings.model_dump())
@@ -174,8 +175,9 @@ def test_crashes_absences_and_missing_files_are_rows(workspace: Path, monkeypatc
         ("onnxruntime", "fp32"): "crash",
         ("onnxruntime", "int8-ptq"): "unsupported",
         ("paddle_inference", "fp32"): "missing",
-        ("paddle_inference", "int8-ptq"): "missing",
+        ("paddle_inference", "int8-ptq"): "unsupported",
     }
     assert rows[1].failure is not None and "wrote no file" in rows[1].failure.cause
+    assert rows[5].failure is not None and rows[5].failure.cause == "it knows no zero point"
     assert len(told) == 6 + 3
     assert list(machine.by_engine) == ["openvino"]

@@ -43,8 +43,11 @@ def folder() -> Path:
 
 def python() -> Path | None:
     """Return the interpreter of the environment, or None where it is not there or not whole."""
-    interpreter, stamp = folder() / "bin" / "python", folder() / _STAMP
-    whole = stamp.is_file() and stamp.read_text(encoding="utf-8") == _checksum()
+    interpreter = folder() / "bin" / "python"
+    try:
+        whole = (folder() / _STAMP).read_text(encoding="utf-8") == _checksum()
+    except OSError:
+        return None
     return interpreter if whole and os.access(interpreter, os.X_OK) else None
 
 

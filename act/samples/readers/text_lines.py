@@ -98,8 +98,8 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
         words = [word for word in words if all(case(c) in classes for c in word for case in _CASES)]
         if not words:
             raise InputError(f"{settings.path}: no word of it can be written with the alphabet {settings.alphabet}")
-    calibration, _ = _Painter(settings, words, "calibration").draw(settings.calibration, scratch)
-    evaluation, texts = _Painter(settings, words, "evaluation").draw(settings.evaluation, scratch)
+    calibration, _ = Painter(settings, words, "calibration").draw(settings.calibration, scratch)
+    evaluation, texts = Painter(settings, words, "evaluation").draw(settings.evaluation, scratch)
     labels = None if settings.task == "detection" else Ragged.of(_labels(settings, classes, texts))
     return Samples({feed: calibration}), Samples({feed: evaluation}, labels)
 
@@ -113,7 +113,7 @@ def _labels(settings: Settings, classes: dict[str, int], texts: Sequence[str]) -
     return list(labels)
 
 
-class _Painter:
+class Painter:
     """Draws the lines or pages of one role."""
 
     def __init__(self, settings: Settings, words: Sequence[str], role: Role) -> None:
@@ -125,12 +125,16 @@ class _Painter:
         """Draw pictures, float32 [3, height, width], each second one turned in `direction`; return their texts, too."""
         pictures, texts = Gathering(scratch), []
         for number in tqdm(range(count), desc=f"drawing {self._role}", unit="picture", leave=False, delay=2):
-            rng = np.random.default_rng([self._settings.seed, _ROLES.index(self._role), number])
-            turned = self._settings.task == "direction" and number % 2 == 1
-            picture, text = self._page(rng) if self._settings.task == "detection" else self._line(rng, turned)
+            picture, text = self.picture(number)
             pictures.add(picture)
             texts.append(text)
         return pictures.ragged(), texts
+
+    def picture(self, number: int) -> tuple[Picture, str]:
+        """Draw one picture with its text, which depend on nothing but seed, role and number."""
+        rng = np.random.default_rng([self._settings.seed, _ROLES.index(self._role), number])
+        turned = self._settings.task == "direction" and number % 2 == 1
+        return self._page(rng) if self._settings.task == "detection" else self._line(rng, turned)
 
     def _line(self, rng: Rng, turned: bool) -> tuple[Picture, str]:
         height, width = self._settings.height, self._settings.width

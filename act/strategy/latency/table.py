@@ -108,15 +108,14 @@ class Table:
         try:
             told = json.loads(next(lines)[1])
             version = told.pop("schema_version")
+            if version != SCHEMA_VERSION:
+                wrong = f"line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read"
+                raise InputError(f"{path}: {wrong}; {_CURE}")
             header = Header(**{**told, "capabilities": tuple(told["capabilities"])})
         except StopIteration:
             raise InputError(f"{path}: empty; {_CURE}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: line 1 is no table's: {error!r}; {_CURE}") from None
-        if version != SCHEMA_VERSION:
-            raise InputError(
-                f"{path}: line 1 tells format {version} (`schema_version`), and {SCHEMA_VERSION} is read; {_CURE}"
-            )
         table = cls(path, header)
         for number, line in lines:
             try:

@@ -16,11 +16,11 @@ from act.engines.base import RuntimePrecision
 from act.engines.inspection import Inspection
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
-from act.engines.writer import ExportedVariants, export_variants, quantized_tensors
+from act.engines.writer import ExportedVariants, batch_extremes, export_variants
 from act.program.model import InferenceModel
 from act.results.analyze import Baseline
 from act.samples.dataset import Array
-from act.settings import EngineName, Job
+from act.settings import EngineName, Target
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 from act.strategy.latency.table import PRECISIONS, Header, Row, Table
@@ -55,7 +55,8 @@ def measure(
     All run at a time, in processes that `start` makes for a file, a precision and a number of threads; `rounds` and
     `least_seconds` are as `time_in_rounds` takes them.
     """
-    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
+    # The stack ends first, and with it loading in the threads, which would wait for it.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, ExitStack() as stack:
         models = []
         for written, (precision, threads) in everything:
             process = stack.enter_context(start(written.files[precision], precision, threads))
@@ -115,7 +116,7 @@ def measure_baseline(
     name: str,
     model: InferenceModel,
     batch: Mapping[str, Array],
-    job: Job,
+    target: Target,
     folder: Path,
     fp32: onnx.ModelProto,
     inspected: Mapping[EngineName, Inspection],
@@ -132,8 +133,7 @@ def measure_baseline(
         inspected: what each engine said of the model.
     """
     told: dict[str, dict[str, Baseline]] = {}
-    target, seconds = job.target, min(_BASELINE_SECONDS, job.analyze.time_limit_seconds)
-    values = cache(partial(quantized_tensors, model, batch, fp32))  # where an engine has int8 at all
+    extremes = cache(partial(batch_extremes, model, batch, fp32))  # where an engine has int8 at all
     # The others run elsewhere, or take minutes to load.
     for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
         version, offered = inspected[engine].version, inspected[engine].precisions
@@ -142,10 +142,10 @@ def measure_baseline(
             continue
         precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
         with tempfile.TemporaryDirectory() as scratch:
-            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, values)
+            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes)
             everything = [(written, (precision, target.threads)) for precision in precisions]
             start = partial(EngineProcess, engine, time_limit_seconds=_BASELINE_LIMIT_SECONDS)
-            rows = measure(everything, start, target.batch, least_seconds=seconds)
+            rows = measure(everything, start, target.batch, least_seconds=_BASELINE_SECONDS)
         table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
         for row in rows:
             table.add(row)
