@@ -1,0 +1,50 @@
+"""ONNX models, opset 7 to 23: a `.onnx` file, with or without its weights in files beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from act.errors import InputError
+from act.program.model import InferenceModel
+
+_SUFFIX = ".onnx"
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether a file is an ONNX model, by its first bytes, or a folder has one."""
+    if path.is_dir():
+        return any(path.glob(f"*{_SUFFIX}"))
+    return path.suffix == _SUFFIX or (path.is_file() and _begins_like_onnx(path))
+
+
+def find(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> list[Path]:
+    """Return the model's file and those of its external data."""
+    from act.formats.onnx.reading import external_files
+
+    if params_filename is not None:
+        raise InputError(f"{path}: an ONNX model names the files of its weights itself; remove `params_filename`")
+    if path.is_dir():
+        found = [path / model_filename] if model_filename else sorted(path.glob(f"*{_SUFFIX}"))
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: several models in this folder ({', '.join(each.name for each in found)}); name one of them"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; name an ONNX model")
+    return [path, *external_files(path)]
+
+
+def load(files: Sequence[Path]) -> InferenceModel:
+    """Import the model into a Paddle program."""
+    from act.formats.onnx.importer import import_model
+    from act.formats.onnx.reading import read
+
+    return import_model(read(files[0]))
+
+
+def _begins_like_onnx(path: Path) -> bool:
+    """Tell whether a file begins with an IR version, and then with another field of a model."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    # Field 1, a small number; then the producer's name, the graph or another field of the model.
+    return len(head) == 3 and head[0] == 0x08 and 1 <= head[1] <= 20 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)

@@ -1,0 +1,323 @@
+"""What can be computed while importing: operators on constants, and on lengths that are not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from act.formats.onnx.dimension import Dimension, is_symbolic, larger, settled, smaller
+from act.formats.onnx.node import Node, Refused, Value
+from act.formats.onnx.reading import DOMAINS, OnnxModel
+from act.samples.dataset import Array
+
+LARGEST = 2**28
+"""The most values that a constant may be blown up to."""
+# What depends on chance or on state.
+_NEVER = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"))
+# A larger constant than these make of a small one is asked for in their inputs.
+_GROWING = frozenset(("Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "Range", "CenterCropPad"))
+
+
+def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value] | None:
+    """Return what a node computes where that can be told now; None where it needs what is known at run time only."""
+    if proto.domain not in DOMAINS or node.type in _NEVER:
+        return None
+    if (made := _MAKERS.get(node.type)) is not None:
+        return made(node)
+    inputs = [node.value(index) for index in range(len(node))]
+    arrays = [each for each in inputs if each is not None]
+    if not arrays or not all(isinstance(each, np.ndarray) for each in arrays):
+        return None
+    if (known := _ON_LENGTHS.get(node.type)) is not None and (
+        any(is_symbolic(each) for each in arrays) or all(each.size <= 64 for each in arrays)
+    ):
+        result = known(node)
+        if result is not None:
+            return [settled(result) if is_symbolic(result) else result]
+    if any(is_symbolic(each) for each in arrays):
+        return None
+    return _evaluated(node, proto, source, inputs)
+
+
+def _evaluated(
+    node: Node, proto: onnx.NodeProto, source: OnnxModel, inputs: Sequence[Array | None]
+) -> Sequence[Value] | None:
+    """Let ONNX's own reference compute a node of constants."""
+    if any(attribute.HasField("g") for attribute in proto.attribute):
+        return None
+    if node.type in _GROWING:
+        _check_size(node)
+    plain = onnx.NodeProto.FromString(proto.SerializeToString())
+    plain.domain = ""
+    feeds = {name: value for name, value in zip(proto.input, inputs) if name and value is not None}
+    try:
+        evaluator = ReferenceEvaluator(plain, opsets={"": node.version})
+        results = evaluator.run(None, feeds)
+    except Refused:
+        raise
+    except Exception:  # it lacks some operators, and some versions; then the program computes it
+        return None
+    return [np.asarray(each) if each is not None else None for each in results]
+
+
+def check_count(count: Any) -> None:
+    """Refuse a constant of more values than any model has."""
+    if count > LARGEST:
+        raise Refused(f"it makes a constant of {float(count):.3g} values; export the model without it")
+
+
+def _check_size(node: Node) -> None:
+    """Refuse what blows a constant up beyond measure: every number of the inputs may be a length."""
+    if node.type == "Range":
+        start, limit, delta = (float(node.value(index).reshape(-1)[0]) for index in range(3))
+        check_count((limit - start) / delta if delta else 0)
+        return
+    count = max(1.0, float(node.value(0).size))
+    for index in range(1, len(node)):
+        value = node.value(index)
+        if value is not None and value.size and np.issubdtype(value.dtype, np.number) and value.size <= 64:
+            check_count(float(np.prod(np.maximum(np.abs(value.astype(np.float64)), 1))))
+            count *= float(np.prod(np.maximum(np.abs(value.astype(np.float64)), 1))) if node.type == "Tile" else 1.0
+    check_count(count)
+
+
+# What makes constants of nothing, or of lengths.
+
+
+def _constant(node: Node) -> Sequence[Value]:
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64)):
+        if (value := node.attribute(name)) is not None:
+            return [np.array(value, dtype)]
+    if (value := node.attribute("value_ints")) is not None:
+        return [np.array(value, np.int64)]
+    if (value := node.attribute("value")) is None:
+        raise Refused("it holds no tensor of numbers; export the model with one")
+    return [value]
+
+
+def _shape(node: Node) -> Sequence[Value]:
+    start, end = node.attribute("start", 0), node.attribute("end")
+    return [settled(np.array([*node.shape(0), None], object)[:-1][slice(start, end)])]
+
+
+def _size(node: Node) -> Sequence[Value]:
+    result = np.empty((), object)
+    result[()] = np.prod(np.array([*node.shape(0), 1], object))
+    return [settled(result)]
+
+
+def _constant_of_shape(node: Node) -> Sequence[Value] | None:
+    if not node.is_constant(0):
+        return None
+    shape = [int(each) for each in node.value(0)]
+    if any(each < 0 for each in shape):
+        raise Refused("its shape is negative; export the model again")
+    check_count(np.prod(shape, dtype=np.float64))
+    fill = node.attribute("value", np.zeros(1, np.float32))
+    return [np.full(shape, fill.reshape(-1)[0], fill.dtype)]
+
+
+_MAKERS: dict[str, Callable[[Node], Sequence[Value] | None]] = {
+    "Constant": _constant,
+    "Shape": _shape,
+    "Size": _size,
+    "ConstantOfShape": _constant_of_shape,
+}
+
+
+ALWAYS = frozenset(("Constant", "Shape", "Size"))
+"""Operators that never become part of a program."""
+
+
+# What is computed on lengths. None: it cannot be told.
+
+
+def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node], Array | None]:
+    def compute(node: Node) -> Array | None:
+        first, second = np.broadcast_arrays(_objects(node.value(0)), _objects(node.value(1)))
+        result = np.empty(first.shape, object)
+        for index in np.ndindex(first.shape):
+            result[index] = function(first[index], second[index])
+        return _typed(result, node)
+
+    return compute
+
+
+def _unary(function: Callable[[Any], Any]) -> Callable[[Node], Array | None]:
+    def compute(node: Node) -> Array | None:
+        values = _objects(node.value(0))
+        result = np.empty(values.shape, object)
+        for index in np.ndindex(values.shape):
+            result[index] = function(values[index])
+        return _typed(result, node)
+
+    return compute
+
+
+def _objects(values: Array) -> Array:
+    return values if is_symbolic(values) else values.astype(object)
+
+
+def _typed(values: Array, node: Node) -> Array:
+    """Return values without unknown lengths in the dtype of the first input that has one."""
+    if any(isinstance(each, Dimension) for each in values.reshape(-1)):
+        return values
+    dtypes = [node.value(index).dtype for index in range(len(node)) if not is_symbolic(node.value(index))]
+    return values.astype(dtypes[0]) if dtypes else settled(values)
+
+
+def _divide(first: Any, second: Any) -> Any:
+    if isinstance(first, float) or isinstance(second, float):
+        return first / second
+    if isinstance(first, Dimension) or isinstance(second, Dimension):
+        return first // second
+    if second == 0:
+        raise Refused("it divides by 0; export the model again")
+    # ONNX rounds towards 0.
+    return abs(first) // abs(second) * (1 if (first < 0) == (second < 0) else -1)
+
+
+def _cast(node: Node) -> Array | None:
+    values = node.value(0)
+    if not is_symbolic(values):
+        return None
+    # Whole lengths are the same in each dtype; a fraction is cut off.
+    whole = node.attribute("to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+    result = np.empty(values.shape, object)
+    for index in np.ndindex(values.shape):
+        each = values[index]
+        result[index] = each.floor() if whole and isinstance(each, Dimension) else int(each) if whole else each
+    return result
+
+
+def _gather(node: Node) -> Array | None:
+    axis = node.attribute("axis", 0)
+    return _array(np.take(node.value(0), node.value(1).astype(np.int64), axis=axis), node)
+
+
+def _array(values: Any, node: Node) -> Array:
+    """Return an array of what NumPy took out of one, which may be a bare object."""
+    if isinstance(values, np.ndarray):
+        return values
+    result = np.empty((), node.value(0).dtype)
+    result[()] = values
+    return result
+
+
+def _slice(node: Node) -> Array | None:
+    values = node.value(0)
+    if len(node) > 1:
+        if any(is_symbolic(node.value(index)) for index in range(1, len(node)) if node.has(index)):
+            return None
+        starts, ends = (node.value(index).reshape(-1).tolist() for index in (1, 2))
+        axes = node.value(3).reshape(-1).tolist() if node.has(3) else list(range(len(starts)))
+        steps = node.value(4).reshape(-1).tolist() if node.has(4) else [1] * len(starts)
+    else:
+        starts, ends = node.attribute("starts"), node.attribute("ends")
+        axes, steps = node.attribute("axes", list(range(len(starts)))), [1] * len(starts)
+    where = [slice(None)] * values.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps):
+        # An end below the first element means all of them, which a slice of Python has as None.
+        before = step < 0 and end < -values.shape[axis]
+        where[axis] = slice(start, None if before else end, step)
+    return np.array(values[tuple(where)])
+
+
+def _concat(node: Node) -> Array | None:
+    parts = [node.value(index) for index in range(len(node))]
+    if any(is_symbolic(each) for each in parts):
+        parts = [_objects(each) for each in parts]
+    return np.concatenate(parts, axis=node.attribute("axis", 1))
+
+
+def _unsqueeze(node: Node) -> Array | None:
+    axes = node.axes(1)
+    return None if axes is None else np.expand_dims(node.value(0), tuple(axes))
+
+
+def _squeeze(node: Node) -> Array | None:
+    axes = node.axes(1)
+    return np.squeeze(node.value(0), None if axes is None else tuple(axes))
+
+
+def _reshape(node: Node) -> Array | None:
+    if is_symbolic(node.value(1)):
+        return None
+    shape = node.value(1).tolist()
+    if not node.attribute("allowzero", 0):
+        shape = [node.value(0).shape[axis] if each == 0 else each for axis, each in enumerate(shape)]
+    return np.reshape(node.value(0), shape)
+
+
+def _equal(node: Node) -> Array | None:
+    first, second = np.broadcast_arrays(_objects(node.value(0)), _objects(node.value(1)))
+    result = np.empty(first.shape, bool)
+    for index in np.ndindex(first.shape):
+        a, b = first[index], second[index]
+        lengths = [each for each in (a, b) if isinstance(each, Dimension)]
+        if lengths and a != b:
+            other = b if isinstance(a, Dimension) else a
+            # A length is never negative, and never 0 where a model runs.
+            if isinstance(other, Dimension) or other > 0 or lengths[0].kind != "axis":
+                return None
+        result[index] = a == b
+    return result
+
+
+def _where(node: Node) -> Array | None:
+    if is_symbolic(node.value(0)):
+        return None
+    first, second = node.value(1), node.value(2)
+    if is_symbolic(first) or is_symbolic(second):
+        first, second = _objects(first), _objects(second)
+    return np.where(node.value(0), first, second)
+
+
+def _product(node: Node) -> Array | None:
+    axes, keep = node.axes(1), bool(node.attribute("keepdims", 1))
+    values = node.value(0)
+    return _array(np.prod(values, None if axes is None else tuple(axes), keepdims=keep), node)
+
+
+_ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
+    "Identity": lambda node: node.value(0),
+    "Cast": _cast,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Concat": _concat,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Reshape": _reshape,
+    "Equal": _equal,
+    "Where": _where,
+    "ReduceProd": _product,
+    "Add": _binary(lambda a, b: a + b),
+    "Sub": _binary(lambda a, b: a - b),
+    "Mul": _binary(lambda a, b: a * b),
+    "Div": _binary(_divide),
+    "Max": _binary(larger),
+    "Min": _binary(smaller),
+    "Floor": _unary(lambda a: a.floor() if isinstance(a, Dimension) else np.floor(a)),
+    "Ceil": _unary(lambda a: a.ceil() if isinstance(a, Dimension) else np.ceil(a)),
+}
+
+
+# Control flow that is decided while importing.
+
+
+def _if(node: Node, values: dict[str, Value]) -> Sequence[Value]:
+    """Import the branch that a constant chooses."""
+    chosen = bool(node.constant(0, "condition").reshape(-1)[0])
+    branch = node.attribute("then_branch" if chosen else "else_branch")
+    inner = dict(values)
+    for tensor in branch.initializer:
+        inner[tensor.name] = node.graph.array(tensor)
+    node.graph.subgraph(branch, inner)
+    return [inner[value.name] for value in branch.output]
+
+
+CONTROL: dict[str, Callable[[Node, dict[str, Value]], Sequence[Value]]] = {"If": _if}

@@ -1,0 +1,1 @@
+"""ONNX operators in Paddle's, a module for each family."""

@@ -1,0 +1,307 @@
+"""An ONNX file, read and checked before anything is built of it: its data, its opset, its functions, its order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import inliner, shape_inference
+
+from act.errors import InputError
+
+OPSETS = range(7, 25)
+"""Versions of ONNX's own operators that are read."""
+DOMAINS = frozenset(("", "ai.onnx"))
+_LARGEST_FILE = 2**31 - 1
+_LARGEST_INFERRED = 1024  # values of an initialiser that shape inference reads; larger ones are no shapes
+_DEEPEST = 16  # subgraphs and functions within one another
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A model without functions, its nodes in an order in which they can run.
+
+    Attributes:
+        path: the file, for messages.
+        proto: the model; tensors that were in other files are inside.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        return self.proto.graph
+
+    @property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """Return what the user feeds: inputs that no initialiser gives a value."""
+        given = {tensor.name for tensor in self.graph.initializer}
+        return [value for value in self.graph.input if value.name not in given]
+
+    @property
+    def nodes(self) -> Iterator[onnx.NodeProto]:
+        """Yield all nodes, those of subgraphs too."""
+        return _nodes(self.graph)
+
+    def version(self, domain: str) -> int:
+        """Return the opset version of a domain."""
+        same = [each.version for each in self.proto.opset_import if _domain(each.domain) == _domain(domain)]
+        return same[0] if same else 1
+
+    def dtype(self, value: onnx.ValueInfoProto) -> str:
+        """Return NumPy's name of the dtype of an input or output; `InputError` where it is no tensor of numbers."""
+        kind = value.type.tensor_type.elem_type
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name if value.type.HasField("tensor_type") else ""
+        except KeyError:
+            dtype = ""
+        if dtype not in _FED:
+            known = onnx.TensorProto.DataType.Name(kind).lower() if kind in onnx.TensorProto.DataType.values() else kind
+            what = f"of {known}" if value.type.HasField("tensor_type") else "no tensor"
+            raise InputError(
+                f"{self.path}: `{value.name}`, an input or output, is {what}; export the model with tensors of "
+                f"{', '.join(sorted(_FED))}"
+            )
+        return dtype
+
+
+_FED = frozenset(("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"))
+
+
+def external_files(path: Path) -> list[Path]:
+    """Return the other files that hold a model's tensors, sorted; they lie in its folder or below.
+
+    Raises:
+        InputError: the model is damaged, or names a file that is not there, or not in its folder.
+    """
+    return sorted({file for _, file in _external(_parse(path), path)})
+
+
+def read(path: Path) -> OnnxModel:
+    """Read a model, refuse what cannot be read, and bring it into the form that the importer takes."""
+    proto = _parse(path)
+    for tensor, file in _external(proto, path):
+        _check_extent(tensor, file, path)
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    return checked(proto, path)
+
+
+def checked(proto: onnx.ModelProto, path: Path) -> OnnxModel:
+    """Refuse a model that cannot be read, and bring it into the form that the importer takes; may change it."""
+    _check_opset(proto, path)
+    if proto.functions:
+        _check_functions(proto, path)
+        proto = inliner.inline_local_functions(proto)
+    graph = proto.graph
+    if not graph.output:
+        raise InputError(f"{path}: has no outputs; export the model again")
+    _sort(graph, path, ())
+    return OnnxModel(path, proto)
+
+
+def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
+    """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
+
+    What the file itself says of its tensors is not believed, but for its inputs; an axis of the inputs without a name
+    gets one. Large initialisers are not looked at.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(_without_values(model.proto))
+    graph = skeleton.graph
+    del graph.value_info[:]
+    for index, value in enumerate(graph.input):
+        for axis, length in enumerate(value.type.tensor_type.shape.dim):
+            if not length.HasField("dim_value") or length.dim_value <= 0:
+                length.dim_param = length.dim_param or f"input {index} axis {axis}"
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    except Exception:  # it raises RuntimeError and its own kinds on what it does not know; the importer does without
+        return {}
+    found: dict[str, list[int | str | None]] = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        if value.type.tensor_type.HasField("shape"):
+            found[value.name] = [
+                each.dim_value if each.HasField("dim_value") else each.dim_param or None
+                for each in value.type.tensor_type.shape.dim
+            ]
+    return found
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise InputError(f"{path}: larger than 2 GiB; save the model with its weights as external data")
+        proto.ParseFromString(path.read_bytes())
+    except (DecodeError, OSError) as error:
+        raise InputError(f"{path}: no ONNX model, or damaged ({error}); export the model again") from None
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise InputError(f"{path}: no ONNX model, or an empty one: it holds no operators; export the model again")
+    return proto
+
+
+def _external(proto: onnx.ModelProto, path: Path) -> Iterator[tuple[onnx.TensorProto, Path]]:
+    """Yield the tensors that lie in other files, and these files."""
+    folder = path.parent.resolve()
+    for tensor in _all_tensors(proto):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        location = next((each.value for each in tensor.external_data if each.key == "location"), "")
+        file = path.parent / location
+        inside = location and not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
+        if not inside or file.is_symlink():
+            raise InputError(
+                f"{path}: tensor `{tensor.name}` names `{location}` as its file, which does not lie in the model's "
+                "folder; save the model with its data beside it"
+            )
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; tensor `{tensor.name}` of {path.name} is in it: copy it, too")
+        yield tensor, file
+
+
+def _check_extent(tensor: onnx.TensorProto, file: Path, path: Path) -> None:
+    """Refuse a tensor whose bytes are not in its file."""
+    entries = {each.key: each.value for each in tensor.external_data}
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
+        whole = file.stat().st_size
+        fits = 0 <= offset <= whole and (length == -1 or 0 <= length <= whole - offset)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(
+            f"{path}: tensor `{tensor.name}` asks for bytes that {file.name} does not have; copy the model again"
+        )
+
+
+def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
+    versions = [each.version for each in proto.opset_import if each.domain in DOMAINS]
+    if versions and versions[0] not in OPSETS:
+        raise InputError(
+            f"{path}: is of opset {versions[0]}; export the model with one of {OPSETS[0]} to {OPSETS[-1]}"
+        )
+
+
+def _check_functions(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse functions that call themselves, or one another too deep: they would be written out for ever."""
+    calls = {
+        (each.domain, each.name): {(node.domain, node.op_type) for node in each.node} for each in proto.functions
+    }
+    depth: dict[tuple[str, str], int] = {}
+
+    def visit(function: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
+        if function in above or len(above) > _DEEPEST:
+            raise InputError(f"{path}: function `{function[1]}` calls itself, or too many others; export without it")
+        if function not in depth:
+            inner = [visit(each, (*above, function)) for each in sorted(calls[function] & calls.keys())]
+            depth[function] = 1 + max(inner, default=0)
+        return depth[function]
+
+    for function in calls:
+        visit(function, ())
+
+
+def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
+    """Put the nodes of a graph, and of those inside it, into an order in which each finds its inputs computed.
+
+    Raises:
+        InputError: there is none, because some compute what they need themselves; or a tensor is written twice.
+    """
+    if len(above) > _DEEPEST:
+        raise InputError(f"{path}: graphs lie more than {_DEEPEST} deep in one another; export the model without loops")
+    writers: dict[str, int] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in writers:
+                raise InputError(f"{path}: tensor `{name}` is computed twice; export the model again")
+            writers[name] = index
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _sort(inner, path, (*above, node.name))
+    needs = [{writers[name] for name in _reads(node) if name in writers} for node in graph.node]
+    if all(max(each, default=-1) < index for index, each in enumerate(needs)):
+        return
+    readers: list[list[int]] = [[] for _ in needs]
+    for index, each in enumerate(needs):
+        for writer in each:
+            readers[writer].append(index)
+    waiting = [len(each) for each in needs]
+    order = [index for index, count in enumerate(waiting) if count == 0]
+    for index in order:
+        for reader in readers[index]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                order.append(reader)
+    if len(order) < len(needs):
+        stuck = next(graph.node[index] for index, count in enumerate(waiting) if count > 0)
+        label = stuck.name or next(iter(stuck.output), "")
+        raise InputError(f"{path}: node `{label}` ({stuck.op_type}) needs what it computes itself: export the model again")
+    nodes = [graph.node[index] for index in order]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, those that its graphs read too."""
+    yield from filter(None, node.input)
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for inner in graph.node:
+                yield from _reads(inner)
+            yield from (value.name for value in graph.output)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    def of(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+        for node in nodes:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                    yield from graph.initializer
+                    yield from of(graph.node)
+
+    yield from proto.graph.initializer
+    yield from of(proto.graph.node)
+    for function in proto.functions:
+        yield from of(function.node)
+
+
+def _without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose large initialisers are inputs, so that it is small; the graph's own is left as it is."""
+    large = [tensor for tensor in proto.graph.initializer if np.prod(tensor.dims, dtype=np.float64) > _LARGEST_INFERRED]
+    names = {tensor.name for tensor in large}
+    result = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
+    result.opset_import.extend(proto.opset_import)
+    graph = result.graph
+    graph.name = "shapes"
+    graph.node.extend(node for node in proto.graph.node)
+    graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name not in names)
+    graph.output.extend(proto.graph.output)
+    given = {tensor.name for tensor in proto.graph.initializer}
+    graph.input.extend(value for value in proto.graph.input if value.name not in given)
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in large
+    )
+    return result
+
+
+def _domain(name: str) -> str:
+    return "" if name in DOMAINS else name
