@@ -19,6 +19,15 @@ Variable = Any
 Value = Any
 """A variable, a constant (an array), or an array of dtype object with lengths that are not known (`Dimension`)."""
 
+HELD_AS = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "uint16": "int32",
+    "uint32": "int64",
+    "uint64": "int64",
+}
+"""The dtypes in which Paddle does not compute here, and those in which all their values are held."""
+
 
 class Refused(Exception):
     """An operator cannot be taken as it is used; the message says why, and what to do."""
@@ -48,6 +57,10 @@ class Node:
     def has(self, index: int) -> bool:
         """Tell whether an input is there: optional ones may be left out, or left empty."""
         return index < len(self._inputs) and self._inputs[index] is not None
+
+    def name(self, index: int) -> str:
+        """Return the ONNX name of an input, which a weight made of it shall have."""
+        return self._names[index]
 
     def value(self, index: int) -> Value:
         """Return an input as it is: a variable, a constant, or lengths."""
