@@ -1,0 +1,140 @@
+"""Convolutions: plain, transposed and deformable."""
+
+from act.formats.onnx.dimension import Dimension
+from act.formats.onnx.node import Node, Refused, Variable
+from act.formats.onnx.operators.registry import operator
+from act.formats.onnx.operators.windows import Window, halves, lift, lower, padded, window_of
+from act.program.paddle_setup import paddle
+
+F = paddle.nn.functional
+
+
+@operator("Conv")
+def conv(node: Node) -> Variable:
+    rank = _spatial_rank(node)
+    window = window_of(node, node.static_shape(1, "weight")[2:])
+    groups = node.attribute("group", 1)
+    x, weight = node.tensor(0), _filter(node, rank)
+    _settle_channels(x, weight.shape[1] * groups)
+    if rank == 1:
+        x, window = lift(x), window.lifted()
+    function = F.conv3d if rank == 3 else F.conv2d
+    y = function(x, weight, None, window.strides, window.padding, window.dilations, groups)
+    y = _biased(node, y, 2)
+    return lower(y) if rank == 1 else y
+
+
+@operator("ConvTranspose")
+def conv_transpose(node: Node) -> Variable:
+    rank = _spatial_rank(node)
+    groups = node.attribute("group", 1)
+    window, beyond = _transposed_window(node, node.static_shape(1, "weight")[2:])
+    x, weight = node.tensor(0), _filter(node, rank)
+    _settle_channels(x, weight.shape[0])
+    if rank == 1:
+        x, window, beyond = lift(x), window.lifted(), [0, *beyond]
+    # Paddle makes an output longer by less than a stride; the rest is zeros.
+    most = [max(each) - 1 for each in zip(window.strides, window.dilations)]
+    near = [min(each) for each in zip(beyond, most)]
+    function = F.conv3d_transpose if rank == 3 else F.conv2d_transpose
+    y = function(
+        x,
+        weight,
+        stride=window.strides,
+        padding=window.padding,
+        output_padding=near if any(near) else 0,
+        groups=groups,
+        dilation=window.dilations,
+    )
+    y = padded(node, y, tuple((0, whole - part) for whole, part in zip(beyond, near)))
+    y = _biased(node, y, 2)
+    return lower(y) if rank == 1 else y
+
+
+def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]]:
+    """Return the window of a transposed convolution, and how much longer than that gives each axis of the output is."""
+    rank = len(kernel)
+    window = window_of_transposed = Window(
+        tuple(kernel),
+        tuple(node.attribute("strides", [1] * rank)),
+        tuple(node.attribute("dilations", [1] * rank)),
+        None,
+    )
+    more = node.attribute("output_padding") or [0] * rank
+    mode, shape = node.attribute("auto_pad", "NOTSET"), node.attribute("output_shape")
+    if shape is not None or mode in ("SAME_UPPER", "SAME_LOWER"):
+        lengths = node.shape(0)[2:]
+        pads = []
+        for axis, (extent, stride) in enumerate(zip(window.extents, window.strides)):
+            if shape is None:
+                total = extent + more[axis] - stride
+            elif isinstance(lengths[axis], Dimension):
+                raise Refused("its `output_shape` is for an input of unknown size; export the model with a fixed one")
+            else:
+                total = (lengths[axis] - 1) * stride + extent + more[axis] - shape[rank * -1 + axis]
+            pads.append(halves(max(total, 0), mode == "SAME_UPPER"))
+            more[axis] += max(-total, 0)
+    else:
+        flat = node.attribute("pads", [0] * (2 * rank)) if mode == "NOTSET" else [0] * (2 * rank)
+        pads = list(zip(flat[:rank], flat[rank:]))
+    most = [max(each) - 1 for each in zip(window.strides, window.dilations)]
+    for axis, (before, behind) in enumerate(pads):
+        # An output that is longer by one has one element less cut off its end.
+        if more[axis] > most[axis]:
+            less = min(more[axis], behind)
+            pads[axis], more[axis] = (before, behind - less), more[axis] - less
+    window = Window(window.kernel, window.strides, window.dilations, tuple(pads))
+    return window, more
+
+
+@operator("DeformConv")
+def deform_conv(node: Node) -> Variable:
+    if node.rank(0) != 4:
+        raise Refused("it is deformable and not over two axes; export the model with a 2-D one")
+    window = window_of(node, node.static_shape(1, "weight")[2:])
+    x, (rows, columns) = node.tensor(0), window.pads or ()
+    if rows[0] == rows[1] and columns[0] == columns[1]:
+        padding = [rows[0], columns[0]]
+    else:
+        x, padding = padded(node, x, window.pads or ()), [0, 0]
+    y = paddle.vision.ops.deform_conv2d(
+        x,
+        node.tensor(2),
+        node.tensor(1),
+        None,
+        window.strides,
+        padding,
+        window.dilations,
+        node.attribute("offset_group", 1),
+        node.attribute("group", 1),
+        node.optional(4),
+    )
+    return _biased(node, y, 3)
+
+
+def _spatial_rank(node: Node) -> int:
+    rank = node.rank(0) - 2
+    if rank not in (1, 2, 3):
+        raise Refused(f"it is a convolution over {rank} axes; export the model with one over one, two or three")
+    return rank
+
+
+def _filter(node: Node, rank: int) -> Variable:
+    """Return the weight; that of one spatial axis gets another of length 1 before it."""
+    if rank > 1:
+        return node.tensor(1)
+    if node.is_constant(1):
+        return node.graph.weight(node.value(1)[:, :, None], f"{node.outputs[0]}.weight")
+    return lift(node.tensor(1))
+
+
+def _settle_channels(variable: Variable, channels: int) -> None:
+    """Note the number of channels of an input that does not say it: the weight does."""
+    if variable.shape[1] < 0:
+        variable.desc.set_shape([variable.shape[0], channels, *variable.shape[2:]])
+
+
+def _biased(node: Node, variable: Variable, index: int) -> Variable:
+    if not node.has(index):
+        return variable
+    return node.graph.op("elementwise_add", {"X": [variable], "Y": [node.tensor(index)]}, {"axis": 1}, variable.dtype)

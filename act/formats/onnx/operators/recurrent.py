@@ -1,0 +1,326 @@
+"""Recurrent layers: by Paddle's `rnn` operator where it computes the same, else step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from act.formats.onnx.dimension import Dimension
+from act.formats.onnx.node import Node, Refused, Variable
+from act.formats.onnx.operators.registry import operator
+from act.program.paddle_setup import paddle
+
+F = paddle.nn.functional
+_ORDERS = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+"""Where Paddle's gates are in ONNX's: input, output, forget, cell; update, reset, hidden."""
+_DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+_FUNCTIONS: dict[str, Callable[[Variable], Variable]] = {
+    "sigmoid": F.sigmoid,
+    "tanh": F.tanh,
+    "relu": F.relu,
+    "softsign": F.softsign,
+    "softplus": F.softplus,
+}
+_MOST_STEPS = 256
+_WEIGHT, _RECURRENT, _BIAS, _LENGTHS, _HIDDEN, _CELL, _PEEPHOLES = range(1, 8)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A recurrent node, its input with time first.
+
+    Attributes:
+        node: the node.
+        x: the input, [steps, batch, features].
+        kind: `LSTM`, `GRU` or `RNN`.
+        directions: `forward`, `reverse`, or both.
+        hidden: the number of hidden units.
+        activations: the names of the functions of each direction.
+    """
+
+    node: Node
+    x: Variable
+    kind: str
+    directions: tuple[str, ...]
+    hidden: int
+    activations: tuple[tuple[str, ...], ...]
+
+    @property
+    def gates(self) -> int:
+        return len(_ORDERS[self.kind])
+
+    def state(self, index: int) -> Variable:
+        """Return the first state, [directions, batch, hidden]: an input, or zeros."""
+        if self.node.has(index):
+            given = self.node.tensor(index)
+            return paddle.transpose(given, [1, 0, 2]) if self.node.attribute("layout", 0) else given
+        attributes = {
+            "shape": [len(self.directions), -1, self.hidden],
+            "value": 0.0,
+            "input_dim_idx": 1,
+            "output_dim_idx": 1,
+            "dtype": self.x.desc.dtype(),
+        }
+        zeros = self.node.graph.op("fill_constant_batch_size_like", {"Input": [self.x]}, attributes, self.x.dtype)
+        zeros.stop_gradient = True
+        return zeros
+
+    def part(self, index: int, direction: int, gates: Sequence[int], transposed: bool = False) -> Variable:
+        """Return some gates of a weight, recurrent weight or half of a bias, in this order.
+
+        An index below 0 is that of the bias's second half, which is added to the recurrent product.
+        """
+        second = index < 0
+        index = abs(index)
+        name = {_WEIGHT: "weight", _RECURRENT: "recurrent_weight", _BIAS: "recurrent_bias" if second else "bias"}
+        label = f"{self.node.outputs[0] or self.node.outputs[-1]}.{self.directions[direction]}.{name[index]}"
+        if not self.node.has(index):
+            return self.node.graph.weight(np.zeros(len(gates) * self.hidden, np.float32), label)
+        offset = self.gates if second else 0
+        rows = [slice((offset + gate) * self.hidden, (offset + gate + 1) * self.hidden) for gate in gates]
+        if self.node.is_constant(index):
+            value = self.node.value(index)[direction]
+            chosen = np.concatenate([value[each] for each in rows])
+            return self.node.graph.weight(np.ascontiguousarray(chosen.T if transposed else chosen), label)
+        whole = self.node.tensor(index)
+        taken = [
+            paddle.squeeze(paddle.slice(whole, [0, 1], [direction, each.start], [direction + 1, each.stop]), [0])
+            for each in rows
+        ]
+        joined = paddle.concat(taken) if len(taken) > 1 else taken[0]
+        return paddle.transpose(joined, [1, 0]) if transposed else joined
+
+
+@operator("LSTM", "GRU", "RNN")
+def recurrent(node: Node) -> tuple[Variable, ...]:
+    layer = _layer(node)
+    if (mode := _paddles_mode(layer)) is not None:
+        results = _by_paddle(layer, mode)
+    else:
+        results = _step_by_step(layer)
+    if not node.attribute("layout", 0):
+        return results
+    return (paddle.transpose(results[0], [2, 0, 1, 3]), *(paddle.transpose(each, [1, 0, 2]) for each in results[1:]))
+
+
+def _layer(node: Node) -> _Layer:
+    if node.rank(0) != 3:
+        raise Refused("its input has not three axes; export the model again")
+    x = node.tensor(0)
+    direction = node.attribute("direction", "forward")
+    directions = ("forward", "reverse") if direction == "bidirectional" else (direction,)
+    names = node.attribute("activations") or _DEFAULTS[node.type] * len(directions)
+    each = len(names) // len(directions)
+    return _Layer(
+        node,
+        paddle.transpose(x, [1, 0, 2]) if node.attribute("layout", 0) else x,
+        node.type,
+        directions,
+        node.attribute("hidden_size") or node.static_shape(_RECURRENT, "recurrent weight")[-1],
+        tuple(tuple(name.lower() for name in names[at * each : (at + 1) * each]) for at in range(len(directions))),
+    )
+
+
+def _paddles_mode(layer: _Layer) -> str | None:
+    """Return the mode in which Paddle computes the same; None where there is none."""
+    node = layer.node
+    if node.attribute("clip") or node.attribute("input_forget", 0) or node.has(_PEEPHOLES):
+        return None
+    used = set(layer.activations)
+    if layer.kind == "RNN" and used in ({("tanh",)}, {("relu",)}):
+        return f"RNN_{used.pop()[0].upper()}"
+    if used != {tuple(name.lower() for name in _DEFAULTS[layer.kind])}:
+        return None
+    # Paddle resets what the recurrent weights computed, not what they read.
+    return None if layer.kind == "GRU" and not node.attribute("linear_before_reset", 0) else layer.kind
+
+
+def _by_paddle(layer: _Layer, mode: str) -> tuple[Variable, ...]:
+    lengths = _lengths(layer)
+    states = [layer.state(_HIDDEN)] + ([layer.state(_CELL)] if layer.kind == "LSTM" else [])
+    x, order, places = layer.x, _ORDERS[layer.kind], list(range(len(layer.directions)))
+    reverse = layer.directions == ("reverse",)
+    if reverse and lengths is None:
+        x = paddle.flip(x, [0])
+    elif reverse:
+        # Sequences of several lengths are reversed one by one in layers of both directions alone.
+        places, states = [0, 0], [paddle.concat([each, each]) for each in states]
+    weights = [layer.part(index, at, order) for at in places for index in (_WEIGHT, _RECURRENT)]
+    biases = [layer.part(index, at, order) for at in places for index in (_BIAS, -_BIAS)]
+    out, *final = _rnn(layer, x, [*weights, *biases], states, lengths, mode, len(places))
+    count = len(places)
+    y = paddle.transpose(paddle.reshape(out, [0, 0, count, layer.hidden]), [0, 2, 1, 3])
+    if count == 1:
+        y = paddle.unsqueeze(out, [1])
+    if reverse and lengths is None:
+        y = paddle.flip(y, [0])
+    elif reverse:
+        y = paddle.slice(y, [1], [1], [2])
+        final = [paddle.slice(each, [0], [1], [2]) for each in final]
+    return (y, *final)
+
+
+def _rnn(
+    layer: _Layer,
+    x: Variable,
+    weights: Sequence[Variable],
+    states: Sequence[Variable],
+    lengths: Variable | None,
+    mode: str,
+    directions: int,
+) -> list[Variable]:
+    """Append Paddle's operator; return its output, [steps, batch, directions * hidden], and its last states."""
+    block = layer.node.graph.block
+
+    def new(dtype: Any) -> Variable:
+        return block.create_var(name=paddle.utils.unique_name.generate("rnn"), dtype=dtype)
+
+    out, final = new(x.dtype), [new(x.dtype) for _ in states]
+    inputs: dict[str, list[Variable]] = {"Input": [x], "WeightList": list(weights), "PreState": list(states)}
+    if lengths is not None:
+        inputs["SequenceLength"] = [lengths]
+    block.append_op(
+        type="rnn",
+        inputs=inputs,
+        outputs={"Out": [out], "State": final, "Reserve": [new("uint8")], "DropoutState": [new("uint8")]},
+        attrs={
+            "dropout_prob": 0.0,
+            "is_bidirec": directions == 2,
+            "input_size": int(x.shape[2]),
+            "hidden_size": layer.hidden,
+            "num_layers": 1,
+            "mode": mode,
+            "is_test": True,
+        },
+    )
+    return [out, *final]
+
+
+def _lengths(layer: _Layer) -> Variable | None:
+    """Return the lengths of the sequences; None where all are as long as the input."""
+    node = layer.node
+    if not node.has(_LENGTHS):
+        return None
+    if node.is_constant(_LENGTHS) and (node.value(_LENGTHS) == layer.x.shape[0]).all():
+        return None
+    return paddle.cast(node.tensor(_LENGTHS), "int32")
+
+
+# Step by step.
+
+
+def _step_by_step(layer: _Layer) -> tuple[Variable, ...]:
+    steps = layer.x.shape[0]
+    if isinstance(layer.node.shape(0)[1 if layer.node.attribute("layout", 0) else 0], Dimension) or steps > _MOST_STEPS:
+        raise Refused(
+            "it is of a kind that Paddle computes step by step alone (peepholes, `clip`, other activations, or a GRU "
+            f"without `linear_before_reset`), and has not a fixed length up to {_MOST_STEPS}; export the model with one"
+        )
+    if layer.node.attribute("input_forget", 0):
+        raise Refused("its input and forget gates are one (`input_forget`); export the model without that")
+    if _lengths(layer) is not None:
+        raise Refused("its sequences have lengths of their own; export the model with sequences of one length")
+    runs = [_run(layer, direction) for direction in range(len(layer.directions))]
+    first, *others = ([run[part] for run in runs] for part in range(len(runs[0])))
+    return (paddle.stack(first, axis=1), *(paddle.stack(each, axis=0) for each in others))
+
+
+def _run(layer: _Layer, direction: int) -> tuple[Variable, ...]:
+    """Return all outputs of a direction, [steps, batch, hidden], and its last states, [batch, hidden]."""
+    order = tuple(range(layer.gates))
+    steps = int(layer.x.shape[0])
+    projected = _affine(layer.x, layer, _WEIGHT, _BIAS, direction, order)
+    inputs = [paddle.squeeze(paddle.slice(projected, [0], [at], [at + 1]), [0]) for at in range(steps)]
+    indices = (_HIDDEN, _CELL) if layer.kind == "LSTM" else (_HIDDEN,)
+    states = [
+        paddle.squeeze(paddle.slice(layer.state(index), [0], [direction], [direction + 1]), [0]) for index in indices
+    ]
+    step = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}[layer.kind](layer, direction)
+    outputs: list[Any] = [None] * steps
+    for at in range(steps) if layer.directions[direction] == "forward" else reversed(range(steps)):
+        states = step(inputs[at], *states)
+        outputs[at] = states[0]
+    return (paddle.stack(outputs, axis=0), *states)
+
+
+def _affine(x: Variable, layer: _Layer, weight: int, bias: int, direction: int, gates: Sequence[int]) -> Variable:
+    return paddle.add(paddle.matmul(x, layer.part(weight, direction, gates, True)), layer.part(bias, direction, gates))
+
+
+def _rnn_step(layer: _Layer, direction: int) -> Callable[..., list[Variable]]:
+    (f,) = _functions(layer, direction)
+    weight, bias = layer.part(_RECURRENT, direction, (0,), True), layer.part(-_BIAS, direction, (0,))
+
+    def step(x: Variable, hidden: Variable) -> list[Variable]:
+        return [f(paddle.add(x, paddle.add(paddle.matmul(hidden, weight), bias)))]
+
+    return step
+
+
+def _lstm_step(layer: _Layer, direction: int) -> Callable[..., list[Variable]]:
+    f, g, h = _functions(layer, direction)
+    gates = (0, 1, 2, 3)
+    weight, bias = layer.part(_RECURRENT, direction, gates, True), layer.part(-_BIAS, direction, gates)
+    peepholes = _peepholes(layer, direction)
+
+    def peeped(gate: Variable, place: int, cell: Variable) -> Variable:
+        return gate if peepholes is None else paddle.add(gate, paddle.multiply(cell, peepholes[place]))
+
+    def step(x: Variable, hidden: Variable, cell: Variable) -> list[Variable]:
+        total = paddle.add(x, paddle.add(paddle.matmul(hidden, weight), bias))
+        take, give, forget, new = paddle.split(total, 4, axis=-1)
+        take, forget = f(peeped(take, 0, cell)), f(peeped(forget, 2, cell))
+        cell = paddle.add(paddle.multiply(forget, cell), paddle.multiply(take, g(new)))
+        return [paddle.multiply(f(peeped(give, 1, cell)), h(cell)), cell]
+
+    return step
+
+
+def _peepholes(layer: _Layer, direction: int) -> list[Variable] | None:
+    """Return the weights from the cell to the input, output and forget gate."""
+    node, size = layer.node, layer.hidden
+    if not node.has(_PEEPHOLES):
+        return None
+    whole = node.tensor(_PEEPHOLES)
+    return [
+        paddle.squeeze(paddle.slice(whole, [0, 1], [direction, at * size], [direction + 1, (at + 1) * size]), [0])
+        for at in range(3)
+    ]
+
+
+def _gru_step(layer: _Layer, direction: int) -> Callable[..., list[Variable]]:
+    f, g = _functions(layer, direction)
+    resets_after = bool(layer.node.attribute("linear_before_reset", 0))
+    gates_weight, gates_bias = layer.part(_RECURRENT, direction, (0, 1), True), layer.part(-_BIAS, direction, (0, 1))
+    weight, bias = layer.part(_RECURRENT, direction, (2,), True), layer.part(-_BIAS, direction, (2,))
+
+    def step(x: Variable, hidden: Variable) -> list[Variable]:
+        gates, candidate = paddle.split(x, [2 * layer.hidden, layer.hidden], axis=-1)
+        gates = f(paddle.add(gates, paddle.add(paddle.matmul(hidden, gates_weight), gates_bias)))
+        update, reset = paddle.split(gates, 2, axis=-1)
+        if resets_after:
+            past = paddle.multiply(reset, paddle.add(paddle.matmul(hidden, weight), bias))
+        else:
+            past = paddle.add(paddle.matmul(paddle.multiply(reset, hidden), weight), bias)
+        new = g(paddle.add(candidate, past))
+        return [paddle.add(new, paddle.multiply(update, paddle.subtract(hidden, new)))]
+
+    return step
+
+
+def _functions(layer: _Layer, direction: int) -> list[Callable[[Variable], Variable]]:
+    """Return the activations of a direction, what they are given cut off at `clip`."""
+    names, limit = layer.activations[direction], layer.node.attribute("clip")
+    unknown = sorted(set(names) - _FUNCTIONS.keys())
+    if unknown or layer.node.attribute("activation_alpha") or layer.node.attribute("activation_beta"):
+        raise Refused(
+            f"its activations {', '.join(unknown or names)} are not among those of Paddle; export it with others"
+        )
+
+    def clipped(function: Callable[[Variable], Variable]) -> Callable[[Variable], Variable]:
+        return function if not limit else lambda x: function(paddle.clip(x, -limit, limit))
+
+    return [clipped(_FUNCTIONS[name]) for name in names]
