@@ -223,7 +223,7 @@ def _inputs(
             name: Ragged.of([np.resize(value, wanted.get(name, value.shape)) for value in feed])
             for name, feed in some.feeds.items()
         }
-        Samples(resized).save(scratch / str(place))
+        Samples(resized, None, some.largest_batch).save(scratch / str(place))
         found.append((scratch / str(place), {name: [batch, *wanted.get(name, shapes[name][1:])] for name in shapes}))
     return found
 

@@ -47,7 +47,10 @@ def free_batch(model: InferenceModel) -> InferenceModel | None:
                 shape = list(op.attr("shape"))
                 was_batch = len(fixed.get(source, ())) > 0 and shape and shape[0] == fixed[source][0]
                 if was_batch and result.shape(source)[0] == -1:
-                    op._set_attr("shape", [keeps, *shape[1:]])
+                    # A -1 further on is known now, and would not be any more.
+                    known = model.shape(op.output("Out")[0])
+                    rest = [have if each == -1 else each for each, have in zip(shape[1:], known[1:])]
+                    op._set_attr("shape", [keeps, *rest])
             op.desc.infer_shape(block.desc)
     except Exception:  # whatever Paddle says of shapes that do not fit
         result.discard()
