@@ -49,7 +49,7 @@ class Importer:
         self._program, self._begin, self._scope = paddle.static.Program(), paddle.static.Program(), None
         self._weights: dict[str, Array] = {}
         self._names: dict[str, str] = {}  # of a variable: the ONNX tensor that it is
-        self._tensors: dict[str, Variable] = {}  # constants that were made weights, by ONNX name
+        self._tensors: dict[str, tuple[Array, Variable]] = {}  # constants that were made weights, by ONNX name
         self._lengths: dict[Dimension, Variable] = {}
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
@@ -90,19 +90,25 @@ class Importer:
             )
         return values.astype(held, copy=False)
 
-    def tensor(self, value: Array, name: str = "") -> Variable:
-        """Return a constant as a weight of the program, and lengths as a tensor that is computed."""
+    def tensor(self, value: Array, name: str = "", has_axis: bool = False) -> Variable:
+        """Return a constant as a weight of the program, and lengths as a tensor that is computed.
+
+        Paddle's files hold no weights without axes: such a one has an axis of length 1, which a reshape takes away
+        where `has_axis` does not allow it.
+        """
         if is_symbolic(value):
             return self._computed(value)
-        if name in self._tensors and self._weights[self._tensors[name].name] is value:
-            return self._tensors[name]
-        variable = self.weight(value, name)
-        if name:
-            self._tensors[name] = variable
-        return variable
+        known, variable = self._tensors.get(name, (None, None))
+        if known is not value:
+            variable = self.weight(value if value.ndim else value.reshape(1), name)
+            if name:
+                self._tensors[name] = (value, variable)
+        return variable if value.ndim or has_axis else paddle.reshape(variable, [])
 
     def weight(self, value: Array, name: str = "") -> Variable:
         """Declare a new weight; its name is free where another tensor has it."""
+        if not value.ndim:
+            return paddle.reshape(self.weight(value.reshape(1), name), [])
         dtype = HELD_AS.get(value.dtype.name, value.dtype.name)
         variable = self.block.create_var(
             name=paddle.utils.unique_name.generate("weight"), shape=value.shape, dtype=dtype, persistable=True

@@ -71,6 +71,13 @@ class Node:
         value = self._inputs[index]
         return self.graph.tensor(value, self._names[index]) if isinstance(value, np.ndarray) else value
 
+    def operand(self, index: int) -> Variable:
+        """Return an input that is broadcast against the others, as a variable; a lone number may get an axis for it."""
+        value, others = self._inputs[index], (self.rank(each) for each in range(len(self)) if self.has(each))
+        if not isinstance(value, np.ndarray):
+            return value
+        return self.graph.tensor(value, self._names[index], has_axis=max(others) > 0)
+
     def tensors(self) -> list[Variable]:
         """Return all inputs as variables."""
         return [self.tensor(index) for index in range(len(self))]

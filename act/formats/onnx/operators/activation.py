@@ -33,7 +33,7 @@ def prelu(node: Node) -> Variable:
     x = node.tensor(0)
     mode, slope = _slope(node) if dtype_of(x) in FLOATS else ("", None)
     if slope is None:
-        return computed(node, _prelu, [x, node.tensor(1)], NUMBERS)
+        return computed(node, _prelu, [x, node.operand(1)], NUMBERS)
     weight = node.graph.weight(slope, node.name(1))
     attributes = {"mode": mode, "data_format": "NCHW"}
     return node.graph.op("prelu", {"X": [x], "Alpha": [weight]}, attributes, dtype_of(x))

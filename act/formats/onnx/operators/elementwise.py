@@ -142,7 +142,7 @@ def arithmetic(node: Node) -> Variable:
     if scaled is not None:
         return scaled
     swaps = node.type in ("Add", "Mul") and _is_weight_first(node)
-    operands = [node.tensor(index) for index in ((1, 0) if swaps else (0, 1))]
+    operands = [node.operand(index) for index in ((1, 0) if swaps else (0, 1))]
     return computed(node, _ARITHMETIC[node.type], operands, NUMBERS)
 
 
@@ -185,7 +185,7 @@ def _float(node: Node, index: int, other: int) -> float | None:
 @operator("Max", "Min", "Sum", "Mean")
 def variadic(node: Node) -> Variable:
     apply = _ARITHMETIC.get(node.type, paddle.add)
-    operands = node.tensors()
+    operands = [node.operand(index) for index in range(len(node))]
     if len(node) == 2 and _is_weight_first(node):
         operands.reverse()
     result = computed(node, lambda *each: reduce(apply, each), operands, NUMBERS)
@@ -194,21 +194,22 @@ def variadic(node: Node) -> Variable:
 
 @operator("Pow")
 def power(node: Node) -> Variable:
-    base, dtype = node.tensor(0), dtype_of(node.tensor(0))
+    base = node.operand(0)
+    dtype = dtype_of(base)
     if node.is_constant(1) and node.value(1).size == 1 and node.rank(1) <= node.rank(0):
         exponent = float(node.value(1).reshape(-1)[0])
         if float(np.float32(exponent)) == exponent:
             # Whole numbers are computed as floats: what is not whole is cut off, as ONNX does.
             wide = cast(node, base, dtype if dtype in FLOATS else "float64")
             return cast(node, paddle.pow(wide, exponent), dtype)
-    exponents = node.tensor(1)
+    exponents = node.operand(1)
     wide_dtype = "float32" if dtype == dtype_of(exponents) == "float32" else "float64"
     return cast(node, paddle.pow(cast(node, base, wide_dtype), cast(node, exponents, wide_dtype)), dtype)
 
 
 @operator("Mod")
 def modulo(node: Node) -> Variable:
-    operands = [node.tensor(0), node.tensor(1)]
+    operands = [node.operand(0), node.operand(1)]
     if node.attribute("fmod", 0) or dtype_of(operands[0]) in FLOATS:
         return computed(node, _fmod, operands, NUMBERS)
     return computed(node, paddle.remainder, operands, NUMBERS)
@@ -238,12 +239,12 @@ _COMPARISONS = {
 
 @operator(*_COMPARISONS)
 def comparison(node: Node) -> Variable:
-    return _COMPARISONS[node.type](node.tensor(0), node.tensor(1))
+    return _COMPARISONS[node.type](node.operand(0), node.operand(1))
 
 
 @operator("Equal")
 def equal(node: Node) -> Variable:
-    first, second = node.tensor(0), node.tensor(1)
+    first, second = node.operand(0), node.operand(1)
     if dtype_of(first) not in FLOATS or any(_is_compared_exactly(node, index) for index in range(2)):
         return paddle.equal(first, second)
     return paddle.logical_and(paddle.greater_equal(first, second), paddle.less_equal(first, second))
@@ -266,7 +267,7 @@ def bit_shift(node: Node) -> Variable:
         factor = paddle.pow(paddle.full_like(count, 2), count)
         return paddle.multiply(x, factor) if leftwards else paddle.floor_divide(x, factor)
 
-    return computed(node, apply, [node.tensor(0), node.tensor(1)], frozenset(("int64", "int32")))
+    return computed(node, apply, [node.operand(0), node.operand(1)], frozenset(("int64", "int32")))
 
 
 # A choice between two.
@@ -274,18 +275,17 @@ def bit_shift(node: Node) -> Variable:
 
 @operator("Where")
 def where(node: Node) -> Variable:
-    condition = node.tensor(0)
     dtype = _dtype_of_choices(node)
     computed_in = dtype if dtype in NUMBERS else "int32"
-    target = _broadcast([node.shape(index) for index in range(3)])
-    reference = next(
-        (node.tensor(index) for index in range(3) if target is not None and node.shape(index) == target), None
-    )
-    if reference is None:
-        reference = _carrier(node)
-    choices = [_spread(node, index, reference, computed_in) for index in (1, 2)]
-    condition = _spread_variable(node, condition, reference)
-    inputs = {"Condition": [condition], "X": [choices[0]], "Y": [choices[1]]}
+    shapes = [node.shape(index) for index in range(3)]
+    target = _broadcast(shapes)
+    largest = next((index for index, shape in enumerate(shapes) if shape == target), None)
+    reference = _carrier(node) if largest is None else node.operand(largest)
+    inputs = {
+        "Condition": [_spread(node, node.operand(0), reference)],
+        "X": [_choice(node, 1, reference, computed_in)],
+        "Y": [_choice(node, 2, reference, computed_in)],
+    }
     return cast(node, node.graph.op("where", inputs, {}, computed_in), dtype)
 
 
@@ -313,25 +313,25 @@ def _broadcast(shapes: list[list[Number]]) -> list[Number] | None:
 
 def _carrier(node: Node) -> Variable:
     """Return a tensor of the shape to which all three operands are broadcast; no value of it is used."""
-    flags = [node.tensor(0)]
+    flags = [node.operand(0)]
     for index in (1, 2):
-        operand = node.tensor(index)
+        operand = node.operand(index)
         flags.append(paddle.equal(operand, operand))
     return reduce(paddle.logical_or, flags)
 
 
-def _spread(node: Node, index: int, reference: Variable, dtype: str) -> Variable:
-    """Return an operand in the shape of a reference: a constant of one number filled into it."""
+def _choice(node: Node, index: int, reference: Variable, dtype: str) -> Variable:
+    """Return an operand in the shape of a reference: a constant of one number is filled into it."""
     value = node.value(index)
-    if node.is_constant(index) and value.size == 1 and value.ndim <= len(reference.shape):
+    if node.is_constant(index) and value.size == 1 and dtype_of(reference) in (NUMBERS | {"bool"}):
         number = value.reshape(-1)[0].item()
-        is_exact = not math.isfinite(number) or float(np.float32(number)) == number
-        if is_exact and dtype_of(reference) in (NUMBERS | {"bool"}):
+        if not math.isfinite(number) or float(np.float32(number)) == number:
             return paddle.full_like(reference, number, dtype)
-    return _spread_variable(node, cast(node, node.tensor(index), dtype), reference)
+    return _spread(node, cast(node, node.operand(index), dtype), reference)
 
 
-def _spread_variable(node: Node, variable: Variable, reference: Variable) -> Variable:
+def _spread(node: Node, variable: Variable, reference: Variable) -> Variable:
+    """Return a variable in the shape of a reference."""
     if node.graph.shape(variable) == node.graph.shape(reference):
         return variable
     attributes = {"target_shape": list(reference.shape)}
@@ -379,9 +379,9 @@ def _clip_by_tensors(node: Node) -> Variable:
     for index, name, apply in ((1, "min", paddle.maximum), (2, "max", paddle.minimum)):
         if node.version < 11:
             value = node.attribute(name)
-            bound = None if value is None else node.graph.weight(np.array(value, dtype_of(result)))
+            bound = None if value is None else node.graph.weight(np.array([value], dtype_of(result)))
         else:
-            bound = node.optional(index)
+            bound = node.operand(index) if node.has(index) else None
         if bound is not None:
             result = computed(node, apply, [result, bound], NUMBERS)
     return result

@@ -37,13 +37,13 @@ def quantize_linear(node: Node) -> Variable:
     if dtype not in _RANGES:
         raise Refused("it quantizes to a dtype that is not of 8 or 16 bits; export the model with int8 or uint8")
     divided = paddle.divide(x, _as_tensor(node, _parameter(node, 1)))
-    return _quantized(node, divided, _parameter(node, 2) if node.has(2) else np.float32(0), dtype)
+    return _quantized(node, divided, _parameter(node, 2) if node.has(2) else np.zeros(1, np.float32), dtype)
 
 
 @operator("DequantizeLinear")
 def dequantize_linear(node: Node) -> Value:
     scale = _parameter(node, 1)
-    zero = _parameter(node, 2) if node.has(2) else np.zeros((), np.float32)
+    zero = _parameter(node, 2) if node.has(2) else np.zeros(1, np.float32)
     value = node.value(0)
     if all(isinstance(each, np.ndarray) for each in (value, scale, zero)):
         return (value.astype(np.float32) - zero) * scale
@@ -58,15 +58,16 @@ def dequantize_linear(node: Node) -> Value:
 @operator("DynamicQuantizeLinear")
 def dynamic_quantize_linear(node: Node) -> tuple[Variable, Variable, Variable]:
     x = node.tensor(0)
-    zeros = paddle.zeros([], "float32")
-    high, low = paddle.maximum(paddle.max(x), zeros), paddle.minimum(paddle.min(x), zeros)
-    extent = paddle.subtract(high, low)
+    high, low = (apply(x, keepdim=True) for apply in (paddle.max, paddle.min))
+    zeros = paddle.zeros_like(high)
+    extent = paddle.subtract(paddle.maximum(high, zeros), paddle.minimum(low, zeros))
     # Where all are 0, any scale will do, but for 0.
     extent = paddle.add(extent, paddle.cast(paddle.less_equal(extent, zeros), "float32"))
-    scale = paddle.divide(extent, paddle.full([], 255.0, "float32"))
-    zero = round_half_even(paddle.clip(paddle.scale(paddle.divide(low, scale), -1.0), 0.0, 255.0))
+    scale = paddle.divide(extent, paddle.full_like(extent, 255.0))
+    lowest = paddle.divide(paddle.minimum(low, zeros), scale)
+    zero = round_half_even(paddle.clip(paddle.scale(lowest, -1.0), 0.0, 255.0))
     quantized = _quantized(node, paddle.divide(x, scale), zero, "uint8")
-    return quantized, scale, cast(node, zero, "uint8")
+    return quantized, paddle.reshape(scale, []), cast(node, paddle.reshape(zero, []), "uint8")
 
 
 def _quantized(node: Node, divided: Variable, zero: Value, dtype: str) -> Variable:
@@ -78,7 +79,7 @@ def _quantized(node: Node, divided: Variable, zero: Value, dtype: str) -> Variab
 
 def _shifted(node: Node, x: Variable, zero: Value, sign: int) -> Variable:
     """Return a variable plus or minus a zero point."""
-    if isinstance(zero, (np.ndarray, np.generic)):
+    if isinstance(zero, np.ndarray):
         if not zero.any():
             return x
         if zero.size == 1:
@@ -104,7 +105,7 @@ def _dtype(node: Node, index: int) -> str:
 
 
 def _parameter(node: Node, index: int) -> Value:
-    """Return a scale or zero point as float32, in a shape that goes with the first input; an array where it is known."""
+    """Return a scale or zero point as float32, in a shape that goes with the first input; an array if it is known."""
     value, rank = node.value(index), node.rank(0)
     block = node.attribute("block_size", 0)
     if node.rank(index) == 1 and not block:
@@ -113,18 +114,29 @@ def _parameter(node: Node, index: int) -> Value:
             axis = 0  # a single number needs no axis
         return _in_float32(node, value, [-1 if each == axis % rank else 1 for each in range(rank)])
     if node.rank(index) > 0 and block:
-        array = node.constant(index, "scale or zero point of blocks").astype(np.float32)
-        axis = node.attribute("axis", 1)
-        length = node.static_shape(0, "input in blocks")[axis]
-        return np.take(np.repeat(array, block, axis), range(length), axis)
+        return _of_blocks(node, index, block)
     return _in_float32(node, value, None)
+
+
+def _of_blocks(node: Node, index: int, block: int) -> Value:
+    """Return a scale or zero point, given for each block along an axis, for each element of the first input."""
+    value, axis = node.value(index), node.attribute("axis", 1) % node.rank(0)
+    length = node.shape(0)[axis]
+    if not isinstance(length, int):
+        raise Refused("it quantizes in blocks along an axis of unknown length; export the model with a fixed one")
+    if isinstance(value, np.ndarray):
+        return np.take(np.repeat(value.astype(np.float32), block, axis), range(length), axis)
+    repeated = paddle.repeat_interleave(cast(node, value, "float32"), block, axis)
+    return paddle.slice(repeated, [axis], [0], [length])
 
 
 def _in_float32(node: Node, value: Value, shape: Sequence[int] | None) -> Value:
     """Return a scale or zero point as float32 and, where it has several numbers, in a shape."""
     if isinstance(value, np.ndarray):
         floats = value.astype(np.float32)
-        return floats.reshape(()) if value.size == 1 else floats if shape is None else floats.reshape(shape)
+        if value.size == 1:
+            return floats.reshape([1] * min(1, node.rank(0)))
+        return floats if shape is None else floats.reshape(shape)
     value = cast(node, value, "float32")
     return value if shape is None or tuple(value.shape) == (1,) else paddle.reshape(value, list(shape))
 
@@ -197,7 +209,7 @@ def _requantized(node: Node, sums: Variable, scales: Sequence[Value], zero: int)
 
 
 def _convolution(node: Node, factors: tuple[int, int], zeros: tuple[int, int]) -> Variable:
-    """Return the convolution of whole numbers less their zero points, exact, as floats; zeros stand around the input."""
+    """Return the convolution of whole numbers less their zero points, exact, as floats; zeros pad the input."""
     rank = node.rank(factors[0])
     shapes = ([1], [-1, *[1] * (rank - 1)])
     x, weight = (
