@@ -323,10 +323,10 @@ def _carrier(node: Node) -> Variable:
 def _choice(node: Node, index: int, reference: Variable, dtype: str) -> Variable:
     """Return an operand in the shape of a reference: a constant of one number is filled into it."""
     value = node.value(index)
-    if node.is_constant(index) and value.size == 1 and dtype_of(reference) in (NUMBERS | {"bool"}):
+    if node.is_constant(index) and value.size == 1:
         number = value.reshape(-1)[0].item()
         if not math.isfinite(number) or float(np.float32(number)) == number:
-            return paddle.full_like(reference, number, dtype)
+            return paddle.full_like(_filled(node, reference), number, dtype)
     return _spread(node, cast(node, node.operand(index), dtype), reference)
 
 
@@ -334,8 +334,15 @@ def _spread(node: Node, variable: Variable, reference: Variable) -> Variable:
     """Return a variable in the shape of a reference."""
     if node.graph.shape(variable) == node.graph.shape(reference):
         return variable
-    attributes = {"target_shape": list(reference.shape)}
-    return node.graph.op("expand_as_v2", {"X": [variable], "Y": [reference]}, attributes, dtype_of(variable))
+    # The exporter to ONNX cannot write `expand_as` where a length is unknown; this it can.
+    dtype = dtype_of(variable)
+    nothing = paddle.full_like(_filled(node, reference), 0, dtype)
+    return paddle.logical_or(variable, nothing) if dtype == "bool" else paddle.add(variable, nothing)
+
+
+def _filled(node: Node, reference: Variable) -> Variable:
+    """Return a reference in a dtype that Paddle fills tensors like."""
+    return reference if dtype_of(reference) in (NUMBERS | {"bool"}) else cast(node, reference, "int32")
 
 
 # Between bounds.
