@@ -134,3 +134,15 @@ def test_dropout_is_taken_for_inference_alone() -> None:
     imported([node("Dropout", "x,r", "y,mask")], {"x": X}, ratio, 13, FREE)
     with pytest.raises(InputError, match="as in training"):
         imported([node("Dropout", "x,r,t")], {"x": X}, {**ratio, "t": np.array(True)}, 13, FREE)
+
+
+def test_lengths_as_floats() -> None:
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Gather", "shape,last", "length"),
+        node("Cast", "length", "float", to=TensorProto.FLOAT),
+        node("Sqrt", "float", "root"),
+        node("Div", "x,root", "divided"),
+        node("Mul", "divided,float"),
+    ]
+    imported(nodes, {"x": X}, {"last": np.array(3)}, 13, {"x": ["N", 3, 4, "W"]})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from act.formats.onnx.dimension import Number, is_symbolic
+from act.formats.onnx.dimension import Dimension, Number, is_symbolic
 from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
 from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
@@ -89,7 +89,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Variable], frozenset[str]]] = {
 @operator(*_FUNCTIONS)
 def function(node: Node) -> Variable:
     apply, dtypes = _FUNCTIONS[node.type]
-    return computed(node, apply, [node.tensor(0)], dtypes)
+    value = node.value(0)
+    if not is_symbolic(value):
+        return computed(node, apply, [node.tensor(0)], dtypes)
+    whole = dtypes != FLOATS and all(not isinstance(each, Dimension) or each.is_whole for each in value.reshape(-1))
+    return computed(node, apply, [node.graph.tensor(value, dtype="int64" if whole else "float32")], dtypes)
 
 
 @operator("IsNaN")
