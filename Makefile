@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test test-fast lint lock peers lite clean
+.PHONY: help setup demo test test-fast lint lock peers exports lite clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -15,6 +15,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew the locks from pyproject.toml"
 	@echo "make peers      install what benchmarks/ compares with"
+	@echo "make exports    write models of PyTorch, in an environment of its own of 7 GB, for benchmarks.formats"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
 	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
@@ -47,14 +48,23 @@ lock: setup
 		-o requirements-peers.lock
 	@$(PY) -m uv pip compile --group lite --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-lite.lock
+	@$(PY) -m uv pip compile --group exports --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-exports.lock
 
 peers: setup
 	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
 		-r requirements-peers.lock
+
+# Apart from .venv, because PyTorch wants another NumPy than Paddle.
+exports: setup
+	@$(PY) -m venv .venv-exports
+	@.venv-exports/bin/python -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
+		-r requirements-exports.lock
+	@.venv-exports/bin/python benchmarks/torch_exports.py benchmarks/cache/exports
 
 # Apart from .venv, because Paddle Lite's wheels stop at CPython 3.10.
 lite: setup
 	@$(PY) -m act.engines.paddle_lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
 
 clean:
-	rm -rf .venv .venv-lite .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-lite .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache

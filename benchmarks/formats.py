@@ -144,9 +144,31 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     if fixed_batch(model) is not None:
         free = free_batch(model)
         result["batch"] = "freed" if free is not None and runs_together(free, model, *batches) else "one"
+    result["again"] = _written_again(model, batches[0])
     if data is not None and path.name in PUBLISHED:
         result |= _qualities(path, model, session, data)
     return result
+
+
+def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
+    """Write the normalised program as ONNX, as every job does, and return how far that is from the program."""
+    import onnxruntime
+
+    from act.errors import InputError
+    from act.formats._comparison import largest_deviation
+    from act.onnx_graph.conversion import to_onnx
+    from act.program.passes.normalise import normalise
+
+    normalised, _ = normalise(model)
+    try:
+        written = to_onnx(normalised)
+    except InputError as error:
+        return str(error)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found, wanted = session.run(None, dict(batch)), [np.asarray(each) for each in model.run(batch)]
+    return largest_deviation(found, wanted)
 
 
 def _drawn(model: Any, name: str, seed: int) -> dict[str, Any]:
@@ -301,6 +323,8 @@ def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
         return found
     if not found["deviation"] <= LARGEST_DEVIATION:
         misses.append(f"{path.name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed")
+    if isinstance(found["again"], str) or not found["again"] <= LARGEST_DEVIATION:
+        misses.append(f"{path.name}: cannot be written as ONNX again: {found['again']}")
     if not found["same_names"]:
         misses.append(f"{path.name}: inputs or outputs have other names, or another order")
     if found["seconds"] > SECONDS.get(path.name, float("inf")):
