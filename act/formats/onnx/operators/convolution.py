@@ -3,7 +3,7 @@
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
-from act.formats.onnx.operators.windows import Window, halves, lift, lower, padded, window_of
+from act.formats.onnx.operators.windows import Window, halves, lift, lower, padded, settle_length, window_of
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -15,7 +15,7 @@ def conv(node: Node) -> Variable:
     window = window_of(node, node.static_shape(1, "weight")[2:])
     groups = node.attribute("group", 1)
     x, weight = node.tensor(0), _filter(node, rank)
-    _settle_channels(x, weight.shape[1] * groups)
+    settle_length(x, 1, weight.shape[1] * groups)
     if rank == 1:
         x, window = lift(x), window.lifted()
     function = F.conv3d if rank == 3 else F.conv2d
@@ -30,7 +30,7 @@ def conv_transpose(node: Node) -> Variable:
     groups = node.attribute("group", 1)
     window, beyond = _transposed_window(node, node.static_shape(1, "weight")[2:])
     x, weight = node.tensor(0), _filter(node, rank)
-    _settle_channels(x, weight.shape[0])
+    settle_length(x, 1, weight.shape[0])
     if rank == 1:
         x, window, beyond = lift(x), window.lifted(), [0, *beyond]
     # Paddle makes an output longer by less than a stride; the rest is zeros.
@@ -54,7 +54,7 @@ def conv_transpose(node: Node) -> Variable:
 def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]]:
     """Return the window of a transposed convolution, and how much longer than that gives each axis of the output is."""
     rank = len(kernel)
-    window = window_of_transposed = Window(
+    window = Window(
         tuple(kernel),
         tuple(node.attribute("strides", [1] * rank)),
         tuple(node.attribute("dilations", [1] * rank)),
@@ -72,6 +72,8 @@ def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]
                 raise Refused("its `output_shape` is for an input of unknown size; export the model with a fixed one")
             else:
                 total = (lengths[axis] - 1) * stride + extent + more[axis] - shape[rank * -1 + axis]
+            if total < -1 or (total < 0 and mode == "SAME_UPPER"):
+                raise Refused("its `output_shape` is larger than what it computes; export the model with a smaller one")
             pads.append(halves(max(total, 0), mode == "SAME_UPPER"))
             more[axis] += max(-total, 0)
     else:
@@ -126,12 +128,6 @@ def _filter(node: Node, rank: int) -> Variable:
     if node.is_constant(1):
         return node.graph.weight(node.value(1)[:, :, None], f"{node.outputs[0]}.weight")
     return lift(node.tensor(1))
-
-
-def _settle_channels(variable: Variable, channels: int) -> None:
-    """Note the number of channels of an input that does not say it: the weight does."""
-    if variable.shape[1] < 0:
-        variable.desc.set_shape([variable.shape[0], channels, *variable.shape[2:]])
 
 
 def _biased(node: Node, variable: Variable, index: int) -> Variable:

@@ -10,7 +10,7 @@ import numpy as np
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
-from act.formats.onnx.operators.windows import padded
+from act.formats.onnx.operators.windows import padded, settle_length
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -24,6 +24,7 @@ def batch_norm(node: Node) -> Variable | tuple[Variable, ...]:
     x, epsilon = node.tensor(0), node.attribute("epsilon", 1e-5)
     if node.attribute("training_mode", 0):
         return _trained_batch_norm(node, x, epsilon)
+    settle_length(x, 1, node.shape(1)[0])
     if node.is_constant(3) and node.is_constant(4):
         scale, bias, mean, variance = (node.tensor(index) for index in range(1, 5))
         if epsilon > _LARGEST_EPSILON:
@@ -51,6 +52,7 @@ def _trained_batch_norm(node: Node, x: Variable, epsilon: float) -> tuple[Variab
 @operator("InstanceNormalization")
 def instance_norm(node: Node) -> Variable:
     x, epsilon = node.tensor(0), node.attribute("epsilon", 1e-5)
+    settle_length(x, 1, node.shape(1)[0])
     if node.rank(0) > 5 or epsilon > _LARGEST_EPSILON:
         return _normalized(node, x, *_moments(x, list(range(2, node.rank(0)))), epsilon)
     return F.instance_norm(x, weight=node.tensor(1), bias=node.tensor(2), eps=epsilon)
@@ -60,6 +62,8 @@ def instance_norm(node: Node) -> Variable:
 def layer_norm(node: Node) -> tuple[Variable, ...]:
     x, rank = node.tensor(0), node.rank(0)
     first = node.attribute("axis", -1) % rank
+    if node.is_constant(1) and node.rank(1) == 1 and first == rank - 1:
+        settle_length(x, first, node.shape(1)[0])
     epsilon, shape = node.attribute("epsilon", 1e-5), node.shape(0)[first:]
     mean, variance = _moments(x, list(range(first, rank)))
     if first == 0 or epsilon > _LARGEST_EPSILON or any(isinstance(each, Dimension) for each in shape):
@@ -75,6 +79,8 @@ def layer_norm(node: Node) -> tuple[Variable, ...]:
 @operator("GroupNormalization")
 def group_norm(node: Node) -> Variable:
     x, groups = node.tensor(0), node.attribute("num_groups")
+    if node.version >= 21:
+        settle_length(x, 1, node.shape(1)[0])
     channels = node.shape(0)[1]
     if isinstance(channels, Dimension):
         raise Refused("its number of channels is unknown; export the model with a fixed one")

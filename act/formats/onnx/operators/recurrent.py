@@ -97,10 +97,8 @@ class _Layer:
 @operator("LSTM", "GRU", "RNN")
 def recurrent(node: Node) -> tuple[Variable, ...]:
     layer = _layer(node)
-    if (mode := _paddles_mode(layer)) is not None:
-        results = _by_paddle(layer, mode)
-    else:
-        results = _step_by_step(layer)
+    mode = _paddles_mode(layer)
+    results = _step_by_step(layer) if mode is None else _by_paddle(layer, mode)
     if not node.attribute("layout", 0):
         return results
     return (paddle.transpose(results[0], [2, 0, 1, 3]), *(paddle.transpose(each, [1, 0, 2]) for each in results[1:]))
@@ -221,15 +219,27 @@ def _step_by_step(layer: _Layer) -> tuple[Variable, ...]:
         )
     if layer.node.attribute("input_forget", 0):
         raise Refused("its input and forget gates are one (`input_forget`); export the model without that")
-    if _lengths(layer) is not None:
-        raise Refused("its sequences have lengths of their own; export the model with sequences of one length")
-    runs = [_run(layer, direction) for direction in range(len(layer.directions))]
+    within = _within(layer, int(steps))
+    runs = [_run(layer, direction, within) for direction in range(len(layer.directions))]
     first, *others = ([run[part] for run in runs] for part in range(len(runs[0])))
     return (paddle.stack(first, axis=1), *(paddle.stack(each, axis=0) for each in others))
 
 
-def _run(layer: _Layer, direction: int) -> tuple[Variable, ...]:
-    """Return all outputs of a direction, [steps, batch, hidden], and its last states, [batch, hidden]."""
+def _within(layer: _Layer, steps: int) -> Variable | None:
+    """Return 1 for each step that lies in its sequence, else 0, as [steps, batch, 1]; None where all do."""
+    lengths = _lengths(layer)
+    if lengths is None:
+        return None
+    numbers = layer.node.graph.weight(np.arange(steps, dtype=np.int32)[:, None])
+    within = paddle.less_than(numbers, paddle.unsqueeze(lengths, [0]))
+    return paddle.cast(paddle.unsqueeze(within, [2]), layer.x.dtype)
+
+
+def _run(layer: _Layer, direction: int, within: Variable | None) -> tuple[Variable, ...]:
+    """Return all outputs of a direction, [steps, batch, hidden], and its last states, [batch, hidden].
+
+    Behind the end of a sequence outputs are 0, and states stay.
+    """
     order = tuple(range(layer.gates))
     steps = int(layer.x.shape[0])
     projected = _affine(layer.x, layer, _WEIGHT, _BIAS, direction, order)
@@ -241,8 +251,15 @@ def _run(layer: _Layer, direction: int) -> tuple[Variable, ...]:
     step = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}[layer.kind](layer, direction)
     outputs: list[Any] = [None] * steps
     for at in range(steps) if layer.directions[direction] == "forward" else reversed(range(steps)):
-        states = step(inputs[at], *states)
-        outputs[at] = states[0]
+        after = step(inputs[at], *states)
+        if within is not None:
+            now = paddle.squeeze(paddle.slice(within, [0], [at], [at + 1]), [0])
+            outputs[at] = paddle.multiply(after[0], now)
+            changes = [paddle.subtract(new, old) for new, old in zip(after, states)]
+            after = [paddle.add(old, paddle.multiply(change, now)) for old, change in zip(states, changes)]
+        else:
+            outputs[at] = after[0]
+        states = after
     return (paddle.stack(outputs, axis=0), *states)
 
 

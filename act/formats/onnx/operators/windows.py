@@ -97,3 +97,11 @@ def padded(node: Node, variable: Variable, pads: Pads, value: float = 0.0) -> Va
     if not any(flat):
         return variable
     return node.graph.op("pad", {"X": [variable]}, {"paddings": flat, "pad_value": value}, variable.dtype)
+
+
+def settle_length(variable: Variable, axis: int, length: int) -> None:
+    """Note the length of an axis that an input does not say, but a weight does."""
+    if variable.shape[axis] < 0 <= length:
+        shape = list(variable.shape)
+        shape[axis] = length
+        variable.desc.set_shape(shape)
