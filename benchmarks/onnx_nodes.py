@@ -187,7 +187,7 @@ def _structural(node: onnx.NodeProto, feeds: dict[str, Any]) -> list[str]:
         name
         for name in node.input[1:]
         if name in feeds and feeds[name].size <= 16 and (feeds[name].ndim <= 1)
-        and (feeds[name].dtype.name in ("int32", "int64", "bool") or node.op_type in ("Resize", "Upsample", "Pad", "Clip", "Dropout", "OneHot"))
+        and (feeds[name].dtype.name in ("int32", "int64", "bool") or node.op_type in ("Resize", "Upsample", "Pad", "Clip", "Dropout", "OneHot", "NonMaxSuppression"))
     ]
 
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from act.errors import InputError, quoted
 from act.formats.onnx import folding
 from act.formats.onnx.dimension import Dimension, Number, is_symbolic
-from act.formats.onnx.node import Node, Refused, Value, Variable
+from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
 from act.formats.onnx.operators.registry import find
 from act.formats.onnx.reading import OnnxModel, known_shapes
 from act.program.files import DTYPES
@@ -28,14 +28,6 @@ from act.samples.dataset import Array
 from paddle.base.proto import framework_pb2  # isort: skip
 
 _PREFIX = "act@"
-# Paddle computes in these; others are read as what holds all their values.
-_HELD_AS = {
-    "float16": "float32",
-    "bfloat16": "float32",
-    "uint16": "int32",
-    "uint32": "int64",
-    "uint64": "int64",
-}
 _DTYPES = frozenset(DTYPES.values()) - {"uint16"}
 _MOST_VALUES = 2**29
 
@@ -57,7 +49,7 @@ class Importer:
         self._program, self._begin, self._scope = paddle.static.Program(), paddle.static.Program(), None
         self._weights: dict[str, Array] = {}
         self._names: dict[str, str] = {}  # of a variable: the ONNX tensor that it is
-        self._tensors: dict[str, Variable] = {}  # constants that were made weights, by ONNX name
+        self._tensors: dict[str, tuple[Array, Variable]] = {}  # constants that were made weights, by ONNX name
         self._lengths: dict[Dimension, Variable] = {}
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
@@ -90,7 +82,7 @@ class Importer:
             raise InputError(
                 f"{self._source.path}: tensor `{tensor.name}` is damaged: {error}; export the model again"
             ) from None
-        held = _HELD_AS.get(values.dtype.name, values.dtype.name)
+        held = HELD_AS.get(values.dtype.name, values.dtype.name)
         if held not in _DTYPES:
             raise InputError(
                 f"{self._source.path}: tensor `{tensor.name}` is of {values.dtype.name}, which Paddle does not have; "
@@ -98,20 +90,26 @@ class Importer:
             )
         return values.astype(held, copy=False)
 
-    def tensor(self, value: Array, name: str = "") -> Variable:
-        """Return a constant as a weight of the program, and lengths as a tensor that is computed."""
+    def tensor(self, value: Array, name: str = "", has_axis: bool = False) -> Variable:
+        """Return a constant as a weight of the program, and lengths as a tensor that is computed.
+
+        Paddle's files hold no weights without axes: such a one has an axis of length 1, which a reshape takes away
+        where `has_axis` does not allow it.
+        """
         if is_symbolic(value):
             return self._computed(value)
-        if name in self._tensors and self._weights[self._tensors[name].name] is value:
-            return self._tensors[name]
-        variable = self.weight(value, name)
-        if name:
-            self._tensors[name] = variable
-        return variable
+        known, variable = self._tensors.get(name, (None, None))
+        if known is not value:
+            variable = self.weight(value if value.ndim else value.reshape(1), name)
+            if name:
+                self._tensors[name] = (value, variable)
+        return variable if value.ndim or has_axis else paddle.reshape(variable, [])
 
     def weight(self, value: Array, name: str = "") -> Variable:
         """Declare a new weight; its name is free where another tensor has it."""
-        dtype = _HELD_AS.get(value.dtype.name, value.dtype.name)
+        if not value.ndim:
+            return paddle.reshape(self.weight(value.reshape(1), name), [])
+        dtype = HELD_AS.get(value.dtype.name, value.dtype.name)
         variable = self.block.create_var(
             name=paddle.utils.unique_name.generate("weight"), shape=value.shape, dtype=dtype, persistable=True
         )
@@ -264,7 +262,7 @@ class Importer:
         )
         variable.stop_gradient = True
         self._names[variable.name] = name
-        held = _HELD_AS.get(dtype, dtype)
+        held = HELD_AS.get(dtype, dtype)
         values[name] = variable if held == dtype else paddle.cast(variable, held)
         self._shapes[values[name].name] = self._shapes.get(name, [])
         self.shape(values[name])  # lengths that have a name are those of the first tensor with it

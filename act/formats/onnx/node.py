@@ -19,6 +19,15 @@ Variable = Any
 Value = Any
 """A variable, a constant (an array), or an array of dtype object with lengths that are not known (`Dimension`)."""
 
+HELD_AS = {
+    "float16": "float32",
+    "bfloat16": "float32",
+    "uint16": "int32",
+    "uint32": "int64",
+    "uint64": "int64",
+}
+"""The dtypes in which Paddle does not compute here, and those in which all their values are held."""
+
 
 class Refused(Exception):
     """An operator cannot be taken as it is used; the message says why, and what to do."""
@@ -49,6 +58,10 @@ class Node:
         """Tell whether an input is there: optional ones may be left out, or left empty."""
         return index < len(self._inputs) and self._inputs[index] is not None
 
+    def name(self, index: int) -> str:
+        """Return the ONNX name of an input, which a weight made of it shall have."""
+        return self._names[index]
+
     def value(self, index: int) -> Value:
         """Return an input as it is: a variable, a constant, or lengths."""
         return self._inputs[index]
@@ -57,6 +70,13 @@ class Node:
         """Return an input as a variable; a constant becomes a weight of the program."""
         value = self._inputs[index]
         return self.graph.tensor(value, self._names[index]) if isinstance(value, np.ndarray) else value
+
+    def operand(self, index: int) -> Variable:
+        """Return an input that is broadcast against the others, as a variable; a lone number may get an axis for it."""
+        value, others = self._inputs[index], (self.rank(each) for each in range(len(self)) if self.has(each))
+        if not isinstance(value, np.ndarray):
+            return value
+        return self.graph.tensor(value, self._names[index], has_axis=max(others) > 0)
 
     def tensors(self) -> list[Variable]:
         """Return all inputs as variables."""

@@ -1,0 +1,591 @@
+"""Operators that change the shape of a tensor, or cut and join tensors, and compute nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from act.formats.onnx.dimension import Dimension, Number, larger
+from act.formats.onnx.folding import check_count
+from act.formats.onnx.node import Node, Refused, Value, Variable
+from act.formats.onnx.operators.dtypes import NUMBERS, cast, computed, dtype_of
+from act.formats.onnx.operators.registry import operator
+from act.program.paddle_setup import paddle
+
+F = paddle.nn.functional
+
+END = 2**31 - 1
+"""An end of a slice behind every element."""
+_BITS = NUMBERS | {"bool"}
+
+
+# What other families build with, too.
+
+
+def reshaped(node: Node, variable: Variable, before: Sequence[Number], after: Sequence[Number]) -> Variable:
+    """Reshape a variable whose lengths are known as `before`; those that stay where they are become 0, another -1."""
+    target = [
+        0 if isinstance(each, Dimension) and axis < len(before) and before[axis] == each else each
+        for axis, each in enumerate(after)
+    ]
+    unknown = [axis for axis, each in enumerate(target) if isinstance(each, Dimension)]
+    if unknown and -1 not in target:
+        target[unknown[-1]] = -1
+    return paddle.reshape(variable, [node.graph.length(e) if isinstance(e, Dimension) else int(e) for e in target])
+
+
+def product(numbers: Sequence[Number]) -> Number:
+    """Return the product of lengths."""
+    result: Number = 1
+    for each in numbers:
+        result = each * result if isinstance(each, Dimension) else result * each
+    return result
+
+
+def transposed(node: Node, variable: Variable, order: Sequence[int]) -> Variable:
+    """Transpose a variable; itself where the axes keep their order."""
+    order = list(order)
+    if order == list(range(len(order))):
+        return variable
+    return computed(node, lambda each: paddle.transpose(each, order), [variable], _BITS)
+
+
+def sliced(
+    node: Node,
+    variable: Variable,
+    axes: Sequence[int],
+    starts: Sequence[Number],
+    ends: Sequence[Number],
+    drop: Sequence[int] = (),
+) -> Variable:
+    """Return a slice with steps of 1; axes in `drop`, of which one element is taken, are left out of the result."""
+    inputs: dict[str, list[Variable]] = {"Input": [variable]}
+    attributes: dict[str, list[int]] = {"axes": list(axes), "decrease_axis": list(drop)}
+    flags = [1] * len(axes)
+    for name, numbers in (("Starts", starts), ("Ends", ends)):
+        attributes[name.lower()] = [-1 if isinstance(each, Dimension) else _within_int32(each) for each in numbers]
+        if any(isinstance(each, Dimension) for each in numbers):
+            inputs[f"{name}TensorList"] = [
+                node.graph.length(each if isinstance(each, Dimension) else _within_int32(each)) for each in numbers
+            ]
+        flags = [-1 if isinstance(each, Dimension) else flag for each, flag in zip(numbers, flags)]
+    return node.graph.op("slice", inputs, attributes | {"infer_flags": flags}, dtype_of(variable))
+
+
+def flipped(node: Node, variable: Variable, axes: Sequence[int]) -> Variable:
+    """Return a variable with the elements along some axes in reverse order."""
+    return computed(node, lambda each: paddle.flip(each, list(axes)), [variable], _BITS)
+
+
+def _within_int32(number: int) -> int:
+    return int(min(max(number, -END), END))
+
+
+# Shapes.
+
+
+@operator("Reshape")
+def reshape(node: Node) -> Variable:
+    target, before, literal = node.numbers(1), node.shape(0), node.attribute("allowzero", 0)
+    if target is None:
+        if literal:
+            raise Refused("its shape, in which 0 means no elements, is computed at run time; export it as a constant")
+        return paddle.reshape(node.tensor(0), node.tensor(1))
+    if literal and 0 in target:
+        raise Refused("it makes a tensor without elements, which Paddle does not have; export the model without it")
+    if not literal:
+        target = [before[axis] if each == 0 and axis < len(before) else each for axis, each in enumerate(target)]
+    if target == before:
+        return node.tensor(0)
+    return reshaped(node, node.tensor(0), before, _without_rest(before, target))
+
+
+def _without_rest(before: Sequence[Number], target: list[Number]) -> list[Number]:
+    """Return a target shape with the length that stands for -1, where that can be told.
+
+    A length divided by a number is taken as divisible: were it not, no shape would fit, and Paddle says so.
+    """
+    if -1 not in target or 0 in target or 0 in before:
+        return target
+    have, need = _factors(product(before)), _factors(product([each for each in target if each != -1]))
+    count = have[0] / need[0]
+    atoms = Counter(have[1])
+    atoms.subtract(need[1])
+    if any(atoms.values()) or count.denominator != 1:
+        return target
+    return [int(count) if each == -1 else each for each in target]
+
+
+def _factors(number: Number) -> tuple[Fraction, Counter[Dimension]]:
+    """Return a length as the product of a number and of other lengths, each with its exponent."""
+    if not isinstance(number, Dimension):
+        return Fraction(number), Counter()
+    parts = [_factors(each) for each in number.operands] if number.kind != "axis" else []
+    if number.kind == "*" or (number.kind in ("/", "//") and parts[1][0] != 0):
+        sign = 1 if number.kind == "*" else -1
+        atoms = Counter(parts[0][1])
+        for atom, count in parts[1][1].items():
+            atoms[atom] += sign * count
+        return parts[0][0] * parts[1][0] ** sign, atoms
+    if number.kind in ("floor", "ceil") and all(atom.is_whole for atom in parts[0][1]):
+        return parts[0]
+    return Fraction(1), Counter({number: 1})
+
+
+@operator("Flatten")
+def flatten(node: Node) -> Variable:
+    axis, shape = node.attribute("axis", 1), node.shape(0)
+    axis += len(shape) if axis < 0 else 0
+    if axis == 1 and len(shape) == 2:
+        return node.tensor(0)
+    if axis == 1 and len(shape) > 2:
+        return paddle.flatten(node.tensor(0), 1, -1)
+    return reshaped(node, node.tensor(0), shape, [product(shape[:axis]), product(shape[axis:])])
+
+
+@operator("Squeeze")
+def squeeze(node: Node) -> Variable:
+    shape, axes = node.shape(0), node.axes(1)
+    if axes is None:
+        if any(isinstance(each, Dimension) for each in shape):
+            raise Refused("it names no axes, and axes of unknown length may have one element; export it with axes")
+        axes = [axis for axis, each in enumerate(shape) if each == 1]
+    return paddle.squeeze(node.tensor(0), sorted(axis % len(shape) for axis in axes)) if axes else node.tensor(0)
+
+
+@operator("Unsqueeze")
+def unsqueeze(node: Node) -> Variable:
+    axes = node.axes(1) or []
+    rank = node.rank(0) + len(axes)
+    return paddle.unsqueeze(node.tensor(0), sorted(axis % rank for axis in axes)) if axes else node.tensor(0)
+
+
+@operator("Transpose")
+def transpose(node: Node) -> Variable:
+    rank = node.rank(0)
+    return transposed(node, node.tensor(0), node.attribute("perm", list(range(rank))[::-1]))
+
+
+@operator("Expand")
+def expand(node: Node) -> Variable:
+    target, before = node.numbers(1), node.shape(0)
+    if target is None:
+        # ONNX lets a length of 1 in the shape stand for that of the tensor; Paddle's own operator does not.
+        ones = paddle.full(node.tensor(1), 1, "int32")
+        return computed(
+            node, lambda each: paddle.multiply(each, paddle.cast(ones, dtype_of(each))), [node.tensor(0)], NUMBERS
+        )
+    return expanded(node, node.tensor(0), before, target)
+
+
+def expanded(node: Node, variable: Variable, before: Sequence[Number], shape: Sequence[Number]) -> Variable:
+    """Broadcast a variable with a shape, either of which may have axes of one element, or fewer axes."""
+    rank = max(len(before), len(shape))
+    before, shape = [1] * (rank - len(before)) + list(before), [1] * (rank - len(shape)) + list(shape)
+    target: list[Number] = []
+    for axis, (have, want) in enumerate(zip(before, shape)):
+        stays = (
+            want == 1 or want == have or (isinstance(want, Dimension) and not isinstance(have, Dimension) and have > 1)
+        )
+        known = not isinstance(have, Dimension) and have == 1
+        if stays:
+            target.append(-1 if axis >= rank - len(variable.shape) else 1)
+        elif known or not isinstance(want, Dimension):
+            target.append(want)
+        else:
+            target.append(larger(have, want))
+    if all(each == -1 for each in target):
+        return variable
+    if any(isinstance(each, Dimension) for each in target):
+        target = [have if each == -1 else each for have, each in zip(before, target)]
+    if dtype_of(variable) == "bool":
+        variable.stop_gradient = True
+    numbers = [node.graph.length(each) if isinstance(each, Dimension) else each for each in target]
+    return computed(node, lambda each: paddle.expand(each, numbers), [variable], _BITS)
+
+
+@operator("Tile")
+def tile(node: Node) -> Variable:
+    repeats = node.numbers(1)
+    if repeats is not None and all(each == 1 for each in repeats):
+        return node.tensor(0)
+    times = (
+        node.tensor(1)
+        if repeats is None
+        else [node.graph.length(each) if isinstance(each, Dimension) else each for each in repeats]
+    )
+    return computed(node, lambda each: paddle.tile(each, times), [node.tensor(0)], NUMBERS)
+
+
+# Joining and cutting.
+
+
+@operator("Concat")
+def concat(node: Node) -> Variable:
+    axis = node.attribute("axis", 1) % node.rank(0)
+    # PyTorch begins some lists with an empty tensor.
+    parts = [node.tensor(index) for index in range(len(node)) if node.shape(index)[axis] != 0]
+    if not parts:
+        return node.tensor(0)
+    return joined(node, parts, axis)
+
+
+def joined(node: Node, parts: Sequence[Variable], axis: int) -> Variable:
+    """Concatenate variables of one dtype along an axis."""
+    if len(parts) == 1:
+        return parts[0]
+    return node.graph.op("concat", {"X": list(parts)}, {"axis": axis}, dtype_of(parts[0]))
+
+
+@operator("Split")
+def split(node: Node) -> Variable | tuple[Variable, ...]:
+    shape = node.shape(0)
+    axis = node.attribute("axis", 0) % len(shape)
+    length, count, variable = shape[axis], len(node.outputs), node.tensor(0)
+    if count == 1:
+        return variable
+    sizes = node.numbers(1) if node.version >= 13 and node.has(1) else node.attribute("split")
+    if node.version >= 13 and node.has(1) and sizes is None:
+        node.constant(1, "sizes of parts")
+    if sizes is None and isinstance(length, Dimension):
+        if node.version >= 18:
+            raise Refused("it cuts an axis of unknown length into parts; export it with the size of each part")
+        return tuple(_parts(node, variable, count, axis))
+    if sizes is None:
+        each = -(-int(length) // count)
+        sizes = [min(each, max(int(length) - each * index, 0)) for index in range(count)]
+    if all(isinstance(each, int) and each > 0 for each in sizes):
+        return tuple(_parts(node, variable, count if len(set(sizes)) == 1 else sizes, axis))
+    results, start = [], 0
+    for size in sizes:
+        results.append(sliced(node, variable, [axis], [start], [start + size]))
+        start = start + size
+    return tuple(results)
+
+
+def _parts(node: Node, variable: Variable, sizes: int | list[int], axis: int) -> list[Variable]:
+    graph, dtype = node.graph, dtype_of(variable)
+    count = sizes if isinstance(sizes, int) else len(sizes)
+    results = [
+        graph.block.create_var(name=paddle.utils.unique_name.generate("split"), dtype=dtype) for _ in range(count)
+    ]
+    attributes = {"axis": axis, "num": count if isinstance(sizes, int) else 0}
+    attributes |= {"sections": [] if isinstance(sizes, int) else list(sizes)}
+    graph.block.append_op(type="split", inputs={"X": [variable]}, outputs={"Out": results}, attrs=attributes)
+    return results
+
+
+@operator("Slice", until=9)
+def slice_of_attributes(node: Node) -> Variable:
+    starts, ends = node.attribute("starts"), node.attribute("ends")
+    axes = node.attribute("axes", list(range(len(starts))))
+    return _slice(node, axes, starts, ends, [1] * len(starts))
+
+
+@operator("Slice", since=10)
+def slice_of_inputs(node: Node) -> Variable:
+    starts, ends = node.numbers(1), node.numbers(2)
+    count = node.static_shape(1, "list of starts")[0] if starts is None else len(starts)
+    axes = [int(each) for each in node.constant(3, "axes")] if node.has(3) else list(range(count))
+    steps = [int(each) for each in node.constant(4, "steps")] if node.has(4) else [1] * count
+    if starts is None or ends is None:
+        return _slice_at_run_time(node, axes, steps)
+    return _slice(node, axes, starts, ends, steps)
+
+
+def _slice(
+    node: Node, axes: Sequence[int], starts: Sequence[Number], ends: Sequence[Number], steps: Sequence[int]
+) -> Variable:
+    variable, shape = node.tensor(0), node.shape(0)
+    axes = [axis % len(shape) for axis in axes]
+    backwards = [axis for axis, step in zip(axes, steps) if step < 0]
+    if backwards:
+        variable = flipped(node, variable, backwards)
+    cuts = []
+    for axis, start, end, step in zip(axes, starts, ends, steps):
+        start, end = _from_end(start, shape[axis]), _from_end(end, shape[axis])
+        if step < 0:
+            start, end = -start - 1, -end - 1
+        if not any(isinstance(each, Dimension) for each in (shape[axis], start, end)):
+            start, end, _ = slice(start, end).indices(shape[axis])
+            end = max(start, end)
+        whole = end == shape[axis] or (not isinstance(end, Dimension) and end >= END)
+        if not (isinstance(start, int) and start == 0 and whole and abs(step) == 1):
+            cuts.append((axis, start, end, abs(step)))
+    if not cuts:
+        return variable
+    axes, starts, ends, steps = (list(each) for each in zip(*cuts))
+    if all(step == 1 for step in steps):
+        return sliced(node, variable, axes, starts, ends)
+    return strided(node, variable, axes, starts, ends, steps)
+
+
+def strided(
+    node: Node,
+    variable: Variable,
+    axes: Sequence[int],
+    starts: Sequence[Number],
+    ends: Sequence[Number],
+    steps: Sequence[int],
+) -> Variable:
+    """Return a slice with positive steps."""
+    bounds = [
+        [node.graph.length(each) if isinstance(each, Dimension) else _within_int32(each) for each in numbers]
+        for numbers in (starts, ends)
+    ]
+    return computed(node, lambda each: paddle.strided_slice(each, list(axes), *bounds, list(steps)), [variable], _BITS)
+
+
+def _from_end(number: Number, length: Number) -> Number:
+    """Return a bound of a slice, counted from the end where it is said by the axis's own length."""
+    if not isinstance(number, Dimension):
+        return int(number)
+    if number == length:
+        return END
+    if number.kind in ("+", "-") and number.operands[0] == length and isinstance(number.operands[1], int):
+        offset = number.operands[1] if number.kind == "+" else -number.operands[1]
+        return offset if offset < 0 else END
+    if number.kind == "min" and length in number.operands:
+        other = number.operands[1] if number.operands[0] == length else number.operands[0]
+        return int(other) if isinstance(other, int) and other >= 0 else number
+    return number
+
+
+def _slice_at_run_time(node: Node, axes: Sequence[int], steps: Sequence[int]) -> Variable:
+    """Slice between bounds of which one or both are tensors."""
+    variable, bounds = node.tensor(0), [node.tensor(1), node.tensor(2)]
+    axes = [axis % node.rank(0) for axis in axes]
+    if any(step < 0 for step in steps):
+        variable = flipped(node, variable, [axis for axis, step in zip(axes, steps) if step < 0])
+        dtype = dtype_of(bounds[0])
+        sign = node.graph.weight(np.array([-1 if step < 0 else 1 for step in steps], dtype))
+        offset = node.graph.weight(np.array([-1 if step < 0 else 0 for step in steps], dtype))
+        bounds = [paddle.add(paddle.multiply(each, sign), offset) for each in bounds]
+    if all(abs(step) == 1 for step in steps):
+        attributes = {"axes": axes, "starts": [], "ends": [], "decrease_axis": [], "infer_flags": [-1] * len(axes)}
+        inputs = {"Input": [variable], "StartsTensor": [bounds[0]], "EndsTensor": [bounds[1]]}
+        return node.graph.op("slice", inputs, attributes, dtype_of(variable))
+    return computed(
+        node,
+        lambda each: paddle.strided_slice(each, axes, *bounds, [abs(step) for step in steps]),
+        [variable],
+        _BITS,
+    )
+
+
+# Tensors made of lengths.
+
+
+@operator("ConstantOfShape")
+def constant_of_shape(node: Node) -> Variable:
+    fill = node.attribute("value", np.zeros(1, np.float32)).reshape(-1)[0]
+    numbers = node.numbers(0)
+    if numbers is None:
+        return paddle.full(node.tensor(0), fill.item(), fill.dtype.name)
+    return filled(node, numbers, fill.item(), fill.dtype.name)
+
+
+def filled(node: Node, shape: Sequence[Number], value: float, dtype: str) -> Variable:
+    """Return a tensor of one value, of a shape some of which is known at run time."""
+    lengths = [node.graph.length(each) if isinstance(each, Dimension) else int(each) for each in shape]
+    return paddle.full(lengths, value, dtype)
+
+
+@operator("Range")
+def arange(node: Node) -> Variable:
+    dtype = next((dtype_of(node.value(i)) for i in range(3) if not isinstance(node.value(i), np.ndarray)), "")
+    if not dtype:
+        dtype = next((node.value(i).dtype.name for i in range(3) if node.is_constant(i)), "int64")
+    bounds = [_bound(node, index, dtype) for index in range(3)]
+    held = dtype if dtype in NUMBERS else "int32"
+    return cast(node, paddle.arange(*bounds, dtype=held), dtype)
+
+
+def _bound(node: Node, index: int, dtype: str) -> Number:
+    value = node.value(index)
+    if not isinstance(value, np.ndarray):
+        return paddle.reshape(value, [1])
+    number = value.reshape(-1)[0]
+    if isinstance(number, Dimension):
+        return node.graph.length(number, dtype if dtype in NUMBERS else "int32")
+    return number.item() if isinstance(number, np.generic) else number
+
+
+def counted(node: Node, length: Number, dtype: str = "int64") -> Variable:
+    """Return the numbers from 0 up to a length: a weight where that is known."""
+    if isinstance(length, Dimension):
+        return paddle.arange(0, node.graph.length(length, dtype), 1, dtype)
+    return node.graph.weight(np.arange(length, dtype=dtype))
+
+
+@operator("EyeLike")
+def eye_like(node: Node) -> Value:
+    shape, diagonal = node.shape(0), node.attribute("k", 0)
+    kind = node.attribute("dtype")
+    value = node.value(0)
+    like = value.dtype.name if isinstance(value, np.ndarray) else dtype_of(value)
+    dtype = _dtype(kind) if kind else like
+    if not any(isinstance(each, Dimension) for each in shape):
+        check_count(np.prod(shape, dtype=np.float64))
+        return np.eye(*shape, diagonal).astype(dtype)
+    rows = paddle.unsqueeze(paddle.scale(counted(node, shape[0]), 1, diagonal), [1])
+    return cast(node, paddle.equal(rows, paddle.unsqueeze(counted(node, shape[1]), [0])), dtype)
+
+
+def _dtype(kind: int) -> str:
+    import onnx
+
+    name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
+    return {"float16": "float32", "bfloat16": "float32"}.get(name, name)
+
+
+# Padding.
+
+
+@operator("Pad")
+def pad(node: Node) -> Variable:
+    shape = node.shape(0)
+    rank = len(shape)
+    if node.version < 11:
+        amounts, value = [int(each) for each in node.attribute("pads")], node.attribute("value", 0.0)
+    else:
+        amounts = [int(each) for each in node.constant(1, "pads")]
+        value = node.constant(2, "value to pad with").reshape(-1)[0].item() if node.has(2) else 0
+    axes = node.axes(3) if node.version >= 18 else None
+    axes = [axis % rank for axis in axes] if axes is not None else list(range(rank))
+    begins, ends = [0] * rank, [0] * rank
+    for index, axis in enumerate(axes):
+        begins[axis], ends[axis] = amounts[index], amounts[index + len(axes)]
+    variable = node.tensor(0)
+    cut = [axis for axis in range(rank) if begins[axis] < 0 or ends[axis] < 0]
+    if cut:
+        firsts, lasts = [max(-begins[axis], 0) for axis in cut], [min(ends[axis], 0) or END for axis in cut]
+        variable = sliced(node, variable, cut, firsts, lasts)
+        shape = [length + min(begins[axis], 0) + min(ends[axis], 0) for axis, length in enumerate(shape)]
+    return padded(
+        node,
+        variable,
+        shape,
+        [max(e, 0) for e in begins],
+        [max(e, 0) for e in ends],
+        node.attribute("mode", "constant"),
+        value,
+    )
+
+
+def padded(
+    node: Node,
+    variable: Variable,
+    shape: Sequence[Number],
+    begins: Sequence[int],
+    ends: Sequence[int],
+    mode: str = "constant",
+    value: float = 0,
+) -> Variable:
+    """Pad each axis before and behind, with a value or with elements of the tensor."""
+    if not any(begins) and not any(ends):
+        return variable
+    if mode == "constant":
+        if dtype_of(variable) not in ("float32", "float64") and float(np.float32(value)) != value:
+            raise Refused("it pads whole numbers with a number that float32 does not hold; export it with another")
+        amounts = [each for pair in zip(begins, ends) for each in pair]
+        return computed(node, lambda each: F.pad(each, amounts, value=float(value)), [variable], NUMBERS)
+    spatial = len(shape) in (3, 4, 5) and not any(begins[:2]) and not any(ends[:2])
+    if spatial and mode in ("reflect", "edge"):
+        amounts = [each for axis in reversed(range(2, len(shape))) for each in (begins[axis], ends[axis])]
+        layout = {3: "NCL", 4: "NCHW", 5: "NCDHW"}[len(shape)]
+        kind = {"reflect": "reflect", "edge": "replicate"}[mode]
+        return computed(node, lambda each: F.pad(each, amounts, mode=kind, data_format=layout), [variable], NUMBERS)
+    for axis, (begin, end) in enumerate(zip(begins, ends)):
+        if begin or end:
+            variable = _padded_axis(node, variable, axis, shape[axis], begin, end, mode)
+    return variable
+
+
+def _padded_axis(
+    node: Node, variable: Variable, axis: int, length: Number, begin: int, end: int, mode: str
+) -> Variable:
+    """Pad one axis with elements of the tensor."""
+    if isinstance(length, Dimension):
+        if mode == "wrap":
+            parts = ([(-begin, END)] if begin else [], [(0, end)] if end else [])
+            before, behind = ([sliced(node, variable, [axis], [a], [b]) for a, b in side] for side in parts)
+            return joined(node, [*before, variable, *behind], axis)
+        raise Refused(f"it pads an axis of unknown length in mode `{mode}`; export the model with a fixed length")
+    indices = np.pad(np.arange(int(length)), (begin, end), mode=mode)  # type: ignore[call-overload]
+    index = node.graph.weight(indices)
+    return computed(node, lambda each: paddle.index_select(each, index, axis), [variable], NUMBERS)
+
+
+@operator("CenterCropPad")
+def center_crop_pad(node: Node) -> Variable:
+    shape, target = node.shape(0), [int(each) for each in node.constant(1, "shape")]
+    axes = [axis % len(shape) for axis in node.attribute("axes", list(range(len(shape))))]
+    begins, ends, cuts = [0] * len(shape), [0] * len(shape), []
+    for axis, want in zip(axes, target):
+        have = shape[axis]
+        if isinstance(have, Dimension):
+            raise Refused("it crops or pads an axis of unknown length; export the model with a fixed length")
+        if have > want:
+            cuts.append((axis, (have - want) // 2, (have - want) // 2 + want))
+        else:
+            begins[axis], ends[axis] = (want - have) // 2, want - have - (want - have) // 2
+    variable = node.tensor(0)
+    if cuts:
+        variable = sliced(node, variable, *(list(each) for each in zip(*cuts)))
+    return padded(node, variable, shape, begins, ends)
+
+
+# Blocks of space, and time.
+
+
+@operator("DepthToSpace")
+def depth_to_space(node: Node) -> Variable:
+    block, variable = node.attribute("blocksize"), node.tensor(0)
+    channels = node.shape(0)[1]
+    if node.attribute("mode", "DCR") == "DCR" and channels != block**2:
+        if isinstance(channels, Dimension):
+            raise Refused("its number of channels is not known; export the model with a fixed one")
+        # Paddle has the blocks in the channels' last place.
+        order = node.graph.weight(np.arange(channels).reshape(block**2, -1).T.reshape(-1))
+        variable = computed(node, lambda each: paddle.gather(each, order, 1), [variable], NUMBERS)
+    return computed(node, lambda each: F.pixel_shuffle(each, block), [variable])
+
+
+@operator("SpaceToDepth")
+def space_to_depth(node: Node) -> Variable:
+    block, variable, shape = node.attribute("blocksize"), node.tensor(0), node.shape(0)
+    batch, channels, height, width = shape
+    if any(isinstance(each, Dimension) for each in shape[1:]):
+        parts = [
+            strided(node, variable, [2, 3], [row, column], [END, END], [block, block])
+            for row in range(block)
+            for column in range(block)
+        ]
+        return joined(node, parts, 1)
+    rows, columns = height // block, width // block
+    cut = [batch, channels, rows, block, columns, block]
+    variable = transposed(node, reshaped(node, variable, shape, cut), [0, 3, 5, 1, 2, 4])
+    cut = [batch, block, block, channels, rows, columns]
+    return reshaped(node, variable, cut, [batch, channels * block**2, rows, columns])
+
+
+@operator("ReverseSequence")
+def reverse_sequence(node: Node) -> Variable:
+    batch_axis, time_axis = node.attribute("batch_axis", 1), node.attribute("time_axis", 0)
+    shape = node.shape(0)
+    order = [batch_axis, time_axis, *(axis for axis in range(len(shape)) if axis not in (batch_axis, time_axis))]
+    batch, time = shape[batch_axis], shape[time_axis]
+    steps = paddle.unsqueeze(counted(node, time), [0])
+    lengths = paddle.unsqueeze(paddle.cast(node.tensor(1), "int64"), [1])
+    inside = paddle.cast(paddle.less_than(steps, lengths), "int64")
+    # Inside: length - 1 - step; behind: the step itself.
+    back = paddle.subtract(paddle.scale(lengths, 1, -1), paddle.scale(steps, 2))
+    index = paddle.add(steps, paddle.multiply(inside, back))
+    rows = paddle.add(paddle.unsqueeze(counted(node, batch), [1]), paddle.scale(index, 0))
+    variable = transposed(node, node.tensor(0), order)
+    chosen = paddle.gather_nd(variable, paddle.stack([rows, index], axis=2))
+    return transposed(node, chosen, [int(each) for each in np.argsort(order)])
