@@ -1,5 +1,7 @@
 """Convolutions: plain, transposed and deformable."""
 
+import numpy as np
+
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
@@ -31,6 +33,10 @@ def conv_transpose(node: Node) -> Variable:
     window, beyond = _transposed_window(node, node.static_shape(1, "weight")[2:])
     x, weight = node.tensor(0), _filter(node, rank)
     settle_length(x, 1, weight.shape[0])
+    if rank == 3 and groups == 1 and node.is_constant(1) and window.strides == window.kernel and not any(beyond):
+        y = _tiled(node, x, window)
+        if y is not None:
+            return _biased(node, y, 2)
     if rank == 1:
         x, window, beyond = lift(x), window.lifted(), [0, *beyond]
     # Paddle makes an output longer by less than a stride; the rest is zeros.
@@ -49,6 +55,24 @@ def conv_transpose(node: Node) -> Variable:
     y = padded(node, y, tuple((0, whole - part) for whole, part in zip(beyond, near)))
     y = _biased(node, y, 2)
     return lower(y) if rank == 1 else y
+
+
+def _tiled(node: Node, x: Variable, window: Window) -> Variable | None:
+    """Compute a transposed convolution over three axes whose windows do not overlap: a product, then tiles in rows.
+
+    Paddle2ONNX does not write `conv3d_transpose`. None where it is no such convolution, or the input's size is unknown.
+    """
+    lengths = node.shape(0)[2:]
+    plain = window.pads == ((0, 0),) * 3 and window.dilations == (1, 1, 1)
+    if not plain or any(isinstance(each, Dimension) for each in lengths):
+        return None
+    weight = node.value(1)
+    channels = weight.shape[1]
+    flat = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)[:, :, None, None, None]
+    tiles = F.conv3d(x, node.graph.weight(flat, node.name(1)))
+    apart = paddle.reshape(tiles, [-1, channels, *window.kernel, *lengths])
+    beside = paddle.transpose(apart, [0, 1, 5, 2, 6, 3, 7, 4])
+    return paddle.reshape(beside, [-1, channels, *(size * tile for size, tile in zip(lengths, window.kernel))])
 
 
 def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]]:
@@ -126,7 +150,7 @@ def _filter(node: Node, rank: int) -> Variable:
     if rank > 1:
         return node.tensor(1)
     if node.is_constant(1):
-        return node.graph.weight(node.value(1)[:, :, None], f"{node.outputs[0]}.weight")
+        return node.graph.weight(node.value(1)[:, :, None], node.name(1))
     return lift(node.tensor(1))
 
 

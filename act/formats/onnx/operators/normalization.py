@@ -29,7 +29,7 @@ def batch_norm(node: Node) -> Variable | tuple[Variable, ...]:
         scale, bias, mean, variance = (node.tensor(index) for index in range(1, 5))
         if epsilon > _LARGEST_EPSILON:
             larger = node.value(4) + np.asarray(epsilon - _LARGEST_EPSILON, node.value(4).dtype)
-            variance, epsilon = node.graph.weight(larger, f"{node.outputs[0]}.variance"), _LARGEST_EPSILON
+            variance, epsilon = node.graph.weight(larger, node.name(4)), _LARGEST_EPSILON
         return F.batch_norm(x, mean, variance, scale, bias, training=False, epsilon=epsilon)
     return _normalized(node, x, _channels(node, node.tensor(3)), _channels(node, node.tensor(4)), epsilon)
 
@@ -165,7 +165,7 @@ def _flat(node: Node, index: int, shape: Sequence[int]) -> Variable | None:
         if value.shape == (int(np.prod(shape)),):
             return node.tensor(index)
         flat = np.ascontiguousarray(np.broadcast_to(value, shape)).reshape(-1)
-        return node.graph.weight(flat, f"{node.outputs[0]}.{'scale' if index == 1 else 'bias'}")
+        return node.graph.weight(flat, node.name(index))
     return paddle.reshape(paddle.expand(node.tensor(index), list(shape)), [-1])
 
 
@@ -174,7 +174,7 @@ def _repeated(node: Node, index: int, repeats: int) -> Variable:
         return node.tensor(index)
     if node.is_constant(index):
         values = np.repeat(node.value(index), repeats)
-        return node.graph.weight(values, f"{node.outputs[0]}.{'scale' if index == 1 else 'bias'}")
+        return node.graph.weight(values, node.name(index))
     return paddle.reshape(paddle.expand(paddle.unsqueeze(node.tensor(index), [1]), [-1, repeats]), [-1])
 
 

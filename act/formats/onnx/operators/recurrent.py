@@ -11,6 +11,7 @@ import numpy as np
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
+from act.formats.onnx.operators.windows import settle_length
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -56,7 +57,9 @@ class _Layer:
         """Return the first state, [directions, batch, hidden]: an input, or zeros."""
         if self.node.has(index):
             given = self.node.tensor(index)
-            return paddle.transpose(given, [1, 0, 2]) if self.node.attribute("layout", 0) else given
+            given = paddle.transpose(given, [1, 0, 2]) if self.node.attribute("layout", 0) else given
+            self.share_batch(given, 1)
+            return given
         attributes = {
             "shape": [len(self.directions), -1, self.hidden],
             "value": 0.0,
@@ -67,6 +70,11 @@ class _Layer:
         zeros = self.node.graph.op("fill_constant_batch_size_like", {"Input": [self.x]}, attributes, self.x.dtype)
         zeros.stop_gradient = True
         return zeros
+
+    def share_batch(self, variable: Variable, axis: int) -> None:
+        """Note that an axis of another input is as long as the batch, which one of them may say alone."""
+        settle_length(self.x, 1, int(variable.shape[axis]))
+        settle_length(variable, axis, int(self.x.shape[1]))
 
     def part(self, index: int, direction: int, gates: Sequence[int], transposed: bool = False) -> Variable:
         """Return some gates of a weight, recurrent weight or half of a bias, in this order.
@@ -129,6 +137,9 @@ def _paddles_mode(layer: _Layer) -> str | None:
         return None
     used = set(layer.activations)
     if layer.kind == "RNN" and used in ({("tanh",)}, {("relu",)}):
+        # Paddle2ONNX does not write this mode; step by step it does.
+        if 0 < layer.x.shape[0] <= _MOST_STEPS:
+            return None
         return f"RNN_{used.pop()[0].upper()}"
     if used != {tuple(name.lower() for name in _DEFAULTS[layer.kind])}:
         return None
@@ -204,7 +215,9 @@ def _lengths(layer: _Layer) -> Variable | None:
         return None
     if node.is_constant(_LENGTHS) and (node.value(_LENGTHS) == layer.x.shape[0]).all():
         return None
-    return paddle.cast(node.tensor(_LENGTHS), "int32")
+    lengths = node.tensor(_LENGTHS)
+    layer.share_batch(lengths, 0)
+    return paddle.cast(lengths, "int32")
 
 
 # Step by step.
@@ -214,11 +227,11 @@ def _step_by_step(layer: _Layer) -> tuple[Variable, ...]:
     steps = layer.x.shape[0]
     if isinstance(layer.node.shape(0)[1 if layer.node.attribute("layout", 0) else 0], Dimension) or steps > _MOST_STEPS:
         raise Refused(
-            "it is of a kind that Paddle computes step by step alone (peepholes, `clip`, other activations, or a GRU "
+            "it is of a kind that Paddle computes step by step alone (peepholes, other activations, or a GRU "
             f"without `linear_before_reset`), and has not a fixed length up to {_MOST_STEPS}; export the model with one"
         )
-    if layer.node.attribute("input_forget", 0):
-        raise Refused("its input and forget gates are one (`input_forget`); export the model without that")
+    if layer.node.attribute("input_forget", 0) or layer.node.attribute("clip"):
+        raise Refused("it couples gates (`input_forget`) or limits them (`clip`); export the model without that")
     within = _within(layer, int(steps))
     runs = [_run(layer, direction, within) for direction in range(len(layer.directions))]
     first, *others = ([run[part] for run in runs] for part in range(len(runs[0])))
@@ -330,14 +343,10 @@ def _gru_step(layer: _Layer, direction: int) -> Callable[..., list[Variable]]:
 
 def _functions(layer: _Layer, direction: int) -> list[Callable[[Variable], Variable]]:
     """Return the activations of a direction, what they are given cut off at `clip`."""
-    names, limit = layer.activations[direction], layer.node.attribute("clip")
+    names = layer.activations[direction]
     unknown = sorted(set(names) - _FUNCTIONS.keys())
     if unknown or layer.node.attribute("activation_alpha") or layer.node.attribute("activation_beta"):
         raise Refused(
             f"its activations {', '.join(unknown or names)} are not among those of Paddle; export it with others"
         )
-
-    def clipped(function: Callable[[Variable], Variable]) -> Callable[[Variable], Variable]:
-        return function if not limit else lambda x: function(paddle.clip(x, -limit, limit))
-
-    return [clipped(_FUNCTIONS[name]) for name in names]
+    return [_FUNCTIONS[name] for name in names]

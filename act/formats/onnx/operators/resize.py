@@ -230,7 +230,7 @@ def _matching(method: _Method, plan: Sequence[_Axis] | None) -> tuple[dict[int, 
     `plan` is None where lengths and scales are known at run time only.
     """
     coordinates = method.coordinates
-    if method.antialias:
+    if method.antialias or not all(_has_paddles_length(each) for each in plan or ()):
         return None
     if method.mode == "nearest":
         plain = coordinates == "asymmetric" and method.nearest == "floor"
@@ -251,6 +251,15 @@ def _matching(method: _Method, plan: Sequence[_Axis] | None) -> tuple[dict[int, 
     if method.mode == "linear":
         return _LINEAR, settings
     return (_CUBIC, settings) if method.cubic == -0.75 and not method.exclude_outside else None
+
+
+def _has_paddles_length(axis: _Axis) -> bool:
+    """Tell whether Paddle's result is as long, and scaled by the same."""
+    if not axis.is_known or axis.scale is None:
+        return True
+    if axis.by_scale:
+        return axis.target == int(np.float32(axis.scale) * np.float32(axis.length))
+    return bool(np.isclose(axis.scale * axis.length, axis.target, rtol=1e-7, atol=0))
 
 
 def _is_paddles_nearest(method: _Method, axis: _Axis) -> bool:

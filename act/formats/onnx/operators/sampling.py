@@ -159,7 +159,7 @@ def affine_grid(node: Node) -> Variable:
     dtype = DTYPES[theta.desc.dtype()]
     places = []
     for length in size[2:]:
-        line = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+        line = np.linspace(-1, 1, length)
         places.append(line if node.attribute("align_corners", 0) else line * (length - 1) / length)
     grid = np.stack([*reversed(np.meshgrid(*places, indexing="ij")), np.ones(size[2:])], axis=-1)
     base = node.graph.weight(grid.reshape(-1, len(size) - 1).astype(dtype))
