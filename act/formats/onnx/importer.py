@@ -53,6 +53,7 @@ class Importer:
         self._lengths: dict[Dimension, Variable] = {}
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
+        self.reals: set[str] = set()  # ONNX tensors that hold lengths as real numbers
         self._now = ""  # the output of the node at work, for what it needs beside
 
     def run(self) -> InferenceModel:
@@ -162,7 +163,8 @@ class Importer:
         if number.kind == "axis":
             name, axis = number.operands
             return paddle.slice(paddle.shape(self.block.var(name)), [0], [axis], [axis + 1])
-        whole = number.is_whole
+        # What is rounded is computed as real numbers.
+        whole = number.is_whole and number.kind not in ("floor", "ceil")
         parts = [self.length(each, "int32" if whole else "float32") for each in number.operands]
         made = {
             "+": paddle.add,
