@@ -89,6 +89,10 @@ def group_norm(node: Node) -> Variable:
     scale, bias = (_repeated(node, index, repeats) for index in (1, 2))
     if node.rank(0) == 3:
         return paddle.squeeze(_group_norm(node, paddle.unsqueeze(x, [3]), scale, bias, groups), [3])
+    if node.rank(0) > 4:
+        # Paddle2ONNX takes each for one of four axes.
+        flat = _group_norm(node, paddle.reshape(x, [0, channels, 0, -1]), scale, bias, groups)
+        return node.graph.reshape(flat, node.shape(0))
     return _group_norm(node, x, scale, bias, groups)
 
 

@@ -135,6 +135,9 @@ def _paddles_mode(layer: _Layer) -> str | None:
     node = layer.node
     if node.attribute("clip") or node.attribute("input_forget", 0) or node.has(_PEEPHOLES):
         return None
+    # Paddle takes the lengths of sequences, but Paddle2ONNX leaves them out.
+    if _lengths(layer) is not None:
+        return None
     used = set(layer.activations)
     if layer.kind == "RNN" and used in ({("tanh",)}, {("relu",)}):
         # Paddle2ONNX does not write this mode; step by step it does.
@@ -148,38 +151,34 @@ def _paddles_mode(layer: _Layer) -> str | None:
 
 
 def _by_paddle(layer: _Layer, mode: str) -> tuple[Variable, ...]:
-    lengths = _lengths(layer)
     states = [layer.state(_HIDDEN)] + ([layer.state(_CELL)] if layer.kind == "LSTM" else [])
     x, order, places = layer.x, _ORDERS[layer.kind], list(range(len(layer.directions)))
-    reverse = layer.directions == ("reverse",)
-    if reverse and lengths is None:
-        x = paddle.flip(x, [0])
-    elif reverse:
-        # Sequences of several lengths are reversed one by one in layers of both directions alone.
+    turn = _reversal(layer) if layer.directions == ("reverse",) else None
+    half = layer.directions == ("reverse",) and turn is None
+    if half:
+        # No operator turns an axis of unknown length round, both in Paddle and by Paddle2ONNX, but a layer of both
+        # directions does; the first half of its results is left out.
         places, states = [0, 0], [paddle.concat([each, each]) for each in states]
     weights = [layer.part(index, at, order) for at in places for index in (_WEIGHT, _RECURRENT)]
     biases = [layer.part(index, at, order) for at in places for index in (_BIAS, -_BIAS)]
-    out, *final = _rnn(layer, x, [*weights, *biases], states, lengths, mode, len(places))
-    count = len(places)
-    y = paddle.transpose(paddle.reshape(out, [0, 0, count, layer.hidden]), [0, 2, 1, 3])
-    if count == 1:
-        y = paddle.unsqueeze(out, [1])
-    if reverse and lengths is None:
-        y = paddle.flip(y, [0])
-    elif reverse:
-        y = paddle.slice(y, [1], [1], [2])
-        final = [paddle.slice(each, [0], [1], [2]) for each in final]
+    x = x if turn is None else paddle.gather(x, turn, 0)
+    out, *final = _rnn(layer, x, [*weights, *biases], states, mode)
+    if len(places) == 1:
+        return (paddle.unsqueeze(out if turn is None else paddle.gather(out, turn, 0), [1]), *final)
+    y = paddle.transpose(paddle.reshape(out, [0, 0, 2, layer.hidden]), [0, 2, 1, 3])
+    if half:
+        return (paddle.slice(y, [1], [1], [2]), *(paddle.slice(each, [0], [1], [2]) for each in final))
     return (y, *final)
 
 
+def _reversal(layer: _Layer) -> Variable | None:
+    """Return the numbers of the steps from the last to the first; None where it is not known how many there are."""
+    steps = int(layer.x.shape[0])
+    return layer.node.graph.weight(np.arange(steps)[::-1].copy()) if steps > 0 else None
+
+
 def _rnn(
-    layer: _Layer,
-    x: Variable,
-    weights: Sequence[Variable],
-    states: Sequence[Variable],
-    lengths: Variable | None,
-    mode: str,
-    directions: int,
+    layer: _Layer, x: Variable, weights: Sequence[Variable], states: Sequence[Variable], mode: str
 ) -> list[Variable]:
     """Append Paddle's operator; return its output, [steps, batch, directions * hidden], and its last states."""
     block = layer.node.graph.block
@@ -188,16 +187,13 @@ def _rnn(
         return block.create_var(name=paddle.utils.unique_name.generate("rnn"), dtype=dtype)
 
     out, final = new(x.dtype), [new(x.dtype) for _ in states]
-    inputs: dict[str, list[Variable]] = {"Input": [x], "WeightList": list(weights), "PreState": list(states)}
-    if lengths is not None:
-        inputs["SequenceLength"] = [lengths]
     block.append_op(
         type="rnn",
-        inputs=inputs,
+        inputs={"Input": [x], "WeightList": list(weights), "PreState": list(states)},
         outputs={"Out": [out], "State": final, "Reserve": [new("uint8")], "DropoutState": [new("uint8")]},
         attrs={
             "dropout_prob": 0.0,
-            "is_bidirec": directions == 2,
+            "is_bidirec": len(weights) == 8,
             "input_size": int(x.shape[2]),
             "hidden_size": layer.hidden,
             "num_layers": 1,
@@ -227,8 +223,9 @@ def _step_by_step(layer: _Layer) -> tuple[Variable, ...]:
     steps = layer.x.shape[0]
     if isinstance(layer.node.shape(0)[1 if layer.node.attribute("layout", 0) else 0], Dimension) or steps > _MOST_STEPS:
         raise Refused(
-            "it is of a kind that Paddle computes step by step alone (peepholes, other activations, or a GRU "
-            f"without `linear_before_reset`), and has not a fixed length up to {_MOST_STEPS}; export the model with one"
+            "it is of a kind that Paddle computes step by step alone (peepholes, other activations, sequences "
+            "of several lengths, or a GRU without `linear_before_reset`), and has not a fixed number of steps up to "
+            f"{_MOST_STEPS}; export the model with one"
         )
     if layer.node.attribute("input_forget", 0) or layer.node.attribute("clip"):
         raise Refused("it couples gates (`input_forget`) or limits them (`clip`); export the model without that")

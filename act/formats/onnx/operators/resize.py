@@ -236,9 +236,10 @@ def _matching(method: _Method, plan: Sequence[_Axis] | None) -> tuple[dict[int, 
         plain = coordinates == "asymmetric" and method.nearest == "floor"
         same = plain if plan is None else all(_is_paddles_nearest(method, each) for each in plan)
         return (_NEAREST, {}) if same else None
-    # Paddle takes the first element where the result has one only, as `pytorch_half_pixel` does.
+    # Where the result has one element only, Paddle takes the first, as `pytorch_half_pixel` does; what Paddle2ONNX
+    # makes of it does not.
     single = any(each.is_known and each.target == 1 and each.length > 1 for each in plan or ())
-    if coordinates == "half_pixel" and single:
+    if coordinates in ("half_pixel", "pytorch_half_pixel") and single:
         return None
     if coordinates in ("half_pixel", "pytorch_half_pixel"):
         settings: dict[str, Any] = {"align_corners": False, "align_mode": 0}

@@ -16,6 +16,7 @@ from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
 _CUBIC = -0.75
+_MOST_IMAGES = 16  # of one batch, with boxes in each
 # An element of the input along one axis, and how much of it is taken; None: all.
 _Tap = tuple[Variable, "Variable | None"]
 
@@ -174,26 +175,21 @@ def roi_align(node: Node) -> Variable:
     mode = node.attribute("coordinate_transformation_mode", "half_pixel" if node.version >= 16 else "output_half_pixel")
     x, boxes, images = node.tensor(0), node.tensor(1), node.tensor(2)
     count = node.shape(0)[0]
-    order = None
+    if isinstance(count, Dimension) or count > _MOST_IMAGES:
+        raise Refused("it has boxes in an unknown number of images, or many; export the model with a fixed small batch")
+    size = node.attribute("output_height", 1), node.attribute("output_width", 1)
+    scale, ratio = node.attribute("spatial_scale", 1.0), node.attribute("sampling_ratio", 0)
+    all_boxes = paddle.slice(paddle.shape(boxes), [0], [0], [1])
+
+    def aligned(image: Variable) -> Variable:
+        return paddle.vision.ops.roi_align(image, boxes, all_boxes, size, scale, ratio, mode == "half_pixel")
+
     if count == 1:
-        counts = paddle.slice(paddle.shape(boxes), [0], [0], [1])
-    else:
-        if isinstance(count, Dimension):
-            raise Refused("it has boxes of an unknown number of images; export the model with a fixed batch")
-        # Paddle wants the boxes sorted by their images, and how many each has.
-        images = paddle.cast(images, "int64")
-        order = paddle.argsort(images)
-        boxes = paddle.gather(boxes, order)
-        numbers = node.graph.weight(np.arange(count)[:, None])
-        counts = paddle.sum(paddle.cast(paddle.equal(numbers, paddle.unsqueeze(images, [0])), "int32"), axis=1)
-        counts = paddle.cast(counts, "int32")
-    result = paddle.vision.ops.roi_align(
-        x,
-        boxes,
-        counts,
-        (node.attribute("output_height", 1), node.attribute("output_width", 1)),
-        node.attribute("spatial_scale", 1.0),
-        node.attribute("sampling_ratio", 0) or -1,
-        mode == "half_pixel",
-    )
-    return result if order is None else paddle.gather(result, paddle.argsort(order))
+        return aligned(x)
+    # Paddle2ONNX takes all boxes for those of the first image: each image has all of them, and those of others are 0.
+    parts = []
+    for number in range(count):
+        own = paddle.equal(images, paddle.full([1], number, images.dtype))
+        own = paddle.reshape(paddle.cast(own, x.dtype), [-1, 1, 1, 1])
+        parts.append(paddle.multiply(aligned(paddle.slice(x, [0], [number], [number + 1])), own))
+    return reduce(paddle.add, parts)
