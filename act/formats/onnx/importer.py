@@ -92,14 +92,14 @@ class Importer:
             )
         return values.astype(held, copy=False)
 
-    def tensor(self, value: Array, name: str = "", has_axis: bool = False) -> Variable:
-        """Return a constant as a weight of the program, and lengths as a tensor that is computed.
+    def tensor(self, value: Array, name: str = "", has_axis: bool = False, dtype: str = "int64") -> Variable:
+        """Return a constant as a weight of the program, and lengths as a tensor that is computed, of a dtype.
 
         Paddle's files hold no weights without axes: such a one has an axis of length 1, which a reshape takes away
         where `has_axis` does not allow it.
         """
         if is_symbolic(value):
-            return self._computed(value)
+            return self._computed(value, dtype)
         known, variable = self._tensors.get(name, (None, None))
         if known is not value:
             variable = self.weight(value if value.ndim else value.reshape(1), name)
@@ -188,8 +188,8 @@ class Importer:
         }[number.kind](*parts)
         return paddle.cast(made, "int32") if number.kind in ("floor", "ceil") else made
 
-    def _computed(self, values: Array) -> Variable:
-        flat = [self.length(each, "int64") for each in values.reshape(-1)]
+    def _computed(self, values: Array, dtype: str) -> Variable:
+        flat = [self.length(each, dtype) for each in values.reshape(-1)]
         joined = paddle.concat(flat) if len(flat) > 1 else flat[0]
         return paddle.reshape(joined, list(values.shape))
 
