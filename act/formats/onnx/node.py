@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from act.formats.onnx.dimension import Dimension, Number, is_symbolic
+from act.program.files import DTYPES
 from act.samples.dataset import Array
 
 if TYPE_CHECKING:
@@ -72,11 +73,17 @@ class Node:
         return self.graph.tensor(value, self._names[index]) if isinstance(value, np.ndarray) else value
 
     def operand(self, index: int) -> Variable:
-        """Return an input that is broadcast against the others, as a variable; a lone number may get an axis for it."""
-        value, others = self._inputs[index], (self.rank(each) for each in range(len(self)) if self.has(each))
+        """Return an input that is broadcast against the others, as a variable.
+
+        A lone number may get an axis for it; lengths are of the dtype of the others.
+        """
+        value, present = self._inputs[index], [each for each in self._inputs if each is not None]
         if not isinstance(value, np.ndarray):
             return value
-        return self.graph.tensor(value, self._names[index], has_axis=max(others) > 0)
+        has_axis = max(len(each.shape) for each in present) > 0
+        typed = [each.dtype.name if isinstance(each, np.ndarray) else DTYPES[each.desc.dtype()] for each in present]
+        dtype = next((each for each in typed if each not in ("object", "bool")), "int64")
+        return self.graph.tensor(value, self._names[index], has_axis, dtype)
 
     def tensors(self) -> list[Variable]:
         """Return all inputs as variables."""

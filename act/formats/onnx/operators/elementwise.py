@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from act.formats.onnx.dimension import Number, is_symbolic
+from act.formats.onnx.dimension import Dimension, Number, is_symbolic
 from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
 from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
@@ -89,7 +89,11 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Variable], frozenset[str]]] = {
 @operator(*_FUNCTIONS)
 def function(node: Node) -> Variable:
     apply, dtypes = _FUNCTIONS[node.type]
-    return computed(node, apply, [node.tensor(0)], dtypes)
+    value = node.value(0)
+    if not is_symbolic(value):
+        return computed(node, apply, [node.tensor(0)], dtypes)
+    whole = dtypes != FLOATS and all(not isinstance(each, Dimension) or each.is_whole for each in value.reshape(-1))
+    return computed(node, apply, [node.graph.tensor(value, dtype="int64" if whole else "float32")], dtypes)
 
 
 @operator("IsNaN")
@@ -323,10 +327,10 @@ def _carrier(node: Node) -> Variable:
 def _choice(node: Node, index: int, reference: Variable, dtype: str) -> Variable:
     """Return an operand in the shape of a reference: a constant of one number is filled into it."""
     value = node.value(index)
-    if node.is_constant(index) and value.size == 1 and dtype_of(reference) in (NUMBERS | {"bool"}):
+    if node.is_constant(index) and value.size == 1:
         number = value.reshape(-1)[0].item()
         if not math.isfinite(number) or float(np.float32(number)) == number:
-            return paddle.full_like(reference, number, dtype)
+            return paddle.full_like(_filled(node, reference), number, dtype)
     return _spread(node, cast(node, node.operand(index), dtype), reference)
 
 
@@ -334,8 +338,15 @@ def _spread(node: Node, variable: Variable, reference: Variable) -> Variable:
     """Return a variable in the shape of a reference."""
     if node.graph.shape(variable) == node.graph.shape(reference):
         return variable
-    attributes = {"target_shape": list(reference.shape)}
-    return node.graph.op("expand_as_v2", {"X": [variable], "Y": [reference]}, attributes, dtype_of(variable))
+    # The exporter to ONNX cannot write `expand_as` where a length is unknown; this it can.
+    dtype = dtype_of(variable)
+    nothing = paddle.full_like(_filled(node, reference), 0, dtype)
+    return paddle.logical_or(variable, nothing) if dtype == "bool" else paddle.add(variable, nothing)
+
+
+def _filled(node: Node, reference: Variable) -> Variable:
+    """Return a reference in a dtype that Paddle fills tensors like."""
+    return reference if dtype_of(reference) in (NUMBERS | {"bool"}) else cast(node, reference, "int32")
 
 
 # Between bounds.

@@ -219,16 +219,19 @@ def _convolution(node: Node, factors: tuple[int, int], zeros: tuple[int, int]) -
     kernel = node.static_shape(factors[1], "weight")
     dtype = _exact_dtype(x, weight, int(np.prod(kernel[1:])), axis=tuple(range(1, rank)))
     x = _operand(node, x, dtype, node.name(factors[0]))
-    weight = _operand(node, weight, dtype, node.name(factors[1]))
-    spatial = rank - 2
-    strides = node.attribute("strides", [1] * spatial)
-    dilations = node.attribute("dilations", [1] * spatial)
+    strides = node.attribute("strides", [1] * (rank - 2))
+    dilations = node.attribute("dilations", [1] * (rank - 2))
     pads = _pads(node, factors[0], kernel[2:], strides, dilations)
-    group = node.attribute("group", 1)
-    if spatial not in (2, 3):
-        raise Refused("it is no convolution of images or volumes; export the model in float32")
-    convolve = F.conv2d if spatial == 2 else F.conv3d
-    return convolve(x, weight, None, strides, pads, dilations, group)
+    flat = rank == 3
+    if flat:  # rows of one pixel's height
+        x, strides, dilations, pads = paddle.unsqueeze(x, 2), [1, *strides], [1, *dilations], [0, 0, *pads]
+        weight = np.expand_dims(weight, 2) if isinstance(weight, np.ndarray) else paddle.unsqueeze(weight, 2)
+    if rank not in (3, 4, 5):
+        raise Refused("it has more than three spatial axes; export the model without it")
+    convolve = F.conv3d if rank == 5 else F.conv2d
+    weight = _operand(node, weight, dtype, node.name(factors[1]))
+    result = convolve(x, weight, None, strides, pads, dilations, node.attribute("group", 1))
+    return paddle.squeeze(result, 2) if flat else result
 
 
 def _pads(node: Node, index: int, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
@@ -237,10 +240,13 @@ def _pads(node: Node, index: int, kernel: Sequence[int], strides: Sequence[int],
     if mode in ("NOTSET", "VALID"):
         pads = node.attribute("pads", [0] * 2 * spatial) if mode == "NOTSET" else [0] * 2 * spatial
         return [int(pads[axis + end * spatial]) for axis in range(spatial) for end in (0, 1)]
-    lengths = node.static_shape(index, "input, which `auto_pad` pads by its size,")[2:]
     result = []
-    for length, size, stride, dilation in zip(lengths, kernel, strides, dilations):
-        whole = max(0, (-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length)
+    for length, size, stride, dilation in zip(node.shape(index)[2:], kernel, strides, dilations):
+        whole = dilation * (size - 1)
+        if stride > 1:
+            if not isinstance(length, int):
+                raise Refused("it pads by the length of an axis that is not known; export the model with a fixed one")
+            whole = max(0, (-(-length // stride) - 1) * stride + whole + 1 - length)
         less, more = whole // 2, whole - whole // 2
         result += [less, more] if mode == "SAME_UPPER" else [more, less]
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from act.formats.onnx.node import Node, Variable
+from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
 from act.program.paddle_setup import paddle
@@ -60,21 +60,23 @@ _OF_FLAGS = {"ReduceMax": paddle.any, "ReduceMin": paddle.all}
 @operator(*_REDUCTIONS)
 def reduction(node: Node) -> Variable:
     x, axes, keeps = node.tensor(0), node.axes(1), bool(node.attribute("keepdims", 1))
-    if not axes and (node.attribute("noop_with_empty_axes", 0) or node.rank(0) == 0):
-        return _without_axes(node, x)
+    kind = _REDUCTIONS[node.type]
+    if not axes and node.attribute("noop_with_empty_axes", 0):
+        if kind.before is not _unchanged or kind.after is not _unchanged:
+            raise Refused("it reduces along no axes, which ONNX and ONNX Runtime do differently; export it with axes")
+        return x
+    if node.rank(0) == 0:
+        return computed(node, lambda each: kind.after(kind.before(each)), [x], kind.dtypes)
     every = range(node.rank(0))
     axes = sorted({each % node.rank(0) for each in axes or every})
+    # What loses all its axes does so by a reshape: the exporter to ONNX leaves one axis to reductions.
+    bare = not keeps and len(axes) == node.rank(0)
     if dtype_of(x) == "bool":
-        return _OF_FLAGS[node.type](x, axes, keepdim=keeps)
-    kind = _REDUCTIONS[node.type]
-    return computed(
-        node, lambda each: kind.after(kind.reduce(kind.before(each), axes, keepdim=keeps)), [x], kind.dtypes
-    )
+        result = _OF_FLAGS[node.type](x, axes, keepdim=keeps or bare)
+    else:
+        result = computed(node, _reduced(kind, axes, keeps or bare), [x], kind.dtypes)
+    return paddle.reshape(result, []) if bare else result
 
 
-def _without_axes(node: Node, x: Variable) -> Variable:
-    """Return each element as if it were all that is reduced."""
-    kind = _REDUCTIONS[node.type]
-    if node.type == "ReduceLogSumExp":
-        return x
-    return computed(node, lambda each: kind.after(kind.before(each)), [x], kind.dtypes)
+def _reduced(kind: _Reduction, axes: Sequence[int], keepdim: bool) -> Callable[[Variable], Variable]:
+    return lambda x: kind.after(kind.reduce(kind.before(x), axes, keepdim=keepdim))

@@ -1,0 +1,76 @@
+"""Activations: what is computed, and by which operators of Paddle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from tests.formats.onnx.comparison import imported, values
+
+FREE = {"x": ["N", 3, 4, 5]}
+X = values(2, 3, 4, 5) * 4
+
+
+def node(kind: str, inputs: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(","), ["y"], **attributes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "opset", "attributes", "types"),
+    [
+        ("LeakyRelu", 7, {"alpha": 0.2}, ["leaky_relu"]),
+        ("HardSigmoid", 7, {"alpha": 1 / 6}, ["hard_sigmoid"]),
+        ("HardSwish", 14, {}, ["hard_swish"]),
+        ("Elu", 7, {"alpha": 0.5}, ["elu"]),
+        ("Selu", 7, {}, ["selu"]),
+        ("Selu", 7, {"gamma": 0.5}, ["elu", "scale"]),
+        ("Celu", 12, {}, ["elu"]),
+        ("Celu", 12, {"alpha": 2.0}, ["scale", "elu", "scale"]),
+        ("Gelu", 20, {}, ["gelu"]),
+        ("Gelu", 20, {"approximate": "tanh"}, ["gelu"]),
+        ("Mish", 18, {}, ["mish"]),
+        ("Softplus", 7, {}, ["softplus"]),
+        ("ThresholdedRelu", 10, {"alpha": 0.3}, ["thresholded_relu"]),
+    ],
+)
+def test_activations_are_one_operator(kind: str, opset: int, attributes: dict[str, Any], types: list[str]) -> None:
+    model = imported([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
+    assert [op.type for op in model.ops] == types
+
+
+@pytest.mark.parametrize(
+    ("slope", "mode"),
+    [
+        ((1,), "all"),
+        ((), "all"),
+        ((3, 1, 1), "channel"),
+        ((1, 3, 1, 1), "channel"),
+        ((5,), "element"),
+        ((3, 4, 5), "element"),
+    ],
+)
+def test_slopes_of_prelu_are_weights(slope: tuple[int, ...], mode: str) -> None:
+    for opset in (7, 16):
+        model = imported([node("PRelu", "x,s")], {"x": X}, {"s": np.asarray(values(*slope))}, opset, FREE)
+        assert [(op.type, op.attr("mode")) for op in model.ops] == [("prelu", mode)]
+
+
+def test_slopes_that_prelu_does_not_take() -> None:
+    free = {"x": ["N", 3, "H", "W"]}
+    imported([node("PRelu", "x,s")], {"x": X}, {"s": values(4, 1)}, 9, free)
+    imported([node("PRelu", "x,s")], {"x": X, "s": values(3, 1, 1)}, {}, 16, free)
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax", "Hardmax"])
+@pytest.mark.parametrize("axis", [1, 2, -1, None])
+def test_softmax_of_flattened_axes_and_of_one(kind: str, axis: int | None) -> None:
+    attributes = {} if axis is None else {"axis": axis}
+    for opset in (7, 11, 13):
+        model = imported([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
+        flattens = opset < 13 and axis != -1
+        assert ("reshape2" in [op.type for op in model.ops]) == flattens
+    imported([node(kind, "x", **attributes)], {"x": values(2, 6)}, {}, 9, {"x": ["N", 6]}) if axis != 2 else None
