@@ -182,7 +182,7 @@ def _resized(node: Node, method: _Method, plan: Sequence[_Axis]) -> Variable:
         )
     if method.mode == "nearest" and method.coordinates != "tf_crop_and_resize":
         for each in plan:
-            x = paddle.gather(x, node.graph.weight(_nearest(method, each)), each.axis)
+            x = paddle.index_select(x, node.graph.weight(_nearest(method, each)), each.axis)
         return x
     held = x if dtype in ("float32", "float64") else paddle.cast(x, "float32")
     result = _by_matrices(node, held, method, plan)
