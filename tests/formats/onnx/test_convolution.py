@@ -60,8 +60,10 @@ def test_a_transposed_convolution_has_the_size_that_onnx_says(
     shape: tuple[int, ...], weight: tuple[int, ...], attributes: dict[str, Any]
 ) -> None:
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **attributes)
-    model = model_of([node], {"x": ["n", *shape[1:]]}, ["y"], {"w": _values(*weight, seed=1)}, 11)
-    assert_same(model, {"x": _values(*shape)})
+    proto = model_of([node], {"x": ["n", *shape[1:]]}, ["y"], {"w": _values(*weight, seed=1)}, 11)
+    kinds = [op.type for op in assert_same(proto, {"x": _values(*shape)}).ops]
+    # Paddle2ONNX writes those over two axes alone.
+    assert kinds[0] == "conv3d" if len(shape) == 5 else "conv2d_transpose" in kinds
 
 
 def test_a_weight_may_be_computed() -> None:

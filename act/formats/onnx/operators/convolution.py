@@ -1,5 +1,7 @@
 """Convolutions: plain, transposed and deformable."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension
@@ -33,8 +35,8 @@ def conv_transpose(node: Node) -> Variable:
     window, beyond = _transposed_window(node, node.static_shape(1, "weight")[2:])
     x, weight = node.tensor(0), _filter(node, rank)
     settle_length(x, 1, weight.shape[0])
-    if rank == 3 and groups == 1 and node.is_constant(1) and window.strides == window.kernel and not any(beyond):
-        y = _tiled(node, x, window)
+    if rank == 3 and groups == 1 and node.is_constant(1) and max(window.dilations) == 1:
+        y = _by_phases(node, x, window, beyond)
         if y is not None:
             return _biased(node, y, 2)
     if rank == 1:
@@ -57,22 +59,39 @@ def conv_transpose(node: Node) -> Variable:
     return lower(y) if rank == 1 else y
 
 
-def _tiled(node: Node, x: Variable, window: Window) -> Variable | None:
-    """Compute a transposed convolution over three axes whose windows do not overlap: a product, then tiles in rows.
+def _by_phases(node: Node, x: Variable, window: Window, beyond: Sequence[int]) -> Variable | None:
+    """Compute a transposed convolution over three axes by a plain one, whose channels are then laid side by side.
 
-    Paddle2ONNX does not write `conv3d_transpose`. None where it is no such convolution, or the input's size is unknown.
+    Paddle2ONNX does not write `conv3d_transpose`. With strides s, the outputs at s * q + p, for each p, are a plain
+    convolution by every s-th element of the weight. None where the size of the input is unknown.
     """
-    lengths = node.shape(0)[2:]
-    plain = window.pads == ((0, 0),) * 3 and window.dilations == (1, 1, 1)
-    if not plain or any(isinstance(each, Dimension) for each in lengths):
+    lengths, weight, strides = node.shape(0)[2:], node.value(1), window.strides
+    if any(isinstance(each, Dimension) for each in lengths) or window.pads is None:
         return None
-    weight = node.value(1)
-    channels = weight.shape[1]
-    flat = np.ascontiguousarray(weight.reshape(weight.shape[0], -1).T)[:, :, None, None, None]
-    tiles = F.conv3d(x, node.graph.weight(flat, node.name(1)))
-    apart = paddle.reshape(tiles, [-1, channels, *window.kernel, *lengths])
-    beside = paddle.transpose(apart, [0, 1, 5, 2, 6, 3, 7, 4])
-    return paddle.reshape(beside, [-1, channels, *(size * tile for size, tile in zip(lengths, window.kernel))])
+    taps = [-(-kernel // stride) for kernel, stride in zip(window.kernel, strides)]
+    wide = [length + tap - 1 for length, tap in zip(lengths, taps)]
+    starts = [before for before, _ in window.pads]
+    ends = [
+        (length - 1) * stride + kernel - behind + more
+        for length, stride, kernel, (_, behind), more in zip(lengths, strides, window.kernel, window.pads, beyond)
+    ]
+    if any(end > size * stride for end, size, stride in zip(ends, wide, strides)):
+        return None
+    inputs, channels = weight.shape[:2]
+    missing = [(0, tap * stride - kernel) for tap, stride, kernel in zip(taps, strides, window.kernel)]
+    whole = np.pad(weight, [(0, 0), (0, 0), *missing])
+    apart = whole.reshape(inputs, channels, *(each for pair in zip(taps, strides) for each in pair))[
+        :, :, ::-1, :, ::-1, :, ::-1
+    ]
+    phases = apart.transpose(1, 3, 5, 7, 0, 2, 4, 6).reshape(-1, inputs, *taps)
+    y = F.conv3d(x, node.graph.weight(np.ascontiguousarray(phases), node.name(1)), padding=[tap - 1 for tap in taps])
+    y = paddle.reshape(y, [-1, channels, *strides, *wide])
+    y = paddle.transpose(y, [0, 1, 5, 2, 6, 3, 7, 4])
+    y = paddle.reshape(y, [-1, channels, *(size * stride for size, stride in zip(wide, strides))])
+    axes = [axis for axis in range(3) if starts[axis] > 0 or ends[axis] < wide[axis] * strides[axis]]
+    if not axes:
+        return y
+    return paddle.slice(y, [axis + 2 for axis in axes], [starts[axis] for axis in axes], [ends[axis] for axis in axes])
 
 
 def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]]:
