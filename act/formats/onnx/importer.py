@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from act.errors import InputError, quoted
 from act.formats.onnx import folding
 from act.formats.onnx.dimension import Dimension, Number, is_symbolic
+from act.formats.onnx.lengths import told
 from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
 from act.formats.onnx.operators.registry import find
 from act.formats.onnx.reading import OnnxModel, known_shapes
@@ -51,8 +52,10 @@ class Importer:
         self._names: dict[str, str] = {}  # of a variable: the ONNX tensor that it is
         self._tensors: dict[str, tuple[Array, Variable]] = {}  # constants that were made weights, by ONNX name
         self._lengths: dict[Dimension, Variable] = {}
+        self._told: dict[str, Sequence[Number | None]] = {}  # lengths of a variable's axes
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
+        self.reals: set[str] = set()  # ONNX tensors that hold lengths as real numbers
         self._now = ""  # the output of the node at work, for what it needs beside
 
     def run(self) -> InferenceModel:
@@ -118,6 +121,10 @@ class Importer:
         self._names.setdefault(variable.name, name or f"{self._now}.constant")
         return variable
 
+    def values(self, weight: Variable) -> Array:
+        """Return the values of a weight."""
+        return self._weights[weight.name]
+
     def op(self, kind: str, inputs: Mapping[str, Sequence[Variable]], attributes: Mapping[str, Any], like: str) -> Any:
         """Append an operator of Paddle's own type with one output in slot `Out`, of a dtype, and return that."""
         result = self.block.create_var(name=paddle.utils.unique_name.generate(kind), dtype=like)
@@ -127,10 +134,14 @@ class Importer:
     def shape(self, variable: Variable) -> list[Number]:
         """Return the lengths of a variable's axes; a `Dimension` where one is not known."""
         known = self._shapes.get(self._names.get(variable.name, variable.name), ())
+        own_lengths = self._told.get(variable.name, [None] * len(variable.shape))
         result: list[Number] = []
         for axis, length in enumerate(variable.shape):
             if length >= 0:
                 result.append(int(length))
+                continue
+            if own_lengths[axis] is not None:
+                result.append(own_lengths[axis])
                 continue
             own = Dimension("axis", (variable.name, axis))
             symbol = known[axis] if axis < len(known) else None
@@ -162,7 +173,8 @@ class Importer:
         if number.kind == "axis":
             name, axis = number.operands
             return paddle.slice(paddle.shape(self.block.var(name)), [0], [axis], [axis + 1])
-        whole = number.is_whole
+        # What is rounded is computed as real numbers.
+        whole = number.is_whole and number.kind not in ("floor", "ceil")
         parts = [self.length(each, "int32" if whole else "float32") for each in number.operands]
         made = {
             "+": paddle.add,
@@ -208,6 +220,7 @@ class Importer:
                     values[name] = value
                     if not isinstance(value, np.ndarray):
                         self._claim(value, name)
+            self._tell(node, results)
 
     def _input(self, name: str, proto: onnx.NodeProto, values: Mapping[str, Value]) -> Value | None:
         if not name:
@@ -240,7 +253,22 @@ class Importer:
     def _claim(self, variable: Variable, name: str) -> None:
         """Let a variable have an ONNX tensor's name, and what is known of its shape."""
         self._names.setdefault(variable.name, name)
-        shape, known = list(variable.shape), self._shapes.get(name, [])
+        self._settle(variable, self._shapes.get(name, []))
+
+    def _tell(self, node: Node, results: Sequence[Value]) -> None:
+        """Note the lengths of what a node computed, where they follow from those of its inputs and Paddle has -1."""
+        if all(isinstance(each, np.ndarray) or each is None or -1 not in each.shape for each in results):
+            return
+        for value, lengths in zip(results, told(node)):
+            if isinstance(value, np.ndarray) or value is None or lengths is None or len(lengths) != len(value.shape):
+                continue
+            self._settle(value, lengths)
+            self._told.setdefault(value.name, lengths)
+
+    @staticmethod
+    def _settle(variable: Variable, known: Sequence[Number | None]) -> None:
+        """Set lengths that Paddle does not know, but which are known."""
+        shape = list(variable.shape)
         if -1 in shape and len(shape) == len(known):
             settled = [have if have >= 0 or not isinstance(k, int) else k for have, k in zip(shape, known)]
             if settled != shape:

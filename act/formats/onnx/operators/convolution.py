@@ -1,9 +1,13 @@
 """Convolutions: plain, transposed and deformable."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
-from act.formats.onnx.operators.windows import Window, halves, lift, lower, padded, window_of
+from act.formats.onnx.operators.windows import Window, halves, lift, lower, padded, settle_length, window_of
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -15,7 +19,7 @@ def conv(node: Node) -> Variable:
     window = window_of(node, node.static_shape(1, "weight")[2:])
     groups = node.attribute("group", 1)
     x, weight = node.tensor(0), _filter(node, rank)
-    _settle_channels(x, weight.shape[1] * groups)
+    settle_length(x, 1, weight.shape[1] * groups)
     if rank == 1:
         x, window = lift(x), window.lifted()
     function = F.conv3d if rank == 3 else F.conv2d
@@ -30,7 +34,11 @@ def conv_transpose(node: Node) -> Variable:
     groups = node.attribute("group", 1)
     window, beyond = _transposed_window(node, node.static_shape(1, "weight")[2:])
     x, weight = node.tensor(0), _filter(node, rank)
-    _settle_channels(x, weight.shape[0])
+    settle_length(x, 1, weight.shape[0])
+    if rank == 3 and groups == 1 and node.is_constant(1) and max(window.dilations) == 1:
+        y = _by_phases(node, x, window, beyond)
+        if y is not None:
+            return _biased(node, y, 2)
     if rank == 1:
         x, window, beyond = lift(x), window.lifted(), [0, *beyond]
     # Paddle makes an output longer by less than a stride; the rest is zeros.
@@ -51,10 +59,45 @@ def conv_transpose(node: Node) -> Variable:
     return lower(y) if rank == 1 else y
 
 
+def _by_phases(node: Node, x: Variable, window: Window, beyond: Sequence[int]) -> Variable | None:
+    """Compute a transposed convolution over three axes by a plain one, whose channels are then laid side by side.
+
+    Paddle2ONNX does not write `conv3d_transpose`. With strides s, the outputs at s * q + p, for each p, are a plain
+    convolution by every s-th element of the weight. None where the size of the input is unknown.
+    """
+    lengths, weight, strides = node.shape(0)[2:], node.value(1), window.strides
+    if any(isinstance(each, Dimension) for each in lengths) or window.pads is None:
+        return None
+    taps = [-(-kernel // stride) for kernel, stride in zip(window.kernel, strides)]
+    wide = [length + tap - 1 for length, tap in zip(lengths, taps)]
+    starts = [before for before, _ in window.pads]
+    ends = [
+        (length - 1) * stride + kernel - behind + more
+        for length, stride, kernel, (_, behind), more in zip(lengths, strides, window.kernel, window.pads, beyond)
+    ]
+    if any(end > size * stride for end, size, stride in zip(ends, wide, strides)):
+        return None
+    inputs, channels = weight.shape[:2]
+    missing = [(0, tap * stride - kernel) for tap, stride, kernel in zip(taps, strides, window.kernel)]
+    whole = np.pad(weight, [(0, 0), (0, 0), *missing])
+    apart = whole.reshape(inputs, channels, *(each for pair in zip(taps, strides) for each in pair))[
+        :, :, ::-1, :, ::-1, :, ::-1
+    ]
+    phases = apart.transpose(1, 3, 5, 7, 0, 2, 4, 6).reshape(-1, inputs, *taps)
+    y = F.conv3d(x, node.graph.weight(np.ascontiguousarray(phases), node.name(1)), padding=[tap - 1 for tap in taps])
+    y = paddle.reshape(y, [-1, channels, *strides, *wide])
+    y = paddle.transpose(y, [0, 1, 5, 2, 6, 3, 7, 4])
+    y = paddle.reshape(y, [-1, channels, *(size * stride for size, stride in zip(wide, strides))])
+    axes = [axis for axis in range(3) if starts[axis] > 0 or ends[axis] < wide[axis] * strides[axis]]
+    if not axes:
+        return y
+    return paddle.slice(y, [axis + 2 for axis in axes], [starts[axis] for axis in axes], [ends[axis] for axis in axes])
+
+
 def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]]:
     """Return the window of a transposed convolution, and how much longer than that gives each axis of the output is."""
     rank = len(kernel)
-    window = window_of_transposed = Window(
+    window = Window(
         tuple(kernel),
         tuple(node.attribute("strides", [1] * rank)),
         tuple(node.attribute("dilations", [1] * rank)),
@@ -72,6 +115,8 @@ def _transposed_window(node: Node, kernel: list[int]) -> tuple[Window, list[int]
                 raise Refused("its `output_shape` is for an input of unknown size; export the model with a fixed one")
             else:
                 total = (lengths[axis] - 1) * stride + extent + more[axis] - shape[rank * -1 + axis]
+            if total < -1 or (total < 0 and mode == "SAME_UPPER"):
+                raise Refused("its `output_shape` is larger than what it computes; export the model with a smaller one")
             pads.append(halves(max(total, 0), mode == "SAME_UPPER"))
             more[axis] += max(-total, 0)
     else:
@@ -124,14 +169,8 @@ def _filter(node: Node, rank: int) -> Variable:
     if rank > 1:
         return node.tensor(1)
     if node.is_constant(1):
-        return node.graph.weight(node.value(1)[:, :, None], f"{node.outputs[0]}.weight")
+        return node.graph.weight(node.value(1)[:, :, None], node.name(1))
     return lift(node.tensor(1))
-
-
-def _settle_channels(variable: Variable, channels: int) -> None:
-    """Note the number of channels of an input that does not say it: the weight does."""
-    if variable.shape[1] < 0:
-        variable.desc.set_shape([variable.shape[0], channels, *variable.shape[2:]])
 
 
 def _biased(node: Node, variable: Variable, index: int) -> Variable:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
+from act.formats.onnx.lengths import product
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
@@ -17,7 +18,6 @@ from act.formats.onnx.operators.shape import (
     expanded,
     filled,
     flipped,
-    product,
     reshaped,
     sliced,
     strided,
@@ -33,32 +33,34 @@ _ORDERING = frozenset(("top_k_v2", "argsort"))
 _PASSING = frozenset(
     ("cast", "reshape2", "transpose2", "unsqueeze2", "squeeze2", "slice", "assign", "expand_v2", "tile")
 )
+_PASSING |= {"concat", "elementwise_add", "elementwise_max"}
 
 
 def not_negative(node: Node, indices: Variable, length: Number) -> Variable:
     """Return indices, in which ONNX lets negative ones count from the end of an axis, without these."""
-    if _counts(indices):
+    if _counts(node, indices):
         return indices
     divisor = node.graph.length(length, dtype_of(indices))
     return paddle.mod(indices, divisor)
 
 
-def _counts(variable: Variable) -> bool:
+def _counts(node: Node, variable: Variable, depth: int = 0) -> bool:
     """Tell whether a variable cannot be negative, by the operators that compute it."""
-    for _ in range(8):
-        op = getattr(variable, "op", None)
-        if op is None:
-            return False
-        if op.type == "range":
-            return _starts_at_zero(op)
-        if op.type in _ORDERING:
-            return variable.name in op.output("Indices")
-        if op.type in _COUNTING:
-            return True
-        if op.type not in _PASSING:
-            return False
-        variable = variable.block.var(op.input("Input" if op.type == "slice" else "X")[0])
-    return False
+    if variable.persistable:
+        values = node.graph.values(variable)
+        return bool(values.size) and values.min() >= 0
+    op = getattr(variable, "op", None)
+    if op is None or depth == 8:
+        return False
+    if op.type == "range":
+        return _starts_at_zero(op)
+    if op.type in _ORDERING:
+        return variable.name in op.output("Indices")
+    if op.type not in _PASSING:
+        return op.type in _COUNTING
+    slots = ["Input"] if op.type == "slice" else ["X", "Y"] if "Y" in op.input_names else ["X"]
+    names = [name for slot in slots for name in op.input(slot)]
+    return all(_counts(node, op.block.var(name), depth + 1) for name in names)
 
 
 def _starts_at_zero(op: Any) -> bool:
@@ -209,7 +211,7 @@ def _coordinates(node: Node, index: int, lengths: Sequence[Number]) -> Variable:
         variable = (
             paddle.cast(node.tensor(index), "int64") if dtype_of(node.tensor(index)) != "int64" else node.tensor(index)
         )
-        if _counts(variable):
+        if _counts(node, variable):
             return variable
     if known:
         return paddle.mod(variable, node.graph.weight(np.array(lengths, np.int64)))
@@ -335,7 +337,7 @@ def one_hot(node: Node) -> Variable:
     steps = reshaped(node, steps, [depth], along)
     index = paddle.unsqueeze(index, [axis])
     hit = paddle.equal(index, steps)
-    if not _counts(index):
+    if not _counts(node, index):
         # An index counts from the end where it is negative; one out of range meets nothing.
         from_end = paddle.add(index, node.graph.length(depth, dtype_of(index)))
         hit = paddle.logical_or(hit, paddle.equal(from_end, steps))
@@ -529,7 +531,7 @@ def _multiclass_nms(
         attrs={
             "background_label": -1,
             "score_threshold": least,
-            "nms_top_k": -1,
+            "nms_top_k": END,  # no limit; converted to ONNX, -1 would be none
             "keep_top_k": -1,
             "nms_threshold": overlap,
             "nms_eta": 1.0,

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
+from act.formats.onnx.lengths import product
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.dtypes import FLOATS, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
-from act.formats.onnx.operators.shape import END, product, reshaped, strided, transposed
+from act.formats.onnx.operators.shape import END, reshaped, strided, transposed
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 

@@ -10,7 +10,7 @@ import numpy as np
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
-from act.formats.onnx.operators.windows import padded
+from act.formats.onnx.operators.windows import padded, settle_length
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -24,11 +24,12 @@ def batch_norm(node: Node) -> Variable | tuple[Variable, ...]:
     x, epsilon = node.tensor(0), node.attribute("epsilon", 1e-5)
     if node.attribute("training_mode", 0):
         return _trained_batch_norm(node, x, epsilon)
+    settle_length(x, 1, node.shape(1)[0])
     if node.is_constant(3) and node.is_constant(4):
         scale, bias, mean, variance = (node.tensor(index) for index in range(1, 5))
         if epsilon > _LARGEST_EPSILON:
             larger = node.value(4) + np.asarray(epsilon - _LARGEST_EPSILON, node.value(4).dtype)
-            variance, epsilon = node.graph.weight(larger, f"{node.outputs[0]}.variance"), _LARGEST_EPSILON
+            variance, epsilon = node.graph.weight(larger, node.name(4)), _LARGEST_EPSILON
         return F.batch_norm(x, mean, variance, scale, bias, training=False, epsilon=epsilon)
     return _normalized(node, x, _channels(node, node.tensor(3)), _channels(node, node.tensor(4)), epsilon)
 
@@ -51,6 +52,7 @@ def _trained_batch_norm(node: Node, x: Variable, epsilon: float) -> tuple[Variab
 @operator("InstanceNormalization")
 def instance_norm(node: Node) -> Variable:
     x, epsilon = node.tensor(0), node.attribute("epsilon", 1e-5)
+    settle_length(x, 1, node.shape(1)[0])
     if node.rank(0) > 5 or epsilon > _LARGEST_EPSILON:
         return _normalized(node, x, *_moments(x, list(range(2, node.rank(0)))), epsilon)
     return F.instance_norm(x, weight=node.tensor(1), bias=node.tensor(2), eps=epsilon)
@@ -60,6 +62,8 @@ def instance_norm(node: Node) -> Variable:
 def layer_norm(node: Node) -> tuple[Variable, ...]:
     x, rank = node.tensor(0), node.rank(0)
     first = node.attribute("axis", -1) % rank
+    if node.is_constant(1) and node.rank(1) == 1 and first == rank - 1:
+        settle_length(x, first, node.shape(1)[0])
     epsilon, shape = node.attribute("epsilon", 1e-5), node.shape(0)[first:]
     mean, variance = _moments(x, list(range(first, rank)))
     if first == 0 or epsilon > _LARGEST_EPSILON or any(isinstance(each, Dimension) for each in shape):
@@ -75,6 +79,8 @@ def layer_norm(node: Node) -> tuple[Variable, ...]:
 @operator("GroupNormalization")
 def group_norm(node: Node) -> Variable:
     x, groups = node.tensor(0), node.attribute("num_groups")
+    if node.version >= 21:
+        settle_length(x, 1, node.shape(1)[0])
     channels = node.shape(0)[1]
     if isinstance(channels, Dimension):
         raise Refused("its number of channels is unknown; export the model with a fixed one")
@@ -83,6 +89,10 @@ def group_norm(node: Node) -> Variable:
     scale, bias = (_repeated(node, index, repeats) for index in (1, 2))
     if node.rank(0) == 3:
         return paddle.squeeze(_group_norm(node, paddle.unsqueeze(x, [3]), scale, bias, groups), [3])
+    if node.rank(0) > 4:
+        # Paddle2ONNX takes each for one of four axes.
+        flat = _group_norm(node, paddle.reshape(x, [0, channels, 0, -1]), scale, bias, groups)
+        return node.graph.reshape(flat, node.shape(0))
     return _group_norm(node, x, scale, bias, groups)
 
 
@@ -159,7 +169,7 @@ def _flat(node: Node, index: int, shape: Sequence[int]) -> Variable | None:
         if value.shape == (int(np.prod(shape)),):
             return node.tensor(index)
         flat = np.ascontiguousarray(np.broadcast_to(value, shape)).reshape(-1)
-        return node.graph.weight(flat, f"{node.outputs[0]}.{'scale' if index == 1 else 'bias'}")
+        return node.graph.weight(flat, node.name(index))
     return paddle.reshape(paddle.expand(node.tensor(index), list(shape)), [-1])
 
 
@@ -168,7 +178,7 @@ def _repeated(node: Node, index: int, repeats: int) -> Variable:
         return node.tensor(index)
     if node.is_constant(index):
         values = np.repeat(node.value(index), repeats)
-        return node.graph.weight(values, f"{node.outputs[0]}.{'scale' if index == 1 else 'bias'}")
+        return node.graph.weight(values, node.name(index))
     return paddle.reshape(paddle.expand(paddle.unsqueeze(node.tensor(index), [1]), [-1, repeats]), [-1])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from act.formats.onnx.dimension import Dimension
 from act.formats.onnx.node import Node, Refused, Variable
 from act.formats.onnx.operators.registry import operator
+from act.formats.onnx.operators.windows import settle_length
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -56,7 +57,9 @@ class _Layer:
         """Return the first state, [directions, batch, hidden]: an input, or zeros."""
         if self.node.has(index):
             given = self.node.tensor(index)
-            return paddle.transpose(given, [1, 0, 2]) if self.node.attribute("layout", 0) else given
+            given = paddle.transpose(given, [1, 0, 2]) if self.node.attribute("layout", 0) else given
+            self.share_batch(given, 1)
+            return given
         attributes = {
             "shape": [len(self.directions), -1, self.hidden],
             "value": 0.0,
@@ -67,6 +70,11 @@ class _Layer:
         zeros = self.node.graph.op("fill_constant_batch_size_like", {"Input": [self.x]}, attributes, self.x.dtype)
         zeros.stop_gradient = True
         return zeros
+
+    def share_batch(self, variable: Variable, axis: int) -> None:
+        """Note that an axis of another input is as long as the batch, which one of them may say alone."""
+        settle_length(self.x, 1, int(variable.shape[axis]))
+        settle_length(variable, axis, int(self.x.shape[1]))
 
     def part(self, index: int, direction: int, gates: Sequence[int], transposed: bool = False) -> Variable:
         """Return some gates of a weight, recurrent weight or half of a bias, in this order.
@@ -97,10 +105,8 @@ class _Layer:
 @operator("LSTM", "GRU", "RNN")
 def recurrent(node: Node) -> tuple[Variable, ...]:
     layer = _layer(node)
-    if (mode := _paddles_mode(layer)) is not None:
-        results = _by_paddle(layer, mode)
-    else:
-        results = _step_by_step(layer)
+    mode = _paddles_mode(layer)
+    results = _step_by_step(layer) if mode is None else _by_paddle(layer, mode)
     if not node.attribute("layout", 0):
         return results
     return (paddle.transpose(results[0], [2, 0, 1, 3]), *(paddle.transpose(each, [1, 0, 2]) for each in results[1:]))
@@ -129,8 +135,14 @@ def _paddles_mode(layer: _Layer) -> str | None:
     node = layer.node
     if node.attribute("clip") or node.attribute("input_forget", 0) or node.has(_PEEPHOLES):
         return None
+    # Paddle takes the lengths of sequences, but Paddle2ONNX leaves them out.
+    if _lengths(layer) is not None:
+        return None
     used = set(layer.activations)
     if layer.kind == "RNN" and used in ({("tanh",)}, {("relu",)}):
+        # Paddle2ONNX does not write this mode; step by step it does.
+        if 0 < layer.x.shape[0] <= _MOST_STEPS:
+            return None
         return f"RNN_{used.pop()[0].upper()}"
     if used != {tuple(name.lower() for name in _DEFAULTS[layer.kind])}:
         return None
@@ -139,38 +151,34 @@ def _paddles_mode(layer: _Layer) -> str | None:
 
 
 def _by_paddle(layer: _Layer, mode: str) -> tuple[Variable, ...]:
-    lengths = _lengths(layer)
     states = [layer.state(_HIDDEN)] + ([layer.state(_CELL)] if layer.kind == "LSTM" else [])
     x, order, places = layer.x, _ORDERS[layer.kind], list(range(len(layer.directions)))
-    reverse = layer.directions == ("reverse",)
-    if reverse and lengths is None:
-        x = paddle.flip(x, [0])
-    elif reverse:
-        # Sequences of several lengths are reversed one by one in layers of both directions alone.
+    turn = _reversal(layer) if layer.directions == ("reverse",) else None
+    half = layer.directions == ("reverse",) and turn is None
+    if half:
+        # No operator turns an axis of unknown length round, both in Paddle and by Paddle2ONNX, but a layer of both
+        # directions does; the first half of its results is left out.
         places, states = [0, 0], [paddle.concat([each, each]) for each in states]
     weights = [layer.part(index, at, order) for at in places for index in (_WEIGHT, _RECURRENT)]
     biases = [layer.part(index, at, order) for at in places for index in (_BIAS, -_BIAS)]
-    out, *final = _rnn(layer, x, [*weights, *biases], states, lengths, mode, len(places))
-    count = len(places)
-    y = paddle.transpose(paddle.reshape(out, [0, 0, count, layer.hidden]), [0, 2, 1, 3])
-    if count == 1:
-        y = paddle.unsqueeze(out, [1])
-    if reverse and lengths is None:
-        y = paddle.flip(y, [0])
-    elif reverse:
-        y = paddle.slice(y, [1], [1], [2])
-        final = [paddle.slice(each, [0], [1], [2]) for each in final]
+    x = x if turn is None else paddle.gather(x, turn, 0)
+    out, *final = _rnn(layer, x, [*weights, *biases], states, mode)
+    if len(places) == 1:
+        return (paddle.unsqueeze(out if turn is None else paddle.gather(out, turn, 0), [1]), *final)
+    y = paddle.transpose(paddle.reshape(out, [0, 0, 2, layer.hidden]), [0, 2, 1, 3])
+    if half:
+        return (paddle.slice(y, [1], [1], [2]), *(paddle.slice(each, [0], [1], [2]) for each in final))
     return (y, *final)
 
 
+def _reversal(layer: _Layer) -> Variable | None:
+    """Return the numbers of the steps from the last to the first; None where it is not known how many there are."""
+    steps = int(layer.x.shape[0])
+    return layer.node.graph.weight(np.arange(steps)[::-1].copy()) if steps > 0 else None
+
+
 def _rnn(
-    layer: _Layer,
-    x: Variable,
-    weights: Sequence[Variable],
-    states: Sequence[Variable],
-    lengths: Variable | None,
-    mode: str,
-    directions: int,
+    layer: _Layer, x: Variable, weights: Sequence[Variable], states: Sequence[Variable], mode: str
 ) -> list[Variable]:
     """Append Paddle's operator; return its output, [steps, batch, directions * hidden], and its last states."""
     block = layer.node.graph.block
@@ -179,16 +187,13 @@ def _rnn(
         return block.create_var(name=paddle.utils.unique_name.generate("rnn"), dtype=dtype)
 
     out, final = new(x.dtype), [new(x.dtype) for _ in states]
-    inputs: dict[str, list[Variable]] = {"Input": [x], "WeightList": list(weights), "PreState": list(states)}
-    if lengths is not None:
-        inputs["SequenceLength"] = [lengths]
     block.append_op(
         type="rnn",
-        inputs=inputs,
+        inputs={"Input": [x], "WeightList": list(weights), "PreState": list(states)},
         outputs={"Out": [out], "State": final, "Reserve": [new("uint8")], "DropoutState": [new("uint8")]},
         attrs={
             "dropout_prob": 0.0,
-            "is_bidirec": directions == 2,
+            "is_bidirec": len(weights) == 8,
             "input_size": int(x.shape[2]),
             "hidden_size": layer.hidden,
             "num_layers": 1,
@@ -206,7 +211,9 @@ def _lengths(layer: _Layer) -> Variable | None:
         return None
     if node.is_constant(_LENGTHS) and (node.value(_LENGTHS) == layer.x.shape[0]).all():
         return None
-    return paddle.cast(node.tensor(_LENGTHS), "int32")
+    lengths = node.tensor(_LENGTHS)
+    layer.share_batch(lengths, 0)
+    return paddle.cast(lengths, "int32")
 
 
 # Step by step.
@@ -216,20 +223,33 @@ def _step_by_step(layer: _Layer) -> tuple[Variable, ...]:
     steps = layer.x.shape[0]
     if isinstance(layer.node.shape(0)[1 if layer.node.attribute("layout", 0) else 0], Dimension) or steps > _MOST_STEPS:
         raise Refused(
-            "it is of a kind that Paddle computes step by step alone (peepholes, `clip`, other activations, or a GRU "
-            f"without `linear_before_reset`), and has not a fixed length up to {_MOST_STEPS}; export the model with one"
+            "it is of a kind that Paddle computes step by step alone (peepholes, other activations, sequences "
+            "of several lengths, or a GRU without `linear_before_reset`), and has not a fixed number of steps up to "
+            f"{_MOST_STEPS}; export the model with one"
         )
-    if layer.node.attribute("input_forget", 0):
-        raise Refused("its input and forget gates are one (`input_forget`); export the model without that")
-    if _lengths(layer) is not None:
-        raise Refused("its sequences have lengths of their own; export the model with sequences of one length")
-    runs = [_run(layer, direction) for direction in range(len(layer.directions))]
+    if layer.node.attribute("input_forget", 0) or layer.node.attribute("clip"):
+        raise Refused("it couples gates (`input_forget`) or limits them (`clip`); export the model without that")
+    within = _within(layer, int(steps))
+    runs = [_run(layer, direction, within) for direction in range(len(layer.directions))]
     first, *others = ([run[part] for run in runs] for part in range(len(runs[0])))
     return (paddle.stack(first, axis=1), *(paddle.stack(each, axis=0) for each in others))
 
 
-def _run(layer: _Layer, direction: int) -> tuple[Variable, ...]:
-    """Return all outputs of a direction, [steps, batch, hidden], and its last states, [batch, hidden]."""
+def _within(layer: _Layer, steps: int) -> Variable | None:
+    """Return 1 for each step that lies in its sequence, else 0, as [steps, batch, 1]; None where all do."""
+    lengths = _lengths(layer)
+    if lengths is None:
+        return None
+    numbers = layer.node.graph.weight(np.arange(steps, dtype=np.int32)[:, None])
+    within = paddle.less_than(numbers, paddle.unsqueeze(lengths, [0]))
+    return paddle.cast(paddle.unsqueeze(within, [2]), layer.x.dtype)
+
+
+def _run(layer: _Layer, direction: int, within: Variable | None) -> tuple[Variable, ...]:
+    """Return all outputs of a direction, [steps, batch, hidden], and its last states, [batch, hidden].
+
+    Behind the end of a sequence outputs are 0, and states stay.
+    """
     order = tuple(range(layer.gates))
     steps = int(layer.x.shape[0])
     projected = _affine(layer.x, layer, _WEIGHT, _BIAS, direction, order)
@@ -241,8 +261,15 @@ def _run(layer: _Layer, direction: int) -> tuple[Variable, ...]:
     step = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}[layer.kind](layer, direction)
     outputs: list[Any] = [None] * steps
     for at in range(steps) if layer.directions[direction] == "forward" else reversed(range(steps)):
-        states = step(inputs[at], *states)
-        outputs[at] = states[0]
+        after = step(inputs[at], *states)
+        if within is not None:
+            now = paddle.squeeze(paddle.slice(within, [0], [at], [at + 1]), [0])
+            outputs[at] = paddle.multiply(after[0], now)
+            changes = [paddle.subtract(new, old) for new, old in zip(after, states)]
+            after = [paddle.add(old, paddle.multiply(change, now)) for old, change in zip(states, changes)]
+        else:
+            outputs[at] = after[0]
+        states = after
     return (paddle.stack(outputs, axis=0), *states)
 
 
@@ -313,14 +340,10 @@ def _gru_step(layer: _Layer, direction: int) -> Callable[..., list[Variable]]:
 
 def _functions(layer: _Layer, direction: int) -> list[Callable[[Variable], Variable]]:
     """Return the activations of a direction, what they are given cut off at `clip`."""
-    names, limit = layer.activations[direction], layer.node.attribute("clip")
+    names = layer.activations[direction]
     unknown = sorted(set(names) - _FUNCTIONS.keys())
     if unknown or layer.node.attribute("activation_alpha") or layer.node.attribute("activation_beta"):
         raise Refused(
             f"its activations {', '.join(unknown or names)} are not among those of Paddle; export it with others"
         )
-
-    def clipped(function: Callable[[Variable], Variable]) -> Callable[[Variable], Variable]:
-        return function if not limit else lambda x: function(paddle.clip(x, -limit, limit))
-
-    return [clipped(_FUNCTIONS[name]) for name in names]
+    return [_FUNCTIONS[name] for name in names]

@@ -1,4 +1,4 @@
-"""Resizing and sampling of images: by Paddle's interpolation where it computes the same, else by constant matrices."""
+"""Resizing of images: by Paddle's interpolation where it computes the same, else by constant matrices."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def _resized(node: Node, method: _Method, plan: Sequence[_Axis]) -> Variable:
         )
     if method.mode == "nearest" and method.coordinates != "tf_crop_and_resize":
         for each in plan:
-            x = paddle.gather(x, node.graph.weight(_nearest(method, each)), each.axis)
+            x = paddle.index_select(x, node.graph.weight(_nearest(method, each)), each.axis)
         return x
     held = x if dtype in ("float32", "float64") else paddle.cast(x, "float32")
     result = _by_matrices(node, held, method, plan)
@@ -230,16 +230,17 @@ def _matching(method: _Method, plan: Sequence[_Axis] | None) -> tuple[dict[int, 
     `plan` is None where lengths and scales are known at run time only.
     """
     coordinates = method.coordinates
-    if method.antialias:
+    if method.antialias or not all(_has_paddles_length(each) for each in plan or ()):
         return None
     if method.mode == "nearest":
         plain = coordinates == "asymmetric" and method.nearest == "floor"
         same = plain if plan is None else all(_is_paddles_nearest(method, each) for each in plan)
         return (_NEAREST, {}) if same else None
-    if coordinates == "half_pixel" and plan is not None:
-        # Paddle takes the first element where the result has one only, as `pytorch_half_pixel` does.
-        if any(each.is_known and each.target == 1 and each.length > 1 for each in plan):
-            return None
+    # Where the result has one element only, Paddle takes the first, as `pytorch_half_pixel` does; what Paddle2ONNX
+    # makes of it does not.
+    single = any(each.is_known and each.target == 1 and each.length > 1 for each in plan or ())
+    if coordinates in ("half_pixel", "pytorch_half_pixel") and single:
+        return None
     if coordinates in ("half_pixel", "pytorch_half_pixel"):
         settings: dict[str, Any] = {"align_corners": False, "align_mode": 0}
     elif coordinates == "align_corners":
@@ -251,6 +252,15 @@ def _matching(method: _Method, plan: Sequence[_Axis] | None) -> tuple[dict[int, 
     if method.mode == "linear":
         return _LINEAR, settings
     return (_CUBIC, settings) if method.cubic == -0.75 and not method.exclude_outside else None
+
+
+def _has_paddles_length(axis: _Axis) -> bool:
+    """Tell whether Paddle's result is as long, and scaled by the same."""
+    if not axis.is_known or axis.scale is None:
+        return True
+    if axis.by_scale:
+        return axis.target == int(np.float32(axis.scale) * np.float32(axis.length))
+    return bool(np.isclose(axis.scale * axis.length, axis.target, rtol=1e-7, atol=0))
 
 
 def _is_paddles_nearest(method: _Method, axis: _Axis) -> bool:
@@ -328,6 +338,8 @@ def _resize_at_run_time(node: Node, method: _Method, index: int, axes: Sequence[
         raise Refused("its sizes or scales are computed at run time; export the model with constant ones")
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise Refused("it keeps the ratio of sides at run time; export the model with constant sizes")
+    if index == 2 and method.coordinates == "half_pixel":
+        raise Refused("its scales are computed at run time; export the model with constant ones")
     values = node.tensor(index)
     values = values if given == spatial else paddle.slice(values, [0], [2], [rank])
     modes, settings = matching
@@ -443,68 +455,3 @@ def _multiplied(x: Variable, matrix: Variable, axis: int, rank: int) -> Variable
     order.append(axis)
     y = paddle.matmul(paddle.transpose(x, order), matrix, transpose_y=True)
     return paddle.transpose(y, [order.index(each) for each in range(rank)])
-
-
-# Sampling at places that are computed.
-
-
-@operator("GridSample")
-def grid_sample(node: Node) -> Variable:
-    mode = node.attribute("mode", "linear" if node.version >= 20 else "bilinear")
-    if mode in ("bicubic", "cubic"):
-        raise Refused("it samples by cubic interpolation; export the model with a linear one")
-    return F.grid_sample(
-        node.tensor(0),
-        node.tensor(1),
-        "nearest" if mode == "nearest" else "bilinear",
-        node.attribute("padding_mode", "zeros"),
-        bool(node.attribute("align_corners", 0)),
-    )
-
-
-@operator("AffineGrid")
-def affine_grid(node: Node) -> Variable:
-    """Multiply the places of a regular grid, a constant, by the matrices."""
-    size = [int(each) for each in node.constant(1, "size").reshape(-1)]
-    theta = node.tensor(0)
-    dtype = DTYPES[theta.desc.dtype()]
-    places = []
-    for length in size[2:]:
-        line = np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
-        places.append(line if node.attribute("align_corners", 0) else line * (length - 1) / length)
-    grid = np.stack([*reversed(np.meshgrid(*places, indexing="ij")), np.ones(size[2:])], axis=-1)
-    base = node.graph.weight(grid.reshape(-1, len(size) - 1).astype(dtype))
-    points = paddle.matmul(base, theta, transpose_y=True)
-    return paddle.reshape(points, [-1, *size[2:], len(size) - 2])
-
-
-@operator("RoiAlign")
-def roi_align(node: Node) -> Variable:
-    if node.attribute("mode", "avg") != "avg":
-        raise Refused("it takes the largest value of each bin, which Paddle does not; export the model with `avg`")
-    mode = node.attribute("coordinate_transformation_mode", "half_pixel" if node.version >= 16 else "output_half_pixel")
-    x, boxes, images = node.tensor(0), node.tensor(1), node.tensor(2)
-    count = node.shape(0)[0]
-    order = None
-    if count == 1:
-        counts = paddle.slice(paddle.shape(boxes), [0], [0], [1])
-    else:
-        if isinstance(count, Dimension):
-            raise Refused("it has boxes of an unknown number of images; export the model with a fixed batch")
-        # Paddle wants the boxes sorted by their images, and how many each has.
-        images = paddle.cast(images, "int64")
-        order = paddle.argsort(images)
-        boxes = paddle.gather(boxes, order)
-        numbers = node.graph.weight(np.arange(count)[:, None])
-        counts = paddle.sum(paddle.cast(paddle.equal(numbers, paddle.unsqueeze(images, [0])), "int32"), axis=1)
-        counts = paddle.cast(counts, "int32")
-    result = paddle.vision.ops.roi_align(
-        x,
-        boxes,
-        counts,
-        (node.attribute("output_height", 1), node.attribute("output_width", 1)),
-        node.attribute("spatial_scale", 1.0),
-        node.attribute("sampling_ratio", 0) or -1,
-        mode == "half_pixel",
-    )
-    return result if order is None else paddle.gather(result, paddle.argsort(order))

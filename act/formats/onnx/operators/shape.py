@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number, larger
 from act.formats.onnx.folding import check_count
+from act.formats.onnx.lengths import broadcast, product, quotient, simplest
 from act.formats.onnx.node import Node, Refused, Value, Variable
 from act.formats.onnx.operators.dtypes import NUMBERS, cast, computed, dtype_of
 from act.formats.onnx.operators.registry import operator
@@ -35,14 +34,6 @@ def reshaped(node: Node, variable: Variable, before: Sequence[Number], after: Se
     if unknown and -1 not in target:
         target[unknown[-1]] = -1
     return paddle.reshape(variable, [node.graph.length(e) if isinstance(e, Dimension) else int(e) for e in target])
-
-
-def product(numbers: Sequence[Number]) -> Number:
-    """Return the product of lengths."""
-    result: Number = 1
-    for each in numbers:
-        result = each * result if isinstance(each, Dimension) else result * each
-    return result
 
 
 def transposed(node: Node, variable: Variable, order: Sequence[int]) -> Variable:
@@ -98,41 +89,16 @@ def reshape(node: Node) -> Variable:
         raise Refused("it makes a tensor without elements, which Paddle does not have; export the model without it")
     if not literal:
         target = [before[axis] if each == 0 and axis < len(before) else each for axis, each in enumerate(target)]
+    target = [simplest(each) for each in target]
     if target == before:
         return node.tensor(0)
     return reshaped(node, node.tensor(0), before, _without_rest(before, target))
 
 
 def _without_rest(before: Sequence[Number], target: list[Number]) -> list[Number]:
-    """Return a target shape with the length that stands for -1, where that can be told.
-
-    A length divided by a number is taken as divisible: were it not, no shape would fit, and Paddle says so.
-    """
-    if -1 not in target or 0 in target or 0 in before:
-        return target
-    have, need = _factors(product(before)), _factors(product([each for each in target if each != -1]))
-    count = have[0] / need[0]
-    atoms = Counter(have[1])
-    atoms.subtract(need[1])
-    if any(atoms.values()) or count.denominator != 1:
-        return target
-    return [int(count) if each == -1 else each for each in target]
-
-
-def _factors(number: Number) -> tuple[Fraction, Counter[Dimension]]:
-    """Return a length as the product of a number and of other lengths, each with its exponent."""
-    if not isinstance(number, Dimension):
-        return Fraction(number), Counter()
-    parts = [_factors(each) for each in number.operands] if number.kind != "axis" else []
-    if number.kind == "*" or (number.kind in ("/", "//") and parts[1][0] != 0):
-        sign = 1 if number.kind == "*" else -1
-        atoms = Counter(parts[0][1])
-        for atom, count in parts[1][1].items():
-            atoms[atom] += sign * count
-        return parts[0][0] * parts[1][0] ** sign, atoms
-    if number.kind in ("floor", "ceil") and all(atom.is_whole for atom in parts[0][1]):
-        return parts[0]
-    return Fraction(1), Counter({number: 1})
+    """Return a target shape with the number that -1 stands for, where that can be told."""
+    rest = quotient(before, [each for each in target if each != -1]) if -1 in target else None
+    return [rest if each == -1 and isinstance(rest, int) else each for each in target]
 
 
 @operator("Flatten")
@@ -196,7 +162,8 @@ def expanded(node: Node, variable: Variable, before: Sequence[Number], shape: Se
         elif known or not isinstance(want, Dimension):
             target.append(want)
         else:
-            target.append(larger(have, want))
+            both = broadcast(have, want)
+            target.append(larger(have, want) if both is None else both)
     if all(each == -1 for each in target):
         return variable
     if any(isinstance(each, Dimension) for each in target):

@@ -57,8 +57,9 @@ def window_of(node: Node, kernel: Sequence[int]) -> Window:
         lengths = node.shape(0)[2:]
         window = Window(kernel, strides, dilations, None)
         totals = [_same(*each) for each in zip(lengths, window.extents, strides)]
-        if None not in totals:
-            return Window(kernel, strides, dilations, tuple(halves(total, mode == "SAME_UPPER") for total in totals))
+        known = [each for each in totals if each is not None]
+        if len(known) == rank:
+            return Window(kernel, strides, dilations, tuple(halves(each, mode == "SAME_UPPER") for each in known))
         if mode == "SAME_LOWER" or max(dilations) > 1:
             raise Refused(f"it pads by {mode} along axes of unknown length; export the model with fixed ones")
         return window
@@ -97,3 +98,11 @@ def padded(node: Node, variable: Variable, pads: Pads, value: float = 0.0) -> Va
     if not any(flat):
         return variable
     return node.graph.op("pad", {"X": [variable]}, {"paddings": flat, "pad_value": value}, variable.dtype)
+
+
+def settle_length(variable: Variable, axis: int, length: int) -> None:
+    """Note the length of an axis that an input does not say, but a weight does."""
+    if variable.shape[axis] < 0 <= length:
+        shape = list(variable.shape)
+        shape[axis] = length
+        variable.desc.set_shape(shape)
