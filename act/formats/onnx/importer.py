@@ -172,7 +172,8 @@ class Importer:
     def _length(self, number: Dimension) -> Variable:
         if number.kind == "axis":
             name, axis = number.operands
-            return paddle.slice(paddle.shape(self.block.var(name)), [0], [axis], [axis + 1])
+            shape = self.op("shape", {"Input": [self.block.var(name)]}, {}, "int32")
+            return paddle.slice(shape, [0], [axis], [axis + 1])
         # What is rounded is computed as real numbers.
         whole = number.is_whole and number.kind not in ("floor", "ceil")
         parts = [self.length(each, "int32" if whole else "float32") for each in number.operands]

@@ -252,6 +252,35 @@ def _tile(node: Node) -> list[Lengths | None]:
     return [] if repeats is None else [[product(each) for each in zip(node.shape(0), repeats)]]
 
 
+def _constant_of_shape(node: Node) -> list[Lengths | None]:
+    return [node.numbers(0)]
+
+
+def _pad(node: Node) -> list[Lengths | None]:
+    pads = node.attribute("pads") if node.version < 11 else node.numbers(1)
+    shape = node.shape(0)
+    if pads is None:
+        return []
+    axes = (node.axes(3) if node.version >= 18 else None) or list(range(len(shape)))
+    result: Lengths = list(shape)
+    for index, axis in enumerate(axes):
+        result[axis] = result[axis] + (pads[index] + pads[index + len(axes)])
+    return [result]
+
+
+def _top_k(node: Node) -> list[Lengths | None]:
+    count = [node.attribute("k")] if node.version < 10 else node.numbers(1) or [None]
+    result: Lengths = list(node.shape(0))
+    result[node.attribute("axis", -1)] = count[0]
+    return [result, result]
+
+
+def _one_hot(node: Node) -> list[Lengths | None]:
+    shape, depth = list(node.shape(0)), node.numbers(1) or [None]
+    axis = node.attribute("axis", -1) % (len(shape) + 1)
+    return [[*shape[:axis], depth[0], *shape[axis:]]]
+
+
 def _reduce(node: Node) -> list[Lengths | None]:
     shape, keep = node.shape(0), node.attribute("keepdims", 1)
     axes = [node.attribute("axis", 0)] if node.type.startswith("Arg") else node.axes(1)
@@ -288,6 +317,7 @@ _ALIKE: dict[Rule, str] = {
 _RULES: dict[str, Rule] = {
     **{kind: rule for rule, kinds in _ALIKE.items() for kind in kinds.split()},
     "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,
@@ -295,12 +325,15 @@ _RULES: dict[str, Rule] = {
     "GatherND": _gather_nd,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "OneHot": _one_hot,
+    "Pad": _pad,
     "Range": _range,
     "Reshape": _reshape,
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
     "Tile": _tile,
+    "TopK": _top_k,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }

@@ -146,3 +146,37 @@ def test_split_in_uneven_parts(opset):
 def test_depth_to_space_and_back(mode, lengths):
     nodes = [node("DepthToSpace", "x", "d", blocksize=2, mode=mode), node("SpaceToDepth", "d", blocksize=2)]
     imported(nodes, {"x": values(2, 12, 2, 3)}, {}, 13, {"x": lengths})
+
+
+def test_heads_of_a_text_model_need_no_lengths_at_run_time():
+    """Import embeddings, positions cut to the text's length, and heads, whose lengths PyTorch computes."""
+    nodes = [
+        node("Shape", "ids", "n", start=0, end=1),
+        node("Shape", "ids", "s", start=1, end=2),
+        node("Slice", "positions,first,s,one,one", "p"),
+        node("Gather", "words,ids", "w"),
+        node("Gather", "places,p", "q"),
+        node("Add", "w,q", "x"),
+        node("Concat", "n,s,heads", "cut", axis=0),
+        node("Reshape", "x,cut", "h"),
+        node("Transpose", "h", "t", perm=[0, 2, 1, 3]),
+        node("Transpose", "h", "k", perm=[0, 2, 3, 1]),
+        node("MatMul", "t,k", "a"),
+        node("Softmax", "a", "b", axis=-1),
+        node("MatMul", "b,t", "c"),
+        node("Transpose", "c", "d", perm=[0, 2, 1, 3]),
+        node("Concat", "n,s,rest", "joined", axis=0),
+        node("Reshape", "d,joined"),
+    ]
+    constants = {
+        "positions": np.arange(9)[None],
+        "words": values(20, 8),
+        "places": values(9, 8),
+        "first": np.array([0]),
+        "one": np.array([1]),
+        "heads": np.array([-1, 4]),
+        "rest": np.array([-1]),
+    }
+    model = imported(nodes, {"ids": np.array([[3, 1, 4], [1, 5, 9]])}, constants, 15, {"ids": ["N", "S"]})
+    assert [op.attr("shape") for op in model.ops if op.type == "reshape2"] == [[0, 0, 2, 4], [0, 0, 8]]
+    assert "fill_constant" not in kinds(model)

@@ -33,7 +33,7 @@ _ORDERING = frozenset(("top_k_v2", "argsort"))
 _PASSING = frozenset(
     ("cast", "reshape2", "transpose2", "unsqueeze2", "squeeze2", "slice", "assign", "expand_v2", "tile")
 )
-_PASSING |= {"concat", "elementwise_add", "elementwise_max"}
+_PASSING |= {"concat", *(f"elementwise_{name}" for name in ("add", "mul", "max", "min", "floordiv"))}
 
 
 def not_negative(node: Node, indices: Variable, length: Number) -> Variable:
@@ -56,6 +56,8 @@ def _counts(node: Node, variable: Variable, depth: int = 0) -> bool:
         return _starts_at_zero(op)
     if op.type in _ORDERING:
         return variable.name in op.output("Indices")
+    if op.type == "clip" and not op.input("Min"):
+        return op.attr("min") >= 0
     if op.type not in _PASSING:
         return op.type in _COUNTING
     slots = ["Input"] if op.type == "slice" else ["X", "Y"] if "Y" in op.input_names else ["X"]
@@ -104,11 +106,14 @@ def gather(node: Node) -> Variable:
     else:
         index = not_negative(node, _whole(node, 1), shape[axis])
         index = index if len(before) == 1 else paddle.reshape(index, [-1])
-    taken = computed(node, lambda each: paddle.gather(each, index, axis), [variable], NUMBERS)
-    if len(before) == 1:
+
+    def take(each: Variable) -> Variable:
+        taken = paddle.gather(each, index, axis)
+        return taken if before else paddle.squeeze(taken, [axis])
+
+    taken = computed(node, take, [variable], NUMBERS)
+    if len(before) <= 1:
         return taken
-    if not before:
-        return paddle.squeeze(taken, [axis])
     flat = [*shape[:axis], product(before), *shape[axis + 1 :]]
     return reshaped(node, taken, flat, [*shape[:axis], *before, *shape[axis + 1 :]])
 
@@ -399,11 +404,13 @@ def arg_extreme(node: Node) -> Variable:
         variable = cast(node, variable, "int32")
     if not node.attribute("select_last_index", 0):
         return function(variable, axis, keep)
-    found = function(flipped(node, variable, [axis]), axis, keep)
+    found = function(flipped(node, variable, [axis], node.shape(0)), axis, True)
     last = shape[axis] - 1
-    if not isinstance(last, Dimension):
-        return paddle.scale(found, -1, last)
-    return paddle.subtract(node.graph.length(last, "int64"), found)
+    if isinstance(last, Dimension):
+        found = paddle.subtract(node.graph.length(last, "int64"), found)
+    else:
+        found = paddle.scale(found, -1, last)
+    return found if keep else paddle.squeeze(found, [axis])
 
 
 @operator("NonZero")
@@ -433,7 +440,7 @@ def cumulative_sum(node: Node) -> Variable:
     variable = node.tensor(0)
     backwards, exclusive = node.attribute("reverse", 0), node.attribute("exclusive", 0)
     if backwards:
-        variable = flipped(node, variable, [axis])
+        variable = flipped(node, variable, [axis], node.shape(0))
 
     def add_up(each: Variable) -> Variable:
         if not exclusive:
@@ -444,7 +451,7 @@ def cumulative_sum(node: Node) -> Variable:
         return paddle.cumsum(sliced(node, before, [axis], [0], [-1]), axis)
 
     result = computed(node, add_up, [variable], NUMBERS)
-    return flipped(node, result, [axis]) if backwards else result
+    return flipped(node, result, [axis], node.shape(0)) if backwards else result
 
 
 @operator("Trilu")

@@ -172,9 +172,13 @@ def _summed(node: Node, term: _Term, needed: set[str]) -> _Term:
     if not axes:
         return term
     if term.is_constant:
-        value = term.value.sum(axis=tuple(axes), dtype=term.value.dtype)
+        value = np.asarray(term.value.sum(axis=tuple(axes), dtype=term.value.dtype))
     else:
-        value = computed(node, lambda each: paddle.sum(each, axes), [term.value], FLOATS | {"int32", "int64"})
+        # What loses all its axes does so by a reshape: the exporter to ONNX leaves one axis to reductions.
+        bare = len(axes) == len(term.labels)
+        numbers = FLOATS | {"int32", "int64"}
+        value = computed(node, lambda each: paddle.sum(each, axes, keepdim=bare), [term.value], numbers)
+        value = paddle.reshape(value, []) if bare else value
     kept = [axis for axis in range(len(term.labels)) if axis not in axes]
     return _Term(value, [term.labels[axis] for axis in kept], [term.lengths[axis] for axis in kept], term.name)
 
@@ -189,7 +193,8 @@ def _contracted(node: Node, first: _Term, second: _Term, needed: set[str]) -> _T
     columns = [each for each in second.labels if each not in both]
     length = dict(zip(second.labels, second.lengths))
     for label, each in zip(first.labels, first.lengths):
-        length[label] = each if each != 1 or label not in length else length[label]
+        other = length.get(label, each)
+        length[label] = other if each == 1 or isinstance(each, Dimension) else each
     depth = product([length[each] for each in inner])
     left = _arranged(node, first, [*batch, *rows, *inner])
     right = _arranged(node, second, [*batch, *inner, *columns])

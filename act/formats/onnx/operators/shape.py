@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,6 +20,7 @@ F = paddle.nn.functional
 END = 2**31 - 1
 """An end of a slice behind every element."""
 _BITS = NUMBERS | {"bool"}
+_NARROW = _BITS | {"int8"}
 
 
 # What other families build with, too.
@@ -66,9 +68,17 @@ def sliced(
     return node.graph.op("slice", inputs, attributes | {"infer_flags": flags}, dtype_of(variable))
 
 
-def flipped(node: Node, variable: Variable, axes: Sequence[int]) -> Variable:
-    """Return a variable with the elements along some axes in reverse order."""
-    return computed(node, lambda each: paddle.flip(each, list(axes)), [variable], _BITS)
+def flipped(node: Node, variable: Variable, axes: Sequence[int], shape: Sequence[Number]) -> Variable:
+    """Return a variable of a shape with the elements along some axes in reverse order."""
+    for axis in [axis for axis in axes if isinstance(shape[axis], Dimension)]:
+        # Paddle's own operator takes these, but cannot be converted to ONNX.
+        last = node.graph.length(shape[axis] - 1, "int64")
+        order = paddle.subtract(last, counted(node, shape[axis]))
+        variable = computed(node, lambda each: paddle.gather(each, order, axis), [variable], NUMBERS)  # noqa: B023
+    known = [axis for axis in axes if not isinstance(shape[axis], Dimension)]
+    if not known:
+        return variable
+    return computed(node, lambda each: paddle.flip(each, known), [variable], _BITS)
 
 
 def _within_int32(number: int) -> int:
@@ -119,14 +129,22 @@ def squeeze(node: Node) -> Variable:
         if any(isinstance(each, Dimension) for each in shape):
             raise Refused("it names no axes, and axes of unknown length may have one element; export it with axes")
         axes = [axis for axis, each in enumerate(shape) if each == 1]
-    return paddle.squeeze(node.tensor(0), sorted(axis % len(shape) for axis in axes)) if axes else node.tensor(0)
+    places = sorted(axis % len(shape) for axis in axes)
+    return (
+        computed(node, lambda each: paddle.squeeze(each, places), [node.tensor(0)], _NARROW) if axes else node.tensor(0)
+    )
 
 
 @operator("Unsqueeze")
 def unsqueeze(node: Node) -> Variable:
     axes = node.axes(1) or []
     rank = node.rank(0) + len(axes)
-    return paddle.unsqueeze(node.tensor(0), sorted(axis % rank for axis in axes)) if axes else node.tensor(0)
+    places = sorted(axis % rank for axis in axes)
+    return (
+        computed(node, lambda each: paddle.unsqueeze(each, places), [node.tensor(0)], _NARROW)
+        if axes
+        else node.tensor(0)
+    )
 
 
 @operator("Transpose")
@@ -152,19 +170,19 @@ def expanded(node: Node, variable: Variable, before: Sequence[Number], shape: Se
     rank = max(len(before), len(shape))
     before, shape = [1] * (rank - len(before)) + list(before), [1] * (rank - len(shape)) + list(shape)
     target: list[Number] = []
-    for axis, (have, want) in enumerate(zip(before, shape)):
+    for have, want in zip(before, shape):
         stays = (
             want == 1 or want == have or (isinstance(want, Dimension) and not isinstance(have, Dimension) and have > 1)
         )
         known = not isinstance(have, Dimension) and have == 1
         if stays:
-            target.append(-1 if axis >= rank - len(variable.shape) else 1)
+            target.append(have if isinstance(have, int) else -1)
         elif known or not isinstance(want, Dimension):
             target.append(want)
         else:
             both = broadcast(have, want)
             target.append(larger(have, want) if both is None else both)
-    if all(each == -1 for each in target):
+    if len(variable.shape) == rank and all(each in (-1, have) for have, each in zip(before, target)):
         return variable
     if any(isinstance(each, Dimension) for each in target):
         target = [have if each == -1 else each for have, each in zip(before, target)]
@@ -218,9 +236,12 @@ def split(node: Node) -> Variable | tuple[Variable, ...]:
     if node.version >= 13 and node.has(1) and sizes is None:
         node.constant(1, "sizes of parts")
     if sizes is None and isinstance(length, Dimension):
-        if node.version >= 18:
-            raise Refused("it cuts an axis of unknown length into parts; export it with the size of each part")
-        return tuple(_parts(node, variable, count, axis))
+        if node.version < 18:
+            return tuple(_parts(node, variable, count, axis))
+        # The last part may be smaller.
+        each = (length + (count - 1)) // count
+        bounds = [0, *(each * index for index in range(1, count)), END]
+        return tuple(sliced(node, variable, [axis], [start], [end]) for start, end in pairwise(bounds))
     if sizes is None:
         each = -(-int(length) // count)
         sizes = [min(each, max(int(length) - each * index, 0)) for index in range(count)]
@@ -239,8 +260,11 @@ def _parts(node: Node, variable: Variable, sizes: int | list[int], axis: int) ->
     results = [
         graph.block.create_var(name=paddle.utils.unique_name.generate("split"), dtype=dtype) for _ in range(count)
     ]
-    attributes = {"axis": axis, "num": count if isinstance(sizes, int) else 0}
-    attributes |= {"sections": [] if isinstance(sizes, int) else list(sizes)}
+    attributes = {
+        "axis": axis,
+        "num": count if isinstance(sizes, int) else 0,
+        "sections": [] if isinstance(sizes, int) else list(sizes),
+    }
     graph.block.append_op(type="split", inputs={"X": [variable]}, outputs={"Out": results}, attrs=attributes)
     return results
 
@@ -270,7 +294,7 @@ def _slice(
     axes = [axis % len(shape) for axis in axes]
     backwards = [axis for axis, step in zip(axes, steps) if step < 0]
     if backwards:
-        variable = flipped(node, variable, backwards)
+        variable = flipped(node, variable, backwards, shape)
     cuts = []
     for axis, start, end, step in zip(axes, starts, ends, steps):
         start, end = _from_end(start, shape[axis]), _from_end(end, shape[axis])
@@ -326,7 +350,7 @@ def _slice_at_run_time(node: Node, axes: Sequence[int], steps: Sequence[int]) ->
     variable, bounds = node.tensor(0), [node.tensor(1), node.tensor(2)]
     axes = [axis % node.rank(0) for axis in axes]
     if any(step < 0 for step in steps):
-        variable = flipped(node, variable, [axis for axis, step in zip(axes, steps) if step < 0])
+        variable = flipped(node, variable, [axis for axis, step in zip(axes, steps) if step < 0], node.shape(0))
         dtype = dtype_of(bounds[0])
         sign = node.graph.weight(np.array([-1 if step < 0 else 1 for step in steps], dtype))
         offset = node.graph.weight(np.array([-1 if step < 0 else 0 for step in steps], dtype))
@@ -397,7 +421,7 @@ def eye_like(node: Node) -> Value:
     dtype = _dtype(kind) if kind else like
     if not any(isinstance(each, Dimension) for each in shape):
         check_count(np.prod(shape, dtype=np.float64))
-        return np.eye(*shape, diagonal).astype(dtype)
+        return np.eye(shape[0], shape[1], diagonal).astype(dtype)
     rows = paddle.unsqueeze(paddle.scale(counted(node, shape[0]), 1, diagonal), [1])
     return cast(node, paddle.equal(rows, paddle.unsqueeze(counted(node, shape[1]), [0])), dtype)
 
@@ -477,14 +501,34 @@ def _padded_axis(
 ) -> Variable:
     """Pad one axis with elements of the tensor."""
     if isinstance(length, Dimension):
-        if mode == "wrap":
-            parts = ([(-begin, END)] if begin else [], [(0, end)] if end else [])
-            before, behind = ([sliced(node, variable, [axis], [a], [b]) for a, b in side] for side in parts)
-            return joined(node, [*before, variable, *behind], axis)
-        raise Refused(f"it pads an axis of unknown length in mode `{mode}`; export the model with a fixed length")
+        return _padded_unknown_axis(node, variable, axis, begin, end, mode)
     indices = np.pad(np.arange(int(length)), (begin, end), mode=mode)  # type: ignore[call-overload]
     index = node.graph.weight(indices)
     return computed(node, lambda each: paddle.index_select(each, index, axis), [variable], NUMBERS)
+
+
+def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, end: int, mode: str) -> Variable:
+    """Pad an axis of unknown length with elements of the tensor, taken from its ends."""
+
+    def side(count: int, first: bool) -> list[Variable]:
+        if not count:
+            return []
+        if mode == "wrap":
+            bounds = (-count, END) if first else (0, count)
+            order = list(range(count))
+        elif mode == "edge":
+            bounds = (0, 1) if first else (-1, END)
+            order = [0] * count
+        else:
+            bounds = (1, count + 1) if first else (-count - 1, -1)
+            order = list(range(count))[::-1]
+        part = sliced(node, variable, [axis], [bounds[0]], [bounds[1]])
+        if mode == "wrap":
+            return [part]
+        index = node.graph.weight(np.array(order, np.int64))
+        return [computed(node, lambda each: paddle.index_select(each, index, axis), [part], NUMBERS)]
+
+    return joined(node, [*side(begin, True), variable, *side(end, False)], axis)
 
 
 @operator("CenterCropPad")
