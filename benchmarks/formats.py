@@ -247,7 +247,9 @@ def chain(path: Path, folder: Path) -> dict[str, Any]:
             "speedup": winner["speedup"] and winner["speedup"]["value"],
             "quality": winner["quality"],
             "variants": {
-                f"{row['engine']}/{row['name']}": row["latency"]["median_ms"] if row["latency"] else row["failure"]["cause"]
+                f"{row['engine']}/{row['name']}": row["latency"]["median_ms"]
+                if row["latency"]
+                else row["failure"]["cause"]
                 for row in manifest["variants"]
             },
         }
@@ -322,7 +324,9 @@ def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
         misses.append(f"{path.name} is refused: {found['refused']}")
         return found
     if not found["deviation"] <= LARGEST_DEVIATION:
-        misses.append(f"{path.name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed")
+        misses.append(
+            f"{path.name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed"
+        )
     if isinstance(found["again"], str) or not found["again"] <= LARGEST_DEVIATION:
         misses.append(f"{path.name}: cannot be written as ONNX again: {found['again']}")
     if not found["same_names"]:

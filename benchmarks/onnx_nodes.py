@@ -60,8 +60,10 @@ def in_scope(case: Any) -> bool:
         return False
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     values = (*model.graph.input, *model.graph.output)
-    return 7 <= opset <= 24 and all(value.type.HasField("tensor_type") for value in values) and all(
-        value.type.tensor_type.elem_type in _TYPES for value in values
+    return (
+        7 <= opset <= 24
+        and all(value.type.HasField("tensor_type") for value in values)
+        and all(value.type.tensor_type.elem_type in _TYPES for value in values)
     )
 
 
@@ -186,8 +188,13 @@ def _structural(node: onnx.NodeProto, feeds: dict[str, Any]) -> list[str]:
     return [
         name
         for name in node.input[1:]
-        if name in feeds and feeds[name].size <= 16 and (feeds[name].ndim <= 1)
-        and (feeds[name].dtype.name in ("int32", "int64", "bool") or node.op_type in ("Resize", "Upsample", "Pad", "Clip", "Dropout", "OneHot", "NonMaxSuppression"))
+        if name in feeds
+        and feeds[name].size <= 16
+        and (feeds[name].ndim <= 1)
+        and (
+            feeds[name].dtype.name in ("int32", "int64", "bool")
+            or node.op_type in ("Resize", "Upsample", "Pad", "Clip", "Dropout", "OneHot", "NonMaxSuppression")
+        )
     ]
 
 
@@ -214,7 +221,9 @@ def main() -> None:
         if (kind in arguments.names if arguments.names else arguments.all or kind in scope)
     }
     found: dict[str, Counter[str]] = {kind: Counter() for kind in tests}
-    for each in run_apart([name for names in tests.values() for name in names], "--export" if arguments.onward else "--run"):
+    for each in run_apart(
+        [name for names in tests.values() for name in names], "--export" if arguments.onward else "--run"
+    ):
         found[each.operator][each.outcome] += 1
         if each.outcome not in ("passed", "constant"):
             print(f"{each.outcome:8} {each.test}: {each.message}")

@@ -70,4 +70,3 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
             f"{f'; first at {blamed}' if blamed else ''}; please report this model"
         )
     return worst
-

@@ -90,7 +90,9 @@ def _misses(row: RanVariant | FailedVariant, budget: Budget, against: str) -> li
         fast, asked = factor(speedup.value), factor(budget.min_speedup)
         slow = speedup.value < 1
         misses.append(
-            f"is slower than {against} ({fast})" if slow else f"is {fast} as fast as {against} where {asked} is asked for"
+            f"is slower than {against} ({fast})"
+            if slow
+            else f"is {fast} as fast as {against} where {asked} is asked for"
         )
     if budget.max_latency_ms is not None and row.latency.median_ms > budget.max_latency_ms:
         longest = milliseconds(budget.max_latency_ms)

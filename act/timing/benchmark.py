@@ -200,7 +200,9 @@ def _check_outputs(process: EngineProcess, samples: Path, expected: Path, batch:
             far = np.abs(want.astype(np.float64) - have.astype(np.float64)) > _FAR * largest
             if want.size and far.mean() > _MOST_FAR:
                 share = f"{100 * far.mean():.3g} % of output `{name}`"
-                raise EngineFailure("wrong_output", f"its fp32 is not the given model: {share} differs on sample {number}")
+                raise EngineFailure(
+                    "wrong_output", f"its fp32 is not the given model: {share} differs on sample {number}"
+                )
 
 
 def _inputs(

@@ -163,7 +163,9 @@ def test_an_engine_whose_fp32_computes_something_else_fails_whole(workspace: Pat
     expected = Samples({"y": Ragged.of(list(noise(4)))})
     expected.save(workspace / "other")
     given = Given(workspace / "artifacts/demo/prepare/given/model.pdmodel", "paddle", workspace / "other")
-    job = Job.model_validate({**JOB, "metric": "top1", "target": {"engines": ["openvino"], "precisions": ["fp32", "int8"]}})
+    job = Job.model_validate(
+        {**JOB, "metric": "top1", "target": {"engines": ["openvino"], "precisions": ["fp32", "int8"]}}
+    )
     folder = workspace / "artifacts" / "demo"
     rows, _ = measure(exported(workspace), folder / "export", job, folder / "prepare/evaluation", None, print, given)
     causes = {row.variant.name: row.measured.failure for row in rows}

@@ -63,4 +63,9 @@ def _begins_like_onnx(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(3)
     # Field 1, a small number; then the producer's name, the graph or another field of the model.
-    return len(head) == 3 and head[0] == 0x08 and 1 <= head[1] <= 20 and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    return (
+        len(head) == 3
+        and head[0] == 0x08
+        and 1 <= head[1] <= 20
+        and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+    )

@@ -24,7 +24,9 @@ _REAL_TYPES = (
     onnx.TensorProto.BFLOAT16,
 )
 # What depends on chance or on state.
-_NEVER = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"))
+_NEVER = frozenset(
+    ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+)
 # A larger constant than these make of a small one is asked for in their inputs.
 _GROWING = frozenset(("Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "Range", "CenterCropPad"))
 

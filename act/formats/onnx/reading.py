@@ -57,7 +57,9 @@ class OnnxModel:
         """Return NumPy's name of the dtype of an input or output; `InputError` where it is no tensor of numbers."""
         kind = value.type.tensor_type.elem_type
         try:
-            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name if value.type.HasField("tensor_type") else ""
+            dtype = (
+                np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name if value.type.HasField("tensor_type") else ""
+            )
         except KeyError:
             dtype = ""
         if dtype not in _FED:
@@ -193,16 +195,12 @@ def _check_extent(tensor: onnx.TensorProto, file: Path, path: Path) -> None:
 def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
     versions = [each.version for each in proto.opset_import if each.domain in DOMAINS]
     if versions and versions[0] not in OPSETS:
-        raise InputError(
-            f"{path}: is of opset {versions[0]}; export the model with one of {OPSETS[0]} to {OPSETS[-1]}"
-        )
+        raise InputError(f"{path}: is of opset {versions[0]}; export the model with one of {OPSETS[0]} to {OPSETS[-1]}")
 
 
 def _check_functions(proto: onnx.ModelProto, path: Path) -> None:
     """Refuse functions that call themselves, or one another too deep: they would be written out for ever."""
-    calls = {
-        (each.domain, each.name): {(node.domain, node.op_type) for node in each.node} for each in proto.functions
-    }
+    calls = {(each.domain, each.name): {(node.domain, node.op_type) for node in each.node} for each in proto.functions}
     depth: dict[tuple[str, str], int] = {}
 
     def visit(function: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
@@ -251,7 +249,9 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
     if len(order) < len(needs):
         stuck = next(graph.node[index] for index, count in enumerate(waiting) if count > 0)
         label = stuck.name or next(iter(stuck.output), "")
-        raise InputError(f"{path}: node `{label}` ({stuck.op_type}) needs what it computes itself: export the model again")
+        raise InputError(
+            f"{path}: node `{label}` ({stuck.op_type}) needs what it computes itself: export the model again"
+        )
     nodes = [graph.node[index] for index in order]
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]

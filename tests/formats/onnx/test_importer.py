@@ -21,7 +21,11 @@ def node(kind: str, inputs: str, outputs: str, **attributes: object) -> onnx.Nod
 
 
 def test_names_dtypes_and_free_axes_are_those_of_the_file() -> None:
-    nodes = [node("Relu", "in/put:0", "hidden/0"), node("Identity", "hidden/0", "out/put:1"), node("Shape", "in/put:0", "s")]
+    nodes = [
+        node("Relu", "in/put:0", "hidden/0"),
+        node("Identity", "hidden/0", "out/put:1"),
+        node("Shape", "in/put:0", "s"),
+    ]
     proto = model_of(nodes, {"in/put:0": ["batch", 3, "height", 5]}, ["out/put:1", "s"], types={"s": INT64})
     model = assert_same(proto, {"in/put:0": X})
     assert [(spec.name, spec.dtype, spec.shape) for spec in model.feed_specs()] == [
@@ -137,6 +141,8 @@ def test_the_program_survives_being_saved(tmp_path: Path) -> None:
 
 
 def test_an_operator_that_paddle_does_not_take_is_named() -> None:
-    proto = model_of([node("Conv", "x k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.zeros((2, 7, 3, 3), np.float32)})
+    proto = model_of(
+        [node("Conv", "x k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.zeros((2, 7, 3, 3), np.float32)}
+    )
     with pytest.raises(InputError, match=r"m.onnx: node `Conv of y` \(Conv, opset 17\): "):
         imported(proto)

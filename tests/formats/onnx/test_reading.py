@@ -51,7 +51,9 @@ def expanded() -> onnx.ModelProto:
 
 
 def damaged_tensor() -> onnx.ModelProto:
-    model = model_of([helper.make_node("Add", ["x", "c"], ["y"])], {"x": ["N", 3]}, ["y"], {"c": np.zeros(3, np.float32)})
+    model = model_of(
+        [helper.make_node("Add", ["x", "c"], ["y"])], {"x": ["N", 3]}, ["y"], {"c": np.zeros(3, np.float32)}
+    )
     model.graph.initializer[0].dims[0] = 2**40
     return model
 
@@ -94,7 +96,9 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED, ids=[make.__name__ for make, _ in REFUSED])
-def test_what_cannot_be_read_is_refused_in_one_line(make: Callable[[], onnx.ModelProto], words: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused_in_one_line(
+    make: Callable[[], onnx.ModelProto], words: str, tmp_path: Path
+) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(make().SerializeToString())
     with pytest.raises(InputError, match=words) as caught:
@@ -102,7 +106,11 @@ def test_what_cannot_be_read_is_refused_in_one_line(make: Callable[[], onnx.Mode
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x08\x07\x12", b"\x08\x09:\x00", bytes(range(256)) * 4], ids=["empty", "cut", "no nodes", "noise"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x08\x07\x12", b"\x08\x09:\x00", bytes(range(256)) * 4],
+    ids=["empty", "cut", "no nodes", "noise"],
+)
 def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
