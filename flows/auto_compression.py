@@ -56,7 +56,7 @@ class AutoCompression:
     """Compress an inference model, with nothing but samples.
 
     Args:
-        model_dir: folder of the inference model; only ever read.
+        model_dir: folder of the inference model, or its file (an ONNX model, too); only ever read.
         train_dataloader: gives the samples for calibration and training: an iterable of batches, or what returns one
             when called. A batch is a dictionary of arrays by input (or a list that holds just that), or a list of
             arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
@@ -142,7 +142,7 @@ class AutoCompression:
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
         with log_to_stdout(logging.INFO, (__name__,)):
-            model = _load(Path(self._entry["model"]["path"]), *self._files)
+            model = _load_given(Path(self._entry["model"]["path"]), *self._files)
             if self._callback:
                 self._given_metric, wanted = self._metric(model), self._origin_metric
                 if wanted is not None and abs(self._given_metric - wanted) > ORIGIN_TOLERANCE:
@@ -324,11 +324,18 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
             np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
 
 
-def _load(path: Path, *files: str | None) -> InferenceModel:
+def _load_given(path: Path, *files: str | None) -> InferenceModel:
+    with _paddle_as_it_was():
+        from act.formats import SourceModel
+
+        return SourceModel.find(path, *files).load()
+
+
+def _load(folder: Path) -> InferenceModel:
     with _paddle_as_it_was():
         from act.program.model import InferenceModel
 
-        return InferenceModel.load(path, *files)
+        return InferenceModel.load(folder)
 
 
 @contextmanager

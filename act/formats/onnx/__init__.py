@@ -12,9 +12,10 @@ _SUFFIX = ".onnx"
 
 
 def recognises(path: Path) -> bool:
-    """Tell whether a file is an ONNX model, by its first bytes, or a folder has one."""
+    """Tell whether a file is an ONNX model, by its first bytes, or a folder has one, and no Paddle program."""
     if path.is_dir():
-        return any(path.glob(f"*{_SUFFIX}"))
+        paddles = any(path.glob("*.pdmodel")) or (path / "__model__").exists()
+        return not paddles and any(path.glob(f"*{_SUFFIX}"))
     return path.suffix == _SUFFIX or (path.is_file() and _begins_like_onnx(path))
 
 

@@ -1,0 +1,35 @@
+"""ONNX's own tests of single operators, on what the importer makes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from act.formats.onnx.folding import ALWAYS, CONTROL
+from act.formats.onnx.operators.registry import operators as known
+from benchmarks.onnx_nodes import Outcome, operators, run_apart
+
+LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
+
+# Tests that come to something else, and why that is right, or of no matter.
+DIFFERENT = {
+    **dict.fromkeys(
+        ("2D_int8_float32", "2D_int8_float16", "3D_int8_float32", "3D_int8_float16"),
+        "the sum overflows in the test; here it is cut off, as in ONNX Runtime",
+    )
+}
+
+
+def test_nearly_all_of_onnxs_own_tests_pass_and_nothing_is_silently_wrong() -> None:
+    scope = {kind for domain, kind in known() if not domain} | ALWAYS | set(CONTROL)
+    assert len(scope) >= LEAST_OPERATORS
+    names = [name for kind, tests in operators().items() if kind in scope for name in tests]
+    outcomes = list(run_apart(names))
+    assert len(outcomes) == len(names)
+    counts = Counter(each.outcome for each in outcomes)
+    wrong = [each for each in outcomes if each.outcome in ("failed", "crashed") and not is_known(each)]
+    assert not wrong, "\n".join(f"{each.test}: {each.message}" for each in wrong)
+    assert (counts["passed"] + counts["constant"]) / len(names) >= LEAST_PASSED, counts
+
+
+def is_known(outcome: Outcome) -> bool:
+    return any(outcome.test.endswith(ending) for ending in DIFFERENT)
