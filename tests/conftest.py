@@ -18,6 +18,9 @@ SPEEDS = {
     "engines/test_process.py": "stage",
     "engines/test_tensorrt.py": "stage",
     "engines/test_toy_engine.py": "stage",
+    "formats/onnx": "stage",
+    "formats/onnx/test_importer.py": "unit",
+    "formats/onnx/test_reading.py": "unit",
     "flows": "e2e",
     "flows/test_act_config.py": "stage",
     "flows/test_graph.py": "unit",
@@ -46,7 +49,7 @@ SPEEDS = {
 def speed_of(file: Path) -> str:
     """Return the speed of a file's tests."""
     path = file.relative_to(TESTS)
-    return SPEEDS.get(str(path), SPEEDS.get(path.parts[0], "unit"))
+    return next((SPEEDS[str(place)] for place in (path, *path.parents) if str(place) in SPEEDS), "unit")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

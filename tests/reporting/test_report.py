@@ -197,6 +197,27 @@ def test_a_new_budget_selects_anew_and_replaces_all_of_the_old(workspace: Worksp
     assert [path.name for path in workspace.deploy.parent.iterdir()] == ["demo"]
 
 
+def test_where_the_given_model_wins_its_own_files_are_deployed(workspace: Workspace) -> None:
+    given = workspace.artifacts / "prepare" / "given"
+    (given / "data").mkdir(parents=True)
+    (given / "net.onnx").write_text("the user's")
+    (given / "data" / "weights.bin").write_text("weights")
+    path = "artifacts/demo/prepare/given/net.onnx"
+    rows = [
+        entry("openvino", "given", 10, 0.8, candidate="given", path=path, is_reference=True),
+        entry("openvino", "fp32", 11, 0.8, is_reference=False),
+        entry("openvino", "int8-ptq", 3, 0.4),
+    ]
+    workspace.measure(rows)
+    assert workspace.report(max_quality_drop=0.01).returncode == 0
+    manifest = workspace.manifest()
+    assert manifest["compressed"] is False and manifest["winner"]["reference"] == "openvino/given"
+    assert manifest["winner"]["files"] == ["winner/data/weights.bin", "winner/net.onnx"]
+    assert (workspace.deploy / "winner" / "net.onnx").read_text() == "the user's"
+    assert '"winner/net.onnx"' in manifest["winner"]["how_to_load"]
+    assert "the given model stays the fastest" in workspace.page()
+
+
 def test_the_page_is_escaped_and_self_contained(workspace: Workspace) -> None:
     settings = results.settings(ptq_algo=HOSTILE, quantizable_op_type=["a", "b"])
     tried = [
