@@ -1,0 +1,67 @@
+"""An import is run beside the file's own runtime, and the first tensor that differs is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from act.errors import InputError
+from act.formats import SourceModel
+from act.formats._comparison import largest_deviation
+from act.samples.dataset import Ragged, Samples
+from tests.formats.onnx.support import model_of
+
+X = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+NODES = [
+    helper.make_node("Relu", ["x"], ["a"], name="first"),
+    helper.make_node("LeakyRelu", ["x"], ["b"], name="second", alpha=0.1),
+    helper.make_node("Add", ["a", "b"], ["y"], name="third"),
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SourceModel:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of(NODES, {"x": ["N", 3, 5]}, ["y"]).SerializeToString())
+    return SourceModel.find(path)
+
+
+def saved(folder: Path) -> Samples:
+    samples = Samples({"x": Ragged.of(list(X))})
+    samples.save(folder)
+    return samples
+
+
+def test_a_right_import_is_told_how_near_it_is(source: SourceModel, tmp_path: Path) -> None:
+    deviation = source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
+    assert deviation is not None and deviation < 1e-6
+
+
+def test_the_first_tensor_that_differs_is_named(source: SourceModel, tmp_path: Path) -> None:
+    model = source.load()
+    model.producer("b")._set_attr("alpha", 0.2)
+    with pytest.raises(InputError, match=r"first at node `second` \(LeakyRelu\), tensor `b`"):
+        source.check(model, saved(tmp_path / "samples"), tmp_path / "samples")
+
+
+def test_a_file_that_its_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["y"], ["z"], domain="")]
+    proto = model_of(nodes, {"x": ["N", 3, 5]}, ["z"])
+    proto.ir_version = 99
+    path.write_bytes(proto.SerializeToString())
+    source = SourceModel.find(path)
+    with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
+        source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
+
+
+def test_the_deviation_is_that_of_the_worst_output() -> None:
+    a, b = np.array([1.0, 2.0]), np.array([[100.0]])
+    assert largest_deviation([a, b], [a, b]) == 0
+    assert largest_deviation([a + 0.1, b], [a, b]) == pytest.approx(0.05)
+    assert largest_deviation([a], [b]) == np.inf
+    assert largest_deviation([a * np.nan], [a]) == np.inf
+    assert largest_deviation([np.array([np.nan, np.inf])], [np.array([np.nan, np.inf])]) == 0
