@@ -148,7 +148,7 @@ def _ask_for(speedup: float, folder: Path) -> dict[str, Any]:
         "asked": speedup,
         "speedup": winner["speedup"]["value"] if winner["speedup"] else 1.0,
         "quality": winner["quality"],
-        "fp32_quality": winner["fp32_quality"],
+        "fp32_quality": winner["reference_quality"],
         "winner": f"{winner['name']} on {winner['engine']}",
         "tries": max(1, len(told["attempts"])),
         "attempts": [{key: each[key] for key in each if key != "strategy"} for each in told["attempts"]],

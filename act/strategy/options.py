@@ -41,7 +41,7 @@ class Option:
     best: tuple[str, str]  # engine and precision that is predicted to be the fastest
     precisions: tuple[str, ...]  # that it can run in there; the fastest of them is what counts in the end
     latency: Latency  # predicted there
-    speedup: float  # predicted over fp32 on the same engine, with the upper end of the error bar
+    speedup: float  # predicted over fp32 on the quickest engine, with the upper end of the error bar
     high: float
     bytes: int  # of the weights, about
     minutes: float  # that it is expected to take
@@ -185,15 +185,16 @@ def _share_for(model: Model, wanted: float, precisions: Sequence[str]) -> float:
 
 
 def _best(model: Model, share: float, precisions: Sequence[str]) -> tuple[tuple[str, str], float, Latency]:
-    """Return engine and precision of the largest speed-up over fp32 there, that speed-up, and the latency."""
+    """Return engine and precision of the largest speed-up over fp32 on the quickest engine, that, and the latency."""
     found = []
+    fp32 = min((latency.seconds for (_, name), latency in model.whole.items() if name == "fp32"), default=0.0)
     factors = model.corrections.get("int8" in precisions)
     correction = attempts.correction(factors, share) if factors is not None else 1.0
     for (engine, precision), whole in model.whole.items():
         if precision in precisions and (engine, "fp32") in model.whole:
             latency = whole if share >= 1 else model.pruned(engine, precision, share)
             if latency is not None:
-                speedup = model.whole[engine, "fp32"].seconds / latency.seconds * correction
+                speedup = fp32 / latency.seconds * correction
                 found.append(((engine, precision), speedup, latency))
     return max(found, key=lambda each: each[1], default=(("", "fp32"), 1.0, Latency(0.0, 0.0, 0.0)))
 
