@@ -58,10 +58,11 @@ def publish(job: str, shown: Sequence[str]) -> None:
 
 def _winner(manifest: Manifest) -> str:
     chosen = manifest.winner
-    speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as fp32, "
+    against = " on ".join(reversed(chosen.reference.split("/", 1)))
+    speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as {against}, "
     return (
         f"{chosen.name} on {chosen.engine}: {chosen.latency_ms:.2f} ms, {speedup}"
-        f"quality {chosen.quality:.4f} (fp32 {chosen.fp32_quality:.4f})"
+        f"quality {chosen.quality:.4f} ({chosen.reference_quality:.4f} before)"
     )
 
 

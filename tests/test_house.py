@@ -20,10 +20,12 @@ STAGES: dict[str, Any] = {
 }
 # Where a word that an entry is called by means something else.
 SAME_WORDS = {
-    "act/engines/check.py": {"paddle", "similarity"},  # what an engine reads; a figure of the check
-    "act/engines/spec.py": {"paddle"},
+    "act/engines/check.py": {"paddle", "onnx", "similarity"},  # what an engine reads; a figure of the check
+    "act/engines/spec.py": {"paddle", "onnx"},
+    "act/engines/writer.py": {"onnx"},
     "act/engines/paddle_inference/writer.py": {"avg"},  # pooling
-    "act/timing/infer/models.py": {"paddle"},
+    "act/timing/infer/measure.py": {"onnx"},
+    "act/timing/infer/models.py": {"paddle", "onnx"},
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below
     "act/search/space.py": {"abs_max"},
     "act/settings/quantization.py": {"abs_max"},

@@ -70,12 +70,13 @@ class Checker:
         found = _run_literally(twin, self._batch)
         plain = model.run(self._batch, list(spans))
         rounded = [span.quantize(values) for values, span in zip(plain, spans.values())]
+        similarity = _similarity(found[:count], simulation[:count])
         result = {
-            "onnx": _similarity(found[:count], simulation[:count]),
+            "onnx": similarity,
             "onnx_steps": _steps(found[count:], simulation[count:]),
             "fp32_steps": _steps(rounded, simulation[count:]),
         }
-        share = 1.0 if result["onnx"] >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
+        share = 1.0 if similarity >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
         allowed = max(LARGEST_DEVIATION, share * result["fp32_steps"])
         require(result["onnx_steps"] <= allowed, onnx_file, **result)
         return result

@@ -54,7 +54,7 @@ def describe_engines(
 ) -> dict[str, EngineAnalysis]:
     """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for."""
     twins: dict[str, int] | None = None
-    if any(each.kernels for name, each in inspections.items() if spec_of(name).reads == "onnx"):
+    if any(each.kernels for name, each in inspections.items() if spec_of(name).reads_onnx):
         try:
             twins = fusion.onnx_twins(fp32, graph)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs
@@ -63,7 +63,7 @@ def describe_engines(
     for name, each in inspections.items():
         spec = spec_of(name)
         able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
-        known = twins if spec.reads == "onnx" else graph.producers
+        known = twins if spec.reads_onnx else graph.producers
         result[name] = EngineAnalysis(
             version=each.version if each.failure is None else None,
             precisions=each.precisions if each.failure is None else [],

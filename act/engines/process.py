@@ -20,11 +20,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 
+import numpy as np
+
 import act
 from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.spec import spec_of
 from act.metrics import Quality
-from act.samples.dataset import Ragged, Samples
+from act.samples.dataset import Array, Ragged, Samples
 
 if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydantic
     from act.settings import Metric
@@ -174,6 +176,13 @@ class EngineProcess:
             folder = Path(name) / "outputs"
             self._call("outputs", samples=samples, count=count, batch=batch, folder=folder)
             return [Ragged(feed.flat.copy(), feed.shapes) for feed in Samples.load(folder).feeds.values()]
+
+    def tensors(self, samples: Path) -> list[Array]:
+        """Return the outputs of a run on the first sample as they are, whatever their axes mean."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "tensors"
+            count = self._call("tensors", samples=samples, folder=folder)
+            return [np.load(folder / f"{index}.npy", allow_pickle=False) for index in range(count)]
 
     def profile(self, samples: Path, batch: int, runs: int = 20) -> list[dict[str, Any]]:
         """Return the time of each kernel, as `Engine.profile` gives it, on the first batch of the samples."""

@@ -18,6 +18,7 @@ class Spec:
     title: str  # for people
     runtime: str  # `module:Class` of its `Engine`
     reads: Literal["onnx", "paddle"]  # a single `.onnx` file, or a folder with a Paddle program
+    opens: tuple[str, ...] = ()  # formats of the user's own files (`act.formats`) that it loads as they are
     writer: str | None = None  # `module:Class` of its `Writer`; None where only the stand-alone measurement runs it
     int8_operators: tuple[str, ...] = ()  # Paddle's operator types that it has int8 kernels for, given QDQ operators
     zero_points: bool = True  # whether its int8 kernels know asymmetric activations
@@ -37,6 +38,11 @@ class Spec:
     def order(self) -> tuple[float, str]:
         """Return what sorts engines: by `default`, then the rest by name."""
         return (math.inf if self.default is None else self.default, self.name)
+
+    @property
+    def reads_onnx(self) -> bool:
+        """Tell whether it reads a single `.onnx` file, and not a folder."""
+        return self.reads == "onnx"
 
     def python(self) -> str:
         """Return the Python that runs it: ours while its own is not there, under which it says what it lacks."""

@@ -140,6 +140,13 @@ class Worker:
         rows = [[output.copy() for output in outputs] for outputs in found]
         Samples({str(place): Ragged.of(column) for place, column in enumerate(zip(*rows))}).save(Path(folder))
 
+    def tensors(self, samples: str, folder: str) -> int:
+        found = self._loaded.run(next(_load_samples(samples).batches(1)))
+        Path(folder).mkdir()
+        for index, tensor in enumerate(found):
+            np.save(Path(folder) / f"{index}.npy", tensor, allow_pickle=False)
+        return len(found)
+
     def profile(self, samples: str, batch: int, runs: int) -> list[dict[str, Any]]:
         return self._loaded.profile(self._batches(samples, batch)[0], runs)
 

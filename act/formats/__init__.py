@@ -5,11 +5,18 @@ It has three functions:
 - `recognises(path)`: tell whether a file or folder looks like this format;
 - `find(path, model_filename, params_filename)`: return the model's files, or raise `InputError`;
 - `load(files)`: return the `InferenceModel`, or raise `InputError`.
+
+A format that Paddle does not read itself names the engine that runs its files as they are, `RUNTIME`, beside which each
+import is checked. It may have two more functions (and `GIVEN_NAMES`, what its files are called where engines load them):
+
+- `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
+- `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +24,7 @@ from types import ModuleType
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.registry import FORMATS
-from act.samples.dataset import FeedSpec
+from act.samples.dataset import Array, Samples
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,8 @@ class SourceModel:
     """A model as the user has it, and the files that it consists of, the program first."""
 
     files: tuple[Path, ...]
-    _format: ModuleType
+    format: str
+    _module: ModuleType
 
     @classmethod
     def find(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> SourceModel:
@@ -36,25 +44,46 @@ class SourceModel:
         """
         # Paddle's takes any folder and says what it lacks: it comes last.
         formats = sorted(FORMATS.load_all().items(), key=lambda entry: entry[0] == "paddle")
-        fitting = next((module for _, module in formats if module.recognises(path)), None)
+        name, fitting = next((entry for entry in formats if entry[1].recognises(path)), ("", None))
         if fitting is None:
             raise InputError(
                 f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name a folder "
                 "with an inference model, or its .pdmodel file"
             )
-        return cls(tuple(fitting.find(path, model_filename, params_filename)), fitting)
+        return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting)
 
     def load(self) -> InferenceModel:
         """Read the model in inference mode; `InputError` where a file is damaged, or does not fit the others."""
-        model: InferenceModel = self._format.load(self.files)
+        model: InferenceModel = self._module.load(self.files)
         return model
 
+    def copy_to(self, folder: Path) -> Path:
+        """Copy the files into a new folder, and return what engines load: the first of them, as the format names it."""
+        names: Sequence[str] = getattr(self._module, "GIVEN_NAMES", ())
+        beside = self.files[0].parent
+        for number, file in enumerate(self.files):
+            target = folder / (names[number] if number < len(names) else file.relative_to(beside))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        return folder / (names[0] if names else self.files[0].name)
 
-def check_batch_axes(feeds: Sequence[FeedSpec], program: Path) -> None:
-    """Refuse a model that takes only so many samples at a time: every stage runs several, and the target decides."""
-    for feed in feeds:
-        if not feed.shape or feed.shape[0] != -1:
-            raise InputError(
-                f"{program}: input `{feed.name}` has shape {list(feed.shape)}; its first axis must be the batch, of "
-                "any length (-1): export the model again with `None` there"
-            )
+    @property
+    def runtime(self) -> str | None:
+        """Return the engine that runs the files as they are, which an import is checked against; None for Paddle's."""
+        return getattr(self._module, "RUNTIME", None)
+
+    def check(self, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
+        """Run an import beside the files' own runtime, as `check_import` has it."""
+        from act.formats._comparison import check_import
+
+        return check_import(self, model, samples, folder)
+
+    def computes_in_half(self) -> bool:
+        """Tell whether the model computes in half precision."""
+        asked: Callable[[Sequence[Path]], bool] = getattr(self._module, "computes_in_half", lambda files: False)
+        return asked(self.files)
+
+    def first_difference(self, model: InferenceModel, batch: Mapping[str, Array]) -> str:
+        """Return what computes something else than in the model's own runtime; empty where that cannot be told."""
+        asked: Callable[..., str] = getattr(self._module, "first_difference", lambda *arguments: "")
+        return asked(self.files, model, batch)

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.files import find_files as find
 from act.program.model import InferenceModel
 from act.program.passes.normalise import set_inference_mode
 
-__all__ = ["find", "load", "recognises"]
+__all__ = ["GIVEN_NAMES", "find", "load", "recognises"]
+
+GIVEN_NAMES = (PROGRAM_FILE, WEIGHTS_FILE)
 
 
 def recognises(path: Path) -> bool:

@@ -256,7 +256,7 @@ class InferenceModel:
 
     def set_weight(self, name: str, value: Array) -> None:
         """Replace the values of a weight, or give a new one its values; the program declares their shape and dtype."""
-        self.scope.var(name).get_tensor().set(np.ascontiguousarray(value), CPU)
+        self.scope.var(name).get_tensor().set(np.asarray(value, order="C"), CPU)
         if self._block.has_var(name):
             description, dtype = self._block.var(name).desc, _PADDLE_DTYPES[value.dtype.name]
             if tuple(description.shape()) != value.shape or description.dtype() != dtype:

@@ -64,7 +64,7 @@ def accuracy_latency(choice: Choice, engines: Sequence[str], max_drop: float, wi
     """
     points = choice.ran
     qualities = [row.quality.value for row in points]
-    reference = choice.fp32.quality.value
+    reference = choice.reference.quality.value
     floor = reference - max_drop
     low = max(min([*qualities, floor]), reference - _shown(max_drop))
     margin = max(0.12 * (max(qualities) - low), 0.002)

@@ -29,6 +29,8 @@ _INT8_FILES = ("calibration_table.txt", "quant_model.onnx")
 def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant, folder: Path) -> str:
     """Copy the model files from the export stage's folder into `folder`, the winner's into `folder/winner`.
 
+    A winner that is the user's own file is copied from where it was measured.
+
     Returns:
         The name of the candidate whose files stand at the top: the best quantized one, or fp32 when there is none.
 
@@ -39,8 +41,15 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
     name = candidates.deploy or next(each.name for each in candidates.candidates if each.precision == "fp32")
     documented = (*_PADDLE_FILES, *(_INT8_FILES if by_name[name].precision == "int8" else ()))
     sources = {file: exported / name / file for file in documented}
-    won = exported / by_name[winner.candidate].files[winner.engine]
-    if won.suffix == ".onnx":
+    won = Path(winner.path or "") if winner.is_given else exported / by_name[winner.candidate].files[winner.engine]
+    if winner.is_given:
+        beside = won if won.is_dir() else won.parent
+        sources |= {
+            f"{_WINNER_FOLDER}/{file.relative_to(beside).as_posix()}": file
+            for file in sorted(beside.rglob("*"))
+            if file.is_file()
+        }
+    elif won.suffix == ".onnx":
         sources[f"{_WINNER_FOLDER}/{won.name}"] = won
     else:
         sources |= {f"{_WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
@@ -112,7 +121,7 @@ def manifest_of(report: Report, files: dict[str, DeployedFile]) -> Manifest:
 
 
 def _winner(choice: Choice, job: Job, files: Iterable[str]) -> Winner:
-    row, fp32, throughput = choice.winner, choice.fp32, choice.winner.throughput
+    row, reference, throughput = choice.winner, choice.reference, choice.winner.throughput
     return Winner(
         engine=row.engine,
         engine_version=row.version,
@@ -126,10 +135,11 @@ def _winner(choice: Choice, job: Job, files: Iterable[str]) -> Winner:
         streams=throughput.streams if throughput else None,
         peak_rss_bytes=row.peak_rss_bytes,
         load_seconds=row.load_seconds,
-        fp32_latency_ms=fp32.latency.median_ms,
+        reference=reference.key,
+        reference_latency_ms=reference.latency.median_ms,
         speedup=row.speedup,
         quality=row.quality.value,
-        fp32_quality=fp32.quality.value,
+        reference_quality=reference.quality.value,
         drop=row.drop,
         how_to_load=_how_to_load(row, job.target.threads),
     )

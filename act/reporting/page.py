@@ -14,7 +14,7 @@ from markupsafe import Markup
 from act.engines.spec import title_of
 from act.metrics import find
 from act.reporting import analysis, charts, wording
-from act.reporting.winner import Choice, title
+from act.reporting.winner import Choice, called, title
 from act.reporting.wording import size
 from act.results.ptq_search import Trials, TrialSettings
 from act.results.report import DeployedFile, Report
@@ -43,7 +43,7 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
     # What the templates call.
     for offered in (wording, charts, analysis):
         environment.globals.update(vars(offered))
-    environment.globals.update(title=title, title_of=title_of)
+    environment.globals.update(title=title, called=called, title_of=title_of)
     search, history, most = report.search, report.training.history, job.budget.max_quality_drop
     losses = [(point.step, point.loss) for point in history if point.loss is not None]
     return environment.get_template("page.html.j2").render(
@@ -75,9 +75,10 @@ def render(report: Report, job: Job, choice: Choice, files: Mapping[str, Deploye
 
 
 def _kernels(choice: Choice) -> dict[str, Any] | None:
-    """Tell where the time of an inference goes: fp32 beside the winner, or beside the fastest int8 where fp32 won."""
-    fp32, other = choice.fp32, choice.winner
-    if other.is_reference:
+    """Tell where the time of an inference goes: fp32 beside the winner, or beside the fastest int8 where that won."""
+    other = choice.winner
+    fp32 = next((row for row in choice.ran if row.engine == other.engine and row.name == "fp32"), choice.reference)
+    if other.is_reference or other is fp32:
         int8 = [row for row in choice.ran if row.engine == fp32.engine and "int8" in row.precision]
         other = min(int8, key=lambda row: row.latency.median_ms, default=fp32)
     if other is fp32 or not fp32.kernels or not other.kernels:

@@ -1,8 +1,8 @@
 """Which variant wins: the fastest that stays inside the budget, on whichever engine of the target that is.
 
-Speed-up and quality drop are judged against fp32 on the same engine, so that an engine's own quirks are not laid at
-the compression's door; the winner is then the lowest median latency of all. fp32 is always inside the budget, and when
-it wins, the nearest candidate and what it missed say why.
+Speed-up and quality drop are judged against the reference, which is the user's own file on the engine that runs it
+fastest: what only undoes a slow form or a slow engine is no speed-up. The winner is the lowest median latency of all.
+The reference is always inside the budget, and when it wins, the nearest candidate and what it missed say why.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from act.engines.spec import title_of
 from act.errors import InputError
 from act.reporting.wording import factor, milliseconds
-from act.results.benchmark import FailedVariant, RanVariant, Variant
+from act.results.benchmark import GIVEN, FailedVariant, RanVariant, Variant
 from act.results.report import JudgedVariant, RefusedVariant
 from act.settings import ROUNDING, Budget
 
@@ -21,7 +21,7 @@ class Choice:
     """The winner, and why."""
 
     winner: JudgedVariant  # what won
-    fp32: JudgedVariant  # the same on the winner's engine
+    reference: JudgedVariant  # what all are compared with
     variants: list[JudgedVariant | RefusedVariant]  # all, in the order in which they were measured
     ran: list[JudgedVariant]  # those that have figures
     why: str  # one or two sentences
@@ -33,28 +33,35 @@ def choose(rows: Sequence[RanVariant | FailedVariant], budget: Budget) -> Choice
     Equal medians go to the smaller drop, then to the smaller file, then to the order of names.
 
     Raises:
-        InputError: fp32 ran on no engine; names the causes.
+        InputError: neither the given model nor its fp32 form ran on any engine; names the causes.
     """
-    variants = [_judged(row, _misses(row, budget)) for row in rows]
+    against = next((called(row) for row in rows if row.is_reference), "")
+    variants = [_judged(row, _misses(row, budget, against)) for row in rows]
     ran = [row for row in variants if isinstance(row, JudgedVariant)]
-    runners = [row for row in ran if row.inside_budget]
-    if not runners:
-        causes = "; ".join(f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.is_reference)
+    reference = next((row for row in ran if row.is_reference), None)
+    if reference is None:
+        causes = "; ".join(
+            f"{row.engine}: {row.failure.cause}" for row in rows if row.failure and row.candidate in (GIVEN, "fp32")
+        )
         raise InputError(f"no engine of the target could run the model ({causes}); mend the engine or change `target`")
-    winner = min(runners, key=_order)
-    fp32 = next(row for row in runners if row.engine == winner.engine and row.is_reference)
-    return Choice(winner, fp32, variants, ran, _why(winner, ran))
+    winner = min((row for row in ran if row.inside_budget), key=_order)
+    return Choice(winner, reference, variants, ran, _why(winner, ran))
 
 
 def meets(winner: RanVariant, budget: Budget) -> bool:
-    """Tell whether a winner's figures are what the budget asks for; fp32 wins with less where nothing is."""
+    """Tell whether a winner's figures are what the budget asks for; the reference wins with less where nothing is."""
     fast = (winner.speedup.value if winner.speedup else 1.0) >= budget.min_speedup - ROUNDING
     return fast and (budget.max_latency_ms is None or winner.latency.median_ms <= budget.max_latency_ms)
 
 
 def title(row: Variant) -> str:
     """Return a name such as `bf16 on OpenVINO`."""
-    return f"{row.name} on {title_of(row.engine)}"
+    return f"{called(row)} on {title_of(row.engine)}"
+
+
+def called(row: Variant) -> str:
+    """Return the name of a variant in a sentence."""
+    return "the given model" if row.is_given else row.name
 
 
 def _judged(row: RanVariant | FailedVariant, misses: list[str]) -> JudgedVariant | RefusedVariant:
@@ -67,15 +74,15 @@ def _order(row: RanVariant) -> tuple[float, float, float, str]:
     return (row.latency.median_ms, drop, row.bytes if row.bytes is not None else float("inf"), row.key)
 
 
-def _misses(row: RanVariant | FailedVariant, budget: Budget) -> list[str]:
-    """Return each reason why a variant cannot win, as what it does wrong ("loses ...")."""
+def _misses(row: RanVariant | FailedVariant, budget: Budget, against: str) -> list[str]:
+    """Return each reason why a variant cannot win, as what it does wrong ("loses ..."); `against` is the reference."""
     if isinstance(row, FailedVariant):
         return [row.failure.cause]
     if row.is_reference:
         return []
     speedup, drop = row.speedup, row.drop
     if speedup is None or drop is None:
-        return ["fp32 failed on this engine: nothing to compare with"]
+        return ["there is nothing to compare with: the given model ran on no engine"]
     misses = []
     if drop.value > budget.max_quality_drop + ROUNDING:
         misses.append(f"loses {drop.value:.4f} of quality where {budget.max_quality_drop:.4g} is allowed")
@@ -83,7 +90,7 @@ def _misses(row: RanVariant | FailedVariant, budget: Budget) -> list[str]:
         fast, asked = factor(speedup.value), factor(budget.min_speedup)
         slow = speedup.value < 1
         misses.append(
-            f"is slower than fp32 ({fast})" if slow else f"is {fast} as fast as fp32 where {asked} is asked for"
+            f"is slower than {against} ({fast})" if slow else f"is {fast} as fast as {against} where {asked} is asked for"
         )
     if budget.max_latency_ms is not None and row.latency.median_ms > budget.max_latency_ms:
         longest = milliseconds(budget.max_latency_ms)
@@ -92,12 +99,12 @@ def _misses(row: RanVariant | FailedVariant, budget: Budget) -> list[str]:
 
 
 def _why(winner: JudgedVariant, ran: Sequence[JudgedVariant]) -> str:
-    fastest_ms = winner.latency.median_ms
+    fastest_ms, name = winner.latency.median_ms, called(winner)
     faster = [row for row in ran if not row.inside_budget and row.latency.median_ms < fastest_ms]
     if faster and winner.is_reference:
         nearest = min(faster, key=lambda row: row.drop.value if row.drop else 1.0)
-        return (
-            f"fp32 stays, because everything faster lies outside the budget. Nearest: {title(nearest)} "
+        return _sentence(
+            f"{name} stays, because everything faster lies outside the budget. Nearest: {title(nearest)} "
             f"({milliseconds(nearest.latency.median_ms)}) {' and '.join(nearest.misses)}."
         )
     if faster:
@@ -107,9 +114,14 @@ def _why(winner: JudgedVariant, ran: Sequence[JudgedVariant]) -> str:
         return "Nothing that was measured is faster."
     others = [row for row in ran if not row.is_reference]
     if not others:
-        return "fp32 stays, because nothing else could be measured."
+        return _sentence(f"{name} stays, because nothing else could be measured.")
     nearest = min(others, key=_order)
-    return (
-        f"fp32 stays, because nothing is faster. Nearest: {title(nearest)} with "
+    return _sentence(
+        f"{name} stays, because nothing is faster. Nearest: {title(nearest)} with "
         f"{milliseconds(nearest.latency.median_ms)} against {milliseconds(fastest_ms)}."
     )
+
+
+def _sentence(text: str) -> str:
+    """Return a text that begins as a sentence does; names of precisions stay as they are."""
+    return f"T{text[1:]}" if text.startswith("the ") else text

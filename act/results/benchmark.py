@@ -1,6 +1,7 @@
 """`measurements.json`: one row a variant, with its figures or its failure, and how noisy the machine was.
 
-An interval is of 95 % confidence. Speed-up and drop compare with fp32 on the same engine.
+An interval is of 95 % confidence. Speed-up and drop compare with the reference: the user's own file on the engine that
+runs it fastest, or our fp32 form of it where no engine of the target loads that.
 """
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -8,6 +9,10 @@ from pydantic import ConfigDict, Field, JsonValue
 from act.results.artifact import Artifact, Part
 from act.results.export import ExecutedOperators, Failure
 from act.results.machine import Machine
+
+
+GIVEN = "given"
+"""The name of the variant that is the user's own file."""
 
 
 class Interval(Part):
@@ -115,11 +120,12 @@ class Variant(Part):
     precision: str  # how it runs
     bytes: int | None  # size of the files
     path: str | None  # the file or folder that was loaded
+    is_reference: bool = False  # what all others are compared with
 
     @property
-    def is_reference(self) -> bool:
-        """Tell whether it is fp32, which all others are compared with; a pruned model may run in fp32, too."""
-        return self.name == "fp32"
+    def is_given(self) -> bool:
+        """Tell whether it is the user's own file."""
+        return self.name == GIVEN
 
     @property
     def key(self) -> str:
@@ -128,7 +134,7 @@ class Variant(Part):
 
 
 class RanVariant(Figures, Variant):
-    """A variant with its figures; `drop` is the quality lost, None where fp32 failed."""
+    """A variant with its figures; `drop` is the quality lost against the reference."""
 
     quality: MeasuredQuality
     drop: Interval | None
@@ -151,7 +157,7 @@ class Noise(Part):
 
 
 class Measurements(Artifact):
-    """All variants, grouped by engine, fp32 first; `target` and `benchmark` are the settings of the job."""
+    """All variants, grouped by engine, the given file and fp32 first; `target` and `benchmark` are the settings of the job."""
 
     job: str
     metric: str

@@ -1,5 +1,7 @@
 """`prepare.json`: the user's model and samples, as they were read."""
 
+from typing import Literal
+
 from act.results.artifact import Artifact, Part
 
 
@@ -28,7 +30,11 @@ class Normalisation(Part):
 
 
 class Preparation(Artifact):
+    format: str  # of the user's files
+    given: str  # a copy of them, below the stage's folder: the file that engines load
     source: dict[str, str]  # SHA-256 of the user's files, by name
+    import_deviation: float | None  # of outputs from those of the file's own runtime, as a share of the largest value
+    batch: Literal["free", "freed", "one"]  # "freed": it was fixed at 1 in the user's files; "one": it still is
     inputs: list[Tensor]
     outputs: list[Tensor]
     samples: SampleCounts

@@ -18,7 +18,7 @@ class DeployedFile(Part):
 
 
 class Winner(Part):
-    """What won, with its figures beside those of fp32 on the same engine."""
+    """What won, with its figures beside those of the reference."""
 
     engine: str
     engine_version: str | None
@@ -32,16 +32,17 @@ class Winner(Part):
     streams: int | None
     peak_rss_bytes: int
     load_seconds: float
-    fp32_latency_ms: float
+    reference: str  # `engine/name` of what it is compared with: the user's own file, where an engine loads it
+    reference_latency_ms: float
     speedup: Interval | None
     quality: float
-    fp32_quality: float
+    reference_quality: float
     drop: Interval | None
     how_to_load: str  # Python lines that run it the way it was measured
 
 
 class JudgedBudget(Part):
-    """The budget, and whether the winner meets it; fp32 wins with less where nothing does."""
+    """The budget, and whether the winner meets it; the reference wins with less where nothing does."""
 
     max_quality_drop: float
     min_speedup: float
@@ -69,7 +70,7 @@ class _Told(Artifact):
     measured_at: str
     winner: Winner
     why: str
-    compressed: bool  # whether something else than fp32 won
+    compressed: bool  # whether something else than the reference won
     budget: JudgedBudget
     deployed_candidate: str  # whose files stand at the top of the deploy folder
     metric: str
@@ -104,9 +105,9 @@ class Metrics(Artifact):
     winner_engine: str
     winner_precision: str
     latency_ms: float
-    fp32_latency_ms: float
+    reference_latency_ms: float
     speedup: float
     quality: float
-    fp32_quality: float
+    reference_quality: float
     drop: float
     bytes: int | None

@@ -97,6 +97,7 @@ class Samples:
 
     feeds: Mapping[str, Ragged]  # by input of the model, one array a sample, without the batch axis
     labels: Ragged | None = None  # the truth of each sample: a class number, or a sequence of them
+    largest_batch: int | None = None  # as many as the model takes at a time; None: any number
 
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
@@ -104,10 +105,11 @@ class Samples:
     def head(self, count: int) -> Samples:
         """Return the first `count` samples."""
         labels = self.labels.head(count) if self.labels is not None else None
-        return Samples({name: feed.head(count) for name, feed in self.feeds.items()}, labels)
+        return Samples({name: feed.head(count) for name, feed in self.feeds.items()}, labels, self.largest_batch)
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Stack consecutive samples of equal shapes along a new first axis, at most `size` at a time."""
+        """Stack consecutive samples of equal shapes along a new first axis, at most `size` and `largest_batch` at a
+        time."""
         return (self.stack(group) for group in self.groups(size))
 
     def first(self, size: int) -> dict[str, Array]:
@@ -117,6 +119,7 @@ class Samples:
 
     def groups(self, size: int) -> list[list[int]]:
         """Return which samples are in each of the batches."""
+        size = min(size, self.largest_batch or size)
         alike = itertools.groupby(range(len(self)), lambda n: [tuple(feed.shapes[n]) for feed in self.feeds.values()])
         groups = [list(group) for _, group in alike]
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
@@ -137,7 +140,9 @@ class Samples:
         for position, ragged in enumerate(named.values()):
             save_flat(folder / f"{position}.values.npy", ragged.flat)
             np.save(folder / f"{position}.shapes.npy", ragged.shapes, allow_pickle=False)
-        meta = {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None}
+        meta: dict[str, Any] = {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None}
+        if self.largest_batch is not None:
+            meta["largest_batch"] = self.largest_batch
         write_json(folder / "samples.json", meta)
 
     @classmethod
@@ -155,7 +160,8 @@ class Samples:
             }
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: damaged samples: {error}; remove the folder and run `prepare` again") from None
-        return cls(ragged, ragged.pop(LABEL) if meta["labelled"] else None)
+        labels = ragged.pop(LABEL) if meta["labelled"] else None
+        return cls(ragged, labels, meta.get("largest_batch"))
 
 
 def save_flat(path: Path, flat: Array) -> None:

@@ -17,20 +17,53 @@ import numpy as np
 
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import spec_of
 from act.errors import InputError
 from act.metrics import Quality
-from act.results.benchmark import FailedVariant, MeasuredQuality, NoFigures, Noise, RanVariant, Variant
+from act.results.benchmark import GIVEN, FailedVariant, MeasuredQuality, NoFigures, Noise, RanVariant, Variant
 from act.results.export import ExportedCandidate
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, EngineName, Job, Target
 from act.timing.rounds import TimedModel
 from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, stream_count
-from act.timing.statistics import mean_difference
+from act.timing.statistics import mean_difference, typical
 
-# The candidate that all others are compared with.
-REFERENCE = "fp32"
+FP32 = "fp32"
+"""The candidate that is the given model in our own form."""
+# Values of an engine's fp32 outputs that may differ from the given model's by more than so much of the largest.
+_FAR, _MOST_FAR = 0.01, 0.01
 # Samples of each further input shape: as many as are timed in turn.
 _SHAPED_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Given:
+    """The user's own model.
+
+    Attributes:
+        path: its file, as engines load it.
+        format: one of `act.formats`.
+        expected: folder of samples whose feeds are its outputs on the first evaluation samples.
+    """
+
+    path: Path
+    format: str
+    expected: Path
+
+    def variant(self, engine: EngineName) -> Variant | None:
+        """Return it as a variant on an engine; None where that does not load such files."""
+        spec = spec_of(engine)
+        if self.format not in spec.opens:
+            return None
+        files = [file for file in self.path.parent.rglob("*") if file.is_file()]
+        return Variant(
+            engine=engine,
+            name=GIVEN,
+            candidate=GIVEN,
+            precision="fp32",
+            bytes=sum(file.stat().st_size for file in files),
+            path=str(self.path if spec.reads_onnx else self.path.parent),
+        )
 
 
 @dataclass
@@ -54,7 +87,7 @@ def variants(
     half = ["fp16" if "fp16" in offered else "bf16"] if "bf16" in target.precisions else []
     mixture = ["int8+bf16"] if half and "int8+bf16" in offered else []
     ways = {"fp32": ["fp32", *half], "int8": ["int8", *mixture] if "int8" in target.precisions else []}
-    ordered = sorted(candidates, key=lambda each: (each.name != REFERENCE, each.precision != "fp32"))
+    ordered = sorted(candidates, key=lambda each: (each.name != FP32, each.precision != "fp32"))
     return [_variant(engine, each, precision, folder) for each in ordered for precision in ways[each.precision]]
 
 
@@ -64,7 +97,7 @@ def _variant(engine: EngineName, candidate: ExportedCandidate, precision: str, f
     name = "+".join(filter(None, [candidate.name, further]))
     return Variant(
         engine=engine,
-        name=precision if candidate.name == REFERENCE else name,
+        name=precision if candidate.name == FP32 else name,
         candidate=candidate.name,
         precision=precision,
         bytes=candidate.bytes.get(engine),
@@ -79,8 +112,11 @@ def measure(
     samples: Path,
     reference: Path | None,
     progress: Callable[[str], None],
+    given: Given | None = None,
 ) -> tuple[list[Row], Noise]:
-    """Measure every variant of the candidates on every engine of the target.
+    """Measure every variant of the candidates on every engine of the target, and the given model where one loads it.
+
+    An engine whose fp32 does not give what the given model gives computes something else: all its rows fail.
 
     Args:
         candidates: what the export stage wrote, below a folder.
@@ -89,23 +125,24 @@ def measure(
         progress: told after each step what was done.
 
     Returns:
-        One row a variant, a failure as well, grouped by engine, fp32 first; and how noisy the machine was.
+        One row a variant, a failure as well, grouped by engine, the given model and fp32 first; and how noisy the
+        machine was.
 
     Raises:
         InputError: there is no fp32 candidate to compare with, or a further input shape does not fit the samples.
     """
     target, settings = job.target, job.benchmark
     by_name = {candidate.name: candidate for candidate in candidates}
-    if REFERENCE not in by_name:
+    if FP32 not in by_name:
         cure = "run the stage `export` again"
-        raise InputError(f"{folder}/candidates.json: must name one fp32 candidate, `{REFERENCE}`; {cure}")
+        raise InputError(f"{folder}/candidates.json: must name one fp32 candidate, `{FP32}`; {cure}")
     with ExitStack() as stack:
         inputs = _inputs(samples, settings, target.batch, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         # Quality needs no quiet machine, so that it may use all of it; latency is measured afterwards, alone.
         workers = max(1, len(os.sched_getaffinity(0)) // target.threads)
         with ThreadPoolExecutor(workers) as pool:
 
-            def start(variant: Variant) -> Row:
+            def start(variant: Variant, cause: str | None = None) -> Row:
                 path, precision = Path(variant.path or ""), cast(RuntimePrecision, variant.precision)
                 process = stack.enter_context(
                     EngineProcess(variant.engine, path, precision, target.threads, settings.time_limit_seconds)
@@ -116,30 +153,54 @@ def measure(
                 ]
                 row = Row(variant, Measured(process, timed))
                 try:
-                    if cause := by_name[variant.candidate].refused.get(variant.engine):
-                        raise EngineFailure("unsupported", cause)
+                    if cause is not None:
+                        raise EngineFailure("wrong_output", cause)
+                    if variant.candidate != GIVEN and (why := by_name[variant.candidate].refused.get(variant.engine)):
+                        raise EngineFailure("unsupported", why)
                     if variant.path is None:
                         raise EngineFailure("error", "the stage `export` wrote no file for this engine")
                     row.measured.info = process.load()
+                    if variant.candidate in (GIVEN, FP32) and variant.precision == "fp32" and given is not None:
+                        _check_outputs(process, samples, given.expected, target.batch)
                     row.quality = process.quality(samples, job.metric, reference, None, target.batch)
                 except EngineFailure as failure:
                     row.measured.fail(failure)
                 progress(f"quality of {variant.engine} {variant.name}")
                 return row
 
-            def start_all(engine: EngineName) -> tuple[Row, list[Future[Row]]]:
+            def start_all(engine: EngineName) -> tuple[list[Row], list[Future[Row]]]:
                 # What the engine offers here is known once it has loaded fp32.
-                fp32 = start(_variant(engine, by_name[REFERENCE], "fp32", folder))
+                theirs = given.variant(engine) if given is not None else None
+                first = [start(theirs)] if theirs is not None else []
+                fp32 = start(_variant(engine, by_name[FP32], "fp32", folder))
                 offered = fp32.measured.info.precisions if fp32.measured.info is not None else ()
                 rest = variants(engine, candidates, folder, target, offered)[1:]
-                return fp32, [pool.submit(start, variant) for variant in rest]
+                failure = fp32.measured.failure
+                cause = failure.cause if failure is not None and failure.kind == "wrong_output" else None
+                return [*first, fp32], [pool.submit(start, variant, cause) for variant in rest]
 
             rows: list[Row] = []
-            for fp32, rest in pool.map(start_all, target.engines):
-                rows += [fp32, *(row.result() for row in rest)]
-        references = {row.variant.engine: row.measured for row in rows if row.variant.is_reference}
+            for first, rest in pool.map(start_all, target.engines):
+                rows += [*first, *(row.result() for row in rest)]
+        references = {row.variant.engine: row.measured for row in rows if row.variant.name == FP32}
         noise = measure_side_by_side([row.measured for row in rows], references, target.threads, settings, progress)
     return rows, noise
+
+
+def _check_outputs(process: EngineProcess, samples: Path, expected: Path, batch: int) -> None:
+    """Raise an `EngineFailure` where an engine does not give what the given model gives."""
+    wanted = Samples.load(expected)
+    found = process.outputs(samples, len(wanted), batch)
+    for (name, truth), values in zip(wanted.feeds.items(), found):
+        for number, (want, have) in enumerate(zip(truth, values)):
+            if want.shape != have.shape:
+                shapes = f"shape {list(have.shape)} where the given model gives {list(want.shape)}"
+                raise EngineFailure("wrong_output", f"output `{name}` of sample {number} has {shapes}")
+            largest = max(float(np.abs(want.astype(np.float64)).max(initial=0)), 1e-12)
+            far = np.abs(want.astype(np.float64) - have.astype(np.float64)) > _FAR * largest
+            if want.size and far.mean() > _MOST_FAR:
+                share = f"{100 * far.mean():.3g} % of output `{name}`"
+                raise EngineFailure("wrong_output", f"its fp32 is not the given model: {share} differs on sample {number}")
 
 
 def _inputs(
@@ -162,15 +223,30 @@ def _inputs(
             name: Ragged.of([np.resize(value, wanted.get(name, value.shape)) for value in feed])
             for name, feed in some.feeds.items()
         }
-        Samples(resized).save(scratch / str(place))
+        Samples(resized, None, some.largest_batch).save(scratch / str(place))
         found.append((scratch / str(place), {name: [batch, *wanted.get(name, shapes[name][1:])] for name in shapes}))
     return found
 
 
 def to_results(rows: Sequence[Row], threads: int, settings: Benchmark) -> list[RanVariant | FailedVariant]:
-    """Return all rows with their figures; speed-up and drop are None where fp32 failed on the engine."""
-    fp32 = {row.variant.engine: row for row in rows if row.variant.is_reference and row.measured.failure is None}
-    return [_result(row, fp32.get(row.variant.engine), stream_count(settings, threads), settings.seed) for row in rows]
+    """Return all rows with their figures.
+
+    The reference is the given model where it runs fastest, else our fp32 form where that does; speed-up and drop are
+    None where neither ran at all.
+    """
+    reference = _reference(rows)
+    if reference is not None:
+        reference.variant = reference.variant.model_copy(update={"is_reference": True})
+    return [_result(row, reference, stream_count(settings, threads), settings.seed) for row in rows]
+
+
+def _reference(rows: Sequence[Row]) -> Row | None:
+    """Return what all rows are compared with."""
+    ran = [row for row in rows if row.measured.failure is None]
+    for name in (GIVEN, FP32):
+        if same := [row for row in ran if row.variant.name == name]:
+            return min(same, key=lambda row: typical(row.measured.main.seconds))
+    return None
 
 
 def _result(row: Row, reference: Row | None, streams: int, seed: int) -> RanVariant | FailedVariant:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
+from act.errors import InputError
 from act.results.analyze import Analysis
 from act.results.machine import Machine
 from act.results.prepare import Preparation
@@ -36,6 +37,11 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     from act.strategy.profile.measure import measure_baseline
 
     prepared_as = Preparation.read(prepared / "prepare.json")
+    if prepared_as.batch == "one" and job.target.batch > 1:
+        raise InputError(
+            f"`target.batch` is {job.target.batch}, but the model takes one sample at a time, and its operators do not "
+            "allow more; set it to 1, or export the model with a batch of any length"
+        )
     model = InferenceModel.load(prepared / "model")
     samples = Samples.load(prepared / "calibration")
     graph, fp32 = Graph(model, next(samples.batches(1))), to_onnx(model)

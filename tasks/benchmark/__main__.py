@@ -19,8 +19,9 @@ from act.metrics import needs_reference
 from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
 from act.results.machine import Machine
+from act.results.prepare import Preparation
 from act.settings import Job
-from act.timing.benchmark import Row, measure, to_results
+from act.timing.benchmark import Given, Row, measure, to_results
 from act.timing.side_by_side import progress_bar
 from tasks.stage import job_from_command_line
 
@@ -40,9 +41,11 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
     prepared, exported = stage_folder(name, "prepare"), stage_folder(name, "export")
     candidates = ExportedCandidates.read(exported / "candidates.json").candidates
     reference = prepared / "reference" if needs_reference(job.metric) else None
-    steps = len(job.target.engines) * (1 + len(candidates)) + job.benchmark.rounds
+    preparation = Preparation.read(prepared / "prepare.json")
+    given = Given(prepared / preparation.given, preparation.format, prepared / "expected")
+    steps = len(job.target.engines) * (2 + len(candidates)) + job.benchmark.rounds
     with progress_bar("benchmark", steps) as progress:
-        rows, noise = measure(candidates, exported, job, prepared / "evaluation", reference, progress)
+        rows, noise = measure(candidates, exported, job, prepared / "evaluation", reference, progress, given)
     variants = to_results(rows, job.target.threads, job.benchmark)
     Measurements(
         job=name,
@@ -67,7 +70,7 @@ def _line(variant: RanVariant | FailedVariant) -> str:
     start = f"benchmark: {variant.engine:16} {variant.name:20}"
     if isinstance(variant, FailedVariant):
         return f"{start} {variant.failure.kind}: {variant.failure.cause}"
-    speedup = f"{variant.speedup.value:.2f} times fp32" if variant.speedup else "no fp32 to compare with"
+    speedup = f"{variant.speedup.value:.2f} times the reference" if variant.speedup else "nothing to compare with"
     return f"{start} {variant.latency.median_ms:8.3f} ms  quality {variant.quality.value:.4f}  {speedup}"
 
 

@@ -1,12 +1,15 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
-Writes `model/`, `batch_norms.npz` (gamma of each folded batch norm, by weight), `calibration/`, `evaluation/`, for a
-metric that needs it `reference/` (the fp32 outputs of the evaluation samples), and `prepare.json`.
+Writes `given/` (the user's files, which speed-ups are measured against), `expected/` (its outputs on the first
+evaluation samples, which every engine's fp32 must give), `model/`, `batch_norms.npz` (gamma of each
+folded batch norm, by weight), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32 outputs
+of the evaluation samples), and `prepare.json`.
 """
 
 import hashlib
 import logging
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
@@ -18,6 +21,8 @@ from tasks.stage import job_from_command_line
 log = logging.getLogger(__name__)
 
 LARGEST_DEVIATION = 1e-4
+EXPECTED_SAMPLES = 8
+_BATCH = {True: "it is free now", False: "its operators allow no more, so everything runs one sample at a time"}
 
 
 def main() -> None:
@@ -31,9 +36,11 @@ def _prepare(job: Job, final: Path) -> None:
     # Paddle takes seconds to import, and wrong settings are told before.
     import numpy as np
 
-    from act.formats import SourceModel, check_batch_axes
+    from act.errors import InputError
+    from act.formats import SourceModel
     from act.metrics import check_labels, needs_reference
     from act.program.outputs import checked_outputs, constant_outputs, deviation, reference_outputs
+    from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
     from act.program.passes.normalise import normalise
     from act.samples.dataset import check_samples
     from act.samples.readers import read
@@ -45,12 +52,26 @@ def _prepare(job: Job, final: Path) -> None:
     feeds, fetches = original.feed_specs(), original.fetch_specs()
     # How many classes the first output tells apart; -1 when it does not say.
     class_count = fetches[0].shape[-1] if fetches and fetches[0].shape else -1
-    check_batch_axes(feeds, program)
+    fixed = fixed_batch(original)
+    if fixed not in (None, 1):
+        raise InputError(
+            f"{program}: its inputs take {fixed} samples at a time, no more and no less; export the model with a batch "
+            "of 1 or of any length"
+        )
     with replace_folder(final) as folder:
         calibration, evaluation = read(job.data, feeds, class_count, folder)
         for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
+        calibration.save(folder / "calibration")
+        imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration")
+        freed = False
+        if fixed is not None and (free := free_batch(original)) is not None:
+            first, second = (calibration.stack([number % len(calibration)]) for number in (0, 1))
+            freed = runs_together(free, original, first, second)
+            original = free if freed else original
+        if fixed is not None and not freed:
+            calibration, evaluation = (replace(each, largest_batch=1) for each in (calibration, evaluation))
         model, changes = normalise(original)
         first = next(calibration.head(4).batches(4))
         before = checked_outputs(original, first, f"{program}: on the first calibration samples")
@@ -60,8 +81,12 @@ def _prepare(job: Job, final: Path) -> None:
         (folder / "model").mkdir()
         model.save(folder / "model")
         np.savez(folder / "batch_norms.npz", **changes.batch_norms)
+        shutil.rmtree(folder / "calibration")
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
+        given = source.copy_to(folder / "given")
+        expected = reference_outputs(original, evaluation.head(EXPECTED_SAMPLES), program, folder)
+        expected.save(folder / "expected")
         constant: list[str] = []
         if needs_reference(job.metric):
             reference = reference_outputs(model, evaluation, program, folder)
@@ -69,9 +94,13 @@ def _prepare(job: Job, final: Path) -> None:
             constant = constant_outputs(reference)
         counts = {name: count for name, count in vars(changes).items() if name != "batch_norms"}
         Preparation(
-            source={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in source.files},
+            format=source.format,
+            given=given.relative_to(folder).as_posix(),
+            source={file.name: _digest(file) for file in source.files},
+            import_deviation=imported,
             inputs=[Tensor(**asdict(spec)) for spec in feeds],
             outputs=[Tensor(**asdict(spec)) for spec in fetches],
+            batch="free" if fixed is None else "freed" if freed else "one",
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
             normalised=Normalisation(**counts, largest_relative_deviation=changed),
@@ -80,8 +109,20 @@ def _prepare(job: Job, final: Path) -> None:
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
         f"{changes.folded_batch_norms} batch norms folded, {changes.removed_identities} identities removed"
     )
+    if imported is not None:
+        log.info(f"prepare: outputs differ from those of {program.name} by {imported:.1e} of the largest value at most")
+    if fixed is not None:
+        log.info(f"prepare: the batch was fixed at 1; {_BATCH[freed]}")
     for name in constant:
         log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        digest = hashlib.sha256()
+        while piece := opened.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _report(name: str, job: Job) -> None:
     winner = choice.winner
     log.info(
         f"report: {title(winner)} wins: {milliseconds(winner.latency.median_ms)}, quality {winner.quality.value:.4f}"
-        + (f", {winner.speedup.value:.2f} times as fast as fp32" if winner.speedup else "")
+        + (f", {winner.speedup.value:.2f} times as fast as {title(choice.reference)}" if winner.speedup else "")
     )
     log.info(f"report: {choice.why}")
     log.info(f"report: {DEPLOY_ROOT / name / 'report.html'}")

@@ -30,7 +30,7 @@ def entry(
     **changes: Any,
 ) -> RanVariant:
     """Make a variant that ran; `fp32` has the latency and quality of fp32 on its engine, None when that failed."""
-    known = {"fp32": "fp32", "bf16": "bf16", "pruned": "fp32", "pruned+bf16": "bf16"}
+    known = {"fp32": "fp32", "given": "fp32", "bf16": "bf16", "pruned": "fp32", "pruned+bf16": "bf16"}
     precision = known.get(name, "int8+bf16" if name.endswith("+bf16") else "int8")
     speedup = drop = None
     if fp32 is not None:
@@ -49,6 +49,7 @@ def entry(
         "engine": engine,
         "name": name,
         "candidate": "fp32" if name in ("fp32", "bf16") else name.removesuffix("+bf16"),
+        "is_reference": name == "fp32" and engine == "openvino",
         "precision": precision,
         "bytes": size,
         "path": "fp32/model.onnx",

@@ -7,7 +7,7 @@ from typing import Any
 
 from act.results.analyze import Analysis
 from act.results.export import ExportedCandidate
-from act.results.prepare import Normalisation
+from act.results.prepare import Normalisation, Preparation, SampleCounts
 from act.results.ptq_search import Candidate, Trial, TrialSettings
 from act.results.report import JudgedBudget, JudgedVariant, Manifest, RefusedVariant, Winner
 from act.results.select import Strategy
@@ -52,6 +52,12 @@ NORMALISED = Normalisation(
     folded_scalars=0,
     largest_relative_deviation=0.0,
 )
+
+
+def preparation(**changes: Any) -> Preparation:
+    common: dict[str, Any] = {"format": "paddle", "given": "given/model.pdmodel", "source": {}, "batch": "free"}
+    common |= {"import_deviation": None, "inputs": [], "outputs": [], "constant_outputs": [], "normalised": NORMALISED}
+    return Preparation(**{**common, "samples": SampleCounts(calibration=1, evaluation=1), **changes})
 
 
 def analysis(name: str = "conv2d_0", **changes: Any) -> Analysis:
@@ -125,9 +131,10 @@ def manifest(variants: Sequence[JudgedVariant | RefusedVariant], winner: JudgedV
         streams=None,
         peak_rss_bytes=10**8,
         load_seconds=0.1,
-        fp32_latency_ms=10.0,
+        reference="openvino/given",
+        reference_latency_ms=10.0,
         quality=0.8,
-        fp32_quality=0.8,
+        reference_quality=0.8,
         how_to_load="",
     )
     budget = JudgedBudget(max_quality_drop=0.01, min_speedup=3.0, max_latency_ms=None, time_limit_minutes=None, met=met)

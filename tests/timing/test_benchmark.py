@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from act.results.benchmark import Noise
 from act.results.export import ExportedCandidate, ExportedCandidates
 from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, Job, Target
-from act.timing.benchmark import Row, measure, to_results, variants
+from act.timing.benchmark import Given, Row, measure, to_results, variants
 from tests.support import results
 from tests.support.engines import run_by
 from tests.support.models import CLASSIFIER, noise, seen
@@ -69,7 +70,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     ExportedCandidates(candidates=candidates, deploy="int8-ptq").write(exported / "candidates.json")
     labels = [np.array(index % 2) for index in range(12)]
-    Samples({"x": Ragged.of(list(noise(12)))}, Ragged.of(labels)).save(folder / "artifacts/demo/prepare/evaluation")
+    prepared = folder / "artifacts/demo/prepare"
+    Samples({"x": Ragged.of(list(noise(12)))}, Ragged.of(labels)).save(prepared / "evaluation")
+    Samples({"y": Ragged.of(list(model.run({"x": noise(12)[:4]})[0]))}).save(prepared / "expected")
+    shutil.copytree(exported / "fp32", prepared / "given", ignore=shutil.ignore_patterns("*.onnx"))
+    results.preparation(given="given/model.pdmodel").write(prepared / "prepare.json")
     return folder
 
 
@@ -88,11 +93,10 @@ def test_variants_are_what_the_target_allows_and_the_mixture_where_the_engine_ha
     assert names("openvino", ["fp32"], everything) == ["fp32"]
 
 
-def test_a_pruned_model_runs_in_fp32_and_bf16_after_the_reference() -> None:
+def test_a_pruned_model_runs_in_fp32_and_bf16_after_fp32() -> None:
     pruned, target = results.exported("pruned", "fp32"), Target(engines=["openvino"])
     found = variants("openvino", [pruned, INT8, FP32], Path(), target, ["fp32", "bf16", "int8"])
     assert [each.name for each in found] == ["fp32", "bf16", "pruned", "pruned+bf16", "int8-ptq"]
-    assert [each.is_reference for each in found] == [True, False, False, False, False]
 
 
 def measured(
@@ -131,14 +135,18 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
     for engine in Target().engines:
         fp32, int8 = rows[engine, "fp32"], rows[engine, "int8-ptq"]
         assert fp32["failure"] is None and int8["failure"] is None
-        assert fp32["speedup"] == {"value": 1, "low": 1, "high": 1}
-        assert fp32["drop"] == {"value": 0, "low": 0, "high": 0}
         assert int8["latency"]["runs"] == 6 and int8["latency"]["median_ms"] > 0
         assert int8["speedup"]["low"] <= int8["speedup"]["value"] <= int8["speedup"]["high"]
         assert int8["drop"]["value"] == pytest.approx(fp32["quality"]["value"] - int8["quality"]["value"])
         assert [shape["inputs"] for shape in int8["shapes"]] == [{"x": [1, 3, 48, 192]}, {"x": [1, 3, 48, 96]}]
         assert int8["shapes"][0]["latency"] == int8["latency"] and int8["shapes"][1]["latency"]["median_ms"] > 0
         assert int8["throughput"]["per_second"] > 0 and int8["warm_up"]["first_ms"] > 0
+    given = [row for row in rows.values() if row["name"] == "given"]
+    assert [row["engine"] for row in given] == ["openvino", "paddle_inference"]
+    reference = min(given, key=lambda row: row["latency"]["median_ms"])
+    assert [row for row in rows.values() if row["is_reference"]] == [reference]
+    assert reference["speedup"] == {"value": 1, "low": 1, "high": 1}
+    assert reference["drop"] == {"value": 0, "low": 0, "high": 0}
     assert measured["noise"]["cores_used_by_others"] is not None
     assert rows["onnxruntime", "bf16"]["failure"]["kind"] == "unsupported"
     assert ("openvino", "int8-ptq+bf16") in rows if HAS_BF16 else rows["openvino", "bf16"]["failure"]
@@ -149,6 +157,19 @@ def test_the_stage_measures_every_variant_on_its_engine(workspace: Path) -> None
     with (folder / "scores.csv").open() as file:
         scores = list(csv.DictReader(file))
     assert len(scores) == 12 and len(scores[0]) == ran + 1
+
+
+def test_an_engine_whose_fp32_computes_something_else_fails_whole(workspace: Path) -> None:
+    expected = Samples({"y": Ragged.of(list(noise(4)))})
+    expected.save(workspace / "other")
+    given = Given(workspace / "artifacts/demo/prepare/given/model.pdmodel", "paddle", workspace / "other")
+    job = Job.model_validate({**JOB, "metric": "top1", "target": {"engines": ["openvino"], "precisions": ["fp32", "int8"]}})
+    folder = workspace / "artifacts" / "demo"
+    rows, _ = measure(exported(workspace), folder / "export", job, folder / "prepare/evaluation", None, print, given)
+    causes = {row.variant.name: row.measured.failure for row in rows}
+    assert list(causes) == ["given", "fp32", "int8-ptq"]
+    assert all(cause is not None and cause.kind == "wrong_output" for cause in causes.values())
+    assert "where the given model gives [3, 48, 192]" in str(causes["int8-ptq"])
 
 
 def test_a_shape_that_does_not_fit_the_samples_is_named(workspace: Path) -> None:

@@ -25,6 +25,7 @@ SPEC = Spec(
     runtime="act.engines.paddle_inference.runtime:PaddleInference",
     writer="act.engines.paddle_inference.writer:PaddleInferenceWriter",
     reads="paddle",
+    opens=("paddle",),
     # Paddle 2.6 source, `cpu_quantize_pass`: fused_conv2d, fc, fused_matmul among others.
     int8_operators=("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
     zero_points=False,

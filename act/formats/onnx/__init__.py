@@ -1,11 +1,13 @@
 """ONNX models, opset 7 to 23: a `.onnx` file, with or without its weights in files beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from act.errors import InputError
 from act.program.model import InferenceModel
+from act.samples.dataset import Array
 
+RUNTIME = "onnxruntime"
 _SUFFIX = ".onnx"
 
 
@@ -40,6 +42,20 @@ def load(files: Sequence[Path]) -> InferenceModel:
     from act.formats.onnx.reading import read
 
     return import_model(read(files[0]))
+
+
+def computes_in_half(files: Sequence[Path]) -> bool:
+    """Tell whether any tensor is in half precision."""
+    from act.formats.onnx.reading import has_half_precision
+
+    return has_half_precision(files[0])
+
+
+def first_difference(files: Sequence[Path], model: InferenceModel, batch: Mapping[str, Array]) -> str:
+    """Name the first node whose output differs from ONNX Runtime's."""
+    from act.formats.onnx.difference import first_difference
+
+    return first_difference(files[0], model, batch)
 
 
 def _begins_like_onnx(path: Path) -> bool:

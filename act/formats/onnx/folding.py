@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from act.samples.dataset import Array
 
 LARGEST = 2**28
 """The most values that a constant may be blown up to."""
+_REAL_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+)
 # What depends on chance or on state.
 _NEVER = frozenset(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"))
 # A larger constant than these make of a small one is asked for in their inputs.
@@ -37,7 +44,10 @@ def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value
     ):
         result = known(node)
         if result is not None:
-            return [settled(result) if is_symbolic(result) else result]
+            result = settled(result) if is_symbolic(result) else result
+            if is_symbolic(result) and _is_real(node):
+                node.graph.reals.update(node.outputs)
+            return [result]
     if any(is_symbolic(each) for each in arrays):
         return None
     return _evaluated(node, proto, source, inputs)
@@ -136,6 +146,17 @@ ALWAYS = frozenset(("Constant", "Shape", "Size"))
 # What is computed on lengths. None: it cannot be told.
 
 
+def _is_real(node: Node) -> bool:
+    """Tell whether a node computes real numbers: an array of lengths does not say it of its values."""
+    if node.type == "Cast":
+        return node.attribute("to") in _REAL_TYPES
+    return any(
+        node.name(index) in node.graph.reals or np.issubdtype(node.value(index).dtype, np.floating)
+        for index in range(len(node))
+        if node.has(index)
+    )
+
+
 def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node], Array | None]:
     def compute(node: Node) -> Array | None:
         first, second = np.broadcast_arrays(_objects(node.value(0)), _objects(node.value(1)))
@@ -168,6 +189,10 @@ def _typed(values: Array, node: Node) -> Array:
         return values
     dtypes = [node.value(index).dtype for index in range(len(node)) if not is_symbolic(node.value(index))]
     return values.astype(dtypes[0]) if dtypes else settled(values)
+
+
+def _quotient(node: Node) -> Array | None:
+    return _binary(operator.truediv if _is_real(node) else _divide)(node)
 
 
 def _divide(first: Any, second: Any) -> Any:
@@ -298,7 +323,7 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "Add": _binary(lambda a, b: a + b),
     "Sub": _binary(lambda a, b: a - b),
     "Mul": _binary(lambda a, b: a * b),
-    "Div": _binary(_divide),
+    "Div": _quotient,
     "Max": _binary(larger),
     "Min": _binary(smaller),
     "Floor": _unary(lambda a: a.floor() if isinstance(a, Dimension) else np.floor(a)),

@@ -55,6 +55,7 @@ class Importer:
         self._told: dict[str, Sequence[Number | None]] = {}  # lengths of a variable's axes
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
+        self.reals: set[str] = set()  # ONNX tensors that hold lengths as real numbers
         self._now = ""  # the output of the node at work, for what it needs beside
 
     def run(self) -> InferenceModel:
@@ -173,7 +174,8 @@ class Importer:
             name, axis = number.operands
             shape = self.op("shape", {"Input": [self.block.var(name)]}, {}, "int32")
             return paddle.slice(shape, [0], [axis], [axis + 1])
-        whole = number.is_whole
+        # What is rounded is computed as real numbers.
+        whole = number.is_whole and number.kind not in ("floor", "ceil")
         parts = [self.length(each, "int32" if whole else "float32") for each in number.operands]
         made = {
             "+": paddle.add,
@@ -283,9 +285,15 @@ class Importer:
     def _feed(self, value: onnx.ValueInfoProto, values: dict[str, Value]) -> Variable:
         name, tensor = value.name, value.type.tensor_type
         dtype = self._source.dtype(value)
-        lengths = [each.dim_value if each.HasField("dim_value") and each.dim_value > 0 else -1 for each in tensor.shape.dim]
+        lengths = [
+            each.dim_value if each.HasField("dim_value") and each.dim_value > 0 else -1 for each in tensor.shape.dim
+        ]
         variable = self.block.create_var(
-            name=paddle.utils.unique_name.generate("feed"), shape=lengths, dtype=dtype, is_data=True, need_check_feed=True
+            name=paddle.utils.unique_name.generate("feed"),
+            shape=lengths,
+            dtype=dtype,
+            is_data=True,
+            need_check_feed=True,
         )
         variable.stop_gradient = True
         self._names[variable.name] = name
@@ -355,7 +363,9 @@ class Importer:
                 model.set_weight(names[old], value)
         return model
 
-    def _final_names(self, old: Sequence[str], feeds: Sequence[Variable], fetches: Sequence[Variable]) -> dict[str, str]:
+    def _final_names(
+        self, old: Sequence[str], feeds: Sequence[Variable], fetches: Sequence[Variable]
+    ) -> dict[str, str]:
         """Return the name of each variable: its ONNX tensor's, or for what is computed on the way a new one."""
         ends = [variable.name for variable in (*feeds, *fetches)]
         result, taken = {}, set()

@@ -104,6 +104,15 @@ def checked(proto: onnx.ModelProto, path: Path) -> OnnxModel:
     return OnnxModel(path, proto)
 
 
+def has_half_precision(path: Path) -> bool:
+    """Tell whether any weight, input or output of a model is in half precision."""
+    proto, half = _parse(path), (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    ends = (*proto.graph.input, *proto.graph.output)
+    return any(tensor.data_type in half for tensor in _all_tensors(proto)) or any(
+        value.type.tensor_type.elem_type in half for value in ends
+    )
+
+
 def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
     """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
 

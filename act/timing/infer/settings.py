@@ -30,7 +30,7 @@ def _sizes(value: Any) -> tuple[tuple[int, int], ...]:
 
 def _onnx_engines() -> list[str]:
     """List the engines that .onnx files can be run on without a GPU."""
-    able = (each for each in all_specs() if each.reads == "onnx" and each.infer and each.infer.get("use_gpu") is False)
+    able = (each for each in all_specs() if each.reads_onnx and each.infer and each.infer.get("use_gpu") is False)
     return sorted(each.name for each in able)
 
 

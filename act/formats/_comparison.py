@@ -1,0 +1,73 @@
+"""An imported model beside the file that it was made of, on the runtime that is the file's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import title_of
+from act.errors import InputError
+from act.formats import SourceModel
+from act.program.model import InferenceModel, reason
+from act.samples.dataset import Array, Samples
+
+LARGEST_DEVIATION = 1e-3
+"""Of an output, as a share of its largest value, that an import may differ from its file."""
+LARGEST_HALF_DEVIATION = 2e-2
+"""The same for a file that computes in half precision, which rounds more coarsely than the import."""
+SAMPLES = 4
+_TIME_LIMIT_SECONDS = 300
+
+
+def largest_deviation(found: Sequence[Array], wanted: Sequence[Array]) -> float:
+    """Return max|a - b| / max|b| of the output where that is largest; infinity where shapes differ."""
+    worst = 0.0
+    for have, want in zip(found, wanted):
+        if have.shape != want.shape:
+            return float("inf")
+        a, b = have.astype(np.float64), want.astype(np.float64)
+        difference = float(np.abs(a - b).max(initial=0))
+        worst = max(worst, difference / max(float(np.abs(b).max(initial=0)), 1e-12) if difference else 0.0)
+    return worst
+
+
+def check_import(source: SourceModel, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
+    """Return how far the import's outputs are from the file's; None for a format that Paddle itself reads.
+
+    Args:
+        samples: some of the job's own.
+        folder: where they are saved.
+
+    Raises:
+        InputError: the file's runtime cannot run it, or the outputs differ; names the first tensor that does.
+    """
+    if source.runtime is None:
+        return None
+    samples = samples.head(SAMPLES)
+    try:
+        with EngineProcess(source.runtime, source.files[0], "fp32", 1, _TIME_LIMIT_SECONDS) as process:
+            process.load()
+            wanted = [list(output) for output in process.outputs(folder, len(samples))]
+    except EngineFailure as failure:
+        raise InputError(
+            f"{source.files[0]}: {title_of(source.runtime)} cannot run it ({failure.cause}), so that nothing shows "
+            "whether it was read right; export the model so that it runs there"
+        ) from None
+    try:
+        found = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]
+    except Exception as error:  # Paddle raises a dozen kinds
+        raise InputError(f"{source.files[0]}: was read, but Paddle cannot run it: {reason(error)}") from None
+    allowed = LARGEST_HALF_DEVIATION if source.computes_in_half() else LARGEST_DEVIATION
+    worst = max(largest_deviation(outputs, [each[index] for each in wanted]) for index, outputs in enumerate(found))
+    if not worst <= allowed:  # NaN too
+        blamed = source.first_difference(model, next(samples.batches(1)))
+        raise InputError(
+            f"{source.files[0]}: was read, but computes something else than in {title_of(source.runtime)}: its outputs "
+            f"differ by {worst:.2g} of the largest value where {allowed:g} is allowed"
+            f"{f'; first at {blamed}' if blamed else ''}; please report this model"
+        )
+    return worst
+

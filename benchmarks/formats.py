@@ -1,0 +1,328 @@
+"""`python -m benchmarks.formats --models FOLDER`: whether models come in as they are, and compute the same.
+
+- ONNX's own tests of single operators on what the importer makes of them (`benchmarks.onnx_nodes`);
+- every `.onnx` file below the folder, read and run beside ONNX Runtime on inputs drawn at random and, where the folder
+  has pictures with classes for it, on those: the deviation of each output, the quality of both, the seconds that reading
+  takes beside starting Python;
+- with `--chain` each of them through all stages, as a job with little to search.
+
+The folder is not part of the project: its models have licences of their own. Prints tables, writes
+`benchmarks/results/formats.json`, and ends with code 1, naming each figure that was not reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks import onnx_nodes
+from benchmarks.bench import ROOT, conclude
+
+RESULT = ROOT / "benchmarks" / "results" / "formats.json"
+LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
+LARGEST_DEVIATION, LARGEST_QUALITY_GAP = 1e-3, 0.005
+SECONDS: Mapping[str, float] = {"yolov5n.onnx": 3.0, "minilm_l6.onnx": 10.0}
+LONGEST_CHAIN_SECONDS = 3600
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+_LISTS = {"calibration_list": "calibration_list.txt", "evaluation_list": "evaluation_list.txt"}
+# By file name: the settings of `data` below the folder, and what the published model reaches (top-1).
+PICTURES: Mapping[str, dict[str, Any]] = {
+    "resnet20.onnx": {"path": "data/cifar10", **_LISTS, "resize": None, **_IMAGENET, "evaluation": 1000},
+    "mobilenet_v1_0.25_224.onnx": {
+        "path": "data/imagenet1k_sample",
+        **_LISTS,
+        "scale": 1 / 127.5,
+        "mean": [1.0],
+        "std": [1.0],
+        "evaluation": 1000,
+    },
+    "yolov5n.onnx": {"path": "data/coco/evaluation", "resize": None, "mean": [0.0], "std": [1.0]},
+    "nanodet_m.onnx": {
+        "path": "data/coco/evaluation",
+        "resize": None,
+        "order": "BGR",
+        "scale": 1.0,
+        "mean": [103.53, 116.28, 123.675],
+        "std": [57.375, 57.12, 58.395],
+    },
+    "ppseg_lite_portrait_398x224_with_softmax_fixed.onnx": {
+        "path": "data/person_masks/evaluation",
+        "resize": None,
+        "scale": 1 / 127.5,
+        "mean": [1.0],
+        "std": [1.0],
+    },
+    "ppseg_onnx_triton.onnx": {
+        "path": "data/person_masks/evaluation",
+        "resize": None,
+        "size": [224, 398],
+        "scale": 1 / 127.5,
+        "mean": [1.0],
+        "std": [1.0],
+    },
+}
+PUBLISHED: Mapping[str, float] = {"resnet20.onnx": 0.915, "mobilenet_v1_0.25_224.onnx": 0.59}
+# Free axes of inputs drawn at random, by file name; others are of length 2.
+_LENGTHS: Mapping[str, Mapping[int, int]] = {
+    "unet_drive.onnx": {2: 64, 3: 64},
+    "ppseg_onnx_triton.onnx": {2: 96, 3: 128},
+    "minilm_l6.onnx": {1: 32},
+}
+QUICK: Mapping[str, Any] = {
+    "ptq_search": {"max_quant_count": 2},
+    "refine": {"candidates": 0},
+    "analyze": {"time_limit_seconds": 10},
+    "benchmark": {"rounds": 10, "runs_per_round": 3},
+}
+
+
+def node_tests() -> dict[str, Any]:
+    """Run ONNX's tests of the operators in scope."""
+    from act.formats.onnx.folding import ALWAYS, CONTROL
+    from act.formats.onnx.operators.registry import operators
+
+    scope = {kind for domain, kind in operators() if not domain} | ALWAYS | set(CONTROL)
+    tests = {kind: names for kind, names in onnx_nodes.operators().items() if kind in scope}
+    table: dict[str, Counter[str]] = {kind: Counter() for kind in tests}
+    failures = []
+    for each in onnx_nodes.run_apart([name for names in tests.values() for name in names]):
+        table[each.operator][each.outcome] += 1
+        if each.outcome not in ("passed", "constant"):
+            failures.append(vars(each))
+    whole: Counter[str] = sum(table.values(), Counter())
+    return {
+        "operators": sorted(scope),
+        "tested": {kind: dict(counts) for kind, counts in table.items()},
+        "all": dict(whole),
+        "share": (whole["passed"] + whole["constant"]) / max(1, sum(whole.values())),
+        "failures": failures,
+    }
+
+
+def read_one(path: Path, data: Path | None) -> dict[str, Any]:
+    """Read one model and run it beside ONNX Runtime, in this process."""
+    import onnx
+    import onnxruntime
+
+    from act.errors import InputError
+    from act.formats import SourceModel
+    from act.formats._comparison import largest_deviation
+    from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
+
+    started = time.perf_counter()
+    try:
+        model = SourceModel.find(path).load()
+    except InputError as error:
+        return {"refused": str(error)}
+    result: dict[str, Any] = {"seconds": time.perf_counter() - started, "operators": len(model.ops)}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    batches = [_drawn(model, path.name, seed) for seed in range(2)]
+    deviations = [
+        largest_deviation([have], [want])
+        for batch in batches
+        for have, want in zip(map(np.asarray, model.run(batch)), session.run(None, batch))
+    ]
+    result["deviation"] = max(deviations)
+    ends = onnx.load(path, load_external_data=False).graph
+    given = {each.name for each in ends.initializer}
+    result["same_names"] = model.feed_names == [each.name for each in ends.input if each.name not in given]
+    result["same_names"] &= model.fetch_names == [each.name for each in ends.output]
+    result["batch"] = "free"
+    if fixed_batch(model) is not None:
+        free = free_batch(model)
+        result["batch"] = "freed" if free is not None and runs_together(free, model, *batches) else "one"
+    if data is not None and path.name in PUBLISHED:
+        result |= _qualities(path, model, session, data)
+    return result
+
+
+def _drawn(model: Any, name: str, seed: int) -> dict[str, Any]:
+    rng, feeds = np.random.default_rng(seed), {}
+    for spec in model.feed_specs():
+        lengths = _LENGTHS.get(name, {})
+        shape = [each if each >= 0 else lengths.get(axis, 2) for axis, each in enumerate(spec.shape)]
+        if np.issubdtype(np.dtype(spec.dtype), np.integer):
+            mask = "mask" in spec.name
+            feeds[spec.name] = (np.ones(shape) if mask else rng.integers(0, 1000, shape)).astype(spec.dtype)
+        else:
+            feeds[spec.name] = rng.random(shape).astype(spec.dtype)
+    return feeds
+
+
+def _qualities(path: Path, model: Any, session: Any, data: Path) -> dict[str, Any]:
+    """Measure top-1 of both on the folder's pictures."""
+    from act.samples.readers import read
+    from act.settings.data import settings_of_reader
+
+    raw = {"reader": "image_folder", **PICTURES[path.name]}
+    settings = settings_of_reader(raw).model_validate({**raw, "path": str(data / raw["path"])})
+    with tempfile.TemporaryDirectory() as scratch:
+        _, samples = read(settings, model.feed_specs(), model.fetch_specs()[0].shape[-1], Path(scratch))
+        right = {"quality": 0, "runtime_quality": 0}
+        assert samples.labels is not None
+        for group in samples.groups(32):
+            batch, truth = samples.stack(group), [int(samples.labels[index]) for index in group]
+            for key, outputs in (("quality", model.run(batch)), ("runtime_quality", session.run(None, batch))):
+                right[key] += int((np.argmax(outputs[0], -1) == truth).sum())
+    return {key: count / len(samples) for key, count in right.items()}
+
+
+def chain(path: Path, folder: Path) -> dict[str, Any]:
+    """Send a model through all stages, in a folder of its own."""
+    name = path.stem.split("_")[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        data = PICTURES.get(path.name)
+        labelled = path.name in PUBLISHED
+        if data is not None:
+            entry = {"reader": "image_folder", **data, "path": str(folder / data["path"]), "calibration": 32}
+            entry["evaluation"] = 200 if labelled else 16
+        else:
+            _write_arrays(path, place / "data")
+            entry = {"reader": "arrays", "path": "data"}
+        job = {
+            "model": {"path": str(path)},
+            "data": entry,
+            "metric": "top1" if labelled else "similarity",
+            "target": {"engines": ["openvino", "onnxruntime"]},
+            "budget": {"max_quality_drop": 0.01, "min_speedup": 1.0},
+            "strategy": "auto",
+            **{key: {} for key in ("calibration", "distillation", "prune", "qat")},
+            **QUICK,
+        }
+        (place / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: job}}))
+        started = time.monotonic()
+        for stage in STAGES:
+            done = subprocess.run(
+                [sys.executable, "-m", f"tasks.{stage}", "--job", name],
+                cwd=place,
+                env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=LONGEST_CHAIN_SECONDS,
+            )
+            if done.returncode:
+                last = [line for line in done.stderr.splitlines() if line.strip()]
+                return {"failed": stage, "why": last[-1] if last else "", "seconds": time.monotonic() - started}
+        manifest = json.loads((place / "deploy" / name / "manifest.json").read_text())
+        winner = manifest["winner"]
+        return {
+            "seconds": time.monotonic() - started,
+            "winner": f"{winner['engine']}/{winner['name']}",
+            "speedup": winner["speedup"] and winner["speedup"]["value"],
+            "quality": winner["quality"],
+            "variants": {
+                f"{row['engine']}/{row['name']}": row["latency"]["median_ms"] if row["latency"] else row["failure"]["cause"]
+                for row in manifest["variants"]
+            },
+        }
+
+
+STAGES = (
+    *("machine", "prepare", "analyze", "select", "prune", "calibrate"),
+    *("ptq_search", "refine", "plan", "qat", "export", "benchmark", "report"),
+)
+
+
+def _write_arrays(path: Path, folder: Path) -> None:
+    from act.formats import SourceModel
+
+    model = SourceModel.find(path).load()
+    folder.mkdir()
+    for role, start in (("calibration", 0), ("evaluation", 100)):
+        drawn = [_drawn(model, path.name, start + seed) for seed in range(8)]
+        np.savez(folder / f"{role}.npz", **{name: np.concatenate([each[name] for each in drawn]) for name in drawn[0]})
+
+
+def main() -> int:
+    """Parse the command line, measure, and say what was not reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__.splitlines()[0])
+    parser.add_argument("--models", type=Path, help="folder of models and `data/`; without it single operators only")
+    parser.add_argument("--chain", action="store_true", help="send each model through all stages, too; takes an hour")
+    parser.add_argument("--only", nargs="+", help="names of files")
+    parser.add_argument("--without-nodes", action="store_true", help="leave out the tests of single operators")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        print(json.dumps(read_one(arguments.one, arguments.models)))
+        return 0
+    results: dict[str, Any] = {}
+    misses: list[str] = []
+    if not arguments.without_nodes:
+        results["nodes"] = nodes = node_tests()
+        _print_nodes(nodes)
+        if nodes["share"] < LEAST_PASSED:
+            misses.append(f"{nodes['share']:.1%} of ONNX's tests pass, where {LEAST_PASSED:.0%} should")
+        if len(nodes["operators"]) < LEAST_OPERATORS:
+            misses.append(f"{len(nodes['operators'])} operators, where {LEAST_OPERATORS} should be known")
+    if arguments.models is None:
+        misses.append("no models: name their folder with --models")
+    else:
+        files = sorted(arguments.models.resolve().rglob("*.onnx"))
+        files = [path for path in files if not arguments.only or path.name in arguments.only]
+        results["models"] = {path.name: _read(path, arguments.models.resolve(), misses) for path in files}
+        if arguments.chain:
+            results["chain"] = {path.name: _chained(path, arguments.models.resolve(), misses) for path in files}
+    return conclude(RESULT, results, misses)
+
+
+def _print_nodes(nodes: Mapping[str, Any]) -> None:
+    print(f"{'operator':28}" + "".join(f"{outcome:>10}" for outcome in onnx_nodes.OUTCOMES))
+    for kind, counts in nodes["tested"].items():
+        print(f"{kind:28}" + "".join(f"{counts.get(outcome, ''):>10}" for outcome in onnx_nodes.OUTCOMES))
+    for each in nodes["failures"]:
+        print(f"{each['outcome']:8} {each['test']}: {each['message']}")
+    print(f"{len(nodes['operators'])} operators; {nodes['share']:.1%} of the tests pass\n")
+
+
+def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.formats", "--one", str(path), "--models", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        misses.append(f"{path.name}: reading ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+        return {"crashed": done.returncode}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{path.name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
+    if "refused" in found:
+        misses.append(f"{path.name} is refused: {found['refused']}")
+        return found
+    if not found["deviation"] <= LARGEST_DEVIATION:
+        misses.append(f"{path.name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed")
+    if not found["same_names"]:
+        misses.append(f"{path.name}: inputs or outputs have other names, or another order")
+    if found["seconds"] > SECONDS.get(path.name, float("inf")):
+        misses.append(f"{path.name}: read in {found['seconds']:.1f} s, where {SECONDS[path.name]:g} s are allowed")
+    if path.name in PUBLISHED:
+        for wanted in (PUBLISHED[path.name], found["runtime_quality"]):
+            if abs(found["quality"] - wanted) > LARGEST_QUALITY_GAP:
+                misses.append(f"{path.name}: quality {found['quality']:.4f}, where {wanted:.4f} was measured")
+    return found
+
+
+def _chained(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
+    found = chain(path, folder)
+    print(f"{path.name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
+    if "failed" in found:
+        misses.append(f"{path.name}: the stage {found['failed']} failed: {found['why']}")
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

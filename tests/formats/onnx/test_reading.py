@@ -1,0 +1,180 @@
+"""Files that are damaged, or hostile, end with one line that says what and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from act.errors import InputError
+from act.formats import SourceModel
+from tests.formats.onnx.support import model_of
+
+RELU = helper.make_node("Relu", ["x"], ["y"], name="first")
+
+
+def plain() -> onnx.ModelProto:
+    return model_of([RELU], {"x": ["N", 3]}, ["y"])
+
+
+def cycle() -> onnx.ModelProto:
+    nodes = [helper.make_node("Add", ["x", "b"], ["a"], name="one"), helper.make_node("Relu", ["a"], ["b"], name="two")]
+    return model_of(nodes, {"x": ["N", 3]}, ["b"])
+
+
+def twice() -> onnx.ModelProto:
+    return model_of([RELU, RELU], {"x": ["N", 3]}, ["y"])
+
+
+def nowhere() -> onnx.ModelProto:
+    return model_of([helper.make_node("Relu", ["z"], ["y"], name="only")], {"x": ["N", 3]}, ["y"])
+
+
+def no_output() -> onnx.ModelProto:
+    model = plain()
+    del model.graph.output[:]
+    return model
+
+
+def gigantic() -> onnx.ModelProto:
+    nodes = [helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"], name="sum")]
+    return model_of(nodes, {"x": ["N", 3]}, ["y"], {"s": np.array([2**40, 2**20])})
+
+
+def expanded() -> onnx.ModelProto:
+    nodes = [helper.make_node("Expand", ["c", "s"], ["e"], name="big"), helper.make_node("Add", ["x", "e"], ["y"])]
+    return model_of(nodes, {"x": ["N", 3]}, ["y"], {"s": np.array([2**20, 2**20]), "c": np.zeros(1, np.float32)})
+
+
+def damaged_tensor() -> onnx.ModelProto:
+    model = model_of([helper.make_node("Add", ["x", "c"], ["y"])], {"x": ["N", 3]}, ["y"], {"c": np.zeros(3, np.float32)})
+    model.graph.initializer[0].dims[0] = 2**40
+    return model
+
+
+def old() -> onnx.ModelProto:
+    return model_of([RELU], {"x": ["N", 3]}, ["y"], opset=5)
+
+
+def unknown() -> onnx.ModelProto:
+    return model_of([helper.make_node("Wizardry", ["x"], ["y"], name="wand")], {"x": ["N", 3]}, ["y"])
+
+
+def text() -> onnx.ModelProto:
+    return model_of([RELU], {"x": ["N", 3]}, ["y"], types={"x": onnx.TensorProto.STRING})
+
+
+def recursive() -> onnx.ModelProto:
+    model = model_of([helper.make_node("f", ["x"], ["y"], domain="own")], {"x": ["N", 3]}, ["y"])
+    function = helper.make_function(
+        "own", "f", ["a"], ["b"], [helper.make_node("f", ["a"], ["b"], domain="own")], [helper.make_opsetid("own", 1)]
+    )
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
+REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
+    (cycle, r"node `one` \(Add\) needs what it computes itself"),
+    (twice, "tensor `y` is computed twice"),
+    (nowhere, r"node `only` \(Relu, opset 17\): its input `z` is nowhere computed"),
+    (no_output, "has no outputs"),
+    (gigantic, r"ConstantOfShape.*a constant of 1.15e\+18 values"),
+    (expanded, r"node `big` \(Expand.*a constant of 1.1e\+12 values"),
+    (damaged_tensor, "tensor `c` is damaged"),
+    (old, "is of opset 5; export the model with one of 7 to"),
+    (unknown, r"node `wand` \(Wizardry.*these operators cannot be imported: `Wizardry`"),
+    (text, "`x`, an input or output, is of string"),
+    (recursive, "function `f` calls itself"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED, ids=[make.__name__ for make, _ in REFUSED])
+def test_what_cannot_be_read_is_refused_in_one_line(make: Callable[[], onnx.ModelProto], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make().SerializeToString())
+    with pytest.raises(InputError, match=words) as caught:
+        SourceModel.find(path).load()
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x07\x12", b"\x08\x09:\x00", bytes(range(256)) * 4], ids=["empty", "cut", "no nodes", "noise"])
+def test_what_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no ONNX model"):
+        SourceModel.find(path)
+
+
+def external(location: str, folder: Path, **entries: str) -> Path:
+    """Write a model whose one tensor lies in another file."""
+    model = model_of([helper.make_node("Add", ["x", "c"], ["y"])], {"x": ["N", 3]}, ["y"])
+    tensor = numpy_helper.from_array(np.arange(3, dtype=np.float32), "c")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=value)
+    model.graph.initializer.append(tensor)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_external_data_is_read_and_belongs_to_the_model(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(np.arange(3, dtype=np.float32).tobytes())
+    path = external("weights.bin", tmp_path)
+    source = SourceModel.find(path)
+    assert [file.name for file in source.files] == ["model.onnx", "weights.bin"]
+    assert source.load().weight("c").tolist() == [0, 1, 2]
+    assert [file.name for file in sorted(source.copy_to(tmp_path / "copy").parent.iterdir())] == [
+        "model.onnx",
+        "weights.bin",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("../secret", "does not lie in the model's folder"),
+        ("/etc/passwd", "does not lie in the model's folder"),
+        ("link", "does not lie in the model's folder"),
+        ("*/_ORT_MEM_ADDR_/*", "no such file"),
+        ("", "does not lie in the model's folder"),
+        ("gone.bin", "no such file"),
+        ("short.bin", "asks for bytes that short.bin does not have"),
+    ],
+)
+def test_external_data_stays_in_the_folder(location: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(12))
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link").symlink_to(tmp_path / "secret")
+    (inside / "short.bin").write_bytes(bytes(4))
+    with pytest.raises(InputError, match=words):
+        SourceModel.find(external(location, inside, offset="0", length="12")).load()
+
+
+def test_a_model_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(plain().SerializeToString())
+    assert SourceModel.find(path).format == "onnx"
+
+
+def test_several_models_in_a_folder_want_a_name(tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_bytes(plain().SerializeToString())
+    with pytest.raises(InputError, match=r"several models in this folder \(a.onnx, b.onnx\)"):
+        SourceModel.find(tmp_path)
+    assert SourceModel.find(tmp_path, "b.onnx").files[0].name == "b.onnx"
+
+
+def test_nodes_out_of_order_are_sorted(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["a"], ["y"]), helper.make_node("Relu", ["x"], ["a"])]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of(nodes, {"x": ["N", 3]}, ["y"]).SerializeToString())
+    model = SourceModel.find(path).load()
+    assert [op.output("Out")[0] for op in model.ops] == ["a", "y"]
