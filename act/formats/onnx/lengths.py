@@ -232,11 +232,15 @@ def _cut(length: Number, start: Number, end: Number, step: Number) -> Number | N
     if not any(isinstance(each, Dimension) for each in (length, start, end)):
         return len(range(*slice(start, end, step).indices(length)))
     whole = end == length or (isinstance(end, int) and end >= 2**31 - 1)
-    if isinstance(start, Dimension) or start != 0 or step != 1:
-        return length if start == -1 and step == -1 and isinstance(end, int) and end < -(2**31) else None
-    if whole:
+    if step == -1 and start == -1 and isinstance(end, int) and end < -(2**31):
         return length
-    return smaller(length, end) if isinstance(end, Dimension) or end >= 0 else None
+    if isinstance(start, Dimension) or start < 0 or step != 1:
+        return None
+    if whole:
+        return length - start
+    if start == 0 and isinstance(end, int) and end < 0:
+        return length + end
+    return smaller(length, end) if start == 0 else None
 
 
 def _range(node: Node) -> list[Lengths | None]:

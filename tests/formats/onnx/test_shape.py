@@ -1,21 +1,25 @@
 """Operators that change shapes, as exporters write them, with a batch that stays free."""
 
+from typing import Any
+
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
-from tests.formats.onnx.comparison import imported, values
+from act.program.model import InferenceModel
+from tests.formats.onnx.comparison import Shape, imported, values
 
 
-def node(kind, inputs, outputs="y", **attributes):
+def node(kind: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs.split(","), outputs.split(","), **attributes)
 
 
-def kinds(model):
+def kinds(model: InferenceModel) -> list[str]:
     return [op.type for op in model.ops if op.type not in ("feed", "fetch")]
 
 
-def test_windows_of_a_swin_transformer_need_no_lengths_at_run_time():
+def test_windows_of_a_swin_transformer_need_no_lengths_at_run_time() -> None:
     nodes = [
         node("Shape", "x", "s"),
         node("Gather", "s,zero", "n"),
@@ -52,7 +56,7 @@ def test_windows_of_a_swin_transformer_need_no_lengths_at_run_time():
     assert shapes == [[0, 2, 4, 2, 4, 3], [-1, 16, 3], [-1, 2, 2, 4, 4, 3], [0, 64, 3]]
 
 
-def test_channel_shuffle_keeps_the_batch_free():
+def test_channel_shuffle_keeps_the_batch_free() -> None:
     nodes = [
         node("Reshape", "x,a", "r"),
         node("Transpose", "r", "t", perm=[0, 2, 1, 3, 4]),
@@ -65,16 +69,16 @@ def test_channel_shuffle_keeps_the_batch_free():
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 18])
 @pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
-def test_pad(opset, mode):
+def test_pad(opset: int, mode: str) -> None:
     x, pads = values(2, 3, 5, 4), [0, 0, 1, 2, 0, 0, 2, 1]
-    shapes = {"x": ["N", 3, 5, 4]}
+    shapes: dict[str, Shape] = {"x": ["N", 3, 5, 4]}
     if opset < 11:
         imported([node("Pad", "x", mode=mode, pads=pads)], {"x": x}, {}, opset, shapes)
     else:
         imported([node("Pad", "x,p", mode=mode)], {"x": x}, {"p": np.array(pads)}, opset, shapes)
 
 
-def test_pad_of_named_axes_cuts_where_negative():
+def test_pad_of_named_axes_cuts_where_negative() -> None:
     constants = {"p": np.array([-1, 2, 1, -1]), "v": np.array(1.5, np.float32), "a": np.array([-1, 1])}
     imported([node("Pad", "x,p,v,a")], {"x": values(2, 3, 5)}, constants, 18, {"x": ["N", 3, 5]})
 
@@ -89,15 +93,16 @@ def test_pad_of_named_axes_cuts_where_negative():
         ([0], [-1], [0], [1]),
     ],
 )
-def test_slice(starts, ends, axes, steps):
+def test_slice(starts: list[int], ends: list[int], axes: list[int], steps: list[int]) -> None:
     constants = {name: np.array(each) for name, each in zip("abcd", (starts, ends, axes, steps))}
-    feeds, shapes = {"x": values(3, 4, 6, 5)}, {"x": ["N", 4, 6, 5]}
+    feeds = {"x": values(3, 4, 6, 5)}
+    shapes: dict[str, Shape] = {"x": ["N", 4, 6, 5]}
     imported([node("Slice", "x,a,b,c,d")], feeds, constants, 11, shapes)
     if all(step == 1 for step in steps):
         imported([node("Slice", "x", starts=starts, ends=ends, axes=axes)], feeds, {}, 9, shapes)
 
 
-def test_slice_up_to_a_length_that_is_known_at_run_time():
+def test_slice_up_to_a_length_that_is_known_at_run_time() -> None:
     nodes = [
         node("Shape", "ids", "s"),
         node("Gather", "s,one", "n"),
@@ -110,7 +115,7 @@ def test_slice_up_to_a_length_that_is_known_at_run_time():
     imported(nodes, feeds, constants, 13, {"ids": ["N", "S"], "x": ["N", "S", 4]})
 
 
-def test_expand_with_a_shape_of_where_as_pytorch_writes_it():
+def test_expand_with_a_shape_of_where_as_pytorch_writes_it() -> None:
     nodes = [
         node("Shape", "x", "s"),
         node("Gather", "s,zero", "n"),
@@ -135,7 +140,7 @@ def test_expand_with_a_shape_of_where_as_pytorch_writes_it():
 
 
 @pytest.mark.parametrize("opset", [9, 13, 18])
-def test_split_in_uneven_parts(opset):
+def test_split_in_uneven_parts(opset: int) -> None:
     nodes = [node("Split", "x" if opset < 13 else "x,s", "a,b", axis=1, **({"split": [1, 3]} if opset < 13 else {}))]
     nodes.append(node("Concat", "b,a", axis=1))
     imported(nodes, {"x": values(2, 4, 3)}, {} if opset < 13 else {"s": np.array([1, 3])}, opset, {"x": ["N", 4, 3]})
@@ -143,12 +148,12 @@ def test_split_in_uneven_parts(opset):
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 @pytest.mark.parametrize("lengths", [["N", 12, 2, 3], ["N", 12, "H", "W"]])
-def test_depth_to_space_and_back(mode, lengths):
+def test_depth_to_space_and_back(mode: str, lengths: Shape) -> None:
     nodes = [node("DepthToSpace", "x", "d", blocksize=2, mode=mode), node("SpaceToDepth", "d", blocksize=2)]
     imported(nodes, {"x": values(2, 12, 2, 3)}, {}, 13, {"x": lengths})
 
 
-def test_heads_of_a_text_model_need_no_lengths_at_run_time():
+def test_heads_of_a_text_model_need_no_lengths_at_run_time() -> None:
     """Import embeddings, positions cut to the text's length, and heads, whose lengths PyTorch computes."""
     nodes = [
         node("Shape", "ids", "n", start=0, end=1),

@@ -21,6 +21,7 @@ from act.formats.onnx.operators.shape import (
     reshaped,
     sliced,
     strided,
+    taken,
 )
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
@@ -106,16 +107,13 @@ def gather(node: Node) -> Variable:
     else:
         index = not_negative(node, _whole(node, 1), shape[axis])
         index = index if len(before) == 1 else paddle.reshape(index, [-1])
-
-    def take(each: Variable) -> Variable:
-        taken = paddle.gather(each, index, axis)
-        return taken if before else paddle.squeeze(taken, [axis])
-
-    taken = computed(node, take, [variable], NUMBERS)
-    if len(before) <= 1:
-        return taken
+    result = taken(node, variable, index, axis)
+    if len(before) == 1:
+        return result
+    if not before:
+        return computed(node, lambda each: paddle.squeeze(each, [axis]), [result], NUMBERS)
     flat = [*shape[:axis], product(before), *shape[axis + 1 :]]
-    return reshaped(node, taken, flat, [*shape[:axis], *before, *shape[axis + 1 :]])
+    return reshaped(node, result, flat, [*shape[:axis], *before, *shape[axis + 1 :]])
 
 
 def _cut(node: Node, axis: int, length: Number, numbers: list[Number]) -> Variable | None:
@@ -431,7 +429,7 @@ def compress(node: Node) -> Variable:
         rows = node.graph.weight(np.flatnonzero(node.value(1)))
     else:
         rows = paddle.reshape(paddle.nonzero(node.tensor(1)), [-1])
-    return computed(node, lambda each: paddle.gather(each, rows, axis), [variable], NUMBERS)
+    return taken(node, variable, rows, axis)
 
 
 @operator("CumSum")
@@ -472,7 +470,7 @@ def unique(node: Node) -> tuple[Variable, ...]:
         # In the order in which they come first.
         order = paddle.argsort(first)
         rank = paddle.argsort(order)
-        values = paddle.gather(values, order, axis or 0)
+        values = taken(node, values, order, axis or 0)
         first, counts, inverse = (
             paddle.gather(first, order),
             paddle.gather(counts, order),
