@@ -19,6 +19,7 @@ from act.formats.onnx.operators.shape import (
     filled,
     flipped,
     reshaped,
+    selected,
     sliced,
     strided,
 )
@@ -106,13 +107,10 @@ def gather(node: Node) -> Variable:
     else:
         index = not_negative(node, _whole(node, 1), shape[axis])
         index = index if len(before) == 1 else paddle.reshape(index, [-1])
-
-    def take(each: Variable) -> Variable:
-        taken = paddle.gather(each, index, axis)
-        return taken if before else paddle.squeeze(taken, [axis])
-
-    taken = computed(node, take, [variable], NUMBERS)
-    if len(before) <= 1:
+    taken = selected(node, variable, index, axis)
+    if not before:
+        return computed(node, lambda each: paddle.squeeze(each, [axis]), [taken], NUMBERS | {"bool"})
+    if len(before) == 1:
         return taken
     flat = [*shape[:axis], product(before), *shape[axis + 1 :]]
     return reshaped(node, taken, flat, [*shape[:axis], *before, *shape[axis + 1 :]])
@@ -431,7 +429,7 @@ def compress(node: Node) -> Variable:
         rows = node.graph.weight(np.flatnonzero(node.value(1)))
     else:
         rows = paddle.reshape(paddle.nonzero(node.tensor(1)), [-1])
-    return computed(node, lambda each: paddle.gather(each, rows, axis), [variable], NUMBERS)
+    return selected(node, variable, rows, axis)
 
 
 @operator("CumSum")
@@ -472,7 +470,7 @@ def unique(node: Node) -> tuple[Variable, ...]:
         # In the order in which they come first.
         order = paddle.argsort(first)
         rank = paddle.argsort(order)
-        values = paddle.gather(values, order, axis or 0)
+        values = selected(node, values, order, axis or 0)
         first, counts, inverse = (
             paddle.gather(first, order),
             paddle.gather(counts, order),

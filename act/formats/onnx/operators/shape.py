@@ -74,11 +74,18 @@ def flipped(node: Node, variable: Variable, axes: Sequence[int], shape: Sequence
         # Paddle's own operator takes these, but cannot be converted to ONNX.
         last = node.graph.length(shape[axis] - 1, "int64")
         order = paddle.subtract(last, counted(node, shape[axis]))
-        variable = computed(node, lambda each: paddle.gather(each, order, axis), [variable], NUMBERS)  # noqa: B023
+        variable = selected(node, variable, order, axis)
     known = [axis for axis in axes if not isinstance(shape[axis], Dimension)]
     if not known:
         return variable
     return computed(node, lambda each: paddle.flip(each, known), [variable], _BITS)
+
+
+def selected(node: Node, variable: Variable, index: Variable, axis: int) -> Variable:
+    """Return the elements along an axis that a list of indices, none of them negative, names."""
+    # Behind the first axis, the gradient that Paddle computes for `gather` is wrong; that for `index_select` is right.
+    take = paddle.index_select if axis else paddle.gather
+    return computed(node, lambda each: take(each, index, axis), [variable], NUMBERS)
 
 
 def _within_int32(number: int) -> int:
@@ -504,7 +511,7 @@ def _padded_axis(
         return _padded_unknown_axis(node, variable, axis, begin, end, mode)
     indices = np.pad(np.arange(int(length)), (begin, end), mode=mode)  # type: ignore[call-overload]
     index = node.graph.weight(indices)
-    return computed(node, lambda each: paddle.index_select(each, index, axis), [variable], NUMBERS)
+    return selected(node, variable, index, axis)
 
 
 def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, end: int, mode: str) -> Variable:
@@ -526,7 +533,7 @@ def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, 
         if mode == "wrap":
             return [part]
         index = node.graph.weight(np.array(order, np.int64))
-        return [computed(node, lambda each: paddle.index_select(each, index, axis), [part], NUMBERS)]
+        return [selected(node, part, index, axis)]
 
     return joined(node, [*side(begin, True), variable, *side(end, False)], axis)
 
@@ -562,7 +569,7 @@ def depth_to_space(node: Node) -> Variable:
             raise Refused("its number of channels is not known; export the model with a fixed one")
         # Paddle has the blocks in the channels' last place.
         order = node.graph.weight(np.arange(channels).reshape(block**2, -1).T.reshape(-1))
-        variable = computed(node, lambda each: paddle.gather(each, order, 1), [variable], NUMBERS)
+        variable = selected(node, variable, order, 1)
     return computed(node, lambda each: F.pixel_shuffle(each, block), [variable])
 
 
