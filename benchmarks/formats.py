@@ -2,8 +2,8 @@
 
 - ONNX's own tests of single operators on what the importer makes of them (`benchmarks.onnx_nodes`);
 - every `.onnx` file below the folder, read and run beside ONNX Runtime on inputs drawn at random and, where the folder
-  has pictures with classes for it, on those: the deviation of each output, the quality of both, the seconds that reading
-  takes beside starting Python;
+  has pictures with classes for it, on those: the deviation of each output, the quality of both, the seconds that
+  reading takes beside starting Python;
 - with `--chain` each of them through all stages, as a job with little to search.
 
 The folder is not part of the project: its models have licences of their own. Prints tables, writes

@@ -53,7 +53,7 @@ def cases() -> dict[str, Any]:
 
 
 def in_scope(case: Any) -> bool:
-    """Tell whether a test is of one operator of ONNX's own, on numbers that Paddle has, and gives the same each time."""
+    """Tell whether a test is of one operator of ONNX's own, on numbers that Paddle has, and is repeatable."""
     model = _model(case)
     nodes = model.graph.node
     if len(nodes) != 1 or nodes[0].domain not in ("", "ai.onnx"):

@@ -1,15 +1,15 @@
 """`make exports`: architectures of torchvision without trained weights, written by both forms of PyTorch's exporter.
 
-Runs in an environment of its own (the group `exports` of pyproject.toml), because PyTorch wants another NumPy than Paddle.
-`python -m benchmarks.formats --models FOLDER` then holds the import against ONNX Runtime. A detector is written up to its
-heads; what stands behind them chooses boxes, and is not imported.
+Runs in an environment of its own (the group `exports` of pyproject.toml), because PyTorch wants another NumPy than
+Paddle. `python -m benchmarks.formats --models FOLDER` then holds the import against ONNX Runtime. A detector is written
+up to its heads; what stands behind them chooses boxes, and is not imported.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-import torchvision  # type: ignore[import-not-found]
+import torchvision
 
 OPSET = 17
 

@@ -7,7 +7,7 @@ It has three functions:
 - `load(files)`: return the `InferenceModel`, or raise `InputError`.
 
 A format that Paddle does not read itself names the engine that runs its files as they are, `RUNTIME`, beside which each
-import is checked. It may have two more functions (and `GIVEN_NAMES`, what its files are called where engines load them):
+import is checked. It may have `GIVEN_NAMES`, what its files are called where engines load them, and two more functions:
 
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's.

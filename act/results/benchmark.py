@@ -10,7 +10,6 @@ from act.results.artifact import Artifact, Part
 from act.results.export import ExecutedOperators, Failure
 from act.results.machine import Machine
 
-
 GIVEN = "given"
 """The name of the variant that is the user's own file."""
 
@@ -157,7 +156,7 @@ class Noise(Part):
 
 
 class Measurements(Artifact):
-    """All variants, grouped by engine, the given file and fp32 first; `target` and `benchmark` are the settings of the job."""
+    """All variants by engine, the given file and fp32 first; `target` and `benchmark` are the settings of the job."""
 
     job: str
     metric: str

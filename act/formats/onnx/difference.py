@@ -19,7 +19,7 @@ _TIME_LIMIT_SECONDS = 300
 
 
 def first_difference(path: Path, model: InferenceModel, batch: Mapping[str, Array]) -> str:
-    """Return the node, its type and its tensor, such as "node `conv_3` (Conv), tensor `x.3`"; empty where none is found.
+    """Return the node, its type and its tensor, as in "node `conv_3` (Conv), tensor `x.3`"; empty where none is found.
 
     Args:
         batch: what both are run with.

@@ -69,7 +69,7 @@ class Node:
 
     def tensor(self, index: int) -> Variable:
         """Return an input as a variable; a constant becomes a weight of the program."""
-        value = self._inputs[index]
+        value = self.value(index)
         return self.graph.tensor(value, self._names[index]) if isinstance(value, np.ndarray) else value
 
     def operand(self, index: int) -> Variable:
@@ -77,7 +77,7 @@ class Node:
 
         A lone number may get an axis for it; lengths are of the dtype of the others.
         """
-        value, present = self._inputs[index], [each for each in self._inputs if each is not None]
+        value, present = self.value(index), [each for each in self._inputs if each is not None]
         if not isinstance(value, np.ndarray):
             return value
         has_axis = max(len(each.shape) for each in present) > 0
@@ -101,12 +101,12 @@ class Node:
         """Return an input that must be known now; `meaning` names it in the message where it is not."""
         if not self.is_constant(index):
             raise Refused(f"its {meaning} is computed at run time; export the model with a constant there")
-        value: Array = self._inputs[index]
+        value: Array = self.value(index)
         return value
 
     def numbers(self, index: int) -> list[Number] | None:
         """Return a list of whole numbers, some of them maybe `Dimension`; None where a tensor says it at run time."""
-        value = self._inputs[index]
+        value = self.value(index)
         if not isinstance(value, np.ndarray):
             return None
         flat = list(value.reshape(-1))
@@ -135,12 +135,12 @@ class Node:
 
     def rank(self, index: int) -> int:
         """Return how many axes an input has."""
-        value = self._inputs[index]
+        value = self.value(index)
         return value.ndim if isinstance(value, np.ndarray) else len(value.shape)
 
     def shape(self, index: int) -> list[Number]:
         """Return the lengths of an input's axes; a `Dimension` where one is not known."""
-        value = self._inputs[index]
+        value = self.value(index)
         return list(value.shape) if isinstance(value, np.ndarray) else self.graph.shape(value)
 
     def static_shape(self, index: int, meaning: str) -> list[int]:

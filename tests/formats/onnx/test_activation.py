@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper
 
-from tests.formats.onnx.comparison import imported, values
+from tests.formats.onnx.support import assert_nodes_same, node, op_types, values
 
 FREE = {"x": ["N", 3, 4, 5]}
 X = values(2, 3, 4, 5) * 4
-
-
-def node(kind: str, inputs: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(","), ["y"], **attributes)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +32,8 @@ def node(kind: str, inputs: str, **attributes: Any) -> onnx.NodeProto:
     ],
 )
 def test_activations_are_one_operator(kind: str, opset: int, attributes: dict[str, Any], types: list[str]) -> None:
-    model = imported([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
-    assert [op.type for op in model.ops] == types
+    model = assert_nodes_same([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
+    assert op_types(model) == types
 
 
 @pytest.mark.parametrize(
@@ -55,14 +49,14 @@ def test_activations_are_one_operator(kind: str, opset: int, attributes: dict[st
 )
 def test_slopes_of_prelu_are_weights(slope: tuple[int, ...], mode: str) -> None:
     for opset in (7, 16):
-        model = imported([node("PRelu", "x,s")], {"x": X}, {"s": np.asarray(values(*slope))}, opset, FREE)
+        model = assert_nodes_same([node("PRelu", "x,s")], {"x": X}, {"s": np.asarray(values(*slope))}, opset, FREE)
         assert [(op.type, op.attr("mode")) for op in model.ops] == [("prelu", mode)]
 
 
 def test_slopes_that_prelu_does_not_take() -> None:
     free = {"x": ["N", 3, "H", "W"]}
-    imported([node("PRelu", "x,s")], {"x": X}, {"s": values(4, 1)}, 9, free)
-    imported([node("PRelu", "x,s")], {"x": X, "s": values(3, 1, 1)}, {}, 16, free)
+    assert_nodes_same([node("PRelu", "x,s")], {"x": X}, {"s": values(4, 1)}, 9, free)
+    assert_nodes_same([node("PRelu", "x,s")], {"x": X, "s": values(3, 1, 1)}, {}, 16, free)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "LogSoftmax", "Hardmax"])
@@ -70,7 +64,8 @@ def test_slopes_that_prelu_does_not_take() -> None:
 def test_softmax_of_flattened_axes_and_of_one(kind: str, axis: int | None) -> None:
     attributes = {} if axis is None else {"axis": axis}
     for opset in (7, 11, 13):
-        model = imported([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
+        model = assert_nodes_same([node(kind, "x", **attributes)], {"x": X}, {}, opset, FREE)
         flattens = opset < 13 and axis != -1
-        assert ("reshape2" in [op.type for op in model.ops]) == flattens
-    imported([node(kind, "x", **attributes)], {"x": values(2, 6)}, {}, 9, {"x": ["N", 6]}) if axis != 2 else None
+        assert ("reshape2" in op_types(model)) == flattens
+    if axis != 2:
+        assert_nodes_same([node(kind, "x", **attributes)], {"x": values(2, 6)}, {}, 9, {"x": ["N", 6]})

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.formats.onnx.support import assert_same, imported, model_of
+from tests.formats.onnx.support import assert_same, imported, model_of, op_types, values
 
 _PLANE, _FREE = (2, 4, 9, 10), ("n", "c", "h", "w")
-
-
-def _values(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -37,9 +33,9 @@ def test_a_convolution_keeps_its_weight_and_its_free_axes(
     kinds: list[str],
 ) -> None:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], **attributes)
-    constants = {"w": _values(*weight, seed=1), "b": _values(weight[0], seed=2)}
-    model = assert_same(model_of([node], {"x": declared}, ["y"], constants, opset), {"x": _values(*shape)})
-    assert [op.type for op in model.ops][: len(kinds) + 1] == [*kinds, "elementwise_add"]
+    constants = {"w": values(*weight, seed=1), "b": values(weight[0], seed=2)}
+    model = assert_same(model_of([node], {"x": declared}, ["y"], constants, opset), {"x": values(*shape)})
+    assert op_types(model)[: len(kinds) + 1] == [*kinds, "elementwise_add"]
     assert model.weight("w").size == constants["w"].size
 
 
@@ -60,8 +56,8 @@ def test_a_transposed_convolution_has_the_size_that_onnx_says(
     shape: tuple[int, ...], weight: tuple[int, ...], attributes: dict[str, Any]
 ) -> None:
     node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], **attributes)
-    proto = model_of([node], {"x": ["n", *shape[1:]]}, ["y"], {"w": _values(*weight, seed=1)}, 11)
-    kinds = [op.type for op in assert_same(proto, {"x": _values(*shape)}).ops]
+    proto = model_of([node], {"x": ["n", *shape[1:]]}, ["y"], {"w": values(*weight, seed=1)}, 11)
+    kinds = op_types(assert_same(proto, {"x": values(*shape)}))
     # Paddle2ONNX writes those over two axes alone.
     assert kinds[0] == "conv3d" if len(shape) == 5 else "conv2d_transpose" in kinds
 
@@ -69,11 +65,11 @@ def test_a_transposed_convolution_has_the_size_that_onnx_says(
 def test_a_weight_may_be_computed() -> None:
     nodes = [helper.make_node("Add", ["w", "w"], ["v"]), helper.make_node("Conv", ["x", "v"], ["y"])]
     model = model_of(nodes, {"x": _PLANE, "w": (6, 4, 3, 3)}, ["y"], opset=13)
-    assert_same(model, {"x": _values(*_PLANE), "w": _values(6, 4, 3, 3, seed=1)}, 1e-4)
+    assert_same(model, {"x": values(*_PLANE), "w": values(6, 4, 3, 3, seed=1)}, 1e-4)
 
 
 def test_offsets_of_zero_make_a_deformable_convolution_a_plain_one() -> None:
-    weight, x, offsets = _values(6, 4, 3, 3, seed=1), _values(*_PLANE), np.zeros((2, 18, 9, 9), np.float32)
+    weight, x, offsets = values(6, 4, 3, 3, seed=1), values(*_PLANE), np.zeros((2, 18, 9, 9), np.float32)
     node = helper.make_node("DeformConv", ["x", "w", "o"], ["y"], pads=[1, 0, 1, 1])
     deformable = imported(model_of([node], {"x": _PLANE, "o": offsets.shape}, ["y"], {"w": weight}, 19))
     plain = imported(

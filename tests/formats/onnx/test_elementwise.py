@@ -6,78 +6,71 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
-from tests.formats.onnx.comparison import imported, values
+from tests.formats.onnx.support import assert_nodes_same, node, op_types, values
 
 FREE = {"x": ["N", 3, 4, 5]}
 X = values(2, 3, 4, 5)
-
-
-def node(kind: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(","), outputs.split(","), **attributes)
-
-
-def types(model: InferenceModel) -> list[str]:
-    return [op.type for op in model.ops]
 
 
 @pytest.mark.parametrize("opset", [7, 13])
 @pytest.mark.parametrize("constant", [np.array(2, np.float32), np.full((1, 1, 1), 0.3, np.float32)])
 def test_arithmetic_with_one_number_is_a_scale(constant: Array, opset: int) -> None:
     for kind, inputs in (("Add", "x,c"), ("Add", "c,x"), ("Mul", "c,x"), ("Sub", "x,c"), ("Sub", "c,x")):
-        assert types(imported([node(kind, inputs)], {"x": X}, {"c": constant}, opset, FREE)) == ["scale"]
+        assert op_types(assert_nodes_same([node(kind, inputs)], {"x": X}, {"c": constant}, opset, FREE)) == ["scale"]
     # The inverse of 0.3 is no float32.
     expected = "scale" if constant.item() == 2 else "elementwise_div"
-    assert types(imported([node("Div", "x,c")], {"x": X}, {"c": constant}, opset, FREE)) == [expected]
-    assert types(imported([node("Div", "c,x")], {"x": X}, {"c": constant}, opset, FREE)) == ["elementwise_div"]
+    assert op_types(assert_nodes_same([node("Div", "x,c")], {"x": X}, {"c": constant}, opset, FREE)) == [expected]
+    assert op_types(assert_nodes_same([node("Div", "c,x")], {"x": X}, {"c": constant}, opset, FREE)) == [
+        "elementwise_div"
+    ]
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1), (5,), (1, 3, 4, 1)])
 def test_constants_stand_second_as_weights(shape: tuple[int, ...]) -> None:
     for kind, op_type in (("Add", "elementwise_add"), ("Mul", "elementwise_mul"), ("Max", "elementwise_max")):
-        model = imported([node(kind, "c,x")], {"x": X}, {"c": values(*shape, seed=1)}, 9, FREE)
-        assert types(model) == [op_type]
+        model = assert_nodes_same([node(kind, "c,x")], {"x": X}, {"c": values(*shape, seed=1)}, 9, FREE)
+        assert op_types(model) == [op_type]
         assert model.weight(model.ops[0].input("Y")[0]).shape == shape
-    imported([node("Div", "c,x")], {"x": X}, {"c": values(*shape, seed=1)}, 9, FREE)
+    assert_nodes_same([node("Div", "c,x")], {"x": X}, {"c": values(*shape, seed=1)}, 9, FREE)
 
 
 def test_lone_numbers_survive_saving(tmp_path: Path) -> None:
     number = np.array(0.3, np.float32)
-    model = imported([node("Div", "x,c", "d"), node("Max", "d,c")], {"x": X}, {"c": number}, 13, FREE)
+    model = assert_nodes_same([node("Div", "x,c", "d"), node("Max", "d,c")], {"x": X}, {"c": number}, 13, FREE)
     model.save(tmp_path)
     np.testing.assert_array_equal(InferenceModel.load(tmp_path).run({"x": X})[0], model.run({"x": X})[0])
-    imported([node("Max", "x,c")], {"x": np.array(3, np.float32)}, {"c": number}, 13)
-    imported([node("Add", "x,c")], {"x": np.array(3, np.float32)}, {"c": values(2)}, 13)
+    assert_nodes_same([node("Max", "x,c")], {"x": np.array(3, np.float32)}, {"c": number}, 13)
+    assert_nodes_same([node("Add", "x,c")], {"x": np.array(3, np.float32)}, {"c": values(2)}, 13)
 
 
 def test_whole_numbers() -> None:
     x, three = {"x": np.array([7, -7, 9, -9])}, {"c": np.array(3)}
     for kind, attributes in (("Div", {}), ("Mod", {}), ("Mod", {"fmod": 1}), ("Pow", {}), ("Equal", {}), ("Max", {})):
-        imported([node(kind, "x,c", **attributes)], x, three, 13, {"x": ["N"]})
-        imported([node(kind, "c,x", **attributes)], {"x": np.array([1, 2, 5])}, three, 13, {"x": ["N"]})
+        assert_nodes_same([node(kind, "x,c", **attributes)], x, three, 13, {"x": ["N"]})
+        assert_nodes_same([node(kind, "c,x", **attributes)], {"x": np.array([1, 2, 5])}, three, 13, {"x": ["N"]})
 
 
 def test_halves_are_rounded_to_even_numbers() -> None:
     x = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.49999997, 8388609, 1e10, -3.7], np.float32)
-    imported([node("Round", "x")], {"x": x}, {}, 11, tolerance=0)
+    assert_nodes_same([node("Round", "x")], {"x": x}, {}, 11, tolerance=0)
 
 
 def test_floats_that_differ_by_little_are_not_equal() -> None:
     feeds = {"x": np.array([0, 1e-9, -1e-9, 1], np.float32)}
-    imported([node("Equal", "x,c")], feeds, {"c": np.array(0, np.float32)}, 13)
-    assert types(imported([node("Equal", "x,c")], feeds, {"c": np.array(1, np.float32)}, 13)) == ["equal"]
+    assert_nodes_same([node("Equal", "x,c")], feeds, {"c": np.array(0, np.float32)}, 13)
+    assert op_types(assert_nodes_same([node("Equal", "x,c")], feeds, {"c": np.array(1, np.float32)}, 13)) == ["equal"]
 
 
 @pytest.mark.parametrize("kind", ["Asinh", "Acosh", "Atanh"])
 def test_inverse_hyperbolic_functions_are_exact(kind: str) -> None:
     domain = {"Asinh": [-1e3, -1e-6, 0, 1e-3, 1e5], "Acosh": [1, 1.0001, 5, 1e5], "Atanh": [-0.999, 1e-6, 0.5]}[kind]
-    imported([node(kind, "x")], {"x": np.array(domain, np.float32)}, {}, 11, tolerance=1e-12)
+    assert_nodes_same([node(kind, "x")], {"x": np.array(domain, np.float32)}, {}, 11, tolerance=1e-12)
 
 
 FLAGS = X[:, :1, :, :] > 0
@@ -94,7 +87,7 @@ FLAGS = X[:, :1, :, :] > 0
     ],
 )
 def test_where_broadcasts(feeds: dict[str, Array], constants: dict[str, Array], shapes: dict[str, Any]) -> None:
-    imported([node("Where", "c,x,z")], feeds, constants, 9, shapes)
+    assert_nodes_same([node("Where", "c,x,z")], feeds, constants, 9, shapes)
 
 
 @pytest.mark.parametrize(
@@ -103,37 +96,29 @@ def test_where_broadcasts(feeds: dict[str, Array], constants: dict[str, Array], 
 )
 def test_clip(low: float | None, high: float | None, op_type: str) -> None:
     bounds = {name: value for name, value in (("min", low), ("max", high)) if value is not None}
-    older = imported([node("Clip", "x", **{k: float(v) for k, v in bounds.items()})], {"x": X * 5}, {}, 7, FREE)
+    older = assert_nodes_same(
+        [node("Clip", "x", **{k: float(v) for k, v in bounds.items()})], {"x": X * 5}, {}, 7, FREE
+    )
     constants = {name: np.array(value, np.float32) for name, value in bounds.items()}
     newer = [node("Clip", "x," + ",".join(name if name in bounds else "" for name in ("min", "max")))]
-    assert types(older) == types(imported(newer, {"x": X * 5}, constants, 12, FREE)) == [op_type]
-    imported(newer, {"x": X * 5, **constants}, {}, 12, FREE)
+    assert op_types(older) == op_types(assert_nodes_same(newer, {"x": X * 5}, constants, 12, FREE)) == [op_type]
+    assert_nodes_same(newer, {"x": X * 5, **constants}, {}, 12, FREE)
     whole = {name: np.array(2**40 * int(value)) for name, value in bounds.items()}
-    imported(newer, {"x": np.array([1, -(2**50), 2**50])}, whole, 12)
+    assert_nodes_same(newer, {"x": np.array([1, -(2**50), 2**50])}, whole, 12)
 
 
 def test_casts() -> None:
     for to in (TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8, TensorProto.INT8):
         for x in (np.abs(X * 9), np.array([0, 1, 100], np.int8), np.array([True, False])):
-            imported([node("Cast", "x", to=to)], {"x": x}, {}, 13, {"x": ["N", *x.shape[1:]]})
+            assert_nodes_same([node("Cast", "x", to=to)], {"x": x}, {}, 13, {"x": ["N", *x.shape[1:]]})
 
 
 def test_dropout_is_taken_for_inference_alone() -> None:
-    assert types(
-        imported(
-            [
-                node("Dropout", "x", ratio=0.3),
-            ],
-            {"x": X},
-            {},
-            7,
-            FREE,
-        )
-    ) == ["assign"]
+    assert op_types(assert_nodes_same([node("Dropout", "x", ratio=0.3)], {"x": X}, {}, 7, FREE)) == ["assign"]
     ratio = {"r": np.array(0.3, np.float32)}
-    imported([node("Dropout", "x,r", "y,mask")], {"x": X}, ratio, 13, FREE)
+    assert_nodes_same([node("Dropout", "x,r", "y,mask")], {"x": X}, ratio, 13, FREE)
     with pytest.raises(InputError, match="as in training"):
-        imported([node("Dropout", "x,r,t")], {"x": X}, {**ratio, "t": np.array(True)}, 13, FREE)
+        assert_nodes_same([node("Dropout", "x,r,t")], {"x": X}, {**ratio, "t": np.array(True)}, 13, FREE)
 
 
 def test_lengths_as_floats() -> None:
@@ -145,4 +130,4 @@ def test_lengths_as_floats() -> None:
         node("Div", "x,root", "divided"),
         node("Mul", "divided,float"),
     ]
-    imported(nodes, {"x": X}, {"last": np.array(3)}, 13, {"x": ["N", 3, 4, "W"]})
+    assert_nodes_same(nodes, {"x": X}, {"last": np.array(3)}, 13, {"x": ["N", 3, 4, "W"]})

@@ -11,13 +11,9 @@ from onnx import helper
 
 from act.errors import InputError
 from act.formats import SourceModel
-from tests.formats.onnx.support import INT64, assert_same, imported, model_of
+from tests.formats.onnx.support import INT64, assert_same, imported, model_of, node, op_types
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-
-
-def node(kind: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(), outputs.split(), name=f"{kind} of {outputs}", **attributes)
 
 
 def test_names_dtypes_and_free_axes_are_those_of_the_file() -> None:
@@ -43,10 +39,10 @@ def test_an_input_and_a_constant_may_be_outputs_and_one_tensor_two() -> None:
 
 def test_half_precision_is_computed_in_single_and_fed_as_it_is() -> None:
     half = onnx.TensorProto.FLOAT16
-    nodes = [node("Add", "x k", "a"), node("Cast", "a", "b", to=half), node("Relu", "b", "y")]
+    nodes = [node("Add", "x,k", "a"), node("Cast", "a", "b", to=half), node("Relu", "b", "y")]
     constants = {"k": np.arange(5, dtype=np.float16)}
     proto = model_of(nodes, {"x": ["N", 3, 4, 5]}, ["y"], constants, types={"x": half, "y": half})
-    model = assert_same(proto, {"x": X.astype(np.float16)}, 1e-3)
+    model = assert_same(proto, {"x": X.astype(np.float16)}, 5e-3)
     assert model.feed_specs()[0].dtype == model.fetch_specs()[0].dtype == "float16"
     assert model.dtype("a") == "float32"
 
@@ -55,13 +51,13 @@ def test_what_exporters_write_to_keep_the_batch_free_is_one_reshape() -> None:
     nodes = [
         node("Relu", "x", "r"),
         node("Shape", "r", "s"),
-        node("Gather", "s zero", "n"),
-        node("Unsqueeze", "n axes", "n1"),
-        node("Gather", "s two", "h"),
-        node("Mul", "h five", "hw"),
-        node("Unsqueeze", "hw axes", "hw1"),
-        node("Concat", "n1 three hw1", "t", axis=0),
-        node("Reshape", "r t", "y"),
+        node("Gather", "s,zero", "n"),
+        node("Unsqueeze", "n,axes", "n1"),
+        node("Gather", "s,two", "h"),
+        node("Mul", "h,five", "hw"),
+        node("Unsqueeze", "hw,axes", "hw1"),
+        node("Concat", "n1,three,hw1", "t", axis=0),
+        node("Reshape", "r,t", "y"),
     ]
     constants = {
         "zero": np.array(0),
@@ -72,7 +68,7 @@ def test_what_exporters_write_to_keep_the_batch_free_is_one_reshape() -> None:
     }
     proto = model_of(nodes, {"x": ["N", 3, "H", 5]}, ["y"], constants)
     model = assert_same(proto, {"x": X})
-    assert [op.type for op in model.ops] == ["relu", "reshape2"]
+    assert op_types(model) == ["relu", "reshape2"]
     assert list(model.ops[1].attr("shape")) == [0, 3, -1]
 
 
@@ -80,12 +76,12 @@ def test_an_expand_to_a_shape_with_holes_is_decided_while_importing() -> None:
     """As PyTorch writes `expand(n, -1, -1)`: -1 is replaced by 1 where a comparison with -1 says so."""
     nodes = [
         node("Shape", "x", "s"),
-        node("Slice", "s from to", "n"),
-        node("Concat", "n holes", "wanted", axis=0),
+        node("Slice", "s,from,to", "n"),
+        node("Concat", "n,holes", "wanted", axis=0),
         node("ConstantOfShape", "rank", "ones", value=helper.make_tensor("one", INT64, [1], [1])),
-        node("Equal", "wanted minus", "is_hole"),
-        node("Where", "is_hole ones wanted", "t"),
-        node("Expand", "k t", "y"),
+        node("Equal", "wanted,minus", "is_hole"),
+        node("Where", "is_hole,ones,wanted", "t"),
+        node("Expand", "k,t", "y"),
     ]
     constants = {
         "from": np.array([0]),
@@ -99,10 +95,10 @@ def test_an_expand_to_a_shape_with_holes_is_decided_while_importing() -> None:
 
 
 def test_constants_are_computed_once() -> None:
-    nodes = [node("Transpose", "k", "kt", perm=[1, 0]), node("Mul", "kt two", "w"), node("MatMul", "x w", "y")]
+    nodes = [node("Transpose", "k", "kt", perm=[1, 0]), node("Mul", "kt,two", "w"), node("MatMul", "x,w", "y")]
     constants = {"k": np.arange(10, dtype=np.float32).reshape(2, 5), "two": np.float32(2)}
     model = assert_same(model_of(nodes, {"x": ["N", 3, 4, 5]}, ["y"], constants), {"x": X})
-    assert [op.type for op in model.ops] == ["matmul_v2"] and model.is_weight(model.ops[0].input("Y")[0])
+    assert op_types(model) == ["matmul_v2"] and model.is_weight(model.ops[0].input("Y")[0])
 
 
 @pytest.mark.parametrize("chosen", [True, False])
@@ -122,16 +118,16 @@ def test_functions_are_written_out() -> None:
     proto.functions.append(helper.make_function("own", "Twice", ["a"], ["b"], body, opsets))
     proto.opset_import.append(helper.make_opsetid("own", 1))
     model = assert_same(proto, {"x": X})
-    assert [op.type for op in model.ops] == ["relu", "scale"]
+    assert op_types(model) == ["relu", "scale"]
 
 
 def test_nothing_that_no_output_needs_is_kept() -> None:
     model = imported(model_of([node("Relu", "x", "y"), node("Neg", "x", "z")], {"x": ["N", 3]}, ["y"]))
-    assert [op.type for op in model.ops] == ["relu"]
+    assert op_types(model) == ["relu"]
 
 
 def test_the_program_survives_being_saved(tmp_path: Path) -> None:
-    proto = model_of([node("Add", "x k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.float32(1.5)})
+    proto = model_of([node("Add", "x,k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.float32(1.5)})
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     (tmp_path / "saved").mkdir()
@@ -142,7 +138,7 @@ def test_the_program_survives_being_saved(tmp_path: Path) -> None:
 
 def test_an_operator_that_paddle_does_not_take_is_named() -> None:
     proto = model_of(
-        [node("Conv", "x k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.zeros((2, 7, 3, 3), np.float32)}
+        [node("Conv", "x,k", "y")], {"x": ["N", 3, 4, 5]}, ["y"], {"k": np.zeros((2, 7, 3, 3), np.float32)}
     )
     with pytest.raises(InputError, match=r"m.onnx: node `Conv of y` \(Conv, opset 17\): "):
         imported(proto)

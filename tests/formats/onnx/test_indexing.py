@@ -1,30 +1,19 @@
 """Taking elements by their index and putting them in, with constant and computed indices, some negative."""
 
-from typing import Any
+from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
-from onnx import helper
 
-from act.program.model import InferenceModel
-from tests.formats.onnx.comparison import Shape, imported, values
+from tests.formats.onnx.support import assert_nodes_same, node, op_types, values
 
-LENGTHS: dict[str, Shape] = {"x": ["N", 4, 6]}
-
-
-def node(kind: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(","), outputs.split(","), **attributes)
-
-
-def kinds(model: InferenceModel) -> list[str]:
-    return [op.type for op in model.ops if op.type not in ("feed", "fetch")]
+LENGTHS = {"x": ["N", 4, 6]}
 
 
 def test_gather_of_a_table_is_an_embedding() -> None:
     feeds = {"ids": np.array([[1, 0, 5], [3, 3, 2]])}
-    model = imported([node("Gather", "table,ids")], feeds, {"table": values(6, 4)}, 13, {"ids": ["N", "S"]})
-    assert kinds(model) == ["lookup_table_v2"]
+    model = assert_nodes_same([node("Gather", "table,ids")], feeds, {"table": values(6, 4)}, 13, {"ids": ["N", "S"]})
+    assert op_types(model) == ["lookup_table_v2"]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +28,13 @@ def test_gather_of_a_table_is_an_embedding() -> None:
 )
 def test_gather_of_constant_indices(index: int | list[int], axis: int, expected: str) -> None:
     nodes = [node("Gather", "x,i", axis=axis)]
-    model = imported(nodes, {"x": values(2, 4, 6)}, {"i": np.array(index)}, 13, LENGTHS)
-    assert kinds(model) == [expected]
+    model = assert_nodes_same(nodes, {"x": values(2, 4, 6)}, {"i": np.array(index)}, 13, LENGTHS)
+    assert op_types(model) == [expected]
 
 
 def test_gather_of_computed_indices_that_may_be_negative() -> None:
     feeds = {"x": values(3, 4, 6), "i": np.array([[0, -1], [3, -4]])}
-    imported([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": [2, 2]})
+    assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": [2, 2]})
 
 
 @pytest.mark.parametrize("constant", [True, False])
@@ -54,9 +43,9 @@ def test_elements_taken_and_put_in(constant: bool) -> None:
     feeds, shapes = {"x": values(2, 4, 6), "u": values(2, 2, 2)}, LENGTHS | {"u": ["N", 2, 2]}
     feeds, constants = (feeds, index) if constant else (feeds | index, {})
     taken = {name: value for name, value in feeds.items() if name != "u"}
-    imported([node("GatherElements", "x,i", axis=2)], taken, constants, 13, LENGTHS)
-    imported([node("ScatterElements", "x,i,u", axis=2)], feeds, constants, 13, shapes)
-    imported([node("ScatterElements", "x,i,u", axis=2, reduction="add")], feeds, constants, 16, shapes)
+    assert_nodes_same([node("GatherElements", "x,i", axis=2)], taken, constants, 13, LENGTHS)
+    assert_nodes_same([node("ScatterElements", "x,i,u", axis=2)], feeds, constants, 13, shapes)
+    assert_nodes_same([node("ScatterElements", "x,i,u", axis=2, reduction="add")], feeds, constants, 16, shapes)
 
 
 @pytest.mark.parametrize("constant", [True, False])
@@ -65,13 +54,13 @@ def test_slices_taken_and_put_in(constant: bool) -> None:
     feeds, shapes = {"x": values(3, 4, 6), "u": values(2, 2, 6)}, LENGTHS
     feeds, constants = (feeds, index) if constant else (feeds | index, {})
     taken = {name: value for name, value in feeds.items() if name != "u"}
-    imported([node("GatherND", "x,i")], taken, constants, 13, shapes)
-    imported([node("ScatterND", "x,i,u")], feeds, constants, 13, shapes)
+    assert_nodes_same([node("GatherND", "x,i")], taken, constants, 13, shapes)
+    assert_nodes_same([node("ScatterND", "x,i,u")], feeds, constants, 13, shapes)
 
 
 def test_gather_within_each_image() -> None:
     feeds = {"x": values(3, 4, 6), "i": np.array([[[0], [-1]], [[2], [1]], [[3], [3]]])}
-    imported([node("GatherND", "x,i", batch_dims=1)], feeds, {}, 13, LENGTHS | {"i": ["N", 2, 1]})
+    assert_nodes_same([node("GatherND", "x,i", batch_dims=1)], feeds, {}, 13, LENGTHS | {"i": ["N", 2, 1]})
 
 
 @pytest.mark.parametrize("opset", [9, 10, 11])
@@ -79,7 +68,7 @@ def test_top_k(opset: int) -> None:
     nodes = [node("TopK", "x" if opset < 10 else "x,k", "v,i", axis=1, **({"k": 3} if opset < 10 else {}))]
     nodes.append(node("Cast", "i", "c", to=1))
     nodes.append(node("Add", "v,c"))
-    imported(nodes, {"x": values(2, 4, 6)}, {} if opset < 10 else {"k": np.array([3])}, opset, LENGTHS)
+    assert_nodes_same(nodes, {"x": values(2, 4, 6)}, {} if opset < 10 else {"k": np.array([3])}, opset, LENGTHS)
 
 
 def test_end_of_a_text_is_found_as_clip_does() -> None:
@@ -95,7 +84,7 @@ def test_end_of_a_text_is_found_as_clip_does() -> None:
     ]
     constants = {"zero": np.array(0), "one": np.array(1), "minus": np.array([-1])}
     feeds = {"ids": np.array([[1, 9, 0, 0], [2, 3, 4, 9]]), "x": values(2, 4, 6)}
-    imported(nodes, feeds, constants, 14, LENGTHS | {"ids": ["N", 4]})
+    assert_nodes_same(nodes, feeds, constants, 14, {"ids": ["N", 4]} | LENGTHS)
 
 
 @pytest.mark.parametrize("center", [0, 1])
@@ -105,4 +94,4 @@ def test_non_max_suppression(center: int, most: int) -> None:
     feeds = {"b": boxes, "s": np.abs(values(2, 3, 8, seed=1))}
     constants = {"m": np.array([most]), "i": np.array([0.3], np.float32), "t": np.array([0.2], np.float32)}
     nodes = [node("NonMaxSuppression", "b,s,m,i,t", center_point_box=center)]
-    imported(nodes, feeds, constants, 11, {"b": ["N", 8, 4], "s": ["N", 3, 8]})
+    assert_nodes_same(nodes, feeds, constants, 11, {"b": ["N", 8, 4], "s": ["N", 3, 8]})

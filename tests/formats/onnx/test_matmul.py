@@ -1,17 +1,11 @@
 """Products of matrices: what is computed, and that weights are weights of `matmul_v2`."""
 
-from typing import Any
+from __future__ import annotations
 
-import onnx
 import pytest
-from onnx import helper
 
 from act.program.model import InferenceModel
-from tests.formats.onnx.comparison import Shape, imported, values
-
-
-def node(kind: str, inputs: str, outputs: str = "y", **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(","), outputs.split(","), **attributes)
+from tests.formats.onnx.support import assert_nodes_same, node, values
 
 
 def products(model: InferenceModel) -> list[tuple[int, ...] | None]:
@@ -25,10 +19,12 @@ def products(model: InferenceModel) -> list[tuple[int, ...] | None]:
     ("x", "w"), [((2, 3, 4), (4, 5)), ((2, 4), (4,)), ((2, 6, 3, 4), (6, 4, 5)), ((3, 4), (2, 4, 5))]
 )
 def test_matmul_with_a_constant(x: tuple[int, ...], w: tuple[int, ...]) -> None:
-    lengths: Shape = ["N", *x[1:]]
-    model = imported([node("MatMul", "x,w")], {"x": values(*x)}, {"w": values(*w)}, 13, {"x": lengths})
+    lengths = ["N", *x[1:]]
+    model = assert_nodes_same([node("MatMul", "x,w")], {"x": values(*x)}, {"w": values(*w)}, 13, {"x": lengths})
     assert products(model) == [w]
-    model = imported([node("MatMul", "w,x")], {"x": values(2, 4, 7)}, {"w": values(5, 4)}, 13, {"x": ["N", 4, 7]})
+    model = assert_nodes_same(
+        [node("MatMul", "w,x")], {"x": values(2, 4, 7)}, {"w": values(5, 4)}, 13, {"x": ["N", 4, 7]}
+    )
     assert products(model) == [None]
 
 
@@ -38,7 +34,7 @@ def test_gemm_is_a_layer_with_a_weight_and_a_bias(bias: tuple[int, ...] | None, 
     constants = {"w": values(5, 4) if transposed else values(4, 5)}
     constants |= {} if bias is None else {"b": values(*bias)}
     gemm = node("Gemm", "x,w" if bias is None else "x,w,b", alpha=0.5, beta=2.0, transB=transposed)
-    model = imported([gemm], {"x": values(3, 4)}, constants, 11, {"x": ["N", 4]})
+    model = assert_nodes_same([gemm], {"x": values(3, 4)}, constants, 11, {"x": ["N", 4]})
     assert products(model) == [(4, 5)]
     added = [op.input("Y")[0] for op in model.ops if op.type == "elementwise_add"]
     assert [model.weight(name).shape for name in added] == ([] if bias is None else [(5,)])
@@ -46,7 +42,7 @@ def test_gemm_is_a_layer_with_a_weight_and_a_bias(bias: tuple[int, ...] | None, 
 
 def test_gemm_of_tensors() -> None:
     feeds = {"a": values(4, 3), "b": values(5, 4, seed=1), "c": values(3, 1, seed=2)}
-    imported([node("Gemm", "a,b,c", transA=1, transB=1, alpha=0.5, beta=3.0)], feeds, {}, 13)
+    assert_nodes_same([node("Gemm", "a,b,c", transA=1, transB=1, alpha=0.5, beta=3.0)], feeds, {}, 13)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +56,7 @@ def test_gemm_of_tensors() -> None:
 )
 def test_einsum_with_a_weight(equation: str, x: tuple[int, ...], w: tuple[int, ...], weight: tuple[int, ...]) -> None:
     nodes = [node("Einsum", "x,w", equation=equation)]
-    model = imported(nodes, {"x": values(*x)}, {"w": values(*w)}, 13, {"x": ["N", *x[1:]]})
+    model = assert_nodes_same(nodes, {"x": values(*x)}, {"w": values(*w)}, 13, {"x": ["N", *x[1:]]})
     assert products(model) == [weight]
 
 
@@ -76,5 +72,5 @@ def test_einsum_with_a_weight(equation: str, x: tuple[int, ...], w: tuple[int, .
 )
 def test_einsum_of_tensors(equation: str, a: tuple[int, ...], b: tuple[int, ...]) -> None:
     feeds = {"a": values(*a), "b": values(*b, seed=1)}
-    shapes: dict[str, Shape] = {"a": ["N", *a[1:]], "b": ["N", *b[1:]]}
-    imported([node("Einsum", "a,b", equation=equation)], feeds, {}, 13, shapes)
+    shapes = {"a": ["N", *a[1:]], "b": ["N", *b[1:]]}
+    assert_nodes_same([node("Einsum", "a,b", equation=equation)], feeds, {}, 13, shapes)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from onnx import helper
 
 from act.errors import InputError
-from tests.formats.onnx.support import assert_same, imported, model_of
+from tests.formats.onnx.support import assert_same, imported, model_of, op_types, values
 
 _FREE = ("n", "c", "h", "w")
-
-
-def _values(*shape: int) -> Any:
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("declared", [("n", 3, 9, 10), _FREE])
@@ -33,13 +28,13 @@ def _values(*shape: int) -> Any:
 )
 def test_windows_lie_where_onnx_has_them(kind: str, attributes: dict[str, Any], declared: tuple[Any, ...]) -> None:
     node = helper.make_node(kind, ["x"], ["y"], **attributes)
-    assert_same(model_of([node], {"x": declared}, ["y"], opset=19), {"x": _values(2, 3, 9, 10)})
+    assert_same(model_of([node], {"x": declared}, ["y"], opset=19), {"x": values(2, 3, 9, 10)})
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
 def test_no_window_begins_behind_the_input(kind: str) -> None:
     node = helper.make_node(kind, ["x"], ["y"], kernel_shape=[1, 2], strides=[2, 2], ceil_mode=1)
-    assert_same(model_of([node], {"x": ("n", 3, 6, 9)}, ["y"], opset=19), {"x": _values(2, 3, 6, 9)})
+    assert_same(model_of([node], {"x": ("n", 3, 6, 9)}, ["y"], opset=19), {"x": values(2, 3, 6, 9)})
     with pytest.raises(InputError, match="fixed one"):
         imported(model_of([node], {"x": _FREE}, ["y"], opset=19))
 
@@ -50,7 +45,7 @@ def test_no_window_begins_behind_the_input(kind: str) -> None:
 def test_indices_are_those_of_the_whole_tensor(attributes: dict[str, Any]) -> None:
     node = helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[3, 2], strides=[2, 2], **attributes)
     assert_same(
-        model_of([node], {"x": (2, 3, 9, 10)}, ["y", "i"], opset=12, types={"i": 7}), {"x": _values(2, 3, 9, 10)}
+        model_of([node], {"x": (2, 3, 9, 10)}, ["y", "i"], opset=12, types={"i": 7}), {"x": values(2, 3, 9, 10)}
     )
 
 
@@ -59,7 +54,7 @@ def test_indices_are_those_of_the_whole_tensor(attributes: dict[str, Any]) -> No
 def test_all_of_an_image_is_one_window(kind: str, shape: tuple[int, ...]) -> None:
     declared = ("n", 3, *"dhw"[: len(shape) - 2])
     model = assert_same(
-        model_of([helper.make_node(kind, ["x"], ["y"])], {"x": declared}, ["y"], opset=11), {"x": _values(*shape)}
+        model_of([helper.make_node(kind, ["x"], ["y"])], {"x": declared}, ["y"], opset=11), {"x": values(*shape)}
     )
     if len(shape) == 4 and kind != "GlobalLpPool":
-        assert [op.type for op in model.ops] == ["pool2d"]
+        assert op_types(model) == ["pool2d"]

@@ -11,15 +11,11 @@ from onnx import helper
 
 from act.errors import InputError
 from act.onnx_graph.conversion import to_onnx
-from tests.formats.onnx.support import assert_same, imported, model_of, on_onnxruntime
+from tests.formats.onnx.support import assert_same, imported, model_of, on_onnxruntime, op_types, values
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _AFTER = {"linear_before_reset": 1}
 _STEPS, _BATCH, _FEATURES, _HIDDEN = 4, 3, 5, 6
-
-
-def _values(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def _model(
@@ -30,16 +26,16 @@ def _model(
     gates = _GATES[kind]
     names = ["x", "w", "r", *(name if name in given else "" for name in "blhcp")]
     constants = {
-        "w": _values(directions, gates * _HIDDEN, _FEATURES, seed=1),
-        "r": _values(directions, gates * _HIDDEN, _HIDDEN, seed=2),
-        "b": _values(directions, 2 * gates * _HIDDEN, seed=3),
-        "p": _values(directions, 3 * _HIDDEN, seed=6),
+        "w": values(directions, gates * _HIDDEN, _FEATURES, seed=1),
+        "r": values(directions, gates * _HIDDEN, _HIDDEN, seed=2),
+        "b": values(directions, 2 * gates * _HIDDEN, seed=3),
+        "p": values(directions, 3 * _HIDDEN, seed=6),
     }
     feeds = {
-        "x": _values(_STEPS, _BATCH, _FEATURES),
+        "x": values(_STEPS, _BATCH, _FEATURES),
         "l": np.array([2, 4, 1], np.int32),
-        "h": _values(directions, _BATCH, _HIDDEN, seed=4),
-        "c": _values(directions, _BATCH, _HIDDEN, seed=5),
+        "h": values(directions, _BATCH, _HIDDEN, seed=4),
+        "c": values(directions, _BATCH, _HIDDEN, seed=5),
     }
     shapes = {
         "x": (steps, "n", _FEATURES),
@@ -72,7 +68,7 @@ def test_a_layer_over_any_number_of_steps_is_one_operator(
 ) -> None:
     proto, feeds = _model(kind, {**attributes, "direction": direction}, given)
     model = assert_same(proto, feeds)
-    assert [op.type for op in model.ops].count("rnn") == 1
+    assert op_types(model).count("rnn") == 1
     onward = on_onnxruntime(to_onnx(model), feeds)
     for have, want in zip(onward, on_onnxruntime(proto, feeds)):
         np.testing.assert_allclose(have, want, atol=1e-4)
@@ -92,7 +88,7 @@ def test_a_layer_over_any_number_of_steps_is_one_operator(
 def test_what_paddle_has_not_is_computed_step_by_step(kind: str, attributes: dict[str, Any], given: str) -> None:
     proto, feeds = _model(kind, attributes, given, _STEPS)
     model = assert_same(proto, feeds)
-    assert "rnn" not in [op.type for op in model.ops]
+    assert "rnn" not in op_types(model)
     to_onnx(model)
 
 

@@ -11,19 +11,10 @@ import pytest
 from onnx import helper
 
 from act.errors import InputError
-from act.program.model import InferenceModel
-from tests.formats.onnx.support import assert_same, imported, model_of
+from tests.formats.onnx.support import assert_same, imported, model_of, op_types, values
 
 _FREE = ("n", 3, "h", "w")
 _NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-
-
-def _values(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def _kinds(model: InferenceModel) -> list[str]:
-    return [op.type for op in model.ops]
 
 
 def _model(
@@ -57,13 +48,13 @@ def _model(
     ],
 )
 def test_free_axes_are_resized_by_one_operator(attributes: dict[str, Any], expected: str) -> None:
-    model = assert_same(_model(_FREE, [1, 1, 2, 2], **attributes), {"x": _values(2, 3, 6, 7)})
-    assert _kinds(model) == [expected]
+    model = assert_same(_model(_FREE, [1, 1, 2, 2], **attributes), {"x": values(2, 3, 6, 7)})
+    assert op_types(model) == [expected]
 
 
 @pytest.mark.parametrize(("opset", "mode"), [(9, "nearest"), (9, "linear"), (10, "nearest"), (10, "linear")])
 def test_old_models_are_resized(opset: int, mode: str) -> None:
-    assert_same(_model(_FREE, [1, 1, 2, 3], opset=opset, mode=mode), {"x": _values(2, 3, 6, 7)})
+    assert_same(_model(_FREE, [1, 1, 2, 3], opset=opset, mode=mode), {"x": values(2, 3, 6, 7)})
 
 
 @pytest.mark.parametrize(
@@ -80,7 +71,7 @@ def test_any_axes_are_resized(shape: tuple[int, ...], scales: list[float], attri
     declared = ["n", *(length if length == 3 else f"axis {axis}" for axis, length in enumerate(shape[1:]))]
     assert any(
         "interp_v2" in kind
-        for kind in _kinds(assert_same(_model(declared, scales, **attributes), {"x": _values(*shape)}))
+        for kind in op_types(assert_same(_model(declared, scales, **attributes), {"x": values(*shape)}))
     )
 
 
@@ -95,7 +86,7 @@ def test_any_axes_are_resized(shape: tuple[int, ...], scales: list[float], attri
     ],
 )
 def test_what_paddle_has_not_is_computed_by_constants(attributes: dict[str, Any], coordinates: str) -> None:
-    x = {"x": _values(2, 3, 6, 7)}
+    x = {"x": values(2, 3, 6, 7)}
     attributes = {**attributes, "coordinate_transformation_mode": coordinates}
     assert_same(_model(("n", 3, 6, 7), scales=[1, 1, 1.7, 0.6], opset=19, **attributes), x)
     assert_same(_model(("n", 3, 6, 7), sizes=[2, 3, 1, 5], opset=19, **attributes), x)
@@ -104,7 +95,7 @@ def test_what_paddle_has_not_is_computed_by_constants(attributes: dict[str, Any]
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_downsampling_is_smoothed_where_the_model_says_so(mode: str) -> None:
     proto = _model((1, 1, 16, 17), [1, 1, 0.4, 0.6], opset=18, mode=mode, antialias=1)
-    assert_same(proto, {"x": _values(1, 1, 16, 17)})
+    assert_same(proto, {"x": values(1, 1, 16, 17)})
 
 
 def test_what_cannot_be_computed_without_lengths_is_refused() -> None:
@@ -140,10 +131,10 @@ def test_sizes_are_computed(mode: str, factor: float | None) -> None:
     resize = helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode=mode)
     add = helper.make_node("Relu", ["z"], ["other"])
     proto = model_of([*nodes, resize, add], {"x": _FREE, "z": ("n", 5, "H", "W")}, ["y", "other"], constants, 13)
-    model = assert_same(proto, {"x": _values(2, 3, 6, 7), "z": _values(2, 5, 13, 12)})
+    model = assert_same(proto, {"x": values(2, 3, 6, 7), "z": values(2, 5, 13, 12)})
     if factor == 2.0:
         # A constant ratio needs no lengths.
-        assert "shape" not in _kinds(model)
+        assert "shape" not in op_types(model)
 
 
 def test_scales_may_be_quotients_of_lengths() -> None:
@@ -156,4 +147,4 @@ def test_scales_may_be_quotients_of_lengths() -> None:
         helper.make_node("Upsample", ["x", "scales"], ["y"], mode="linear"),
     ]
     proto = model_of(nodes, {"x": _FREE, "z": ("n", 5, "H", "W")}, ["y"], {"ones": np.ones(2, np.float32)}, 9)
-    assert_same(proto, {"x": _values(2, 3, 6, 7), "z": _values(2, 5, 12, 14)})
+    assert_same(proto, {"x": values(2, 3, 6, 7), "z": values(2, 5, 12, 14)})

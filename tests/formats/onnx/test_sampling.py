@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from onnx import helper
 
-from tests.formats.onnx.support import assert_same, model_of
-
-
-def _values(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+from tests.formats.onnx.support import assert_same, model_of, values
 
 
 @pytest.mark.parametrize("aligned", [0, 1])
@@ -20,7 +14,7 @@ def _values(*shape: int, seed: int = 0) -> Any:
 @pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
 def test_a_grid_is_sampled(mode: str, padding: str, aligned: int) -> None:
     node = helper.make_node("GridSample", ["x", "g"], ["y"], mode=mode, padding_mode=padding, align_corners=aligned)
-    feeds = {"x": _values(2, 3, 5, 6), "g": 1.3 * _values(2, 4, 7, 2, seed=1)}
+    feeds = {"x": values(2, 3, 5, 6), "g": 1.3 * values(2, 4, 7, 2, seed=1)}
     proto = model_of([node], {"x": ("n", 3, 5, 6), "g": ("n", "a", "b", 2)}, ["y"], opset=16)
     assert_same(proto, feeds, 1e-4)
 
@@ -31,9 +25,9 @@ def test_halves_and_volumes_are_sampled(mode: str) -> None:
     line = np.linspace(-1.5, 1.5, 13, dtype=np.float32)
     grid = np.stack(np.meshgrid(line, line), axis=-1)[None]
     assert_same(
-        model_of([node], {"x": (1, 3, 5, 7), "g": grid.shape}, ["y"], opset=20), {"x": _values(1, 3, 5, 7), "g": grid}
+        model_of([node], {"x": (1, 3, 5, 7), "g": grid.shape}, ["y"], opset=20), {"x": values(1, 3, 5, 7), "g": grid}
     )
-    feeds = {"x": _values(1, 3, 5, 7, 4), "g": _values(1, 2, 3, 4, 3, seed=1)}
+    feeds = {"x": values(1, 3, 5, 7, 4), "g": values(1, 2, 3, 4, 3, seed=1)}
     assert_same(model_of([node], {name: value.shape for name, value in feeds.items()}, ["y"], opset=20), feeds, 1e-4)
 
 
@@ -43,7 +37,7 @@ def test_a_grid_is_made_of_a_matrix(size: tuple[int, ...], aligned: int) -> None
     node = helper.make_node("AffineGrid", ["t", "s"], ["y"], align_corners=aligned)
     axes = len(size) - 2
     proto = model_of([node], {"t": ("n", axes, axes + 1)}, ["y"], {"s": np.array(size, np.int64)}, 20)
-    assert_same(proto, {"t": _values(2, axes, axes + 1)})
+    assert_same(proto, {"t": values(2, axes, axes + 1)})
 
 
 @pytest.mark.parametrize(("opset", "images"), [(10, (0, 0, 0)), (16, (0, 0, 0)), (16, (1, 0, 1))])
@@ -56,4 +50,4 @@ def test_boxes_are_cut_out_of_their_images(opset: int, images: tuple[int, ...]) 
     proto = model_of(
         [node], {"x": (count, 3, "h", "w"), "r": ("k", 4), "i": ("k",)}, ["y"], opset=opset, types={"i": 7}
     )
-    assert_same(proto, {"x": _values(count, 3, 10, 10), "r": boxes, "i": np.array(images, np.int64)})
+    assert_same(proto, {"x": values(count, 3, 10, 10), "r": boxes, "i": np.array(images, np.int64)})
