@@ -19,8 +19,8 @@ class ModelSource(Settings):
     """Where the inference model is."""
 
     path: Text
-    """an ONNX model, a Paddle `.pdmodel` file, a folder with one of these, or a `.yaml` file that names a folder inside an
-    installed package"""
+    """an ONNX model, a Paddle `.pdmodel` file, a folder with one of these, or a `.yaml` file that names a folder inside
+    an installed package"""
     model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
     params_filename: str | None = Field(default=None, description="name of the weights file, if not a usual one")
 

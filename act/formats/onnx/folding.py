@@ -337,14 +337,33 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
 
 
 def _if(node: Node, values: dict[str, Value]) -> Sequence[Value]:
-    """Import the branch that a constant chooses."""
-    chosen = bool(node.constant(0, "condition").reshape(-1)[0])
-    branch = node.attribute("then_branch" if chosen else "else_branch")
-    inner = dict(values)
+    """Import the branch that a constant chooses; both where that is known at run time, and choose between the results."""
+    if node.is_constant(0):
+        chosen = bool(node.constant(0, "condition").reshape(-1)[0])
+        return _branch(node, "then_branch" if chosen else "else_branch", values)
+    sides = [_branch(node, name, values) for name in ("then_branch", "else_branch")]
+    return [_chosen(node, *pair) for pair in zip(*sides)]
+
+
+def _branch(node: Node, name: str, values: dict[str, Value]) -> list[Value]:
+    """Import a branch, which sees what was computed before it, and return its outputs."""
+    branch, inner = node.attribute(name), dict(values)
     for tensor in branch.initializer:
         inner[tensor.name] = node.graph.array(tensor)
     node.graph.subgraph(branch, inner)
     return [inner[value.name] for value in branch.output]
+
+
+def _chosen(node: Node, first: Value, second: Value) -> Value:
+    """Return one of two results of the same shape."""
+    pair = [node.graph.tensor(each) if isinstance(each, np.ndarray) else each for each in (first, second)]
+    shapes, dtypes = ({key(each) for each in pair} for key in (lambda v: tuple(v.shape), lambda v: v.dtype))
+    if len(shapes) > 1 or len(dtypes) > 1:
+        raise Refused("its branches give other shapes, and which is taken is known at run time; export without it")
+    condition = node.tensor(0)
+    if condition.shape:
+        condition = node.graph.reshape(condition, [])
+    return node.graph.where(condition, *pair)
 
 
 CONTROL: dict[str, Callable[[Node, dict[str, Value]], Sequence[Value]]] = {"If": _if}

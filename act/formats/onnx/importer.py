@@ -160,6 +160,10 @@ class Importer:
             target[unknown[0]] = -1
         return paddle.reshape(variable, [self.length(e) if isinstance(e, Dimension) else int(e) for e in target])
 
+    def where(self, condition: Variable, first: Variable, second: Variable) -> Variable:
+        """Return the first of two tensors of one shape where a truth value of no axes holds, else the second."""
+        return paddle.where(paddle.logical_and(condition, paddle.ones_like(first).astype("bool")), first, second)
+
     def length(self, number: Number, dtype: str = "int32") -> Variable:
         """Return a length as a tensor of shape [1]."""
         if not isinstance(number, Dimension):
