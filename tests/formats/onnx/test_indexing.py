@@ -36,8 +36,9 @@ def test_gather_of_constant_indices(index: int | list[int], axis: int, expected:
 
 
 def test_gather_of_computed_indices_that_may_be_negative() -> None:
-    feeds = {"x": values(3, 4, 6), "i": np.array([[0, -1], [3, -4]])}
-    assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": [2, 2]})
+    for index in (np.array([[0, -1], [3, -4]]), np.array([3, -1]), np.array(-2)):
+        feeds = {"x": values(3, 4, 6), "i": index}
+        assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": index.shape})
 
 
 @pytest.mark.parametrize("constant", [True, False])
