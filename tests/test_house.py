@@ -23,7 +23,9 @@ SAME_WORDS = {
     "act/engines/check.py": {"paddle", "onnx", "similarity"},  # what an engine reads; a figure of the check
     "act/engines/spec.py": {"paddle", "onnx"},
     "act/engines/writer.py": {"onnx"},
-    "act/engines/paddle_inference/writer.py": {"avg"},  # pooling
+    "act/engines/paddle_inference/writer.py": {"avg"},  # pooling, as in the two below
+    "act/formats/onnx/operators/pooling.py": {"avg"},
+    "act/formats/onnx/operators/sampling.py": {"avg"},
     "act/timing/infer/measure.py": {"onnx"},
     "act/timing/infer/models.py": {"paddle", "onnx"},
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below

@@ -244,10 +244,10 @@ def _cut(length: Number, start: Number, end: Number, step: Number) -> Number | N
 
 
 def _range(node: Node) -> list[Lengths | None]:
-    bounds = [node.numbers(index) for index in range(3)]
-    if any(each is None for each in bounds):
+    bounds = [numbers for index in range(3) if (numbers := node.numbers(index)) is not None]
+    if len(bounds) < 3:
         return []
-    (start,), (limit,), (delta,) = bounds  # type: ignore[misc]
+    (start,), (limit,), (delta,) = bounds
     return [[limit if start == 0 and delta == 1 else None]]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from act.program.paddle_setup import paddle
+from act.samples.dataset import Array
+from act.training.graph import make_trainable
 from tests.formats.onnx.support import assert_nodes_same, node, op_types, values
 
 LENGTHS = {"x": ["N", 4, 6]}
@@ -33,8 +36,28 @@ def test_gather_of_constant_indices(index: int | list[int], axis: int, expected:
 
 
 def test_gather_of_computed_indices_that_may_be_negative() -> None:
-    feeds = {"x": values(3, 4, 6), "i": np.array([[0, -1], [3, -4]])}
-    assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": [2, 2]})
+    for index in (np.array([[0, -1], [3, -4]]), np.array([3, -1]), np.array(-2)):
+        feeds = {"x": values(3, 4, 6), "i": index}
+        assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, {}, 13, LENGTHS | {"i": index.shape})
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_gather_behind_the_first_axis_has_the_right_gradient(constant: bool) -> None:
+    x, index = {"x": values(2, 4, 6)}, {"i": np.array([3, 0, 3, 1])}
+    feeds, constants = (x, index) if constant else (x | index, {})
+    model = assert_nodes_same([node("Gather", "x,i", axis=1)], feeds, constants, 13, LENGTHS)
+    make_trainable(model, [])
+    with paddle.static.program_guard(model.program):
+        variables = model.program.global_block().vars
+        variables["x"].stop_gradient = False
+        (gradient,) = paddle.static.gradients([paddle.sum(paddle.square(variables["y"]))], [variables["x"]])
+
+    def loss(step: Array) -> float:
+        return float(np.square(model.run(feeds | {"x": x["x"] + step}, ["y"])[0]).sum(dtype=np.float64))
+
+    steps = np.eye(48, dtype=np.float32).reshape(48, 2, 4, 6)
+    differences = [(loss(step) - loss(-step)) / 2 for step in steps]
+    np.testing.assert_allclose(model.run(feeds, [gradient.name])[0].reshape(-1), differences, atol=1e-4)
 
 
 @pytest.mark.parametrize("constant", [True, False])

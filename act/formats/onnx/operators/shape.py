@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -445,6 +446,8 @@ def _dtype(kind: int) -> str:
 
 # Padding.
 
+_PadMode = Literal["constant", "reflect", "edge", "wrap"]
+
 
 @operator("Pad")
 def pad(node: Node) -> Variable:
@@ -483,7 +486,7 @@ def padded(
     shape: Sequence[Number],
     begins: Sequence[int],
     ends: Sequence[int],
-    mode: str = "constant",
+    mode: _PadMode = "constant",
     value: float = 0,
 ) -> Variable:
     """Pad each axis before and behind, with a value or with elements of the tensor."""
@@ -507,17 +510,17 @@ def padded(
 
 
 def _padded_axis(
-    node: Node, variable: Variable, axis: int, length: Number, begin: int, end: int, mode: str
+    node: Node, variable: Variable, axis: int, length: Number, begin: int, end: int, mode: _PadMode
 ) -> Variable:
     """Pad one axis with elements of the tensor."""
     if isinstance(length, Dimension):
         return _padded_unknown_axis(node, variable, axis, begin, end, mode)
-    indices = np.pad(np.arange(int(length)), (begin, end), mode=mode)  # type: ignore[call-overload]
+    indices = np.pad(np.arange(int(length)), (begin, end), mode=mode)
     index = node.graph.weight(indices)
     return taken(node, variable, index, axis)
 
 
-def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, end: int, mode: str) -> Variable:
+def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, end: int, mode: _PadMode) -> Variable:
     """Pad an axis of unknown length with elements of the tensor, taken from its ends."""
 
     def side(count: int, first: bool) -> list[Variable]:
