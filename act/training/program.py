@@ -1,6 +1,6 @@
 """The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from act.program.paddle_setup import CPU, paddle
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
 from act.settings import TrainConfig
-from act.training.graph import insert_qdq, leave_in_float, make_trainable, use_onednn
+from act.training.graph import insert_qdq, leave_in_float, make_parameter, make_trainable, use_onednn
 from act.training.learned_ranges import LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss, Loss
 from act.training.processes import SHARE, Processes, average, processes
@@ -37,10 +37,13 @@ class TrainingProgram:
 
     Attributes:
         student: with the weights in a scope of its own.
-        program: forward and backward pass and the optimiser.
+        program: forward and backward pass and the optimiser; the optimiser alone, fed with gradients and loss, where a
+            step is made of parts.
         loss: its variable is the mean over all processes.
         trained: names of the parameters that change: weights, and factors of ranges.
         factors: the name of what a tensor's range is multiplied by, by tensor, where ranges train.
+        backward: forward and backward pass, where a step is made of parts.
+        gathered: the names of the gradients and of the loss, in both programs.
     """
 
     student: InferenceModel
@@ -51,6 +54,8 @@ class TrainingProgram:
     scheme: Scheme | None = None
     factors: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    backward: Any = None
+    gathered: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
@@ -68,6 +73,22 @@ class TrainingProgram:
             (loss,) = self._executor.run(self.program, feed={**feeds, **shared}, fetch_list=[self.loss.variable.name])
         self.rate.step()
         return float(loss)
+
+    def step_in_parts(self, parts: Iterable[tuple[Mapping[str, Array], float]], share: float = 1.0) -> float:
+        """Make one step of the optimiser with a batch in parts, as `step` does with a whole one.
+
+        Args:
+            parts: the feeds of each part, and its share of this process's samples.
+            share: as for `step`.
+        """
+        sums: dict[str, Array] = {}
+        for feeds, weight in parts:
+            with paddle.static.scope_guard(self.student.scope):
+                values = self._executor.run(self.backward, feed=dict(feeds), fetch_list=list(self.gathered))
+            for name, value in zip(self.gathered, values):
+                value *= np.float32(weight)
+                sums[name] = np.add(sums[name], value, out=sums[name]) if name in sums else value
+        return self.step(sums, share)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of the trained weights."""
@@ -122,6 +143,7 @@ def build(
     *,
     masks: Mapping[str, Array] | None = None,
     ranges: LearnedRanges | None = None,
+    in_parts: bool = False,
 ) -> TrainingProgram:
     """Return the training program of a model.
 
@@ -133,6 +155,7 @@ def build(
         settings: of the optimiser; `steps` says how long training lasts.
         masks: for some of the trained weights, ones and zeros in their shapes: what is zero there stays zero.
         ranges: how the scheme's ranges train; None: they stay.
+        in_parts: make steps by `step_in_parts`, for a model that does not take a whole batch at a time.
     """
     paddle.seed(settings.seed)
     together = processes()
@@ -154,18 +177,39 @@ def build(
         rate = make_rate(settings, steps)
         minimiser = make_optimizer(settings, rate)
         gradients = minimiser.backward(loss.variable, parameters=parameters)
-        if together.count > 1:
-            gradients, mean = average(gradients, loss.variable)
-            loss = replace(loss, variable=mean)
-        minimiser.apply_gradients(gradients)
+        gathered = [*(gradient.name for _, gradient in gradients), loss.variable.name]
+        optimising = paddle.static.Program() if in_parts else student.program
+        with paddle.static.program_guard(optimising, begin):
+            if in_parts:
+                gradients, mean = _feed_gathered(gradients, loss.variable)
+                loss = replace(loss, variable=mean)
+            if together.count > 1:
+                gradients, mean = average(gradients, loss.variable)
+                loss = replace(loss, variable=mean)
+            minimiser.apply_gradients(gradients)
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_qdq(student, scheme)
     use_onednn(program)
     names = {tensor: factor.name for tensor, factor in factors.items()}
     result = TrainingProgram(student, program, loss, [*trained, *names.values()], rate, scheme, names, together)
+    if in_parts:
+        result = replace(result, program=optimising, backward=program, gathered=gathered)
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
+
+
+def _feed_gathered(pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    """Declare, by their names, parameters of another program in the one under construction, and feeds for their
+    gradients and the loss; return the new pairs and the new loss."""
+    block = paddle.static.default_main_program().global_block()
+    declared = []
+    for parameter, gradient in pairs:
+        block.create_var(name=parameter.name, shape=parameter.shape, dtype=parameter.dtype)
+        more = {"optimize_attr": parameter.optimize_attr, "regularizer": parameter.regularizer}
+        feed = paddle.static.data(gradient.name, parameter.shape, "float32")
+        declared.append((make_parameter(block, parameter.name, **more), feed))
+    return declared, paddle.static.data(loss.name, loss.shape, "float32")
 
 
 def make_rate(settings: TrainConfig, steps: int) -> Any:
