@@ -77,6 +77,9 @@ class TrainingProgram:
     def step_in_parts(self, parts: Iterable[tuple[Mapping[str, Array], float]], share: float = 1.0) -> float:
         """Make one step of the optimiser with a batch in parts, as `step` does with a whole one.
 
+        The loss is the mean of the parts' own, as it is over several processes: an error that is a share of the
+        teacher's mean square is one of that in each part.
+
         Args:
             parts: the feeds of each part, and its share of this process's samples.
             share: as for `step`.
@@ -205,7 +208,7 @@ def _feed_gathered(pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tu
     block = paddle.static.default_main_program().global_block()
     declared = []
     for parameter, gradient in pairs:
-        block.create_var(name=parameter.name, shape=parameter.shape, dtype=parameter.dtype)
+        block.create_var(name=parameter.name, shape=parameter.shape, dtype=parameter.dtype, persistable=True)
         more = {"optimize_attr": parameter.optimize_attr, "regularizer": parameter.regularizer}
         feed = paddle.static.data(gradient.name, parameter.shape, "float32")
         declared.append((make_parameter(block, parameter.name, **more), feed))
