@@ -139,7 +139,7 @@ class Loop:
     step, and the mean does not (Nagel et al., "Overcoming oscillations in quantization-aware training", 2022).
 
     Attributes:
-        program: of `build`, with `count_steps` steps.
+        program: of `build`, with `count_steps` steps; in parts where the samples' `largest_batch` is below a batch.
         evaluate: measures the quality, on the engine that will run the model.
         checkpoint: a folder for this training alone, from which a killed one goes on; the caller removes it in the end.
         after_step: for instance applies masks.

@@ -196,7 +196,7 @@ def build(
     names = {tensor: factor.name for tensor, factor in factors.items()}
     result = TrainingProgram(student, program, loss, [*trained, *names.values()], rate, scheme, names, together)
     if in_parts:
-        result = replace(result, program=optimising, backward=program, gathered=gathered)
+        result.program, result.backward, result.gathered = optimising, program, gathered
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
