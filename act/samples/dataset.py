@@ -119,10 +119,19 @@ class Samples:
 
     def groups(self, size: int) -> list[list[int]]:
         """Return which samples are in each of the batches."""
-        size = min(size, self.largest_batch or size)
+        return self.uncapped_groups(min(size, self.largest_batch or size))
+
+    def uncapped_groups(self, size: int) -> list[list[int]]:
+        """Return consecutive samples of equal shapes in groups of at most `size`, which may be more than
+        `largest_batch`."""
         alike = itertools.groupby(range(len(self)), lambda n: [tuple(feed.shapes[n]) for feed in self.feeds.values()])
         groups = [list(group) for _, group in alike]
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+    def parts(self, group: Sequence[int]) -> list[Sequence[int]]:
+        """Return a group of samples in parts that the model takes at a time."""
+        size = self.largest_batch or len(group)
+        return [group[start : start + size] for start in range(0, len(group), size)]
 
     def stack(self, indices: Sequence[int]) -> dict[str, Array]:
         """Stack samples of equal shapes along a new first axis."""

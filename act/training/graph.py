@@ -87,7 +87,8 @@ def insert_qdq(student: InferenceModel, scheme: Scheme) -> Any:
             quantizer.apply(each)
     program = graph.to_program()
     # The schedule is lost on the way, and the rate would stay what it is at the start.
-    program.lr_scheduler = student.program.lr_scheduler
+    if hasattr(student.program, "lr_scheduler"):  # not where the optimiser has a program of its own
+        program.lr_scheduler = student.program.lr_scheduler
     _set_scales(student, program, scheme)
     _shift_asymmetric(student, program, scheme)
     return program

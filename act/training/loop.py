@@ -80,7 +80,7 @@ class _Progress(Progress):
 
 def count_steps(samples: Samples, settings: TrainConfig) -> int:
     """Return how many steps the settings ask for, without an early stop: the length of the learning-rate schedule."""
-    steps = settings.epochs * len(samples.groups(settings.batch_size))
+    steps = settings.epochs * len(samples.uncapped_groups(settings.batch_size))
     return steps if settings.train_iter is None else min(steps, settings.train_iter)
 
 
@@ -139,7 +139,7 @@ class Loop:
     step, and the mean does not (Nagel et al., "Overcoming oscillations in quantization-aware training", 2022).
 
     Attributes:
-        program: of `build`, with `count_steps` steps.
+        program: of `build`, with `count_steps` steps; in parts where the samples' `largest_batch` is below a batch.
         evaluate: measures the quality, on the engine that will run the model.
         checkpoint: a folder for this training alone, from which a killed one goes on; the caller removes it in the end.
         after_step: for instance applies masks.
@@ -167,7 +167,7 @@ class Loop:
         self.teachers = [each.copy() for each in self.teachers]
         for each in self.teachers:
             use_onednn(each.program)
-        self._processes, self._groups = self.program.processes, self.samples.groups(self.settings.batch_size)
+        self._processes, self._groups = self.program.processes, self.samples.uncapped_groups(self.settings.batch_size)
         self._total, self._limit = count_steps(self.samples, self.settings), self.settings.time_limit_minutes * 60
         self._state = _State()
         self._best_weights: dict[str, Array] = {}
@@ -213,8 +213,11 @@ class Loop:
         # An order of its own for each epoch, so that a resumed training needs no generator's state.
         order = np.random.default_rng((self.settings.seed, epoch)).permutation(len(self._groups))
         mine, share = self._processes.share(self._groups[order[index]])
-        batch = self.samples.stack(mine)
-        loss = program.step({**batch, **program.loss.targets(self.teachers, batch)}, share)
+        if program.backward is None:
+            loss = program.step(self._feeds(mine), share)
+        else:
+            parts = ((self._feeds(part), len(part) / len(mine)) for part in self.samples.parts(mine))
+            loss = program.step_in_parts(parts, share)
         state.step += 1
         state.losses.append(loss)
         if self.after_step is not None and math.isfinite(loss):
@@ -225,6 +228,11 @@ class Loop:
             for name, value in program.weights().items():
                 self._mean[name] = (self._mean[name] + weight * (value - self._mean[name])).astype(np.float32)
         return loss
+
+    def _feeds(self, indices: Sequence[int]) -> dict[str, Array]:
+        """Return what the program takes for some samples: them, and what the loss compares with."""
+        batch = self.samples.stack(indices)
+        return {**batch, **self.program.loss.targets(self.teachers, batch)}
 
     def _evaluation_is_due(self) -> bool:
         step = self._state.step
@@ -286,7 +294,7 @@ class Loop:
             "settings": self.settings.model_dump(),
             "processes": self._processes.count,
             "mean_decay": self.mean_decay,
-            "batches": [len(group) for group in self._groups],
+            "batches": [len(part) for group in self._groups for part in self.samples.parts(group)],
             "compared": self.program.loss.compared,
             "state": {name: [str(value.dtype), list(value.shape)] for name, value in self.program.state().items()},
         }

@@ -1,6 +1,6 @@
 """The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from act.program.paddle_setup import CPU, paddle
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
 from act.settings import TrainConfig
-from act.training.graph import insert_qdq, leave_in_float, make_trainable, use_onednn
+from act.training.graph import insert_qdq, leave_in_float, make_parameter, make_trainable, use_onednn
 from act.training.learned_ranges import LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss, Loss
 from act.training.processes import SHARE, Processes, average, processes
@@ -22,6 +22,8 @@ _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
 # All that may train where nothing is quantized.
 _TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
 _MASK = "@mask"
+_SUM = "@sum"
+_WEIGHT = "weight@parts"
 # Of a weight's values, the least share of zeros with which it was pruned: trained values hit zero by chance only.
 _SPARSE = 0.01
 _LARGEST_GRADIENT = 1.0
@@ -37,10 +39,12 @@ class TrainingProgram:
 
     Attributes:
         student: with the weights in a scope of its own.
-        program: forward and backward pass and the optimiser.
+        program: forward and backward pass and the optimiser; the optimiser alone where a step is made of parts.
         loss: its variable is the mean over all processes.
         trained: names of the parameters that change: weights, and factors of ranges.
         factors: the name of what a tensor's range is multiplied by, by tensor, where ranges train.
+        backward: forward and backward pass, where a step is made of parts; it adds up gradients and losses, which the
+            optimiser's program sets back to zero.
     """
 
     student: InferenceModel
@@ -51,6 +55,7 @@ class TrainingProgram:
     scheme: Scheme | None = None
     factors: Mapping[str, str] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    backward: Any = None
 
     def __post_init__(self) -> None:
         # One for all steps: each executor prepares a program anew, which takes longer than a step.
@@ -68,6 +73,21 @@ class TrainingProgram:
             (loss,) = self._executor.run(self.program, feed={**feeds, **shared}, fetch_list=[self.loss.variable.name])
         self.rate.step()
         return float(loss)
+
+    def step_in_parts(self, parts: Iterable[tuple[Mapping[str, Array], float]], share: float = 1.0) -> float:
+        """Make one step of the optimiser with a batch in parts, as `step` does with a whole one.
+
+        The loss is the mean of the parts' own, as it is over several processes: an error that is a share of the
+        teacher's mean square is one of that in each part.
+
+        Args:
+            parts: the feeds of each part, and its share of this process's samples.
+            share: as for `step`.
+        """
+        for feeds, weight in parts:
+            with paddle.static.scope_guard(self.student.scope):
+                self._executor.run(self.backward, feed={**feeds, _WEIGHT: np.array(weight, dtype=np.float32)})
+        return self.step({}, share)
 
     def weights(self) -> dict[str, Array]:
         """Return copies of the trained weights."""
@@ -92,10 +112,11 @@ class TrainingProgram:
         self.student.set_weight(name, weight * mask.astype(np.float32))
 
     def state(self) -> dict[str, Array]:
-        """Return all that a step changes, and the masks: weights, and what the optimiser remembers of them."""
+        """Return all that a step changes, and the masks: weights, and what the optimiser remembers of them; no sums,
+        which are zero between two steps."""
         block = self.program.global_block()
         changed = {name for op in block.ops for name in op.output_arg_names}
-        names = {v.name for v in self.program.list_vars() if v.persistable}
+        names = {v.name for v in self.program.list_vars() if v.persistable and not v.name.endswith(_SUM)}
         return {name: self.student.weight(name) for name in sorted(names) if name in changed or name.endswith(_MASK)}
 
     def restore(self, state: Mapping[str, Array], step: int) -> None:
@@ -122,6 +143,7 @@ def build(
     *,
     masks: Mapping[str, Array] | None = None,
     ranges: LearnedRanges | None = None,
+    in_parts: bool = False,
 ) -> TrainingProgram:
     """Return the training program of a model.
 
@@ -133,6 +155,7 @@ def build(
         settings: of the optimiser; `steps` says how long training lasts.
         masks: for some of the trained weights, ones and zeros in their shapes: what is zero there stays zero.
         ranges: how the scheme's ranges train; None: they stay.
+        in_parts: make steps by `step_in_parts`, for a model that does not take a whole batch at a time.
     """
     paddle.seed(settings.seed)
     together = processes()
@@ -153,19 +176,58 @@ def build(
         leave_in_float([op for op in student.ops if op not in forward])
         rate = make_rate(settings, steps)
         minimiser = make_optimizer(settings, rate)
+        if in_parts:
+            loss = replace(loss, variable=loss.variable * paddle.static.data(_WEIGHT, [], "float32"))
         gradients = minimiser.backward(loss.variable, parameters=parameters)
-        if together.count > 1:
-            gradients, mean = average(gradients, loss.variable)
-            loss = replace(loss, variable=mean)
-        minimiser.apply_gradients(gradients)
+        optimising, sums = paddle.static.Program() if in_parts else student.program, []
+        with paddle.static.program_guard(optimising, begin):
+            if in_parts:
+                gradients, mean = _gather(student, gradients, loss.variable)
+                sums = [mean, *(gradient for _, gradient in gradients)]
+                loss = replace(loss, variable=paddle.assign(mean))
+            if together.count > 1:
+                gradients, mean = average(gradients, loss.variable)
+                loss = replace(loss, variable=mean)
+            minimiser.apply_gradients(gradients)
+            for total in sums:
+                total.block.append_op(type="fill_zeros_like", inputs={"X": [total]}, outputs={"Out": [total]})
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_qdq(student, scheme)
     use_onednn(program)
     names = {tensor: factor.name for tensor, factor in factors.items()}
     result = TrainingProgram(student, program, loss, [*trained, *names.values()], rate, scheme, names, together)
+    if in_parts:
+        result.program, result.backward = optimising, program
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
+
+
+def _gather(student: InferenceModel, pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tuple[Any, Any]], Any]:
+    """Let the student's program add up its gradients and loss over runs; return the parameters with the sums, and the
+    sum of the loss, all in the program under construction."""
+    block = paddle.static.default_main_program().global_block()
+    gathered = []
+    for parameter, gradient in pairs:
+        _declare(parameter.name, parameter.shape)
+        more = {"optimize_attr": parameter.optimize_attr, "regularizer": parameter.regularizer}
+        mine = make_parameter(block, parameter.name, **more)
+        gathered.append((mine, _add_up(student, gradient, parameter.shape)))
+    return gathered, _add_up(student, loss, loss.shape)
+
+
+def _add_up(student: InferenceModel, value: Any, shape: Sequence[int]) -> Any:
+    """Add a variable of the student's program, at each of its runs, to one that stays; return that one, as the program
+    under construction has it."""
+    name = student.add_weight(f"{value.name}{_SUM}", np.zeros(shape, dtype=np.float32))
+    total = value.block.var(name)
+    value.block.append_op(type="sum", inputs={"X": [total, value]}, outputs={"Out": [total]})
+    return _declare(name, shape)
+
+
+def _declare(name: str, shape: Sequence[int]) -> Any:
+    block = paddle.static.default_main_program().global_block()
+    return block.create_var(name=name, shape=shape, dtype="float32", persistable=True)
 
 
 def make_rate(settings: TrainConfig, steps: int) -> Any:

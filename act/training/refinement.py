@@ -183,7 +183,10 @@ def reconstruct(
     model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
 ) -> Scheme | None:
     """Train weights and biases of the fp32 model, which is the teacher as well, and return the scheme with them; None
-    where there is no end of a region to compare, no time for a single step, or a loss that is not finite."""
+    where there is no end of a region to compare, no time for a single step, or a loss that is not finite.
+
+    A step is made on one of the samples' batches, and so on a single sample where the model takes no more at a time.
+    """
     if not ends or time.monotonic() > deadline:  # building the program takes seconds
         return None
     layers = quantized_layers(model, scheme)

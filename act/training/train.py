@@ -76,7 +76,8 @@ def train(
     loss = distillation_loss(parts, distillation.temperature, distillation.beta)
     weights = trainable_weights(model, scheme)
     steps = count_steps(samples, settings)
-    program = build(model, scheme, loss, weights, settings, steps, masks=masks, ranges=ranges)
+    in_parts = (samples.largest_batch or settings.batch_size) < settings.batch_size
+    program = build(model, scheme, loss, weights, settings, steps, masks=masks, ranges=ranges, in_parts=in_parts)
 
     def quality(weights: dict[str, Array]) -> float:
         state = with_weights(model, weights)

@@ -104,6 +104,15 @@ def test_batches_hold_equal_shapes_in_order() -> None:
     assert shapes == [(2, 3, 4), (1, 3, 4), (2, 3, 7), (1, 3, 4)]
 
 
+def test_a_group_may_be_larger_than_what_the_model_takes() -> None:
+    arrays = [np.zeros(width, dtype=np.float32) for width in (4, 4, 4, 4, 7)]
+    samples = Samples({"x": Ragged.of(arrays)}, largest_batch=2)
+    assert samples.groups(3) == [[0, 1], [2, 3], [4]]
+    assert samples.uncapped_groups(3) == [[0, 1, 2], [3], [4]]
+    assert samples.parts([0, 1, 2]) == [[0, 1], [2]]
+    assert Samples({"x": Ragged.of(arrays)}).parts([0, 1, 2]) == [[0, 1, 2]]
+
+
 def test_damaged_samples_are_told(tmp_path: Path) -> None:
     make().save(tmp_path / "s")
     values = tmp_path / "s" / "0.values.npy"

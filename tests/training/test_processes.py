@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,32 +25,35 @@ SAMPLES = Samples({"x": Ragged.of(list(np.random.default_rng(1).normal(size=(13,
 SETTINGS = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-2, patience=3)
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, largest_batch: int | None = None) -> None:
     """Train on batches of 4, 4, 4 and 1 samples, and write the weights and what was measured."""
+    samples = replace(SAMPLES, largest_batch=largest_batch)
     rank = processes().rank
     teacher, student = convolutions(), convolutions(seed=5)
     parts = plan_distillation(Distillation(loss="soft_label"), student, [teacher], SAMPLES.stack([0]))
     names = trainable_weights(student, None)
-    steps = count_steps(SAMPLES, SETTINGS)
-    program = build(student, None, distillation_loss(parts), names, SETTINGS, steps)
+    steps = count_steps(samples, SETTINGS)
+    in_parts = largest_batch is not None
+    program = build(student, None, distillation_loss(parts), names, SETTINGS, steps, in_parts=in_parts)
     measured: list[int] = []
 
     def evaluate(weights: dict[str, Array]) -> float:
         measured.append(rank)
         return len(measured) / 10
 
-    result = Loop(program, [teacher], SAMPLES, SETTINGS, evaluate, checkpoint=folder / "checkpoint").run()
+    result = Loop(program, [teacher], samples, SETTINGS, evaluate, checkpoint=folder / "checkpoint").run()
     assert measured == ([0, 0, 0] if rank == 0 else [])
     assert result.quality_after == 0.3
     losses = np.array([row.loss for row in result.history[1:]])
     np.savez(folder / f"{rank}.npz", losses=losses, **program.weights())
 
 
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("largest_batch", [None, 1])
+def test_two_processes_do_what_one_does(largest_batch: int | None, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom tests.training.test_processes import train\n"
-        "train(Path(sys.argv[1]))\n"
+        f"train(Path(sys.argv[1]), {largest_batch})\n"
     )
     (tmp_path / "two").mkdir()
     launcher = [sys.executable, "-W", "ignore", "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
