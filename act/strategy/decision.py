@@ -52,8 +52,8 @@ def decide(found: Sequence[Option], tried: Sequence[Attempt], budget: Budget, wa
         gentler = [option for option in fast if option.quantized == good.quantized and good.share < option.share < 1]
         if overshot(good, budget) and gentler and gentler[0] in timely and len(tried) < MOST_ATTEMPTS:
             why = (
-                f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as the given "
-                f"model, {good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
+                f"{good.key} met the budget with more than was asked for ({good.speedup:.2f} times as fast as the "
+                f"given model, {good.drop:.4f} of quality lost), so {gentler[0].key} comes next, which cuts out less"
             )
             return Decision(gentler[0], why, True, True)
         return Decision(good, f"{good.key} met the budget", True)

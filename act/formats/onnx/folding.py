@@ -337,7 +337,7 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
 
 
 def _if(node: Node, values: dict[str, Value]) -> Sequence[Value]:
-    """Import the branch that a constant chooses; both where that is known at run time, and choose between the results."""
+    """Import the branch that a constant chooses; where that is known at run time both, and choose between results."""
     if node.is_constant(0):
         chosen = bool(node.constant(0, "condition").reshape(-1)[0])
         return _branch(node, "then_branch" if chosen else "else_branch", values)

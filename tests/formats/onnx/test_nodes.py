@@ -17,7 +17,7 @@ DIFFERENT = {
         "the sum overflows in the test; here it is cut off, as in ONNX Runtime",
     ),
     **dict.fromkeys(("same_values", "same_values_2d", "same_values_largest"), "the order of equal values is open"),
-    **dict.fromkeys(("empty_set", "empty_set_non_reduced_axis_zero"), "Paddle has no tensors without elements: an error"),
+    **dict.fromkeys(("empty_set", "empty_set_non_reduced_axis_zero"), "Paddle takes no empty tensors: an error"),
     **dict.fromkeys(
         ("downsample_scales_linear_align_corners", "downsample_scales_cubic_align_corners"),
         "by the length of the result and not by the scale, as in ONNX Runtime",
