@@ -103,6 +103,11 @@ def _head(x: Any, classes: int = CLASSES) -> Any:
     return paddle.nn.functional.softmax(_matmul(x.mean(axis=[2, 3]), classes))
 
 
+def _over_the_batch(x: Any) -> Any:
+    """Compute with the mean over the batch, so that samples together give something else than apart."""
+    return _plain(x + 0.1 * paddle.mean(x, axis=0, keepdim=True))
+
+
 def _plain(x: Any) -> Any:
     return _head(_relu(_conv(_relu(_conv(x, 8)), 8)))
 
@@ -268,6 +273,8 @@ ODD: dict[str, Odd] = {
     "integer_output": Odd(PICTURE, _integer_output, _picture()),
     "no_batch_axis": Odd(PICTURE, _no_batch_axis, _picture()),
     "fixed_batch": Odd({"x": ((1, 3, 8, 8), "float32")}, _plain, _picture()),
+    "batch_of_one": Odd({"x": ((1, 3, 8, 8), "float32")}, _over_the_batch, _picture()),
+    "batch_of_four": Odd({"x": ((4, 3, 8, 8), "float32")}, _plain, _picture()),
     "channels_last": Odd(
         {"x": ((-1, 8, 8, 3), "float32")},
         _channels_last,

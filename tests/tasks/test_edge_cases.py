@@ -56,7 +56,7 @@ class Stages:
     """The stages on one odd model, in this process: starting one for each of them takes longer than they do."""
 
     def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
+        self.name, self._monkeypatch = name, monkeypatch
         self.job: dict[str, Any] = {
             **JOB,
             "metric": ODD[name].metric,
@@ -133,6 +133,20 @@ def test_outputs_of_different_lengths_are_compared_to_the_report(stages: Stages)
     assert all(trial["quality"] > 0.99 for trial in found()["trials"])
     manifest = read_json(Path("deploy/mine/manifest.json"))
     assert manifest["job"] == "mine"
+
+
+@on("fixed_batch", "batch_of_one")
+def test_a_batch_of_one_is_freed_or_kept_to_the_report(stages: Stages) -> None:
+    """Trained, too: where one sample goes at a time, gradients are gathered over several."""
+    freed = ODD["fixed_batch"].network is ODD[stages.name].network
+    stages.job["target"] = {"engines": ["openvino", "onnxruntime"], "batch": 2 if freed else 1}
+    stages.job |= {"budget": {"max_quality_drop": 0.0}, "strategy": ["QuantAware"]}
+    stages.run(last="report")
+    assert read_json(ARTIFACTS / "prepare" / "prepare.json")["batch"] == ("freed" if freed else "one")
+    measured = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    ran = {entry["name"] for entry in measured if entry["engine"] == "openvino" and entry["failure"] is None}
+    assert "fp32" in ran and ("given" in ran) is not freed, "the given file takes one sample, not two"
+    assert any(name.startswith("int8") for name in ran)
 
 
 @on("reader", "fully_convolutional")
@@ -214,6 +228,10 @@ def black_picture(stages: Stages) -> None:
     np.savez("data/evaluation.npz", x=pictures)
 
 
+def batch_of_two(stages: Stages) -> None:
+    stages.job["target"] = {"engines": ["onnxruntime"], "batch": 2}
+
+
 def bad_shapes(stages: Stages) -> None:
     arrays = dict(np.load("data/calibration.npz"))
     arrays["ids.shapes"] = arrays["ids.shapes"] + 1
@@ -229,7 +247,8 @@ def bad_shapes(stages: Stages) -> None:
         ("zero_over_zero", black_picture, "prepare", "on evaluation sample 3 output"),
         ("ids_out_of_range", None, "prepare", "expected >= 0 and < 11, but got"),
         ("no_batch_axis", None, "prepare", "has shape [] for 4 samples"),
-        ("fixed_batch", None, "prepare", "input `x` has shape [1, 3, 8, 8]"),
+        ("batch_of_four", None, "prepare", "its inputs take 4 samples at a time"),
+        ("batch_of_one", batch_of_two, "analyze", "`target.batch` is 2, but the model takes one sample at a time"),
         ("channels_last", None, "analyze", "what it writes is no valid model"),
         ("infinite_inside", None, "calibrate", "of the fp32 model holds NaN or infinity"),
     ],
