@@ -1,6 +1,6 @@
 """The training program: the forward pass, quantized or in fp32, the distance to a teacher, and the backward pass."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from act.program.paddle_setup import CPU, paddle
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
 from act.settings import TrainConfig
-from act.training.graph import insert_qdq, leave_in_float, make_parameter, make_trainable, use_onednn
+from act.training.graph import insert_qdq, leave_in_float, make_trainable, use_onednn
 from act.training.learned_ranges import LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss, Loss
+from act.training.parts import SUM, WEIGHT, gather, reset, weigh
 from act.training.processes import SHARE, Processes, average, processes
 
 # Weights of these operators train along with those that multiply: biases and normalisations.
@@ -22,8 +23,6 @@ _TRAINED_OPERATORS = ("elementwise_add", "layer_norm")
 # All that may train where nothing is quantized.
 _TRAINED_IN_FLOAT = (*OPERATORS, "depthwise_conv2d_transpose", *_TRAINED_OPERATORS)
 _MASK = "@mask"
-_SUM = "@sum"
-_WEIGHT = "weight@parts"
 # Of a weight's values, the least share of zeros with which it was pruned: trained values hit zero by chance only.
 _SPARSE = 0.01
 _LARGEST_GRADIENT = 1.0
@@ -43,8 +42,7 @@ class TrainingProgram:
         loss: its variable is the mean over all processes.
         trained: names of the parameters that change: weights, and factors of ranges.
         factors: the name of what a tensor's range is multiplied by, by tensor, where ranges train.
-        backward: forward and backward pass, where a step is made of parts; it adds up gradients and losses, which the
-            optimiser's program sets back to zero.
+        backward: forward and backward pass, where a step is made of parts (`parts.py`).
     """
 
     student: InferenceModel
@@ -86,7 +84,7 @@ class TrainingProgram:
         """
         for feeds, weight in parts:
             with paddle.static.scope_guard(self.student.scope):
-                self._executor.run(self.backward, feed={**feeds, _WEIGHT: np.array(weight, dtype=np.float32)})
+                self._executor.run(self.backward, feed={**feeds, WEIGHT: np.array(weight, dtype=np.float32)})
         return self.step({}, share)
 
     def weights(self) -> dict[str, Array]:
@@ -116,7 +114,7 @@ class TrainingProgram:
         which are zero between two steps."""
         block = self.program.global_block()
         changed = {name for op in block.ops for name in op.output_arg_names}
-        names = {v.name for v in self.program.list_vars() if v.persistable and not v.name.endswith(_SUM)}
+        names = {v.name for v in self.program.list_vars() if v.persistable and not v.name.endswith(SUM)}
         return {name: self.student.weight(name) for name in sorted(names) if name in changed or name.endswith(_MASK)}
 
     def restore(self, state: Mapping[str, Array], step: int) -> None:
@@ -177,20 +175,19 @@ def build(
         rate = make_rate(settings, steps)
         minimiser = make_optimizer(settings, rate)
         if in_parts:
-            loss = replace(loss, variable=loss.variable * paddle.static.data(_WEIGHT, [], "float32"))
+            loss = replace(loss, variable=weigh(loss.variable))
         gradients = minimiser.backward(loss.variable, parameters=parameters)
-        optimising, sums = paddle.static.Program() if in_parts else student.program, []
+        optimising = paddle.static.Program() if in_parts else student.program
         with paddle.static.program_guard(optimising, begin):
             if in_parts:
-                gradients, mean = _gather(student, gradients, loss.variable)
-                sums = [mean, *(gradient for _, gradient in gradients)]
-                loss = replace(loss, variable=paddle.assign(mean))
+                gradients, mean = gather(student, gradients, loss.variable)
+                loss = replace(loss, variable=mean)
             if together.count > 1:
                 gradients, mean = average(gradients, loss.variable)
                 loss = replace(loss, variable=mean)
             minimiser.apply_gradients(gradients)
-            for total in sums:
-                total.block.append_op(type="fill_zeros_like", inputs={"X": [total]}, outputs={"Out": [total]})
+            if in_parts:
+                reset()
         paddle.static.Executor(CPU).run(begin)
         program = student.program if scheme is None or ranges is not None else insert_qdq(student, scheme)
     use_onednn(program)
@@ -201,33 +198,6 @@ def build(
     for name, mask in (masks or {}).items():
         result.set_mask(name, mask)
     return result
-
-
-def _gather(student: InferenceModel, pairs: Sequence[tuple[Any, Any]], loss: Any) -> tuple[list[tuple[Any, Any]], Any]:
-    """Let the student's program add up its gradients and loss over runs; return the parameters with the sums, and the
-    sum of the loss, all in the program under construction."""
-    block = paddle.static.default_main_program().global_block()
-    gathered = []
-    for parameter, gradient in pairs:
-        _declare(parameter.name, parameter.shape)
-        more = {"optimize_attr": parameter.optimize_attr, "regularizer": parameter.regularizer}
-        mine = make_parameter(block, parameter.name, **more)
-        gathered.append((mine, _add_up(student, gradient, parameter.shape)))
-    return gathered, _add_up(student, loss, loss.shape)
-
-
-def _add_up(student: InferenceModel, value: Any, shape: Sequence[int]) -> Any:
-    """Add a variable of the student's program, at each of its runs, to one that stays; return that one, as the program
-    under construction has it."""
-    name = student.add_weight(f"{value.name}{_SUM}", np.zeros(shape, dtype=np.float32))
-    total = value.block.var(name)
-    value.block.append_op(type="sum", inputs={"X": [total, value]}, outputs={"Out": [total]})
-    return _declare(name, shape)
-
-
-def _declare(name: str, shape: Sequence[int]) -> Any:
-    block = paddle.static.default_main_program().global_block()
-    return block.create_var(name=name, shape=shape, dtype="float32", persistable=True)
 
 
 def make_rate(settings: TrainConfig, steps: int) -> Any:
