@@ -7,7 +7,7 @@ import numpy as np
 
 from act.errors import InputError
 from act.program.model import InferenceModel, reason
-from act.samples.dataset import Array, Gathering, Samples
+from act.samples.dataset import Array, Gathering, Ragged, Samples
 
 
 def real_outputs(model: InferenceModel) -> list[str]:
@@ -69,6 +69,20 @@ def reference_outputs(model: InferenceModel, samples: Samples, program: Path, sc
             gathering.add(output[0])
         samples.release()
     return Samples({name: gathering.ragged() for name, gathering in zip(model.fetch_names, gathered)})
+
+
+def expected_outputs(model: InferenceModel, samples: Samples) -> Samples | None:
+    """Return the outputs as samples, up to the first sample that the model cannot run, or has no finite outputs for.
+
+    None where that is the first of all.
+    """
+    rows = []
+    for index, batch in enumerate(samples.batches(1)):
+        try:
+            rows.append([output[0] for output in checked_outputs(model, batch, f"sample {index}:")])
+        except InputError:  # a row of the benchmark will say so, too
+            break
+    return Samples({name: Ragged.of(column) for name, column in zip(model.fetch_names, zip(*rows))}) if rows else None
 
 
 def constant_outputs(reference: Samples) -> list[str]:

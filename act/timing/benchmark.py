@@ -43,7 +43,8 @@ class Given:
     Attributes:
         path: its file, as engines load it.
         format: one of `act.formats`.
-        expected: folder of samples whose feeds are its outputs on the first evaluation samples.
+        expected: folder of samples whose feeds are its outputs on the first evaluation samples; not there where it
+            cannot run the first.
     """
 
     path: Path
@@ -160,7 +161,12 @@ def measure(
                     if variant.path is None:
                         raise EngineFailure("error", "the stage `export` wrote no file for this engine")
                     row.measured.info = process.load()
-                    if variant.candidate in (GIVEN, FP32) and variant.precision == "fp32" and given is not None:
+                    if (
+                        variant.candidate in (GIVEN, FP32)
+                        and variant.precision == "fp32"
+                        and given is not None
+                        and given.expected.exists()
+                    ):
                         _check_outputs(process, samples, given.expected, target.batch)
                     row.quality = process.quality(samples, job.metric, reference, None, target.batch)
                 except EngineFailure as failure:

@@ -39,7 +39,13 @@ def _prepare(job: Job, final: Path) -> None:
     from act.errors import InputError
     from act.formats import SourceModel
     from act.metrics import check_labels, needs_reference
-    from act.program.outputs import checked_outputs, constant_outputs, deviation, reference_outputs
+    from act.program.outputs import (
+        checked_outputs,
+        constant_outputs,
+        deviation,
+        expected_outputs,
+        reference_outputs,
+    )
     from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
     from act.program.passes.normalise import normalise
     from act.samples.dataset import check_samples
@@ -85,8 +91,8 @@ def _prepare(job: Job, final: Path) -> None:
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
         given = source.copy_to(folder / "given")
-        expected = reference_outputs(original, evaluation.head(EXPECTED_SAMPLES), program, folder)
-        expected.save(folder / "expected")
+        if (expected := expected_outputs(original, evaluation.head(EXPECTED_SAMPLES))) is not None:
+            expected.save(folder / "expected")
         constant: list[str] = []
         if needs_reference(job.metric):
             reference = reference_outputs(model, evaluation, program, folder)
