@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import inliner, shape_inference
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import inliner
 
 from act.errors import InputError
+
+log = logging.getLogger(__name__)
 
 OPSETS = range(7, 25)
 """Versions of ONNX's own operators that are read."""
@@ -19,6 +24,19 @@ DOMAINS = frozenset(("", "ai.onnx"))
 _LARGEST_FILE = 2**31 - 1
 _LARGEST_INFERRED = 1024  # values of an initialiser that shape inference reads; larger ones are no shapes
 _DEEPEST = 16  # subgraphs and functions within one another
+_INFERENCE_SECONDS = 60
+_INFERENCE_BYTES = 4 * 2**30
+# Native code that damaged models crash, and some have take any memory: it runs in a process of its own.
+_INFERENCE = f"""
+import resource, sys
+from onnx import shape_inference
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+limit = {_INFERENCE_BYTES} if hard == resource.RLIM_INFINITY else min({_INFERENCE_BYTES}, hard)
+resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+inferred = shape_inference.infer_shapes(sys.stdin.buffer.read(), data_prop=True)
+sys.stdout.buffer.write(inferred.SerializeToString())
+"""
 
 
 @dataclass(frozen=True)
@@ -119,30 +137,50 @@ def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
     """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
 
     What the file itself says of its tensors is not believed, but for its inputs; an axis of the inputs without a name
-    gets one. Large initialisers are not looked at.
+    gets one. A name of first axes, which count samples, is another one on other axes. Large initialisers are not
+    looked at. Empty where the inference fails, or takes too long: the importer does without.
     """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(_without_values(model.proto))
     graph = skeleton.graph
-    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
     for index, value in enumerate(graph.input):
         for axis, length in enumerate(value.type.tensor_type.shape.dim):
             if not length.HasField("dim_value") or length.dim_value <= 0:
-                length.dim_param = length.dim_param or f"input {index} axis {axis}"
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = shape_inference.infer_shapes(skeleton, data_prop=True).graph
-    except Exception:  # it raises RuntimeError and its own kinds on what it does not know; the importer does without
-        return {}
+                own = f"{'axes' if axis else 'samples'} {length.dim_param}"
+                length.dim_param = own if length.dim_param else f"input {index} axis {axis}"
+    inferred = _infer_shapes(skeleton)
     found: dict[str, list[int | str | None]] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.HasField("shape"):
             found[value.name] = [
-                each.dim_value if each.HasField("dim_value") else each.dim_param or None
+                (each.dim_value if each.dim_value >= 0 else None)
+                if each.HasField("dim_value")
+                else each.dim_param or None
                 for each in value.type.tensor_type.shape.dim
             ]
     return found
+
+
+def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
+    """Return the graph with inferred shapes; an empty one where the inference fails, crashes, or takes too long."""
+    result = onnx.ModelProto()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _INFERENCE],
+            input=model.SerializeToString(),
+            capture_output=True,
+            timeout=_INFERENCE_SECONDS,
+            cwd=Path(onnx.__file__).parents[1],  # comes first in the search for `onnx`
+        )
+        if done.returncode == 0:
+            result.ParseFromString(done.stdout)
+        else:
+            log.debug(f"shape inference ended with {done.returncode}: {done.stderr[-300:].decode(errors='replace')!r}")
+    except (OSError, ValueError, subprocess.TimeoutExpired, DecodeError, EncodeError) as error:
+        log.debug(f"shape inference: {error}")
+    return result.graph
 
 
 def _parse(path: Path) -> onnx.ModelProto:

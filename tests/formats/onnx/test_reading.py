@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.formats import SourceModel
+from act.formats.onnx.reading import checked, known_shapes
 from tests.formats.onnx.support import model_of
 
 RELU = helper.make_node("Relu", ["x"], ["y"], name="first")
@@ -186,3 +187,45 @@ def test_nodes_out_of_order_are_sorted(tmp_path: Path) -> None:
     path.write_bytes(model_of(nodes, {"x": ["N", 3]}, ["y"]).SerializeToString())
     model = SourceModel.find(path).load()
     assert [op.output("Out")[0] for op in model.ops] == ["a", "y"]
+
+
+def short_data() -> onnx.ModelProto:
+    """Have shape inference read past the end of a tensor's values."""
+    shape = onnx.TensorProto(name="s", data_type=onnx.TensorProto.INT64, dims=[2], raw_data=b"\0")
+    model = model_of([helper.make_node("Reshape", ["x", "s"], ["y"])], {"x": ["N", 3]}, ["y"])
+    model.graph.initializer.append(shape)
+    return model
+
+
+def no_strides() -> onnx.ModelProto:
+    """Have shape inference divide by zero."""
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[0, 0])
+    return model_of([node], {"x": ["N", 3, 8, 8]}, ["y"])
+
+
+def long_range() -> onnx.ModelProto:
+    """Have shape inference write out 2**33 numbers."""
+    ends = {"start": np.array(0), "limit": np.array(2**33), "step": np.array(1)}
+    nodes = [
+        helper.make_node("Range", list(ends), ["r"]),
+        helper.make_node("Cast", ["r"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    return model_of(nodes, {"x": ["N"]}, ["y"], ends)
+
+
+@pytest.mark.parametrize("make", [short_data, no_strides, long_range])
+def test_shape_inference_may_crash(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
+    assert known_shapes(checked(make(), tmp_path / "model.onnx")) == {}
+
+
+def test_axes_without_names_are_not_equal_to_axes_with_any() -> None:
+    inputs: dict[str, list[object]] = {
+        "a": [None, None],
+        "b": ["N", "input 0 axis 1"],
+        "c": ["N", "N"],
+        "d": ["N", "input 0 axis 1"],
+    }
+    model = model_of([helper.make_node("Relu", ["a"], ["y"])], inputs, ["y"])
+    shapes = known_shapes(checked(model, Path("m.onnx")))
+    assert shapes["y"] == shapes["a"] and shapes["b"] == shapes["d"]
+    assert len({*shapes["a"], *shapes["b"], *shapes["c"]}) == 5 and shapes["b"][0] == shapes["c"][0]
