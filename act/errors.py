@@ -13,7 +13,13 @@ USER_ERROR_EXIT_CODE = 2
 
 
 class InputError(Exception):
-    """The user's model, data or settings are wrong; the message says which, where, and what to do."""
+    """The user's model, data or settings are wrong; the message says which, where, and what to do.
+
+    It is one line: what names in files have of line breaks and control characters is written as escapes.
+    """
+
+    def __str__(self) -> str:
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in super().__str__())
 
 
 def quoted(names: Iterable[str]) -> str:

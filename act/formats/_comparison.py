@@ -12,6 +12,7 @@ from act.engines.spec import title_of
 from act.errors import InputError
 from act.formats import SourceModel
 from act.program.model import InferenceModel, reason
+from act.program.outputs import checked_outputs
 from act.samples.dataset import Array, Samples
 
 LARGEST_DEVIATION = 1e-3
@@ -55,14 +56,30 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
     if source.runtime is None:
         return None
     samples = samples.head(SAMPLES)
+    loaded = False
     try:
         with EngineProcess(source.runtime, source.files[0], "fp32", 1, _TIME_LIMIT_SECONDS) as process:
             process.load()
+            loaded = True
             wanted = [list(output) for output in process.outputs(folder, len(samples))]
     except EngineFailure as failure:
+        file, runtime = source.files[0], title_of(source.runtime)
+        if failure.kind == "wrong_output":
+            # The import names the output, where it was read right.
+            for batch in samples.batches(1):
+                checked_outputs(model, batch, f"{file}: on the first calibration samples")
+            raise InputError(
+                f"{file}: {runtime} gives {failure.cause}; the first axis of every output must count the samples, and "
+                "its values be finite: mend the samples or the model"
+            ) from None
+        if failure.kind == "error" and loaded:
+            raise InputError(
+                f"{file}: {runtime} cannot run it on the first calibration samples ({failure.cause}); mend the samples "
+                "or the model"
+            ) from None
         raise InputError(
-            f"{source.files[0]}: {title_of(source.runtime)} cannot run it ({failure.cause}), so that nothing shows "
-            "whether it was read right; export the model so that it runs there"
+            f"{file}: {runtime} cannot run it ({failure.cause}), so that nothing shows whether it was read right; "
+            "export the model so that it runs there"
         ) from None
     try:
         found = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]

@@ -46,7 +46,7 @@ def _prepare(job: Job, final: Path) -> None:
         expected_outputs,
         reference_outputs,
     )
-    from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
+    from act.program.passes.free_batch import different_samples, fixed_batch, free_batch, runs_together
     from act.program.passes.normalise import normalise
     from act.samples.dataset import check_samples
     from act.samples.readers import read
@@ -58,6 +58,9 @@ def _prepare(job: Job, final: Path) -> None:
     feeds, fetches = original.feed_specs(), original.fetch_specs()
     # How many classes the first output tells apart; -1 when it does not say.
     class_count = fetches[0].shape[-1] if fetches and fetches[0].shape else -1
+    for feed in feeds:
+        if not feed.shape:
+            raise InputError(f"{program}: input `{feed.name}` has no axes; export it with a batch axis")
     fixed = fixed_batch(original)
     if fixed not in (None, 1):
         raise InputError(
@@ -73,8 +76,7 @@ def _prepare(job: Job, final: Path) -> None:
         imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration")
         freed = False
         if fixed is not None and (free := free_batch(original)) is not None:
-            first, second = (calibration.stack([number % len(calibration)]) for number in (0, 1))
-            freed = runs_together(free, original, first, second)
+            freed = runs_together(free, original, *different_samples(calibration))
             original = free if freed else original
         if fixed is not None and not freed:
             calibration, evaluation = (replace(each, largest_batch=1) for each in (calibration, evaluation))

@@ -10,7 +10,8 @@ import pytest
 
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
-from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
+from act.program.passes.free_batch import different_samples, fixed_batch, free_batch, runs_together
+from act.samples.dataset import Ragged, Samples
 from tests.support.odd_models import Odd
 
 F = paddle.nn.functional
@@ -49,6 +50,12 @@ def across(x: Any) -> Any:
     return x - paddle.mean(x, axis=0, keepdim=True)
 
 
+def pooled(x: Any) -> Any:
+    """Compute over the batch what neither the order nor the sum of a sample's values shows."""
+    y = F.normalize(F.adaptive_avg_pool2d(paddle.nn.Conv2D(3, 4, 1)(x), 1), axis=1)
+    return 2 * y - paddle.mean(y, axis=0, keepdim=True)
+
+
 @pytest.mark.parametrize("network", [plain, head])
 def test_a_fixed_batch_is_made_free(network: Callable[[Any], Any]) -> None:
     model = model_of(network)
@@ -66,6 +73,34 @@ def test_a_program_that_computes_something_else_together_is_found_out(network: C
     free = free_batch(model)
     assert free is None or not runs_together(free, model, sample(0), sample(1))
     assert fixed_batch(model) == 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("network", "freed"), [(plain, True), (across, False), (pooled, False)])
+def test_equal_samples_do_not_hide_what_is_computed_over_the_batch(
+    network: Callable[[Any], Any], freed: bool, count: int
+) -> None:
+    model = model_of(network)
+    free = free_batch(model)
+    samples = Samples({"x": Ragged.of([sample(0)["x"][0]] * count)})
+    assert free is not None and runs_together(free, model, *different_samples(samples)) == freed
+    assert not runs_together(free, model, sample(0), sample(0))
+
+
+def test_samples_that_differ_are_found() -> None:
+    words = [np.array(ids) for ids in ([3, 4, 9], [3, 4], [3, 4, 9], [9, 9, 4])]
+    scale = [np.zeros(2, np.float32)] * len(words)
+    first, second = different_samples(Samples({"words": Ragged.of(words), "scale": Ragged.of(scale)}))
+    assert first["words"].tolist() == [[3, 4, 9]] and second["words"].tolist() == [[9, 9, 4]]
+    assert second["scale"].shape == (1, 2) and second["scale"].dtype == np.float32 and second["scale"].any()
+    first, second = different_samples(Samples({"words": Ragged.of([words[0], words[1], words[2]])}))
+    assert second["words"].tolist() != [[3, 4, 9]] and set(second["words"].ravel()) <= {3, 4, 9}
+
+
+def test_an_input_without_axes_is_told() -> None:
+    feeds = {"x": ((1, 3), "float32"), "scale": ((), "float32")}
+    model = Odd(feeds, lambda x, scale: x * scale, lambda rng: {}).model()
+    assert fixed_batch(model) == 0 and free_batch(model) is None
 
 
 def test_a_free_batch_is_told() -> None:

@@ -15,6 +15,7 @@ from act.samples.dataset import Samples
 from act.samples.readers.text_lines import Painter, Settings
 from tests.support.commands import run_module
 from tests.support.models import CLASSIFIER, DETECTOR, RECOGNISER, noise
+from tests.support.odd_models import Odd
 from tests.support.place import CHECKOUT, Place
 
 Role = Literal["calibration", "evaluation"]
@@ -129,6 +130,13 @@ def empty_words(place: Place) -> None:
     (place.folder / "words.txt").write_text("\n")
 
 
+def input_without_axes(place: Place) -> None:
+    shutil.rmtree(place.folder / "model")
+    (place.folder / "model").mkdir()
+    feeds = {"x": ((1, 3, 48, 192), "float32"), "scale": ((), "float32")}
+    Odd(feeds, lambda x, scale: x * scale, lambda rng: {}).model().save(place.folder / "model")
+
+
 def wrong_version(place: Place) -> None:
     path = place.folder / "examples" / "ppocr-classifier.yaml"
     path.write_text(path.read_text().replace("1.4.5", "9.9.9"))
@@ -178,6 +186,7 @@ def page_with_a_metric_that_needs_labels(place: Place) -> None:
         (missing_data, "evaluation.npz: no such file"),
         (missing_words, "words.txt: no such file"),
         (empty_words, "holds no words"),
+        (input_without_axes, "input `scale` has no axes; export it with a batch axis"),
         (wrong_version, "9.9.9"),
         (path_out_of_the_package, "without `..`"),
         (text_lines_too_wide, "do not fit"),

@@ -1,4 +1,4 @@
-"""ONNX models, opset 7 to 23: a `.onnx` file, with or without its weights in files beside it."""
+"""ONNX models, opset 7 to 24: a `.onnx` file, with or without its weights in files beside it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

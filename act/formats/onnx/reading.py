@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import inliner, shape_inference
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import inliner
 
 from act.errors import InputError
+
+log = logging.getLogger(__name__)
 
 OPSETS = range(7, 25)
 """Versions of ONNX's own operators that are read."""
@@ -19,6 +26,21 @@ DOMAINS = frozenset(("", "ai.onnx"))
 _LARGEST_FILE = 2**31 - 1
 _LARGEST_INFERRED = 1024  # values of an initialiser that shape inference reads; larger ones are no shapes
 _DEEPEST = 16  # subgraphs and functions within one another
+_MOST_NODES = 1_000_000  # once functions are written out
+_HALF_BYTES = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1)
+_INFERENCE_SECONDS = 60
+_INFERENCE_BYTES = 4 * 2**30
+# Native code that damaged models crash, and some have take any memory: it runs in a process of its own.
+_INFERENCE = f"""
+import resource, sys
+from onnx import shape_inference
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+limit = {_INFERENCE_BYTES} if hard == resource.RLIM_INFINITY else min({_INFERENCE_BYTES}, hard)
+resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+inferred = shape_inference.infer_shapes(sys.stdin.buffer.read(), data_prop=True)
+sys.stdout.buffer.write(inferred.SerializeToString())
+"""
 
 
 @dataclass(frozen=True)
@@ -88,8 +110,7 @@ def read(path: Path) -> OnnxModel:
     """Read a model, refuse what cannot be read, and bring it into the form that the importer takes."""
     proto = _parse(path)
     for tensor, file in _external(proto, path):
-        _check_extent(tensor, file, path)
-    onnx.load_external_data_for_model(proto, str(path.parent))
+        _read_values(tensor, file, path)
     return checked(proto, path)
 
 
@@ -98,7 +119,11 @@ def checked(proto: onnx.ModelProto, path: Path) -> OnnxModel:
     _check_opset(proto, path)
     if proto.functions:
         _check_functions(proto, path)
-        proto = inliner.inline_local_functions(proto)
+        try:
+            proto = inliner.inline_local_functions(proto)
+        except Exception as error:  # native code, which raises its own kinds
+            cause = " ".join(str(error).split())
+            raise InputError(f"{path}: its functions cannot be read: {cause}; export the model without them") from None
     graph = proto.graph
     if not graph.output:
         raise InputError(f"{path}: has no outputs; export the model again")
@@ -119,30 +144,50 @@ def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
     """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
 
     What the file itself says of its tensors is not believed, but for its inputs; an axis of the inputs without a name
-    gets one. Large initialisers are not looked at.
+    gets one. A name of first axes, which count samples, is another one on other axes. Large initialisers are not
+    looked at. Empty where the inference fails, or takes too long: the importer does without.
     """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(_without_values(model.proto))
     graph = skeleton.graph
-    del graph.value_info[:]
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
     for index, value in enumerate(graph.input):
         for axis, length in enumerate(value.type.tensor_type.shape.dim):
             if not length.HasField("dim_value") or length.dim_value <= 0:
-                length.dim_param = length.dim_param or f"input {index} axis {axis}"
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = shape_inference.infer_shapes(skeleton, data_prop=True).graph
-    except Exception:  # it raises RuntimeError and its own kinds on what it does not know; the importer does without
-        return {}
+                own = f"{'axes' if axis else 'samples'} {length.dim_param}"
+                length.dim_param = own if length.dim_param else f"input {index} axis {axis}"
+    inferred = _infer_shapes(skeleton)
     found: dict[str, list[int | str | None]] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         if value.type.tensor_type.HasField("shape"):
             found[value.name] = [
-                each.dim_value if each.HasField("dim_value") else each.dim_param or None
+                (each.dim_value if each.dim_value >= 0 else None)
+                if each.HasField("dim_value")
+                else each.dim_param or None
                 for each in value.type.tensor_type.shape.dim
             ]
     return found
+
+
+def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
+    """Return the graph with inferred shapes; an empty one where the inference fails, crashes, or takes too long."""
+    result = onnx.ModelProto()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _INFERENCE],
+            input=model.SerializeToString(),
+            capture_output=True,
+            timeout=_INFERENCE_SECONDS,
+            cwd=Path(onnx.__file__).parents[1],  # comes first in the search for `onnx`
+        )
+        if done.returncode == 0:
+            result.ParseFromString(done.stdout)
+        else:
+            log.debug(f"shape inference ended with {done.returncode}: {done.stderr[-300:].decode(errors='replace')!r}")
+    except (OSError, ValueError, subprocess.TimeoutExpired, DecodeError, EncodeError) as error:
+        log.debug(f"shape inference: {error}")
+    return result.graph
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -164,55 +209,150 @@ def _external(proto: onnx.ModelProto, path: Path) -> Iterator[tuple[onnx.TensorP
     for tensor in _all_tensors(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        location = next((each.value for each in tensor.external_data if each.key == "location"), "")
+        entries = _entries(tensor, path)
+        location = entries.get("location", "")
         file = path.parent / location
-        inside = location and not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
-        if not inside or file.is_symlink():
+        try:
+            inside = location and not Path(location).is_absolute() and file.resolve().is_relative_to(folder)
+            inside = inside and not file.is_symlink()
+        except (OSError, ValueError, RuntimeError):  # a name too long, or with a NUL; links in a circle
+            inside = False
+        if not inside:
             raise InputError(
-                f"{path}: tensor `{tensor.name}` names `{location}` as its file, which does not lie in the model's "
-                "folder; save the model with its data beside it"
+                f"{path}: tensor `{tensor.name}` names `{location[:100]}` as its file, which does not lie in the "
+                "model's folder; save the model with its data beside it"
             )
         if not file.is_file():
             raise InputError(f"{file}: no such file; tensor `{tensor.name}` of {path.name} is in it: copy it, too")
         yield tensor, file
 
 
-def _check_extent(tensor: onnx.TensorProto, file: Path, path: Path) -> None:
-    """Refuse a tensor whose bytes are not in its file."""
+def _entries(tensor: onnx.TensorProto, path: Path) -> dict[str, str]:
+    """Return where a tensor's values lie, by key."""
     entries = {each.key: each.value for each in tensor.external_data}
+    if len(entries) != len(tensor.external_data):
+        raise InputError(f"{path}: tensor `{tensor.name}` says twice where its values lie; export the model again")
+    return entries
+
+
+def _read_values(tensor: onnx.TensorProto, file: Path, path: Path) -> None:
+    """Read a tensor's values from its file, and no more than its shape asks for.
+
+    Raises:
+        InputError: they are not in the file, or of another length than the shape says.
+    """
+    entries, size = _entries(tensor, path), _byte_count(tensor)
     try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", -1))
-        whole = file.stat().st_size
-        fits = 0 <= offset <= whole and (length == -1 or 0 <= length <= whole - offset)
-    except ValueError:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+        if length != size:
+            raise InputError(
+                f"{path}: tensor `{tensor.name}` of shape {list(tensor.dims)} takes {size} bytes, but the model says "
+                f"{length}; export it again"
+            )
+        fits = 0 <= offset <= file.stat().st_size - length
+    except (OSError, ValueError):
         fits = False
-    if not fits:
+    if not fits or size < 0:
         raise InputError(
             f"{path}: tensor `{tensor.name}` asks for bytes that {file.name} does not have; copy the model again"
         )
+    with file.open("rb") as opened:
+        opened.seek(offset)
+        tensor.raw_data = opened.read(length)
+    tensor.data_location = onnx.TensorProto.DEFAULT
+    del tensor.external_data[:]
+
+
+def _byte_count(tensor: onnx.TensorProto) -> int:
+    """Return the length of a tensor's values in bytes; -1 where its type or shape cannot be in a file."""
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    except KeyError:
+        return -1
+    if dtype.hasobject or min(tensor.dims, default=0) < 0:
+        return -1
+    bits = 4 if tensor.data_type in _HALF_BYTES else 8 * dtype.itemsize
+    return (math.prod(tensor.dims) * bits + 7) // 8
 
 
 def _check_opset(proto: onnx.ModelProto, path: Path) -> None:
-    versions = [each.version for each in proto.opset_import if each.domain in DOMAINS]
-    if versions and versions[0] not in OPSETS:
-        raise InputError(f"{path}: is of opset {versions[0]}; export the model with one of {OPSETS[0]} to {OPSETS[-1]}")
+    domains = [_domain(each.domain) for each in proto.opset_import]
+    for domain in domains:
+        if domains.count(domain) > 1:
+            what = f"`{domain}`" if domain else "ONNX's own operators"
+            raise InputError(f"{path}: names two opset versions of {what}; export the model again")
+    version = next((each.version for each in proto.opset_import if not _domain(each.domain)), None)
+    if version is None:
+        raise InputError(f"{path}: names no opset version of ONNX's own operators; export the model again")
+    if version not in OPSETS:
+        raise InputError(f"{path}: is of opset {version}; export the model with one of {OPSETS[0]} to {OPSETS[-1]}")
 
 
 def _check_functions(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse functions that call themselves, or one another too deep: they would be written out for ever."""
-    calls = {(each.domain, each.name): {(node.domain, node.op_type) for node in each.node} for each in proto.functions}
-    depth: dict[tuple[str, str], int] = {}
+    """Refuse functions that call themselves, or one another too deep or too often: they would be written out for ever.
 
-    def visit(function: tuple[str, str], above: tuple[tuple[str, str], ...]) -> int:
-        if function in above or len(above) > _DEEPEST:
-            raise InputError(f"{path}: function `{function[1]}` calls itself, or too many others; export without it")
-        if function not in depth:
-            inner = [visit(each, (*above, function)) for each in sorted(calls[function] & calls.keys())]
-            depth[function] = 1 + max(inner, default=0)
-        return depth[function]
+    Overloads of a function count as one function that calls what any of them does.
+    """
+    bodies: dict[tuple[str, str], list[onnx.NodeProto]] = {}
+    overloads = set()
+    for function in proto.functions:
+        key = (_domain(function.domain), function.name)
+        if (*key, function.overload) in overloads:
+            raise InputError(f"{path}: function `{function.name}` is defined twice; export the model again")
+        overloads.add((*key, function.overload))
+        bodies.setdefault(key, []).extend(function.node)
+    measured: dict[tuple[str, str], _Extent] = {}
 
-    for function in calls:
-        visit(function, ())
+    def extent_of(nodes: Iterable[onnx.NodeProto], above: tuple[tuple[str, str], ...], level: int) -> _Extent:
+        """Add up nodes that lie `level` deep in graphs and functions."""
+        if level > _DEEPEST:
+            where = f"function `{above[-1][1]}`" if above else "the model"
+            raise InputError(
+                f"{path}: in {where} graphs and functions lie more than {_DEEPEST} deep in one another; export the "
+                "model without functions"
+            )
+        count = size = depth = 0
+        for node in nodes:
+            key = (_domain(node.domain), node.op_type)
+            inner = [extent_of(graph.node, above, level + 1) for graph in _graphs(node)]
+            size += sum(tensor.ByteSize() for graph in _graphs(node) for tensor in graph.initializer)
+            if key in bodies:
+                inner.append(called(key, above, level + 1))
+                # Each node of a function may hold the attributes that it is called with.
+                size += inner[-1].nodes * sum(attribute.ByteSize() for attribute in node.attribute)
+            count += sum(each.nodes for each in inner) + (key not in bodies)
+            size += sum(each.size for each in inner) + (0 if inner else node.ByteSize())
+            depth = max([depth, *(1 + each.depth for each in inner)])
+        if count > _MOST_NODES or size > _LARGEST_FILE:
+            where = f"function `{above[-1][1]}`" if above else "the model"
+            raise InputError(
+                f"{path}: {where} has {count} nodes of {size} bytes once its functions are written out, more than "
+                f"{_MOST_NODES} or {_LARGEST_FILE}; export the model without functions"
+            )
+        return _Extent(count, size, depth)
+
+    def called(key: tuple[str, str], above: tuple[tuple[str, str], ...], level: int) -> _Extent:
+        if key in above:
+            raise InputError(f"{path}: function `{key[1]}` calls itself; export the model without it")
+        if key not in measured:
+            measured[key] = extent_of(bodies[key], (*above, key), level)
+        if level + measured[key].depth > _DEEPEST:
+            raise InputError(
+                f"{path}: function `{key[1]}` calls others more than {_DEEPEST} deep; export the model without it"
+            )
+        return measured[key]
+
+    for key in bodies:
+        called(key, (), 1)
+    extent_of(proto.graph.node, (), 0)
+
+
+class _Extent(NamedTuple):
+    """What nodes are once all functions that they call are written out."""
+
+    nodes: int
+    size: int  # in bytes, roughly
+    depth: int  # of graphs and functions in one another
 
 
 def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
@@ -229,9 +369,8 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
             if name in writers:
                 raise InputError(f"{path}: tensor `{name}` is computed twice; export the model again")
             writers[name] = index
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _sort(inner, path, (*above, node.name))
+        for inner in _graphs(node):
+            _sort(inner, path, (*above, node.name))
     needs = [{writers[name] for name in _reads(node) if name in writers} for node in graph.node]
     if all(max(each, default=-1) < index for index, each in enumerate(needs)):
         return
@@ -261,19 +400,25 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, those that its graphs read too."""
     yield from filter(None, node.input)
-    for attribute in node.attribute:
-        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-            for inner in graph.node:
-                yield from _reads(inner)
-            yield from (value.name for value in graph.output)
+    for graph in _graphs(node):
+        for inner in graph.node:
+            yield from _reads(inner)
+        yield from (value.name for value in graph.output)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _nodes(attribute.g)
+        for inner in _graphs(node):
+            yield from _nodes(inner)
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs inside a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -283,9 +428,9 @@ def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
-                for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    yield from graph.initializer
-                    yield from of(graph.node)
+            for graph in _graphs(node):
+                yield from graph.initializer
+                yield from of(graph.node)
 
     yield from proto.graph.initializer
     yield from of(proto.graph.node)

@@ -10,9 +10,10 @@ import numpy as np
 
 from act.program.model import InferenceModel
 from act.program.outputs import deviation
-from act.samples.dataset import Array
+from act.samples.dataset import Array, Samples
 
 LARGEST_DEVIATION = 1e-4
+_SEARCHED_SAMPLES = 64  # for one that differs from the first
 # Operators that write a shape into the program, and what stands there for "as it comes in".
 _KEEPS = {"reshape2": 0, "expand_v2": -1}
 
@@ -23,6 +24,8 @@ def fixed_batch(model: InferenceModel) -> int | None:
     The longest where they differ; 0 where an input has no axes at all.
     """
     lengths = [feed.shape[0] if feed.shape else 0 for feed in model.feed_specs()]
+    if 0 in lengths:
+        return 0
     return None if all(length == -1 for length in lengths) else max(lengths)
 
 
@@ -58,15 +61,56 @@ def free_batch(model: InferenceModel) -> InferenceModel | None:
     return result
 
 
+def different_samples(samples: Samples) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return two batches of one sample whose inputs all differ, as far as that can be had, in equal shapes.
+
+    The second is the sample that differs from the first in most inputs. An input that is the same in it is computed
+    from the first: other real numbers, or a random choice of the same whole numbers, so that they stay in their range.
+    """
+    first = samples.stack([0])
+    shapes = {name: value.shape[1:] for name, value in first.items()}
+    best, most = first, 0
+    for index in range(1, min(len(samples), _SEARCHED_SAMPLES)):
+        if all(tuple(feed.shapes[index]) == shapes[name] for name, feed in samples.feeds.items()):
+            candidate = samples.stack([index])
+            differing = sum(not np.array_equal(candidate[name], first[name]) for name in first)
+            if differing > most:
+                best, most = candidate, differing
+            if most == len(first):
+                break
+    return first, {
+        name: _altered(value) if np.array_equal(value, first[name]) else value for name, value in best.items()
+    }
+
+
+def _altered(value: Array) -> Array:
+    """Return other values of the same shape, dtype and range; the same where whole numbers are all alike."""
+    if not np.issubdtype(value.dtype, np.floating):
+        choice: Array = np.random.default_rng(0).choice(value.reshape(-1), value.shape)
+        return choice
+    # Neither permuted nor scaled alone: a mean, or a normalisation, would not see that.
+    factors = np.linspace(0.5, 1, value.size).reshape(value.shape)
+    return (value[..., ::-1] * factors if value.any() else factors).astype(value.dtype)
+
+
 def runs_together(
     free: InferenceModel, fixed: InferenceModel, first: Mapping[str, Array], second: Mapping[str, Array]
 ) -> bool:
-    """Tell whether two samples, each a batch as the fixed model takes it, give the same together as apart."""
-    apart = [np.concatenate(pair) for pair in zip(fixed.run(first), fixed.run(second)) if pair[0].ndim]
-    try:
-        together = free.run({name: np.concatenate([value, second[name]]) for name, value in first.items()})
-    except Exception:  # whatever Paddle raises on what does not fit
+    """Tell whether two samples, each a batch as the fixed model takes it, give the same together as apart.
+
+    Both orders are tried. Samples that are equal prove nothing: False.
+    """
+    if all(np.array_equal(value, second[name]) for name, value in first.items()):
         return False
-    if len(apart) != len(together) or any(a.shape != b.shape for a, b in zip(apart, together)):
-        return False
-    return deviation(apart, together) <= LARGEST_DEVIATION
+    outputs = fixed.run(first), fixed.run(second)
+    for samples, apart in (((first, second), outputs), ((second, first), outputs[::-1])):
+        expected = [np.concatenate(pair) for pair in zip(*apart) if pair[0].ndim]
+        try:
+            together = free.run({name: np.concatenate([each[name] for each in samples]) for name in first})
+        except Exception:  # whatever Paddle raises on what does not fit
+            return False
+        if len(expected) != len(together) or any(a.shape != b.shape for a, b in zip(expected, together)):
+            return False
+        if not deviation(expected, together) <= LARGEST_DEVIATION:  # NaN too
+            return False
+    return True

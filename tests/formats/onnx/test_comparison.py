@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -55,6 +56,24 @@ def test_a_file_that_its_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
     source = SourceModel.find(path)
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
+        source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0), r"output `y` has shape \[\] for 1 samples"),
+        (helper.make_node("ReduceMean", ["x"], ["y"], axes=[0], keepdims=0), r"output `y` has shape \[3, 5\] for 1"),
+        (helper.make_node("Log", ["x"], ["y"]), "output `y` holds NaN or infinity; mend the model or"),
+        (helper.make_node("Reshape", ["x", "t"], ["y"]), "on the first calibration samples .*mend the samples or the"),
+    ],
+    ids=["no axes", "no batch", "NaN", "samples that do not fit"],
+)
+def test_what_a_file_or_the_samples_have_wrong_is_told(node: onnx.NodeProto, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of([node], {"x": ["N", 3, "L"]}, ["y"], {"t": np.array([-1, 7])}).SerializeToString())
+    source = SourceModel.find(path)
+    with pytest.raises(InputError, match=words):
         source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.formats import SourceModel
+from act.formats.onnx.reading import checked, known_shapes
 from tests.formats.onnx.support import model_of
 
 RELU = helper.make_node("Relu", ["x"], ["y"], name="first")
@@ -70,13 +72,72 @@ def text() -> onnx.ModelProto:
     return model_of([RELU], {"x": ["N", 3]}, ["y"], types={"x": onnx.TensorProto.STRING})
 
 
-def recursive() -> onnx.ModelProto:
-    model = model_of([helper.make_node("f", ["x"], ["y"], domain="own")], {"x": ["N", 3]}, ["y"])
-    function = helper.make_function(
-        "own", "f", ["a"], ["b"], [helper.make_node("f", ["a"], ["b"], domain="own")], [helper.make_opsetid("own", 1)]
+def with_functions(*bodies: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """Make a model that calls `f0`; the functions `f0`, `f1`, ... compute `b` from `a`."""
+    model = model_of([helper.make_node("f0", ["x"], ["y"], domain="own")], {"x": ["N", 3]}, ["y"])
+    opsets = [helper.make_opsetid("own", 1), helper.make_opsetid("", 17)]
+    model.functions.extend(
+        helper.make_function("own", f"f{index}", ["a"], ["b"], nodes, opsets) for index, nodes in enumerate(bodies)
     )
-    model.functions.append(function)
     model.opset_import.append(helper.make_opsetid("own", 1))
+    return model
+
+
+def call(number: int, source: str = "a", target: str = "b") -> onnx.NodeProto:
+    return helper.make_node(f"f{number}", [source], [target], domain="own")
+
+
+def inside_if(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Put a node into both branches of an `If`."""
+    outputs = [helper.make_empty_tensor_value_info(node.output[0])]
+    branch = helper.make_graph([node], "branch", [], outputs)
+    condition = numpy_helper.from_array(np.array(True))
+    return [
+        helper.make_node("Constant", [], ["c"], value=condition),
+        helper.make_node("If", ["c"], ["b"], then_branch=branch, else_branch=branch),
+    ]
+
+
+def recursive() -> onnx.ModelProto:
+    return with_functions([call(0)])
+
+
+def recursive_inside() -> onnx.ModelProto:
+    return with_functions(inside_if(call(1, "a", "r")), inside_if(call(0, "a", "r")))
+
+
+def exponential() -> onnx.ModelProto:
+    chain = ["a", *(f"t{index}" for index in range(9)), "b"]
+    bodies = [[call(level, *ends) for ends in pairwise(chain)] for level in range(1, 10)]
+    return with_functions(*bodies, [helper.make_node("Relu", ["a"], ["b"])])
+
+
+def deep() -> onnx.ModelProto:
+    bodies = [inside_if(call(level, "a", "r")) for level in range(1, 12)]
+    return with_functions(*bodies, [helper.make_node("Relu", ["a"], ["b"])])
+
+
+def defined_twice() -> onnx.ModelProto:
+    model = with_functions([helper.make_node("Relu", ["a"], ["b"])])
+    model.functions.append(model.functions[0])
+    return model
+
+
+def called_wrongly() -> onnx.ModelProto:
+    model = with_functions([helper.make_node("Relu", ["a"], ["b"])])
+    model.graph.node[0].input.append("x")
+    return model
+
+
+def two_opsets() -> onnx.ModelProto:
+    model = plain()
+    model.opset_import.append(helper.make_opsetid("ai.onnx", 11))
+    return model
+
+
+def no_opset() -> onnx.ModelProto:
+    model = plain()
+    model.opset_import[0].domain = "own"
     return model
 
 
@@ -91,7 +152,14 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (old, "is of opset 5; export the model with one of 7 to"),
     (unknown, r"node `wand` \(Wizardry.*these operators cannot be imported: `Wizardry`"),
     (text, "`x`, an input or output, is of string"),
-    (recursive, "function `f` calls itself"),
+    (recursive, "function `f0` calls itself"),
+    (recursive_inside, "function `f0` calls itself"),
+    (exponential, "function `f.` has [0-9]{7,} nodes"),
+    (deep, "lie more than 16 deep in one another"),
+    (defined_twice, "function `f0` is defined twice"),
+    (called_wrongly, "its functions cannot be read: .*parameters"),
+    (two_opsets, "names two opset versions of ONNX's own operators"),
+    (no_opset, "names no opset version of ONNX's own operators"),
 ]
 
 
@@ -154,6 +222,9 @@ def test_external_data_is_read_and_belongs_to_the_model(tmp_path: Path) -> None:
         ("", "does not lie in the model's folder"),
         ("gone.bin", "no such file"),
         ("short.bin", "asks for bytes that short.bin does not have"),
+        ("nul\0", "does not lie in the model's folder"),
+        ("long" * 1000, "does not lie in the model's folder"),
+        ("circle", "does not lie in the model's folder"),
     ],
 )
 def test_external_data_stays_in_the_folder(location: str, words: str, tmp_path: Path) -> None:
@@ -161,9 +232,44 @@ def test_external_data_stays_in_the_folder(location: str, words: str, tmp_path: 
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "link").symlink_to(tmp_path / "secret")
+    (inside / "circle").symlink_to("circle")
     (inside / "short.bin").write_bytes(bytes(4))
     with pytest.raises(InputError, match=words):
         SourceModel.find(external(location, inside, offset="0", length="12")).load()
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"length": "8"}, r"tensor `c` of shape \[3\] takes 12 bytes, but the model says 8"),
+        ({"length": "16"}, "takes 12 bytes, but the model says 16"),
+        ({"length": "many"}, "asks for bytes that weights.bin does not have"),
+        ({"offset": "-4"}, "asks for bytes that weights.bin does not have"),
+        ({"offset": "8"}, "asks for bytes that weights.bin does not have"),
+    ],
+)
+def test_external_data_has_the_length_of_its_tensor(entries: dict[str, str], words: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(16))
+    path = external("weights.bin", tmp_path, **entries)
+    with pytest.raises(InputError, match=words):
+        SourceModel.find(path).load()
+
+
+def test_no_more_than_its_tensor_is_read_of_external_data(tmp_path: Path) -> None:
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.write(np.arange(5, dtype=np.float32).tobytes())
+        file.truncate(2**40)
+    assert SourceModel.find(external("weights.bin", tmp_path, offset="4")).load().weight("c").tolist() == [1, 2, 3]
+
+
+def test_external_data_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(12))
+    path = external("weights.bin", tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data.add(key="location", value="../secret")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="tensor `c` says twice where its values lie"):
+        SourceModel.find(path)
 
 
 def test_a_model_is_told_by_its_content(tmp_path: Path) -> None:
@@ -186,3 +292,45 @@ def test_nodes_out_of_order_are_sorted(tmp_path: Path) -> None:
     path.write_bytes(model_of(nodes, {"x": ["N", 3]}, ["y"]).SerializeToString())
     model = SourceModel.find(path).load()
     assert [op.output("Out")[0] for op in model.ops] == ["a", "y"]
+
+
+def short_data() -> onnx.ModelProto:
+    """Have shape inference read past the end of a tensor's values."""
+    shape = onnx.TensorProto(name="s", data_type=onnx.TensorProto.INT64, dims=[2], raw_data=b"\0")
+    model = model_of([helper.make_node("Reshape", ["x", "s"], ["y"])], {"x": ["N", 3]}, ["y"])
+    model.graph.initializer.append(shape)
+    return model
+
+
+def no_strides() -> onnx.ModelProto:
+    """Have shape inference divide by zero."""
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[0, 0])
+    return model_of([node], {"x": ["N", 3, 8, 8]}, ["y"])
+
+
+def long_range() -> onnx.ModelProto:
+    """Have shape inference write out 2**33 numbers."""
+    ends = {"start": np.array(0), "limit": np.array(2**33), "step": np.array(1)}
+    nodes = [
+        helper.make_node("Range", list(ends), ["r"]),
+        helper.make_node("Cast", ["r"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    return model_of(nodes, {"x": ["N"]}, ["y"], ends)
+
+
+@pytest.mark.parametrize("make", [short_data, no_strides, long_range])
+def test_shape_inference_may_crash(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
+    assert known_shapes(checked(make(), tmp_path / "model.onnx")) == {}
+
+
+def test_axes_without_names_are_not_equal_to_axes_with_any() -> None:
+    inputs: dict[str, list[object]] = {
+        "a": [None, None],
+        "b": ["N", "input 0 axis 1"],
+        "c": ["N", "N"],
+        "d": ["N", "input 0 axis 1"],
+    }
+    model = model_of([helper.make_node("Relu", ["a"], ["y"])], inputs, ["y"])
+    shapes = known_shapes(checked(model, Path("m.onnx")))
+    assert shapes["y"] == shapes["a"] and shapes["b"] == shapes["d"]
+    assert len({*shapes["a"], *shapes["b"], *shapes["c"]}) == 5 and shapes["b"][0] == shapes["c"][0]
