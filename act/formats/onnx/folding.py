@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from act.formats.onnx.dimension import Dimension, is_symbolic, larger, settled, smaller
+from act.formats.onnx.dimension import (
+    Dimension,
+    TooDeep,
+    is_symbolic,
+    larger,
+    settled,
+    smaller,
+    truncated_quotient,
+)
 from act.formats.onnx.node import Node, Refused, Value
 from act.formats.onnx.reading import DOMAINS, OnnxModel
 from act.samples.dataset import Array
@@ -44,7 +53,10 @@ def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value
     if (known := _ON_LENGTHS.get(node.type)) is not None and (
         any(is_symbolic(each) for each in arrays) or all(each.size <= 64 for each in arrays)
     ):
-        result = known(node)
+        try:
+            result = known(node)
+        except TooDeep:  # then the program computes it
+            result = None
         if result is not None:
             result = settled(result) if is_symbolic(result) else result
             if is_symbolic(result) and _is_real(node):
@@ -159,12 +171,14 @@ def _is_real(node: Node) -> bool:
     )
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Node], Array | None]:
+def _elementwise(function: Callable[[Any, Any], Any]) -> Callable[[Node], Array | None]:
+    """Compute with the elements of the first two inputs, with the result and those of the third, and so on."""
+
     def compute(node: Node) -> Array | None:
-        first, second = np.broadcast_arrays(_objects(node.value(0)), _objects(node.value(1)))
-        result = np.empty(first.shape, object)
-        for index in np.ndindex(first.shape):
-            result[index] = function(first[index], second[index])
+        arrays = np.broadcast_arrays(*(_objects(node.value(index)) for index in range(len(node))))
+        result = np.empty(arrays[0].shape, object)
+        for index in np.ndindex(result.shape):
+            result[index] = reduce(function, (each[index] for each in arrays))
         return _typed(result, node)
 
     return compute
@@ -194,16 +208,16 @@ def _typed(values: Array, node: Node) -> Array:
 
 
 def _quotient(node: Node) -> Array | None:
-    return _binary(operator.truediv if _is_real(node) else _divide)(node)
+    return _elementwise(operator.truediv if _is_real(node) else _divide)(node)
 
 
 def _divide(first: Any, second: Any) -> Any:
     if isinstance(first, float) or isinstance(second, float):
         return first / second
-    if isinstance(first, Dimension) or isinstance(second, Dimension):
-        return first // second
     if second == 0:
         raise Refused("it divides by 0; export the model again")
+    if isinstance(first, Dimension) or isinstance(second, Dimension):
+        return truncated_quotient(first, second)
     # ONNX rounds towards 0.
     return abs(first) // abs(second) * (1 if (first < 0) == (second < 0) else -1)
 
@@ -212,12 +226,14 @@ def _cast(node: Node) -> Array | None:
     values = node.value(0)
     if not is_symbolic(values):
         return None
-    # Whole lengths are the same in each dtype; a fraction is cut off.
+    # Whole lengths are the same in each of these dtypes; a fraction is cut off.
     whole = node.attribute("to") in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+    if not whole and node.attribute("to") not in _REAL_TYPES:
+        return None
     result = np.empty(values.shape, object)
     for index in np.ndindex(values.shape):
         each = values[index]
-        result[index] = each.floor() if whole and isinstance(each, Dimension) else int(each) if whole else each
+        result[index] = each.truncate() if whole and isinstance(each, Dimension) else int(each) if whole else each
     return result
 
 
@@ -322,12 +338,12 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "Equal": _equal,
     "Where": _where,
     "ReduceProd": _product,
-    "Add": _binary(lambda a, b: a + b),
-    "Sub": _binary(lambda a, b: a - b),
-    "Mul": _binary(lambda a, b: a * b),
+    "Add": _elementwise(lambda a, b: a + b),
+    "Sub": _elementwise(lambda a, b: a - b),
+    "Mul": _elementwise(lambda a, b: a * b),
     "Div": _quotient,
-    "Max": _binary(larger),
-    "Min": _binary(smaller),
+    "Max": _elementwise(larger),
+    "Min": _elementwise(smaller),
     "Floor": _unary(lambda a: a.floor() if isinstance(a, Dimension) else np.floor(a)),
     "Ceil": _unary(lambda a: a.ceil() if isinstance(a, Dimension) else np.ceil(a)),
 }
@@ -339,9 +355,18 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
 def _if(node: Node, values: dict[str, Value]) -> Sequence[Value]:
     """Import the branch that a constant chooses; where that is known at run time both, and choose between results."""
     if node.is_constant(0):
-        chosen = bool(node.constant(0, "condition").reshape(-1)[0])
-        return _branch(node, "then_branch" if chosen else "else_branch", values)
-    sides = [_branch(node, name, values) for name in ("then_branch", "else_branch")]
+        name = "then_branch" if node.constant(0, "condition").reshape(-1)[0] else "else_branch"
+        results = _branch(node, name, values)
+        branch = node.attribute(name).output
+        node.graph.reals.update(out for out, value in zip(node.outputs, branch) if value.name in node.graph.reals)
+        return results
+    sides = [
+        [
+            node.graph.tensor(each, value.name) if is_symbolic(each) else each
+            for each, value in zip(_branch(node, name, values), node.attribute(name).output)
+        ]
+        for name in ("then_branch", "else_branch")
+    ]
     return [_chosen(node, *pair) for pair in zip(*sides)]
 
 

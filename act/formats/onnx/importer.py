@@ -7,7 +7,7 @@ PyTorch writes as `Shape`, `Gather`, `Concat` and `Reshape` becomes one `reshape
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from act.errors import InputError, quoted
 from act.formats.onnx import folding
-from act.formats.onnx.dimension import Dimension, Number, is_symbolic
+from act.formats.onnx.dimension import Dimension, Number, TooDeep, dimension, is_symbolic
 from act.formats.onnx.lengths import told
 from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
 from act.formats.onnx.operators.registry import find
@@ -31,6 +31,30 @@ from paddle.base.proto import framework_pb2  # isort: skip
 _PREFIX = "act@"
 _DTYPES = frozenset(DTYPES.values()) - {"uint16"}
 _MOST_VALUES = 2**29
+
+
+def _truncated_quotient(first: Variable, second: Variable) -> Variable:
+    """Divide whole numbers towards 0."""
+    quotient = paddle.floor_divide(paddle.abs(first), paddle.abs(second))
+    return quotient * paddle.sign(first) * paddle.sign(second)
+
+
+_OF_LENGTHS: dict[str, Callable[..., Variable]] = {
+    "+": paddle.add,
+    "-": paddle.subtract,
+    "*": paddle.multiply,
+    "/": paddle.divide,
+    "//": paddle.floor_divide,
+    "truncated //": _truncated_quotient,
+    "floor": paddle.floor,
+    "ceil": paddle.ceil,
+    "truncate": paddle.trunc,
+    "max": paddle.maximum,
+    "min": paddle.minimum,
+}
+"""What computes a `Dimension` of each kind."""
+_KEPT_NAMES = frozenset(("feed", "fetch"))
+"""Names that stand for the ends of each program in Paddle's files."""
 
 
 def import_model(source: OnnxModel) -> InferenceModel:
@@ -63,6 +87,7 @@ class Importer:
             paddle.static.program_guard(self._program, self._begin),
             paddle.utils.unique_name.guard(_PREFIX),
         ):
+            self._check_names()
             values: dict[str, Value] = {}
             feeds = [self._feed(each, values) for each in self._source.inputs]
             for tensor in self._source.graph.initializer:
@@ -70,6 +95,14 @@ class Importer:
             self.subgraph(self._source.graph, values)
             fetches = self._fetches(values, feeds)
         return self._finish(feeds, fetches)
+
+    def _check_names(self) -> None:
+        for role, values in (("input", self._source.inputs), ("output", self._source.graph.output)):
+            for name in (each.name for each in values if each.name in _KEPT_NAMES):
+                raise InputError(
+                    f"{self._source.path}: its {role} is called `{name}`, a name that Paddle's files keep for "
+                    f"themselves; rename that {role} and export the model again"
+                )
 
     # What operators are built with.
 
@@ -100,7 +133,8 @@ class Importer:
         where `has_axis` does not allow it.
         """
         if is_symbolic(value):
-            return self._computed(value, dtype)
+            is_real = name in self.reals and not dtype.startswith("float")
+            return self._computed(value, "float32" if is_real else dtype)
         known, variable = self._tensors.get(name, (None, None))
         if known is not value:
             variable = self.weight(value if value.ndim else value.reshape(1), name)
@@ -143,7 +177,7 @@ class Importer:
             if own_lengths[axis] is not None:
                 result.append(own_lengths[axis])
                 continue
-            own = Dimension("axis", (variable.name, axis))
+            own = dimension("axis", variable.name, axis)
             symbol = known[axis] if axis < len(known) else None
             result.append(self._symbols.setdefault(symbol, own) if isinstance(symbol, str) else own)
         return result
@@ -179,21 +213,12 @@ class Importer:
             shape = self.op("shape", {"Input": [self.block.var(name)]}, {}, "int32")
             return paddle.slice(shape, [0], [axis], [axis + 1])
         # What is rounded is computed as real numbers.
-        whole = number.is_whole and number.kind not in ("floor", "ceil")
-        parts = [self.length(each, "int32" if whole else "float32") for each in number.operands]
-        made = {
-            "+": paddle.add,
-            "-": paddle.subtract,
-            "*": paddle.multiply,
-            "/": paddle.divide,
-            "//": paddle.floor_divide,
-            "%": paddle.mod,
-            "floor": paddle.floor,
-            "ceil": paddle.ceil,
-            "max": paddle.maximum,
-            "min": paddle.minimum,
-        }[number.kind](*parts)
-        return paddle.cast(made, "int32") if number.kind in ("floor", "ceil") else made
+        is_rounded = number.kind in ("floor", "ceil", "truncate")
+        parts = [
+            self.length(each, "int32" if number.is_whole and not is_rounded else "float32") for each in number.operands
+        ]
+        result = _OF_LENGTHS[number.kind](*parts)
+        return paddle.cast(result, "int32") if is_rounded else result
 
     def _computed(self, values: Array, dtype: str) -> Variable:
         flat = [self.length(each, dtype) for each in values.reshape(-1)]
@@ -214,7 +239,7 @@ class Importer:
             self._now = next((name for name in proto.output if name), proto.op_type)
             try:
                 results = self._results(node, proto, values)
-            except Refused as refusal:
+            except (Refused, TooDeep) as refusal:
                 raise self._error(proto, str(refusal)) from None
             except InputError:
                 raise
@@ -275,7 +300,7 @@ class Importer:
         """Set lengths that Paddle does not know, but which are known."""
         shape = list(variable.shape)
         if -1 in shape and len(shape) == len(known):
-            settled = [have if have >= 0 or not isinstance(k, int) else k for have, k in zip(shape, known)]
+            settled = [have if have >= 0 or not isinstance(k, int) or k < 0 else k for have, k in zip(shape, known)]
             if settled != shape:
                 variable.desc.set_shape(settled)
 
@@ -317,7 +342,9 @@ class Importer:
                 raise InputError(
                     f"{self._source.path}: output `{value.name}` is nowhere computed; export the model again"
                 )
-            variable = self.tensor(found) if isinstance(found, np.ndarray) else found
+            variable = found
+            if isinstance(found, np.ndarray):
+                variable = self.tensor(found, value.name if is_symbolic(found) else "")
             wanted = self._source.dtype(value)
             if DTYPES[variable.desc.dtype()] != wanted:
                 variable = paddle.cast(variable, wanted)
@@ -372,7 +399,7 @@ class Importer:
     ) -> dict[str, str]:
         """Return the name of each variable: its ONNX tensor's, or for what is computed on the way a new one."""
         ends = [variable.name for variable in (*feeds, *fetches)]
-        result, taken = {}, set()
+        result, taken = {}, set(_KEPT_NAMES)
         for name in [*ends, *(each for each in old if each in self._names), *old]:
             if name in result:
                 continue

@@ -6,12 +6,15 @@ numbers after all: so a shape that PyTorch computes becomes zeros, a -1 and cons
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from act.formats.onnx.dimension import Dimension, Number, smaller
-from act.formats.onnx.node import Node, Refused
+import numpy as np
+
+from act.formats.onnx.dimension import Dimension, Number, factors, smaller
+from act.formats.onnx.node import Node
 
 Lengths = list[Number | None]
 """The lengths of a tensor's axes; None where nothing is known."""
@@ -23,7 +26,9 @@ def told(node: Node) -> Sequence[Lengths | None]:
     rule = _RULES.get(node.type)
     try:
         return rule(node) if rule is not None else ()
-    except Refused:  # of what is computed at run time
+    except (
+        Exception
+    ):  # what is computed at run time is not told, nor what does not fit together, as axes beyond the last
         return ()
 
 
@@ -42,7 +47,7 @@ def quotient(have: Sequence[Number], need: Sequence[Number]) -> Number | None:
     """
     if 0 in have or 0 in need:
         return None
-    first, second = _factors(product(have)), _factors(product(need))
+    first, second = factors(product(have)), factors(product(need))
     atoms = Counter(first[1])
     atoms.subtract(second[1])
     return _number(first[0] / second[0], atoms)
@@ -52,7 +57,7 @@ def simplest(number: Number) -> Number:
     """Return a length without products and quotients that cancel each other out."""
     if not isinstance(number, Dimension):
         return number
-    found = _number(*_factors(number))
+    found = _number(*factors(number))
     return number if found is None else found
 
 
@@ -72,22 +77,6 @@ def broadcast(first: Number | None, second: Number | None) -> Number | None:
             if isinstance(rest, int) and rest > 1:
                 return one
     return None
-
-
-def _factors(number: Number) -> tuple[Fraction, Counter[Dimension]]:
-    """Return a length as the product of a number and of other lengths, each with its exponent."""
-    if not isinstance(number, Dimension):
-        return Fraction(number), Counter()
-    parts = [_factors(each) for each in number.operands] if number.kind != "axis" else []
-    if number.kind == "*" or (number.kind in ("/", "//") and parts[1][0] != 0):
-        sign = 1 if number.kind == "*" else -1
-        atoms = Counter(parts[0][1])
-        for atom, count in parts[1][1].items():
-            atoms[atom] += sign * count
-        return parts[0][0] * parts[1][0] ** sign, atoms
-    if number.kind in ("floor", "ceil") and all(atom.is_whole for atom in parts[0][1]):
-        return parts[0]
-    return Fraction(1), Counter({number: 1})
 
 
 def _number(factor: Fraction, atoms: Counter[Dimension]) -> Number | None:
@@ -240,15 +229,21 @@ def _cut(length: Number, start: Number, end: Number, step: Number) -> Number | N
         return length - start
     if start == 0 and isinstance(end, int) and end < 0:
         return length + end
-    return smaller(length, end) if start == 0 else None
+    if start != 0 or (isinstance(end, Dimension) and end.least < 0):
+        return None
+    return smaller(length, end)
 
 
 def _range(node: Node) -> list[Lengths | None]:
-    bounds = [numbers for index in range(3) if (numbers := node.numbers(index)) is not None]
-    if len(bounds) < 3:
+    start, limit, delta = (node.value(index) for index in range(3))
+    if not all(isinstance(each, np.ndarray) for each in (start, limit, delta)):
         return []
-    (start,), (limit,), (delta,) = bounds
-    return [[limit if start == 0 and delta == 1 else None]]
+    last = limit.reshape(-1)[0]
+    if start.reshape(-1)[0] != 0 or delta.reshape(-1)[0] != 1:
+        return []
+    if isinstance(last, Dimension):
+        return [[last.ceil() if last.least >= 0 else None]]
+    return [[max(math.ceil(last), 0)]]
 
 
 def _tile(node: Node) -> list[Lengths | None]:
