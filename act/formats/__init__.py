@@ -7,9 +7,10 @@ It has three functions:
 - `load(files)`: return the `InferenceModel`, or raise `InputError`.
 
 A format that Paddle does not read itself names the engine that runs its files as they are, `RUNTIME`, beside which each
-import is checked. It may have `GIVEN_NAMES`, what its files are called where engines load them, and two more functions:
+import is checked. It may have `GIVEN_NAMES`, what its files are called where engines load them, and more functions:
 
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
+- `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
 - `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's.
 """
 
@@ -82,6 +83,14 @@ class SourceModel:
         """Tell whether the model computes in half precision."""
         asked: Callable[[Sequence[Path]], bool] = getattr(self._module, "computes_in_half", lambda files: False)
         return asked(self.files)
+
+    def check_axes(self, samples: Samples, origin: str) -> None:
+        """Refuse samples whose axes are not as long as others to which the model gives the same name."""
+        from act.formats._comparison import check_axes
+
+        names: Callable[[Sequence[Path]], Mapping[str, Sequence[str]]]
+        names = getattr(self._module, "axis_names", lambda files: {})
+        check_axes(names(self.files), samples, origin)
 
     def first_difference(self, model: InferenceModel, batch: Mapping[str, Array]) -> str:
         """Return what computes something else than in the model's own runtime; empty where that cannot be told."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,30 @@ def largest_deviation(found: Sequence[Array], wanted: Sequence[Array]) -> float:
     return worst
 
 
+def check_axes(names: Mapping[str, Sequence[str]], samples: Samples, origin: str) -> None:
+    """Refuse samples in which axes of one name differ in length, but for the first, which is the batch.
+
+    Args:
+        names: those of each input's axes, the batch first; empty where an axis has none.
+        origin: of the samples, for the message.
+    """
+    first: dict[str, tuple[str, int]] = {}
+    for feed, ragged in samples.feeds.items():
+        for axis, symbol in enumerate(names.get(feed, ())):
+            if axis == 0 or not symbol:
+                continue
+            other, other_axis = first.setdefault(symbol, (feed, axis))
+            lengths, others = ragged.shapes[:, axis - 1], samples.feeds[other].shapes[:, other_axis - 1]
+            differing = np.flatnonzero(lengths != others)
+            if len(differing):
+                index = differing[0]
+                raise InputError(
+                    f"{origin}: sample {index}: axis {axis} of `{feed}` has length {lengths[index]}, but axis "
+                    f"{other_axis} of `{other}` {others[index]}, and the model calls both `{symbol}`; mend the sample, "
+                    "or export the model with a name for each"
+                )
+
+
 def check_import(source: SourceModel, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
     """Return how far the import's outputs are from the file's; None for a format that Paddle itself reads.
 
@@ -68,10 +92,7 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
             # The import names the output, where it was read right.
             for batch in samples.batches(1):
                 checked_outputs(model, batch, f"{file}: on the first calibration samples")
-            raise InputError(
-                f"{file}: {runtime} gives {failure.cause}; the first axis of every output must count the samples, and "
-                "its values be finite: mend the samples or the model"
-            ) from None
+            raise InputError(f"{file}: {runtime} gives {failure.cause}; mend the samples or the model") from None
         if failure.kind == "error" and loaded:
             raise InputError(
                 f"{file}: {runtime} cannot run it on the first calibration samples ({failure.cause}); mend the samples "

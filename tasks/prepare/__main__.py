@@ -71,6 +71,7 @@ def _prepare(job: Job, final: Path) -> None:
         calibration, evaluation = read(job.data, feeds, class_count, folder)
         for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
+            source.check_axes(samples, f"{job.data.path} ({role} samples)")
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
         calibration.save(folder / "calibration")
         imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration")

@@ -52,6 +52,13 @@ def computes_in_half(files: Sequence[Path]) -> bool:
     return has_half_precision(files[0])
 
 
+def axis_names(files: Sequence[Path]) -> Mapping[str, Sequence[str]]:
+    """Return the names of each input's axes; axes of one name are imported as of one length."""
+    from act.formats.onnx.reading import axis_names
+
+    return axis_names(files[0])
+
+
 def first_difference(files: Sequence[Path], model: InferenceModel, batch: Mapping[str, Array]) -> str:
     """Name the first node whose output differs from ONNX Runtime's."""
     from act.formats.onnx.difference import first_difference

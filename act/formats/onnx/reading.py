@@ -140,6 +140,17 @@ def has_half_precision(path: Path) -> bool:
     )
 
 
+def axis_names(path: Path) -> dict[str, list[str]]:
+    """Return the names of each input's axes; empty where an axis has none, or a length."""
+    return {
+        value.name: [
+            "" if axis.HasField("dim_value") and axis.dim_value > 0 else axis.dim_param
+            for axis in value.type.tensor_type.shape.dim
+        ]
+        for value in _parse(path).graph.input
+    }
+
+
 def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
     """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
 

@@ -59,6 +59,26 @@ def test_a_file_that_its_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
         source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
 
 
+def test_axes_of_one_name_are_of_one_length(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    inputs: dict[str, list[object]] = {"x": ["N", "L", None], "z": ["N", 4, "L"]}
+    path.write_bytes(model_of([helper.make_node("Relu", ["x"], ["y"])], inputs, ["y"]).SerializeToString())
+
+    def samples(*lengths: tuple[int, int]) -> Samples:
+        return Samples(
+            {
+                "x": Ragged.of([np.zeros((length, 2), np.float32) for length, _ in lengths]),
+                "z": Ragged.of([np.zeros((4, length), np.float32) for _, length in lengths]),
+            }
+        )
+
+    source = SourceModel.find(path)
+    source.check_axes(samples((2, 2), (5, 5), (1, 1)), "data")
+    words = "data: sample 1: axis 2 of `z` has length 4, but axis 1 of `x` 5, and the model calls both `L`"
+    with pytest.raises(InputError, match=words):
+        source.check_axes(samples((2, 2), (5, 4), (1, 1)), "data")
+
+
 @pytest.mark.parametrize(
     ("node", "words"),
     [

@@ -68,6 +68,11 @@ def unknown() -> onnx.ModelProto:
     return model_of([helper.make_node("Wizardry", ["x"], ["y"], name="wand")], {"x": ["N", 3]}, ["y"])
 
 
+def strange_name() -> onnx.ModelProto:
+    node = helper.make_node("Wizardry", ["x"], ["y"], name="a\nb\x1b[31m\u2028")
+    return model_of([node], {"x": ["N", 3]}, ["y"])
+
+
 def text() -> onnx.ModelProto:
     return model_of([RELU], {"x": ["N", 3]}, ["y"], types={"x": onnx.TensorProto.STRING})
 
@@ -151,6 +156,7 @@ REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (damaged_tensor, "tensor `c` is damaged"),
     (old, "is of opset 5; export the model with one of 7 to"),
     (unknown, r"node `wand` \(Wizardry.*these operators cannot be imported: `Wizardry`"),
+    (strange_name, r"node `a\\nb\\x1b\[31m\\u2028` \(Wizardry"),
     (text, "`x`, an input or output, is of string"),
     (recursive, "function `f0` calls itself"),
     (recursive_inside, "function `f0` calls itself"),
