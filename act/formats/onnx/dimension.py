@@ -25,6 +25,7 @@ Number = Any
 Factors = tuple[Fraction, "Counter[Dimension]"]
 """A number, and lengths with their exponents, which are multiplied."""
 
+_LARGE = 2**15
 _LARGEST_FACTOR = 2**63
 _HIGHEST_EXPONENT = 16
 
@@ -34,6 +35,10 @@ _DEEPEST = 100
 
 
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "max": max, "min": min}
+
+
+def _is_large(number: Number) -> bool:
+    return number.is_large if isinstance(number, Dimension) else not abs(number) < _LARGE
 
 
 class TooDeep(Exception):
@@ -52,6 +57,7 @@ class Dimension:
         is_whole: only whole numbers occur, and no division that leaves a fraction.
         least: a number that the value is never below.
         depth: the number of operations one after the other.
+        is_large: numbers occur that lead beyond int32.
     """
 
     kind: str
@@ -59,6 +65,7 @@ class Dimension:
     is_whole: bool = field(init=False, repr=False)
     least: float = field(init=False, repr=False)
     depth: int = field(init=False, repr=False)
+    is_large: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         depth = 1 + max((each.depth for each in self.operands if isinstance(each, Dimension)), default=-1)
@@ -67,6 +74,7 @@ class Dimension:
         object.__setattr__(self, "depth", depth)
         object.__setattr__(self, "is_whole", self._is_whole())
         object.__setattr__(self, "least", self._least())
+        object.__setattr__(self, "is_large", self.kind != "axis" and any(map(_is_large, self.operands)))
 
     def _is_whole(self) -> bool:
         if self.kind in ("axis", "floor", "ceil", "truncate", "//", "truncated //"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -20,6 +21,7 @@ from act.formats.onnx.dimension import (
     smaller,
     truncated_quotient,
 )
+from act.formats.onnx.lengths import told
 from act.formats.onnx.node import Node, Refused, Value
 from act.formats.onnx.reading import DOMAINS, OnnxModel
 from act.samples.dataset import Array
@@ -36,8 +38,25 @@ _REAL_TYPES = (
 _NEVER = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 )
-# A larger constant than these make of a small one is asked for in their inputs.
-_GROWING = frozenset(("Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike", "Range", "CenterCropPad"))
+# What the reference computes slowly.
+_SLOW = frozenset(
+    (
+        *("AveragePool", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "GRU", "GridSample", "LSTM", "LpPool"),
+        *("MaxPool", "QLinearConv", "RNN", "Resize", "RoiAlign", "Upsample"),
+    )
+)
+# Inputs whose numbers are lengths of what is made.
+_LENGTH_INPUTS = {
+    "AffineGrid": (1,),
+    "BlackmanWindow": (0,),
+    "CenterCropPad": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
+    "MelWeightMatrix": (0, 1),
+}
+_MOST_FOR_SLOW = 2**16
+_FEW = 64
+_MOST_BYTES = 2**31
 
 
 def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value] | None:
@@ -50,21 +69,27 @@ def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value
     arrays = [each for each in inputs if each is not None]
     if not arrays or not all(isinstance(each, np.ndarray) for each in arrays):
         return None
-    if (known := _ON_LENGTHS.get(node.type)) is not None and (
-        any(is_symbolic(each) for each in arrays) or all(each.size <= 64 for each in arrays)
-    ):
-        try:
+    known = _ON_LENGTHS.get(node.type)
+    if not any(is_symbolic(each) for each in arrays):
+        if node.type == "Div" and all(each.size <= _FEW for each in arrays) and not _is_real(node):
+            return [_quotient(node)]  # the reference divides as real numbers
+        _check_size(node)
+        evaluated = _evaluated(node, proto, source, inputs) if _is_quick(node, arrays) else None
+        if evaluated is None and known is not None and all(each.size <= _FEW for each in arrays):
             result = known(node)
-        except TooDeep:  # then the program computes it
-            result = None
-        if result is not None:
-            result = settled(result) if is_symbolic(result) else result
-            if is_symbolic(result) and _is_real(node):
-                node.graph.reals.update(node.outputs)
-            return [result]
-    if any(is_symbolic(each) for each in arrays):
+            evaluated = None if result is None else [result]
+        _count_bytes(node, arrays, evaluated or ())
+        return evaluated
+    try:
+        result = known(node) if known is not None else None
+    except TooDeep:  # then the program computes it
         return None
-    return _evaluated(node, proto, source, inputs)
+    if result is None:
+        return None
+    result = settled(result) if is_symbolic(result) else result
+    if is_symbolic(result) and _is_real(node):
+        node.graph.reals.update(node.outputs)
+    return [result]
 
 
 def _evaluated(
@@ -73,16 +98,12 @@ def _evaluated(
     """Let ONNX's own reference compute a node of constants."""
     if any(attribute.HasField("g") for attribute in proto.attribute):
         return None
-    if node.type in _GROWING:
-        _check_size(node)
     plain = onnx.NodeProto.FromString(proto.SerializeToString())
     plain.domain = ""
     feeds = {name: value for name, value in zip(proto.input, inputs) if name and value is not None}
     try:
         evaluator = ReferenceEvaluator(plain, opsets={"": node.version})
         results = evaluator.run(None, feeds)
-    except Refused:
-        raise
     except Exception:  # it lacks some operators, and some versions; then the program computes it
         return None
     return [np.asarray(each) if each is not None else None for each in results]
@@ -94,19 +115,53 @@ def check_count(count: Any) -> None:
         raise Refused(f"it makes a constant of {float(count):.3g} values; export the model without it")
 
 
+def _is_quick(node: Node, arrays: Sequence[Array]) -> bool:
+    return node.type not in _SLOW or sum(each.size for each in arrays) <= _MOST_FOR_SLOW
+
+
 def _check_size(node: Node) -> None:
-    """Refuse what blows a constant up beyond measure: every number of the inputs may be a length."""
+    """Refuse what blows constants up beyond measure, as far as the shapes of the outputs follow from the inputs."""
+    arrays = [node.value(index) for index in range(len(node)) if node.has(index)]
+    largest, itemsize = max(each.size for each in arrays), min(each.itemsize for each in arrays)
+    for lengths in (*told(node), *map(node.graph.inferred_shape, node.outputs)):
+        known = [float(each) for each in lengths or () if isinstance(each, int)]
+        if not lengths or len(known) < len(lengths):
+            continue
+        if math.prod(known) > largest:
+            check_count(math.prod(known))
+        _check_bytes(node, math.prod(known) * itemsize)
     if node.type == "Range":
         start, limit, delta = (float(node.value(index).reshape(-1)[0]) for index in range(3))
         check_count((limit - start) / delta if delta else 0)
-        return
-    count = max(1.0, float(node.value(0).size))
-    for index in range(1, len(node)):
-        value = node.value(index)
-        if value is not None and value.size and np.issubdtype(value.dtype, np.number) and value.size <= 64:
-            check_count(float(np.prod(np.maximum(np.abs(value.astype(np.float64)), 1))))
-            count *= float(np.prod(np.maximum(np.abs(value.astype(np.float64)), 1))) if node.type == "Tile" else 1.0
-    check_count(count)
+    elif (which := _LENGTH_INPUTS.get(node.type)) is not None:
+        check_count(math.prod(each for index in which for each in _lengths_of(node, index) or ()))
+    elif node.type in ("Resize", "Upsample"):
+        # The last input that is there has the scales, or the lengths.
+        last = max(index for index in range(len(node)) if node.has(index))
+        numbers = node.attribute("scales") or (_lengths_of(node, last) if last else None) or []
+        is_scale = node.type == "Upsample" or np.issubdtype(node.value(last).dtype, np.floating)
+        check_count(math.prod(map(float, numbers)) * (float(node.value(0).size) if is_scale else 1.0))
+
+
+def _lengths_of(node: Node, index: int) -> list[float] | None:
+    return [float(each) for each in node.value(index).reshape(-1)] if node.has(index) else None
+
+
+def _count_bytes(node: Node, inputs: Sequence[Array], results: Sequence[Value]) -> None:
+    """Add what was computed to the total."""
+    for each in results:
+        if isinstance(each, np.ndarray) and not any(np.may_share_memory(each, other) for other in inputs):
+            node.graph.folded_bytes += each.nbytes
+    _check_bytes(node, 0)
+
+
+def _check_bytes(node: Node, more: float) -> None:
+    """Refuse constants that are together far larger than those of the file."""
+    total = node.graph.folded_bytes + more
+    if total > _MOST_BYTES + 2 * node.graph.constant_bytes:
+        raise Refused(
+            f"it and those before it make constants of {total / 2**30:.3g} GiB; export the model without them"
+        )
 
 
 # What makes constants of nothing, or of lengths.
@@ -142,7 +197,10 @@ def _constant_of_shape(node: Node) -> Sequence[Value] | None:
         raise Refused("its shape is negative; export the model again")
     check_count(np.prod(shape, dtype=np.float64))
     fill = node.attribute("value", np.zeros(1, np.float32))
-    return [np.full(shape, fill.reshape(-1)[0], fill.dtype)]
+    _check_bytes(node, float(np.prod(shape, dtype=np.float64)) * fill.itemsize)
+    result = [np.full(shape, fill.reshape(-1)[0], fill.dtype)]
+    _count_bytes(node, (), result)
+    return result
 
 
 _MAKERS: dict[str, Callable[[Node], Sequence[Value] | None]] = {

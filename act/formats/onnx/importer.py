@@ -57,6 +57,13 @@ _KEPT_NAMES = frozenset(("feed", "fetch"))
 """Names that stand for the ends of each program in Paddle's files."""
 
 
+def _cause(error: Exception) -> str:
+    """Return why Paddle or NumPy did not take something, without the values that Paddle's bindings list."""
+    lines = str(error).splitlines()
+    is_binding = any(line.startswith("Invoked with:") for line in lines)
+    return lines[0].partition(" The following argument types")[0] if is_binding else reason(error)
+
+
 def import_model(source: OnnxModel) -> InferenceModel:
     """Return the program that computes what a model computes, with its names of inputs, outputs and tensors.
 
@@ -80,6 +87,8 @@ class Importer:
         self._symbols: dict[str, Dimension] = {}
         self._shapes = known_shapes(source)
         self.reals: set[str] = set()  # ONNX tensors that hold lengths as real numbers
+        self.folded_bytes = 0  # of constants that were computed
+        self.constant_bytes = 0  # of the file's own
         self._now = ""  # the output of the node at work, for what it needs beside
 
     def run(self) -> InferenceModel:
@@ -92,6 +101,7 @@ class Importer:
             feeds = [self._feed(each, values) for each in self._source.inputs]
             for tensor in self._source.graph.initializer:
                 values[tensor.name] = self.array(tensor)
+                self.constant_bytes += values[tensor.name].nbytes
             self.subgraph(self._source.graph, values)
             fetches = self._fetches(values, feeds)
         return self._finish(feeds, fetches)
@@ -182,6 +192,10 @@ class Importer:
             result.append(self._symbols.setdefault(symbol, own) if isinstance(symbol, str) else own)
         return result
 
+    def inferred_shape(self, name: str) -> list[int | str | None]:
+        """Return the lengths that ONNX's shape inference finds of a tensor; an empty list where it finds none."""
+        return self._shapes.get(name, [])
+
     def reshape(self, variable: Variable, target: Sequence[Number]) -> Variable:
         """Reshape; lengths that stay where they are become 0, and one other that is not known -1."""
         before = self.shape(variable)
@@ -214,11 +228,10 @@ class Importer:
             return paddle.slice(shape, [0], [axis], [axis + 1])
         # What is rounded is computed as real numbers.
         is_rounded = number.kind in ("floor", "ceil", "truncate")
-        parts = [
-            self.length(each, "int32" if number.is_whole and not is_rounded else "float32") for each in number.operands
-        ]
-        result = _OF_LENGTHS[number.kind](*parts)
-        return paddle.cast(result, "int32") if is_rounded else result
+        whole = "int64" if number.is_large else "int32"
+        dtype = whole if number.is_whole and not is_rounded else "float32"
+        result = _OF_LENGTHS[number.kind](*(self.length(each, dtype) for each in number.operands))
+        return paddle.cast(result, whole) if is_rounded else result
 
     def _computed(self, values: Array, dtype: str) -> Variable:
         flat = [self.length(each, dtype) for each in values.reshape(-1)]
@@ -244,7 +257,7 @@ class Importer:
             except InputError:
                 raise
             except Exception as error:  # Paddle and NumPy raise all kinds on what they do not take
-                raise self._error(proto, f"Paddle does not take it: {reason(error)}") from error
+                raise self._error(proto, f"Paddle does not take it: {_cause(error)}") from error
             for name, value in zip(proto.output, results):
                 if name and value is not None:
                     values[name] = value
@@ -256,12 +269,13 @@ class Importer:
         if not name:
             return None
         if name not in values:
-            raise self._error(proto, f"its input `{name}` is nowhere computed")
+            raise self._error(proto, f"its input `{name}` is nowhere computed; export the model again")
         return values[name]
 
     def _results(self, node: Node, proto: onnx.NodeProto, values: dict[str, Value]) -> Sequence[Value]:
         if (control := folding.CONTROL.get(proto.op_type)) is not None:
             return control(node, values)
+        node.check(proto.domain)
         folded = folding.fold(node, proto, self._source)
         if folded is not None:
             return folded

@@ -51,6 +51,24 @@ class Node:
         self._inputs = list(inputs)
         self._attributes = {each.name: each for each in proto.attribute}
 
+    def check(self, domain: str) -> None:
+        """Refuse a node without what its version of the operator needs, or with attributes of other types."""
+        try:
+            schema = onnx.defs.get_schema(self.type, self.version, "" if domain == "ai.onnx" else domain)
+        except onnx.defs.SchemaError:  # an operator that ONNX does not have
+            return
+        cure = "export the model again"
+        for index, formal in enumerate(schema.inputs):
+            is_single = formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
+            if (is_single and not self.has(index)) or (index < schema.min_input and index >= len(self)):
+                raise Refused(f"it lacks its input {formal.name}, which this opset needs; {cure}")
+        for name, attribute in schema.attributes.items():
+            found = self._attributes.get(name)
+            if found is None and attribute.required:
+                raise Refused(f"it lacks its attribute {name}, which this opset needs; {cure}")
+            if found is not None and found.type != attribute.type.value:
+                raise Refused(f"its attribute {name} is not of the type that this opset needs; {cure}")
+
     def __len__(self) -> int:
         """Return the number of inputs, those left empty included."""
         return len(self._inputs)

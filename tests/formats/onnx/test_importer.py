@@ -11,6 +11,7 @@ from onnx import helper
 
 from act.errors import InputError
 from act.formats import SourceModel
+from act.samples.dataset import Array
 from tests.formats.onnx.support import INT64, assert_same, imported, model_of, node, op_types
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
@@ -142,3 +143,77 @@ def test_an_operator_that_paddle_does_not_take_is_named() -> None:
     )
     with pytest.raises(InputError, match=r"m.onnx: node `Conv of y` \(Conv, opset 17\): "):
         imported(proto)
+
+
+@pytest.mark.parametrize(
+    ("maker", "constants", "opset"),
+    [
+        (node("Add", "a,b", "k"), {"a": np.ones((2**17, 1)), "b": np.ones((1, 2**17))}, 17),
+        (node("MatMul", "a,b", "k"), {"a": np.ones((2**17, 1)), "b": np.ones((1, 2**17))}, 17),
+        (node("Gather", "a,b", "k"), {"a": np.ones((1, 2**17)), "b": np.zeros(2**17, np.int64)}, 17),
+        (node("Tile", "a,b", "k"), {"a": np.ones(3), "b": np.array([2**50])}, 17),
+        (node("Pad", "a", "k", pads=[0, 2**20, 2**20, 0]), {"a": np.ones((3, 3))}, 9),
+        (node("Upsample", "a", "k", scales=[1.0, 1.0, 1e6, 1e6]), {"a": np.ones((1, 1, 3, 3))}, 7),
+        (
+            node("OneHot", "a,b,c", "k"),
+            {"a": np.zeros(2**16, np.int64), "b": np.array([2**27]), "c": np.array([0.0, 1.0])},
+            17,
+        ),
+        (node("HannWindow", "a", "k"), {"a": np.array(2**40)}, 17),
+    ],
+)
+def test_a_constant_that_is_blown_up_is_refused(maker: onnx.NodeProto, constants: dict[str, Array], opset: int) -> None:
+    arrays = {name: value.astype(np.float32) if value.dtype == float else value for name, value in constants.items()}
+    proto = model_of([maker, node("ReduceMax", "k", "m"), node("Add", "x,m", "y")], {"x": ["N"]}, ["y"], arrays, opset)
+    with pytest.raises(InputError, match="makes a constant of .* export the model without it"):
+        imported(proto)
+
+
+def test_constants_are_refused_that_are_too_large_together() -> None:
+    nodes = [node("Concat", ",".join([f"k{i}"] * 4), f"k{i + 1}", axis=0) for i in range(4)]
+    nodes += [node("Concat", "k4,k4,k4", f"c{i}", axis=0) for i in range(40)]
+    proto = model_of([*nodes, node("Add", "x,c0", "y")], {"x": ["N"]}, ["y"], {"k0": np.ones(2**16, np.float32)})
+    with pytest.raises(InputError, match="those before it make constants of 2"):
+        imported(proto)
+
+
+def test_what_is_slow_to_compute_of_constants_the_program_does() -> None:
+    constants = {"k": np.ones((1, 2, 200, 200), np.float32), "w": np.ones((3, 2, 3, 3), np.float32)}
+    nodes = [node("Conv", "k,w", "c"), node("Add", "x,c", "y")]
+    model = assert_same(model_of(nodes, {"x": ["N", 1, 1, 1]}, ["y"], constants), {"x": X[:, :1, :1, :1]})
+    assert "conv2d" in op_types(model)
+
+
+def test_constants_are_computed_as_onnx_does() -> None:
+    constants = {"a": np.array([1, -1], np.float32), "b": np.zeros(2, np.float32), "i": np.array([-7, 2**62])}
+    nodes = [
+        node("Div", "a,b", "q"),
+        node("Div", "i,j", "d"),
+        node("Mul", "i,i", "p"),
+        node("Add", "x,q", "y"),
+        node("Identity", "d", "z"),
+        node("Identity", "p", "o"),
+    ]
+    proto = model_of(
+        nodes,
+        {"x": ["N", 2]},
+        ["y", "z", "o"],
+        {**constants, "j": np.array([2, 3])},
+        types={"z": INT64, "o": INT64},
+    )
+    assert_same(proto, {"x": np.ones((3, 2), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (node("Concat", "x,x"), "lacks its attribute axis"),
+        (node("Gather", "x"), "lacks its input indices"),
+        (node("Conv", "x,"), "lacks its input W"),
+        (node("Softmax", "x", axis=1.5), "attribute axis is not of the type"),
+        (node("Relu", "nothing"), "`nothing` is nowhere computed"),
+    ],
+)
+def test_a_node_that_lacks_something_is_refused(bad: onnx.NodeProto, why: str) -> None:
+    with pytest.raises(InputError, match=f"{why}.*export the model again"):
+        imported(model_of([bad], {"x": ["N", 3, 4, 5]}, ["y"]))

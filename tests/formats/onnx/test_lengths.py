@@ -153,3 +153,9 @@ def test_tensors_may_be_called_as_the_ends_of_paddles_programs() -> None:
 def test_inputs_and_outputs_may_not(x: str, y: str, role: str) -> None:
     with pytest.raises(InputError, match=f"its {role} is called `fe.*rename"):
         imported(model_of([node("Relu", x, y)], {x: ["N", 3]}, [y]))
+
+
+@pytest.mark.parametrize("divisor", [3, 7])
+def test_products_beyond_32_bits_are_computed_in_64(divisor: int) -> None:
+    nodes = [node("Mul", "h,w", "a"), node("Mul", "a,large", "b"), node("Div", "b,small", "y")]
+    _assert_same(nodes, more={"large": np.array(10**9 + 7), "small": np.array(divisor)})
