@@ -26,7 +26,7 @@ from tests.support.prune_networks import pictures, plain, static
 from tests.support.results import strategy
 
 STAGES = (
-    *("prepare", "analyze", "select", "prune", "calibrate", "ptq_search", "refine"),
+    *("machine", "prepare", "analyze", "select", "prune", "calibrate", "ptq_search", "refine"),
     *("plan", "qat", "export"),
 )
 
