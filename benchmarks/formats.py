@@ -89,10 +89,7 @@ QUICK: Mapping[str, Any] = {
 
 def node_tests() -> dict[str, Any]:
     """Run ONNX's tests of the operators in scope."""
-    from act.formats.onnx.folding import ALWAYS, CONTROL
-    from act.formats.onnx.operators.registry import operators
-
-    scope = {kind for domain, kind in operators() if not domain} | ALWAYS | set(CONTROL)
+    scope = onnx_nodes.known_operators()
     tests = {kind: names for kind, names in onnx_nodes.operators().items() if kind in scope}
     table: dict[str, Counter[str]] = {kind: Counter() for kind in tests}
     failures = []
@@ -117,7 +114,7 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
 
     from act.errors import InputError
     from act.formats import SourceModel
-    from act.formats._comparison import largest_deviation
+    from act.program.outputs import deviation
     from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
 
     started = time.perf_counter()
@@ -131,7 +128,7 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     batches = [_drawn(model, path.name, seed) for seed in range(2)]
     deviations = [
-        largest_deviation([have], [want])
+        deviation([have], [want])
         for batch in batches
         for have, want in zip(map(np.asarray, model.run(batch)), session.run(None, batch))
     ]
@@ -155,8 +152,8 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
     import onnxruntime
 
     from act.errors import InputError
-    from act.formats._comparison import largest_deviation
     from act.onnx_graph.conversion import to_onnx
+    from act.program.outputs import deviation
     from act.program.passes.normalise import normalise
 
     normalised, _ = normalise(model)
@@ -168,7 +165,7 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found, wanted = session.run(None, dict(batch)), [np.asarray(each) for each in model.run(batch)]
-    return largest_deviation(found, wanted)
+    return deviation(found, wanted)
 
 
 def _drawn(model: Any, name: str, seed: int) -> dict[str, Any]:
@@ -304,9 +301,7 @@ def main() -> int:
 
 
 def _print_nodes(nodes: Mapping[str, Any]) -> None:
-    print(f"{'operator':28}" + "".join(f"{outcome:>10}" for outcome in onnx_nodes.OUTCOMES))
-    for kind, counts in nodes["tested"].items():
-        print(f"{kind:28}" + "".join(f"{counts.get(outcome, ''):>10}" for outcome in onnx_nodes.OUTCOMES))
+    onnx_nodes.print_table({**nodes["tested"], "all": nodes["all"]})
     for each in nodes["failures"]:
         print(f"{each['outcome']:8} {each['test']}: {each['message']}")
     print(f"{len(nodes['operators'])} operators; {nodes['share']:.1%} of the tests pass\n")

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,6 +71,14 @@ _TYPES = frozenset(
     getattr(onnx.TensorProto, name)
     for name in ("FLOAT", "FLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "BOOL")
 )
+
+
+def known_operators() -> set[str]:
+    """Return the types of ONNX's own operators that the importer takes, or computes away."""
+    from act.formats.onnx.folding import ALWAYS, CONTROL
+    from act.formats.onnx.operators.registry import operators as registered
+
+    return {kind for domain, kind in registered() if not domain} | ALWAYS | set(CONTROL)
 
 
 def operators() -> dict[str, list[str]]:
@@ -133,6 +141,13 @@ def run_apart(names: Sequence[str], way: str = "--run") -> Iterator[Outcome]:
         if waiting:
             kind = _model(cases()[waiting[0]]).graph.node[0].op_type
             yield Outcome(waiting.pop(0), kind, "crashed", f"the process ended with code {done.returncode}")
+
+
+def print_table(counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Print how many tests of each operator had each outcome."""
+    print(f"{'operator':28}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
+    for kind, found in counts.items():
+        print(f"{kind:28}" + "".join(f"{found.get(outcome) or '':>10}" for outcome in OUTCOMES))
 
 
 def _model(case: Any) -> onnx.ModelProto:
@@ -211,10 +226,7 @@ def main() -> None:
         for name in arguments.names:
             print(json.dumps(vars(run(name) if arguments.run else export(name))), flush=True)
         return
-    from act.formats.onnx.folding import ALWAYS, CONTROL
-    from act.formats.onnx.operators.registry import operators as known
-
-    scope = {kind for domain, kind in known() if not domain} | ALWAYS | set(CONTROL)
+    scope = known_operators()
     tests = {
         kind: names
         for kind, names in operators().items()
@@ -227,11 +239,8 @@ def main() -> None:
         found[each.operator][each.outcome] += 1
         if each.outcome not in ("passed", "constant"):
             print(f"{each.outcome:8} {each.test}: {each.message}")
-    print(f"\n{'operator':28}" + "".join(f"{outcome:>10}" for outcome in OUTCOMES))
-    for kind, counts in found.items():
-        print(f"{kind:28}" + "".join(f"{counts[outcome] or '':>10}" for outcome in OUTCOMES))
-    whole: Counter[str] = sum(found.values(), Counter())
-    print(f"{'all':28}" + "".join(f"{whole[outcome]:>10}" for outcome in OUTCOMES))
+    print()
+    print_table({**found, "all": sum(found.values(), Counter())})
 
 
 if __name__ == "__main__":

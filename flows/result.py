@@ -11,6 +11,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from act.artifacts import DEPLOY_ROOT
 from act.errors import InputError
+from act.reporting.winner import title
 from act.results.report import JudgedVariant, Manifest, RefusedVariant
 from flows.record import Record
 
@@ -58,7 +59,7 @@ def publish(job: str, shown: Sequence[str]) -> None:
 
 def _winner(manifest: Manifest) -> str:
     chosen = manifest.winner
-    against = " on ".join(reversed(chosen.reference.split("/", 1)))
+    against = next((title(variant) for variant in manifest.variants if variant.is_reference), chosen.reference)
     speedup = "" if chosen.speedup is None else f"{chosen.speedup.value:.2f} times as fast as {against}, "
     return (
         f"{chosen.name} on {chosen.engine}: {chosen.latency_ms:.2f} ms, {speedup}"

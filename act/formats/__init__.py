@@ -48,8 +48,8 @@ class SourceModel:
         name, fitting = next((entry for entry in formats if entry[1].recognises(path)), ("", None))
         if fitting is None:
             raise InputError(
-                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name a folder "
-                "with an inference model, or its .pdmodel file"
+                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name an ONNX "
+                "model, a .pdmodel file, or a folder with one of them"
             )
         return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting)
 

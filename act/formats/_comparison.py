@@ -12,8 +12,8 @@ from act.engines.spec import title_of
 from act.errors import InputError
 from act.formats import SourceModel
 from act.program.model import InferenceModel, reason
-from act.program.outputs import checked_outputs
-from act.samples.dataset import Array, Samples
+from act.program.outputs import checked_outputs, deviation
+from act.samples.dataset import Samples
 
 LARGEST_DEVIATION = 1e-3
 """Of an output, as a share of its largest value, that an import may differ from its file."""
@@ -21,26 +21,6 @@ LARGEST_HALF_DEVIATION = 2e-2
 """The same for a file that computes in half precision, which rounds more coarsely than the import."""
 SAMPLES = 4
 _TIME_LIMIT_SECONDS = 300
-
-
-def largest_deviation(found: Sequence[Array], wanted: Sequence[Array]) -> float:
-    """Return max|a - b| / max|b| of the output where that is largest.
-
-    Infinity where shapes differ, or one has NaN or infinity where the other has not.
-    """
-    worst = 0.0
-    for have, want in zip(found, wanted):
-        if have.shape != want.shape:
-            return float("inf")
-        a, b = have.astype(np.float64), want.astype(np.float64)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        if same.all():
-            continue
-        finite = np.isfinite(a) & np.isfinite(b)
-        if not (finite | same).all():
-            return float("inf")
-        worst = max(worst, float(np.abs(a - b)[finite].max()) / max(float(np.abs(b[finite]).max()), 1e-12))
-    return worst
 
 
 def check_axes(names: Mapping[str, Sequence[str]], samples: Samples, origin: str) -> None:
@@ -105,9 +85,12 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
     try:
         found = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]
     except Exception as error:  # Paddle raises a dozen kinds
-        raise InputError(f"{source.files[0]}: was read, but Paddle cannot run it: {reason(error)}") from None
+        raise InputError(
+            f"{source.files[0]}: was read, but Paddle cannot run it: {reason(error)}; "
+            "mend the samples, or report this model"
+        ) from None
     allowed = LARGEST_HALF_DEVIATION if source.computes_in_half() else LARGEST_DEVIATION
-    worst = max(largest_deviation(outputs, [each[index] for each in wanted]) for index, outputs in enumerate(found))
+    worst = max(deviation(outputs, [each[index] for each in wanted]) for index, outputs in enumerate(found))
     if worst > allowed:
         blamed = source.first_difference(model, next(samples.batches(1)))
         raise InputError(

@@ -48,7 +48,7 @@ def find_files(path: Path, model_filename: str | None = None, params_filename: s
         pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
         pairs = pairs or [(program, program.with_suffix(".pdiparams")) for program in sorted(path.glob("*.pdmodel"))]
         if not pairs:
-            raise InputError(f"{path}: no inference model in this folder; looked for *.pdmodel and __model__")
+            raise InputError(f"{path}: no inference model in this folder; looked for *.onnx, *.pdmodel, __model__")
         if len(pairs) > 1:
             found = ", ".join(program.name for program, _ in pairs)
             raise InputError(f"{path}: several models in this folder ({found}); set `model_filename`")

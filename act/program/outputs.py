@@ -46,13 +46,24 @@ def checked_outputs(model: InferenceModel, batch: Mapping[str, Array], where: st
     return outputs
 
 
-def deviation(first: Sequence[Array], second: Sequence[Array]) -> float:
-    """Return the largest difference of outputs, as a share of the largest output; NaN when one of them is NaN."""
-    shares = [0.0]
-    for before, after in zip(first, second):
-        before = before.astype(np.float64)
-        shares.append(np.abs(before - after).max(initial=0) / max(np.abs(before).max(initial=0), 1e-12))
-    return float(np.max(shares))
+def deviation(found: Sequence[Array], wanted: Sequence[Array]) -> float:
+    """Return max|a - b| / max|b| of the output where that is largest.
+
+    Infinity where shapes differ, or one has NaN or infinity where the other has not.
+    """
+    worst = 0.0
+    for have, want in zip(found, wanted):
+        if have.shape != want.shape:
+            return float("inf")
+        a, b = have.astype(np.float64), want.astype(np.float64)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        if same.all():
+            continue
+        finite = np.isfinite(a) & np.isfinite(b)
+        if not (finite | same).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(a - b)[finite].max()) / max(float(np.abs(b[finite]).max()), 1e-12))
+    return worst
 
 
 def reference_outputs(model: InferenceModel, samples: Samples, program: Path, scratch: Path) -> Samples:

@@ -118,7 +118,7 @@ def resolve(path: Path, what: Literal["folder", "alphabet"]) -> Path:
     """
     if path.suffix not in (".yaml", ".yml"):
         return path
-    raw = read_mapping(path, "name a model folder, a .pdmodel file or a reference file")
+    raw = read_mapping(path, "name a model, its folder or a reference file")
     reference = validate(_Reference, raw, str(path))
     inside = reference.folder if what == "folder" else reference.alphabet
     if inside is None:

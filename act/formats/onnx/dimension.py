@@ -28,12 +28,8 @@ Factors = tuple[Fraction, "Counter[Dimension]"]
 _LARGE = 2**15
 _LARGEST_FACTOR = 2**63
 _HIGHEST_EXPONENT = 16
-
-
 _DEEPEST = 100
 """The most steps that a length may be computed in one after the other; Python's stack has to hold them."""
-
-
 _OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "max": max, "min": min}
 
 

@@ -30,7 +30,6 @@ from paddle.base.proto import framework_pb2  # isort: skip
 
 _PREFIX = "act@"
 _DTYPES = frozenset(DTYPES.values()) - {"uint16"}
-_MOST_VALUES = 2**29
 
 
 def _truncated_quotient(first: Variable, second: Variable) -> Variable:
@@ -78,7 +77,7 @@ class Importer:
 
     def __init__(self, source: OnnxModel) -> None:
         self._source = source
-        self._program, self._begin, self._scope = paddle.static.Program(), paddle.static.Program(), None
+        self._program, self._begin = paddle.static.Program(), paddle.static.Program()
         self._weights: dict[str, Array] = {}
         self._names: dict[str, str] = {}  # of a variable: the ONNX tensor that it is
         self._tensors: dict[str, tuple[Array, Variable]] = {}  # constants that were made weights, by ONNX name

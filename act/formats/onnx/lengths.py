@@ -26,9 +26,7 @@ def told(node: Node) -> Sequence[Lengths | None]:
     rule = _RULES.get(node.type)
     try:
         return rule(node) if rule is not None else ()
-    except (
-        Exception
-    ):  # what is computed at run time is not told, nor what does not fit together, as axes beyond the last
+    except Exception:  # what is computed at run time is not told, nor what does not fit together
         return ()
 
 

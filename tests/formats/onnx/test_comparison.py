@@ -11,7 +11,7 @@ from onnx import helper
 
 from act.errors import InputError
 from act.formats import SourceModel
-from act.formats._comparison import largest_deviation
+from act.program.outputs import deviation
 from act.samples.dataset import Ragged, Samples
 from tests.formats.onnx.support import model_of
 
@@ -99,8 +99,8 @@ def test_what_a_file_or_the_samples_have_wrong_is_told(node: onnx.NodeProto, wor
 
 def test_the_deviation_is_that_of_the_worst_output() -> None:
     a, b = np.array([1.0, 2.0]), np.array([[100.0]])
-    assert largest_deviation([a, b], [a, b]) == 0
-    assert largest_deviation([a + 0.1, b], [a, b]) == pytest.approx(0.05)
-    assert largest_deviation([a], [b]) == np.inf
-    assert largest_deviation([a * np.nan], [a]) == np.inf
-    assert largest_deviation([np.array([np.nan, np.inf])], [np.array([np.nan, np.inf])]) == 0
+    assert deviation([a, b], [a, b]) == 0
+    assert deviation([a + 0.1, b], [a, b]) == pytest.approx(0.05)
+    assert deviation([a], [b]) == np.inf
+    assert deviation([a * np.nan], [a]) == np.inf
+    assert deviation([np.array([np.nan, np.inf])], [np.array([np.nan, np.inf])]) == 0

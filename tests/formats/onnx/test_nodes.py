@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from act.formats.onnx.folding import ALWAYS, CONTROL
-from act.formats.onnx.operators.registry import operators as known
-from benchmarks.onnx_nodes import Outcome, operators, run_apart
+from benchmarks.onnx_nodes import Outcome, known_operators, operators, run_apart
 
 LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
 
@@ -27,7 +25,7 @@ DIFFERENT = {
 
 
 def test_nearly_all_of_onnxs_own_tests_pass_and_nothing_is_silently_wrong() -> None:
-    scope = {kind for domain, kind in known() if not domain} | ALWAYS | set(CONTROL)
+    scope = known_operators()
     assert len(scope) >= LEAST_OPERATORS
     names = [name for kind, tests in operators().items() if kind in scope for name in tests]
     outcomes = list(run_apart(names))
