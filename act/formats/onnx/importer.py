@@ -195,16 +195,19 @@ class Importer:
         """Return the lengths that ONNX's shape inference finds of a tensor; an empty list where it finds none."""
         return self._shapes.get(name, [])
 
-    def reshape(self, variable: Variable, target: Sequence[Number]) -> Variable:
-        """Reshape; lengths that stay where they are become 0, and one other that is not known -1."""
-        before = self.shape(variable)
+    def reshape(self, variable: Variable, target: Sequence[Number], before: Sequence[Number] | None = None) -> Variable:
+        """Reshape; lengths that stay where they are become 0, and of others that are not known the last one -1.
+
+        `before` is the shape so far, where more of it is known than of the variable's own.
+        """
+        before = self.shape(variable) if before is None else before
         target = [
             0 if isinstance(each, Dimension) and axis < len(before) and before[axis] == each else each
             for axis, each in enumerate(target)
         ]
         unknown = [axis for axis, each in enumerate(target) if isinstance(each, Dimension)]
-        if len(unknown) == 1 and -1 not in target:
-            target[unknown[0]] = -1
+        if unknown and -1 not in target:
+            target[unknown[-1]] = -1
         return paddle.reshape(variable, [self.length(e) if isinstance(e, Dimension) else int(e) for e in target])
 
     def where(self, condition: Variable, first: Variable, second: Variable) -> Variable:

@@ -28,15 +28,8 @@ _NARROW = _BITS | {"int8"}
 
 
 def reshaped(node: Node, variable: Variable, before: Sequence[Number], after: Sequence[Number]) -> Variable:
-    """Reshape a variable whose lengths are known as `before`; those that stay where they are become 0, another -1."""
-    target = [
-        0 if isinstance(each, Dimension) and axis < len(before) and before[axis] == each else each
-        for axis, each in enumerate(after)
-    ]
-    unknown = [axis for axis, each in enumerate(target) if isinstance(each, Dimension)]
-    if unknown and -1 not in target:
-        target[unknown[-1]] = -1
-    return paddle.reshape(variable, [node.graph.length(e) if isinstance(e, Dimension) else int(e) for e in target])
+    """Reshape a variable whose lengths are known as `before`."""
+    return node.graph.reshape(variable, after, before)
 
 
 def transposed(node: Node, variable: Variable, order: Sequence[int]) -> Variable:
