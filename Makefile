@@ -64,7 +64,7 @@ exports: setup
 
 # Apart from .venv, because Paddle Lite's wheels stop at CPython 3.10.
 lite: setup
-	@$(PY) -m act.engines.paddle_lite.environment $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
+	@$(PY) -m act.environments lite $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
 
 clean:
 	rm -rf .venv .venv-lite .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache

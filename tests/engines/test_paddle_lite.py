@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.writer import for_lite, write_nb
 from act.engines.process import EngineFailure, EngineProcess
+from act.environments import LITE
 from act.metrics import cosine
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -41,7 +41,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_without_the_environment_the_row_says_what_is_missing_and_the_cure(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "nothing"))
+    monkeypatch.setenv(LITE.variable, str(tmp_path / "nothing"))
     with EngineProcess("paddle_lite", classifier, "fp32", 1, 60) as engine, pytest.raises(EngineFailure) as failure:
         engine.load()
     assert failure.value.kind == "missing"

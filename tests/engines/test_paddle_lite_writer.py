@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from act.engines.check import Checker
-from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.runtime import read_kernels
 from act.engines.paddle_lite.writer import write_nb
 from act.engines.process import EngineFailure
+from act.environments import LITE
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
@@ -80,7 +80,7 @@ def test_what_opt_does_wrong_is_a_cause_and_leaves_no_file(
 def test_without_the_environment_each_file_has_the_cure(
     model: InferenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "nothing"))
+    monkeypatch.setenv(LITE.variable, str(tmp_path / "nothing"))
     entry = added(model, None, tmp_path)
     failures = [file["failure"] for file in entry["elsewhere"]["paddle_lite"]]
     assert len(failures) == 2 and all(each.startswith("missing: ") and "`make lite`" in each for each in failures)

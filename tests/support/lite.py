@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from act.engines.paddle_lite import environment
+from act.environments import LITE
 
-REAL = pytest.mark.skipif(
-    environment.python() is None, reason=f"needs Paddle Lite's own environment: {environment.lacks()}"
-)
+REAL = pytest.mark.skipif(LITE.python() is None, reason=f"needs Paddle Lite's own environment: {LITE.lacks()}")
 
 _LIBRARY = """
 import numpy as np
@@ -110,6 +108,6 @@ def fake_environment(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str = "
         f'#!/bin/sh\nPYTHONPATH="{package.parent}:$PYTHONPATH" FAKE_LITE=1 exec "{sys.executable}" "$@"\n'
     )
     interpreter.chmod(0o755)
-    monkeypatch.setenv(environment.VARIABLE, str(folder))
-    (folder / "installed-from").write_text(environment._checksum())
+    monkeypatch.setenv(LITE.variable, str(folder))
+    (folder / "installed-from").write_text(LITE.checksum())
     return interpreter

@@ -3,13 +3,7 @@
 from pathlib import Path
 
 from act.engines.spec import Spec
-
-
-def _interpreter() -> Path | None:
-    # Only here: the environment's module is a command as well.
-    from act.engines.paddle_lite import environment
-
-    return environment.python()
+from act.environments import LITE
 
 
 def _snippet(file: str, precision: str, threads: int) -> str:
@@ -40,6 +34,6 @@ SPEC = Spec(
     zero_points=False,
     # Its x86 kernels saturate in int8, and are wrong for some products (README.md, "Paddle Lite").
     not_first="on x86 Paddle Lite is wrong for some int8 operators",
-    interpreter=_interpreter,
+    interpreter=LITE.python,
     snippet=_snippet,
 )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from act.engines.base import Engine, ExecutedKernel, RuntimePrecision
-from act.engines.paddle_lite import environment
+from act.environments import LITE
 from act.samples.dataset import Array
 
 # With this pass, hard-swish fused into an x86 int8 convolution gives other values (2.13rc0).
@@ -42,7 +42,7 @@ class PaddleLite(Engine):
         try:
             self._library: Any = importlib.import_module("paddlelite.lite")
         except ImportError as error:
-            raise ImportError(environment.lacks() or str(error)) from None
+            raise ImportError(LITE.lacks() or str(error)) from None
 
     def version(self) -> str:
         return str(self._library.Opt().version())

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from act.engines.paddle_lite import environment
 from act.engines.paddle_lite.runtime import read_kernels
 from act.engines.process import EngineFailure, cause_of_death
 from act.engines.writer import Export, Exported, PaddleWriter
+from act.environments import LITE
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 from act.quantization.scheme import Scheme
@@ -115,9 +115,9 @@ def write_nb(folder: Path, file: Path, precision: ArmPrecision, seconds: float =
     Raises:
         EngineFailure: Paddle Lite's environment is not there, or `opt` crashed, hung or refused the model.
     """
-    interpreter = environment.python()
+    interpreter = LITE.python()
     if interpreter is None:
-        raise EngineFailure("missing", environment.lacks() or "Paddle Lite's environment is gone")
+        raise EngineFailure("missing", LITE.lacks() or "Paddle Lite's environment is gone")
     command = [
         *(str(interpreter), "-c", _ADDRESSES_AS_EVER, str(interpreter.parent / "paddle_lite_opt")),
         f"--model_file={folder / PROGRAM_FILE}",

@@ -1,4 +1,4 @@
-"""Paddle Lite's environment: what is looked for, what is said where it is missing, and that a half one is none."""
+"""Environments of their own: what is looked for, what is said where one is missing, and that a half one is none."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from act.engines.paddle_lite import environment
+from act.environments import LITE
 from act.errors import InputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # Whatever it is asked to run, it says that this is a fitting interpreter, or that it is not.
 FITS, DOES_NOT_FIT = "#!/bin/sh\nexit 0\n", "#!/bin/sh\necho 'pyenv: python3.10: command not found' >&2\nexit 127\n"
 
@@ -28,7 +28,7 @@ def script(path: Path, text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(environment.VARIABLE, str(tmp_path / "environment"))
+    monkeypatch.setenv(LITE.variable, str(tmp_path / "environment"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
 
@@ -37,12 +37,12 @@ def test_a_shim_without_an_interpreter_is_passed_over(tmp_path: Path, monkeypatc
     shim = script(tmp_path / "shims" / "python3.10", DOES_NOT_FIT)
     monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "shims"), str(tmp_path / "bin")]))
     with pytest.raises(InputError, match=r"make LITE_PYTHON=/path/to/python3.10 lite") as error:
-        environment.find_interpreter()
+        LITE.find_interpreter()
     assert shim in str(error.value)
     behind = script(tmp_path / "home" / ".pyenv" / "versions" / "3.10.13" / "bin" / "python3.10", FITS)
-    assert environment.find_interpreter() == behind
+    assert LITE.find_interpreter() == behind
     later = script(tmp_path / "bin" / "python3.10", FITS)
-    assert environment.find_interpreter() == later
+    assert LITE.find_interpreter() == later
 
 
 def test_a_named_interpreter_is_the_only_one_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +50,14 @@ def test_a_named_interpreter_is_the_only_one_that_counts(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     if sys.version_info[:2] != (3, 10):
         with pytest.raises(InputError, match=re.escape(sys.executable)):
-            environment.find_interpreter(sys.executable)
+            LITE.find_interpreter(sys.executable)
     with pytest.raises(InputError, match="no such place"):
-        environment.find_interpreter("no such place")
+        LITE.find_interpreter("no such place")
 
 
 def test_without_any_the_command_says_so_in_one_line() -> None:
     found = subprocess.run(
-        [sys.executable, "-m", "act.engines.paddle_lite.environment", "--python", "/no/such/python"],
+        [sys.executable, "-m", "act.environments", "lite", "--python", "/no/such/python"],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert found.returncode == 2 and found.stderr.count("\n") == 1 and "CPython 3.10" in found.stderr
@@ -75,23 +75,23 @@ printf '%s\n' '#!/bin/sh' 'echo "ERROR: no disk"; exit 1' >"$3/bin/python"
 """
     named = script(tmp_path / "python3.10", makes)
     with pytest.raises(InputError, match="cannot be made: ERROR: no disk; the whole log is"):
-        environment.make(named)
-    assert environment.python() is None
-    assert "is not there" in str(environment.lacks()) and "`make lite`" in str(environment.lacks())
+        LITE.make(named)
+    assert LITE.python() is None
+    assert "is not there" in str(LITE.lacks()) and "`make lite`" in str(LITE.lacks())
 
 
 def test_an_environment_of_another_lock_is_none(tmp_path: Path) -> None:
-    script(environment.folder() / "bin" / "python", FITS)
-    stamp = environment.folder() / "installed-from"
+    script(LITE.folder() / "bin" / "python", FITS)
+    stamp = LITE.folder() / "installed-from"
     stamp.write_text("another")
-    assert environment.python() is None and "is not of this requirements-lite.lock" in str(environment.lacks())
-    stamp.write_text(environment._checksum())
-    assert environment.python() == environment.make() == environment.folder() / "bin" / "python"
-    assert environment.lacks() is None
+    assert LITE.python() is None and "is not of this requirements-lite.lock" in str(LITE.lacks())
+    stamp.write_text(LITE.checksum())
+    assert LITE.python() == LITE.make() == LITE.folder() / "bin" / "python"
+    assert LITE.lacks() is None
 
 
 def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
-    text = environment.LOCK.read_text()
+    text = LITE.lock.read_text()
     assert "://" not in text and "--index" not in text
     pinned = re.findall(r"^([a-z]+)==", text, re.MULTILINE)
     assert pinned == ["numpy", "paddlelite"]
