@@ -1,7 +1,7 @@
 """Environments apart from ours, for packages that cannot live beside Paddle 2.6: each made on request, by one command.
 
-`python -m act.environments NAME` (or `make NAME`) makes `.venv-NAME` in the checkout from `requirements-NAME.lock`. This module
-is imported inside those environments too, so it needs nothing but Python itself.
+`python -m act.environments NAME` (or `make NAME`) makes `.venv-NAME` in the checkout from `requirements-NAME.lock`.
+This module is imported inside those environments too, so it needs nothing but Python itself.
 """
 
 import argparse
