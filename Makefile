@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test test-fast lint lock peers exports lite clean
+.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -17,6 +17,7 @@ help:
 	@echo "make peers      install what benchmarks/ compares with"
 	@echo "make exports    write models of PyTorch, in an environment of its own of 7 GB, for benchmarks.formats"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
+	@echo "make tensorflow make the environment that reads TensorFlow, Keras and TFLite (TENSORFLOW_PYTHON names a CPython)"
 	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
@@ -48,6 +49,8 @@ lock: setup
 		-o requirements-peers.lock
 	@$(PY) -m uv pip compile --group lite --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-lite.lock
+	@$(PY) -m uv pip compile --group tensorflow --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-tensorflow.lock
 	@$(PY) -m uv pip compile --group exports --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-exports.lock
 
@@ -66,5 +69,9 @@ exports: setup
 lite: setup
 	@$(PY) -m act.environments lite $(if $(LITE_PYTHON),--python "$(LITE_PYTHON)")
 
+# Apart from .venv, because TensorFlow wants another protobuf than Paddle.
+tensorflow: setup
+	@$(PY) -m act.environments tensorflow $(if $(TENSORFLOW_PYTHON),--python "$(TENSORFLOW_PYTHON)")
+
 clean:
-	rm -rf .venv .venv-lite .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-lite .venv-tensorflow .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache

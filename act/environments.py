@@ -161,7 +161,10 @@ class Environment:
 
 
 LITE = Environment("lite", "Paddle Lite", ("3.10",), ("numpy", "paddlelite.lite"), "about a minute, 300 MB")
-ENVIRONMENTS = {each.name: each for each in (LITE,)}
+TENSORFLOW = Environment(
+    "tensorflow", "TensorFlow", ("3.11", "3.12", "3.10"), ("keras", "tensorflow", "tf2onnx"), "two minutes, 1.4 GB"
+)
+ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW)}
 
 
 def _last_words(log: Path) -> str:

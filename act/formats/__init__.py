@@ -7,7 +7,12 @@ It has three functions:
 - `load(files)`: return the `InferenceModel`, or raise `InputError`.
 
 A format that Paddle does not read itself names the engine that runs its files as they are, `RUNTIME`, beside which each
-import is checked. It may have `GIVEN_NAMES`, what its files are called where engines load them, and more functions:
+import is checked. Where only an environment apart from ours can read them, it has neither: it names that environment,
+`ENVIRONMENT` (`act.environments`), and the module that its Python runs, `WORKER` (`act/formats/_worker.py`), which
+converts the files to an ONNX model that is imported in their place, and runs them as they are.
+
+A format may have `GIVEN_NAMES`, what its files are called where engines load them, or `GIVEN_FOLDER`, true where they
+load the folder with the files and not the first of them, and more functions:
 
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
@@ -17,15 +22,25 @@ import is checked. It may have `GIVEN_NAMES`, what its files are called where en
 from __future__ import annotations
 
 import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from act.errors import InputError
-from act.program.model import InferenceModel
 from act.registry import FORMATS
 from act.samples.dataset import Array, Samples
+
+if TYPE_CHECKING:  # workers of other environments import this too, where there is no Paddle
+    from act.environments import Environment
+    from act.program.model import InferenceModel
+
+CONVERTED = "onnx"
+"""The format that files of other environments are converted to."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +63,67 @@ class SourceModel:
         name, fitting = next((entry for entry in formats if entry[1].recognises(path)), ("", None))
         if fitting is None:
             raise InputError(
-                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name an ONNX "
-                "model, a .pdmodel file, or a folder with one of them"
+                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name the file "
+                "of a model, or the folder of one of Paddle, ONNX or TensorFlow (SavedModel)"
             )
         return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting)
 
     def load(self) -> InferenceModel:
-        """Read the model in inference mode; `InputError` where a file is damaged, or does not fit the others."""
-        model: InferenceModel = self._module.load(self.files)
+        """Read the model in inference mode.
+
+        Raises:
+            InputError: a file is damaged, or does not fit the others, or cannot be converted.
+        """
+        converted = self._converted
+        try:
+            model: InferenceModel = converted._module.load(converted.files)
+        except InputError as error:
+            if converted is self:
+                raise
+            # The user has never seen the file in between.
+            raise InputError(str(error).replace(str(converted.files[0]), f"{self.files[0]}, as ONNX")) from None
         return model
 
+    def given(self) -> SourceModel:
+        """Return the model that engines load as the user's: the ONNX model made of it where none opens its files."""
+        from act.engines.spec import all_specs
+
+        opened = any(self.format in spec.opens for spec in all_specs())
+        return self if opened else self._converted
+
     def copy_to(self, folder: Path) -> Path:
-        """Copy the files into a new folder, and return what engines load: the first of them, as the format names it."""
+        """Copy the files into a new folder, and return what engines load: the first of them, as the format names it,
+        or the folder."""
         names: Sequence[str] = getattr(self._module, "GIVEN_NAMES", ())
         beside = self.files[0].parent
         for number, file in enumerate(self.files):
             target = folder / (names[number] if number < len(names) else file.relative_to(beside))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
+        if getattr(self._module, "GIVEN_FOLDER", False):
+            return folder
         return folder / (names[0] if names else self.files[0].name)
 
     @property
     def runtime(self) -> str | None:
         """Return the engine that runs the files as they are, which an import is checked against; None for Paddle's."""
         return getattr(self._module, "RUNTIME", None)
+
+    @property
+    def environment(self) -> Environment | None:
+        """Return the environment apart from ours that converts the files and runs them; None where ours reads them."""
+        return getattr(self._module, "ENVIRONMENT", None)
+
+    @property
+    def environment_title(self) -> str:
+        """Return the name for people of what reads the files in that environment."""
+        return self.environment.title if self.environment is not None else self.format
+
+    @property
+    def worker(self) -> str:
+        """Return the module that the environment's Python runs."""
+        name: str = self._module.WORKER
+        return name
 
     def check(self, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
         """Run an import beside the files' own runtime, as `check_import` has it."""
@@ -81,18 +133,35 @@ class SourceModel:
 
     def computes_in_half(self) -> bool:
         """Tell whether the model computes in half precision."""
-        asked: Callable[[Sequence[Path]], bool] = getattr(self._module, "computes_in_half", lambda files: False)
-        return asked(self.files)
+        answer: bool = self._ask("computes_in_half", False)
+        return answer
 
     def check_axes(self, samples: Samples, origin: str) -> None:
         """Refuse samples whose axes are not as long as others to which the model gives the same name."""
         from act.formats._comparison import check_axes
 
-        names: Callable[[Sequence[Path]], Mapping[str, Sequence[str]]]
-        names = getattr(self._module, "axis_names", lambda files: {})
-        check_axes(names(self.files), samples, origin)
+        names: Mapping[str, Sequence[str]] = self._ask("axis_names", {})
+        check_axes(names, samples, origin)
 
     def first_difference(self, model: InferenceModel, batch: Mapping[str, Array]) -> str:
-        """Return what computes something else than in the model's own runtime; empty where that cannot be told."""
-        asked: Callable[..., str] = getattr(self._module, "first_difference", lambda *arguments: "")
-        return asked(self.files, model, batch)
+        """Return what computes something else than in the file that was imported; empty where that cannot be told."""
+        answer: str = self._ask("first_difference", "", model, batch)
+        return answer
+
+    @cached_property
+    def _converted(self) -> SourceModel:
+        """Return the model that is imported: itself, or the ONNX model that its environment makes of it, once."""
+        if self.environment is None:
+            return self
+        from act.formats._apart import convert
+
+        folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        convert(self, folder)
+        module = FORMATS.load(CONVERTED)
+        return SourceModel(tuple(module.find(folder, None, None)), CONVERTED, module)
+
+    def _ask(self, question: str, default: Any, *arguments: Any) -> Any:
+        """Return what the format of the imported file answers; the default where it has no such function."""
+        asked: Callable[..., Any] | None = getattr(self._converted._module, question, None)
+        return default if asked is None else asked(self._converted.files, *arguments)

@@ -11,9 +11,10 @@ from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import title_of
 from act.errors import InputError
 from act.formats import SourceModel
+from act.formats._apart import RunFailure, outputs
 from act.program.model import InferenceModel, reason
 from act.program.outputs import checked_outputs, deviation
-from act.samples.dataset import Samples
+from act.samples.dataset import Array, Samples
 
 LARGEST_DEVIATION = 1e-3
 """Of an output, as a share of its largest value, that an import may differ from its file."""
@@ -57,29 +58,26 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
     Raises:
         InputError: the file's runtime cannot run it, or the outputs differ; names the first tensor that does.
     """
-    if source.runtime is None:
+    if source.runtime is None and source.environment is None:
         return None
     samples = samples.head(SAMPLES)
-    loaded = False
+    title = title_of(source.runtime) if source.runtime is not None else source.environment_title
     try:
-        with EngineProcess(source.runtime, source.files[0], "fp32", 1, _TIME_LIMIT_SECONDS) as process:
-            process.load()
-            loaded = True
-            wanted = [list(output) for output in process.outputs(folder, len(samples))]
+        wanted = _outputs_of_runtime(source, len(samples), folder)
     except EngineFailure as failure:
-        file, runtime = source.files[0], title_of(source.runtime)
+        file = source.files[0]
         if failure.kind == "wrong_output":
             # The import names the output, where it was read right.
             for batch in samples.batches(1):
                 checked_outputs(model, batch, f"{file}: on the first calibration samples")
-            raise InputError(f"{file}: {runtime} gives {failure.cause}; mend the samples or the model") from None
-        if failure.kind == "error" and loaded:
+            raise InputError(f"{file}: {title} gives {failure.cause}; mend the samples or the model") from None
+        if isinstance(failure, RunFailure):
             raise InputError(
-                f"{file}: {runtime} cannot run it on the first calibration samples ({failure.cause}); mend the samples "
+                f"{file}: {title} cannot run it on the first calibration samples ({failure.cause}); mend the samples "
                 "or the model"
             ) from None
         raise InputError(
-            f"{file}: {runtime} cannot run it ({failure.cause}), so that nothing shows whether it was read right; "
+            f"{file}: {title} cannot run it ({failure.cause}), so that nothing shows whether it was read right; "
             "export the model so that it runs there"
         ) from None
     try:
@@ -90,12 +88,28 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
             "mend the samples, or report this model"
         ) from None
     allowed = LARGEST_HALF_DEVIATION if source.computes_in_half() else LARGEST_DEVIATION
-    worst = max(deviation(outputs, [each[index] for each in wanted]) for index, outputs in enumerate(found))
+    worst = max(deviation(each, [output[index] for output in wanted]) for index, each in enumerate(found))
     if worst > allowed:
         blamed = source.first_difference(model, next(samples.batches(1)))
         raise InputError(
-            f"{source.files[0]}: was read, but computes something else than in {title_of(source.runtime)}: its outputs "
+            f"{source.files[0]}: was read, but computes something else than in {title}: its outputs "
             f"differ by {worst:.2g} of the largest value where {allowed:g} is allowed"
             f"{f'; first at {blamed}' if blamed else ''}; please report this model"
         )
     return worst
+
+
+def _outputs_of_runtime(source: SourceModel, count: int, folder: Path) -> list[list[Array]]:
+    """Return each output of the files as their own runtime computes it, on the first of the samples in a folder."""
+    if source.environment is not None:
+        return [list(output) for output in outputs(source, folder, count)]
+    if source.runtime is None:
+        raise ValueError(f"{source.format}: nothing else runs it")
+    with EngineProcess(source.runtime, source.files[0], "fp32", 1, _TIME_LIMIT_SECONDS) as process:
+        process.load()
+        try:
+            return [list(output) for output in process.outputs(folder, count)]
+        except EngineFailure as failure:
+            if failure.kind == "error":
+                raise RunFailure(failure.kind, failure.cause) from None
+            raise

@@ -31,7 +31,8 @@ class Normalisation(Part):
 
 class Preparation(Artifact):
     format: str  # of the user's files
-    given: str  # a copy of them, below the stage's folder: the file that engines load
+    given: str  # a copy of them, below the stage's folder: the file or folder that engines load
+    given_format: str  # that of the user's files, or the one they were converted to where no engine loads them
     source: dict[str, str]  # SHA-256 of the user's files, by name
     import_deviation: float | None  # of outputs from those of the file's own runtime, as a share of the largest value
     batch: Literal["free", "freed", "one"]  # "freed": it was fixed at 1 in the user's files; "one": it still is

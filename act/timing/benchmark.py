@@ -41,7 +41,7 @@ class Given:
     """The user's own model.
 
     Attributes:
-        path: its file, as engines load it.
+        path: its file, or its folder, as engines load it.
         format: one of `act.formats`.
         expected: folder of samples whose feeds are its outputs on the first evaluation samples; not there where it
             cannot run the first.
@@ -56,14 +56,15 @@ class Given:
         spec = spec_of(engine)
         if self.format not in spec.opens:
             return None
-        files = [file for file in self.path.parent.rglob("*") if file.is_file()]
+        folder = self.path if self.path.is_dir() else self.path.parent
+        files = [file for file in folder.rglob("*") if file.is_file()]
         return Variant(
             engine=engine,
             name=GIVEN,
             candidate=GIVEN,
             precision="fp32",
             bytes=sum(file.stat().st_size for file in files),
-            path=str(self.path if spec.reads_onnx else self.path.parent),
+            path=str(self.path if spec.reads_onnx else folder),
         )
 
 

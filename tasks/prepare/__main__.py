@@ -92,7 +92,8 @@ def _prepare(job: Job, final: Path) -> None:
         shutil.rmtree(folder / "calibration")
         calibration.save(folder / "calibration")
         evaluation.save(folder / "evaluation")
-        given = source.copy_to(folder / "given")
+        as_given = source.given()
+        given = as_given.copy_to(folder / "given")
         if (expected := expected_outputs(original, evaluation.head(EXPECTED_SAMPLES))) is not None:
             expected.save(folder / "expected")
         constant: list[str] = []
@@ -104,6 +105,7 @@ def _prepare(job: Job, final: Path) -> None:
         Preparation(
             format=source.format,
             given=given.relative_to(folder).as_posix(),
+            given_format=as_given.format,
             source={file.name: sha256(file).hex() for file in source.files},
             import_deviation=imported,
             inputs=[Tensor(**asdict(spec)) for spec in feeds],
@@ -119,6 +121,10 @@ def _prepare(job: Job, final: Path) -> None:
     )
     if imported is not None:
         log.info(f"prepare: outputs differ from those of {program.name} by {imported:.1e} of the largest value at most")
+    if as_given.format != source.format:
+        log.info(
+            f"prepare: no engine loads {program.name} itself: the {as_given.format} model made of it stands for it"
+        )
     if fixed is not None:
         log.info(f"prepare: the batch was fixed at 1; {_BATCH[freed]}")
     for name in constant:

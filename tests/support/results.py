@@ -55,8 +55,17 @@ NORMALISED = Normalisation(
 
 
 def preparation(**changes: Any) -> Preparation:
-    common: dict[str, Any] = {"format": "paddle", "given": "given/model.pdmodel", "source": {}, "batch": "free"}
-    common |= {"import_deviation": None, "inputs": [], "outputs": [], "constant_outputs": [], "normalised": NORMALISED}
+    common: dict[str, Any] = {"format": "paddle", "given": "given/model.pdmodel", "given_format": "paddle"}
+    common |= {"source": {}, "batch": "free", "normalised": NORMALISED}
+    common |= {
+        "source": {},
+        "batch": "free",
+        "import_deviation": None,
+        "inputs": [],
+        "outputs": [],
+        "constant_outputs": [],
+        "normalised": NORMALISED,
+    }
     return Preparation(**{**common, "samples": SampleCounts(calibration=1, evaluation=1), **changes})
 
 
