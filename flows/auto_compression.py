@@ -187,7 +187,7 @@ class AutoCompression:
         if self._eval is None or self._eval is self._train:
             calibration, evaluation = deal_out(train, feeds, counts, work, "train_dataloader")
         else:
-            calibration = take(train, feeds, counts[0], work, "train_dataloader")
+            calibration = take(train, feeds, counts[0], work, "train_dataloader", labelled=False)
             evaluation = take(self._eval, feeds, counts[1], work, "eval_dataloader")
         labelled = _are_classes(model, evaluation)
         _save(calibration.feeds, work / "data" / "calibration")

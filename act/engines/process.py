@@ -25,7 +25,7 @@ import numpy as np
 import act
 from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.spec import spec_of
-from act.metrics import Quality
+from act.metrics import Quality, find
 from act.samples.dataset import Array, Ragged, Samples
 
 if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydantic
@@ -168,7 +168,7 @@ class EngineProcess:
         `reference` is a folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
         """
         arguments = {"samples": samples, "metric": metric, "reference": reference, "count": count, "batch": batch}
-        return Quality(**self._call("quality", **arguments))
+        return Quality(**self._call("quality", **arguments), kind=find(metric))
 
     def outputs(self, samples: Path, count: int | None = None, batch: int = 1) -> list[Ragged]:
         """Return each output on all samples or the first `count`, with one array a sample (no batch axis)."""

@@ -27,7 +27,7 @@ import numpy as np
 from act.engines.base import Engine, ExecutedKernel, Runner, RuntimePrecision
 from act.engines.process import EngineFailure, LoadInfo, WarmUp
 from act.errors import InputError
-from act.metrics import scorer
+from act.metrics import Choice, scorer
 from act.samples.dataset import Array, Ragged, Samples
 
 # Latency is steady when the medians of two windows of runs in a row differ by less than this share. A window is a
@@ -126,14 +126,15 @@ class Worker:
             return sum(pool.map(keep_running, self._streams, range(len(self._streams))))
 
     def quality(
-        self, samples: str, metric: Any, reference: str | None, count: int | None, batch: int
+        self, samples: str, metric: Choice, reference: str | None, count: int | None, batch: int
     ) -> dict[str, Any]:
         data = _load_samples(samples, count)
         wanted = list(_load_samples(reference).feeds.values()) if reference is not None else None
-        scores = scorer(metric, data.labels, wanted)
+        scores = scorer(metric, data, wanted)
         for outputs in self._outputs(data, batch):
             scores.add(outputs)
-        return vars(scores.quality())
+        quality = scores.quality()
+        return {"value": quality.value, "statistics": quality.statistics, "beside": quality.beside}
 
     def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:
         found = self._outputs(_load_samples(samples, count), batch)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from act.metrics import Quality, Scorer, mean
-from act.samples.dataset import PADDING, Array, Ragged
+from act.metrics import Figure, Scorer, mean
+from act.samples.dataset import PADDING, Array
 
 BLANK = 0
 
@@ -21,19 +21,21 @@ class Metric(Scorer):
     labels = "sequence"
     first_class = BLANK + 1
 
-    def __init__(self, truth: Sequence[Ragged]) -> None:
-        super().__init__(truth)
-        self._similarities: list[float] = []
-
-    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> float:
+    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[float]:
+        """Return whether the line is read exactly, and how similar the characters are: 1 - edit distance / length of
+        the longer line."""
         wanted = truth[0][truth[0] != PADDING].tolist()
         found = read_ctc(outputs[0])
-        self._similarities.append(1 - edit_distance(found, wanted) / max(len(wanted), len(found), 1))
-        return float(found == wanted)
+        similarity = 1 - edit_distance(found, wanted) / max(len(wanted), len(found), 1)
+        return [float(found == wanted), similarity]
 
-    def quality(self) -> Quality:
-        """Return the quality; `character_similarity` is 1 - edit distance / length of the longer line."""
-        return Quality(mean(self._scores), self._scores, {"character_similarity": mean(self._similarities)})
+    @staticmethod
+    def figure(statistics: Sequence[list[float]]) -> Figure:
+        return Scorer.figure([exact for exact, _ in statistics])
+
+    @classmethod
+    def beside(cls, statistics: Sequence[list[float]]) -> dict[str, float]:
+        return {"character_similarity": mean([similarity for _, similarity in statistics])}
 
 
 def read_ctc(probabilities: Array) -> list[int]:

@@ -159,7 +159,7 @@ class Measurements(Artifact):
     """All variants by engine, the given file and fp32 first; `target` and `benchmark` are the settings of the job."""
 
     job: str
-    metric: str
+    metric: str | dict[str, JsonValue]
     target: dict[str, JsonValue]
     benchmark: dict[str, JsonValue]
     measured_at: str

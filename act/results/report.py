@@ -73,7 +73,7 @@ class _Told(Artifact):
     compressed: bool  # whether something else than the reference won
     budget: JudgedBudget
     deployed_candidate: str  # whose files stand at the top of the deploy folder
-    metric: str
+    metric: str | dict[str, JsonValue]
     settings: dict[str, JsonValue]  # of the job
     machine: Machine
     noise: Noise

@@ -1,12 +1,13 @@
 """Samples from a loader: any iterable of batches, such as a `paddle.io.DataLoader`, taken one by one onto the disk.
 
 A batch is a dictionary of arrays by input (or a list that holds just that, as Paddle's loader gives it with a feed
-list), with or without `label`; or a list of arrays in the order of the inputs, with or without the labels at its end.
-The first axis of each array counts the samples. Only as many batches are asked for as are needed.
+list), with or without `label`, other keys being left; or a list of arrays in the order of the inputs, with or without
+the labels at its end; or a list of two, one of these and the labels. The first axis of each array counts the samples.
+Only as many batches are asked for as are needed.
 """
 
 import itertools
-import math
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,25 @@ import numpy as np
 from act.errors import InputError, quoted
 from act.samples.dataset import LABEL, Array, FeedSpec, Gathering, Ragged, Samples
 
+log = logging.getLogger(__name__)
+
 Loader = Iterable[Any] | Callable[[], Iterable[Any]]
 Sample = tuple[dict[str, Array], Array | None]
 
 
-def take(loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, origin: str) -> Samples:
+def take(
+    loader: Loader, feeds: Sequence[FeedSpec], count: int, scratch: Path, origin: str, labelled: bool = True
+) -> Samples:
     """Take the first samples that a loader gives, `count` at most.
 
     Args:
+        labelled: whether labels are taken, too; else they may be anything.
         scratch: folder for what is too large for the memory; nothing in it has a name.
         origin: where the loader comes from, for the `InputError` where it gives no batches for these inputs.
     """
     gathered = _Gathered(feeds, scratch, origin)
-    for sample in itertools.islice(_samples(loader, feeds, origin), count):
-        gathered.add(sample)
+    for values, label in itertools.islice(_samples(loader, feeds, origin, labelled), count):
+        gathered.add((values, label))
     return gathered.samples()
 
 
@@ -42,14 +48,16 @@ def deal_out(
     """
     calibration, evaluation = _Gathered(feeds, scratch, origin), _Gathered(feeds, scratch, origin)
     for sample in _samples(loader, feeds, origin):
-        next_is_first = len(calibration) / counts[0] <= len(evaluation) / counts[1]
-        (calibration if next_is_first else evaluation).add(sample)
+        if len(calibration) / counts[0] <= len(evaluation) / counts[1]:
+            calibration.add((sample[0], None))
+        else:
+            evaluation.add(sample)
         if counts == (len(calibration), len(evaluation)):
             break
     if not len(evaluation):
         cause = "it takes two, to calibrate on one and judge by another"
         raise InputError(f"{origin}: gives {len(calibration)} samples; {cause}")
-    return Samples(calibration.samples().feeds), evaluation.samples()
+    return calibration.samples(), evaluation.samples()
 
 
 def peek(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> tuple[int, int, Iterable[Any]]:
@@ -96,19 +104,19 @@ class _Gathered:
         return Samples({name: gathering.ragged() for name, gathering in self._feeds.items()}, ragged)
 
 
-def _samples(loader: Loader, feeds: Sequence[FeedSpec], origin: str) -> Iterator[Sample]:
+def _samples(loader: Loader, feeds: Sequence[FeedSpec], origin: str, labelled: bool = True) -> Iterator[Sample]:
     """Yield sample by sample, without the batch axis, in the dtypes that the model wants."""
     for number, batch in enumerate(_batches(loader, origin)):
         where = f"{origin}: batch {number}"
         named = _named(batch, feeds, where)
-        labels = named.pop(LABEL, None) if all(feed.name != LABEL for feed in feeds) else None
+        labels = named.pop(LABEL, None) if labelled and all(feed.name != LABEL for feed in feeds) else None
         arrays = {}
         for feed in feeds:
             wanted = f", but the model wants {feed.dtype}"
             arrays[feed.name] = _array(named[feed.name], feed.dtype, f"{where}: `{feed.name}`", wanted)
+        labels = None if labels is None else _labels(labels, where, number == 0)
         if labels is not None:
-            numbers = _array(labels, np.int64, f"{where}: `{LABEL}`", "; class numbers are whole numbers")
-            arrays[LABEL] = numbers.reshape(len(numbers), math.prod(numbers.shape[1:]))
+            arrays[LABEL] = labels
         sizes = {name: len(array) for name, array in arrays.items()}
         if len(set(sizes.values())) != 1:
             told = ", ".join(f"`{name}` {size}" for name, size in sizes.items())
@@ -131,18 +139,42 @@ def _batches(loader: Loader, origin: str) -> Iterator[Any]:
 def _named(batch: Any, feeds: Sequence[FeedSpec], where: str) -> dict[str, Any]:
     """Return what a batch holds, by the name of the input, or `label`."""
     inputs = [feed.name for feed in feeds]
-    if isinstance(batch, (list, tuple)) and len(batch) == 1 and isinstance(batch[0], Mapping):
-        batch = batch[0]
-    if isinstance(batch, Mapping):
-        if {*batch} - {LABEL} != {*inputs} - {LABEL} or not {*inputs} <= {*batch}:
-            found = f"holds {quoted(batch)}, but the model's inputs are {quoted(inputs)}"
-            raise InputError(f"{where} {found}; give these and no others")
-        return dict(batch)
     parts = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    if len(parts) in (1, 2) and (isinstance(parts[0], Mapping) or _are_inputs(parts[0], feeds)):
+        labels = dict(zip([LABEL], parts[1:]))
+        if not isinstance(parts[0], Mapping):
+            return {**dict(zip(inputs, parts[0])), **labels}
+        if not {*inputs} <= {*parts[0]}:
+            raise InputError(
+                f"{where} holds {quoted(parts[0])}, but the model's inputs are {quoted(inputs)}; give these"
+            )
+        return {**labels, **parts[0]}
     if len(parts) - len(inputs) not in (0, 1):
         found = f"is a list of {len(parts)}, but the model has {len(inputs)} inputs: {quoted(inputs)}"
         raise InputError(f"{where} {found}; give one array for each, and the labels last if there are any")
     return dict(zip([*inputs, LABEL], parts))
+
+
+def _are_inputs(part: Any, feeds: Sequence[FeedSpec]) -> bool:
+    """Tell whether a part of a batch is a list of all inputs, and not one input as a list of samples."""
+    if not isinstance(part, (list, tuple)) or len(part) != len(feeds):
+        return False
+    ranks = [getattr(each, "ndim", None) for each in part]
+    return ranks == [len(feed.shape) for feed in feeds]
+
+
+def _labels(labels: Any, where: str, is_first: bool) -> Array | None:
+    """Return labels as int64 or float64, at least [samples, 1]; None where they are no numbers."""
+    try:
+        array: Array = np.asarray(labels)
+    except Exception:  # whatever the user's objects raise
+        array = np.array(None)
+    if array.ndim == 0 or array.dtype.kind not in "iufb":
+        if is_first:
+            log.warning(f"warning: {where}: `{LABEL}` is no array of numbers, and left aside")
+        return None
+    wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+    return wide[:, None] if wide.ndim == 1 else wide
 
 
 def _array(values: Any, dtype: Any, what: str, wanted: str) -> Array:

@@ -14,14 +14,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from act.engines.evaluation import Evaluation
 from act.engines.process import EngineFailure
 from act.errors import InputError
-from act.metrics import Quality
+from act.metrics import Quality, resampled_difference
 from act.samples.dataset import Samples
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def measure(job: TrialJob) -> Result:
     """Run a trial's model on the samples; `InputError` where this machine lacks them: no fault of the trial's."""
     started = time.perf_counter()
     for folder in filter(None, (job.evaluation.samples, job.evaluation.reference)):
-        _check_folder(folder, len(job.fp32.scores))
+        _check_folder(folder, len(job.fp32))
     with tempfile.TemporaryDirectory() as name:
         for file, content in job.files.items():
             (Path(name) / file).write_bytes(content)
@@ -93,22 +91,22 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
 
     `quality_on` gives the quality on the first so many samples, or on all (None).
     """
-    total = len(fp32.scores)
+    total = len(fp32)
     first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
     if 2 * first <= total:
         quality = quality_on(first)
-        losses = np.array(fp32.scores[:first]) - np.array(quality.scores)
-        if is_hopeless(losses, fp32.value):
-            return Result(fp32.value - float(losses.mean()), quality.beside, first)
+        start = fp32.head(first)
+        loss, error = start.value - quality.value, float(resampled_difference(start, quality, seed=0).std())
+        if is_hopeless(loss, error, fp32.value):
+            return Result(fp32.value - loss, quality.beside, first)
     quality = quality_on(None)
     return Result(quality.value, quality.beside, total)
 
 
-def is_hopeless(losses: np.ndarray[Any, np.dtype[np.float64]], reference: float) -> bool:
-    """Tell whether the losses of the first samples, float64 [samples], make it all but certain that too much of the
-    fp32 model's quality is lost over all."""
-    error = float(losses.std(ddof=1)) / len(losses) ** 0.5
-    return float(losses.mean()) - _CERTAINTY * error > HOPELESS_SHARE * reference
+def is_hopeless(loss: float, error: float, reference: float) -> bool:
+    """Tell whether what is lost on the first samples, with its standard error, makes it all but certain that too much
+    of the fp32 model's quality is lost over all."""
+    return loss - _CERTAINTY * error > HOPELESS_SHARE * reference
 
 
 def _check_folder(folder: Path, count: int) -> None:

@@ -164,7 +164,7 @@ class SearchProgress(Progress):
 
 def is_complete(trial: Trial, fp32: Quality) -> bool:
     """Tell whether a trial was measured on all samples, as the fp32 model was."""
-    return trial.failure is None and trial.samples == len(fp32.scores)
+    return trial.failure is None and trial.samples == len(fp32)
 
 
 def _quality(trial: Trial) -> float:

@@ -4,11 +4,12 @@ The default, range and choices of a setting stand in the module of its section a
 same keys as dependencies.
 """
 
-from act.settings.base import Metric, Precision, QuantizableOperator, Settings, ThresholdAlgorithm
+from act.settings.base import Precision, QuantizableOperator, Settings, ThresholdAlgorithm
 from act.settings.data import Data, ModelSource
 from act.settings.files import DEFAULT_PATH, load, load_job, read_mapping, settings_in, validate
 from act.settings.job import PRUNING, QUANTIZING, Job, Params, StrategyName
 from act.settings.measuring import Analyze, Benchmark, Timing
+from act.settings.metric import Metric
 from act.settings.prune import ASPPrune, ChannelPrune, GmpConfig, Prune, TransformerPrune, UnstructurePrune
 from act.settings.quantization import Calibration, PtqSearch, Refine, RefineMethod, WeightQuantization
 from act.settings.target import CLEARLY, ROUNDING, Budget, EngineName, Target

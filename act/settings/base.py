@@ -6,12 +6,11 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from act.errors import quoted
-from act.registry import CRITERIA, METRICS, THRESHOLDS
+from act.registry import CRITERIA, THRESHOLDS
 
 Item = TypeVar("Item")
 
 # Names of what plugs in: whatever the registries list.
-Metric = Annotated[str, AfterValidator(METRICS.check)]
 ThresholdAlgorithm = Annotated[str, AfterValidator(THRESHOLDS.check)]
 ChannelCriterion = Annotated[str, AfterValidator(CRITERIA.check)]
 

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from act.registry import READERS
 from act.settings.base import Settings, Text
 
-# What an evaluation sample's label is: one class, a sequence of classes, or there is none.
-Labels = Literal["class", "sequence", "nothing"]
+Labels = Literal["class", "sequence", "classes", "boxes", "score", "nothing"]
+"""What an evaluation sample's label is: one class; a sequence of classes; the class of each part (pixel, token); the
+boxes of a picture; a number; or there is none"""
 
 
 class ModelSource(Settings):

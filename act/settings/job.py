@@ -9,9 +9,10 @@ from pydantic import Field, field_validator, model_validator
 
 from act.errors import quoted
 from act.registry import METRICS
-from act.settings.base import Metric, Settings, distinct
+from act.settings.base import Settings, distinct
 from act.settings.data import AnyData, ModelSource
 from act.settings.measuring import Analyze, Benchmark
+from act.settings.metric import Metric, fits
 from act.settings.prune import Prune
 from act.settings.quantization import Calibration, PtqSearch, Refine
 from act.settings.target import Budget, Target
@@ -77,10 +78,10 @@ class Job(Settings):
         if missing := [n for n in self.ptq_search.batch_num or [] if n not in self.calibration.batch_num]:
             why = "for which `calibration.batch_num` keeps no statistics"
             raise ValueError(f"`ptq_search.batch_num` has {missing}, {why}: add them there")
-        fitting = (None, self.data.labels)  # a metric without labels fits all data
-        if METRICS.load(self.metric).Metric.labels not in fitting and self.data.labels is not None:
-            others = [name for name, module in METRICS.load_all().items() if module.Metric.labels in fitting]
-            raise ValueError(f"metric `{self.metric}` does not fit these data: use one of {quoted(others)}")
+        if not fits(self.metric, self.data.labels):
+            others = [name for name in METRICS.load_all() if fits(name, self.data.labels)]
+            name = self.metric if isinstance(self.metric, str) else self.metric["name"]
+            raise ValueError(f"metric `{name}` does not fit these data: use one of {quoted(others)}")
         return self
 
 

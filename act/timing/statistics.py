@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap, trim_mean  # type: ignore[import-untyped]
 
+from act.metrics import Figures, Quality, quality_of, resampled_difference
 from act.results.benchmark import Interval, Latency
 
 Floats = npt.NDArray[np.float64]
@@ -67,9 +68,19 @@ def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
     return Interval(value=math.exp(found.value), low=math.exp(low), high=math.exp(high))
 
 
+def quality_difference(first: Quality, second: Quality, seed: int) -> Interval:
+    """Return the first quality less the second, of models on the same samples."""
+    value = first.value - second.value
+    if len(first) < 2:
+        return Interval(value=value, low=value, high=value)
+    outside = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(resampled_difference(first, second, seed), [outside, 1 - outside])
+    return Interval(value=value, low=float(low), high=float(high))
+
+
 def mean_difference(first: Floats, second: Floats, seed: int) -> Interval:
     """Return the mean of `first - second`, scores of the same samples, float [samples] each."""
-    return _interval((first - second,), np.mean, seed)
+    return quality_difference(quality_of(Figures, list(first)), quality_of(Figures, list(second)), seed)
 
 
 def _interval(data: Sequence[Floats], statistic: Callable[..., Any], seed: int) -> Interval:

@@ -53,7 +53,7 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         target=job.target.model_dump(),
         benchmark=job.benchmark.model_dump(),
         measured_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        evaluation_samples=max((len(row.quality.scores) for row in rows if row.quality), default=0),
+        evaluation_samples=max((len(row.quality) for row in rows if row.quality), default=0),
         machine=Machine.model_validate(machine.describe()),
         noise=noise,
         variants=variants,

@@ -244,4 +244,4 @@ def test_a_hopeless_trial_costs_a_quarter(tmp_path: Path) -> None:
     ],
 )
 def test_hopeless_means_all_but_certain(losses: list[float], hopeless: bool) -> None:
-    assert is_hopeless(np.array(losses), 0.8) is hopeless
+    assert is_hopeless(float(np.mean(losses)), float(np.std(losses)) / 8, 0.8) is hopeless

@@ -67,7 +67,7 @@ def test_the_parts_of_a_distillation_belong_together() -> None:
         ({"target": {"engines": ["tensorflow"]}}, ["jobs.mine.target.engines.0", "tensorflow", "openvino"]),
         ({"target": {"precisions": ["int8"]}}, ["jobs.mine.target.precisions", "fp32"]),
         ({"target": {"threads": "1"}}, ["jobs.mine.target.threads", "'1'", "integer"]),
-        ({"metric": "accuracy"}, ["jobs.mine.metric", "accuracy", "top1"]),
+        ({"metric": "accuracies"}, ["jobs.mine.metric", "accuracies", "top1"]),
         ({"data": {"reader": "video", "path": "x"}}, ["jobs.mine.data", "text_lines", "arrays"]),
         ({"strategy": ["Distillation"]}, ["jobs.mine.strategy", "QuantAware"]),
         (

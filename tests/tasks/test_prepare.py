@@ -234,7 +234,7 @@ def test_the_recogniser_reads_most_of_its_lines(tmp_path: Path) -> None:
     calibration, evaluation = read(data, model.feed_specs(), model.fetch_specs()[0].shape[-1], tmp_path)
     assert not any(tmp_path.iterdir())
     assert calibration.labels is None
-    metric = scorer("ctc_exact", evaluation.labels)
+    metric = scorer("ctc_exact", evaluation)
     for batch in evaluation.batches(8):
         for row in model.run(batch)[0]:
             metric.add([row])

@@ -47,7 +47,7 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
         loader = _call("function", settings.function, settings)
         if settings.evaluation_function is None:
             return deal_out(loader, feeds, counts, scratch, settings.function)
-        calibration = take(loader, feeds, counts[0], scratch, settings.function)
+        calibration = take(loader, feeds, counts[0], scratch, settings.function, labelled=False)
     with _users_code(settings.evaluation_function):
         loader = _call("evaluation_function", settings.evaluation_function, settings)
         return Samples(calibration.feeds), take(loader, feeds, counts[1], scratch, settings.evaluation_function)
