@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from act.engines.base import RuntimePrecision
 from act.engines.process import EngineProcess
 from act.metrics import Quality, needs_reference
 from act.settings import EngineName, Job, Metric
+from act.tail.files import SavedTail
 
 if TYPE_CHECKING:  # workers that measure trials import this, and need no Paddle
     import onnx
@@ -29,6 +30,8 @@ class Evaluation:
     metric: Metric
     samples: Path  # folder of the evaluation samples
     reference: Path | None  # folder of the fp32 outputs, for a metric that needs them
+    tail: Path | None = None  # folder of the tail, for a metric that judges the outputs behind it
+    whole: tuple[int, ...] = ()  # numbers of these outputs that have no batch axis
     threads: int = 1
     time_limit_seconds: float = 600  # after which the engine counts as hung
 
@@ -36,22 +39,36 @@ class Evaluation:
     def of(cls, job: Job, prepared: Path) -> Evaluation:
         """Return how a job is measured: on the first engine of its target, which decides, on what `prepare` left."""
         reference = prepared / "reference" if needs_reference(job.metric) else None
-        return cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
+        found = cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
+        # A comparison with fp32 is made ahead of the tail, where what is lost does not hang on what is chosen.
+        if reference is None and (prepared / "tail").exists():
+            tail = SavedTail.read(prepared / "tail")
+            return replace(found, tail=tail.folder, whole=tuple(tail.description.whole))
+        return found
 
     def quality(
         self, model: InferenceModel, scheme: Scheme | None, fp32_onnx: onnx.ModelProto | None = None
     ) -> Quality:
         """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form; may raise `EngineFailure`."""
-        from act.engines.writer import writer_of
-
         with tempfile.TemporaryDirectory() as name:
-            path = writer_of(self.engine).write(model, scheme, Path(name), fp32_onnx)
+            path = self.write(model, scheme, Path(name), fp32_onnx)
             with self.loaded(path, "fp32" if scheme is None else "int8") as quality_on:
                 return quality_on(None)
+
+    def write(
+        self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None
+    ) -> Path:
+        """Write what is judged into an empty folder, with the tail where the metric asks for it; return what loads."""
+        from act.engines.writer import writer_of
+
+        path = writer_of(self.engine).write(model, scheme, folder, fp32_onnx)
+        if self.tail is not None:
+            SavedTail.read(self.tail).put_back(path, path)
+        return path
 
     @contextmanager
     def loaded(self, path: Path, precision: RuntimePrecision) -> Iterator[Callable[[int | None], Quality]]:
         """Load a model that was written before; yield what measures it on the first so many samples, None: on all."""
         with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
             process.load()
-            yield lambda count: process.quality(self.samples, self.metric, self.reference, count)
+            yield lambda count: process.quality(self.samples, self.metric, self.reference, count, whole=self.whole)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -161,14 +162,22 @@ class EngineProcess:
         return self._call("throughput", samples=samples, batch=batch, streams=streams, seconds=seconds)
 
     def quality(
-        self, samples: Path, metric: Metric, reference: Path | None = None, count: int | None = None, batch: int = 1
+        self,
+        samples: Path,
+        metric: Metric,
+        reference: Path | None = None,
+        count: int | None = None,
+        batch: int = 1,
+        whole: Sequence[int] = (),
     ) -> Quality:
         """Measure the quality on all samples or the first `count`; the outputs never leave the worker.
 
-        `reference` is a folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
+        Args:
+            reference: a folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.
+            whole: numbers of the outputs without a batch axis; where there are any, the samples run one at a time.
         """
         arguments = {"samples": samples, "metric": metric, "reference": reference, "count": count, "batch": batch}
-        return Quality(**self._call("quality", **arguments), kind=find(metric))
+        return Quality(**self._call("quality", **arguments, whole=list(whole)), kind=find(metric))
 
     def outputs(self, samples: Path, count: int | None = None, batch: int = 1) -> list[Ragged]:
         """Return each output on all samples or the first `count`, with one array a sample (no batch axis)."""

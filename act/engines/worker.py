@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -126,12 +126,12 @@ class Worker:
             return sum(pool.map(keep_running, self._streams, range(len(self._streams))))
 
     def quality(
-        self, samples: str, metric: Choice, reference: str | None, count: int | None, batch: int
+        self, samples: str, metric: Choice, reference: str | None, count: int | None, batch: int, whole: list[int]
     ) -> dict[str, Any]:
         data = _load_samples(samples, count)
         wanted = list(_load_samples(reference).feeds.values()) if reference is not None else None
         scores = scorer(metric, data, wanted)
-        for outputs in self._outputs(data, batch):
+        for outputs in self._outputs(data, 1 if whole else batch, whole):
             scores.add(outputs)
         quality = scores.quality()
         return {"value": quality.value, "statistics": quality.statistics, "beside": quality.beside}
@@ -173,18 +173,18 @@ class Worker:
         engine.run(feeds)
         return time.perf_counter() - started
 
-    def _outputs(self, samples: Samples, batch: int) -> Iterator[list[Array]]:
-        """Yield the outputs of each sample in order, without the batch axis."""
+    def _outputs(self, samples: Samples, batch: int, whole: Collection[int] = ()) -> Iterator[list[Array]]:
+        """Yield the outputs of each sample in order, without the batch axis, which those numbered in `whole` lack."""
         index = 0
         for feeds in samples.batches(batch):
             size = len(next(iter(feeds.values())))
             outputs = self._loaded.run(feeds)
-            for output in outputs:
-                if output.ndim == 0 or len(output) != size:
+            for number, output in enumerate(outputs):
+                if number not in whole and (output.ndim == 0 or len(output) != size):
                     raise EngineFailure("wrong_output", f"an output of shape {[*output.shape]} for a batch of {size}")
                 _check_finite(output, index)
             for row in range(size):
-                yield [output[row] for output in outputs]
+                yield [output if number in whole else output[row] for number, output in enumerate(outputs)]
             index += size
 
     def _batches(self, samples: str, batch: int) -> list[dict[str, Array]]:

@@ -105,7 +105,7 @@ class Export:
             name=self.name,
             precision="fp32" if scheme is None else "int8",
             files={name: path.relative_to(folder.parent).as_posix() for name, path in paths.items()},
-            bytes={name: _size(path) for name, path in paths.items()},
+            bytes={name: size_of(path) for name, path in paths.items()},
             weight_bytes=(folder / WEIGHTS_FILE).stat().st_size,
             check={name: round(value, 6) for name, value in check.items()},
             refused={name: each.refused for name, each in exported.items() if each.refused is not None},
@@ -143,7 +143,7 @@ def calibration_table(scheme: Scheme) -> str:
     return "".join(f"{name} {span.threshold!r}\n" for name, span in scheme.activations.items())
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
     """Return the size of what an engine loads."""
     files = [path] if path.is_file() else [path / PROGRAM_FILE, path / WEIGHTS_FILE]
     return sum(file.stat().st_size for file in files)

@@ -16,7 +16,8 @@ load the folder with the files and not the first of them, and more functions:
 
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
-- `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's.
+- `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's;
+- `split(files)`: return the model in two parts, a `SplitModel`; without it the program that `load` returns is cut.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +40,7 @@ from act.samples.dataset import Array, Samples
 if TYPE_CHECKING:  # workers of other environments import this too, where there is no Paddle
     from act.environments import Environment
     from act.program.model import InferenceModel
+    from act.tail.split import SplitModel, Tail
 
 CONVERTED = "onnx"
 """The format that files of other environments are converted to."""
@@ -74,14 +77,8 @@ class SourceModel:
         Raises:
             InputError: a file is damaged, or does not fit the others, or cannot be converted.
         """
-        converted = self._converted
-        try:
-            model: InferenceModel = converted._module.load(converted.files)
-        except InputError as error:
-            if converted is self:
-                raise
-            # The user has never seen the file in between.
-            raise InputError(str(error).replace(str(converted.files[0]), f"{self.files[0]}, as ONNX")) from None
+        with self._under_its_name():
+            model: InferenceModel = self._converted._module.load(self._converted.files)
         return model
 
     def given(self) -> SourceModel:
@@ -90,6 +87,17 @@ class SourceModel:
 
         opened = any(self.format in spec.opens for spec in all_specs())
         return self if opened else self._converted
+
+    def split(self) -> SplitModel:
+        """Read the model as its body, in inference mode, and its tail; `InputError` as `load`."""
+        converted = self._converted
+        if (asked := getattr(converted._module, "split", None)) is None:
+            from act.formats._paddle_tail import split
+
+            return split(self.load())
+        with self._under_its_name():
+            parts: SplitModel = asked(converted.files)
+        return parts
 
     def copy_to(self, folder: Path) -> Path:
         """Copy the files into a new folder, and return what engines load: the first of them, as the format names it,
@@ -125,11 +133,21 @@ class SourceModel:
         name: str = self._module.WORKER
         return name
 
-    def check(self, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
+    def check(self, model: InferenceModel, samples: Samples, folder: Path, file: Path | None = None) -> float | None:
         """Run an import beside the files' own runtime, as `check_import` has it."""
         from act.formats._comparison import check_import
 
-        return check_import(self, model, samples, folder)
+        return check_import(self, model, samples, folder, file or self.files[0])
+
+    def save_tail(self, tail: Tail, body: InferenceModel, samples: Samples, folder: Path) -> Path:
+        """Write a tail, and the model without it, as `act.tail.files` has it; its forms are compared on one sample."""
+        from act.formats._comparison import difference_of_tails
+        from act.program.outputs import checked_outputs
+        from act.tail.files import save_tail
+
+        first = samples.stack([0])
+        feeds = {**first, **dict(zip(body.fetch_names, checked_outputs(body, first, f"{self.files[0]}:")))}
+        return save_tail(tail, folder, lambda file, program: difference_of_tails(file, program, feeds))
 
     def computes_in_half(self) -> bool:
         """Tell whether the model computes in half precision."""
@@ -160,6 +178,17 @@ class SourceModel:
         convert(self, folder)
         module = FORMATS.load(CONVERTED)
         return SourceModel(tuple(module.find(folder, None, None)), CONVERTED, module)
+
+    @contextmanager
+    def _under_its_name(self) -> Iterator[None]:
+        """Let an `InputError` name the user's file where it names one that was made of it, which nobody has seen."""
+        try:
+            yield
+        except InputError as error:
+            if self._converted is self:
+                raise
+            message = str(error).replace(str(self._converted.files[0]), f"{self.files[0]}, as ONNX")
+            raise InputError(message) from None
 
     def _ask(self, question: str, default: Any, *arguments: Any) -> Any:
         """Return what the format of the imported file answers; the default where it has no such function."""

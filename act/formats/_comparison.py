@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from act.formats import SourceModel
 from act.formats._apart import RunFailure, outputs
 from act.program.model import InferenceModel, reason
 from act.program.outputs import checked_outputs, deviation
-from act.samples.dataset import Array, Samples
+from act.samples.dataset import Array, Ragged, Samples
 
 LARGEST_DEVIATION = 1e-3
 """Of an output, as a share of its largest value, that an import may differ from its file."""
 LARGEST_HALF_DEVIATION = 2e-2
 """The same for a file that computes in half precision, which rounds more coarsely than the import."""
 SAMPLES = 4
+_TAILS_RUNTIME = "onnxruntime"
 _TIME_LIMIT_SECONDS = 300
 
 
@@ -48,12 +50,40 @@ def check_axes(names: Mapping[str, Sequence[str]], samples: Samples, origin: str
                 )
 
 
-def check_import(source: SourceModel, model: InferenceModel, samples: Samples, folder: Path) -> float | None:
+def difference_of_tails(file: Path, folder: Path, feeds: Mapping[str, Array]) -> str:
+    """Tell in a few words how a tail's ONNX file and its Paddle program differ on what they read; empty if they do not.
+
+    Args:
+        folder: of the program.
+        feeds: one sample of all that the tail may read.
+    """
+    program = InferenceModel.load(folder)
+    read = {name: feeds[name] for name in program.feed_names}
+    with tempfile.TemporaryDirectory() as scratch:
+        Samples({name: Ragged.of(list(values)) for name, values in read.items()}).save(Path(scratch) / "feeds")
+        try:
+            with EngineProcess(_TAILS_RUNTIME, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
+                process.load()
+                there = process.tensors(Path(scratch) / "feeds")
+        except EngineFailure as failure:
+            return f"{title_of(_TAILS_RUNTIME)}: {failure.cause}"
+    try:
+        here = program.run(read)
+    except Exception as error:  # Paddle raises a dozen kinds
+        return f"Paddle cannot run it: {reason(error)}"
+    off = deviation(here, there)
+    return f"its two forms differ by {off:.2g} of the largest value" if off > LARGEST_DEVIATION else ""
+
+
+def check_import(
+    source: SourceModel, model: InferenceModel, samples: Samples, folder: Path, given: Path
+) -> float | None:
     """Return how far the import's outputs are from the file's; None for a format that Paddle itself reads.
 
     Args:
         samples: some of the job's own.
         folder: where they are saved.
+        given: what the runtime loads: the model's file, or that without its tail.
 
     Raises:
         InputError: the file's runtime cannot run it, or the outputs differ; names the first tensor that does.
@@ -63,7 +93,7 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
     samples = samples.head(SAMPLES)
     title = title_of(source.runtime) if source.runtime is not None else source.environment_title
     try:
-        wanted = _outputs_of_runtime(source, len(samples), folder)
+        wanted = _outputs_of_runtime(source, given, len(samples), folder)
     except EngineFailure as failure:
         file = source.files[0]
         if failure.kind == "wrong_output":
@@ -99,13 +129,17 @@ def check_import(source: SourceModel, model: InferenceModel, samples: Samples, f
     return worst
 
 
-def _outputs_of_runtime(source: SourceModel, count: int, folder: Path) -> list[list[Array]]:
-    """Return each output of the files as their own runtime computes it, on the first of the samples in a folder."""
-    if source.environment is not None:
+def _outputs_of_runtime(source: SourceModel, given: Path, count: int, folder: Path) -> list[list[Array]]:
+    """Return each output of the files as their own runtime computes it, on the first of the samples in a folder.
+
+    Without its tail a model that was converted is run as what it was converted to.
+    """
+    if source.environment is not None and given == source.files[0]:
         return [list(output) for output in outputs(source, folder, count)]
-    if source.runtime is None:
+    runtime = source.runtime or source.given().runtime
+    if runtime is None:
         raise ValueError(f"{source.format}: nothing else runs it")
-    with EngineProcess(source.runtime, source.files[0], "fp32", 1, _TIME_LIMIT_SECONDS) as process:
+    with EngineProcess(runtime, given, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
         process.load()
         try:
             return [list(output) for output in process.outputs(folder, count)]

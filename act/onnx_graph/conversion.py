@@ -36,6 +36,21 @@ Path(target).write_bytes(compiled.export(program, weights, int(opset), *settings
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
+class NotConvertible(InputError):
+    """Paddle2ONNX does not convert a program.
+
+    Attributes:
+        cause: what it says.
+    """
+
+    def __init__(self, cause: str) -> None:
+        self.cause = " ".join(cause.split())
+        super().__init__(
+            f"Paddle2ONNX cannot convert the model: {self.cause}; every job exports an ONNX file, so the model must be "
+            "built of operators that ONNX has"
+        )
+
+
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:
     """Convert the fp32 model to ONNX, with weights under their Paddle names; `InputError` says why it cannot."""
     with tempfile.TemporaryDirectory() as name:
@@ -47,15 +62,15 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIME_LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
-            raise _not_convertible(f"no end after {TIME_LIMIT_SECONDS} s") from None
+            raise NotConvertible(f"no end after {TIME_LIMIT_SECONDS} s") from None
         if done.returncode != 0 or not target.is_file():
-            raise _not_convertible(_reason(done.stdout.decode(errors="replace")))
+            raise NotConvertible(_reason(done.stdout.decode(errors="replace")))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
     try:
         inferred(converted, strict=True)
     except onnx.shape_inference.InferenceError as error:
-        raise _not_convertible(f"what it writes is no valid model: {error}") from None
+        raise NotConvertible(f"what it writes is no valid model: {error}") from None
     return converted
 
 
@@ -84,13 +99,6 @@ def _reason(log: str) -> str:
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
     telling = [line for sign in ("not supported", "rror") for line in lines if sign in line]
     return (telling or lines[-1:] or ["it gives no reason"])[0].removeprefix("[Paddle2ONNX] ").rstrip(",")
-
-
-def _not_convertible(reason: str) -> InputError:
-    return InputError(
-        f"Paddle2ONNX cannot convert the model: {' '.join(reason.split())}; every job exports an ONNX file, so the "
-        "model must be built of operators that ONNX has"
-    )
 
 
 def _constants_to_initialisers(graph: onnx.GraphProto) -> None:

@@ -14,22 +14,24 @@ from act.errors import InputError
 from act.reporting.winner import Choice, meets
 from act.results.analyze import Analysis
 from act.results.benchmark import Measurements, Variant
-from act.results.export import ExportedCandidates
+from act.results.export import BODIES, ExportedCandidates
 from act.results.ptq_search import Refinements, Trials
-from act.results.report import DeployedFile, JudgedBudget, Manifest, Report, Winner
+from act.results.report import DeployedFile, DeployedTail, JudgedBudget, Manifest, Report, Winner
 from act.results.select import Options, Strategy
 from act.results.training import Pruning, Training
 from act.settings import Job
 
 _WINNER_FOLDER = "winner"
+_WITHOUT_TAIL = "without_tail"
 _PADDLE_FILES = ("model.pdmodel", "model.pdiparams")
 _INT8_FILES = ("calibration_table.txt", "quant_model.onnx")
 
 
-def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant, folder: Path) -> str:
+def copy_models(exported: Path, candidates: ExportedCandidates, choice: Choice, folder: Path) -> str:
     """Copy the model files from the export stage's folder into `folder`, the winner's into `folder/winner`.
 
-    A winner that is the user's own file is copied from where it was measured.
+    A winner that is the user's own file is copied from where it was measured. Where a file cannot have the tail, or an
+    engine does not run it, the file without is in `folder/without_tail`.
 
     Returns:
         The name of the candidate whose files stand at the top: the best quantized one, or fp32 when there is none.
@@ -37,10 +39,20 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
     Raises:
         InputError: a file that the export stage should have left is missing.
     """
+    winner = choice.winner
     by_name = {candidate.name: candidate for candidate in candidates.candidates}
     name = candidates.deploy or next(each.name for each in candidates.candidates if each.precision == "fp32")
     documented = (*_PADDLE_FILES, *(_INT8_FILES if by_name[name].precision == "int8" else ()))
     sources = {file: exported / name / file for file in documented}
+    if by_name[name].bodies:
+        for file in [file for file, source in sources.items() if not source.exists()]:
+            del sources[file]
+            sources[f"{_WITHOUT_TAIL}/{file}"] = exported / BODIES / name / file
+        failed = [row.engine for row in choice.variants if row.candidate == name and row.failure is not None]
+        for engine in filter(by_name[name].bodies.__contains__, dict.fromkeys(failed)):
+            body = exported / by_name[name].bodies[engine]
+            files = [body / file for file in _PADDLE_FILES] if body.is_dir() else [body]
+            sources |= {f"{_WITHOUT_TAIL}/{file.name}": file for file in files}
     won = Path(winner.path or "") if winner.is_given else exported / by_name[winner.candidate].files[winner.engine]
     if winner.is_given:
         beside = won if won.is_dir() else won.parent
@@ -55,7 +67,10 @@ def copy_models(exported: Path, candidates: ExportedCandidates, winner: Variant,
         sources |= {f"{_WINNER_FOLDER}/{file}": won / file for file in _PADDLE_FILES}
     for candidate in (by_name["fp32"], by_name[name]):
         others = [each.file for files in candidate.elsewhere.values() for each in files if each.file is not None]
-        sources |= {"/".join(Path(file).parts[1:]): exported / file for file in others}
+        for file in others:
+            parts = Path(file).parts
+            place = [_WITHOUT_TAIL, *parts[2:]] if parts[0] == BODIES else parts[1:]
+            sources["/".join(place)] = exported / file
     for target, source in sources.items():
         (folder / target).parent.mkdir(exist_ok=True, parents=True)
         try:
@@ -103,6 +118,7 @@ def gather(
         machine=measurements.machine,
         noise=measurements.noise,
         variants=choice.variants,
+        tail=_tail(exported, deployed, choice),
         left_in_float={each.name: each.left_in_float for each in exported.candidates if each.precision == "int8"},
         search=Trials.read(artifacts / "ptq_search" / "trials.json"),
         refined=Refinements.read(artifacts / "refine" / "refine.json"),
@@ -118,6 +134,19 @@ def manifest_of(report: Report, files: dict[str, DeployedFile]) -> Manifest:
     """Return the manifest, which tells less than the report, and of all deployed files."""
     shared = {name: value for name, value in report if name in Manifest.model_fields}
     return Manifest(**shared, files=files)
+
+
+def _tail(exported: ExportedCandidates, deployed: str, choice: Choice) -> DeployedTail | None:
+    """Tell what became of the tail on each engine; None where the model has none."""
+    if exported.tail is None:
+        return None
+    engines = dict.fromkeys((row.engine for row in choice.variants), "in its file")
+    engines |= {
+        row.engine: row.failure.cause
+        for row in choice.variants
+        if row.candidate == deployed and row.failure is not None
+    }
+    return DeployedTail(operators=exported.tail, engines=engines)
 
 
 def _winner(choice: Choice, job: Job, files: Iterable[str]) -> Winner:

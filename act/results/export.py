@@ -6,6 +6,9 @@ from pydantic import Field
 
 from act.results.artifact import Artifact, Part
 
+BODIES = "bodies"
+"""The folder beside those of the candidates in which they are without their tail."""
+
 
 class Failure(Part):
     """Why there are no figures: a kind of `act.engines.FailureKind` and one line."""
@@ -68,6 +71,7 @@ class ExportedCandidate(Part):
     check: dict[str, float]  # similarity of each file's outputs to the simulated quantized model's
     refused: dict[str, str]  # engines that it could not be written for, with the cause
     elsewhere: dict[str, list[DeviceFile]]  # by engine its files for other devices
+    bodies: dict[str, str] = Field(default_factory=dict)  # by engine the same as `files` without the tail, if any
     left_in_float: list[FloatLayer]
 
 
@@ -76,6 +80,7 @@ class ExportedCandidates(Artifact):
 
     candidates: list[ExportedCandidate]
     deploy: str | None
+    tail: list[str] | None = None  # types of the operators that were put back behind the layers
 
 
 def _counted(kinds: Mapping[str, int]) -> str:

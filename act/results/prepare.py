@@ -41,3 +41,4 @@ class Preparation(Artifact):
     samples: SampleCounts
     constant_outputs: list[str]  # those that are the same for every evaluation sample
     normalised: Normalisation
+    tail: list[str] | None = None  # types of the operators that were cut off behind the layers

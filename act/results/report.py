@@ -65,6 +65,13 @@ class RefusedVariant(FailedVariant):
     misses: list[str]
 
 
+class DeployedTail(Part):
+    """What stands behind the layers as it was, and what became of it on each engine of the target."""
+
+    operators: list[str]
+    engines: dict[str, str]  # "in its file", or why it is not, or does not run
+
+
 class _Told(Artifact):
     job: str
     measured_at: str
@@ -78,6 +85,7 @@ class _Told(Artifact):
     machine: Machine
     noise: Noise
     variants: list[JudgedVariant | RefusedVariant]
+    tail: DeployedTail | None = None
 
 
 class Manifest(_Told):

@@ -49,10 +49,8 @@ def trial_job(
     evaluation: Evaluation, model: InferenceModel, scheme: Scheme, fp32_onnx: onnx.ModelProto, fp32: Quality
 ) -> TrialJob:
     """Return the measurement of a scheme's model, with the model in it."""
-    from act.engines.writer import writer_of
-
     with tempfile.TemporaryDirectory() as name:
-        entry = writer_of(evaluation.engine).write(model, scheme, Path(name), fp32_onnx)
+        entry = evaluation.write(model, scheme, Path(name), fp32_onnx)
         files = {path.name: path.read_bytes() for path in sorted(Path(name).iterdir())}
     reference = evaluation.reference and evaluation.reference.resolve()
     absolute = replace(evaluation, samples=evaluation.samples.resolve(), reference=reference)

@@ -6,9 +6,9 @@ needs no file of its own, because engines convert fp32 files as they load them.
 
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -43,13 +43,17 @@ class Given:
     Attributes:
         path: its file, or its folder, as engines load it.
         format: one of `act.formats`.
-        expected: folder of samples whose feeds are its outputs on the first evaluation samples; not there where it
-            cannot run the first.
+        expected: folder of samples whose feeds are its outputs on the first evaluation samples, ahead of the tail where
+            it has one; not there where it cannot run the first.
+        body: the same without its tail, as engines load it; None where it has none.
+        whole: numbers of its outputs without a batch axis.
     """
 
     path: Path
     format: str
     expected: Path
+    body: Path | None = None
+    whole: Sequence[int] = ()
 
     def variant(self, engine: EngineName) -> Variant | None:
         """Return it as a variant on an engine; None where that does not load such files."""
@@ -144,6 +148,20 @@ def measure(
         workers = max(1, len(os.sched_getaffinity(0)) // target.threads)
         with ThreadPoolExecutor(workers) as pool:
 
+            @contextmanager
+            def beside(variant: Variant, body: Path) -> Iterator[EngineProcess]:
+                """Load a variant without its tail for a moment."""
+                precision, seconds = cast(RuntimePrecision, variant.precision), settings.time_limit_seconds
+                with EngineProcess(variant.engine, body, precision, target.threads, seconds) as process:
+                    process.load()
+                    yield process
+
+            def check(variant: Variant, process: EngineProcess) -> None:
+                """Raise an `EngineFailure` where what should give the given model's outputs does not."""
+                same = variant.candidate in (GIVEN, FP32) and variant.precision == "fp32"
+                if same and given is not None and given.expected.exists():
+                    _check_outputs(process, samples, given.expected, target.batch)
+
             def start(variant: Variant, cause: str | None = None) -> Row:
                 path, precision = Path(variant.path or ""), cast(RuntimePrecision, variant.precision)
                 process = stack.enter_context(
@@ -162,14 +180,18 @@ def measure(
                     if variant.path is None:
                         raise EngineFailure("error", "the stage `export` wrote no file for this engine")
                     row.measured.info = process.load()
-                    if (
-                        variant.candidate in (GIVEN, FP32)
-                        and variant.precision == "fp32"
-                        and given is not None
-                        and given.expected.exists()
-                    ):
-                        _check_outputs(process, samples, given.expected, target.batch)
-                    row.quality = process.quality(samples, job.metric, reference, None, target.batch)
+                    whole = given.whole if given is not None else ()
+                    if (body := _body(variant, by_name, folder, given)) is None:
+                        check(variant, process)
+                        row.quality = process.quality(samples, job.metric, reference, None, target.batch)
+                    elif reference is None:
+                        row.quality = process.quality(samples, job.metric, None, None, target.batch, whole)
+                        with beside(variant, body) as ahead:
+                            check(variant, ahead)
+                    else:
+                        with beside(variant, body) as ahead:
+                            check(variant, ahead)
+                            row.quality = ahead.quality(samples, job.metric, reference, None, target.batch)
                 except EngineFailure as failure:
                     row.measured.fail(failure)
                 progress(f"quality of {variant.engine} {variant.name}")
@@ -192,6 +214,16 @@ def measure(
         references = {row.variant.engine: row.measured for row in rows if row.variant.name == FP32}
         noise = measure_side_by_side([row.measured for row in rows], references, target.threads, settings, progress)
     return rows, noise
+
+
+def _body(
+    variant: Variant, candidates: Mapping[str, ExportedCandidate], folder: Path, given: Given | None
+) -> Path | None:
+    """Return what a variant is without its tail; None where the model has none."""
+    if variant.candidate == GIVEN:
+        return given.body if given is not None else None
+    body = candidates[variant.candidate].bodies.get(variant.engine)
+    return folder / body if body is not None else None
 
 
 def _check_outputs(process: EngineProcess, samples: Path, expected: Path, batch: int) -> None:

@@ -20,6 +20,7 @@ from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
 from act.results.machine import Machine
 from act.results.prepare import Preparation
+from act.results.tail import TAIL_FILE, TailDescription
 from act.settings import Job
 from act.timing.benchmark import Given, Row, measure, to_results
 from act.timing.side_by_side import progress_bar
@@ -42,7 +43,7 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
     candidates = ExportedCandidates.read(exported / "candidates.json").candidates
     reference = prepared / "reference" if needs_reference(job.metric) else None
     preparation = Preparation.read(prepared / "prepare.json")
-    given = Given(prepared / preparation.given, preparation.given_format, prepared / "expected")
+    given = Given(prepared / preparation.given, preparation.given_format, prepared / "expected", *_ahead(prepared))
     steps = len(job.target.engines) * (2 + len(candidates)) + job.benchmark.rounds
     with progress_bar("benchmark", steps) as progress:
         rows, noise = measure(candidates, exported, job, prepared / "evaluation", reference, progress, given)
@@ -64,6 +65,15 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         log.info(_line(variant))
     if noise.noisy:
         log.info(f"benchmark: the machine was noisy: {noise.cause}; measure again before trusting small differences")
+
+
+def _ahead(prepared: Path) -> tuple[Path | None, Sequence[int]]:
+    """Return the given model without its tail, and which outputs have no batch axis; None where it has none."""
+    file = prepared / "tail" / TAIL_FILE
+    if not file.exists():
+        return None, ()
+    tail = TailDescription.read(file)
+    return file.parent / tail.given, tail.whole
 
 
 def _line(variant: RanVariant | FailedVariant) -> str:

@@ -2,7 +2,8 @@
 
 Reads the models of `prepare` and `prune`, the candidates of `refine` that `plan` keeps, and the trained model of
 `qat` where there is one. Writes a folder for fp32, for a pruned model in fp32 and for each int8 candidate, and
-`candidates.json`, which names their files for each engine, sizes and checks.
+`candidates.json`, which names their files for each engine, sizes and checks. A tail that `prepare` cut off is put
+back in them; the same files without it are in `bodies/`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.export import ExportedCandidate, ExportedCandidates
+from act.results.export import BODIES, ExportedCandidate, ExportedCandidates
 from act.results.ptq_search import Candidates, Plan
 from act.results.quantization import Ranges
 from act.results.training import Pruning, Training
@@ -39,20 +40,26 @@ def main() -> None:
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.engines.check import Checker
+    from act.engines.with_tail import put_back
     from act.engines.writer import Export
     from act.program.model import InferenceModel
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
+    from act.tail.files import SavedTail
 
     prepared, calibrated, searched, trained = (
         stage_folder(job, stage) for stage in ("prepare", "calibrate", "refine", "qat")
     )
     checker = Checker(Samples.load(prepared / "calibration"))
+    tail = SavedTail.read(prepared / "tail") if (prepared / "tail").exists() else None
+    bodies = folder if tail is None else folder / BODIES
+    bodies.mkdir(exist_ok=True)
     candidates: list[ExportedCandidate] = []
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None) -> None:
-        export = Export(name, model, scheme, folder / name, checker, engines, lambda: _read_ranges(calibrated))
-        candidates.append(export.write())
+        export = Export(name, model, scheme, bodies / name, checker, engines, lambda: _read_ranges(calibrated))
+        written = export.write()
+        candidates.append(written if tail is None else put_back(tail, written, folder))
         _tell(candidates[-1])
 
     add(REFERENCE, InferenceModel.load(prepared / "model"), None)
@@ -73,7 +80,8 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
         rank[training.candidate] = (scheme.symmetric, training.quality_after or 0.0)
     # Paddle's int8 kernels and calibration tables know no zero point, so a symmetric candidate is what others can use.
     deploy = max(rank, key=lambda name: rank[name], default=PRUNED if is_pruned else None)
-    ExportedCandidates(candidates=candidates, deploy=deploy).write(folder / "candidates.json")
+    operators = tail.description.operators if tail is not None else None
+    ExportedCandidates(candidates=candidates, deploy=deploy, tail=operators).write(folder / "candidates.json")
 
 
 def _read_ranges(calibrated: Path) -> dict[str, dict[str, Range]]:

@@ -2,8 +2,9 @@
 
 Writes `given/` (the user's files, which speed-ups are measured against), `expected/` (its outputs on the first
 evaluation samples, which every engine's fp32 must give), `model/`, `batch_norms.npz` (gamma of each
-folded batch norm, by weight), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32 outputs
-of the evaluation samples), and `prepare.json`.
+folded batch norm, by weight), `tail/` (what was cut off behind the layers, if anything, and the user's model without
+it; all else is then of the body), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32
+outputs of the evaluation samples), and `prepare.json`.
 """
 
 import logging
@@ -53,7 +54,8 @@ def _prepare(job: Job, final: Path) -> None:
 
     folder_or_file = resolve(Path(job.model.path), "folder")
     source = SourceModel.find(folder_or_file, job.model.model_filename, job.model.params_filename)
-    original, program = source.load(), source.files[0]
+    parts, program = source.split(), source.files[0]
+    original, tail = parts.body, parts.tail
     feeds, fetches = original.feed_specs(), original.fetch_specs()
     # How many classes the first output tells apart; -1 when it does not say.
     class_count = fetches[0].shape[-1] if fetches and fetches[0].shape else -1
@@ -73,13 +75,18 @@ def _prepare(job: Job, final: Path) -> None:
             source.check_axes(samples, f"{job.data.path} ({role} samples)")
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
         calibration.save(folder / "calibration")
-        imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration")
+        beside = source.save_tail(tail, original, calibration, folder / "tail") if tail is not None else None
+        imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration", beside)
         freed = False
         if fixed is not None and (free := free_batch(original)) is not None:
             freed = runs_together(free, original, *different_samples(calibration))
             original = free if freed else original
         if fixed is not None and not freed:
-            calibration, evaluation = (replace(each, largest_batch=1) for each in (calibration, evaluation))
+            calibration = replace(calibration, largest_batch=1)
+        # A tail computes what it did in the user's file, for as many samples at a time.
+        one_by_one = fixed is not None and (tail is not None or not freed)
+        if one_by_one:
+            evaluation = replace(evaluation, largest_batch=1)
         model, changes = normalise(original)
         first = next(calibration.head(4).batches(4))
         before = checked_outputs(original, first, f"{program}: on the first calibration samples")
@@ -109,11 +116,12 @@ def _prepare(job: Job, final: Path) -> None:
             source={file.name: sha256(file).hex() for file in source.files},
             import_deviation=imported,
             inputs=[Tensor(**asdict(spec)) for spec in feeds],
-            outputs=[Tensor(**asdict(spec)) for spec in fetches],
-            batch="free" if fixed is None else "freed" if freed else "one",
+            outputs=[Tensor(**asdict(spec)) for spec in (fetches if tail is None else tail.outputs)],
+            batch="free" if fixed is None else "one" if one_by_one else "freed",
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
             normalised=Normalisation(**counts, largest_relative_deviation=changed),
+            tail=None if tail is None else tail.operators,
         ).write(folder / "prepare.json")
     log.info(
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
@@ -126,7 +134,9 @@ def _prepare(job: Job, final: Path) -> None:
             f"prepare: no engine loads {program.name} itself: the {as_given.format} model made of it stands for it"
         )
     if fixed is not None:
-        log.info(f"prepare: the batch was fixed at 1; {_BATCH[freed]}")
+        log.info(f"prepare: the batch was fixed at 1; {_BATCH[not one_by_one]}")
+    if tail is not None:
+        log.info(f"prepare: kept as it is, behind the layers: {', '.join(tail.operators)}")
     for name in constant:
         log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
 

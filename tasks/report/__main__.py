@@ -34,7 +34,7 @@ def _report(name: str, job: Job) -> None:
     candidates = ExportedCandidates.read(exported / "candidates.json")
     choice = choose(measurements.variants, job.budget)
     with replace_folder(DEPLOY_ROOT / name) as folder:
-        deployed = copy_models(exported, candidates, choice.winner, folder)
+        deployed = copy_models(exported, candidates, choice, folder)
         files = checksums(folder)
         report = gather(name, job, ROOT / name, choice, measurements, candidates, deployed, files)
         html = page.render(report, job, choice, files, measurements.evaluation_samples)

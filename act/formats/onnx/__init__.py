@@ -6,6 +6,7 @@ from pathlib import Path
 from act.errors import InputError
 from act.program.model import InferenceModel
 from act.samples.dataset import Array
+from act.tail.split import SplitModel
 
 RUNTIME = "onnxruntime"
 _SUFFIX = ".onnx"
@@ -43,6 +44,14 @@ def load(files: Sequence[Path]) -> InferenceModel:
     from act.formats.onnx.reading import read
 
     return import_model(read(files[0]))
+
+
+def split(files: Sequence[Path]) -> SplitModel:
+    """Import the model without its tail, which stays ONNX."""
+    from act.formats.onnx.reading import read
+    from act.formats.onnx.tail import import_split
+
+    return import_split(read(files[0]))
 
 
 def computes_in_half(files: Sequence[Path]) -> bool:

@@ -24,12 +24,25 @@ from act.formats.onnx.reading import OnnxModel, known_shapes
 from act.program.files import DTYPES
 from act.program.model import InferenceModel, reason
 from act.program.paddle_setup import paddle
+from act.program.parts import with_ends
 from act.samples.dataset import Array
 
 from paddle.base.proto import framework_pb2  # isort: skip
 
 _PREFIX = "act@"
 _DTYPES = frozenset(DTYPES.values()) - {"uint16"}
+
+
+class RefusedNode(InputError):
+    """A node cannot be imported.
+
+    Attributes:
+        outputs: the names of what it makes.
+    """
+
+    def __init__(self, message: str, outputs: Sequence[str]) -> None:
+        super().__init__(message)
+        self.outputs = list(outputs)
 
 
 def _truncated_quotient(first: Variable, second: Variable) -> Variable:
@@ -320,10 +333,11 @@ class Importer:
             if settled != shape:
                 variable.desc.set_shape(settled)
 
-    def _error(self, proto: onnx.NodeProto, why: str) -> InputError:
+    def _error(self, proto: onnx.NodeProto, why: str) -> RefusedNode:
         label = proto.name or next((name for name in proto.output if name), "")
         version = self._source.version(proto.domain)
-        return InputError(f"{self._source.path}: node `{label}` ({proto.op_type}, opset {version}): {why}")
+        message = f"{self._source.path}: node `{label}` ({proto.op_type}, opset {version}): {why}"
+        return RefusedNode(message, proto.output)
 
     # Ends.
 
@@ -400,7 +414,7 @@ class Importer:
         block.vars.extend(variables)
         program = paddle.static.Program.parse_from_string(description.SerializeToString(deterministic=True))
         model = InferenceModel(
-            _with_ends(program, [names[v.name] for v in feeds], [names[v.name] for v in fetches]),
+            with_ends(program, [names[v.name] for v in feeds], [names[v.name] for v in fetches]),
             paddle.static.Scope(),
             [names[v.name] for v in feeds],
             [names[v.name] for v in fetches],
@@ -427,15 +441,3 @@ class Importer:
             taken.add(wanted)
             result[name] = wanted
         return result
-
-
-def _with_ends(program: Any, feeds: Sequence[str], fetches: Sequence[str]) -> Any:
-    """Add the operators that feed and fetch, as Paddle's own files have them."""
-    block, kinds = program.global_block(), paddle.framework.core.VarDesc.VarType
-    feed = block.create_var(name="feed", type=kinds.FEED_MINIBATCH, persistable=True)
-    fetch = block.create_var(name="fetch", type=kinds.FETCH_LIST, persistable=True)
-    for column in reversed(range(len(feeds))):
-        block._prepend_op(type="feed", inputs={"X": [feed]}, outputs={"Out": [feeds[column]]}, attrs={"col": column})
-    for column, name in enumerate(fetches):
-        block.append_op(type="fetch", inputs={"X": [name]}, outputs={"Out": [fetch]}, attrs={"col": column})
-    return program

@@ -151,8 +151,26 @@ def axis_names(path: Path) -> dict[str, list[str]]:
     }
 
 
+@dataclass(frozen=True)
+class KnownTensor:
+    """What shape inference finds of a tensor.
+
+    Attributes:
+        kind: ONNX's number of its type; 0 where it is not known.
+        shape: lengths, or names of lengths that are equal where named alike; None where the rank is not known.
+    """
+
+    kind: int
+    shape: list[int | str | None] | None
+
+
 def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
-    """Return what shape inference finds of each tensor: lengths, or names of lengths that are equal where named alike.
+    """Return the shapes of `known_tensors`, where the rank is known."""
+    return {name: each.shape for name, each in known_tensors(model).items() if each.shape is not None}
+
+
+def known_tensors(model: OnnxModel) -> dict[str, KnownTensor]:
+    """Return what shape inference finds of each tensor.
 
     What the file itself says of its tensors is not believed, but for its inputs; an axis of the inputs without a name
     gets one. A name of first axes, which count samples, is another one on other axes. Large initialisers are not
@@ -169,15 +187,17 @@ def known_shapes(model: OnnxModel) -> dict[str, list[int | str | None]]:
                 own = f"{'axes' if axis else 'samples'} {length.dim_param}"
                 length.dim_param = own if length.dim_param else f"input {index} axis {axis}"
     inferred = _infer_shapes(skeleton)
-    found: dict[str, list[int | str | None]] = {}
+    found: dict[str, KnownTensor] = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        if value.type.tensor_type.HasField("shape"):
-            found[value.name] = [
+        tensor, shape = value.type.tensor_type, None
+        if tensor.HasField("shape"):
+            shape = [
                 (each.dim_value if each.dim_value >= 0 else None)
                 if each.HasField("dim_value")
                 else each.dim_param or None
-                for each in value.type.tensor_type.shape.dim
+                for each in tensor.shape.dim
             ]
+        found[value.name] = KnownTensor(tensor.elem_type, shape)
     return found
 
 
@@ -325,8 +345,8 @@ def _check_functions(proto: onnx.ModelProto, path: Path) -> None:
         count = size = depth = 0
         for node in nodes:
             key = (_domain(node.domain), node.op_type)
-            inner = [extent_of(graph.node, above, level + 1) for graph in _graphs(node)]
-            size += sum(tensor.ByteSize() for graph in _graphs(node) for tensor in graph.initializer)
+            inner = [extent_of(graph.node, above, level + 1) for graph in graphs(node)]
+            size += sum(tensor.ByteSize() for graph in graphs(node) for tensor in graph.initializer)
             if key in bodies:
                 inner.append(called(key, above, level + 1))
                 # Each node of a function may hold the attributes that it is called with.
@@ -380,9 +400,9 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
             if name in writers:
                 raise InputError(f"{path}: tensor `{name}` is computed twice; export the model again")
             writers[name] = index
-        for inner in _graphs(node):
+        for inner in graphs(node):
             _sort(inner, path, (*above, node.name))
-    needs = [{writers[name] for name in _reads(node) if name in writers} for node in graph.node]
+    needs = [{writers[name] for name in reads(node) if name in writers} for node in graph.node]
     if all(max(each, default=-1) < index for index, each in enumerate(needs)):
         return
     readers: list[list[int]] = [[] for _ in needs]
@@ -408,23 +428,23 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
     graph.node.extend(kept)
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, those that its graphs read too."""
     yield from filter(None, node.input)
-    for graph in _graphs(node):
+    for graph in graphs(node):
         for inner in graph.node:
-            yield from _reads(inner)
+            yield from reads(inner)
         yield from (value.name for value in graph.output)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
-        for inner in _graphs(node):
+        for inner in graphs(node):
             yield from _nodes(inner)
 
 
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """Yield the graphs inside a node."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
@@ -439,7 +459,7 @@ def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
-            for graph in _graphs(node):
+            for graph in graphs(node):
                 yield from graph.initializer
                 yield from of(graph.node)
 

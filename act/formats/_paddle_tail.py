@@ -1,0 +1,106 @@
+"""A Paddle program without its tail, and the tail: what stands behind its last layers and is kept as it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from act.errors import InputError
+from act.onnx_graph.conversion import NotConvertible, to_onnx
+from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS
+from act.program.model import InferenceModel
+from act.program.parts import part, without_unused
+from act.tail.frontier import SMALLEST_LAYER, Operator, find_cut
+from act.tail.split import SplitModel, Tail
+
+log = logging.getLogger(__name__)
+
+_LAYERS = frozenset(
+    (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *MATRIX_PRODUCTS, "fc", "rnn", "lstm", "gru", "cudnn_lstm")
+)
+# Shapes that hang on the data.
+_CHOOSES = frozenset(
+    (
+        *("multiclass_nms", "multiclass_nms2", "multiclass_nms3", "matrix_nms", "locality_aware_nms", "nms"),
+        *("masked_select", "where_index", "unique", "unique_consecutive", "while", "conditional_block"),
+        *("generate_proposals", "generate_proposals_v2", "ctc_align", "beam_search", "beam_search_decode"),
+        *("lod_reset", "sequence_pad", "sequence_unpad", "edit_distance"),
+    )
+)
+# No gradient, or one that means nothing: numbers of places, chance.
+_NUMBERS = frozenset(
+    ("top_k", "top_k_v2", "arg_max", "arg_min", "argsort", "multinomial", "bernoulli", "sampling_id", "gaussian_random")
+)
+# Of operators that choose: outputs that tell of each sample how much was chosen.
+_COUNTS = ("NmsRoisNum", "RoisNum", "RpnRoisNum")
+_REAL = ("float16", "float32", "float64", "uint16")
+
+
+def split(model: InferenceModel) -> SplitModel:
+    """Return a program in two parts; the body is the model itself where nothing is to be cut off."""
+    ops = model.ops
+    operators = [_operator(model, op) for op in ops]
+    firsts = {spec.shape[0] for spec in model.feed_specs() if spec.shape} | {-1, 1}
+
+    def fits(name: str) -> bool:
+        shape = model.shape(name)
+        return model.dtype(name) in _REAL and len(shape) > 0 and shape[0] in firsts
+
+    cut = find_cut(operators, model.feed_names, model.fetch_names, fits)
+    if cut is None:
+        return SplitModel(model, None)
+    body = without_unused(model, cut.outputs)
+    made = {name for number in cut.tail for name in operators[number].makes}
+    read = {name for number in cut.tail for name in operators[number].reads} - made
+    inputs = [name for name in (*model.feed_names, *cut.outputs) if name in read]
+    outputs = [name for name in model.fetch_names if name not in cut.outputs]
+    program = part(model, set(cut.tail), list(dict.fromkeys(inputs)), outputs)
+    kinds = list(dict.fromkeys(str(ops[number].type) for number in cut.tail))
+    log.info(f"kept as it is, behind the layers: {', '.join(kinds)}")
+    return SplitModel(
+        body,
+        Tail(
+            operators=kinds,
+            outputs=model.fetch_specs(),
+            whole=_whole(model, [ops[number] for number in cut.tail]),
+            own_form=1,
+            to_onnx=lambda: _converted(program),
+            to_program=lambda: program,
+            save_body=lambda folder: _save(body, folder),
+        ),
+    )
+
+
+def _converted(program: InferenceModel) -> onnx.ModelProto:
+    try:
+        return to_onnx(program)
+    except NotConvertible as error:
+        raise InputError(f"Paddle2ONNX cannot convert it: {error.cause}") from None
+
+
+def _save(model: InferenceModel, folder: Path) -> Path:
+    model.save(folder)
+    return folder
+
+
+def _operator(model: InferenceModel, op: Any) -> Operator:
+    read = tuple(dict.fromkeys(op.input_arg_names))
+    weights = [name for name in read if model.is_weight(name)]
+    is_layer = op.type in _LAYERS and any(np.prod(model.shape(name)) >= SMALLEST_LAYER for name in weights)
+    return Operator(read, tuple(op.output_arg_names), is_layer, op.type in _CHOOSES or op.type in _NUMBERS)
+
+
+def _whole(model: InferenceModel, tail: Sequence[Any]) -> list[int]:
+    """Return the numbers of the outputs whose first axis counts what was chosen of all samples."""
+    chosen: set[str] = set()
+    for op in tail:
+        slots: Collection[str] = ()
+        if op.type in _CHOOSES or not chosen.isdisjoint(op.input_arg_names):
+            slots = [slot for slot in op.output_names if op.type not in _CHOOSES or slot not in _COUNTS]
+        chosen.update(name for slot in slots for name in op.output(slot))
+    return [number for number, name in enumerate(model.fetch_names) if name in chosen or not model.shape(name)]

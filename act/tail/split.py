@@ -1,0 +1,45 @@
+"""A model in two parts, as a format reads it: the body, which all stages work on, and the tail, which stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from act.program.model import InferenceModel
+from act.samples.dataset import FeedSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Tail:
+    """What stands behind the body, and reads its outputs and maybe the model's inputs.
+
+    Attributes:
+        operators: its types of operators, in order.
+        outputs: of the whole model, in the user's order.
+        whole: numbers of those whose first axis is not the batch.
+        own_form: the place in `act.tail.files.FORMS` of the form that it has in the user's model.
+        to_onnx: returns it as an ONNX model; `InputError` where it has no such form.
+        to_program: returns it as a Paddle program; `InputError` likewise.
+        save_body: writes the user's model without its tail into a folder; returns what engines load.
+    """
+
+    operators: list[str]
+    outputs: list[FeedSpec]
+    whole: list[int]
+    own_form: int
+    to_onnx: Callable[[], onnx.ModelProto]
+    to_program: Callable[[], InferenceModel]
+    save_body: Callable[[Path], Path]
+
+
+@dataclass(frozen=True)
+class SplitModel:
+    """A model as it was read: its body as a program, and its tail, if there is one."""
+
+    body: InferenceModel
+    tail: Tail | None
