@@ -142,9 +142,10 @@ class AutoCompression:
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
         with log_to_stdout(logging.INFO, (__name__,)):
-            model = _load_given(Path(self._entry["model"]["path"]), *self._files)
+            path = Path(self._entry["model"]["path"])
             if self._callback:
-                self._given_metric, wanted = self._metric(model), self._origin_metric
+                whole = _load_given(path, *self._files, with_tail=True)
+                self._given_metric, wanted = self._metric(whole), self._origin_metric
                 if wanted is not None and abs(self._given_metric - wanted) > ORIGIN_TOLERANCE:
                     raise InputError(
                         f"`eval_callback` gives {self._given_metric:.4f} for the given model, but `TrainConfig."
@@ -153,7 +154,7 @@ class AutoCompression:
             work = self._folder / WORK_FOLDER
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            self._write_samples(model, work)
+            self._write_samples(_load_given(path, *self._files), work)
             job = {"jobs": {JOB: self._entry}}
             validate(Params, job, "the job made of the arguments")
             text = yaml.safe_dump(job, sort_keys=False, default_flow_style=None)
@@ -265,7 +266,7 @@ class AutoCompression:
             shutil.rmtree(target, ignore_errors=True)
             source.replace(target)
         for given, file in zip(self._files, ("model.pdmodel", "model.pdiparams")):
-            if given not in (None, file):
+            if given not in (None, file) and (self._folder / file).exists():
                 shutil.copyfile(self._folder / file, self._folder / str(given))
         shutil.copyfile(work / "params.yaml", self._folder / "params.yaml")
         told = work / stage_folder(JOB, "export") / _METRICS
@@ -324,11 +325,12 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
             np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
 
 
-def _load_given(path: Path, *files: str | None) -> InferenceModel:
+def _load_given(path: Path, *files: str | None, with_tail: bool = False) -> InferenceModel:
     with _paddle_as_it_was():
         from act.formats import SourceModel
 
-        return SourceModel.find(path, *files).load()
+        source = SourceModel.find(path, *files)
+        return source.load() if with_tail else source.split().body
 
 
 def _load(folder: Path) -> InferenceModel:

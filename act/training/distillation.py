@@ -51,7 +51,7 @@ def load_teachers(
     if not settings.teachers:
         pairs = zip(prepared.run(batch), start.run(batch))
         return [start if all(cosine(theirs, ours) > _SAME for theirs, ours in pairs) else prepared]
-    models = [_find(source).load() for source in settings.teachers]
+    models = [_find(source).split().body for source in settings.teachers]
     expected, *others = (
         sorted(f"`{spec.name}` ({spec.dtype})" for spec in model.feed_specs()) for model in (prepared, *models)
     )
