@@ -12,6 +12,7 @@ import onnx
 
 from act.errors import InputError
 from act.onnx_graph.conversion import NotConvertible, to_onnx
+from act.program.files import PROGRAM_FILE
 from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS
 from act.program.model import InferenceModel
 from act.program.parts import part, without_unused
@@ -38,6 +39,7 @@ _NUMBERS = frozenset(
 )
 # Of operators that choose: outputs that tell of each sample how much was chosen.
 _COUNTS = ("NmsRoisNum", "RoisNum", "RpnRoisNum")
+_MOST_CHOSEN, _AS_MANY = "nms_top_k", 2**20
 _REAL = ("float16", "float32", "float64", "uint16")
 
 
@@ -77,6 +79,11 @@ def split(model: InferenceModel) -> SplitModel:
 
 
 def _converted(program: InferenceModel) -> onnx.ModelProto:
+    """Return the ONNX form; Paddle2ONNX takes "as many as there are", which Paddle writes as -1, for none."""
+    program = program.copy()
+    for op in program.ops:
+        if op.has_attr(_MOST_CHOSEN) and op.attr(_MOST_CHOSEN) < 0:
+            op._set_attr(_MOST_CHOSEN, _AS_MANY)
     try:
         return to_onnx(program)
     except NotConvertible as error:
@@ -85,7 +92,7 @@ def _converted(program: InferenceModel) -> onnx.ModelProto:
 
 def _save(model: InferenceModel, folder: Path) -> Path:
     model.save(folder)
-    return folder
+    return folder / PROGRAM_FILE
 
 
 def _operator(model: InferenceModel, op: Any) -> Operator:

@@ -37,9 +37,9 @@ def append(body: onnx.ModelProto, tail: onnx.ModelProto, outputs: Sequence[str])
     clashing = (_names(tail.graph) & taken) - joints
     _rename(tail.graph, {name: _free(name, taken) for name in clashing})
     result = body.graph
-    kept = {each.name for each in result.node}
-    for node in tail.graph.node:
-        node.name = f"{_PREFIX}{node.name}" if node.name in kept else node.name
+    kept = {each.name for each in result.node if each.name}
+    for node in _nodes(tail.graph):
+        node.name = _free(node.name, kept)
     result.node.extend(tail.graph.node)
     result.initializer.extend(tail.graph.initializer)
     del result.output[:]

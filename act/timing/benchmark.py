@@ -55,6 +55,10 @@ class Given:
     body: Path | None = None
     whole: Sequence[int] = ()
 
+    def body_for(self, engine: str) -> Path | None:
+        """Return what an engine loads of it without its tail."""
+        return self.body if self.body is None or spec_of(engine).reads_onnx else self.body.parent
+
     def variant(self, engine: EngineName) -> Variant | None:
         """Return it as a variant on an engine; None where that does not load such files."""
         spec = spec_of(engine)
@@ -221,7 +225,7 @@ def _body(
 ) -> Path | None:
     """Return what a variant is without its tail; None where the model has none."""
     if variant.candidate == GIVEN:
-        return given.body if given is not None else None
+        return given.body_for(variant.engine) if given is not None else None
     body = candidates[variant.candidate].bodies.get(variant.engine)
     return folder / body if body is not None else None
 

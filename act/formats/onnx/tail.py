@@ -155,11 +155,16 @@ class _Parts:
         return FeedSpec(value.name, self._source.dtype(value), tuple(n if isinstance(n, int) else -1 for n in shape))
 
     def _is_by_sample(self, value: onnx.ValueInfoProto, nodes: Sequence[onnx.NodeProto]) -> bool:
-        """Tell whether an output's first axis is the batch; where it is not known that hangs on what makes it."""
+        """Tell whether an output's first axis is the batch.
+
+        Where that cannot be inferred, it is where the file says so, and else unless it hangs on what is chosen.
+        """
         known = self._known.get(value.name)
         counts = self._counts(known.shape) if known is not None else None
         if counts is not None:
             return counts
+        if any(_first_length(value) == _first_length(each) for each in self._source.inputs if _first_length(each)):
+            return True
         chosen: set[str] = set()
         for node in nodes:
             if node.op_type in _CHOOSES or not chosen.isdisjoint(reads(node)):
@@ -240,6 +245,12 @@ def _counts_samples(
         return False if isinstance(shape[0], int) or shape[0] in others else None
 
     return counts
+
+
+def _first_length(value: onnx.ValueInfoProto) -> int | str:
+    """Return what the file says of the length of a first axis: a number, a name, or nothing."""
+    axes = value.type.tensor_type.shape.dim
+    return (axes[0].dim_value or axes[0].dim_param) if axes else ""
 
 
 def _may_count(value: onnx.ValueInfoProto) -> bool:
