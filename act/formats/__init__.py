@@ -147,7 +147,7 @@ class SourceModel:
 
         first = samples.stack([0])
         feeds = {**first, **dict(zip(body.fetch_names, checked_outputs(body, first, f"{self.files[0]}:")))}
-        return save_tail(tail, folder, lambda *forms: difference_of_tails(*forms, feeds, tail))
+        return save_tail(tail, folder, lambda file, program: difference_of_tails(file, program, feeds, tail))
 
     def computes_in_half(self) -> bool:
         """Tell whether the model computes in half precision."""

@@ -93,8 +93,8 @@ class SavedTail:
             from act.program.model import InferenceModel
             from act.program.parts import join
 
-            parts = [InferenceModel.load(folder) for folder in (body, self.folder)]
-            join(*parts, self.description.outputs).save(target)
+            ahead, behind = InferenceModel.load(body), InferenceModel.load(self.folder)
+            join(ahead, behind, self.description.outputs).save(target)
         else:
             import onnx
 

@@ -56,46 +56,50 @@ def find_cut(
     """
     producers = {name: number for number, op in enumerate(operators) for name in op.makes}
     fed, behind_layers = _reached(operators, inputs)
-    before_layers = _reaching_layers(operators, fed)
-    tail: set[int] = set()
-    stayed: set[str] = set()
-    for number, op in enumerate(operators):
-        follows = not stayed.isdisjoint(op.reads)
-        is_last = op.stays and not behind_layers.isdisjoint(op.reads) and before_layers.isdisjoint(op.makes)
-        if follows or is_last:
-            tail.add(number)
-            stayed.update(op.makes)
+    tail = _last_that_stay(operators, behind_layers, _reaching_layers(operators, fed))
+    made = {name for number in tail for name in operators[number].makes}
 
-    def is_pulled(name: str) -> bool:
-        """Tell whether what makes a tensor goes to the tail as well."""
+    def is_moved(name: str) -> bool:
+        """Tell whether what makes a tensor goes to the tail because that cannot be an output of the body."""
         number = producers.get(name)
-        movable = number is not None and name in behind_layers and not operators[number].is_layer
-        return movable and not fits(name)
+        is_layer = number is None or operators[number].is_layer
+        return name in behind_layers and not is_layer and not fits(name)
 
-    cut: dict[str, None] = {}
-    waiting = [*(name for name in outputs if is_pulled(name) and name not in stayed)]
-    asked = set(waiting)
-    waiting += [name for number in sorted(tail) for name in operators[number].reads]
-    while waiting:
-        name = waiting.pop(0)
-        number = producers.get(name)
-        if number is None or number in tail:
+    moved = [name for name in outputs if name not in made and is_moved(name)]
+    read: dict[str, None] = {}
+    waiting = [*moved, *(name for number in sorted(tail) for name in operators[number].reads)]
+    for name in waiting:
+        place = producers.get(name)
+        if place is None or place in tail:
             continue
-        if name not in fed or name not in behind_layers or is_pulled(name):
-            tail.add(number)
-            waiting += operators[number].reads
+        if name not in behind_layers or is_moved(name):
+            tail.add(place)
+            waiting += operators[place].reads
         else:
-            cut[name] = None
-    own = [name for name in outputs if name not in stayed and name not in asked]
-    if not cut:
+            read[name] = None
+    if not read:
         return None
-    order = sorted((name for name in cut if name not in own), key=lambda name: producers[name])
-    return Cut([*own, *order], sorted(tail))
+    own = [name for name in outputs if name not in made and name not in moved]
+    rest = sorted((name for name in read if name not in own), key=lambda name: producers[name])
+    return Cut([*own, *rest], sorted(tail))
+
+
+def _last_that_stay(operators: Sequence[Operator], behind_layers: set[str], before_layers: set[str]) -> set[int]:
+    """Return the numbers of operators that stay between the layers and the end, and of all that hang on them."""
+    found: set[int] = set()
+    made: set[str] = set()
+    for number, op in enumerate(operators):
+        is_last = op.stays and not behind_layers.isdisjoint(op.reads) and before_layers.isdisjoint(op.makes)
+        if is_last or not made.isdisjoint(op.reads):
+            found.add(number)
+            made.update(op.makes)
+    return found
 
 
 def _reached(operators: Sequence[Operator], inputs: Iterable[str]) -> tuple[set[str], set[str]]:
     """Return the tensors that hang on inputs, and those that hang on layers."""
-    fed, behind = set(inputs), set()
+    fed: set[str] = set(inputs)
+    behind: set[str] = set()
     for op in operators:
         if not fed.isdisjoint(op.reads):
             fed.update(op.makes)
