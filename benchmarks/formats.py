@@ -4,6 +4,7 @@
 - every `.onnx` file below the folder, read and run beside ONNX Runtime on inputs drawn at random and, where the folder
   has pictures with classes for it, on those: the deviation of each output, the quality of both, the seconds that
   reading takes beside starting Python;
+- the detector of the folder with boxes chosen behind it, put together again (`benchmarks.tails`);
 - with `--chain` each of them through all stages, as a job with little to search.
 
 The folder is not part of the project: its models have licences of their own. Prints tables, writes
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks import onnx_nodes
+from benchmarks import onnx_nodes, tails
 from benchmarks.bench import ROOT, conclude
 
 RESULT = ROOT / "benchmarks" / "results" / "formats.json"
@@ -261,7 +262,7 @@ STAGES = (
 def _write_arrays(path: Path, folder: Path) -> None:
     from act.formats import SourceModel
 
-    model = SourceModel.find(path).load()
+    model = SourceModel.find(path).split().body
     folder.mkdir()
     for role, start in (("calibration", 0), ("evaluation", 100)):
         drawn = [_drawn(model, path.name, start + seed) for seed in range(8)]
@@ -297,6 +298,8 @@ def main() -> int:
         results["models"] = {path.name: _read(path, arguments.models.resolve(), misses) for path in files}
         if arguments.chain:
             results["chain"] = {path.name: _chained(path, arguments.models.resolve(), misses) for path in files}
+        for detector in (path for path in files if path.name == tails.DETECTOR):
+            results["tails"] = _with_tail(detector, arguments.models.resolve(), arguments.chain, misses)
     return conclude(RESULT, results, misses)
 
 
@@ -340,6 +343,20 @@ def _chained(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
     print(f"{path.name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
     if "failed" in found:
         misses.append(f"{path.name}: the stage {found['failed']} failed: {found['why']}")
+    return found
+
+
+def _with_tail(detector: Path, folder: Path, chained: bool, misses: list[str]) -> dict[str, Any]:
+    """Put the detector with boxes chosen behind it together again, and send that through all stages where asked to."""
+    found = tails.compare(detector, PICTURES[detector.name], folder)
+    print(f"{detector.name} with its boxes chosen: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    for engine, count in found["lost"].items():
+        if count or found["more"][engine]:
+            misses.append(f"{detector.name}: {engine} loses {count} of the {found['boxes']} boxes that are chosen")
+    if chained:
+        with tempfile.TemporaryDirectory() as scratch:
+            tails.write_with_nms(detector, Path(scratch) / detector.name)
+            found["chain"] = _chained(Path(scratch) / detector.name, folder, misses)
     return found
 
 
