@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from act.program.model import InferenceModel
 from act.program.parts import part, without_unused
 from act.tail.frontier import SMALLEST_LAYER, Operator, find_cut
 from act.tail.split import SplitModel, Tail
-
-log = logging.getLogger(__name__)
 
 _LAYERS = frozenset(
     (*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, *MATRIX_PRODUCTS, "fc", "rnn", "lstm", "gru", "cudnn_lstm")
@@ -63,7 +60,6 @@ def split(model: InferenceModel) -> SplitModel:
     outputs = [name for name in model.fetch_names if name not in cut.outputs]
     program = part(model, set(cut.tail), list(dict.fromkeys(inputs)), outputs)
     kinds = list(dict.fromkeys(str(ops[number].type) for number in cut.tail))
-    log.info(f"kept as it is, behind the layers: {', '.join(kinds)}")
     return SplitModel(
         body,
         Tail(

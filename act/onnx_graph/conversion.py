@@ -67,11 +67,28 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
             raise NotConvertible(_reason(done.stdout.decode(errors="replace")))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
+    _name_squeezed_axes(converted)
     try:
         inferred(converted, strict=True)
     except onnx.shape_inference.InferenceError as error:
         raise NotConvertible(f"what it writes is no valid model: {error}") from None
     return converted
+
+
+def _name_squeezed_axes(model: onnx.ModelProto) -> None:
+    """Say which axes are taken away where Paddle2ONNX leaves it to lengths: of one box all would be, and OpenVINO
+    knows no rank."""
+    unnamed = [node for node in model.graph.node if node.op_type == "Squeeze" and len(node.input) == 1]
+    if not unnamed:
+        return
+    graph = inferred(model)
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.value_info, *graph.input)}
+    for node in unnamed:
+        axes = [axis for axis, length in enumerate(shapes.get(node.input[0], ())) if length.dim_value == 1]
+        if axes:
+            name = f"{node.output[0]}.axes"
+            model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), name))
+            node.input.append(name)
 
 
 def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProto | None:

@@ -41,4 +41,5 @@ class Preparation(Artifact):
     samples: SampleCounts
     constant_outputs: list[str]  # those that are the same for every evaluation sample
     normalised: Normalisation
+    rounded: int = 0  # tensors that were rounded in the user's files, which were quantized already
     tail: list[str] | None = None  # types of the operators that were cut off behind the layers

@@ -39,7 +39,15 @@ class Tail:
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A model as it was read: its body as a program, and its tail, if there is one."""
+    """A model as it was read: its body as a program, and its tail, if there is one.
+
+    Attributes:
+        rounded: how many tensors were rounded in the user's model; 0 where that is not quantized.
+        save_float: writes the user's model without rounding into a folder, and returns what its runtime loads; None
+            where it is not quantized, or nothing else runs such a model.
+    """
 
     body: InferenceModel
     tail: Tail | None
+    rounded: int = 0
+    save_float: Callable[[Path], Path] | None = None

@@ -45,6 +45,7 @@ class Given:
         format: one of `act.formats`.
         expected: folder of samples whose feeds are its outputs on the first evaluation samples, ahead of the tail where
             it has one; not there where it cannot run the first.
+        rounded: it is quantized already, and runs as such.
         body: the same without its tail, as engines load it; None where it has none.
         whole: numbers of its outputs without a batch axis.
     """
@@ -52,6 +53,7 @@ class Given:
     path: Path
     format: str
     expected: Path
+    rounded: bool = False
     body: Path | None = None
     whole: Sequence[int] = ()
 
@@ -70,7 +72,7 @@ class Given:
             engine=engine,
             name=GIVEN,
             candidate=GIVEN,
-            precision="fp32",
+            precision="int8" if self.rounded else "fp32",
             bytes=sum(file.stat().st_size for file in files),
             path=str(self.path if spec.reads_onnx else folder),
         )

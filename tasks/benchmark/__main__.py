@@ -43,7 +43,13 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
     candidates = ExportedCandidates.read(exported / "candidates.json").candidates
     reference = prepared / "reference" if needs_reference(job.metric) else None
     preparation = Preparation.read(prepared / "prepare.json")
-    given = Given(prepared / preparation.given, preparation.given_format, prepared / "expected", *_ahead(prepared))
+    given = Given(
+        prepared / preparation.given,
+        preparation.given_format,
+        prepared / "expected",
+        preparation.rounded > 0,
+        *_ahead(prepared),
+    )
     steps = len(job.target.engines) * (2 + len(candidates)) + job.benchmark.rounds
     with progress_bar("benchmark", steps) as progress:
         rows, noise = measure(candidates, exported, job, prepared / "evaluation", reference, progress, given)

@@ -76,6 +76,9 @@ def _prepare(job: Job, final: Path) -> None:
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
         calibration.save(folder / "calibration")
         beside = source.save_tail(tail, original, calibration, folder / "tail") if tail is not None else None
+        if beside is None and parts.save_float is not None:
+            (folder / "float").mkdir()
+            beside = parts.save_float(folder / "float")
         imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration", beside)
         freed = False
         if fixed is not None and (free := free_batch(original)) is not None:
@@ -93,6 +96,7 @@ def _prepare(job: Job, final: Path) -> None:
         changed = deviation(before, model.run(first))
         if changed > LARGEST_DEVIATION:
             raise RuntimeError(f"normalising changed the model's outputs by {changed:.2g} of their size")
+        shutil.rmtree(folder / "float", ignore_errors=True)
         (folder / "model").mkdir()
         model.save(folder / "model")
         np.savez(folder / "batch_norms.npz", **changes.batch_norms)
@@ -121,6 +125,7 @@ def _prepare(job: Job, final: Path) -> None:
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
             normalised=Normalisation(**counts, largest_relative_deviation=changed),
+            rounded=parts.rounded,
             tail=None if tail is None else tail.operators,
         ).write(folder / "prepare.json")
     log.info(
@@ -135,6 +140,11 @@ def _prepare(job: Job, final: Path) -> None:
         )
     if fixed is not None:
         log.info(f"prepare: the batch was fixed at 1; {_BATCH[not one_by_one]}")
+    if parts.rounded:
+        log.info(
+            f"prepare: {program.name} is quantized already: {parts.rounded} tensors are rounded in it. Its weights are "
+            "taken as its integers have them, and ranges are found anew"
+        )
     if tail is not None:
         log.info(f"prepare: kept as it is, behind the layers: {', '.join(tail.operators)}")
     for name in constant:

@@ -5,7 +5,6 @@ So what has no form in Paddle, such as `NonMaxSuppression` or `Loop`, is no obst
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,11 @@ import onnx
 from act.formats.onnx import folding
 from act.formats.onnx.importer import RefusedNode, import_model
 from act.formats.onnx.operators.registry import find
+from act.formats.onnx.quantized import restore
 from act.formats.onnx.reading import DOMAINS, KnownTensor, OnnxModel, graphs, known_tensors, reads
 from act.samples.dataset import FeedSpec
 from act.tail.frontier import SMALLEST_LAYER, Cut, Operator, find_cut
 from act.tail.split import SplitModel, Tail
-
-log = logging.getLogger(__name__)
 
 BODY_FILE = "model.onnx"
 _MOST_REFUSALS = 16  # of nodes, one after the other, each of which begins a tail
@@ -53,11 +51,13 @@ def import_split(source: OnnxModel) -> SplitModel:
     Raises:
         InputError: a node cannot be taken, and a layer is behind it or none before it.
     """
+    source, rounded = restore(source)
     refused: set[str] = set()
     while True:
         parts = _Parts(source, refused)
         try:
-            return SplitModel(import_model(parts.body), parts.tail())
+            save_float = parts.save_body if rounded else None
+            return SplitModel(import_model(parts.body), parts.tail(), rounded, save_float)
         except RefusedNode as refusal:
             place = _holder(source, refusal.outputs)
             if place in refused or len(refused) == _MOST_REFUSALS or not _Parts(source, {*refused, place}).holds(place):
@@ -132,7 +132,6 @@ class _Parts:
         outputs = [value for value in self._graph.output if value.name not in self._cut.outputs]
         proto = self._model(nodes, inputs, outputs)
         source = OnnxModel(self._source.path, proto)
-        log.info(f"{self._source.path.name}: kept as it is, behind the layers: {_kinds(nodes)}")
         return Tail(
             operators=_kinds(nodes),
             outputs=[self._spec(value) for value in self._graph.output],
@@ -140,7 +139,7 @@ class _Parts:
             own_form=0,
             to_onnx=lambda: proto,
             to_program=lambda: import_model(source),
-            save_body=self._save_body,
+            save_body=self.save_body,
         )
 
     def _end(self, name: str) -> onnx.ValueInfoProto:
@@ -171,10 +170,10 @@ class _Parts:
                 chosen.update(node.output)
         return value.name not in chosen
 
-    def _save_body(self, folder: Path) -> Path:
+    def save_body(self, folder: Path) -> Path:
         """Write the file without its tail, which runs beside the import and in the user's place."""
         file = folder / BODY_FILE
-        body = self._body()
+        body = self.body.proto
         large = body.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
         onnx.save(body, file, save_as_external_data=large, location=f"{BODY_FILE}.data")
         return file
