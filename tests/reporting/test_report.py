@@ -197,6 +197,27 @@ def test_a_new_budget_selects_anew_and_replaces_all_of_the_old(workspace: Worksp
     assert [path.name for path in workspace.deploy.parent.iterdir()] == ["demo"]
 
 
+def test_a_tail_is_named_with_what_became_of_it_and_files_without_it_are_deployed(workspace: Workspace) -> None:
+    bodies = workspace.artifacts / "export" / "bodies" / "int8-ptq"
+    bodies.mkdir(parents=True)
+    for file in ("model.pdmodel", "model.pdiparams", "onnxruntime.onnx", "quant_model.onnx"):
+        (bodies / file).write_text(f"{file} without")
+    paths = {"openvino": "bodies/int8-ptq/model.onnx", "onnxruntime": "bodies/int8-ptq/onnxruntime.onnx"}
+    workspace.export("int8-ptq", "int8", bodies=paths)
+    (workspace.artifacts / "export/int8-ptq/quant_model.onnx").unlink()
+    candidates = list(workspace.candidates.values())
+    found = ExportedCandidates(candidates=candidates, deploy="int8-ptq", tail=["TopK", HOSTILE])
+    workspace.write("export/candidates.json", found)
+    assert workspace.report().returncode == 0
+    without = {path.name for path in (workspace.deploy / "without_tail").iterdir()}
+    assert without == {"onnxruntime.onnx", "quant_model.onnx"}
+    assert not (workspace.deploy / "quant_model.onnx").exists()
+    tail = workspace.manifest()["tail"]
+    assert tail["operators"] == ["TopK", HOSTILE]
+    assert tail["engines"]["openvino"] == "in its file" and "SIGSEGV" in tail["engines"]["onnxruntime"]
+    assert "neither trained nor quantized: TopK" in Page(workspace.page()).text
+
+
 def test_where_the_given_model_wins_its_own_files_are_deployed(workspace: Workspace) -> None:
     given = workspace.artifacts / "prepare" / "given"
     (given / "data").mkdir(parents=True)

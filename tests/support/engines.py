@@ -15,6 +15,7 @@ from act.engines.writer import Export
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme
+from act.results.export import ExportedCandidate
 
 
 def run_by(monkeypatch: pytest.MonkeyPatch, engine: str, runtime: str) -> None:
@@ -35,3 +36,10 @@ def export(
     """Write one candidate below a folder, and return its entry."""
     export = Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {})
     return export.write().model_dump()
+
+
+def exported_by(
+    name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
+) -> ExportedCandidate:
+    """Write an fp32 candidate below a folder, and return what was written."""
+    return Export(name, model, None, folder / name, checker, engines).write()
