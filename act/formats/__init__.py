@@ -27,7 +27,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # workers of other environments import this too, where there 
     from act.program.model import InferenceModel
     from act.tail.split import SplitModel, Tail
 
+_COMPARED_TAILS = 4  # samples on which the forms of a tail must agree
 CONVERTED = "onnx"
 """The format that files of other environments are converted to."""
 
@@ -140,13 +141,15 @@ class SourceModel:
         return check_import(self, model, samples, folder, file or self.files[0])
 
     def save_tail(self, tail: Tail, body: InferenceModel, samples: Samples, folder: Path) -> Path:
-        """Write a tail, and the model without it, as `act.tail.files` has it; its forms are compared on one sample."""
+        """Write a tail, and the model without it, as `act.tail.files` has it; its forms are compared on samples."""
         from act.formats._comparison import difference_of_tails
         from act.program.outputs import checked_outputs
         from act.tail.files import save_tail
 
-        first = samples.stack([0])
-        feeds = {**first, **dict(zip(body.fetch_names, checked_outputs(body, first, f"{self.files[0]}:")))}
+        feeds = []
+        for batch in replace(samples.head(_COMPARED_TAILS), largest_batch=1).batches(1):
+            outputs = checked_outputs(body, batch, f"{self.files[0]}: on the first calibration samples")
+            feeds.append({**batch, **dict(zip(body.fetch_names, outputs))})
         return save_tail(tail, folder, lambda file, program: difference_of_tails(file, program, feeds, tail))
 
     def computes_in_half(self) -> bool:

@@ -51,36 +51,48 @@ def check_axes(names: Mapping[str, Sequence[str]], samples: Samples, origin: str
                 )
 
 
-def difference_of_tails(file: Path, folder: Path, feeds: Mapping[str, Array], tail: Tail) -> str:
+def difference_of_tails(file: Path, folder: Path, feeds: Sequence[Mapping[str, Array]], tail: Tail) -> str:
     """Tell in a few words how a tail's ONNX file and its Paddle program differ on what they read; empty if they do not.
 
     What is chosen may come in another order.
 
     Args:
         folder: of the program.
-        feeds: one sample of all that the tail may read.
+        feeds: of some samples, one at a time, all that the tail may read.
     """
     program = InferenceModel.load(folder)
-    read = {name: feeds[name] for name in program.feed_names}
-    with tempfile.TemporaryDirectory() as scratch:
-        Samples({name: Ragged.of(list(values)) for name, values in read.items()}).save(Path(scratch) / "feeds")
-        try:
-            with EngineProcess(_TAILS_RUNTIME, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
-                process.load()
-                there = process.tensors(Path(scratch) / "feeds")
-        except EngineFailure as failure:
-            return f"{title_of(_TAILS_RUNTIME)}: {failure.cause}"
+    read = [{name: each[name] for name in program.feed_names} for each in feeds]
     try:
-        here = program.run(read)
+        there = _run_tail(file, read)
+    except EngineFailure as failure:
+        return f"{title_of(_TAILS_RUNTIME)}: {failure.cause}"
+    try:
+        here = [program.run(each) for each in read]
     except Exception as error:  # Paddle raises a dozen kinds
         return f"Paddle cannot run it: {reason(error)}"
     names = [each.name for each in tail.outputs]
-    for name, ours, theirs in zip(program.fetch_names, here, there, strict=True):
-        is_chosen = names.index(name) in tail.whole and ours.shape == theirs.shape and ours.ndim > 0
-        off = _deviation_of_rows(ours, theirs) if is_chosen else deviation([ours], [theirs])
-        if off > LARGEST_DEVIATION:
-            return f"its two forms differ in `{name}` by {off:.2g} of the largest value"
+    for mine, theirs in zip(here, there, strict=True):
+        for name, found, wanted in zip(program.fetch_names, mine, theirs, strict=True):
+            is_chosen = names.index(name) in tail.whole and found.shape == wanted.shape and found.ndim > 0
+            off = _deviation_of_rows(found, wanted) if is_chosen else deviation([found], [wanted])
+            if off > LARGEST_DEVIATION:
+                return f"its two forms differ in `{name}` by {off:.2g} of the largest value"
     return ""
+
+
+def _run_tail(file: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+    """Return the outputs of a tail's ONNX file for each of some feeds."""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        EngineProcess(_TAILS_RUNTIME, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process,
+    ):
+        process.load()
+        outputs = []
+        for number, each in enumerate(feeds):
+            place = Path(scratch) / str(number)
+            Samples({name: Ragged.of(list(values)) for name, values in each.items()}).save(place)
+            outputs.append(process.tensors(place))
+    return outputs
 
 
 def _deviation_of_rows(found: Array, wanted: Array) -> float:
