@@ -48,7 +48,9 @@ def split(model: InferenceModel) -> SplitModel:
 
     def fits(name: str) -> bool:
         shape = model.shape(name)
-        return model.dtype(name) in _REAL and len(shape) > 0 and shape[0] in firsts
+        # One number for all samples is no matter of a tail: whoever reads the model refuses it.
+        counts = shape[0] in firsts if shape else name in model.fetch_names
+        return model.dtype(name) in _REAL and counts
 
     cut = find_cut(operators, model.feed_names, model.fetch_names, fits)
     if cut is None:

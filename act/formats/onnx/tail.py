@@ -89,14 +89,18 @@ class _Parts:
         self._known: Mapping[str, KnownTensor] = {}
         self._cut: Cut | None = None
         whole_numbers = any(value.type.tensor_type.elem_type not in _REAL for value in self._graph.output)
-        if whole_numbers or any(op.stays for op in operators) or not all(_may_count(v) for v in self._graph.output):
+        if whole_numbers or any(op.stays for op in operators) or not all(map(_may_count, self._graph.output)):
             self._known = known_tensors(source)
             self._counts = _counts_samples(self._known, inputs)
             self._cut = find_cut(operators, inputs, outputs, self._fits)
 
     def _fits(self, name: str) -> bool:
         known = self._known.get(name)
-        return known is None or (known.kind in _REAL and self._counts(known.shape) is not False)
+        if known is None or known.kind not in _REAL:
+            return known is None
+        # One number for all samples is no matter of a tail: whoever reads the model refuses it.
+        is_one = known.shape == [] and any(name == value.name for value in self._graph.output)
+        return is_one or self._counts(known.shape) is not False
 
     def holds(self, name: str) -> bool:
         """Tell whether what makes a tensor is in the tail."""
@@ -254,8 +258,7 @@ def _first_length(value: onnx.ValueInfoProto) -> int | str:
 
 def _may_count(value: onnx.ValueInfoProto) -> bool:
     """Tell whether an output's first axis may be the batch, by what the file says."""
-    tensor = value.type.tensor_type
-    return not tensor.HasField("shape") or len(tensor.shape.dim) > 0
+    return _first_length(value) == 1 or isinstance(_first_length(value), str)
 
 
 def _kinds(nodes: Iterable[onnx.NodeProto]) -> list[str]:
