@@ -192,7 +192,7 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
     result = onnx.ModelProto()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _INFERENCE],
+            [sys.executable, "-S", "-c", _INFERENCE],
             input=model.SerializeToString(),
             capture_output=True,
             timeout=_INFERENCE_SECONDS,
