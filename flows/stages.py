@@ -142,14 +142,18 @@ class ProcessGroups:
                 pass_fds=(*self._locks, *descriptors),
             )
             self._live.add(process.pid)
+        ending = threading.Thread(target=_kill_at_end, args=(process.pid,), daemon=True)
+        ending.start()
         try:
             lines = _pass_on(process, emit)
-            return Ended(process.wait(), lines)
+            ending.join()
         finally:
             with self._lock:
                 _kill(process.pid)
                 self._live.discard(process.pid)
+            ending.join()
             process.wait()
+        return Ended(process.returncode, lines)
 
     def kill_all(self) -> None:
         """Kill every command that runs now, with all that it started."""
@@ -278,6 +282,12 @@ def _pass_on(process: subprocess.Popen[bytes], emit: Emit) -> Sequence[str]:
                 last.append(text)
             emit(text)
     return last
+
+
+def _kill_at_end(pid: int) -> None:
+    """Kill what a command has started once it has ended itself, for that may hold open the output that is read."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    _kill(pid)
 
 
 def _kill(group: int) -> None:

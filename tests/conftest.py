@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 TESTS = Path(__file__).parent
@@ -68,7 +75,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next(at for at, speed in enumerate(SLOWEST_FIRST) if item.get_closest_marker(speed)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """Fail where tests leave processes behind, whoever adopted those: they inherit a mark."""
+    mark = os.environ["ACT_TESTS_MARK"] = uuid.uuid4().hex
+    yield
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            # Python's own, which ends with this process, is none of ours.
+            if process.environ().get("ACT_TESTS_MARK") == mark and "resource_tracker" not in str(process.cmdline()):
+                left.append(process)
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert not alive, f"left running: {alive}"
+
+
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the one database of all tests: a fresh one takes seconds to make."""
-    return tmp_path_factory.mktemp("prefect")
+    """Return a Prefect database for this process's tests: a copy, for to make one takes ten seconds of a core."""
+    from act.search.server import temporary_server
+
+    own = tmp_path_factory.getbasetemp()
+    made = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prefect"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.is_dir():
+            unfinished = made.with_suffix(".partial")
+            with temporary_server(unfinished):
+                pass
+            unfinished.rename(made)
+    return shutil.copytree(made, tmp_path_factory.mktemp("home") / "prefect")
+
+
+@pytest.fixture(scope="module")
+def brief_baseline() -> Iterator[None]:
+    """Let `analyze` measure the job's model in as few rounds as it takes, where no test asks how steady they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("act.strategy.profile.measure.BASELINE_SECONDS", 0.0)
+        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,15 +59,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_module(module, arguments, Path.cwd())
+
+
 def act_config(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_module("flows.act_config", arguments, Path.cwd())
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    return subprocess.run(
-        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
+    return run("flows.act_config", *arguments)
 
 
 def test_an_entry_takes_over_what_the_file_says_and_keeps_the_rest(place: Path) -> None:
@@ -123,7 +118,7 @@ def test_a_file_that_changed_since_stops_the_first_stage_and_the_flow(place: Pat
     refuse_lagging("one", load_job("one"))
     (place / "act.yaml").write_text(ACT.replace("[avg, hist]", "[mse]"))
     cure = "`ptq_search.ptq_algo` should be ['mse'] and is ['avg', 'hist']; run `python -m flows.act_config act.yaml"
-    for command in (["tasks.prepare", "--job", "one"], ["flows.compress", "--job", "one"]):
+    for command in (["tasks.prepare.__main__", "--job", "one"], ["flows.compress", "--job", "one"]):
         done = run(*command)
         assert done.returncode == 2 and cure in done.stderr, done.stderr
     done = run("flows.compress", "--job", "one", "--act-config", "act.yaml")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,12 +16,20 @@ import yaml
 from act.errors import InputError
 from act.search.server import temporary_server
 from flows.graph import read_stages
+from tests.support.commands import run_module
 from tests.support.toy import GRAPH, Toy
 
 Maker = Callable[..., Toy]
 
 
-def test_first_run_rerun_and_change(toy: Maker, prefect_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def server(prefect_home: Path) -> Iterator[str]:
+    """Give the address of a server of the user's, for runs that are not about one of their own."""
+    with temporary_server(prefect_home) as address:
+        yield address
+
+
+def test_first_run_rerun_and_change(toy: Maker, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = toy("one")
     made.tell(
         {"select@one": {"seconds": 1, "meets": "export@one"}, "export@one": {"seconds": 1, "meets": "select@one"}}
@@ -42,10 +50,8 @@ def test_first_run_rerun_and_change(toy: Maker, prefect_home: Path, monkeypatch:
     seconds = {row["name"]: row["seconds"] for row in record["stages"]}
     assert seconds["select@one"] > 1
 
-    # With a server of the user's from here on.
-    with temporary_server(prefect_home) as address:
-        monkeypatch.setenv("PREFECT_API_URL", address)
-        rerun_and_change(made, seconds)
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    rerun_and_change(made, seconds)
 
     clean = subprocess.run(
         ["git", "status", "--porcelain"], cwd=made.folder, check=True, capture_output=True, text=True
@@ -107,24 +113,26 @@ def test_a_signal_leaves_nothing_running(toy: Maker, number: signal.Signals) -> 
     descendants = psutil.Process(process.pid).children(recursive=True)
     # As a terminal does on Ctrl-C: the whole foreground group.
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=30)  # a hang, not a timing: its stage sleeps for longer
+    _, err = process.communicate(timeout=45)  # a hang, not a timing: its stage sleeps for longer
     assert process.returncode == 128 + number
     assert err.strip() == f"error: stopped by {number.name}"
-    gone, alive = psutil.wait_procs([*descendants, child], timeout=5)
+    gone, alive = psutil.wait_procs([*descendants, child], timeout=30)
     assert len(gone) >= 3 and not alive
 
 
-def test_a_killed_flow_keeps_its_lock_until_its_stage_ends(toy: Maker) -> None:
+def test_a_killed_flow_keeps_its_lock_until_its_stage_ends(
+    toy: Maker, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = toy("one")
     made.tell({"prepare@one": {"child": True, "seconds": 60}})
     process = made.start("--job", "one")
     child = _child_of_a_stage(made)
     descendants = psutil.Process(process.pid).children(recursive=True)
-    server = [one for one in descendants if "uvicorn" in one.cmdline()]
+    temporary = [one for one in descendants if "uvicorn" in one.cmdline()]
     try:
         process.kill()
         process.communicate(timeout=30)
-        assert server and not psutil.wait_procs(server, timeout=10)[1], "the temporary server ends with the flow"
+        assert temporary and not psutil.wait_procs(temporary, timeout=30)[1], "the temporary server ends with the flow"
         done = made.run("--job", "one")
         assert done.returncode == 2
         assert done.stderr.startswith("error: another flow is at work on job `one`")
@@ -135,6 +143,7 @@ def test_a_killed_flow_keeps_its_lock_until_its_stage_ends(toy: Maker) -> None:
             except psutil.NoSuchProcess:
                 pass
     made.tell({})
+    monkeypatch.setenv("PREFECT_API_URL", server)
     done = made.run("--job", "one")
     assert done.returncode == 0, done.stdout + done.stderr
     assert set(made.outcomes("one").values()) == {"ran"}
@@ -153,14 +162,16 @@ def test_wrong_input_is_told_before_any_work(toy: Maker) -> None:
     ):
         params["jobs"]["two"] = two
         (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
-        done = made.run(*arguments)
+        done = run_module("flows.compress", arguments, made.folder)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
         assert all(word in done.stderr for word in words)
     assert not made.events() and not (made.folder / "artifacts").exists()
 
 
-def test_a_broken_pipeline_file_and_a_missing_source(toy: Maker) -> None:
+def test_a_broken_pipeline_file_and_a_missing_source(toy: Maker, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "CRITICAL")
     made = toy("one")
     (made.folder / "inputs" / "one.txt").unlink()
     done = made.run("--job", "one")

@@ -99,4 +99,4 @@ def test_all_that_a_stage_has_started_ends_with_it(tmp_path: Path) -> None:
     ended = ProcessGroups().run("mine", [sys.executable, "-c", script], tmp_path, lines.append)
     assert ended.code == 3
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(lines[0])).wait(timeout=10)
+        psutil.Process(int(lines[0])).wait(timeout=30)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.stages import ProcessGroups, StageFailed, reproduce
@@ -17,7 +19,7 @@ from tests.support.toy import Toy
     [
         ({"exit": 2, "say": "error: the model is cut short"}, "input", "the model is cut short"),
         (
-            {"exit": 1, "say": "Traceback\nValueError: no good"},
+            {"exit": 1, "child": True, "say": "Traceback\nValueError: no good"},
             "command",
             "its command exited with 1: ValueError: no good",
         ),
@@ -35,6 +37,9 @@ def test_a_failure_is_told_in_one_line(
     assert failure.value.cause == cause
     assert failure.value.message == message
     assert lines[0] == "prepare@one at work", "DVC's own chatter is left out"
+    if "child" in orders:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(int((made.folder / "child.pid").read_text())).wait(timeout=30)
 
 
 def test_ends_well(toy: Callable[..., Toy]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from act.engines.process import EngineFailure, EngineProcess
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.pruning import speedup
 from act.pruning.speedup import Stopwatch, find_stopwatch
 from act.results.select import ChannelAim, PruneSettings, SpeedupSearch
 from act.samples.dataset import Array, Ragged, Samples
@@ -71,7 +73,10 @@ def timed(engine: str, precision: str) -> SpeedupSearch:
     return SpeedupSearch(engine=engine, precisions=[precision], kept_multiply_adds=0.5)
 
 
-def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(speedup, "Stopwatch", partial(Stopwatch, least_seconds=0.0))  # no one asks how steady it is
     job = validate(Job, {**JOB, "target": {"engines": ["onnxruntime"], "batch": 4}}, "here")
     model, samples = network(8), Samples({"x": Ragged.of(list(pictures(2, SHAPE)))})
     found = find_stopwatch(model, samples, job.target, None)

@@ -64,8 +64,9 @@ def test_a_layer_in_int8_moves_the_outputs_as_the_whole_int8_model_does(name: st
     found = {layer.name: layer for layer in measured(model, samples).layers}
     layers = quantizable_layers(model)
     assert set(found) == {layer.name for layer in layers}
+    ranges = seen(model, layers, together, symmetric=False)
     for layer in layers:
-        scheme = make_scheme(model, [layer], seen(model, [layer], together, symmetric=False))
+        scheme = make_scheme(model, [layer], ranges)
         quantized = quantize_onnx(fp32, model, scheme)
         errors = [squared_error(run(quantized, batch), run(fp32, batch)) for batch in samples.batches(1)]
         assert found[layer.name].quantized == pytest.approx(np.sqrt(np.mean(errors)), rel=0.02, abs=1e-5)
@@ -121,9 +122,10 @@ def test_layers_are_ranked_by_what_the_int8_model_of_each_alone_loses(name: str,
     model, samples = model_and_samples(name, tmp_path)
     fp32, batch = to_onnx(model), next(samples.batches(3))
     layers = quantizable_layers(model)
+    ranges = seen(model, layers, batch, symmetric=False)
 
     def scheme_for(layer: Layer) -> Scheme:
-        scheme = make_scheme(model, [layer], seen(model, [layer], batch, symmetric=False))
+        scheme = make_scheme(model, [layer], ranges)
         bias = bias_of(model, layer)
         return replace(scheme, biases={bias: model.weight(bias) + np.float32(0.01)} if bias else {})
 

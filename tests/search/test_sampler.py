@@ -166,7 +166,7 @@ class Rugged:
 
     def run(self, sampler: ForestSampler, trials: int) -> tuple[float, float]:
         """The best quality's regret, and the share of the possible hypervolume."""
-        points = [(o.quality, o.cost) for o in search(sampler, self.table.__getitem__, trials)]
+        points = [(o.quality, o.cost) for o in search(sampler, self.table.__getitem__, trials, count=2)]
         possible = hypervolume(list(self.table.values()), self.reference)
         return -max(quality for quality, _ in points), hypervolume(points, self.reference) / possible
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -16,7 +17,7 @@ from pathlib import Path
 def run_module(module: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a module's `main` in this process, which spares the seconds that Paddle takes to start; tell how it ended."""
     out, err = io.StringIO(), io.StringIO()
-    code, before, given = 0, Path.cwd(), sys.argv
+    code, before, given, terminate = 0, Path.cwd(), sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = [module, *arguments]
     os.chdir(folder)
     try:
@@ -30,4 +31,5 @@ def run_module(module: str, arguments: Sequence[str], folder: Path) -> subproces
     finally:
         os.chdir(before)
         sys.argv = given
+        signal.signal(signal.SIGTERM, terminate)
     return subprocess.CompletedProcess([module, *arguments], code, out.getvalue(), err.getvalue())

@@ -18,6 +18,7 @@ from act.engines.evaluation import Evaluation
 from act.errors import InputError
 from act.metrics import Quality
 from act.results.ptq_search import Trial, TrialSettings
+from act.search import sampler
 from act.search.measure import Result, TrialJob
 from act.search.runners import Cluster, Runner, run_here, run_on_cluster, server_for
 from act.search.sampler import ForestSampler
@@ -80,6 +81,7 @@ def on_dask(folder: Path, place: Cluster, answer: dict[str, Any]) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
+    sampler.TREES = 5  # nothing here depends on how good its suggestions are
     answer: dict[str, Any] = {
         "one worker": trials(folder / "one", partial(run_here, 1, work)),
         "several workers": trials(folder / "several", partial(run_here, 3, work)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -21,9 +22,14 @@ DETECTOR = MODELS / "ch_PP-OCRv4_det_infer"
 RECOGNISER = MODELS / "ch_PP-OCRv4_rec_infer"
 
 
-def normalised_classifier() -> InferenceModel:
-    """Return the direction classifier as `prepare` leaves it: batch norms folded."""
+@cache
+def _normalised_classifier() -> InferenceModel:
     return normalise(InferenceModel.load(CLASSIFIER))[0]
+
+
+def normalised_classifier() -> InferenceModel:
+    """Return the direction classifier as `prepare` leaves it, batch norms folded: a model of the caller's own."""
+    return _normalised_classifier().copy()
 
 
 def first_layers(model: InferenceModel, count: int) -> InferenceModel:

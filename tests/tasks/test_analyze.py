@@ -19,6 +19,8 @@ from act.settings import Job
 from tests.support.engines import run_by
 from tests.support.place import JOB, Place
 
+pytestmark = pytest.mark.usefixtures("brief_baseline")
+
 
 @pytest.fixture(scope="module")
 def analysed(tmp_path_factory: pytest.TempPathFactory) -> Place:

@@ -27,6 +27,7 @@ from tests.support.models import seen
 from tests.support.odd_models import ODD
 from tests.support.place import JOB
 
+pytestmark = pytest.mark.usefixtures("brief_baseline")
 STAGES = ["prepare", "analyze", "select", "prune", "calibrate", "ptq_search"]
 STAGES += ["refine", "plan", "qat", "export", "benchmark", "report"]
 ARTIFACTS = Path("artifacts/mine")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from act.samples.dataset import Ragged, Samples
 from tests.support.engines import export
 from tests.support.models import RECOGNISER, noise, seen
 
-SAMPLES = Samples({"x": Ragged.of(list(noise(2)))})
+SAMPLES = Samples({"x": Ragged.of(list(noise(2, width=96)))})
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,14 @@ def model() -> InferenceModel:
 @pytest.fixture(scope="module")
 def scheme(model: InferenceModel) -> Scheme:
     layers = quantizable_layers(model)
-    return make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=True))
+    return make_scheme(model, layers, seen(model, layers, {"x": noise(2, width=96)}, symmetric=True))
 
 
 @pytest.fixture(scope="module")
 def asymmetric(model: InferenceModel) -> Scheme:
     """Zero points, a bias that is not the model's, and weights that are not rounded to the nearest."""
     layers = quantizable_layers(model)
-    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2)}, symmetric=False))
+    scheme = make_scheme(model, layers, seen(model, layers, {"x": noise(2, width=96)}, symmetric=False))
     bias = bias_of(model, layers[3])
     assert bias is not None
     integers = {
@@ -52,20 +53,33 @@ def asymmetric(model: InferenceModel) -> Scheme:
     return replace(scheme, biases={bias: model.weight(bias) * np.float32(1.1)}, integers=integers)
 
 
+@dataclass(frozen=True)
+class Written:
+    """Candidates, which tests share and leave as they are: fp32 and one of each scheme."""
+
+    folder: Path
+    entries: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def written(
+    model: InferenceModel, scheme: Scheme, asymmetric: Scheme, tmp_path_factory: pytest.TempPathFactory
+) -> Written:
+    folder, checker = tmp_path_factory.mktemp("written"), Checker(SAMPLES)
+    schemes = {"fp32": None, "scheme": scheme, "asymmetric": asymmetric}
+    return Written(folder, {name: export(name, model, each, folder, checker) for name, each in schemes.items()})
+
+
 @pytest.mark.parametrize("kind", ["scheme", "asymmetric"])
-def test_every_form_is_written_and_shrinks_to_about_a_quarter(
-    model: InferenceModel, kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    checker = Checker(SAMPLES)
-    fp32 = export("fp32", model, None, tmp_path, checker)
-    int8 = export("int8-ptq", model, request.getfixturevalue(kind), tmp_path, checker)
+def test_every_form_is_written_and_shrinks_to_about_a_quarter(written: Written, kind: str) -> None:
+    fp32, int8 = written.entries["fp32"], written.entries[kind]
     for entry in (fp32, int8):
         for path in entry["files"].values():
-            assert (tmp_path / path).exists()
+            assert (written.folder / path).exists()
     assert int8["weight_bytes"] < 0.3 * fp32["weight_bytes"]
     assert int8["bytes"]["openvino"] < 0.3 * fp32["bytes"]["openvino"]
     assert int8["check"]["onnx_steps"] < 0.5 * int8["check"]["fp32_steps"]
-    stored = {i.name: i.data_type for i in onnx.load(tmp_path / int8["files"]["openvino"]).graph.initializer}
+    stored = {i.name: i.data_type for i in onnx.load(written.folder / int8["files"]["openvino"]).graph.initializer}
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in stored.items() if name.endswith(".quantized")) == 47
 
 
@@ -85,21 +99,18 @@ def spoil(path: Path, suffix: str, change: float) -> None:
     onnx.save(twin, path)
 
 
-def test_a_file_with_wrong_scales_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
-    checker = Checker(SAMPLES)
-    export("int8-ptq", model, scheme, tmp_path, checker)
-    folder = tmp_path / "int8-ptq"
-    spoil(folder / "quant_model.onnx", "_0.scale", 1.2)
+def test_a_file_with_wrong_scales_is_refused(
+    model: InferenceModel, scheme: Scheme, written: Written, tmp_path: Path
+) -> None:
+    spoilt = Path(shutil.copy(written.folder / "scheme" / "quant_model.onnx", tmp_path))
+    spoil(spoilt, "_0.scale", 1.2)
     with pytest.raises(RuntimeError, match="does not compute what the simulated model does"):
-        checker.int8(model, quantize(model, scheme), scheme, folder / "quant_model.onnx")
+        Checker(SAMPLES).int8(model, quantize(model, scheme), scheme, spoilt)
 
 
-def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, tmp_path: Path) -> None:
-    checker = Checker(SAMPLES)
-    export("fp32", model, None, tmp_path, checker)
-    export("int8-ptq", model, scheme, tmp_path, checker)
+def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, written: Written) -> None:
     with pytest.raises(RuntimeError, match="does not compute"):
-        checker.paddle(quantize(model, scheme), tmp_path / "fp32")
+        Checker(SAMPLES).paddle(quantize(model, scheme), written.folder / "fp32")
 
 
 def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(

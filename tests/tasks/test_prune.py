@@ -30,6 +30,8 @@ STAGES = (
     *("plan", "qat", "export"),
 )
 
+pytestmark = pytest.mark.usefixtures("brief_baseline")
+
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,6 +47,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "analyze": {"time_limit_seconds": 0},
         "prune": {**training, "channel": {"pruned_ratio": 0.25, "criterion": "bn_scale"}},
         "calibration": {"batch_num": [2]},
+        "ptq_search": {"max_quant_count": 3},
         "refine": {"steps": 2, "methods": ["adaround", "layer_wise"]},
         "qat": {**training, "learning_rate": 1e-4},
     }

@@ -48,23 +48,35 @@ def train(folder: Path, largest_batch: int | None = None) -> None:
     np.savez(folder / f"{rank}.npz", losses=losses, **program.weights())
 
 
-@pytest.mark.parametrize("largest_batch", [None, 1])
-def test_two_processes_do_what_one_does(largest_batch: int | None, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
+LARGEST_BATCHES = {"whole": None, "in parts": 1}
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two processes trained in each way, one after the other: to start them takes longer."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "script.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom tests.training.test_processes import train\n"
-        f"train(Path(sys.argv[1]), {largest_batch})\n"
+        "from pathlib import Path\nfrom tests.training.test_processes import LARGEST_BATCHES, train\n"
+        f"for name, largest_batch in LARGEST_BATCHES.items():\n    train(Path({str(folder)!r}) / name, largest_batch)\n"
     )
-    (tmp_path / "two").mkdir()
+    for name in LARGEST_BATCHES:
+        (folder / name).mkdir()
     launcher = [sys.executable, "-W", "ignore", "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
-    launcher += ["--backend", "gloo", "--log_dir", str(tmp_path / "log"), str(script), str(tmp_path / "two")]
+    launcher += ["--backend", "gloo", "--log_dir", str(folder / "log"), str(script)]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(launcher, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    logs = "\n".join(path.read_text() for path in (tmp_path / "log").glob("workerlog.*"))
+    done = subprocess.run(launcher, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    logs = "\n".join(path.read_text() for path in (folder / "log").glob("workerlog.*"))
     assert done.returncode == 0, logs
-    (tmp_path / "one").mkdir()
-    train(tmp_path / "one")
-    first, second, alone = (np.load(tmp_path / name) for name in ("two/0.npz", "two/1.npz", "one/0.npz"))
+    return folder
+
+
+@pytest.mark.parametrize("way", LARGEST_BATCHES)
+def test_two_processes_do_what_one_does(in_two: Path, way: str, tmp_path: Path) -> None:
+    train(tmp_path, LARGEST_BATCHES[way])
+    first, second, alone = (
+        np.load(file) for file in (in_two / way / "0.npz", in_two / way / "1.npz", tmp_path / "0.npz")
+    )
     start = convolutions(seed=5)
     for name in alone.files:
         assert np.array_equal(first[name], second[name])

@@ -30,16 +30,22 @@ _MOST_NODES = 1_000_000  # once functions are written out
 _HALF_BYTES = (onnx.TensorProto.INT4, onnx.TensorProto.UINT4, onnx.TensorProto.FLOAT4E2M1)
 _INFERENCE_SECONDS = 60
 _INFERENCE_BYTES = 4 * 2**30
-# Native code that damaged models crash, and some have take any memory: it runs in a process of its own.
+# Native code that damaged models crash, and some have take any memory: it runs in a process of its own, and is called
+# directly, because its package takes ten times as long to import as a model to infer.
 _INFERENCE = f"""
 import resource, sys
-from onnx import shape_inference
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]
 limit = {_INFERENCE_BYTES} if hard == resource.RLIM_INFINITY else min({_INFERENCE_BYTES}, hard)
 resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-inferred = shape_inference.infer_shapes(sys.stdin.buffer.read(), data_prop=True)
-sys.stdout.buffer.write(inferred.SerializeToString())
+found = PathFinder.find_spec("onnx_cpp2py_export", find_spec("onnx").submodule_search_locations)
+compiled = module_from_spec(found)
+found.loader.exec_module(compiled)
+check_type, strict, propagate_data = False, False, True
+model = sys.stdin.buffer.read()
+sys.stdout.buffer.write(compiled.shape_inference.infer_shapes(model, check_type, strict, propagate_data))
 """
 
 
@@ -206,7 +212,7 @@ def _infer_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
     result = onnx.ModelProto()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _INFERENCE],
+            [sys.executable, "-S", "-c", _INFERENCE],
             input=model.SerializeToString(),
             capture_output=True,
             timeout=_INFERENCE_SECONDS,

@@ -37,7 +37,7 @@ _TIMES_MORE = 3
 TOO_LONG, _MOST_PROFILES = 1.1, 3
 
 # All else is compared with what is measured of a job's model.
-_BASELINE_SECONDS, _BASELINE_LIMIT_SECONDS = 2.0, 600
+BASELINE_SECONDS, _BASELINE_LIMIT_SECONDS = 2.0, 600
 
 # Precision and number of threads.
 Way = tuple[RuntimePrecision, int]
@@ -145,7 +145,7 @@ def measure_baseline(
             written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes)
             everything = [(written, (precision, target.threads)) for precision in precisions]
             start = partial(EngineProcess, engine, time_limit_seconds=_BASELINE_LIMIT_SECONDS)
-            rows = measure(everything, start, target.batch, least_seconds=_BASELINE_SECONDS)
+            rows = measure(everything, start, target.batch, least_seconds=BASELINE_SECONDS)
         table = Table.open(folder / f"{engine}.jsonl", Header.here(engine, version))
         for row in rows:
             table.add(row)
