@@ -28,6 +28,7 @@ from act.results.export import ExportedCandidates
 from act.results.flow import CallbackMetrics
 from act.results.report import Manifest
 from act.samples.dataset import LABEL, FeedSpec, Ragged, Samples, save_flat
+from act.samples.readers.arrays import SHAPES, file_name
 from act.settings import Params, read_mapping, validate
 from flows.act_config import completed
 from flows.stages import PlainJob
@@ -315,13 +316,11 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
     """Write samples as the reader `arrays` maps them."""
     folder.mkdir(parents=True)
     for name, ragged in named.items():
-        if Path(name).name != name:
-            raise InputError(f"the model's input `{name}` cannot be the name of a file; rename it without slashes")
         if name == LABEL and (ragged.shapes == 1).all():
             np.save(folder / f"{name}.npy", ragged.flat, allow_pickle=False)
         else:
-            save_flat(folder / f"{name}.npy", ragged.flat)
-            np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
+            save_flat(folder / f"{file_name(name)}.npy", ragged.flat)
+            np.save(folder / f"{file_name(name + SHAPES)}.npy", ragged.shapes, allow_pickle=False)
 
 
 def _load_given(path: Path, *files: str | None) -> InferenceModel:

@@ -28,6 +28,7 @@ SAME_WORDS = {
     "act/formats/onnx/operators/sampling.py": {"avg"},
     "act/timing/infer/measure.py": {"onnx"},
     "act/timing/infer/models.py": {"paddle", "onnx"},
+    "act/program/blocks.py": {"tokens"},  # that a transformer works on
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below
     "act/search/space.py": {"abs_max"},
     "act/settings/quantization.py": {"abs_max"},

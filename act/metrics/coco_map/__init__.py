@@ -17,10 +17,10 @@ from act.errors import InputError, quoted
 from act.metrics import Figure, Scorer
 from act.metrics.coco_map.decoders import DECODERS, Found, Size, guess
 from act.metrics.coco_map.matching import average_precisions, matched
-from act.samples.dataset import PADDING, Array
+from act.samples.dataset import PADDING, Array, FeedSpec
 
 # Boxes of one picture that are looked at, and that are kept.
-_MOST, _KEPT = 10_000, 300
+_MOST, _KEPT = 3000, 300
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,20 @@ class Metric(Scorer):
             rows[:, 2:] = rows[:, 2:].clip([left, top, left, top], [right, bottom, right, bottom])
         return matched(rows, label[label[:, 0] != PADDING])
 
+    @classmethod
+    def reading(cls, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec], settings: Any) -> str | None:
+        shapes = [each.shape[1:] for each in outputs]
+        size = next((_plane(each.shape[1:]) for each in inputs if len(each.shape) == 4), None)
+        if settings.decoder is not None or size is None or -1 in (*size, *(each for shape in shapes for each in shape)):
+            return None
+        return f"the outputs are read as those of `{guess(shapes, size)}`"
+
     def _size(self) -> Size:
         """Return the height and width of the model's input for the sample at hand."""
         for feed in self.samples.feeds.values():
             shape = feed.shapes[self.index].tolist()
             if len(shape) == 3:
-                return (shape[0], shape[1]) if shape[2] in (1, 3) else (shape[1], shape[2])
+                return _plane(shape)
         raise InputError("the model has no input that is a picture, so that its outputs are no boxes in one")
 
     @staticmethod
@@ -81,6 +89,11 @@ class Metric(Scorer):
     def beside(cls, statistics: Sequence[Any]) -> dict[str, float]:
         """Return the mean average precision at an overlap of .50."""
         return {"ap50": float(average_precisions(statistics)(np.ones((1, len(statistics))))[0, 0])}
+
+
+def _plane(shape: Sequence[int]) -> Size:
+    """Return the height and width of a picture, channels first or last."""
+    return (shape[0], shape[1]) if shape[2] in (1, 3) else (shape[1], shape[2])
 
 
 def suppressed(found: Found, settings: Settings) -> Array:
@@ -108,10 +121,10 @@ def suppressed(found: Found, settings: Settings) -> Array:
 def _greedy_nms(boxes: Array, classes: Array, largest: float) -> Array:
     """Return which boxes stay, in their order, which is by score; int [n]."""
     areas = np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1)
-    left, kept = np.arange(len(boxes)), []
+    left, kept = np.arange(len(boxes)), list[int]()
     while len(left) and len(kept) < _KEPT:
         first, left = left[0], left[1:]
-        kept.append(first)
+        kept.append(int(first))
         near = np.minimum(boxes[first, 2:], boxes[left, 2:]) - np.maximum(boxes[first, :2], boxes[left, :2])
         both = np.clip(near, 0, None).prod(axis=1)
         union = areas[first] + areas[left] - both

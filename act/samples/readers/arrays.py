@@ -4,6 +4,7 @@ import math
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Settings(Data):
 
     Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
     `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
-    values one after another, and `FEED.shapes`, the shape of each sample.
+    values one after another, and `FEED.shapes`, the shape of each sample. The file of a feed with slashes in its name
+    lies in folders of these names, or has `%2F` for each.
     """
 
     path: Text
@@ -41,7 +43,7 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
     if place.is_dir():
         if path.exists():
             raise InputError(f"{place}: there are both this folder and {path.name}; remove one of them")
-        path, arrays = place, _map(place)
+        path, arrays = place, _map(place, feeds)
     else:
         arrays = _load(path)
     shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
@@ -58,10 +60,11 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
     return Samples(ragged, _ragged(path, LABEL, label.reshape(len(label), each).astype(np.int64), None))
 
 
-def _map(folder: Path) -> dict[str, Array]:
+def _map(folder: Path, feeds: Collection[str]) -> dict[str, Array]:
     """Map the arrays of a folder, by the names of their files; none of it is in memory."""
     arrays: dict[str, Array] = {}
-    for path in sorted(folder.glob("*.npy")):
+    written = {file_name(name): name for feed in feeds for name in (feed, f"{feed}{SHAPES}")}
+    for path in sorted(folder.rglob("*.npy")):
         try:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy's header parser raises a dozen kinds on damaged files
@@ -69,10 +72,16 @@ def _map(folder: Path) -> dict[str, Array]:
         if mapped.size and not mapped.flags.c_contiguous:
             cure = "save it with numpy.save(path, numpy.ascontiguousarray(array))"
             raise InputError(f"{path}: in Fortran's order; {cure}")
-        arrays[path.name.removesuffix(".npy")] = mapped
+        name = path.relative_to(folder).as_posix().removesuffix(".npy")
+        arrays[written.get(name, name)] = mapped
     if not arrays:
         raise InputError(f"{folder}: no .npy files in it; the reader `arrays` wants one for each input, FEED.npy")
     return arrays
+
+
+def file_name(feed: str) -> str:
+    """Return a feed's name as one part of a path: what may not stand in it is written as in an address."""
+    return quote(feed, safe="")
 
 
 def _load(path: Path) -> dict[str, Array]:
