@@ -38,7 +38,7 @@ class Settings:
     decoder: str | None = None
     background: int | None = None
     score: float = 0.001
-    overlap: float = 0.6
+    overlap: float = 0.65
 
     def __post_init__(self) -> None:
         if self.decoder not in (None, *DECODERS):
