@@ -94,14 +94,17 @@ THRESHOLDS = Registry("act.quantization.thresholds")
 CRITERIA = Registry("act.pruning.criteria")
 
 
-def users_function(name: str) -> Callable[..., Any]:
+def users_function(name: str, project: Path | None = None) -> Callable[..., Any]:
     """Import a function of the user's, `package.module:function`, from the project's folder or an installed package.
+
+    Args:
+        project: the folder; this one when left out.
 
     Raises:
         ValueError: there is none, or it would come from elsewhere, of which nothing runs; the message says why.
     """
     module_name, _, function_name = name.partition(":")
-    _refuse_strangers(module_name)
+    _refuse_strangers(module_name, (project or Path.cwd()).resolve())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -115,10 +118,9 @@ def users_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _refuse_strangers(module_name: str) -> None:
+def _refuse_strangers(module_name: str, project: Path) -> None:
     """Refuse a module that is neither the user's nor installed, before any of it runs."""
     top = module_name.partition(".")[0]
-    project = Path.cwd().resolve()
     if str(project) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
         sys.path.insert(0, str(project))
     allowed = [project, *(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))]

@@ -27,6 +27,8 @@ Figure = Callable[[Array], Array]
 """Gives the figure of samples that are weighted by how often each counts: float64 [selections, samples] to float64
 [selections]"""
 
+Runner = Callable[[dict[str, Array]], Sequence[Array]]
+"""Runs a model on one batch: arrays by input, and the outputs in the model's order"""
 ANY = "any"
 # Weights held at once: bounds the memory for many samples.
 _WEIGHTS = 4_000_000
@@ -140,6 +142,10 @@ class Scorer(Figures, ABC):
         index = len(self._statistics)
         self._statistics.append(self.score(outputs, [each[index] for each in self._truth]))
 
+    def of_model(self, run: Runner) -> Quality | None:
+        """Return the quality of a model that the metric runs itself; None where it is shown the outputs instead."""
+        return None
+
     @classmethod
     def reading(cls, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec], settings: Any) -> str | None:
         """Tell how the outputs of a model are read, where that is found by their shapes; `InputError` where it cannot
@@ -214,6 +220,9 @@ def check_labels(metric: Choice, labels: Ragged | None, classes: int, origin: st
     if kind.labels == "class" and (labels.shapes.prod(axis=1) != 1).any():
         found = f"the labels of a sample have shape {labels.shapes[0].tolist()}"
         raise InputError(f"{origin}: metric `{name}` needs one class number a sample, but {found}")
+    if kind.labels == "boxes" and (labels.shapes.shape[1] != 2 or not np.isin(labels.shapes[:, 1], (5, 6)).all()):
+        found = f"the labels of a sample have shape {labels.shapes[0].tolist()}"
+        raise InputError(f"{origin}: metric `{name}` needs rows of a class and a box, [boxes, 5], but {found}")
     if kind.labels in ("class", "sequence"):
         _check_classes(kind, labels, classes, origin)
 

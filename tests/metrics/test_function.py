@@ -29,6 +29,11 @@ def fails(batches):
 
 def nothing(batches):
     return None
+
+def callback(executor, program, inputs, outputs):
+    feed = {inputs[0]: np.ones((2, 3), "float32")}
+    first, again = executor.run(program, feed=feed, fetch_list=[outputs[1], "a"])
+    return float((first - again).mean())
 """
 
 
@@ -80,3 +85,13 @@ def test_what_goes_wrong_in_it_is_told(function: str, words: str) -> None:
 def test_wrong_settings_are_refused(raw: Any) -> None:
     with pytest.raises(ValueError, match="function|batch|wide|name"):
         checked(raw)
+
+
+def test_a_callback_runs_the_engines_model_as_if_it_were_paddles() -> None:
+    told = {"function": "mine_metric:callback", "project": str(Path.cwd()), "inputs": ["x"], "outputs": ["a", "b"]}
+    samples = Samples({"x": Ragged.of([np.zeros(1)] * 5)})
+    found = scorer({"name": "eval_callback", **told}, samples).of_model(lambda feed: [feed["x"], feed["x"] * 3])
+    assert found is not None and found.value == 2 and len(found) == 5
+    assert scorer("top1", Samples(samples.feeds, Ragged.of([np.zeros(1)] * 5))).of_model(lambda feed: []) is None
+    with pytest.raises(InputError, match="mine_metric:callback: IndexError"):
+        scorer({"name": "eval_callback", **told}, samples).of_model(lambda feed: [])

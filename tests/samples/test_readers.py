@@ -338,6 +338,15 @@ def test_masks_and_scores_are_labels_of_their_own_shape(tmp_path: Path) -> None:
     assert samples.labels is not None and samples.labels[1].tolist() == [[6, 7, 8], [9, 10, 11]]
 
 
+def test_labels_of_arrays_may_be_boxes_of_which_a_picture_has_none(tmp_path: Path) -> None:
+    for role in ("calibration", "evaluation"):
+        boxes = {"label": np.arange(10.0), "label.shapes": np.array([[2, 5], [0, 5]])}
+        np.savez(tmp_path / f"{role}.npz", x=np.ones((2, 2), "float32"), **boxes)
+    calibration, evaluation = read_by("arrays", [VECTOR], tmp_path, path=str(tmp_path))
+    assert calibration.labels is None and [len(label) for label in evaluation.labels] == [2, 0]
+    assert evaluation.labels.dtype == np.float64
+
+
 def test_a_feed_with_slashes_lies_in_folders_or_is_written_as_in_an_address(tmp_path: Path) -> None:
     feed = FeedSpec("a/b:0", "float32", (-1, 2))
     for role, name in (("calibration", "a/b:0.npy"), ("evaluation", "a%2Fb%3A0.npy")):

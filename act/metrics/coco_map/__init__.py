@@ -1,8 +1,8 @@
 """`coco_map`: the mean average precision of boxes over classes and over overlaps of .50 to .95, as COCO has it.
 
 Boxes are compared in pixels of the model's input: intersection over union is the same in the picture, because fitting
-scales each axis by one factor. A label is float64 [1 + boxes, 6]: class, left, top, right, bottom, and whether it is a
-crowd; a row of class -1 is where the picture lies in the input, to which boxes are cut.
+scales each axis by one factor. A label is a table [rows, 6] or [rows, 5]: class, left, top, right, bottom, and whether
+it is a crowd. A row of class -1 is where the picture lies in the input, to which boxes are cut; below that it fills up.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ class Metric(Scorer):
         size = self._size()
         decoder = self.settings.decoder or guess([output.shape for output in outputs], size)
         rows = suppressed(DECODERS[decoder](outputs, size), self.settings)
-        label = truth[0].astype(np.float64)
+        label = np.zeros((len(truth[0]), 6))
+        label[:, : truth[0].shape[1]] = truth[0]
         for _, left, top, right, bottom, _ in label[label[:, 0] == PADDING]:
             rows[:, 2:] = rows[:, 2:].clip([left, top, left, top], [right, bottom, right, bottom])
-        return matched(rows, label[label[:, 0] != PADDING])
+        return matched(rows, label[label[:, 0] >= 0])
 
     @classmethod
     def reading(cls, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec], settings: Any) -> str | None:

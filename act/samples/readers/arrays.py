@@ -46,7 +46,7 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
         path, arrays = place, _map(place, feeds)
     else:
         arrays = _load(path)
-    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
+    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in (*feeds, LABEL) if f"{name}{SHAPES}" in arrays}
     for name, array in arrays.items():
         if array.ndim == 0:
             raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
@@ -54,10 +54,15 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
     ragged = {name: _ragged(path, name, array, shapes.get(name)) for name, array in arrays.items()}
     if label is None or not labelled:
         return Samples(ragged)
-    if label.dtype.kind not in "iub":
-        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; class numbers are whole numbers")
-    each = max(math.prod(label.shape[1:]), 1)
-    return Samples(ragged, _ragged(path, LABEL, label.reshape(len(label), each).astype(np.int64), None))
+    return Samples(ragged, _labels(path, label, shapes.get(LABEL)))
+
+
+def _labels(path: Path, label: Array, shapes: Array | None) -> Ragged:
+    """Return labels as int64 or float64, at least one axis each; a picture without boxes has none of their values."""
+    if label.dtype.kind not in "iubf":
+        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; labels are numbers")
+    wide = label.astype(np.float64 if label.dtype.kind == "f" else np.int64)
+    return _ragged(path, LABEL, wide[:, None] if wide.ndim == 1 and shapes is None else wide, shapes, least=0)
 
 
 def _map(folder: Path, feeds: Collection[str]) -> dict[str, Array]:
@@ -107,8 +112,9 @@ def _not_numpy(path: Path, error: Exception, cure: str) -> InputError:
     return InputError(f"{path}: not a NumPy {path.suffix} file of plain numbers: {reason}; save it with {cure}")
 
 
-def _ragged(path: Path, name: str, values: Array, shapes: Array | None) -> Ragged:
-    """Return samples from an array with one in each row, or from all values one after another and their shapes."""
+def _ragged(path: Path, name: str, values: Array, shapes: Array | None, least: int = 1) -> Ragged:
+    """Return samples from an array with one in each row, or from all values one after another and their shapes, of
+    which none may have less than the least length."""
     # What is mapped must stay so: NumPy's function would forget that it is.
     flat = (values if values.flags.c_contiguous else np.ascontiguousarray(values)).reshape(-1)
     if shapes is None:
@@ -117,8 +123,8 @@ def _ragged(path: Path, name: str, values: Array, shapes: Array | None) -> Ragge
     if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
         cure = "it must hold whole numbers, one row a sample with the length of each axis"
         raise InputError(f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; {cure}")
-    if shapes.size and int(shapes.min()) < 1:
-        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least one value along each axis")
+    if shapes.size and int(shapes.min()) < least:
+        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least {least} values along each axis")
     wanted = sum(math.prod(row) for row in shapes.tolist())
     if wanted != values.size:
         raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")
