@@ -9,15 +9,18 @@ metric `brier`. Every process that finds the distribution on its path has the en
 """
 
 import importlib
+import importlib.util
 import logging
 import pkgutil
 import sys
-from collections.abc import Collection, Sequence
+import sysconfig
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,47 @@ READERS = Registry("act.samples.readers")
 METRICS = Registry("act.metrics")
 THRESHOLDS = Registry("act.quantization.thresholds")
 CRITERIA = Registry("act.pruning.criteria")
+
+
+def users_function(name: str, project: Path | None = None) -> Callable[..., Any]:
+    """Import a function of the user's, `package.module:function`, from the project's folder or an installed package.
+
+    Args:
+        project: the folder; this one when left out.
+
+    Raises:
+        ValueError: there is none, or it would come from elsewhere, of which nothing runs; the message says why.
+    """
+    module_name, _, function_name = name.partition(":")
+    _refuse_strangers(module_name, (project or Path.cwd()).resolve())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(f"is {name!r}, but there is no module `{error.name}`; correct the name") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(f"is {name!r}, but {module.__file__} has no function `{function_name}`")
+    found: Callable[..., Any] = function
+    return found
+
+
+def _refuse_strangers(module_name: str, project: Path) -> None:
+    """Refuse a module that is neither the user's nor installed, before any of it runs."""
+    top = module_name.partition(".")[0]
+    if str(project) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
+        sys.path.insert(0, str(project))
+    allowed = [project, *(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))]
+    spec = importlib.util.find_spec(top)
+    named = f"names the module `{module_name}`"
+    if spec is None:
+        raise ValueError(f"{named}, but there is no `{top}` in {project} and none is installed")
+    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
+    if not places or not all(any(Path(p).resolve().is_relative_to(root) for root in allowed) for p in places):
+        where = f"in {places[0]}" if places else "a part of Python"
+        cure = f"only modules of the project's folder {project} and of installed packages are used"
+        raise ValueError(f"{named}, which is {where}; {cure}")
 
 
 def plugged_in(names: Collection[str]) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Source:
         self.layers = quantizable_layers(self.model)
         self.samples = list(prepared.calibration().batches(1))
         self._further = further_tensors(self.onnx)
-        self._batches = list(prepared.calibration().batches(BATCH))
+        self._batches = [list(batch) for batch in prepared.calibration().batches_in_parts(BATCH)]
 
     @cached_property
     def statistics(self) -> Mapping[str, TensorStatistics]:

@@ -109,7 +109,7 @@ def _calibrated(bench: Bench, with_equal_channels: bool = True) -> Calibrated:
     if with_equal_channels:
         model, converted, _ = equalise_channels(model, converted, bench.layers, bench.calibration, BATCH)
     read = reader(converted, bench.layers)
-    return Calibrated(model, converted, collect(read, bench.calibration.batches(BATCH), count, [count])[count])
+    return Calibrated(model, converted, collect(read, bench.calibration.batches_in_parts(BATCH), count, [count])[count])
 
 
 def _beside_paddle(bench: Bench, calibrated: Calibrated, algorithm: ThresholdAlgorithm) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import sys
 import zlib  # noqa: F401 - this and Pillow before Paddle, or PNG files crash the process (act/program/paddle_setup.py)
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ import PIL.Image  # noqa: F401
 import yaml
 
 from act.artifacts import DEPLOY_ROOT, stage_folder
+from act.engines.process import EngineFailure
 from act.errors import InputError, quoted
 from act.metrics import needs_reference
 from act.paddleslim.translate import OWN_SECTION, POST_TRAINING, hardware_advice, merged, timed_shapes, translate
@@ -28,6 +30,7 @@ from act.results.export import ExportedCandidates
 from act.results.flow import CallbackMetrics
 from act.results.report import Manifest
 from act.samples.dataset import LABEL, FeedSpec, Ragged, Samples, save_flat
+from act.samples.readers.arrays import SHAPES, file_name
 from act.settings import Params, read_mapping, validate
 from flows.act_config import completed
 from flows.stages import PlainJob
@@ -46,6 +49,9 @@ _METRICS = "eval_callback.json"
 ORIGIN_TOLERANCE = 0.05
 # How many samples are taken of loaders that may be endless, and how much of the disk.
 EVALUATION, CALIBRATION, TRAINING = 512, 128, 4096
+# A callback that takes longer for one model is not asked for each trial; and how far, as a share, it may say something
+# else of the given model on an engine.
+LONGEST_CALLBACK_SECONDS, CALLBACK_TOLERANCE = 60, 0.005
 LARGEST_SAMPLES = 4e9
 LARGEST_BATCH = 1024
 
@@ -70,9 +76,10 @@ class AutoCompression:
         input_shapes: shapes to measure the latency of beside the samples', for models with axes of any length.
         target_speedup: a model counts only when it is so many times as fast as the given one.
         eval_callback: called as ACT calls it, with a Paddle executor, a program, the names of the inputs and the output
-            variables; returns a metric, higher is better. The search itself goes by `eval_dataloader`; the metric of
-            the given model and of each final candidate is measured by the callback in this process, and the quantized
-            candidate that it likes best comes into `save_dir`.
+            variables; returns a metric, higher is better. Where it is a function of a module in this folder, and works
+            in a process of its own, the search goes by it, else by `eval_dataloader`. The metric of the given model and
+            of each final candidate is measured by the callback in this process, and the quantized candidate that it
+            likes best comes into `save_dir`.
         eval_dataloader: gives the samples that candidates are judged by: by the share of right classes where each has
             one class number and the model classifies, else by the similarity to the given model's outputs. When it is
             the training loader, or left out, that loader's samples are dealt out to both.
@@ -143,8 +150,8 @@ class AutoCompression:
         """
         with log_to_stdout(logging.INFO, (__name__,)):
             path = Path(self._entry["model"]["path"])
-            if self._callback:
-                whole = _load_given(path, *self._files, with_tail=True)
+            whole = _load_given(path, *self._files, with_tail=True) if self._callback else None
+            if whole is not None:
                 self._given_metric, wanted = self._metric(whole), self._origin_metric
                 if wanted is not None and abs(self._given_metric - wanted) > ORIGIN_TOLERANCE:
                     raise InputError(
@@ -155,6 +162,9 @@ class AutoCompression:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             self._write_samples(_load_given(path, *self._files), work)
+            if whole is not None and not self._metric_is_given and (metric := self._sent_callback(whole, work)):
+                self._entry["metric"] = metric
+                log.info("the search goes by `eval_callback`, in processes of its own")
             job = {"jobs": {JOB: self._entry}}
             validate(Params, job, "the job made of the arguments")
             text = yaml.safe_dump(job, sort_keys=False, default_flow_style=None)
@@ -241,6 +251,37 @@ class AutoCompression:
                 return metric
         raise InputError(f"`eval_callback` returned {found!r:.80}; it must return one number, higher is better")
 
+    def _sent_callback(self, model: InferenceModel, work: Path) -> dict[str, Any] | None:
+        """Return the callback as a metric, where an engine's process can import it, and it says there what it says
+        here, soon enough to be asked for each trial."""
+        from act.engines.evaluation import Evaluation
+        from act.samples.readers.arrays import Settings as Arrays
+        from act.samples.readers.arrays import read
+
+        name = _importable(self._callback)
+        if name is None or self._given_metric is None:
+            return None
+        metric = {"name": "eval_callback", "function": name, "project": str(Path.cwd())}
+        metric |= {"inputs": list(model.feed_names), "outputs": list(model.fetch_names)}
+        _, evaluation = read(Arrays(reader="arrays", path=str(work / "data")), model.feed_specs(), -1, work)
+        evaluation.save(work / "asked")
+        engine = Params.model_validate({"jobs": {JOB: self._entry}}).jobs[JOB].target.engines[0]
+        try:
+            with _paddle_as_it_was():
+                judged = Evaluation(engine, metric, work / "asked", None, time_limit_seconds=LONGEST_CALLBACK_SECONDS)
+                found = judged.quality(model, None).value
+        except EngineFailure as failure:
+            log.info(
+                f"`eval_callback` cannot be sent to a process, so that the search goes without it: {failure.cause}"
+            )
+            return None
+        finally:
+            shutil.rmtree(work / "asked")
+        if abs(found - self._given_metric) > CALLBACK_TOLERANCE * max(abs(self._given_metric), CALLBACK_TOLERANCE):
+            log.info(f"`eval_callback` gives {found:.4g} in a process of its own, so that the search goes without it")
+            return None
+        return metric
+
     def _choose(self, work: Path) -> None:
         """Choose what to deploy by the callback, where there is one, and note its figures beside the candidates."""
         if self._given_metric is None:
@@ -275,6 +316,16 @@ class AutoCompression:
             self.final_metric = metrics[name]
             CallbackMetrics(metrics=metrics, deployed=name).write(self._folder / _METRICS)
         log.info(f"{self._folder}: {name}" + ("" if self.final_metric is None else f", metric {self.final_metric:.4f}"))
+
+
+def _importable(callback: Any) -> str | None:
+    """Return a function's `module:name`, where its module is a file of this folder that can be imported once more."""
+    module, name = getattr(callback, "__module__", None), getattr(callback, "__qualname__", "")
+    file = getattr(sys.modules.get(str(module)), "__file__", None)
+    if module in (None, "__main__") or not name.isidentifier() or file is None:
+        return None
+    inside = Path(file).resolve().is_relative_to(Path.cwd().resolve())
+    return f"{module}:{name}" if inside and getattr(sys.modules[module], name, None) is callback else None
 
 
 def _sections(config: Any) -> tuple[dict[str, Any], str]:
@@ -316,13 +367,11 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
     """Write samples as the reader `arrays` maps them."""
     folder.mkdir(parents=True)
     for name, ragged in named.items():
-        if Path(name).name != name:
-            raise InputError(f"the model's input `{name}` cannot be the name of a file; rename it without slashes")
         if name == LABEL and (ragged.shapes == 1).all():
             np.save(folder / f"{name}.npy", ragged.flat, allow_pickle=False)
         else:
-            save_flat(folder / f"{name}.npy", ragged.flat)
-            np.save(folder / f"{name}.shapes.npy", ragged.shapes, allow_pickle=False)
+            save_flat(folder / f"{file_name(name)}.npy", ragged.flat)
+            np.save(folder / f"{file_name(name + SHAPES)}.npy", ragged.shapes, allow_pickle=False)
 
 
 def _load_given(path: Path, *files: str | None, with_tail: bool = False) -> InferenceModel:

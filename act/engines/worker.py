@@ -131,9 +131,11 @@ class Worker:
         data = _load_samples(samples, count)
         wanted = list(_load_samples(reference).feeds.values()) if reference is not None else None
         scores = scorer(metric, data, wanted)
-        for outputs in self._outputs(data, 1 if whole else batch, whole):
-            scores.add(outputs)
-        quality = scores.quality()
+        quality = scores.of_model(self._loaded.run)
+        if quality is None:
+            for outputs in self._outputs(data, 1 if whole else batch, whole):
+                scores.add(outputs)
+            quality = scores.quality()
         return {"value": quality.value, "statistics": quality.statistics, "beside": quality.beside}
 
     def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from act.errors import InputError
 from act.registry import METRICS
-from act.samples.dataset import PADDING, Array, Ragged, Samples
+from act.samples.dataset import PADDING, Array, FeedSpec, Ragged, Samples
 
 Choice = str | Mapping[str, Any]
 """A metric as a job names it: by its name, or by a mapping with its `name` and its settings."""
@@ -27,6 +27,9 @@ Figure = Callable[[Array], Array]
 """Gives the figure of samples that are weighted by how often each counts: float64 [selections, samples] to float64
 [selections]"""
 
+Runner = Callable[[dict[str, Array]], Sequence[Array]]
+"""Runs a model on one batch: arrays by input, and the outputs in the model's order"""
+ANY = "any"
 # Weights held at once: bounds the memory for many samples.
 _WEIGHTS = 4_000_000
 
@@ -40,6 +43,7 @@ class Figures:
     """How figures are made of the statistics of samples: here, the mean of their scores."""
 
     resamples: ClassVar[int] = 2000  # that an interval is made of
+    of_selections: ClassVar[bool] = True  # whether the figure of some of the samples is known, too
 
     @staticmethod
     def figure(statistics: Sequence[Any]) -> Figure:
@@ -88,19 +92,20 @@ def quality_of(kind: type[Figures], statistics: Sequence[Any]) -> Quality:
     return Quality(value, list(statistics), kind.beside(statistics), kind)
 
 
-def resampled_difference(first: Quality, second: Quality, seed: int) -> Array:
-    """Return the first quality less the second on many selections of the same samples, float64 [resamples].
+def resampled(qualities: Sequence[Quality], seed: int) -> Array:
+    """Return the figures of models on many selections of the same samples, float64 [models, resamples].
 
-    A selection draws as many samples as there are, with replacement; what is common to both models cancels.
+    A selection draws as many samples as there are, with replacement, and is the same for all models: what is common to
+    them cancels in a difference.
     """
-    count, resamples = len(first), first.kind.resamples
-    of_first, of_second = first.kind.figure(first.statistics), second.kind.figure(second.statistics)
+    count, resamples = len(qualities[0]), qualities[0].kind.resamples
+    figures = [each.kind.figure(each.statistics) for each in qualities]
     rng, size = np.random.default_rng(seed), max(1, _WEIGHTS // count)
-    differences = []
+    found = []
     for start in range(0, resamples, size):
         weights = _selections(rng, min(size, resamples - start), count)
-        differences.append(of_first(weights) - of_second(weights))
-    return np.concatenate(differences)
+        found.append(np.stack([figure(weights) for figure in figures]))
+    return np.concatenate(found, axis=1)
 
 
 def _selections(rng: np.random.Generator, selections: int, samples: int) -> Array:
@@ -122,7 +127,7 @@ class Scorer(Figures, ABC):
     labels: ClassVar[str | tuple[str, ...] | None]
     """what a label may be; None: the fp32 outputs are compared. `class`: one class; `sequence`: classes, filled up with
     `PADDING`; `classes`: the class of each part (pixel, token), `PADDING` where none counts; `boxes`: as
-    `act.metrics.coco_map` has them; `score`: a number"""
+    `act.metrics.coco_map` has them; `score`: a number; `any`: whatever there is, if only nothing"""
     first_class: ClassVar[int] = 0  # the least that a label may name
     Settings: ClassVar[type] = NoSettings  # a dataclass of what may stand beside the name
 
@@ -136,6 +141,16 @@ class Scorer(Figures, ABC):
         """Score the next sample; `outputs` has the model's outputs without the batch axis."""
         index = len(self._statistics)
         self._statistics.append(self.score(outputs, [each[index] for each in self._truth]))
+
+    def of_model(self, run: Runner) -> Quality | None:
+        """Return the quality of a model that the metric runs itself; None where it is shown the outputs instead."""
+        return None
+
+    @classmethod
+    def reading(cls, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec], settings: Any) -> str | None:
+        """Tell how the outputs of a model are read, where that is found by their shapes; `InputError` where it cannot
+        be."""
+        return None
 
     @property
     def index(self) -> int:
@@ -175,10 +190,19 @@ def scorer(metric: Choice, samples: Samples, reference: Sequence[Ragged] | None 
     kind, name = find(metric), name_of(metric)
     if kind.labels is None and reference is None:
         raise InputError(f"metric `{name}` needs the fp32 model's outputs; run `prepare` again")
-    if kind.labels is not None and samples.labels is None:
+    if kind.labels not in (None, ANY) and samples.labels is None:
         raise InputError(f"metric `{name}` needs labels, but the samples have none; use `similarity`")
+    return kind(samples, reference if kind.labels is None else None, _settings(metric))
+
+
+def reading(metric: Choice, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec]) -> str | None:
+    """Tell how a metric reads a model's outputs, where that is found by their shapes; `InputError` where it cannot."""
+    return find(metric).reading(outputs, inputs, _settings(metric))
+
+
+def _settings(metric: Choice) -> Any:
     given = {} if isinstance(metric, str) else {key: value for key, value in metric.items() if key != "name"}
-    return kind(samples, reference if kind.labels is None else None, kind.Settings(**given))
+    return find(metric).Settings(**given)
 
 
 def check_labels(metric: Choice, labels: Ragged | None, classes: int, origin: str) -> None:
@@ -188,7 +212,7 @@ def check_labels(metric: Choice, labels: Ragged | None, classes: int, origin: st
         classes: how many the model's first output tells apart; -1 when it does not say.
     """
     kind, name = find(metric), name_of(metric)
-    if kind.labels is None:
+    if kind.labels in (None, ANY):
         return
     if labels is None:
         cure = "add an array `label`, or set `metric: similarity`"
@@ -196,12 +220,17 @@ def check_labels(metric: Choice, labels: Ragged | None, classes: int, origin: st
     if kind.labels == "class" and (labels.shapes.prod(axis=1) != 1).any():
         found = f"the labels of a sample have shape {labels.shapes[0].tolist()}"
         raise InputError(f"{origin}: metric `{name}` needs one class number a sample, but {found}")
+    if kind.labels == "boxes" and (labels.shapes.shape[1] != 2 or not np.isin(labels.shapes[:, 1], (5, 6)).all()):
+        found = f"the labels of a sample have shape {labels.shapes[0].tolist()}"
+        raise InputError(f"{origin}: metric `{name}` needs rows of a class and a box, [boxes, 5], but {found}")
     if kind.labels in ("class", "sequence"):
         _check_classes(kind, labels, classes, origin)
 
 
 def _check_classes(kind: type[Scorer], labels: Ragged, classes: int, origin: str) -> None:
     numbers = labels.flat if kind.labels == "class" else labels.flat[labels.flat != PADDING]
+    if len(broken := numbers[numbers != np.rint(numbers)]):
+        raise InputError(f"{origin}: there is a label {broken[0]}; class numbers are whole numbers")
     wrong = numbers[(numbers < kind.first_class) | ((numbers >= classes) & (classes != -1))]
     if len(wrong):
         last = f"the model's classes go from {kind.first_class} to {classes - 1}"

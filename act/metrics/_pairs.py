@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from act.errors import InputError, quoted
 from act.metrics import Figure, Scorer, cosine
 from act.metrics._classes import output_at, over
 from act.samples.dataset import Array
@@ -62,8 +63,10 @@ class Correlation(Scorer):
             first: Array = output[0]
             return first
         feeds = self.samples.feeds
-        name = self.settings.mask or next((each for each in feeds if "mask" in each.lower()), None)
-        mask = feeds[name][self.index] if name in feeds else np.ones(len(output))
+        name: str | None = self.settings.mask or next((each for each in feeds if "mask" in each.lower()), None)
+        if name is not None and name not in feeds:
+            raise InputError(f"`metric.mask` is {name!r:.80}; the model's inputs are {quoted(feeds)}")
+        mask = np.ones(len(output)) if name is None else feeds[name][self.index]
         pooled: Array = np.average(output, axis=0, weights=mask.reshape(-1)[: len(output)] + 1e-12)
         return pooled
 

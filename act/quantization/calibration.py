@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,8 @@ def equalise_channels(
     largest = {}
     if names:
         read = reader(fp32, [layer for layer in layers if layer.activation in names])
-        largest = largest_of_channels(read, names, first_batches(samples, batch_size, CHANNEL_BATCHES))
+        batches = first_batches(samples, batch_size, CHANNEL_BATCHES)
+        largest = largest_of_channels(read, names, chain.from_iterable(batches))
     if not largest:
         return model, fp32, []
     result = equalise(model, layers, largest)
@@ -71,8 +73,9 @@ def ranges_by_rule(statistics: Mapping[str, TensorStatistics]) -> dict[str, dict
     }
 
 
-def first_batches(samples: Samples, size: int, most: int) -> Iterator[dict[str, Array]]:
-    """Give the first batches of the samples, at any time only one of them in memory."""
-    for _, batch in zip(range(most), samples.batches(size)):
+def first_batches(samples: Samples, size: int, most: int) -> Iterator[Iterator[dict[str, Array]]]:
+    """Give the first batches of so many samples, each in parts that the model takes, at any time one of them in
+    memory."""
+    for _, batch in zip(range(most), samples.batches_in_parts(size)):
         yield batch
         samples.release()

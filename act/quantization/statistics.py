@@ -94,31 +94,33 @@ class TensorStatistics:
             return Range.around_zero(threshold)
         return self.extremes.within(Range.around_zero(threshold))
 
-    def add(self, values: Array) -> None:
-        """Count one batch's values, of any shape and any real dtype; no values count as no batch.
+    def add(self, *parts: Array) -> None:
+        """Count one batch's values, in parts of any shape and any real dtype; no values count as no batch.
 
         A value that is NaN, or infinite as a float32, is a `FloatingPointError`.
         """
-        if values.size == 0:
-            return
         with np.errstate(over="ignore"):
-            values = np.ascontiguousarray(values, dtype=np.float32).reshape(values.shape)
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+            batch = [np.ascontiguousarray(part, dtype=np.float32).reshape(part.shape) for part in parts if part.size]
+        if not batch:
+            return
+        extremes = np.array([(values.min(), values.max()) for values in batch])
+        if not np.isfinite(extremes).all():
             raise FloatingPointError("holds NaN or infinity")
+        low, high = float(extremes.min()), float(extremes.max())
         largest = max(-low, high)
         self._widen(math.frexp(largest)[1] if largest > 0 else _LEAST_EXPONENT)
-        self.counts += _histogram(values.reshape(-1), 1 / self.bin_width)
-        self._add_channels(values)
+        for values in batch:
+            self.counts += _histogram(values.reshape(-1), 1 / self.bin_width)
+            self._add_channels(values, self.batches == 0 and values is batch[0])
         self.batches += 1
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.sum_of_minima += low
         self.sum_of_maxima += high
         self.sum_of_absolute_maxima += largest
 
-    def _add_channels(self, values: npt.NDArray[np.float32]) -> None:
+    def _add_channels(self, values: npt.NDArray[np.float32], are_first: bool) -> None:
         sums, before = _channel_sums(values), self.channel_sums
-        if sums is None or (before is None and self.batches > 0) or (before is not None and before.shape != sums.shape):
+        if sums is None or (before is None and not are_first) or (before is not None and before.shape != sums.shape):
             self.channel_sums, self.channel_values = None, 0
         else:
             self.channel_sums = sums if before is None else before + sums
@@ -134,11 +136,12 @@ class TensorStatistics:
 
 
 def collect(
-    read: Reader, batches: Iterable[Mapping[str, Array]], total: int, snapshots: Collection[int] = ()
+    read: Reader, batches: Iterable[Iterable[Mapping[str, Array]]], total: int, snapshots: Collection[int] = ()
 ) -> Snapshots:
     """Gather the statistics of every activation that `read` gives, by name, by the number of batches seen.
 
     Args:
+        batches: each in parts that the model takes at a time.
         total: number of batches, for the progress bar.
         snapshots: numbers of batches after which to keep a copy, where they are reached; after all there always is one.
 
@@ -150,9 +153,10 @@ def collect(
     collected: Snapshots = {}
     seen = 0
     for seen, batch in enumerate(tqdm(batches, total=total, desc="calibration", unit="batch", leave=False), start=1):
-        for name, values in read(batch).items():
+        parts = [read(part) for part in batch]
+        for name in parts[0]:
             try:
-                statistics.setdefault(name, TensorStatistics()).add(values)
+                statistics.setdefault(name, TensorStatistics()).add(*(part[name] for part in parts))
             except FloatingPointError as error:
                 raise FloatingPointError(f"the activation `{name}` of the fp32 model {error}") from None
         if seen in snapshots:

@@ -71,6 +71,7 @@ class MeasuredQuality(Part):
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
     value: float
+    interval: Interval | None = None  # what it would be on other samples; None where that is not known
 
     @property
     def beside(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,13 @@ class Samples:
         time."""
         return (self.stack(group) for group in self.groups(size))
 
+    def batches_in_parts(self, size: int) -> Iterator[Iterator[dict[str, Array]]]:
+        """Give `size` consecutive samples at a time, whatever their shapes: each batch in parts of equal shapes, of at
+        most `largest_batch`."""
+        for start in range(0, len(self), size):
+            indices = range(start, min(start + size, len(self)))
+            yield (self.stack(part) for group in self._alike(indices) for part in self.parts(group))
+
     def first(self, size: int) -> dict[str, Array]:
         """Return the first batch, filled up to `size` samples by repetition."""
         found = next(self.batches(size))
@@ -124,9 +131,13 @@ class Samples:
     def uncapped_groups(self, size: int) -> list[list[int]]:
         """Return consecutive samples of equal shapes in groups of at most `size`, which may be more than
         `largest_batch`."""
-        alike = itertools.groupby(range(len(self)), lambda n: [tuple(feed.shapes[n]) for feed in self.feeds.values()])
-        groups = [list(group) for _, group in alike]
+        groups = self._alike(range(len(self)))
         return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+    def _alike(self, indices: Iterable[int]) -> list[list[int]]:
+        """Return consecutive samples of equal shapes in groups."""
+        alike = itertools.groupby(indices, lambda n: [tuple(feed.shapes[n]) for feed in self.feeds.values()])
+        return [list(group) for _, group in alike]
 
     def parts(self, group: Sequence[int]) -> list[Sequence[int]]:
         """Return a group of samples in parts that the model takes at a time."""

@@ -240,7 +240,7 @@ def _opened(path: Path, where: str, take: Any) -> Image.Image:
 def _flat(image: Image.Image, colour: bool) -> Image.Image:
     """Return a picture of 8 bits without transparency, upright."""
     # The tag stands in the file, and not in what is made of it.
-    turned = ImageOps.exif_transpose(image)
+    turned: Image.Image = ImageOps.exif_transpose(image)  # type: ignore[assignment]
     if turned.mode in _DEEP_MODES:
         turned = Image.fromarray(np.rint(np.asarray(turned).clip(0, 65535) / _DEEP).astype(np.uint8))
     if "A" in turned.getbands() or "transparency" in turned.info:

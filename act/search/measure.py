@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from act.engines.evaluation import Evaluation
 from act.engines.process import EngineFailure
 from act.errors import InputError
-from act.metrics import Quality, resampled_difference
+from act.metrics import Quality, resampled
 from act.samples.dataset import Samples
 
 if TYPE_CHECKING:
@@ -91,10 +91,11 @@ def judge(quality_on: Callable[[int | None], Quality], fp32: Quality) -> Result:
     """
     total = len(fp32)
     first = max(FEWEST_FIRST_SAMPLES, int(total * FIRST_SHARE))
-    if 2 * first <= total:
+    if fp32.kind.of_selections and 2 * first <= total:
         quality = quality_on(first)
         start = fp32.head(first)
-        loss, error = start.value - quality.value, float(resampled_difference(start, quality, seed=0).std())
+        first_figures, figures = resampled([start, quality], seed=0)
+        loss, error = start.value - quality.value, float((first_figures - figures).std())
         if is_hopeless(loss, error, fp32.value):
             return Result(fp32.value - loss, quality.beside, first)
     quality = quality_on(None)

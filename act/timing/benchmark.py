@@ -26,7 +26,7 @@ from act.samples.dataset import Ragged, Samples
 from act.settings import Benchmark, EngineName, Job, Target
 from act.timing.rounds import TimedModel
 from act.timing.side_by_side import Measured, figures_of, measure_side_by_side, stream_count
-from act.timing.statistics import quality_difference, typical
+from act.timing.statistics import quality_difference, quality_interval, typical
 
 FP32 = "fp32"
 """The candidate that is the given model in our own form."""
@@ -304,5 +304,6 @@ def _result(row: Row, reference: Row | None, streams: int, seed: int) -> RanVari
     drop = None
     if reference is not None and reference.quality is not None:
         drop = quality_difference(reference.quality, row.quality, seed)
-    quality = MeasuredQuality(value=row.quality.value, **row.quality.beside)
+    interval = quality_interval(row.quality, seed) if row.quality.kind.of_selections else None
+    quality = MeasuredQuality(value=row.quality.value, interval=interval, **row.quality.beside)
     return RanVariant(**dict(row.variant), **dict(figures), quality=quality, drop=drop)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import bootstrap, trim_mean  # type: ignore[import-untyped]
 
-from act.metrics import Figures, Quality, quality_of, resampled_difference
+from act.metrics import Figures, Quality, quality_of, resampled
 from act.results.benchmark import Interval, Latency
 
 Floats = npt.NDArray[np.float64]
@@ -70,11 +70,18 @@ def speedup(reference: Floats, candidate: Floats, seed: int) -> Interval:
 
 def quality_difference(first: Quality, second: Quality, seed: int) -> Interval:
     """Return the first quality less the second, of models on the same samples."""
-    value = first.value - second.value
-    if len(first) < 2:
-        return Interval(value=value, low=value, high=value)
+    figures = resampled([first, second], seed)
+    return _middle(first.value - second.value, figures[0] - figures[1])
+
+
+def quality_interval(quality: Quality, seed: int) -> Interval:
+    """Return a quality with what it would be on other samples."""
+    return _middle(quality.value, resampled([quality], seed)[0])
+
+
+def _middle(value: float, figures: Floats) -> Interval:
     outside = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled_difference(first, second, seed), [outside, 1 - outside])
+    low, high = np.quantile(figures, [outside, 1 - outside])
     return Interval(value=value, low=float(low), high=float(high))
 
 

@@ -86,7 +86,7 @@ class Lines:
         converted = to_onnx(self.model)
         further = further_tensors(converted)
         count = CALIBRATION // BATCH
-        batches = self.samples.head(CALIBRATION).batches(BATCH)
+        batches = self.samples.head(CALIBRATION).batches_in_parts(BATCH)
         found = collect(reader(converted, self.layers, further), batches, count, [count])[count]
         ranges = {name: clip_by("abs_max")(tensor, True) for name, tensor in found.items()}
         activations = {layer.activation: ranges[layer.activation] for layer in self.layers}

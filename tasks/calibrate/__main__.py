@@ -10,6 +10,7 @@ Reads the model of `prune` and the samples of `prepare`. Writes
 """
 
 import logging
+import math
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
@@ -55,7 +56,7 @@ def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibr
         model.save(folder / "model")
         return results.Calibration()
     samples, size = Samples.load(stage_folder(name, "prepare") / "calibration"), settings.batch_size
-    batches = min(max(settings.batch_num), len(samples.groups(size)))
+    batches = min(max(settings.batch_num), math.ceil(len(samples) / size))
     try:
         model, fp32, equalised = equalise_channels(model, to_onnx(model), layers, samples, size)
         read = reader(fp32, layers, further_tensors(fp32))

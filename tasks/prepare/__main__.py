@@ -38,7 +38,7 @@ def _prepare(job: Job, final: Path) -> None:
 
     from act.errors import InputError
     from act.formats import SourceModel
-    from act.metrics import check_labels, needs_reference
+    from act.metrics import check_labels, needs_reference, reading
     from act.program.outputs import (
         checked_outputs,
         constant_outputs,
@@ -74,6 +74,7 @@ def _prepare(job: Job, final: Path) -> None:
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
             source.check_axes(samples, f"{job.data.path} ({role} samples)")
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
+        read_as = reading(job.metric, fetches, feeds)
         calibration.save(folder / "calibration")
         beside = source.save_tail(tail, original, calibration, folder / "tail") if tail is not None else None
         if beside is None and parts.save_float is not None:
@@ -132,6 +133,8 @@ def _prepare(job: Job, final: Path) -> None:
         f"prepare: {len(calibration)} calibration and {len(evaluation)} evaluation samples; "
         f"{changes.folded_batch_norms} batch norms folded, {changes.removed_identities} identities removed"
     )
+    if read_as is not None:
+        log.info(f"prepare: {read_as}")
     if imported is not None:
         log.info(f"prepare: outputs differ from those of {program.name} by {imported:.1e} of the largest value at most")
     if as_given.format != source.format:

@@ -72,6 +72,8 @@ def test_a_well_behaved_engine(fake: Callable[..., EngineProcess], samples: Path
         quality = engine.quality(samples, "top1", batch=3)
         assert quality.scores == [1, 1, 1, 0] and quality.value == 0.75
         assert engine.quality(samples, "top1", count=2).scores == [1, 1]
+        accuracy = engine.quality(samples, {"name": "accuracy", "output": 0})
+        assert accuracy.value == 0.75 and accuracy.head(2).value == 1
 
 
 @pytest.mark.parametrize(

@@ -426,3 +426,34 @@ def test_the_module_knows_no_paddle_until_it_is_needed() -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+CALLBACK = """
+import numpy as np
+
+GAIN = 1.0
+
+def judge(executor, program, feed_names, fetch_targets):
+    feed = {feed_names[0]: np.linspace(0, 1, 3072, dtype="float32").reshape(1, 3, 32, 32)}
+    return GAIN * float(np.abs(executor.run(program, feed=feed, fetch_list=fetch_targets)[0]).mean())
+"""
+
+
+def test_the_search_goes_by_a_callback_that_says_the_same_in_a_process(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_callback.py").write_text(CALLBACK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    judge = importlib.import_module("my_callback").judge
+    ac, model = AutoCompression(str(small), endless, config=QUICK, eval_callback=judge), InferenceModel.load(small)
+    ac._write_samples(model, tmp_path)
+    ac._given_metric = ac._metric(model)
+    metric = ac._sent_callback(model, tmp_path)
+    assert metric is not None and metric["function"] == "my_callback:judge" and not (tmp_path / "asked").exists()
+    # What a script has set is not there in another process.
+    monkeypatch.setattr(sys.modules["my_callback"], "GAIN", 2.0)
+    ac._given_metric = ac._metric(model)
+    assert ac._sent_callback(model, tmp_path) is None
+    ac._callback = Callback()
+    assert ac._sent_callback(model, tmp_path) is None

@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_the_number_of_batches() -> None:
 
 
 def snapshots() -> Snapshots:
-    batches = [{"x": values} for values in growing()]
+    batches = [[{"x": values}] for values in growing()]
     return collect(
         lambda batch: {"a/b:0": batch["x"], "ä": np.zeros(3), "flat": np.abs(batch["x"]).reshape(-1)},
         batches,
@@ -126,15 +126,23 @@ def snapshots() -> Snapshots:
 
 def test_snapshots_are_those_of_the_first_batches() -> None:
     batches = growing()
-    found = collect(lambda batch: batch, [{"x": values} for values in batches], len(batches), [2, 99])
+    found = collect(lambda batch: batch, [[{"x": values}] for values in batches], len(batches), [2, 99])
     assert list(found) == [2, len(batches)]
     assert_same(found[2]["x"], gather(*batches[:2]))
     assert_same(found[len(batches)]["x"], gather(*batches))
 
 
+def test_a_batch_may_come_in_parts_of_several_shapes() -> None:
+    parts = [RNG.normal(size=(count, 3, 4, width)).astype(np.float32) for count, width in ((1, 5), (2, 7), (1, 5))]
+    found = collect(lambda part: part, [[{"x": part} for part in parts]], 1)[1]["x"]
+    assert found.batches == 1 and found.sum_of_maxima == max(part.max() for part in parts)
+    whole = np.concatenate([part.transpose(0, 2, 3, 1).reshape(-1, 3) for part in parts])
+    assert found.channel_means == pytest.approx(whole.mean(axis=0), abs=1e-6) and found.counts.sum() == whole.size
+
+
 def test_a_bad_activation_is_named() -> None:
     with pytest.raises(FloatingPointError, match="the activation `y` of the fp32 model holds NaN or infinity"):
-        collect(lambda batch: {"x": batch["x"], "y": np.where(batch["x"] > 1, np.inf, 0)}, [{"x": np.arange(3)}], 1)
+        collect(lambda batch: {"x": batch["x"], "y": np.where(batch["x"] > 1, np.inf, 0)}, [[{"x": np.arange(3)}]], 1)
 
 
 def test_no_batches_are_refused() -> None:

@@ -104,6 +104,13 @@ def test_batches_hold_equal_shapes_in_order() -> None:
     assert shapes == [(2, 3, 4), (1, 3, 4), (2, 3, 7), (1, 3, 4)]
 
 
+def test_batches_in_parts_have_as_many_samples_whatever_their_shapes() -> None:
+    arrays = [np.zeros(width, dtype=np.float32) for width in (4, 7, 4, 4, 4)]
+    samples = Samples({"x": Ragged.of(arrays)}, largest_batch=1)
+    shapes = [[part["x"].shape for part in batch] for batch in samples.batches_in_parts(3)]
+    assert shapes == [[(1, 4), (1, 7), (1, 4)], [(1, 4), (1, 4)]]
+
+
 def test_a_group_may_be_larger_than_what_the_model_takes() -> None:
     arrays = [np.zeros(width, dtype=np.float32) for width in (4, 4, 4, 4, 7)]
     samples = Samples({"x": Ragged.of(arrays)}, largest_batch=2)

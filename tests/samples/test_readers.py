@@ -132,11 +132,6 @@ def absolute(root: Path) -> None:
     (root / "list.txt").write_text("/etc/passwd 0\ndog/0 of many.png 1\n")
 
 
-def link_out(root: Path) -> None:
-    (root / "dog/0 of many.png").unlink()
-    (root / "dog/0 of many.png").symlink_to(picture(root.parent / "secret.png"))
-
-
 def bomb(root: Path) -> None:
     # A megapixel costs a few bytes in a PNG of one colour.
     Image.new("1", (20_000, 12_000)).save(root / "dog/0 of many.png")
@@ -163,7 +158,7 @@ def null_byte(root: Path) -> None:
 
 
 def binary_list(root: Path) -> None:
-    (root / "list.txt").write_bytes(b"\xff\xfe\x00\x01")
+    (root / "list.txt").write_bytes(b"\x89PNG\xff\x00\x01")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +169,6 @@ def binary_list(root: Path) -> None:
         (missing, "list.txt, line 1: .*0 of many.png: no such file; correct the list"),
         (escapes, r"list.txt, line 1: '../secret.png' leads out of"),
         (absolute, "list.txt, line 1: '/etc/passwd' leads out of"),
-        (link_out, "line 1: 'dog/0 of many.png' leads out of"),
         (bomb, "0 of many.png: too large, 20000 x 12000|0 of many.png: too large, .*240000000 pixels"),
         (half_labelled, "list.txt, line 4: has no class number"),
         (negative_class, "list.txt, line 2: the class is -1"),
@@ -306,6 +300,10 @@ def test_a_loader_is_dealt_out_in_the_ratio_wanted_and_asked_for_no_more(tmp_pat
         lambda x, y: {"x": x, "label": y},
         lambda x, y: {"x": x.astype("float64"), "label": y.tolist()},
         lambda x, y: {"x": x.astype("int32")},
+        lambda x, y: {"x": x, "im_id": np.array(1), "gt_bbox": [[1], [2, 3]]},
+        lambda x, y: [{"x": x, "im_id": y}, y],
+        lambda x, y: ((x,), y),
+        lambda x, y: [x, y.astype("float32")],
     ],
 )
 def test_batches_may_have_any_of_the_usual_forms(tmp_path: Path, form: Any) -> None:
@@ -313,8 +311,50 @@ def test_batches_may_have_any_of_the_usual_forms(tmp_path: Path, form: Any) -> N
     samples = take([form(x, y)], [VECTOR], 2, tmp_path, "mine")
     assert firsts(samples) == [0, 2] and samples.feeds["x"].dtype == np.float32
     labelled = form(x, y)
-    if len(labelled) == 2:
+    if len(labelled) == 2 and (isinstance(labelled, list | tuple) or "label" in labelled):
         assert samples.labels is not None and [int(label[0]) for label in samples.labels] == [7, 8]
+
+
+@pytest.mark.parametrize("label", [["a", "b"], [None, None], [[1], [2, 3]], {"gt": np.ones(2)}])
+def test_labels_that_are_no_numbers_are_left_aside(tmp_path: Path, label: Any) -> None:
+    samples = take([[np.ones((2, 2), "float32"), label]], [VECTOR], 2, tmp_path, "mine")
+    assert samples.labels is None and len(samples) == 2
+    assert take([[np.ones((2, 2), "float32"), label]], [VECTOR], 2, tmp_path, "mine", labelled=False).labels is None
+
+
+def test_nested_inputs_are_told_from_one_input_in_a_list_of_samples(tmp_path: Path) -> None:
+    feeds = [VECTOR, FeedSpec("ids", "int64", (-1, 2))]
+    x, ids = np.ones((2, 2), "float32"), np.array([[3, 4], [5, 6]])
+    for batch in (((x, ids), [7, 8]), ([x, ids], np.array([7, 8]))):
+        samples = take([batch], feeds, 2, tmp_path, "mine")
+        assert samples.labels is not None
+        assert samples.feeds["ids"][1].tolist() == [5, 6] and [int(label[0]) for label in samples.labels] == [7, 8]
+    assert take([[[x[0], x[1]], [7, 8]]], [VECTOR], 2, tmp_path, "mine").feeds["x"].shapes.tolist() == [[2], [2]]
+
+
+def test_masks_and_scores_are_labels_of_their_own_shape(tmp_path: Path) -> None:
+    labels = np.arange(12).reshape(2, 2, 3)
+    samples = take([[np.ones((2, 2), "float32"), labels]], [VECTOR], 2, tmp_path, "mine")
+    assert samples.labels is not None and samples.labels[1].tolist() == [[6, 7, 8], [9, 10, 11]]
+
+
+def test_labels_of_arrays_may_be_boxes_of_which_a_picture_has_none(tmp_path: Path) -> None:
+    for role in ("calibration", "evaluation"):
+        boxes = {"label": np.arange(10.0), "label.shapes": np.array([[2, 5], [0, 5]])}
+        np.savez(tmp_path / f"{role}.npz", x=np.ones((2, 2), "float32"), **boxes)
+    calibration, evaluation = read_by("arrays", [VECTOR], tmp_path, path=str(tmp_path))
+    assert calibration.labels is None and [len(label) for label in evaluation.labels] == [2, 0]
+    assert evaluation.labels.dtype == np.float64
+
+
+def test_a_feed_with_slashes_lies_in_folders_or_is_written_as_in_an_address(tmp_path: Path) -> None:
+    feed = FeedSpec("a/b:0", "float32", (-1, 2))
+    for role, name in (("calibration", "a/b:0.npy"), ("evaluation", "a%2Fb%3A0.npy")):
+        path = tmp_path / role / name
+        path.parent.mkdir(parents=True)
+        np.save(path, np.ones((3, 2), "float32"))
+    calibration, evaluation = read_by("arrays", [feed], tmp_path, path=str(tmp_path))
+    assert list(calibration.feeds) == list(evaluation.feeds) == ["a/b:0"] and len(evaluation) == 3
 
 
 def test_a_model_may_have_an_input_called_label(tmp_path: Path) -> None:
@@ -329,13 +369,11 @@ def test_a_model_may_have_an_input_called_label(tmp_path: Path) -> None:
         ([], "mine: gives no samples"),
         (3, "mine: int is no loader"),
         ([{"y": np.ones((1, 2))}], "mine: batch 0 holds `y`, but the model's inputs are `x`"),
-        ([{"x": np.ones((1, 2)), "im_id": 1}], "batch 0 holds `x`, `im_id`"),
         ([[np.ones((1, 2))] * 3], "a list of 3, but the model has 1 inputs"),
         ([[np.ones((1, 2)) * 1j]], "`x` is complex128"),
         ([["text"]], "`x` is <U4"),
         ([[np.array([{}])]], "`x` is object"),
         ([[np.ones((2, 2), "float32"), np.array([1])]], "different numbers of samples: `x` 2, `label` 1"),
-        ([[np.ones((2, 2), "float32"), np.array([0.5, 1])]], "class numbers are whole numbers"),
         ([[np.ones((1, 2), "float32")], [np.ones((1, 2, 2), "float32")]], "sample 1 has for `x` float32 of 2 axes"),
         ([[np.ones((1, 2), "float32")], [np.ones((1, 2), "float32"), np.array([1])]], "1 of 2 samples have a label"),
     ],

@@ -68,6 +68,14 @@ def test_the_parts_of_a_distillation_belong_together() -> None:
         ({"target": {"precisions": ["int8"]}}, ["jobs.mine.target.precisions", "fp32"]),
         ({"target": {"threads": "1"}}, ["jobs.mine.target.threads", "'1'", "integer"]),
         ({"metric": "accuracies"}, ["jobs.mine.metric", "accuracies", "top1"]),
+        ({"metric": {"name": "coco_map", "decoder": "yolo"}}, ["jobs.mine.metric", "`decoder` is 'yolo'", "`yolov5`"]),
+        (
+            {"metric": {"name": "f1", "positiv": 1}},
+            ["`positiv` is not a known key; known here: name, output, positive"],
+        ),
+        ({"metric": {"name": "f1", "positive": "1"}}, ["`positive`", "valid integer"]),
+        ({"metric": {"output": 1}}, ["jobs.mine.metric", "give the name of a metric, or a mapping"]),
+        ({"metric": {"function": "mine"}}, ["it must be `package.module:name`"]),
         ({"data": {"reader": "video", "path": "x"}}, ["jobs.mine.data", "text_lines", "arrays"]),
         ({"strategy": ["Distillation"]}, ["jobs.mine.strategy", "QuantAware"]),
         (

@@ -78,14 +78,16 @@ def boxes_scores(outputs: Sequence[Array], size: Size) -> Found:
 
 def nms(outputs: Sequence[Array], size: Size) -> Found:
     """Read boxes, scores and classes in outputs of their own, and how many count where there is a fourth."""
-    rows = [each.reshape(-1) if each.size in (len(each.reshape(-1)), 1) and each.ndim < 2 else each for each in outputs]
-    boxes = next(_rows(each) for each in rows if each.ndim >= 2 and each.shape[-1] == 4)
-    flat = [each.reshape(-1) for each in rows if each.size == len(boxes) and each.shape[-1:] != (4,)]
-    whole = [bool(np.all(each == np.rint(each))) for each in flat]
-    classes = flat[whole.index(True)] if True in whole else flat[-1]
-    scores = next((each for each in flat if each is not classes), None)
-    if scores is None:
+    tables = [each for each in outputs if each.ndim >= 2 and each.shape[-1] == 4]
+    if not tables:
         raise InputError(f"outputs of shapes {_shapes(outputs)} are no boxes, scores and classes")
+    boxes = tables[0].reshape(-1, 4)
+    flat = [each.reshape(-1) for each in outputs if each is not tables[0] and each.size == len(boxes)]
+    whole = [bool(np.all(each == np.rint(each))) for each in flat]
+    if len(flat) < 2:
+        raise InputError(f"outputs of shapes {_shapes(outputs)} are no boxes, scores and classes")
+    classes = flat[whole.index(True)] if True in whole else flat[-1]
+    scores = next(each for each in flat if each is not classes)
     counts = [int(each.reshape(-1)[0]) for each in outputs if each.size == 1]
     count = counts[0] if counts and len(boxes) > 1 else len(boxes)
     return Found(_in_pixels(boxes[:count], size), scores[:count], classes[:count].astype(np.int64))

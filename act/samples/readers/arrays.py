@@ -4,6 +4,7 @@ import math
 import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Settings(Data):
 
     Either `calibration.npz` and `evaluation.npz`, or the folders `calibration/` and `evaluation/` with a file
     `FEED.npy` for each feed, which is mapped and so may be larger than the memory. Samples of different shapes: all
-    values one after another, and `FEED.shapes`, the shape of each sample.
+    values one after another, and `FEED.shapes`, the shape of each sample. The file of a feed with slashes in its name
+    lies in folders of these names, or has `%2F` for each.
     """
 
     path: Text
@@ -41,10 +43,10 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
     if place.is_dir():
         if path.exists():
             raise InputError(f"{place}: there are both this folder and {path.name}; remove one of them")
-        path, arrays = place, _map(place)
+        path, arrays = place, _map(place, feeds)
     else:
         arrays = _load(path)
-    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in feeds if f"{name}{SHAPES}" in arrays}
+    shapes = {name: arrays.pop(f"{name}{SHAPES}") for name in (*feeds, LABEL) if f"{name}{SHAPES}" in arrays}
     for name, array in arrays.items():
         if array.ndim == 0:
             raise InputError(f"{path}: `{name}` is a single number; its first axis must count the samples")
@@ -52,16 +54,22 @@ def _read(place: Path, feeds: Collection[str], labelled: bool) -> Samples:
     ragged = {name: _ragged(path, name, array, shapes.get(name)) for name, array in arrays.items()}
     if label is None or not labelled:
         return Samples(ragged)
-    if label.dtype.kind not in "iub":
-        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; class numbers are whole numbers")
-    each = max(math.prod(label.shape[1:]), 1)
-    return Samples(ragged, _ragged(path, LABEL, label.reshape(len(label), each).astype(np.int64), None))
+    return Samples(ragged, _labels(path, label, shapes.get(LABEL)))
 
 
-def _map(folder: Path) -> dict[str, Array]:
+def _labels(path: Path, label: Array, shapes: Array | None) -> Ragged:
+    """Return labels as int64 or float64, at least one axis each; a picture without boxes has none of their values."""
+    if label.dtype.kind not in "iubf":
+        raise InputError(f"{path}: `{LABEL}` has dtype {label.dtype}; labels are numbers")
+    wide = label.astype(np.float64 if label.dtype.kind == "f" else np.int64)
+    return _ragged(path, LABEL, wide[:, None] if wide.ndim == 1 and shapes is None else wide, shapes, least=0)
+
+
+def _map(folder: Path, feeds: Collection[str]) -> dict[str, Array]:
     """Map the arrays of a folder, by the names of their files; none of it is in memory."""
     arrays: dict[str, Array] = {}
-    for path in sorted(folder.glob("*.npy")):
+    written = {file_name(name): name for feed in feeds for name in (feed, f"{feed}{SHAPES}")}
+    for path in sorted(folder.rglob("*.npy")):
         try:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy's header parser raises a dozen kinds on damaged files
@@ -69,10 +77,16 @@ def _map(folder: Path) -> dict[str, Array]:
         if mapped.size and not mapped.flags.c_contiguous:
             cure = "save it with numpy.save(path, numpy.ascontiguousarray(array))"
             raise InputError(f"{path}: in Fortran's order; {cure}")
-        arrays[path.name.removesuffix(".npy")] = mapped
+        name = path.relative_to(folder).as_posix().removesuffix(".npy")
+        arrays[written.get(name, name)] = mapped
     if not arrays:
         raise InputError(f"{folder}: no .npy files in it; the reader `arrays` wants one for each input, FEED.npy")
     return arrays
+
+
+def file_name(feed: str) -> str:
+    """Return a feed's name as one part of a path: what may not stand in it is written as in an address."""
+    return quote(feed, safe="")
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -98,8 +112,9 @@ def _not_numpy(path: Path, error: Exception, cure: str) -> InputError:
     return InputError(f"{path}: not a NumPy {path.suffix} file of plain numbers: {reason}; save it with {cure}")
 
 
-def _ragged(path: Path, name: str, values: Array, shapes: Array | None) -> Ragged:
-    """Return samples from an array with one in each row, or from all values one after another and their shapes."""
+def _ragged(path: Path, name: str, values: Array, shapes: Array | None, least: int = 1) -> Ragged:
+    """Return samples from an array with one in each row, or from all values one after another and their shapes, of
+    which none may have less than the least length."""
     # What is mapped must stay so: NumPy's function would forget that it is.
     flat = (values if values.flags.c_contiguous else np.ascontiguousarray(values)).reshape(-1)
     if shapes is None:
@@ -108,8 +123,8 @@ def _ragged(path: Path, name: str, values: Array, shapes: Array | None) -> Ragge
     if shapes.ndim != 2 or shapes.dtype.kind not in "iu":
         cure = "it must hold whole numbers, one row a sample with the length of each axis"
         raise InputError(f"{key} is {shapes.dtype} of shape {list(shapes.shape)}; {cure}")
-    if shapes.size and int(shapes.min()) < 1:
-        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least one value along each axis")
+    if shapes.size and int(shapes.min()) < least:
+        raise InputError(f"{key} has a length of {shapes.min()}; a sample has at least {least} values along each axis")
     wanted = sum(math.prod(row) for row in shapes.tolist())
     if wanted != values.size:
         raise InputError(f"{key} asks for {wanted} values, but `{name}` holds {values.size}; save them all, flattened")

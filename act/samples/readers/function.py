@@ -3,9 +3,7 @@
 The module is imported from the project's folder or from an installed package, and from nowhere else.
 """
 
-import importlib.util
 import sys
-import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from act.errors import InputError
+from act.registry import users_function
 from act.samples.dataset import FeedSpec, Samples
 from act.samples.loaders import Loader, deal_out, take
 from act.settings.base import Text
@@ -54,37 +53,12 @@ def read(settings: Settings, feeds: Sequence[FeedSpec], class_count: int, scratc
 
 
 def _call(key: str, name: str, settings: Settings) -> Loader:
-    module_name, _, function_name = name.partition(":")
-    _refuse_strangers(key, module_name)
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(f"`data.{key}` is {name!r}, but there is no module `{error.name}`; correct the name") from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise InputError(f"`data.{key}` is {name!r}, but {module.__file__} has no function `{function_name}`")
+        function = users_function(name)
+    except ValueError as error:
+        raise InputError(f"`data.{key}` {error}") from None
     loader: Loader = function(**settings.settings)
     return loader
-
-
-def _refuse_strangers(key: str, module_name: str) -> None:
-    """Refuse a module that is neither the user's nor installed, before any of it runs."""
-    top = module_name.partition(".")[0]
-    project = Path.cwd().resolve()
-    if str(project) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
-        sys.path.insert(0, str(project))
-    allowed = [project, *(Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib"))]
-    spec = importlib.util.find_spec(top)
-    named = f"`data.{key}` names the module `{module_name}`"
-    if spec is None:
-        raise InputError(f"{named}, but there is no `{top}` in {project} and none is installed")
-    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or [])
-    if not places or not all(any(Path(p).resolve().is_relative_to(root) for root in allowed) for p in places):
-        where = f"in {places[0]}" if places else "a part of Python"
-        cure = f"only modules of the project's folder {project} and of installed packages are used"
-        raise InputError(f"{named}, which is {where}; {cure}")
 
 
 @contextmanager
