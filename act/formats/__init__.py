@@ -14,6 +14,8 @@ converts the files to an ONNX model that is imported in their place, and runs th
 A format may have `GIVEN_NAMES`, what its files are called where engines load them, or `GIVEN_FOLDER`, true where they
 load the folder with the files and not the first of them, and more functions:
 
+- `copy_to(files, folder)`: write the model into a new folder as engines load it, where that is not a copy of each file,
+  and return what they load;
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
 - `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's;
@@ -62,14 +64,10 @@ class SourceModel:
         Raises:
             InputError: there is no model of a known format.
         """
-        # Paddle's takes any folder and says what it lacks: it comes last.
-        formats = sorted(FORMATS.load_all().items(), key=lambda entry: entry[0] == "paddle")
-        name, fitting = next((entry for entry in formats if entry[1].recognises(path)), ("", None))
+        asked = path if model_filename is None else path / model_filename
+        name, fitting = next((entry for entry in FORMATS.load_all().items() if entry[1].recognises(asked)), ("", None))
         if fitting is None:
-            raise InputError(
-                f"{path}: no such folder, or no model of a known format ({', '.join(FORMATS.names())}); name the file "
-                "of a model, or the folder of one of Paddle, ONNX or TensorFlow (SavedModel)"
-            )
+            raise InputError(_why_unknown(asked))
         return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting)
 
     def load(self) -> InferenceModel:
@@ -103,6 +101,10 @@ class SourceModel:
     def copy_to(self, folder: Path) -> Path:
         """Copy the files into a new folder, and return what engines load: the first of them, as the format names it,
         or the folder."""
+        folder.mkdir(parents=True)
+        copy: Callable[[Sequence[Path], Path], Path] | None = getattr(self._module, "copy_to", None)
+        if copy is not None:
+            return copy(self.files, folder)
         names: Sequence[str] = getattr(self._module, "GIVEN_NAMES", ())
         beside = self.files[0].parent
         for number, file in enumerate(self.files):
@@ -197,3 +199,15 @@ class SourceModel:
         """Return what the format of the imported file answers; the default where it has no such function."""
         asked: Callable[..., Any] | None = getattr(self._converted._module, question, None)
         return default if asked is None else asked(self._converted.files, *arguments)
+
+
+def _why_unknown(asked: Path) -> str:
+    """Return why no format recognises a path, and what to name instead."""
+    from act.formats._refusals import refusal
+
+    if not asked.exists():
+        return f"{asked}: no such folder or file; name a model, or a folder with one"
+    return refusal(asked) or (
+        f"{asked}: no model of a known format ({', '.join(FORMATS.names())}); name the file of a model, or the folder "
+        "of one of Paddle, ONNX or TensorFlow (SavedModel)"
+    )

@@ -1,13 +1,15 @@
-"""A model's two files: the program as Paddle's `ProgramDesc`, and the weights in Paddle's combined format.
+"""A model's files: the program as Paddle's `ProgramDesc`, and the weights, in one file or in one each.
 
 Files are checked before Paddle sees them, because its loader crashes the process on damaged ones. The weights file
 holds the program's persistable variables sorted by name, each a version, levels of detail, a `TensorDesc` and values.
+Old exporters wrote each of them into a file that is named after it; one behind the other, these are the weights file.
 """
 
+import shutil
 import struct
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -34,29 +36,98 @@ DTYPES = {_Type.FP16: "float16", _Type.BF16: "uint16", _Type.FP32: "float32", _T
 DTYPES |= {getattr(_Type, name.upper()): name for name in ("bool", "int8", "uint8", "int16", "int32", "int64")}
 
 
-def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> tuple[Path, Path]:
-    """Find the program file and the weights file of a model; `InputError` where there is none, or are several."""
-    if path.suffix == ".pdmodel" and not path.is_dir():
-        pairs = [(path, path.with_suffix(".pdiparams"))]
-    elif not path.is_dir():
-        raise InputError(f"{path}: no such folder; name a folder with an inference model, or its .pdmodel file")
-    elif model_filename is not None and params_filename is not None:
-        pairs = [(path / model_filename, path / params_filename)]
-    elif model_filename is not None or params_filename is not None:
-        raise InputError(f"{path}: give both `model_filename` and `params_filename`, or neither")
-    else:
-        pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
-        pairs = pairs or [(program, program.with_suffix(".pdiparams")) for program in sorted(path.glob("*.pdmodel"))]
-        if not pairs:
-            raise InputError(f"{path}: no inference model in this folder; looked for *.onnx, *.pdmodel, __model__")
-        if len(pairs) > 1:
-            found = ", ".join(program.name for program, _ in pairs)
-            raise InputError(f"{path}: several models in this folder ({found}); set `model_filename`")
-    program_file, weights_file = pairs[0]
-    for file in (program_file, weights_file):
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; the model needs its program file and its weights file")
-    return program_file, weights_file
+class ModelFiles(NamedTuple):
+    """The files of one model.
+
+    Attributes:
+        weights: one file, or one for each weight, in the order of the weights file.
+    """
+
+    program: Path
+    weights: tuple[Path, ...]
+
+
+def join_files(parts: Sequence[Path], target: Path) -> None:
+    """Write files one behind the other into one, as separate weights become the weights file."""
+    with target.open("wb") as whole:
+        for path in parts:
+            with path.open("rb") as part:
+                shutil.copyfileobj(part, whole)
+
+
+def find_files(path: Path, model_filename: str | None = None, params_filename: str | None = None) -> ModelFiles:
+    """Find the files of a model by its folder or its program file, and the names that are not the usual ones.
+
+    Raises:
+        InputError: there is no model, or are several, or a file of its weights is not there.
+    """
+    program, weights = _find_pair(path, model_filename, params_filename)
+    if not program.is_file():
+        raise InputError(f"{program}: no such file; the model needs its program file")
+    if weights.is_file():
+        return ModelFiles(program, (weights,))
+    if params_filename is not None:
+        raise InputError(f"{weights}: no such file; `params_filename` names it")
+    return ModelFiles(program, _separate_weights(program, weights))
+
+
+def is_program(path: Path) -> bool:
+    """Tell whether a file begins as a serialised program does: with its first block, which has no parent."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    length = next((index for index, byte in enumerate(head[1:], 2) if byte < 0x80), len(head))
+    return head[:1] == b"\x0a" and head[length:].startswith(b"\x08\x00\x10\xff")
+
+
+def _find_pair(path: Path, model_filename: str | None, params_filename: str | None) -> tuple[Path, Path]:
+    """Return the path of a model's program file, and where the file of all its weights would be."""
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"{path}: no such folder or file; name a folder with an inference model, or its program")
+        return path, path.parent / (params_filename or _weights_name(path.name))
+    if model_filename is not None:
+        return path / model_filename, path / (params_filename or _weights_name(model_filename))
+    if params_filename is not None:
+        raise InputError(f"{path}: `params_filename` is given without `model_filename`; give both")
+    pairs = [(path / program, path / weights) for program, weights in FILE_NAMES if (path / program).is_file()]
+    pairs = pairs or [(each, path / _weights_name(each.name)) for each in sorted(path.glob("*.pdmodel"))]
+    if not pairs:
+        raise InputError(f"{path}: no inference model in this folder; looked for *.onnx, *.pdmodel, __model__")
+    if len(pairs) > 1:
+        found = ", ".join(program.name for program, _ in pairs)
+        raise InputError(f"{path}: several models in this folder ({found}); set `model_filename`")
+    return pairs[0]
+
+
+def _weights_name(program: str) -> str:
+    """Return what the file of all weights is usually called beside a program file."""
+    return dict(FILE_NAMES).get(program, PurePath(program).with_suffix(".pdiparams").name)
+
+
+def _separate_weights(program: Path, combined: Path) -> tuple[Path, ...]:
+    """Return a file for each weight of a program, which are named after them; `combined` does not exist."""
+    names = [variable.name for variable in _persistable(_parse(program))]
+    if not names:
+        raise InputError(
+            f"{program}: has no weights, neither inside nor in a file {combined.name}, so that nothing of it can be "
+            "compressed; name the model that computes with weights"
+        )
+    for name in names:
+        if "\0" in name or PurePath(name).is_absolute() or not {".", ".."}.isdisjoint(PurePath(name).parts) or not name:
+            raise InputError(f"{program}: weight `{name[:100]!r}` cannot be a file; export the model again")
+    files = tuple(program.parent / name for name in names)
+    missing = [file for file in files if not file.is_file()]
+    if len(missing) == len(files):
+        raise InputError(
+            f"{combined}: no such file, and no files that are called after the weights (such as {files[0].name}) "
+            f"either; put the weights of {program.name} beside it"
+        )
+    if missing:
+        raise InputError(
+            f"{missing[0]}: no such file; the weights are in files of their own, and {len(missing)} of {len(files)} "
+            "are not there: copy the model again"
+        )
+    return files
 
 
 def read_signature(program_file: Path) -> tuple[list[FeedSpec], frozenset[str]]:
@@ -85,32 +156,38 @@ def read_kernels(program_file: Path) -> list[tuple[str, str, list[str]]]:
     return found
 
 
-def check_files(program_file: Path, weights_file: Path) -> None:
+def check_files(files: ModelFiles) -> None:
     """Refuse damaged files before Paddle reads them.
 
     Raises:
-        InputError: the program does not parse, or the weights file is cut off, too long, or made for another program.
+        InputError: the program does not parse, or the weights are cut off, too long, or made for another program.
     """
-    weights = _persistable(_parse(program_file))
-    size = weights_file.stat().st_size
-    with weights_file.open("rb") as file:
-        for variable in weights:
-            where = f"{weights_file}: weight `{variable.name}`"
-            try:
-                description = _read_tensor_header(file, size)
-            except (struct.error, ValueError, DecodeError):
-                raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
-            dtype = DTYPES.get(description.data_type)
-            # Paddle's own quantizer declares float32 [n] and stores int8 or [1, n]: only the sizes agree.
-            declared = variable.type.lod_tensor.tensor.dims
-            if dtype is None or np.prod(description.dims) != np.prod(declared):
-                raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
-            values = int(np.prod(description.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
-            if file.tell() + values > size:
-                raise InputError(f"{where} is cut off; copy or export the model again")
-            file.seek(values, 1)
-        if file.tell() != size:
-            raise InputError(f"{weights_file}: longer than {program_file.name} asks for; they do not belong together")
+    weights, program = _persistable(_parse(files.program)), files.program.name
+    groups = [weights] if len(files.weights) == 1 else [[each] for each in weights]
+    for path, variables in zip(files.weights, groups, strict=True):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            for variable in variables:
+                _skip_weight(file, size, variable, f"{path}: weight `{variable.name}`", program)
+            if file.tell() != size:
+                raise InputError(f"{path}: longer than {program} asks for; they do not belong together")
+
+
+def _skip_weight(file: BinaryIO, size: int, variable: Any, where: str, program: str) -> None:
+    """Read past one weight of a file; `InputError` where it is damaged, or not what the program declares."""
+    try:
+        description = _read_tensor_header(file, size)
+    except (struct.error, ValueError, DecodeError):
+        raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
+    dtype = DTYPES.get(description.data_type)
+    # Paddle's own quantizer declares float32 [n] and stores int8 or [1, n]: only the sizes agree.
+    declared = variable.type.lod_tensor.tensor.dims
+    if dtype is None or np.prod(description.dims) != np.prod(declared):
+        raise InputError(f"{where} does not fit {program}; the two files belong to different models")
+    values = int(np.prod(description.dims, dtype=np.int64)) * np.dtype(dtype).itemsize
+    if file.tell() + values > size:
+        raise InputError(f"{where} is cut off; copy or export the model again")
+    file.seek(values, 1)
 
 
 def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array]) -> None:
@@ -149,7 +226,7 @@ def _parse(program_file: Path) -> Any:
     return program
 
 
-def _read_tensor_header(file: Any, size: int) -> Any:
+def _read_tensor_header(file: BinaryIO, size: int) -> Any:
     """Read what stands before a tensor's values: versions, level of detail, description."""
     version, levels = struct.unpack("<IQ", file.read(12))
     if version == 0 and levels <= 8:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from act.errors import InputError
-from act.program.files import DTYPES, HOLDERS, check_files, find_files, write_files
+from act.program.files import DTYPES, HOLDERS, ModelFiles, check_files, find_files, write_files
 from act.program.paddle_setup import CPU, paddle
 from act.samples.dataset import Array, FeedSpec
 
@@ -49,22 +49,27 @@ class InferenceModel:
         """Read a model from a folder, or by the path of its program file.
 
         Raises:
-            InputError: a file is missing, damaged, or does not fit the other.
+            InputError: a file is missing, damaged, or does not fit the others.
         """
-        program_file, weights_file = find_files(path, model_filename, params_filename)
-        check_files(program_file, weights_file)
+        return cls.read(find_files(path, model_filename, params_filename))
+
+    @classmethod
+    def read(cls, files: ModelFiles) -> InferenceModel:
+        """Read a model from its files; `InputError` where one is damaged, or does not fit the others."""
+        check_files(files)
         scope = paddle.static.Scope()
         with paddle.static.scope_guard(scope):
             try:
                 program, feeds, fetches = paddle.static.load_inference_model(
-                    str(program_file.parent),
+                    str(files.program.parent),
                     paddle.static.Executor(CPU),
-                    model_filename=program_file.name,
-                    params_filename=weights_file.name,
+                    model_filename=files.program.name,
+                    params_filename=files.weights[0].name if len(files.weights) == 1 else None,
                 )
             except Exception as error:
                 cause = f"Paddle {paddle.__version__} cannot load it: {reason(error)}"
-                raise InputError(f"{program_file}: {cause}") from None
+                raise InputError(f"{files.program}: {cause}") from None
+        fill_in_attributes(program, str(files.program))
         return cls(program, scope, list(feeds), [fetch.name for fetch in fetches])
 
     def save(self, folder: Path) -> None:
@@ -265,6 +270,29 @@ class InferenceModel:
 
     def _tensor(self, name: str) -> Any:
         return self.scope.find_var(name).get_tensor()
+
+
+def fill_in_attributes(program: Any, origin: str) -> None:
+    """Give each operator of a program the attributes that its exporter left out, with Paddle's defaults.
+
+    Paddle's runtimes do the same before they run an operator, each for itself. So what reads an attribute here need not
+    ask first, and reads what runs.
+
+    Args:
+        origin: of the program, for messages.
+
+    Raises:
+        InputError: an attribute without a default is missing, or one has a value that its operator does not allow.
+    """
+    for op in (op for block in program.blocks for op in block.ops):
+        try:
+            op.desc.check_attrs()
+        except Exception as error:  # Paddle raises a dozen kinds
+            output = next(iter(op.output_arg_names), "")
+            raise InputError(
+                f"{origin}: an attribute of `{op.type}` (output `{output}`) is missing or wrong: {reason(error)}; "
+                "export the model again"
+            ) from None
 
 
 def reason(error: Exception) -> str:

@@ -72,8 +72,7 @@ def _elementwise(trace: Trace, op: Any) -> Axes:
     if len(trace.of(first)) < len(trace.of(second)):
         first, second = second, first
     result, short = list(trace.of(first)), trace.of(second)
-    axis = op.attr("axis") if op.has_attr("axis") else -1
-    start = len(result) - len(short) if axis in (-1, None) else int(axis)
+    start = len(result) - len(short) if op.attr("axis") == -1 else int(op.attr("axis"))
     for index, (other, size) in enumerate(zip(short, trace.shape(second)), start):
         if index >= len(result):
             trace.keep([other], f"`{op.type}` with shapes that do not fit")

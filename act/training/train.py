@@ -145,7 +145,7 @@ def select_layers(model: InferenceModel, scheme: Scheme, settings: Qat) -> Schem
 
     def is_selected(layer: Layer) -> bool:
         op, types = model.producer(layer.name), settings.quantize_op_types
-        texts = (layer.name, layer.weight, str(op.attr("op_namescope")) if op.has_attr("op_namescope") else "")
+        texts = (layer.name, layer.weight, str(op.attr("op_namescope")))
         matches = any(pattern in text for pattern in settings.not_quant_pattern for text in texts)
         return not matches and (types is None or layer.op_type in types)
 

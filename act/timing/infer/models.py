@@ -1,9 +1,9 @@
 """Reads what is needed of a model before it is measured: its files, its inputs, and whether it is quantized.
 
-Nothing of the model is changed or run here; engines see links to its files in a folder of their own.
+Nothing of the model is changed or run here; engines see its files in a folder of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from act.errors import InputError
-from act.program.files import PROGRAM_FILE, WEIGHTS_FILE, check_files, find_files, read_signature
+from act.program.files import PROGRAM_FILE, WEIGHTS_FILE, check_files, find_files, join_files, read_signature
 from act.samples.dataset import Array, FeedSpec, Ragged, Samples
 
 _BATCHES = 4
@@ -28,21 +28,24 @@ class Model:
 
     name: str
     kind: Literal["paddle", "onnx"]
-    files: Mapping[str, Path]  # what the engine loads, under the names that it wants them to have
+    files: Mapping[str, Sequence[Path]]  # what the engine loads, in one or several, by the names that it wants
     feeds: list[FeedSpec]
     quantized: bool  # whether it holds quantize/dequantize or integer operators
 
     @property
     def bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.files.values())
+        return sum(path.stat().st_size for parts in self.files.values() for path in parts)
 
     def link(self, folder: Path) -> Path:
         """Link to the files in a fresh folder; return what an engine takes as the model's path."""
         if self.kind == "onnx":
-            return next(iter(self.files.values()))
+            return next(iter(self.files.values()))[0]
         folder.mkdir()
-        for name, path in self.files.items():
-            (folder / name).symlink_to(path.resolve())
+        for name, parts in self.files.items():
+            if len(parts) == 1:
+                (folder / name).symlink_to(parts[0].resolve())
+            else:
+                join_files(parts, folder / name)
         return folder
 
 
@@ -57,11 +60,11 @@ def read_model(path: Path, model_filename: str | None = None, params_filename: s
         path = path / model_filename
     if path.suffix == ".onnx":
         return _read_onnx(path)
-    program, weights = find_files(path, model_filename, params_filename)
-    check_files(program, weights)
-    feeds, types = read_signature(program)
+    found = find_files(path, model_filename, params_filename)
+    check_files(found)
+    feeds, types = read_signature(found.program)
     quantized = any("quantize" in kind for kind in types)
-    return Model(str(path), "paddle", {PROGRAM_FILE: program, WEIGHTS_FILE: weights}, feeds, quantized)
+    return Model(str(path), "paddle", {PROGRAM_FILE: [found.program], WEIGHTS_FILE: found.weights}, feeds, quantized)
 
 
 def _read_onnx(path: Path) -> Model:
@@ -76,7 +79,7 @@ def _read_onnx(path: Path) -> Model:
     weights = {initialiser.name for initialiser in graph.initializer}
     feeds = [_onnx_feed(value, path) for value in graph.input if value.name not in weights]
     quantized = any("Quantize" in node.op_type or node.op_type.startswith(_INTEGER_OPERATORS) for node in graph.node)
-    return Model(str(path), "onnx", {path.name: path}, feeds, quantized)
+    return Model(str(path), "onnx", {path.name: [path]}, feeds, quantized)
 
 
 def _onnx_feed(value: onnx.ValueInfoProto, path: Path) -> FeedSpec:
