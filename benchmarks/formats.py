@@ -74,11 +74,13 @@ PICTURES: Mapping[str, dict[str, Any]] = {
     },
 }
 PUBLISHED: Mapping[str, float] = {"resnet20.onnx": 0.915, "mobilenet_v1_0.25_224.onnx": 0.59}
-# Free axes of inputs drawn at random, by file name; others are of length 2.
+# Free axes of inputs drawn at random, by how the file's name begins; others are of length 2.
 _LENGTHS: Mapping[str, Mapping[int, int]] = {
     "unet_drive.onnx": {2: 64, 3: 64},
     "ppseg_onnx_triton.onnx": {2: 96, 3: 128},
-    "minilm_l6.onnx": {1: 32},
+    "unet_upsampling": {2: 64, 3: 96},
+    "crnn": {3: 96},
+    **{language_model: {1: 32} for language_model in ("bert", "minilm", "distilbert", "deberta")},
 }
 QUICK: Mapping[str, Any] = {
     "ptq_search": {"max_quant_count": 2},
@@ -172,14 +174,21 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
 def _drawn(model: Any, name: str, seed: int) -> dict[str, Any]:
     rng, feeds = np.random.default_rng(seed), {}
     for spec in model.feed_specs():
-        lengths = _LENGTHS.get(name, {})
+        lengths = next((each for beginning, each in _LENGTHS.items() if name.startswith(beginning)), {})
         shape = [each if each >= 0 else lengths.get(axis, 2) for axis, each in enumerate(spec.shape)]
         if np.issubdtype(np.dtype(spec.dtype), np.integer):
-            mask = "mask" in spec.name
-            feeds[spec.name] = (np.ones(shape) if mask else rng.integers(0, 1000, shape)).astype(spec.dtype)
+            feeds[spec.name] = _drawn_tokens(spec.name, shape, rng).astype(spec.dtype)
         else:
             feeds[spec.name] = rng.random(shape).astype(spec.dtype)
     return feeds
+
+
+def _drawn_tokens(name: str, shape: list[int], rng: np.random.Generator) -> Any:
+    """Draw what a language model is fed: masks that end in zeros, which of two sentences, or numbers of tokens."""
+    if "mask" in name:
+        lengths = rng.integers(shape[-1] // 2, shape[-1] + 1, [*shape[:-1], 1])
+        return np.arange(shape[-1]) < lengths
+    return rng.integers(0, 2 if "type" in name else 1000, shape)
 
 
 def _qualities(path: Path, model: Any, session: Any, data: Path) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value
         return None
     if (made := _MAKERS.get(node.type)) is not None:
         return made(node)
+    if node.type in ("And", "Or") and (decided := _decided(node)) is not None:
+        return [decided]
     inputs = [node.value(index) for index in range(len(node))]
     arrays = [each for each in inputs if each is not None]
     if not arrays or not all(isinstance(each, np.ndarray) for each in arrays):
@@ -359,14 +361,49 @@ def _equal(node: Node) -> Array | None:
     result = np.empty(first.shape, bool)
     for index in np.ndindex(first.shape):
         a, b = first[index], second[index]
-        lengths = [each for each in (a, b) if isinstance(each, Dimension)]
-        if lengths and a != b:
-            other = b if isinstance(a, Dimension) else a
-            # A length is never negative, and never 0 where a model runs.
-            if isinstance(other, Dimension) or other > 0 or lengths[0].kind != "axis":
-                return None
+        if a != b and not (_is_above(a, b) or _is_above(b, a)):
+            return None
         result[index] = a == b
     return result
+
+
+def _is_above(first: Any, second: Any, or_same: bool = False) -> bool:
+    """Tell whether a number is certainly larger than another, or the same, however long axes are."""
+    if not isinstance(first, Dimension):
+        return not isinstance(second, Dimension) and bool(first > second or (or_same and first == second))
+    # An axis has no length of 0 where a model runs.
+    least = 1 if first.kind == "axis" else first.least
+    if isinstance(second, Dimension):
+        return or_same and first == second
+    return bool(least > second or (or_same and least == second))
+
+
+def _ordering(or_same: bool, swapped: bool) -> Callable[[Node], Array | None]:
+    """Compare: the first with the second number, or `swapped`."""
+
+    def compare(node: Node) -> Array | None:
+        arrays = np.broadcast_arrays(*(_objects(node.value(index)) for index in ((1, 0) if swapped else (0, 1))))
+        result = np.empty(arrays[0].shape, bool)
+        for index in np.ndindex(result.shape):
+            first, second = (each[index] for each in arrays)
+            holds = _is_above(first, second, or_same)
+            if not holds and not _is_above(second, first, not or_same):
+                return None
+            result[index] = holds
+        return result
+
+    return compare
+
+
+def _decided(node: Node) -> Array | None:
+    """Return `And` or `Or` of two single truth values of which one is known and decides; else None."""
+    decides = node.type == "Or"
+    for index in range(2):
+        if node.is_constant(index) and node.value(index).size == 1 and bool(node.value(index)) == decides:
+            shapes = [node.shape(each) for each in range(2)]
+            if all(length == 1 for shape in shapes for length in shape):
+                return np.full(max(shapes, key=len), decides)
+    return None
 
 
 def _where(node: Node) -> Array | None:
@@ -394,6 +431,10 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "Squeeze": _squeeze,
     "Reshape": _reshape,
     "Equal": _equal,
+    "Greater": _ordering(or_same=False, swapped=False),
+    "GreaterOrEqual": _ordering(or_same=True, swapped=False),
+    "Less": _ordering(or_same=False, swapped=True),
+    "LessOrEqual": _ordering(or_same=True, swapped=True),
     "Where": _where,
     "ReduceProd": _product,
     "Add": _elementwise(lambda a, b: a + b),

@@ -18,9 +18,10 @@ from act.errors import InputError, quoted
 from act.formats.onnx import folding
 from act.formats.onnx.dimension import Dimension, Number, TooDeep, dimension, is_symbolic
 from act.formats.onnx.lengths import told
-from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
+from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable, dtype_of
 from act.formats.onnx.operators.registry import find
 from act.formats.onnx.reading import OnnxModel, known_shapes
+from act.formats.onnx.schema import check
 from act.program.files import DTYPES
 from act.program.model import InferenceModel, reason
 from act.program.paddle_setup import paddle
@@ -30,6 +31,7 @@ from act.samples.dataset import Array
 from paddle.base.proto import framework_pb2  # isort: skip
 
 _PREFIX = "act@"
+_LARGEST_INT64 = 2**63 - 1
 _DTYPES = frozenset(DTYPES.values()) - {"uint16"}
 
 
@@ -133,7 +135,7 @@ class Importer:
         return self._program.global_block()
 
     def array(self, tensor: onnx.TensorProto) -> Array:
-        """Return the values of a tensor in a dtype that Paddle computes with: half precision as float32."""
+        """Return the values of a tensor, half precision as float32; unsigned numbers, which wrap around, as such."""
         try:
             values = numpy_helper.to_array(tensor)
         except Exception as error:  # damaged tensors raise all kinds
@@ -146,7 +148,7 @@ class Importer:
                 f"{self._source.path}: tensor `{tensor.name}` is of {values.dtype.name}, which Paddle does not have; "
                 "export the model in float32"
             )
-        return values.astype(held, copy=False)
+        return values if values.dtype.kind == "u" else values.astype(held, copy=False)
 
     def tensor(self, value: Array, name: str = "", has_axis: bool = False, dtype: str = "int64") -> Variable:
         """Return a constant as a weight of the program, and lengths as a tensor that is computed, of a dtype.
@@ -168,7 +170,9 @@ class Importer:
         """Declare a new weight; its name is free where another tensor has it."""
         if not value.ndim:
             return paddle.reshape(self.weight(value.reshape(1), name), [])
-        dtype = HELD_AS.get(value.dtype.name, value.dtype.name)
+        dtype = dtype_of(value)
+        if value.dtype == np.uint64 and value.max(initial=0) > _LARGEST_INT64:
+            raise Refused("it has numbers of uint64 that int64 does not hold; export the model with int64")
         variable = self.block.create_var(
             name=paddle.utils.unique_name.generate("weight"), shape=value.shape, dtype=dtype, persistable=True
         )
@@ -290,7 +294,7 @@ class Importer:
     def _results(self, node: Node, proto: onnx.NodeProto, values: dict[str, Value]) -> Sequence[Value]:
         if (control := folding.CONTROL.get(proto.op_type)) is not None:
             return control(node, values)
-        node.check(proto.domain)
+        check(proto, node.version)
         folded = folding.fold(node, proto, self._source)
         if folded is not None:
             return folded

@@ -77,6 +77,15 @@ def broadcast(first: Number | None, second: Number | None) -> Number | None:
     return None
 
 
+def broadcast_all(shapes: Sequence[Lengths]) -> Lengths:
+    """Return the shape to which shapes are broadcast; None for a length that cannot be told."""
+    rank = max((len(each) for each in shapes), default=0)
+    result: Lengths = [1] * rank
+    for shape in shapes:
+        result = [broadcast(have, more) for have, more in zip(result, [1] * (rank - len(shape)) + list(shape))]
+    return result
+
+
 def _number(factor: Fraction, atoms: Counter[Dimension]) -> Number | None:
     """Return a product as a length; None where it has a denominator."""
     if factor.denominator != 1 or any(count < 0 for count in atoms.values()):
@@ -99,27 +108,19 @@ def _first_axis(node: Node) -> list[Lengths | None]:
 
 
 def _broadcast(node: Node) -> list[Lengths | None]:
-    return [_broadcast_all([node.shape(index) for index in range(len(node)) if node.has(index)])]
-
-
-def _broadcast_all(shapes: Sequence[Lengths]) -> Lengths:
-    rank = max((len(each) for each in shapes), default=0)
-    result: Lengths = [1] * rank
-    for shape in shapes:
-        result = [broadcast(have, more) for have, more in zip(result, [1] * (rank - len(shape)) + list(shape))]
-    return result
+    return [broadcast_all([node.shape(index) for index in range(len(node)) if node.has(index)])]
 
 
 def _expand(node: Node) -> list[Lengths | None]:
     target = node.numbers(1)
-    return [] if target is None else [_broadcast_all([node.shape(0), target])]
+    return [] if target is None else [broadcast_all([node.shape(0), target])]
 
 
 def _matmul(node: Node) -> list[Lengths | None]:
     first, second = node.shape(0), node.shape(1)
     rows = first[-2:-1] if len(first) > 1 else []
     columns = second[-1:] if len(second) > 1 else []
-    return [[*_broadcast_all([first[:-2], second[:-2]]), *rows, *columns]]
+    return [[*broadcast_all([first[:-2], second[:-2]]), *rows, *columns]]
 
 
 def _gemm(node: Node) -> list[Lengths | None]:
@@ -164,7 +165,7 @@ def _flatten(node: Node) -> list[Lengths | None]:
 
 def _concat(node: Node) -> list[Lengths | None]:
     shapes = [node.shape(index) for index in range(len(node))]
-    axis = node.attribute("axis", 1) % len(shapes[0])
+    axis = node.axis(1, len(shapes[0]))
     shapes = [shape for shape in shapes if shape[axis] != 0] or shapes[:1]
     result: Lengths = [next((e for e in each if isinstance(e, int)), each[0]) for each in zip(*shapes)]
     total: Number = 0
@@ -176,7 +177,7 @@ def _concat(node: Node) -> list[Lengths | None]:
 
 def _split(node: Node) -> list[Lengths | None]:
     shape = node.shape(0)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     sizes = node.numbers(1) if node.version >= 13 and node.has(1) else node.attribute("split")
     sizes = sizes or [None] * len(node.outputs)
     return [[*shape[:axis], each, *shape[axis + 1 :]] for each in sizes]
@@ -184,7 +185,7 @@ def _split(node: Node) -> list[Lengths | None]:
 
 def _gather(node: Node) -> list[Lengths | None]:
     shape = node.shape(0)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     return [[*shape[:axis], *node.shape(1), *shape[axis + 1 :]]]
 
 
@@ -274,7 +275,7 @@ def _top_k(node: Node) -> list[Lengths | None]:
 
 def _one_hot(node: Node) -> list[Lengths | None]:
     shape, depth = list(node.shape(0)), node.numbers(1) or [None]
-    axis = node.attribute("axis", -1) % (len(shape) + 1)
+    axis = node.axis(-1, len(shape) + 1)
     return [[*shape[:axis], depth[0], *shape[axis:]]]
 
 

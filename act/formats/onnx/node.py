@@ -30,6 +30,28 @@ HELD_AS = {
 """The dtypes in which Paddle does not compute here, and those in which all their values are held."""
 
 
+def dtype_of(value: Value) -> str:
+    """Return NumPy's name of the dtype in which a value is held, or will be as a weight; `object` for lengths."""
+    if not isinstance(value, np.ndarray):
+        return DTYPES[value.desc.dtype()]
+    return HELD_AS.get(value.dtype.name, value.dtype.name)
+
+
+def axis_of(number: int, rank: int) -> int:
+    """Return the number of an axis, which may count from the last, of a tensor with `rank` of them."""
+    if not -rank <= number < rank:
+        raise Refused(f"it names axis {number} of a tensor of {rank} axes; export the model again")
+    return number % rank
+
+
+def axes_of(numbers: Sequence[int], rank: int) -> list[int]:
+    """Return the numbers of axes, each named once, of a tensor with `rank` of them."""
+    axes = [axis_of(each, rank) for each in numbers]
+    if len(set(axes)) < len(axes):
+        raise Refused("it names an axis twice; export the model again")
+    return axes
+
+
 class Refused(Exception):
     """An operator cannot be taken as it is used; the message says why, and what to do."""
 
@@ -50,24 +72,6 @@ class Node:
         self._names = list(proto.input)
         self._inputs = list(inputs)
         self._attributes = {each.name: each for each in proto.attribute}
-
-    def check(self, domain: str) -> None:
-        """Refuse a node without what its version of the operator needs, or with attributes of other types."""
-        try:
-            schema = onnx.defs.get_schema(self.type, self.version, "" if domain == "ai.onnx" else domain)
-        except onnx.defs.SchemaError:  # an operator that ONNX does not have
-            return
-        cure = "export the model again"
-        for index, formal in enumerate(schema.inputs):
-            is_single = formal.option == onnx.defs.OpSchema.FormalParameterOption.Single
-            if (is_single and not self.has(index)) or (index < schema.min_input and index >= len(self)):
-                raise Refused(f"it lacks its input {formal.name}, which this opset needs; {cure}")
-        for name, attribute in schema.attributes.items():
-            found = self._attributes.get(name)
-            if found is None and attribute.required:
-                raise Refused(f"it lacks its attribute {name}, which this opset needs; {cure}")
-            if found is not None and found.type != attribute.type.value:
-                raise Refused(f"its attribute {name} is not of the type that this opset needs; {cure}")
 
     def __len__(self) -> int:
         """Return the number of inputs, those left empty included."""
@@ -99,8 +103,7 @@ class Node:
         if not isinstance(value, np.ndarray):
             return value
         has_axis = max(len(each.shape) for each in present) > 0
-        typed = [each.dtype.name if isinstance(each, np.ndarray) else DTYPES[each.desc.dtype()] for each in present]
-        dtype = next((each for each in typed if each not in ("object", "bool")), "int64")
+        dtype = next((each for each in map(dtype_of, present) if each not in ("object", "bool")), "int64")
         return self.graph.tensor(value, self._names[index], has_axis, dtype)
 
     def tensors(self) -> list[Variable]:
@@ -143,6 +146,10 @@ class Node:
         if found.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
             return list(value)
         return [each.decode() for each in value] if found.type == onnx.AttributeProto.STRINGS else value
+
+    def axis(self, default: int, rank: int) -> int:
+        """Return the axis, counted from the first, that the attribute `axis` names in a tensor of `rank` axes."""
+        return axis_of(self.attribute("axis", default), rank)
 
     def axes(self, index: int, name: str = "axes") -> list[int] | None:
         """Return the axes that an input, or an attribute in older versions, names; None where neither is there."""

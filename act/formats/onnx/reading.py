@@ -6,6 +6,7 @@ import logging
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,29 @@ def checked(proto: onnx.ModelProto, path: Path) -> OnnxModel:
     graph = proto.graph
     if not graph.output:
         raise InputError(f"{path}: has no outputs; export the model again")
+    _check_names(graph, path)
     _sort(graph, path, ())
     return OnnxModel(path, proto)
+
+
+def _check_names(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse a graph in which two inputs, two outputs or two initialisers have one name, or a node writes one of them.
+
+    An initialiser may have the name of an input, of which it is the default.
+    """
+    given = {
+        "inputs": [value.name for value in graph.input],
+        "outputs": [value.name for value in graph.output],
+        "initialisers": [tensor.name for tensor in graph.initializer],
+    }
+    for what, names in given.items():
+        twice = next((name for name, count in Counter(names).items() if count > 1), None)
+        if twice is not None:
+            raise InputError(f"{path}: two of its {what} are called `{twice}`; export the model again")
+    fixed = {*given["inputs"], *given["initialisers"]}
+    written = next((name for node in graph.node for name in node.output if name in fixed and name), None)
+    if written is not None:
+        raise InputError(f"{path}: tensor `{written}` is an input or weight, and computed, too; export the model again")
 
 
 def has_half_precision(path: Path) -> bool:
@@ -182,11 +204,8 @@ def known_tensors(model: OnnxModel) -> dict[str, KnownTensor]:
     gets one. A name of first axes, which count samples, is another one on other axes. Large initialisers are not
     looked at. Empty where the inference fails, or takes too long: the importer does without.
     """
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(_without_values(model.proto))
+    skeleton = without_values(model.proto)
     graph = skeleton.graph
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
     for index, value in enumerate(graph.input):
         for axis, length in enumerate(value.type.tensor_type.shape.dim):
             if not length.HasField("dim_value") or length.dim_value <= 0:
@@ -475,23 +494,65 @@ def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from of(function.node)
 
 
-def _without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model whose large initialisers are inputs, so that it is small; the graph's own is left as it is."""
-    large = [tensor for tensor in proto.graph.initializer if np.prod(tensor.dims, dtype=np.float64) > _LARGEST_INFERRED]
-    names = {tensor.name for tensor in large}
+def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of the same shapes in which large tensors have no values, so that it is small.
+
+    Nothing is left of what the file says of the shapes of tensors, but for those of its inputs.
+    """
     result = onnx.ModelProto(ir_version=max(proto.ir_version, 4))
     result.opset_import.extend(proto.opset_import)
     graph = result.graph
-    graph.name = "shapes"
-    graph.node.extend(node for node in proto.graph.node)
-    graph.initializer.extend(tensor for tensor in proto.graph.initializer if tensor.name not in names)
-    graph.output.extend(proto.graph.output)
+    _copy_small(proto.graph, graph)
     given = {tensor.name for tensor in proto.graph.initializer}
     graph.input.extend(value for value in proto.graph.input if value.name not in given)
-    graph.input.extend(
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)) for tensor in large
-    )
     return result
+
+
+def _copy_small(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
+    """Copy all of a graph but its inputs and shapes; large tensors become nodes that fill their shape."""
+    target.name = "shapes"
+    for value in source.output:
+        _copy_without_shape(value, target.output.add())
+    for tensor in source.initializer:
+        if _is_large(tensor):
+            _add_filled(tensor.name, tensor, target)
+        else:
+            target.initializer.add().CopyFrom(tensor)
+    for node in source.node:
+        large = next((each.t for each in node.attribute if each.name == "value" and _is_large(each.t)), None)
+        if node.op_type == "Constant" and large is not None and node.output:
+            _add_filled(node.output[0], large, target)
+        elif not any(True for _ in _graphs(node)):
+            target.node.add().CopyFrom(node)
+        else:
+            copied = target.node.add(op_type=node.op_type, domain=node.domain, input=node.input, output=node.output)
+            for attribute in node.attribute:
+                inner = copied.attribute.add(name=attribute.name, type=attribute.type)
+                if attribute.HasField("g"):
+                    _copy_small(attribute.g, inner.g)
+                    for value in attribute.g.input:
+                        _copy_without_shape(value, inner.g.input.add())
+                else:
+                    inner.CopyFrom(attribute)
+
+
+def _copy_without_shape(source: onnx.ValueInfoProto, target: onnx.ValueInfoProto) -> None:
+    target.CopyFrom(source)
+    if target.type.HasField("tensor_type"):
+        target.type.tensor_type.ClearField("shape")
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return bool(np.prod(tensor.dims, dtype=np.float64) > _LARGEST_INFERRED)
+
+
+def _add_filled(name: str, tensor: onnx.TensorProto, target: onnx.GraphProto) -> None:
+    """Add nodes that make a tensor of the same shape and dtype."""
+    shape = target.initializer.add(name=f"{name} shape", data_type=onnx.TensorProto.INT64, dims=[len(tensor.dims)])
+    shape.int64_data.extend(tensor.dims)
+    filled = target.node.add(op_type="ConstantOfShape", input=[shape.name], output=[name])
+    value = filled.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    value.t.CopyFrom(onnx.TensorProto(data_type=tensor.data_type, dims=[1], raw_data=b"\0" * 16))
 
 
 def _domain(name: str) -> str:

@@ -25,7 +25,6 @@ X = values(2, 3, 4, 5) * 4
         ("Celu", 12, {}, ["elu"]),
         ("Celu", 12, {"alpha": 2.0}, ["scale", "elu", "scale"]),
         ("Gelu", 20, {}, ["gelu"]),
-        ("Gelu", 20, {"approximate": "tanh"}, ["gelu"]),
         ("Mish", 18, {}, ["mish"]),
         ("Softplus", 7, {}, ["softplus"]),
         ("ThresholdedRelu", 10, {"alpha": 0.3}, ["thresholded_relu"]),

@@ -124,6 +124,20 @@ def test_a_length_is_cast_to_each_type(kind: str) -> None:
     _assert_same([*nodes, node("Cast", "c", "y", to=FLOAT)], FLOAT, {"thousand": np.array(1000)})
 
 
+@pytest.mark.parametrize("offset", ["one", "three"])
+def test_bounds_and_indices_count_from_the_end_where_an_axis_is_short(offset: str) -> None:
+    """Cut up to `length - offset`, and take that element; an axis of fewer elements makes these negative."""
+    nodes = [
+        node("Sub", f"w,{offset}", "e"),
+        node("Gather", "x,e", "g", axis=3),
+        node("Unsqueeze", "e,first", "e1"),
+        node("Slice", "x,first,e1,last", "t"),
+        node("ReduceSum", "t,last", "u", keepdims=0),
+        node("Add", "g,u", "y"),
+    ]
+    _assert_same(nodes, FLOAT, {"last": np.array([3])})
+
+
 def test_a_range_up_to_half_a_length_ends_above_it() -> None:
     nodes = [node("Cast", "h", "f", to=FLOAT), node("Mul", "f,half.", "p"), node("Range", "zero.,p,one.", "r")]
     _assert_same([*nodes, node("Shape", "r", "y")])

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.formats import SourceModel
-from act.formats.onnx.reading import checked, known_shapes
+from act.formats.onnx.reading import checked, known_shapes, without_values
 from tests.formats.onnx.support import model_of
 
 RELU = helper.make_node("Relu", ["x"], ["y"], name="first")
@@ -146,9 +146,31 @@ def no_opset() -> onnx.ModelProto:
     return model
 
 
+def input_twice() -> onnx.ModelProto:
+    model = plain()
+    model.graph.input.append(model.graph.input[0])
+    return model
+
+
+def weight_twice() -> onnx.ModelProto:
+    model = model_of(
+        [helper.make_node("Add", ["x", "c"], ["y"])], {"x": ["N", 3]}, ["y"], {"c": np.ones(3, np.float32)}
+    )
+    model.graph.initializer.append(model.graph.initializer[0])
+    return model
+
+
+def weight_computed() -> onnx.ModelProto:
+    nodes = [helper.make_node("Relu", ["x"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]
+    return model_of(nodes, {"x": ["N", 3]}, ["y"], {"c": np.ones(3, np.float32)})
+
+
 REFUSED: list[tuple[Callable[[], onnx.ModelProto], str]] = [
     (cycle, r"node `one` \(Add\) needs what it computes itself"),
     (twice, "tensor `y` is computed twice"),
+    (input_twice, "two of its inputs are called `x`"),
+    (weight_twice, "two of its initialisers are called `c`"),
+    (weight_computed, "tensor `c` is an input or weight, and computed, too"),
     (nowhere, r"node `only` \(Relu, opset 17\): its input `z` is nowhere computed"),
     (no_output, "has no outputs"),
     (gigantic, r"ConstantOfShape.*a constant of 1.15e\+18 values"),
@@ -327,6 +349,31 @@ def long_range() -> onnx.ModelProto:
 @pytest.mark.parametrize("make", [short_data, no_strides, long_range])
 def test_shape_inference_may_crash(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
     assert known_shapes(checked(make(), tmp_path / "model.onnx")) == {}
+
+
+def test_shapes_are_inferred_without_large_values_and_what_the_file_says_of_them() -> None:
+    large = numpy_helper.from_array(np.ones((1, 2000), np.float32), "k")
+    inside = [helper.make_node("Constant", [], ["k"], value=large), helper.make_node("MatMul", ["x", "w"], ["m"])]
+    inside.append(helper.make_node("Add", ["m", "k"], ["b"]))
+    branch = helper.make_graph(
+        inside,
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, [7, 7])],
+        [numpy_helper.from_array(np.ones((3, 2000), np.float32), "w")],
+        value_info=[helper.make_tensor_value_info("m", onnx.TensorProto.FLOAT, [7, 7])],
+    )
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=large),
+        helper.make_node("If", ["f"], ["i"], then_branch=branch, else_branch=branch),
+        helper.make_node("Add", ["i", "c"], ["y"]),
+    ]
+    model = model_of(nodes, {"x": ["N", 3], "f": []}, ["y"], types={"f": onnx.TensorProto.BOOL})
+    known = checked(model, Path("m.onnx"))
+    shapes = known_shapes(known)
+    assert shapes["y"][1] == shapes["i"][1] == 2000
+    assert shapes["y"][0] == shapes["x"][0]
+    assert without_values(known.proto).ByteSize() < 2000
 
 
 def test_axes_without_names_are_not_equal_to_axes_with_any() -> None:

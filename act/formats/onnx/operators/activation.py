@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from act.formats.onnx.dimension import Number
-from act.formats.onnx.node import Node, Refused, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
+from act.formats.onnx.node import Node, Refused, Variable, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed
 from act.formats.onnx.operators.registry import operator
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
+
+_GELU, _GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+"""The factors of the approximation of GELU by a hyperbolic tangent, for x and for its cube beside it."""
 
 
 @operator("Relu")
@@ -110,7 +114,12 @@ def celu(node: Node) -> Variable:
 
 @operator("Gelu")
 def gelu(node: Node) -> Variable:
-    return F.gelu(node.tensor(0), node.attribute("approximate", "none") == "tanh")
+    x = node.tensor(0)
+    if node.attribute("approximate", "none") == "none":
+        return F.gelu(x)
+    # Paddle has this form, too, but Paddle2ONNX writes the other for it.
+    inner = paddle.multiply(x, paddle.scale(paddle.multiply(x, x), _GELU * _GELU_CUBE, _GELU))
+    return paddle.multiply(paddle.scale(x, 0.5), paddle.scale(paddle.tanh(inner), bias=1.0))
 
 
 @operator("ThresholdedRelu")
@@ -148,7 +157,7 @@ _ALONG_AXIS: dict[str, Callable[[Node, Variable, int], Variable]] = {
 @operator(*_ALONG_AXIS, since=13)
 def along_axis(node: Node) -> Variable:
     x = node.tensor(0)
-    axis = node.attribute("axis", -1) % node.rank(0)
+    axis = node.axis(-1, max(node.rank(0), 1))
     return _ALONG_AXIS[node.type](node, x, axis)
 
 
@@ -156,7 +165,7 @@ def along_axis(node: Node) -> Variable:
 def along_flattened(node: Node) -> Variable:
     """Apply softmax and its like to all axes from one on as if these were one, which they were below opset 13."""
     x, shape = node.tensor(0), node.shape(0)
-    axis = node.attribute("axis", 1) % max(node.rank(0), 1)
+    axis = node.axis(1, max(node.rank(0), 1))
     apply = _ALONG_AXIS[node.type]
     if all(each == 1 for each in shape[axis + 1 :]):
         return apply(node, x, axis)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
-from act.formats.onnx.node import Node, Refused, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, dtype_of
+from act.formats.onnx.node import Node, Refused, Variable, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS
 from act.formats.onnx.operators.registry import operator
 from act.formats.onnx.operators.shape import END, counted, joined, reshaped, sliced, transposed
 from act.program.paddle_setup import paddle

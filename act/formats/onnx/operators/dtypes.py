@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from act.formats.onnx.node import Node, Variable
+import numpy as np
+import onnx
+
+from act.formats.onnx.node import HELD_AS, Node, Refused, Variable, dtype_of
 from act.program.files import DTYPES
 from act.program.paddle_setup import paddle
 
@@ -22,9 +25,17 @@ _WIDER = {
 }
 
 
-def dtype_of(variable: Variable) -> str:
-    """Return NumPy's name of a variable's dtype."""
-    return DTYPES[variable.desc.dtype()]
+def dtype_named(kind: int) -> str:
+    """Return the dtype in which numbers of a dtype of ONNX, by its number, are held."""
+    try:
+        name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
+    except (KeyError, TypeError):
+        name = str(kind)
+    held = HELD_AS.get(name, name)
+    if held not in DTYPES.values() or held == "uint16":
+        known = onnx.TensorProto.DataType.Name(kind).lower() if kind in onnx.TensorProto.DataType.values() else name
+        raise Refused(f"it makes {known}, which Paddle does not have; export the model in float32")
+    return held
 
 
 def cast(node: Node, variable: Variable, dtype: str) -> Variable:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from act.formats.onnx.dimension import Dimension, Number, is_symbolic
-from act.formats.onnx.node import HELD_AS, Node, Refused, Value, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
+from act.formats.onnx.dimension import Dimension, is_symbolic
+from act.formats.onnx.lengths import broadcast_all
+from act.formats.onnx.node import Node, Refused, Value, Variable, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_named
 from act.formats.onnx.operators.registry import operator
-from act.program.files import DTYPES
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -22,6 +22,8 @@ F = paddle.nn.functional
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 # Paddle takes two floats for equal that differ by less than 1e-8; from here on no two float32 do.
 _EXACTLY_COMPARED = 0.25
+_UNSIGNED = {onnx.TensorProto.UINT16: 16, onnx.TensorProto.UINT32: 32, onnx.TensorProto.UINT64: 64}
+"""The unsigned dtypes that are held in wider ones, and their bits."""
 
 
 # Of one operand.
@@ -282,7 +284,7 @@ def where(node: Node) -> Variable:
     dtype = _dtype_of_choices(node)
     computed_in = dtype if dtype in NUMBERS else "int32"
     shapes = [node.shape(index) for index in range(3)]
-    target = _broadcast(shapes)
+    target = broadcast_all(shapes)
     largest = next((index for index, shape in enumerate(shapes) if shape == target), None)
     reference = _carrier(node) if largest is None else node.operand(largest)
     inputs = {
@@ -298,21 +300,7 @@ def _dtype_of_choices(node: Node) -> str:
     value = next((node.value(index) for index in (1, 2) if not is_symbolic(node.value(index))), None)
     if value is None:
         return "int64"
-    return str(value.dtype.name) if isinstance(value, np.ndarray) else dtype_of(value)
-
-
-def _broadcast(shapes: list[list[Number]]) -> list[Number] | None:
-    """Return the shape to which shapes are broadcast; None where it depends on lengths that are not known."""
-    rank = max(map(len, shapes))
-    result: list[Number] = []
-    for lengths in zip(*([1] * (rank - len(shape)) + list(shape) for shape in shapes)):
-        longer = {each for each in lengths if each != 1}
-        known = {each for each in longer if isinstance(each, int)}
-        if len(longer) > 1 and len(known) != 1:
-            return None
-        # An unknown length beside a known one is that one, or 1.
-        result.append(next(iter(known or longer), 1))
-    return result
+    return dtype_of(value)
 
 
 def _carrier(node: Node) -> Variable:
@@ -403,7 +391,21 @@ def _clip_by_tensors(node: Node) -> Variable:
 
 @operator("Cast")
 def cast_to(node: Node) -> Value:
-    return _converted(node, _held(node.attribute("to")))
+    kind = node.attribute("to")
+    dtype = dtype_named(kind)
+    if kind not in _UNSIGNED or node.is_constant(0) or is_symbolic(node.value(0)):
+        return _converted(node, dtype)
+    return _wrapped(node, node.tensor(0), kind, dtype)
+
+
+def _wrapped(node: Node, x: Variable, kind: int, dtype: str) -> Variable:
+    """Return numbers as unsigned ones, of which negative ones wrap around, in a wider dtype that holds them."""
+    if dtype_of(x) in ("bool", "uint8"):
+        return cast(node, x, dtype)
+    if kind == onnx.TensorProto.UINT64:
+        raise Refused("it casts to uint64 what may be negative; export the model with int64")
+    divisor = node.graph.weight(np.array([2 ** _UNSIGNED[kind]], np.int64))
+    return cast(node, paddle.remainder(cast(node, x, "int64"), divisor), dtype)
 
 
 @operator("CastLike")
@@ -411,20 +413,7 @@ def cast_like(node: Node) -> Value:
     like = node.value(1)
     if is_symbolic(like):
         return _converted(node, "int64")
-    return _converted(node, like.dtype.name if isinstance(like, np.ndarray) else dtype_of(like))
-
-
-def _held(kind: int) -> str:
-    """Return the dtype in which the program holds numbers of a dtype of ONNX."""
-    try:
-        name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
-    except (KeyError, TypeError):
-        name = str(kind)
-    held = HELD_AS.get(name, name)
-    if held not in DTYPES.values() or held == "uint16":
-        known = onnx.TensorProto.DataType.Name(kind).lower() if kind in onnx.TensorProto.DataType.values() else name
-        raise Refused(f"it casts to {known}, which Paddle does not have; export the model in float32")
-    return held
+    return _converted(node, dtype_of(like))
 
 
 def _converted(node: Node, dtype: str) -> Value:

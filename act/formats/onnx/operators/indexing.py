@@ -9,8 +9,8 @@ import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
 from act.formats.onnx.lengths import product
-from act.formats.onnx.node import Node, Refused, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_of
+from act.formats.onnx.node import Node, Refused, Variable, axis_of, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed
 from act.formats.onnx.operators.registry import operator
 from act.formats.onnx.operators.shape import (
     END,
@@ -18,6 +18,7 @@ from act.formats.onnx.operators.shape import (
     expanded,
     filled,
     flipped,
+    offset_from,
     reshaped,
     sliced,
     strided,
@@ -89,13 +90,13 @@ def _whole(node: Node, index: int) -> Variable:
 @operator("Gather")
 def gather(node: Node) -> Variable:
     shape = node.shape(0)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     numbers = node.numbers(1)
     if numbers is not None and node.rank(1) <= 1:
         found = _cut(node, axis, shape[axis], numbers)
         if found is not None:
             return found
-    if axis == 0 and len(shape) == 2 and node.is_constant(0) and node.value(0).dtype.name in FLOATS:
+    if axis == 0 and len(shape) == 2 and node.is_constant(0) and dtype_of(node.value(0)) in FLOATS:
         return F.embedding(_whole(node, 1), node.tensor(0))
     before, variable = node.shape(1), node.tensor(0)
     if node.is_constant(1):
@@ -122,6 +123,8 @@ def _cut(node: Node, axis: int, length: Number, numbers: list[Number]) -> Variab
     variable = node.tensor(0)
     if node.rank(1) == 0:
         start = numbers[0]
+        if isinstance(start, Dimension) and start.least < 0:
+            return None
         last = not isinstance(start, Dimension) and start == -1
         return sliced(node, variable, [axis], [start], [END if last else start + 1], [axis])
     if not numbers or any(isinstance(each, Dimension) for each in numbers):
@@ -143,16 +146,14 @@ def _index(number: Number, length: Number) -> Number:
     """Return an index that is not negative where the length is known, and counted from the end where said by it."""
     if not isinstance(length, Dimension):
         return number + length if not isinstance(number, Dimension) and number < 0 else number
-    if isinstance(number, Dimension) and number.kind in ("+", "-") and number.operands[0] == length:
-        offset = number.operands[1] if number.kind == "+" else -1 * number.operands[1]
-        return offset if isinstance(offset, int) and offset < 0 else number
-    return number
+    offset = offset_from(number, length)
+    return offset if offset is not None and offset < 0 else number
 
 
 @operator("GatherElements")
 def gather_elements(node: Node) -> Variable:
     shape, index_shape = node.shape(0), node.shape(1)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     index = _elements_index(node, 1, shape[axis])
     variable = node.tensor(0)
     # Paddle wants the same lengths on the other axes.
@@ -241,7 +242,7 @@ _REDUCE = {"mul": "multiply", "max": "amax", "min": "amin"}
 @operator("Scatter", "ScatterElements")
 def scatter_elements(node: Node) -> Variable:
     shape, index_shape = node.shape(0), node.shape(1)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     position = cast(node, _elements_index(node, 1, shape[axis]), "int64")
     # The position of each element in the flat tensor.
     strides = [product(shape[other + 1 :]) for other in range(len(shape))]
@@ -330,7 +331,7 @@ def one_hot(node: Node) -> Variable:
         node.constant(1, "depth")
     depth: Number = numbers[0] if numbers else 0
     rank = node.rank(0) + 1
-    axis = node.attribute("axis", -1) % rank
+    axis = node.axis(-1, rank)
     index = node.tensor(0)
     if dtype_of(index) not in ("int32", "int64"):
         index = paddle.cast(index, "int64")
@@ -351,7 +352,7 @@ def _chosen(node: Node, hit: Variable) -> Variable:
     """Return the second of two values where `hit`, and the first elsewhere."""
     if node.is_constant(2):
         off, on = node.value(2).reshape(-1).tolist()
-        dtype = node.value(2).dtype.name
+        dtype = dtype_of(node.value(2))
         if dtype == "bool":
             return hit if on and not off else paddle.logical_not(hit) if off and not on else paddle.cast(hit, "bool")
         held = dtype if dtype in NUMBERS else "float32"
@@ -383,7 +384,7 @@ def top_k(node: Node) -> tuple[Variable, ...]:
 
 
 def _top_k(node: Node, count: int | Variable) -> tuple[Variable, ...]:
-    axis = node.attribute("axis", -1) % node.rank(0)
+    axis = node.axis(-1, node.rank(0))
     variable = node.tensor(0)
     dtype = dtype_of(variable)
     held = variable if dtype in NUMBERS else cast(node, variable, "int32")
@@ -395,7 +396,7 @@ def _top_k(node: Node, count: int | Variable) -> tuple[Variable, ...]:
 @operator("ArgMax", "ArgMin")
 def arg_extreme(node: Node) -> Variable:
     shape = node.shape(0)
-    axis, keep = node.attribute("axis", 0) % len(shape), bool(node.attribute("keepdims", 1))
+    axis, keep = node.axis(0, len(shape)), bool(node.attribute("keepdims", 1))
     function = paddle.argmax if node.type == "ArgMax" else paddle.argmin
     variable = node.tensor(0)
     if dtype_of(variable) not in NUMBERS:
@@ -424,7 +425,7 @@ def compress(node: Node) -> Variable:
     variable, axis = node.tensor(0), node.attribute("axis")
     if axis is None:
         variable, axis = paddle.reshape(variable, [-1]), 0
-    axis %= len(variable.shape)
+    axis = axis_of(axis, len(variable.shape))
     if node.is_constant(1):
         rows = node.graph.weight(np.flatnonzero(node.value(1)))
     else:
@@ -434,7 +435,7 @@ def compress(node: Node) -> Variable:
 
 @operator("CumSum")
 def cumulative_sum(node: Node) -> Variable:
-    axis = int(node.constant(1, "axis").reshape(-1)[0]) % node.rank(0)
+    axis = axis_of(int(node.constant(1, "axis").reshape(-1)[0]), node.rank(0))
     variable = node.tensor(0)
     backwards, exclusive = node.attribute("reverse", 0), node.attribute("exclusive", 0)
     if backwards:
@@ -464,7 +465,7 @@ def unique(node: Node) -> tuple[Variable, ...]:
     axis, variable = node.attribute("axis"), node.tensor(0)
     dtype = dtype_of(variable)
     held = variable if dtype in NUMBERS else cast(node, variable, "int32")
-    axis = None if axis is None else axis % len(variable.shape)
+    axis = None if axis is None else axis_of(axis, len(variable.shape))
     values, first, inverse, counts = paddle.unique(held, True, True, True, axis)
     if not node.attribute("sorted", 1):
         # In the order in which they come first.

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from act.formats.onnx.node import Node, Refused, Value, Variable
-from act.formats.onnx.operators.dtypes import cast, dtype_of
+from act.formats.onnx.node import Node, Refused, Value, Variable, dtype_of
+from act.formats.onnx.operators.dtypes import cast
 from act.formats.onnx.operators.elementwise import round_half_even
 from act.formats.onnx.operators.registry import operator
+from act.formats.onnx.operators.windows import lift, lower, window_of
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 
@@ -33,7 +34,7 @@ _EXACT_IN_FLOAT32 = 2**24
 @operator("QuantizeLinear")
 def quantize_linear(node: Node) -> Variable:
     x = cast(node, node.tensor(0), "float32")
-    dtype = _dtype(node, 2) if node.has(2) else _HELD.get(node.attribute("output_dtype", 0) or _UINT8)
+    dtype = dtype_of(node.value(2)) if node.has(2) else _HELD.get(node.attribute("output_dtype", 0) or _UINT8)
     if dtype not in _RANGES:
         raise Refused("it quantizes to a dtype that is not of 8 or 16 bits; export the model with int8 or uint8")
     divided = paddle.divide(x, _as_tensor(node, _parameter(node, 1)))
@@ -99,11 +100,6 @@ def _as_tensor(node: Node, value: Value) -> Variable:
     return node.graph.weight(value) if isinstance(value, np.ndarray) else value
 
 
-def _dtype(node: Node, index: int) -> str:
-    value = node.value(index)
-    return str(value.dtype.name) if isinstance(value, np.ndarray) else dtype_of(value)
-
-
 def _parameter(node: Node, index: int) -> Value:
     """Return a scale or zero point as float32, in a shape that goes with the first input; an array if it is known."""
     value, rank = node.value(index), node.rank(0)
@@ -120,7 +116,7 @@ def _parameter(node: Node, index: int) -> Value:
 
 def _of_blocks(node: Node, index: int, block: int) -> Value:
     """Return a scale or zero point, given for each block along an axis, for each element of the first input."""
-    value, axis = node.value(index), node.attribute("axis", 1) % node.rank(0)
+    value, axis = node.value(index), node.axis(1, node.rank(0))
     length = node.shape(0)[axis]
     if not isinstance(length, int):
         raise Refused("it quantizes in blocks along an axis of unknown length; export the model with a fixed one")
@@ -205,51 +201,33 @@ def _requantized(node: Node, sums: Variable, scales: Sequence[Value], zero: int)
     else:
         first, second, result = (_as_tensor(node, each) for each in scales)
         factor = paddle.divide(paddle.multiply(first, second), result)
-    return _quantized(node, _scaled(node, sums, factor), _in_float32(node, node.value(zero), None), _dtype(node, zero))
+    return _quantized(
+        node, _scaled(node, sums, factor), _in_float32(node, node.value(zero), None), dtype_of(node.value(zero))
+    )
 
 
 def _convolution(node: Node, factors: tuple[int, int], zeros: tuple[int, int]) -> Variable:
     """Return the convolution of whole numbers less their zero points, exact, as floats; zeros pad the input."""
     rank = node.rank(factors[0])
+    if rank not in (3, 4, 5):
+        raise Refused("it is a convolution over more than three axes; export the model without it")
     shapes = ([1], [-1, *[1] * (rank - 1)])
     x, weight = (
         _difference(node, index, _in_float32(node, node.value(zero), shape) if node.has(zero) else None)
         for index, zero, shape in zip(factors, zeros, shapes)
     )
     kernel = node.static_shape(factors[1], "weight")
+    window = window_of(node, kernel[2:])
     dtype = _exact_dtype(x, weight, int(np.prod(kernel[1:])), axis=tuple(range(1, rank)))
     x = _operand(node, x, dtype, node.name(factors[0]))
-    strides = node.attribute("strides", [1] * (rank - 2))
-    dilations = node.attribute("dilations", [1] * (rank - 2))
-    pads = _pads(node, factors[0], kernel[2:], strides, dilations)
-    flat = rank == 3
-    if flat:  # rows of one pixel's height
-        x, strides, dilations, pads = paddle.unsqueeze(x, 2), [1, *strides], [1, *dilations], [0, 0, *pads]
-        weight = np.expand_dims(weight, 2) if isinstance(weight, np.ndarray) else paddle.unsqueeze(weight, 2)
-    if rank not in (3, 4, 5):
-        raise Refused("it has more than three spatial axes; export the model without it")
+    if rank == 3:
+        x, window = lift(x), window.lifted()
+        weight = weight[:, :, None] if isinstance(weight, np.ndarray) else lift(weight)
     convolve = F.conv3d if rank == 5 else F.conv2d
     weight = _operand(node, weight, dtype, node.name(factors[1]))
-    result = convolve(x, weight, None, strides, pads, dilations, node.attribute("group", 1))
-    return paddle.squeeze(result, 2) if flat else result
-
-
-def _pads(node: Node, index: int, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
-    """Return how many zeros stand before and behind each spatial axis in turn."""
-    spatial, mode = len(kernel), node.attribute("auto_pad", "NOTSET")
-    if mode in ("NOTSET", "VALID"):
-        pads = node.attribute("pads", [0] * 2 * spatial) if mode == "NOTSET" else [0] * 2 * spatial
-        return [int(pads[axis + end * spatial]) for axis in range(spatial) for end in (0, 1)]
-    result = []
-    for length, size, stride, dilation in zip(node.shape(index)[2:], kernel, strides, dilations):
-        whole = dilation * (size - 1)
-        if stride > 1:
-            if not isinstance(length, int):
-                raise Refused("it pads by the length of an axis that is not known; export the model with a fixed one")
-            whole = max(0, (-(-length // stride) - 1) * stride + whole + 1 - length)
-        less, more = whole // 2, whole - whole // 2
-        result += [less, more] if mode == "SAME_UPPER" else [more, less]
-    return result
+    groups = node.attribute("group", 1)
+    result = convolve(x, weight, None, window.strides, window.padding, window.dilations, groups)
+    return lower(result) if rank == 3 else result
 
 
 def _difference(node: Node, index: int, zero: Value | None) -> Value:

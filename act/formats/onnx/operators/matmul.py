@@ -9,8 +9,8 @@ import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
 from act.formats.onnx.lengths import product
-from act.formats.onnx.node import Node, Refused, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, computed, dtype_of
+from act.formats.onnx.node import Node, Refused, Variable, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, computed
 from act.formats.onnx.operators.registry import operator
 from act.formats.onnx.operators.shape import END, reshaped, strided, transposed
 from act.program.paddle_setup import paddle

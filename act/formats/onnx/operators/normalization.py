@@ -61,7 +61,7 @@ def instance_norm(node: Node) -> Variable:
 @operator("LayerNormalization")
 def layer_norm(node: Node) -> tuple[Variable, ...]:
     x, rank = node.tensor(0), node.rank(0)
-    first = node.attribute("axis", -1) % rank
+    first = node.axis(-1, rank)
     if node.is_constant(1) and node.rank(1) == 1 and first == rank - 1:
         settle_length(x, first, node.shape(1)[0])
     epsilon, shape = node.attribute("epsilon", 1e-5), node.shape(0)[first:]
@@ -98,7 +98,7 @@ def group_norm(node: Node) -> Variable:
 
 @operator("LpNormalization")
 def lp_normalization(node: Node) -> Variable:
-    return F.normalize(node.tensor(0), node.attribute("p", 2), node.attribute("axis", -1))
+    return F.normalize(node.tensor(0), node.attribute("p", 2), node.axis(-1, node.rank(0)))
 
 
 @operator("LRN")
@@ -132,7 +132,7 @@ def mean_variance_normalization(node: Node) -> Variable:
 @operator("RMSNormalization")
 def rms_normalization(node: Node) -> Variable:
     x, rank = node.tensor(0), node.rank(0)
-    axes = list(range(node.attribute("axis", -1) % rank, rank))
+    axes = list(range(node.axis(-1, rank), rank))
     mean = paddle.mean(paddle.multiply(x, x), axes, keepdim=True)
     inverse = paddle.rsqrt(paddle.scale(mean, 1.0, node.attribute("epsilon", 1e-5)))
     return paddle.multiply(paddle.multiply(x, inverse), node.tensor(1))

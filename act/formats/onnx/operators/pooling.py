@@ -9,10 +9,9 @@ from functools import reduce
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension
-from act.formats.onnx.node import Node, Refused, Variable
+from act.formats.onnx.node import Node, Refused, Variable, dtype_of
 from act.formats.onnx.operators.registry import operator
 from act.formats.onnx.operators.windows import Pads, Window, lift, lower, padded, window_of
-from act.program.files import DTYPES
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 
@@ -238,7 +237,7 @@ def _root(x: Variable, power: int) -> Variable:
 
 def _as_float(x: Variable) -> tuple[Variable, str]:
     """Return a tensor in a dtype that Paddle pools, and the dtype to go back to, if any."""
-    dtype = DTYPES[x.desc.dtype()]
+    dtype = dtype_of(x)
     if dtype in ("float32", "float64"):
         return x, ""
     return paddle.cast(x, "float32" if dtype in ("int8", "uint8", "int16") else "float64"), dtype

@@ -253,17 +253,15 @@ def _run(layer: _Layer, direction: int, within: Variable | None) -> tuple[Variab
     order = tuple(range(layer.gates))
     steps = int(layer.x.shape[0])
     projected = _affine(layer.x, layer, _WEIGHT, _BIAS, direction, order)
-    inputs = [paddle.squeeze(paddle.slice(projected, [0], [at], [at + 1]), [0]) for at in range(steps)]
+    inputs = [_at(projected, at) for at in range(steps)]
     indices = (_HIDDEN, _CELL) if layer.kind == "LSTM" else (_HIDDEN,)
-    states = [
-        paddle.squeeze(paddle.slice(layer.state(index), [0], [direction], [direction + 1]), [0]) for index in indices
-    ]
+    states = [_at(layer.state(index), direction) for index in indices]
     step = {"LSTM": _lstm_step, "GRU": _gru_step, "RNN": _rnn_step}[layer.kind](layer, direction)
     outputs: list[Any] = [None] * steps
     for at in range(steps) if layer.directions[direction] == "forward" else reversed(range(steps)):
         after = step(inputs[at], *states)
         if within is not None:
-            now = paddle.squeeze(paddle.slice(within, [0], [at], [at + 1]), [0])
+            now = _at(within, at)
             outputs[at] = paddle.multiply(after[0], now)
             changes = [paddle.subtract(new, old) for new, old in zip(after, states)]
             after = [paddle.add(old, paddle.multiply(change, now)) for old, change in zip(states, changes)]
@@ -271,6 +269,11 @@ def _run(layer: _Layer, direction: int, within: Variable | None) -> tuple[Variab
             outputs[at] = after[0]
         states = after
     return (paddle.stack(outputs, axis=0), *states)
+
+
+def _at(x: Variable, index: int) -> Variable:
+    """Return one of the tensors that lie along the first axis."""
+    return paddle.squeeze(paddle.slice(x, [0], [index], [index + 1]), [0])
 
 
 def _affine(x: Variable, layer: _Layer, weight: int, bias: int, direction: int, gates: Sequence[int]) -> Variable:

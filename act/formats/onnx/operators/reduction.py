@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from act.formats.onnx.node import Node, Refused, Variable
-from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, computed, dtype_of
+from act.formats.onnx.node import Node, Refused, Variable, axes_of, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, computed
 from act.formats.onnx.operators.registry import operator
 from act.program.paddle_setup import paddle
 
@@ -67,8 +67,7 @@ def reduction(node: Node) -> Variable:
         return x
     if node.rank(0) == 0:
         return computed(node, lambda each: kind.after(kind.before(each)), [x], kind.dtypes)
-    every = range(node.rank(0))
-    axes = sorted({each % node.rank(0) for each in axes or every})
+    axes = sorted(axes_of(axes or range(node.rank(0)), node.rank(0)))
     # What loses all its axes does so by a reshape: the exporter to ONNX leaves one axis to reductions.
     bare = not keeps and len(axes) == node.rank(0)
     if dtype_of(x) == "bool":

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension, Number
-from act.formats.onnx.node import Node, Refused, Variable
+from act.formats.onnx.node import Node, Refused, Variable, axes_of, dtype_of
 from act.formats.onnx.operators.registry import operator
 from act.formats.onnx.operators.windows import lift, lower
-from act.program.files import DTYPES
 from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 
@@ -93,7 +92,7 @@ def resize(node: Node) -> Variable:
         node.attribute("extrapolation_value", 0.0),
     )
     rank = node.rank(0)
-    axes = [each % rank for each in node.attribute("axes", list(range(rank)))]
+    axes = axes_of(node.attribute("axes", list(range(rank))), rank)
     # One of the two says how large the result is; the other is left out, or empty.
     index = 3 if node.has(3) and node.shape(3) != [0] else 2
     if not node.has(index):
@@ -169,7 +168,7 @@ def _resized(node: Node, method: _Method, plan: Sequence[_Axis]) -> Variable:
     if not plan:
         return x
     method = _simplified(method, plan)
-    dtype = DTYPES[x.desc.dtype()]
+    dtype = dtype_of(x)
     by_paddle = _matching(method, plan)
     if by_paddle is not None and len(plan) <= node.rank(0) - 2:
         result = _interpolated(node, x, plan, *by_paddle)
@@ -310,7 +309,7 @@ def _interpolated(
 
 def _call(node: Node, x: Variable, spatial: Sequence[_Axis], mode: str, settings: dict[str, Any]) -> Variable:
     """Call Paddle's interpolation; integers that it does not take are resized as such that it does."""
-    dtype = DTYPES[x.desc.dtype()]
+    dtype = dtype_of(x)
     held = x
     if dtype not in ("float32", "float64"):
         held = paddle.cast(
@@ -434,7 +433,7 @@ def _by_matrices(node: Node, x: Variable, method: _Method, plan: Sequence[_Axis]
     """Multiply by a constant matrix along each axis."""
     if method.mode not in ("nearest", "linear", "cubic"):
         raise Refused(f"it resizes by `{method.mode}`, which ONNX does not name; export the model again")
-    rank, dtype = node.rank(0), DTYPES[x.desc.dtype()]
+    rank, dtype = node.rank(0), dtype_of(x)
     inside = np.ones([1] * rank)
     for axis in plan:
         matrix, outside = _matrix(method, axis)

@@ -9,9 +9,9 @@ from itertools import product
 import numpy as np
 
 from act.formats.onnx.dimension import Dimension
-from act.formats.onnx.node import Node, Refused, Variable
+from act.formats.onnx.node import Node, Refused, Variable, dtype_of
+from act.formats.onnx.operators.elementwise import round_half_even
 from act.formats.onnx.operators.registry import operator
-from act.program.files import DTYPES
 from act.program.paddle_setup import paddle
 
 F = paddle.nn.functional
@@ -82,7 +82,7 @@ def _taps(place: Variable, length: int, mode: str, padding: str, aligned: bool) 
         at = paddle.scale(paddle.scale(place, float(length), 1.0, bias_after_scale=False), 0.5, -0.5)
         low, high = -0.5, length - 0.5
     if mode == "nearest":
-        return [_tap(_bounded(_rounded(at), padding, length, low, high), None, padding, length)]
+        return [_tap(_bounded(round_half_even(at), padding, length, low, high), None, padding, length)]
     if mode == "cubic":
         first = paddle.floor(at)
         fraction = paddle.subtract(at, first)
@@ -129,14 +129,6 @@ def _bounded(at: Variable, padding: str, length: int, low: float, high: float) -
     return paddle.clip(back, 0.0, length - 1.0)
 
 
-def _rounded(x: Variable) -> Variable:
-    """Round to the nearest whole number, halves to even ones; Paddle rounds them away from 0."""
-    up = paddle.floor(paddle.scale(x, 1.0, 0.5))
-    is_half = paddle.cast(paddle.equal(paddle.scale(x, 1.0, 0.5), up), x.dtype)
-    is_odd = paddle.subtract(up, paddle.scale(paddle.floor(paddle.scale(up, 0.5)), 2.0))
-    return paddle.subtract(up, paddle.multiply(is_half, is_odd))
-
-
 def _cubic_weight(fraction: Variable, step: int) -> Variable:
     """Return the weight of the element `step` after that before the place."""
     far = paddle.abs(paddle.scale(fraction, -1.0, float(step)))
@@ -157,7 +149,7 @@ def affine_grid(node: Node) -> Variable:
     """Multiply the places of a regular grid, a constant, by the matrices."""
     size = [int(each) for each in node.constant(1, "size").reshape(-1)]
     theta = node.tensor(0)
-    dtype = DTYPES[theta.desc.dtype()]
+    dtype = dtype_of(theta)
     places = []
     for length in size[2:]:
         line = np.linspace(-1, 1, length)
@@ -170,6 +162,10 @@ def affine_grid(node: Node) -> Variable:
 
 @operator("RoiAlign")
 def roi_align(node: Node) -> Variable:
+    """Import it as Paddle's, which for `half_pixel` gets its boxes half an element further up and left.
+
+    Paddle's has that, too, but Paddle2ONNX leaves it out. Boxes narrower than an element are taken as wide as one.
+    """
     if node.attribute("mode", "avg") != "avg":
         raise Refused("it takes the largest value of each bin, which Paddle does not; export the model with `avg`")
     mode = node.attribute("coordinate_transformation_mode", "half_pixel" if node.version >= 16 else "output_half_pixel")
@@ -179,10 +175,12 @@ def roi_align(node: Node) -> Variable:
         raise Refused("it has boxes in an unknown number of images, or many; export the model with a fixed small batch")
     size = node.attribute("output_height", 1), node.attribute("output_width", 1)
     scale, ratio = node.attribute("spatial_scale", 1.0), node.attribute("sampling_ratio", 0)
+    if mode == "half_pixel":
+        boxes = paddle.scale(boxes, bias=-0.5 / scale)
     all_boxes = paddle.slice(paddle.shape(boxes), [0], [0], [1])
 
     def aligned(image: Variable) -> Variable:
-        return paddle.vision.ops.roi_align(image, boxes, all_boxes, size, scale, ratio, mode == "half_pixel")
+        return paddle.vision.ops.roi_align(image, boxes, all_boxes, size, scale, ratio, aligned=False)
 
     if count == 1:
         return aligned(x)

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from act.formats.onnx.dimension import Dimension, Number, larger
+from act.formats.onnx.dimension import Dimension, Number, larger, smaller
 from act.formats.onnx.folding import check_count
 from act.formats.onnx.lengths import broadcast, product, quotient, simplest
-from act.formats.onnx.node import Node, Refused, Value, Variable
-from act.formats.onnx.operators.dtypes import NUMBERS, cast, computed, dtype_of
+from act.formats.onnx.node import Node, Refused, Value, Variable, axes_of, axis_of, dtype_of
+from act.formats.onnx.operators.dtypes import FLOATS, NUMBERS, cast, computed, dtype_named
 from act.formats.onnx.operators.registry import operator
 from act.program.paddle_setup import paddle
 
@@ -117,13 +117,19 @@ def _without_rest(before: Sequence[Number], target: list[Number]) -> list[Number
 
 @operator("Flatten")
 def flatten(node: Node) -> Variable:
-    axis, shape = node.attribute("axis", 1), node.shape(0)
-    axis += len(shape) if axis < 0 else 0
+    shape = node.shape(0)
+    axis = _border(node, len(shape))
     if axis == 1 and len(shape) == 2:
         return node.tensor(0)
     if axis == 1 and len(shape) > 2:
         return paddle.flatten(node.tensor(0), 1, -1)
     return reshaped(node, node.tensor(0), shape, [product(shape[:axis]), product(shape[axis:])])
+
+
+def _border(node: Node, rank: int) -> int:
+    """Return how many axes lie before the axis that `Flatten` names, which may be one behind the last."""
+    axis: int = node.attribute("axis", 1)
+    return axis if axis == rank else axis_of(axis, rank)
 
 
 @operator("Squeeze")
@@ -133,7 +139,7 @@ def squeeze(node: Node) -> Variable:
         if any(isinstance(each, Dimension) for each in shape):
             raise Refused("it names no axes, and axes of unknown length may have one element; export it with axes")
         axes = [axis for axis, each in enumerate(shape) if each == 1]
-    places = sorted(axis % len(shape) for axis in axes)
+    places = sorted(axes_of(axes, len(shape)))
     return (
         computed(node, lambda each: paddle.squeeze(each, places), [node.tensor(0)], _NARROW) if axes else node.tensor(0)
     )
@@ -142,8 +148,7 @@ def squeeze(node: Node) -> Variable:
 @operator("Unsqueeze")
 def unsqueeze(node: Node) -> Variable:
     axes = node.axes(1) or []
-    rank = node.rank(0) + len(axes)
-    places = sorted(axis % rank for axis in axes)
+    places = sorted(axes_of(axes, node.rank(0) + len(axes)))
     return (
         computed(node, lambda each: paddle.unsqueeze(each, places), [node.tensor(0)], _NARROW)
         if axes
@@ -214,7 +219,7 @@ def tile(node: Node) -> Variable:
 
 @operator("Concat")
 def concat(node: Node) -> Variable:
-    axis = node.attribute("axis", 1) % node.rank(0)
+    axis = node.axis(1, node.rank(0))
     # PyTorch begins some lists with an empty tensor.
     parts = [node.tensor(index) for index in range(len(node)) if node.shape(index)[axis] != 0]
     if not parts:
@@ -232,7 +237,7 @@ def joined(node: Node, parts: Sequence[Variable], axis: int) -> Variable:
 @operator("Split")
 def split(node: Node) -> Variable | tuple[Variable, ...]:
     shape = node.shape(0)
-    axis = node.attribute("axis", 0) % len(shape)
+    axis = node.axis(0, len(shape))
     length, count, variable = shape[axis], len(node.outputs), node.tensor(0)
     if count == 1:
         return variable
@@ -295,7 +300,7 @@ def _slice(
     node: Node, axes: Sequence[int], starts: Sequence[Number], ends: Sequence[Number], steps: Sequence[int]
 ) -> Variable:
     variable, shape = node.tensor(0), node.shape(0)
-    axes = [axis % len(shape) for axis in axes]
+    axes = axes_of(axes, len(shape))
     backwards = [axis for axis, step in zip(axes, steps) if step < 0]
     if backwards:
         variable = flipped(node, variable, backwards, shape)
@@ -340,8 +345,8 @@ def _from_end(number: Number, length: Number) -> Number:
         return int(number)
     if number == length:
         return END
-    if number.kind in ("+", "-") and number.operands[0] == length and isinstance(number.operands[1], int):
-        offset = number.operands[1] if number.kind == "+" else -number.operands[1]
+    offset = offset_from(number, length)
+    if offset is not None:
         return offset if offset < 0 else END
     if number.kind == "min" and length in number.operands:
         other = number.operands[1] if number.operands[0] == length else number.operands[0]
@@ -349,10 +354,21 @@ def _from_end(number: Number, length: Number) -> Number:
     return number
 
 
+def offset_from(number: Number, length: Number) -> int | None:
+    """Return how far a bound or an index is from the end of an axis; None where that cannot be told.
+
+    An axis shorter than that would make it negative: then it counts from the end itself.
+    """
+    if not isinstance(number, Dimension) or number.kind not in ("+", "-") or number.operands[0] != length:
+        return None
+    offset = number.operands[1] if number.kind == "+" else -1 * number.operands[1]
+    return offset if isinstance(offset, int) and (offset >= -1 or number.least >= 0) else None
+
+
 def _slice_at_run_time(node: Node, axes: Sequence[int], steps: Sequence[int]) -> Variable:
     """Slice between bounds of which one or both are tensors."""
     variable, bounds = node.tensor(0), [node.tensor(1), node.tensor(2)]
-    axes = [axis % node.rank(0) for axis in axes]
+    axes = axes_of(axes, node.rank(0))
     if any(step < 0 for step in steps):
         variable = flipped(node, variable, [axis for axis, step in zip(axes, steps) if step < 0], node.shape(0))
         dtype = dtype_of(bounds[0])
@@ -376,11 +392,11 @@ def _slice_at_run_time(node: Node, axes: Sequence[int], steps: Sequence[int]) ->
 
 @operator("ConstantOfShape")
 def constant_of_shape(node: Node) -> Variable:
-    fill = node.attribute("value", np.zeros(1, np.float32)).reshape(-1)[0]
+    fill = node.attribute("value", np.zeros(1, np.float32)).reshape(-1)
     numbers = node.numbers(0)
     if numbers is None:
-        return paddle.full(node.tensor(0), fill.item(), fill.dtype.name)
-    return filled(node, numbers, fill.item(), fill.dtype.name)
+        return paddle.full(node.tensor(0), fill[0].item(), dtype_of(fill))
+    return filled(node, numbers, fill[0].item(), dtype_of(fill))
 
 
 def filled(node: Node, shape: Sequence[Number], value: float, dtype: str) -> Variable:
@@ -393,7 +409,7 @@ def filled(node: Node, shape: Sequence[Number], value: float, dtype: str) -> Var
 def arange(node: Node) -> Variable:
     dtype = next((dtype_of(node.value(i)) for i in range(3) if not isinstance(node.value(i), np.ndarray)), "")
     if not dtype:
-        dtype = next((node.value(i).dtype.name for i in range(3) if node.is_constant(i)), "int64")
+        dtype = next((dtype_of(node.value(i)) for i in range(3) if node.is_constant(i)), "int64")
     bounds = [_bound(node, index, dtype) for index in range(3)]
     held = dtype if dtype in NUMBERS else "int32"
     return cast(node, paddle.arange(*bounds, dtype=held), dtype)
@@ -420,9 +436,7 @@ def counted(node: Node, length: Number, dtype: str = "int64") -> Variable:
 def eye_like(node: Node) -> Value:
     shape, diagonal = node.shape(0), node.attribute("k", 0)
     kind = node.attribute("dtype")
-    value = node.value(0)
-    like = value.dtype.name if isinstance(value, np.ndarray) else dtype_of(value)
-    dtype = _dtype(kind) if kind else like
+    dtype = dtype_named(kind) if kind else dtype_of(node.value(0))
     if not any(isinstance(each, Dimension) for each in shape):
         check_count(np.prod(shape, dtype=np.float64))
         return np.eye(shape[0], shape[1], diagonal).astype(dtype)
@@ -430,16 +444,11 @@ def eye_like(node: Node) -> Value:
     return cast(node, paddle.equal(rows, paddle.unsqueeze(counted(node, shape[1]), [0])), dtype)
 
 
-def _dtype(kind: int) -> str:
-    import onnx
-
-    name = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).name
-    return {"float16": "float32", "bfloat16": "float32"}.get(name, name)
-
-
 # Padding.
 
 _PadMode = Literal["constant", "reflect", "edge", "wrap"]
+_PADDLES_MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}
+_LAYOUTS = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 
 
 @operator("Pad")
@@ -447,55 +456,61 @@ def pad(node: Node) -> Variable:
     shape = node.shape(0)
     rank = len(shape)
     if node.version < 11:
-        amounts, value = [int(each) for each in node.attribute("pads")], node.attribute("value", 0.0)
+        amounts, value = node.attribute("pads"), node.attribute("value", 0.0)
     else:
-        amounts = [int(each) for each in node.constant(1, "pads")]
+        amounts = node.numbers(1)
+        if amounts is None:
+            amounts = node.constant(1, "pads")
         value = node.constant(2, "value to pad with").reshape(-1)[0].item() if node.has(2) else 0
     axes = node.axes(3) if node.version >= 18 else None
-    axes = [axis % rank for axis in axes] if axes is not None else list(range(rank))
-    begins, ends = [0] * rank, [0] * rank
+    axes = list(range(rank)) if axes is None else axes_of(axes, rank)
+    begins: list[Number] = [0] * rank
+    ends: list[Number] = [0] * rank
     for index, axis in enumerate(axes):
         begins[axis], ends[axis] = amounts[index], amounts[index + len(axes)]
     variable = node.tensor(0)
-    cut = [axis for axis in range(rank) if begins[axis] < 0 or ends[axis] < 0]
+    # Below 0 they say how much is cut off.
+    firsts, lasts = ([_below_zero(each) for each in numbers] for numbers in (begins, ends))
+    cut = [axis for axis in range(rank) if firsts[axis] != 0 or lasts[axis] != 0]
     if cut:
-        firsts, lasts = [max(-begins[axis], 0) for axis in cut], [min(ends[axis], 0) or END for axis in cut]
-        variable = sliced(node, variable, cut, firsts, lasts)
-        shape = [length + min(begins[axis], 0) + min(ends[axis], 0) for axis, length in enumerate(shape)]
-    return padded(
-        node,
-        variable,
-        shape,
-        [max(e, 0) for e in begins],
-        [max(e, 0) for e in ends],
-        node.attribute("mode", "constant"),
-        value,
-    )
+        before, shape = shape, [length + first + last for length, first, last in zip(shape, firsts, lasts)]
+        bounds = [END if lasts[axis] == 0 else before[axis] + lasts[axis] for axis in cut]
+        variable = sliced(node, variable, cut, [0 - firsts[axis] for axis in cut], bounds)
+        begins, ends = ([larger(each, 0) for each in numbers] for numbers in (begins, ends))
+    return padded(node, variable, shape, begins, ends, node.attribute("mode", "constant"), value)
+
+
+def _below_zero(number: Number) -> Number:
+    """Return a number where it is negative, else 0."""
+    return 0 if isinstance(number, Dimension) and number.least >= 0 else smaller(number, 0)
 
 
 def padded(
     node: Node,
     variable: Variable,
     shape: Sequence[Number],
-    begins: Sequence[int],
-    ends: Sequence[int],
+    begins: Sequence[Number],
+    ends: Sequence[Number],
     mode: _PadMode = "constant",
     value: float = 0,
 ) -> Variable:
     """Pad each axis before and behind, with a value or with elements of the tensor."""
     if not any(begins) and not any(ends):
         return variable
-    if mode == "constant":
-        if dtype_of(variable) not in ("float32", "float64") and float(np.float32(value)) != value:
-            raise Refused("it pads whole numbers with a number that float32 does not hold; export it with another")
+    if mode == "constant" and dtype_of(variable) not in FLOATS and float(np.float32(value)) != value:
+        raise Refused("it pads whole numbers with a number that float32 does not hold; export it with another")
+    varies = any(isinstance(each, Dimension) for each in (*begins, *ends))
+    if mode == "constant" and not varies:
         amounts = [each for pair in zip(begins, ends) for each in pair]
         return computed(node, lambda each: F.pad(each, amounts, value=float(value)), [variable], NUMBERS)
-    spatial = len(shape) in (3, 4, 5) and not any(begins[:2]) and not any(ends[:2])
-    if spatial and mode in ("reflect", "edge"):
+    spatial = len(shape) in _LAYOUTS and not any(begins[:2]) and not any(ends[:2])
+    if spatial and mode != "wrap":
         amounts = [each for axis in reversed(range(2, len(shape))) for each in (begins[axis], ends[axis])]
-        layout = {3: "NCL", 4: "NCHW", 5: "NCDHW"}[len(shape)]
-        kind = {"reflect": "reflect", "edge": "replicate"}[mode]
-        return computed(node, lambda each: F.pad(each, amounts, mode=kind, data_format=layout), [variable], NUMBERS)
+        given = paddle.concat([node.graph.length(each) for each in amounts]) if varies else amounts
+        settings = {"mode": _PADDLES_MODES[mode], "value": float(value), "data_format": _LAYOUTS[len(shape)]}
+        return computed(node, lambda each: F.pad(each, given, **settings), [variable], NUMBERS)
+    if varies:
+        raise Refused("it pads other axes than those of images by computed widths; export the model with fixed ones")
     for axis, (begin, end) in enumerate(zip(begins, ends)):
         if begin or end:
             variable = _padded_axis(node, variable, axis, shape[axis], begin, end, mode)
@@ -540,7 +555,7 @@ def _padded_unknown_axis(node: Node, variable: Variable, axis: int, begin: int, 
 @operator("CenterCropPad")
 def center_crop_pad(node: Node) -> Variable:
     shape, target = node.shape(0), [int(each) for each in node.constant(1, "shape")]
-    axes = [axis % len(shape) for axis in node.attribute("axes", list(range(len(shape))))]
+    axes = axes_of(node.attribute("axes", list(range(len(shape)))), len(shape))
     begins, ends, cuts = [0] * len(shape), [0] * len(shape), []
     for axis, want in zip(axes, target):
         have = shape[axis]

@@ -1,0 +1,54 @@
+"""Operators that Paddle2ONNX would write as something else, written as ONNX again."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from act.onnx_graph.conversion import to_onnx
+from act.samples.dataset import Array
+from tests.formats.onnx.support import assert_same, model_of, node, on_onnxruntime, values
+
+BOXES = np.array([[0, 0, 5, 5], [1, 2, 7, 6], [3, 3, 4, 8]], np.float32)
+
+
+def gelu() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    proto = model_of([node("Gelu", "x", approximate="tanh")], {"x": ["N", 6]}, ["y"], opset=20)
+    return proto, {"x": 3 * values(4, 6)}
+
+
+def boxes_by_half_pixels() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    cut = node("RoiAlign", "x,r,i", output_height=3, output_width=2, sampling_ratio=2, spatial_scale=0.9)
+    proto = model_of([cut], {"x": (1, 3, "h", "w"), "r": ("k", 4), "i": ("k",)}, ["y"], types={"i": 7})
+    return proto, {"x": values(1, 3, 10, 10), "r": BOXES, "i": np.zeros(3, np.int64)}
+
+
+def padded_to_even(mode: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Pad rows by 9 - height, which cuts where that is negative, and columns by height - 2."""
+    nodes = [
+        node("Shape", "x", "h", start=2, end=3),
+        node("Sub", "nine,h", "rows"),
+        node("Sub", "h,two", "columns"),
+        node("Concat", "none,none,rows,columns,none,none,none,none", "p", axis=0),
+        node("Pad", "x,p", mode=mode),
+    ]
+    constants = {"nine": np.array([9]), "two": np.array([2]), "none": np.array([0])}
+    return model_of(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(2, 3, 7, 8)}
+
+
+@pytest.mark.parametrize(
+    ("proto", "feeds"),
+    [gelu(), boxes_by_half_pixels(), padded_to_even("constant"), padded_to_even("reflect")],
+    ids=["gelu", "boxes", "pads", "reflections"],
+)
+def test_the_written_model_computes_the_same(proto: onnx.ModelProto, feeds: dict[str, Array]) -> None:
+    model = assert_same(proto, feeds)
+    for have, want in zip(on_onnxruntime(to_onnx(model), feeds), on_onnxruntime(proto, feeds)):
+        np.testing.assert_allclose(have, want, rtol=1e-5, atol=1e-5)
+
+
+def test_a_computed_pad_cuts_where_negative() -> None:
+    proto, _ = padded_to_even("constant")
+    for height in (10, 12):
+        assert_same(proto, {"x": values(1, 3, height, 4)})
