@@ -29,6 +29,10 @@ IN_ONNX = {
     "what is not of real numbers": (
         "high = Greater (scores, threshold)", "bool[N, 3, 64] high", "N", 13, ["scores"], []
     ),
+    "lengths of a feature map that are known": (
+        f"lengths = Shape (r)  many = Gather <axis = 0> (lengths, second)  {tails.NMS.replace('most', 'many')}",
+        CHOSEN, "1", 13, ["boxes", "scores"], [0, 1]
+    ),
     "what is not by sample": ("flat = Reshape (boxes, rows)", "float[64, 4] flat", "1", 13, ["boxes"], [0]),
 }  # fmt: skip
 
@@ -48,7 +52,8 @@ def test_an_onnx_model_is_cut_and_put_together(
     ending: str, outputs: str, batch: str, opset: int, ends: list[str], whole: list[int], tmp_path: Path
 ) -> None:
     given = tails.onnx_detector(ending, outputs, batch, opset)
-    given.graph.initializer.append(onnx.numpy_helper.from_array(np.array([64, 4]), "rows"))
+    for name, values in {"rows": [64, 4], "second": [1]}.items():
+        given.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values), name))
     onnx.save(given, tmp_path / "model.onnx")
     parts = SourceModel.find(tmp_path).split()
     assert parts.tail is not None

@@ -522,7 +522,7 @@ def _copy_small(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
         large = next((each.t for each in node.attribute if each.name == "value" and _is_large(each.t)), None)
         if node.op_type == "Constant" and large is not None and node.output:
             _add_filled(node.output[0], large, target)
-        elif not any(True for _ in _graphs(node)):
+        elif not any(True for _ in graphs(node)):
             target.node.add().CopyFrom(node)
         else:
             copied = target.node.add(op_type=node.op_type, domain=node.domain, input=node.input, output=node.output)

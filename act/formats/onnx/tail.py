@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from act.formats.onnx import folding
@@ -92,7 +94,25 @@ class _Parts:
         if whole_numbers or any(op.stays for op in operators) or not all(map(_may_count, self._graph.output)):
             self._known = known_tensors(source)
             self._counts = _counts_samples(self._known, inputs)
-            self._cut = find_cut(operators, inputs, outputs, self._fits)
+            self._constants = self._constant_shapes()
+            cut_by = [replace(op, reads=()) if n in self._constants else op for n, op in enumerate(operators)]
+            self._cut = find_cut(cut_by, inputs, outputs, self._fits)
+
+    def _constant_shapes(self) -> dict[int, onnx.NodeProto]:
+        """Return what stands in the tail for each node, by its number, that asks for a shape which is known.
+
+        So that no feature map becomes an output of the body for the sake of its lengths.
+        """
+        found = {}
+        for number, node in enumerate(self._graph.node):
+            known = self._known.get(node.input[0]) if node.op_type == "Shape" and node.input else None
+            lengths = known.shape if known is not None else None
+            if lengths is not None and all(isinstance(length, int) for length in lengths):
+                ends = {each.name: each.i for each in node.attribute}
+                some = np.array(lengths, np.int64)[ends.get("start", 0) : ends.get("end", len(lengths))]
+                value = onnx.numpy_helper.from_array(some)
+                found[number] = onnx.helper.make_node("Constant", [], node.output, name=node.name, value=value)
+        return found
 
     def _fits(self, name: str) -> bool:
         known = self._known.get(name)
@@ -128,7 +148,7 @@ class _Parts:
         """Return the tail; None where nothing is cut off."""
         if self._cut is None:
             return None
-        nodes = [self._graph.node[number] for number in self._cut.tail]
+        nodes = [self._constants.get(number, self._graph.node[number]) for number in self._cut.tail]
         made = {name for node in nodes for name in node.output}
         read = {name for node in nodes for name in reads(node)} - made
         inputs = [value for value in self._source.inputs if value.name in read]
