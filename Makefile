@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow clean
+.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow pytorch clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -18,6 +18,7 @@ help:
 	@echo "make exports    write models of PyTorch, in an environment of its own of 7 GB, for benchmarks.formats"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
 	@echo "make tensorflow make the environment that reads TensorFlow, Keras and TFLite (TENSORFLOW_PYTHON names a CPython)"
+	@echo "make pytorch    make the environment that reads PyTorch's .pt2 and TorchScript (PYTORCH_PYTHON names a CPython)"
 	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
@@ -51,6 +52,8 @@ lock: setup
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-lite.lock
 	@$(PY) -m uv pip compile --group tensorflow --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-tensorflow.lock
+	@$(PY) -m uv pip compile --group pytorch --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-pytorch.lock
 	@$(PY) -m uv pip compile --group exports --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-exports.lock
 
@@ -73,5 +76,9 @@ lite: setup
 tensorflow: setup
 	@$(PY) -m act.environments tensorflow $(if $(TENSORFLOW_PYTHON),--python "$(TENSORFLOW_PYTHON)")
 
+# Apart from .venv, because PyTorch wants another NumPy than Paddle.
+pytorch: setup
+	@$(PY) -m act.environments pytorch $(if $(PYTORCH_PYTHON),--python "$(PYTORCH_PYTHON)")
+
 clean:
-	rm -rf .venv .venv-lite .venv-tensorflow .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-lite .venv-tensorflow .venv-pytorch .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache

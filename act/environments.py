@@ -164,7 +164,10 @@ LITE = Environment("lite", "Paddle Lite", ("3.10",), ("numpy", "paddlelite.lite"
 TENSORFLOW = Environment(
     "tensorflow", "TensorFlow", ("3.11", "3.12", "3.10"), ("keras", "tensorflow", "tf2onnx"), "two minutes, 1.4 GB"
 )
-ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW)}
+PYTORCH = Environment(
+    "pytorch", "PyTorch", ("3.11", "3.12", "3.10"), ("onnxscript", "torch", "torchvision"), "five minutes, SIZE"
+)
+ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW, PYTORCH)}
 
 
 def _last_words(log: Path) -> str:

@@ -31,7 +31,7 @@ from act.results.flow import CallbackMetrics
 from act.results.report import Manifest
 from act.samples.dataset import LABEL, FeedSpec, Ragged, Samples, save_flat
 from act.samples.readers.arrays import SHAPES, file_name
-from act.settings import Params, read_mapping, validate
+from act.settings import ModelSource, Params, read_mapping, validate
 from flows.act_config import completed
 from flows.stages import PlainJob
 from tasks.stage import log_to_stdout
@@ -62,7 +62,7 @@ class AutoCompression:
     """Compress an inference model, with nothing but samples.
 
     Args:
-        model_dir: folder of the inference model, or its file (an ONNX model, too); only ever read.
+        model_dir: folder of the inference model, or its file (an ONNX model or PyTorch's, too); only ever read.
         train_dataloader: gives the samples for calibration and training: an iterable of batches, or what returns one
             when called. A batch is a dictionary of arrays by input (or a list that holds just that), or a list of
             arrays in the order of the inputs. Labels (`label` in a dictionary, the last of a list) are left aside.
@@ -149,8 +149,8 @@ class AutoCompression:
             RuntimeError: a stage failed; its files are left in `save_dir`.
         """
         with log_to_stdout(logging.INFO, (__name__,)):
-            path = Path(self._entry["model"]["path"])
-            whole = _load_given(path, *self._files, with_tail=True) if self._callback else None
+            given = ModelSource.model_validate(self._entry["model"])
+            whole = _load_given(given, with_tail=True) if self._callback else None
             if whole is not None:
                 self._given_metric, wanted = self._metric(whole), self._origin_metric
                 if wanted is not None and abs(self._given_metric - wanted) > ORIGIN_TOLERANCE:
@@ -161,7 +161,7 @@ class AutoCompression:
             work = self._folder / WORK_FOLDER
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            self._write_samples(_load_given(path, *self._files), work)
+            self._write_samples(_load_given(given), work)
             if whole is not None and not self._metric_is_given and (metric := self._sent_callback(whole, work)):
                 self._entry["metric"] = metric
                 log.info("the search goes by `eval_callback`, in processes of its own")
@@ -374,11 +374,12 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
             np.save(folder / f"{file_name(name + SHAPES)}.npy", ragged.shapes, allow_pickle=False)
 
 
-def _load_given(path: Path, *files: str | None, with_tail: bool = False) -> InferenceModel:
+def _load_given(given: ModelSource, with_tail: bool = False) -> InferenceModel:
     with _paddle_as_it_was():
         from act.formats import SourceModel
 
-        source = SourceModel.find(path, *files)
+        names = given.model_filename, given.params_filename
+        source = SourceModel.find(Path(given.path), *names, given.declared_inputs)
         return source.load() if with_tail else source.split().body
 
 

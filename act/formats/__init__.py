@@ -9,7 +9,8 @@ It has three functions:
 A format that Paddle does not read itself names the engine that runs its files as they are, `RUNTIME`, beside which each
 import is checked. Where only an environment apart from ours can read them, it has neither: it names that environment,
 `ENVIRONMENT` (`act.environments`), and the module that its Python runs, `WORKER` (`act/formats/_worker.py`), which
-converts the files to an ONNX model that is imported in their place, and runs them as they are.
+converts the files to an ONNX model that is imported in their place, and runs them as they are. Where the files do not
+say what their inputs are, it has `NEEDS_INPUTS`, and the worker finds in `INPUTS_FILE` what the job says of them.
 
 A format may have `GIVEN_NAMES`, what its files are called where engines load them, or `GIVEN_FOLDER`, true where they
 load the folder with the files and not the first of them, and more functions:
@@ -24,12 +25,13 @@ load the folder with the files and not the first of them, and more functions:
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -51,24 +53,40 @@ CONVERTED = "onnx"
 
 @dataclass(frozen=True)
 class SourceModel:
-    """A model as the user has it, and the files that it consists of, the program first."""
+    """A model as the user has it, and the files that it consists of, the program first.
+
+    Attributes:
+        inputs: shape and dtype of each input, where the files do not say them.
+    """
 
     files: tuple[Path, ...]
     format: str
     _module: ModuleType
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def find(cls, path: Path, model_filename: str | None = None, params_filename: str | None = None) -> SourceModel:
+    def find(
+        cls,
+        path: Path,
+        model_filename: str | None = None,
+        params_filename: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> SourceModel:
         """Find a model by its folder or file; file names are needed where they are not the usual ones.
 
+        Args:
+            inputs: a `shape` and a `dtype` for each input, for formats that do not say them.
+
         Raises:
-            InputError: there is no model of a known format.
+            InputError: there is no model of a known format, or its format says what the inputs are.
         """
         asked = path if model_filename is None else path / model_filename
         name, fitting = next((entry for entry in FORMATS.load_all().items() if entry[1].recognises(asked)), ("", None))
         if fitting is None:
             raise InputError(_why_unknown(asked))
-        return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting)
+        if inputs and not getattr(fitting, "NEEDS_INPUTS", False):
+            raise InputError(f"{asked}: the model says itself what its inputs are; remove `model.inputs`")
+        return cls(tuple(fitting.find(path, model_filename, params_filename)), name, fitting, inputs or {})
 
     def load(self) -> InferenceModel:
         """Read the model in inference mode.
@@ -177,9 +195,11 @@ class SourceModel:
         if self.environment is None:
             return self
         from act.formats._apart import convert
+        from act.formats._worker import INPUTS_FILE
 
         folder = Path(tempfile.mkdtemp())
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        (folder / INPUTS_FILE).write_text(json.dumps(self.inputs), encoding="utf-8")
         convert(self, folder)
         module = FORMATS.load(CONVERTED)
         return SourceModel(tuple(module.find(folder, None, None)), CONVERTED, module)

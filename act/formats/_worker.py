@@ -20,6 +20,8 @@ import numpy as np
 from act.errors import InputError
 from act.samples.dataset import Array, Ragged, Samples
 
+INPUTS_FILE = "inputs.json"
+"""In the folder that a model of a format with `NEEDS_INPUTS` is converted into: what the job says of its inputs."""
 _ALARM_SLACK_SECONDS = 30
 
 Convert = Callable[[str, Sequence[Path], Path], None]

@@ -16,14 +16,30 @@ Labels = Literal["class", "sequence", "classes", "boxes", "score", "nothing"]
 boxes of a picture; a number; or there is none"""
 
 
+class ModelInput(Settings):
+    """Describe one input of a model that does not say what it reads."""
+
+    shape: list[Annotated[int, Field(gt=0)] | Literal[-1] | Text] = Field(min_length=1, max_length=8)
+    """the length of each axis; a name, or -1, where any is taken: axes of one name are equally long"""
+    dtype: Literal["float32", "float64", "int64", "int32", "uint8", "bool"] = "float32"
+
+
 class ModelSource(Settings):
     """Where the inference model is."""
 
     path: Text
-    """an ONNX model, a Paddle `.pdmodel` file, a folder with one of these, or a `.yaml` file that names a folder inside
-    an installed package"""
+    """an ONNX model, a Paddle `.pdmodel` file, a folder with one of these, PyTorch's `.pt2` or TorchScript, or a
+    `.yaml` file that names a folder inside an installed package"""
     model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
     params_filename: str | None = Field(default=None, description="name of the weights file, if not a usual one")
+    inputs: dict[Text, ModelInput] = Field(
+        default={}, max_length=64, description="shapes and dtypes by input, for TorchScript, which says none"
+    )
+
+    @property
+    def declared_inputs(self) -> dict[str, Any]:
+        """Return `inputs` as plain dictionaries."""
+        return {name: each.model_dump() for name, each in self.inputs.items()}
 
 
 class Data(Settings):

@@ -65,7 +65,8 @@ def load_teachers(
 
 
 def _find(source: ModelSource) -> SourceModel:
-    return SourceModel.find(resolve(Path(source.path), "folder"), source.model_filename, source.params_filename)
+    path = resolve(Path(source.path), "folder")
+    return SourceModel.find(path, source.model_filename, source.params_filename, source.declared_inputs)
 
 
 def plan_distillation(

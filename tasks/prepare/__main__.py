@@ -53,7 +53,9 @@ def _prepare(job: Job, final: Path) -> None:
     from act.settings.files import resolve
 
     folder_or_file = resolve(Path(job.model.path), "folder")
-    source = SourceModel.find(folder_or_file, job.model.model_filename, job.model.params_filename)
+    source = SourceModel.find(
+        folder_or_file, job.model.model_filename, job.model.params_filename, job.model.declared_inputs
+    )
     parts, program = source.split(), source.files[0]
     original, tail = parts.body, parts.tail
     feeds, fetches = original.feed_specs(), original.fetch_specs()
