@@ -28,6 +28,7 @@ SAME_WORDS = {
     "act/formats/onnx/operators/sampling.py": {"avg"},
     "act/timing/infer/measure.py": {"onnx"},
     "act/timing/infer/models.py": {"paddle", "onnx"},
+    "flows/auto_compression.py": {"function"},  # a setting of a metric
     "act/program/blocks.py": {"tokens"},  # that a transformer works on, as below
     "act/strategy/profile/networks.py": {"tokens"},
     "act/quantization/weights.py": {"abs_max"},  # scales of weights, as in the three below

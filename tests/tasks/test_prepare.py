@@ -192,7 +192,7 @@ def page_with_a_metric_that_needs_labels(place: Place) -> None:
         (text_lines_too_wide, "do not fit"),
         (page_too_small, "do not fit into 32 x 32"),
         (page_of_a_size_that_the_network_cannot_halve, "needs multiples of 32"),
-        (page_with_a_metric_that_needs_labels, "use one of `function`, `similarity`"),
+        (page_with_a_metric_that_needs_labels, "use one of `eval_callback`, `function`, `similarity`"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(place: Place, spoil: Callable[[Place], None], words: str) -> None:
