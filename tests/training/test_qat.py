@@ -38,7 +38,7 @@ SETTINGS = Qat(evaluations_per_epoch=1, epochs=2, batch_size=4, learning_rate=1e
 
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
-    return first_layers(normalised_classifier(), 20)
+    return first_layers(normalised_classifier(), 12)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from act.samples.dataset import Ragged, Samples
 from act.settings import Refine, TrainConfig
 from act.training.program import build
 from act.training.refinement import layer_ends, reconstruct, reconstruction_loss, region_ends
-from tests.support.models import noise, normalised_classifier, seen
+from tests.support.models import first_layers, noise, normalised_classifier, seen
 from tests.support.small_training import feeds, fetch
 
 SAMPLES = Samples({"x": Ragged.of(list(noise(8, width=64)))})
@@ -28,6 +28,12 @@ SETTINGS = Refine(steps=24, batch_size=4, learning_rate=1e-4)
 @pytest.fixture(scope="module")
 def model() -> InferenceModel:
     return normalised_classifier()
+
+
+@pytest.fixture(scope="module")
+def short() -> InferenceModel:
+    """Its first layers, where what comes later has no say."""
+    return first_layers(normalised_classifier(), 14)
 
 
 @pytest.fixture(scope="module")
@@ -67,48 +73,48 @@ def test_every_quantized_layer_is_a_region_of_its_own(model: InferenceModel, sch
     assert error(model, scheme, ends) > 0
 
 
-def test_it_starts_at_the_candidate_and_no_gradient_leaves_a_region(model: InferenceModel, scheme: Scheme) -> None:
-    ends = region_ends(model, scheme, fewest_layers=3)
-    layers = {layer.name: layer for layer in quantizable_layers(model)}
+def test_it_starts_at_the_candidate_and_no_gradient_leaves_a_region(short: InferenceModel, scheme: Scheme) -> None:
+    ends = region_ends(short, scheme, fewest_layers=3)
+    layers = {layer.name: layer for layer in quantizable_layers(short)}
     first = layers[scheme.layers[0]].weight
     # Only the last region is compared, so that nothing may reach the first layer's weight.
     training = build(
-        model,
+        short,
         scheme,
         reconstruction_loss(ends[-1:]),
         [layers[scheme.layers[-1]].weight],
         TrainConfig(learning_rate=1e-3),
         1,
     )
-    outputs = fetch(training, BATCH, model)[0]
-    assert cosine(outputs, quantize(model, scheme).run(BATCH)[0]) > 0.9999
+    outputs = fetch(training, BATCH, short)[0]
+    assert cosine(outputs, quantize(short, scheme).run(BATCH)[0]) > 0.9999
     names = [first, layers[scheme.layers[-1]].weight]
     settings = TrainConfig(learning_rate=1e-3)
-    training = build(model, scheme, reconstruction_loss([ends[0], ends[-1]]), names, settings, 9)
-    given = feeds(training, BATCH, model)
+    training = build(short, scheme, reconstruction_loss([ends[0], ends[-1]]), names, settings, 9)
+    given = feeds(training, BATCH, short)
     last = list(training.loss.compared)[-1]
     given[last] = given[last] + 1000  # an error at the end that is out of all proportion
-    clip_free = build(model, scheme, reconstruction_loss(ends[:1]), names[:1], settings, 9)
+    clip_free = build(short, scheme, reconstruction_loss(ends[:1]), names[:1], settings, 9)
     training.step(given)
-    clip_free.step(feeds(clip_free, BATCH, model))
-    moved, alone = (program.student.weight(first) - model.weight(first) for program in (training, clip_free))
+    clip_free.step(feeds(clip_free, BATCH, short))
+    moved, alone = (program.student.weight(first) - short.weight(first) for program in (training, clip_free))
     # Adam's first step has the gradients' signs alone, whatever their size.
     assert np.mean(np.sign(moved) == np.sign(alone)) > 0.99
 
 
 @pytest.mark.parametrize("kind", ["layers", "regions"])
 def test_reconstruction_brings_the_ends_closer_and_repeats_itself(
-    model: InferenceModel, scheme: Scheme, kind: str
+    short: InferenceModel, scheme: Scheme, kind: str
 ) -> None:
-    ends = layer_ends(model, scheme) if kind == "layers" else region_ends(model, scheme, fewest_layers=3)
-    before = {name: model.weight(name) for name in model.weight_names()}
-    refined, again = (reconstruct(model, scheme, ends, SAMPLES, SETTINGS, time.monotonic() + 300) for _ in range(2))
+    ends = layer_ends(short, scheme) if kind == "layers" else region_ends(short, scheme, fewest_layers=3)
+    before = {name: short.weight(name) for name in short.weight_names()}
+    refined, again = (reconstruct(short, scheme, ends, SAMPLES, SETTINGS, time.monotonic() + 300) for _ in range(2))
     assert refined is not None and again is not None
     assert refined.to_file() == again.to_file()
-    assert error(model, refined, ends) < 0.9 * error(model, scheme, ends)
+    assert error(short, refined, ends) < 0.9 * error(short, scheme, ends)
     assert refined.activations == scheme.activations and set(refined.integers) == set(scheme.weights)
     for name, value in before.items():
-        np.testing.assert_array_equal(model.weight(name), value, err_msg="the given model was changed")
+        np.testing.assert_array_equal(short.weight(name), value, err_msg="the given model was changed")
 
 
 def test_operators_that_an_export_left_without_their_shapes_have_a_gradient(
@@ -124,13 +130,13 @@ def test_operators_that_an_export_left_without_their_shapes_have_a_gradient(
     assert reconstruct(bare, scheme, ends, SAMPLES, one, time.monotonic() + 300) is not None
 
 
-def test_without_time_there_is_no_result(model: InferenceModel, scheme: Scheme) -> None:
-    ends = region_ends(model, scheme, fewest_layers=3)
-    assert reconstruct(model, scheme, ends, SAMPLES, SETTINGS, time.monotonic() - 1) is None
+def test_without_time_there_is_no_result(short: InferenceModel, scheme: Scheme) -> None:
+    ends = region_ends(short, scheme, fewest_layers=3)
+    assert reconstruct(short, scheme, ends, SAMPLES, SETTINGS, time.monotonic() - 1) is None
 
 
-def test_a_loss_that_is_not_finite_gives_no_result(model: InferenceModel, scheme: Scheme) -> None:
+def test_a_loss_that_is_not_finite_gives_no_result(short: InferenceModel, scheme: Scheme) -> None:
     wild = SETTINGS.model_copy(update={"learning_rate": 1.0})
     huge = Samples({"x": Ragged.of([np.full((3, 48, 64), 3e38, dtype=np.float32)] * 4)})
-    ends = region_ends(model, scheme, fewest_layers=3)
-    assert reconstruct(model, scheme, ends, huge, wild, time.monotonic() + 300) is None
+    ends = region_ends(short, scheme, fewest_layers=3)
+    assert reconstruct(short, scheme, ends, huge, wild, time.monotonic() + 300) is None
