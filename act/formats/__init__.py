@@ -46,9 +46,9 @@ if TYPE_CHECKING:  # workers of other environments import this too, where there 
     from act.program.model import InferenceModel
     from act.tail.split import SplitModel, Tail
 
-_COMPARED_TAILS = 4  # samples on which the forms of a tail must agree
 CONVERTED = "onnx"
 """The format that files of other environments are converted to."""
+_COMPARED_TAILS = 4  # samples on which the forms of a tail must agree
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,14 @@ class Tail:
     to_onnx: Callable[[], onnx.ModelProto]
     to_program: Callable[[], InferenceModel]
     save_body: Callable[[Path], Path]
+
+    @property
+    def by_sample(self) -> list[FeedSpec]:
+        """Return the outputs as metrics see them: behind the batch axis all that belongs to one sample."""
+        return [
+            replace(each, shape=(-1, *each.shape)) if number in self.whole else each
+            for number, each in enumerate(self.outputs)
+        ]
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def _prepare(job: Job, final: Path) -> None:
             check_samples(samples, feeds, f"{job.data.path} ({role} samples)")
             source.check_axes(samples, f"{job.data.path} ({role} samples)")
         check_labels(job.metric, evaluation.labels, class_count, job.data.path)
-        read_as = reading(job.metric, fetches, feeds)
+        judged = fetches if tail is None or needs_reference(job.metric) else tail.by_sample
+        read_as = reading(job.metric, judged, feeds)
         calibration.save(folder / "calibration")
         beside = source.save_tail(tail, original, calibration, folder / "tail") if tail is not None else None
         if beside is None and parts.save_float is not None:
