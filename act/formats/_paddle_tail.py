@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from act.onnx_graph.conversion import NotConvertible, to_onnx
 from act.program.files import PROGRAM_FILE
 from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS
 from act.program.model import InferenceModel
-from act.program.parts import part, without_unused
+from act.program.parts import part
 from act.tail.frontier import SMALLEST_LAYER, Operator, find_cut
 from act.tail.split import SplitModel, Tail
 
@@ -36,6 +37,7 @@ _NUMBERS = frozenset(
 )
 # Of operators that choose: outputs that tell of each sample how much was chosen.
 _COUNTS = ("NmsRoisNum", "RoisNum", "RpnRoisNum")
+_WRITTEN = "@written "  # between the name of a tensor and how often it was written before
 _MOST_CHOSEN, _AS_MANY = "nms_top_k", 2**20
 _REAL = ("float16", "float32", "float64", "uint16")
 
@@ -43,23 +45,27 @@ _REAL = ("float16", "float32", "float64", "uint16")
 def split(model: InferenceModel) -> SplitModel:
     """Return a program in two parts; the body is the model itself where nothing is to be cut off."""
     ops = model.ops
-    operators = [_operator(model, op) for op in ops]
+    operators, latest = _operators(model)
     firsts = {spec.shape[0] for spec in model.feed_specs() if spec.shape} | {-1, 1}
 
-    def fits(name: str) -> bool:
+    def fits(value: str) -> bool:
+        name = _name(value)
         shape = model.shape(name)
         # One number for all samples is no matter of a tail: whoever reads the model refuses it.
         counts = shape[0] in firsts if shape else name in model.fetch_names
         return model.dtype(name) in _REAL and counts
 
-    cut = find_cut(operators, model.feed_names, model.fetch_names, fits)
+    cut = find_cut(operators, model.feed_names, [latest[name] for name in model.fetch_names], fits)
     if cut is None:
         return SplitModel(model, None)
-    body = without_unused(model, cut.outputs)
+    ends = [_name(value) for value in cut.outputs]
+    outputs = [name for name in model.fetch_names if latest[name] not in cut.outputs]
+    if not set(ends).isdisjoint(outputs):  # what the tail reads and what it writes there have one name
+        return SplitModel(model, None)
+    body = part(model, _needed(operators, cut.outputs), model.feed_names, ends)
     made = {name for number in cut.tail for name in operators[number].makes}
-    read = {name for number in cut.tail for name in operators[number].reads} - made
-    inputs = [name for name in (*model.feed_names, *cut.outputs) if name in read]
-    outputs = [name for name in model.fetch_names if name not in cut.outputs]
+    read = {_name(value) for number in cut.tail for value in operators[number].reads if value not in made}
+    inputs = [name for name in (*model.feed_names, *ends) if name in read]
     program = part(model, set(cut.tail), list(dict.fromkeys(inputs)), outputs)
     kinds = list(dict.fromkeys(str(ops[number].type) for number in cut.tail))
     return SplitModel(
@@ -93,11 +99,39 @@ def _save(model: InferenceModel, folder: Path) -> Path:
     return folder / PROGRAM_FILE
 
 
-def _operator(model: InferenceModel, op: Any) -> Operator:
-    read = tuple(dict.fromkeys(op.input_arg_names))
-    weights = [name for name in read if model.is_weight(name)]
-    is_layer = op.type in _LAYERS and any(np.prod(model.shape(name)) >= SMALLEST_LAYER for name in weights)
-    return Operator(read, tuple(op.output_arg_names), is_layer, op.type in _CHOOSES or op.type in _NUMBERS)
+def _operators(model: InferenceModel) -> tuple[list[Operator], dict[str, str]]:
+    """Return the operators as the rule for the cut sees them, and the value that each tensor has in the end.
+
+    Loops write over what they read: each writing makes another value, named as the tensor and how often it was written.
+    """
+    latest: dict[str, str] = {name: name for name in model.feed_names}
+    written: Counter[str] = Counter()
+    result = []
+    for op in model.ops:
+        names = list(dict.fromkeys(op.input_arg_names))
+        weights = [name for name in names if model.is_weight(name)]
+        is_layer = op.type in _LAYERS and any(np.prod(model.shape(name)) >= SMALLEST_LAYER for name in weights)
+        read = tuple(latest.get(name, name) for name in names)
+        for name in dict.fromkeys(op.output_arg_names):
+            latest[name] = f"{name}{_WRITTEN}{written[name]}" if written[name] else name
+            written[name] += 1
+        made = tuple(latest[name] for name in dict.fromkeys(op.output_arg_names))
+        result.append(Operator(read, made, is_layer, op.type in _CHOOSES or op.type in _NUMBERS))
+    return result, latest
+
+
+def _name(value: str) -> str:
+    return value.partition(_WRITTEN)[0]
+
+
+def _needed(operators: Sequence[Operator], outputs: Collection[str]) -> set[int]:
+    """Return the numbers of the operators that make some values, and all that these hang on."""
+    wanted, found = set(outputs), set()
+    for number, op in reversed(list(enumerate(operators))):
+        if not wanted.isdisjoint(op.makes):
+            found.add(number)
+            wanted.update(op.reads)
+    return found
 
 
 def _whole(model: InferenceModel, tail: Sequence[Any]) -> list[int]:

@@ -27,16 +27,6 @@ def part(model: InferenceModel, operators: Collection[int], inputs: Sequence[str
     return _model(result, inputs, outputs, dict.fromkeys(model.weight_names(), model))
 
 
-def without_unused(model: InferenceModel, outputs: Sequence[str]) -> InferenceModel:
-    """Return a model with other outputs, and the operators alone that these need; its inputs stay."""
-    wanted, kept = set(outputs), set()
-    for number, op in reversed(list(enumerate(model.ops))):
-        if not wanted.isdisjoint(op.output_arg_names):
-            kept.add(number)
-            wanted.update(op.input_arg_names)
-    return part(model, kept, model.feed_names, outputs)
-
-
 def join(body: InferenceModel, tail: InferenceModel, outputs: Sequence[str]) -> InferenceModel:
     """Put a program behind another whose outputs and inputs it reads by their names.
 

@@ -86,6 +86,7 @@ def test_what_cannot_be_imported_ahead_of_a_layer_is_told(tmp_path: Path) -> Non
         (tails.paddle_detector, 2, [0], True),
         (tails.paddle_classes, 1, [], True),
         (tails.paddle_choice, 1, [0], False),
+        (tails.paddle_loop, 1, [0], True),
     ],
 )
 def test_a_paddle_program_is_cut_and_put_together(

@@ -71,6 +71,17 @@ def paddle_choice() -> InferenceModel:
     return _built({"x": ((-1, 3, 8, 8), "float32")}, network)
 
 
+def paddle_loop() -> InferenceModel:
+    """Return a model that doubles its values three times, in a loop that writes over them."""
+
+    def network(x: Any) -> Any:
+        number, end = paddle.full([1], 0, "int64"), paddle.full([1], 3, "int64")
+        loop = paddle.static.nn.while_loop
+        return loop(lambda n, y: n < end, lambda n, y: (n + 1, y * 2), [number, _features(x, 8, 4)])[1]
+
+    return _built({"x": ((-1, 3, 8, 8), "float32")}, network)
+
+
 def _built(inputs: Any, network: Any) -> InferenceModel:
     return Odd(inputs, network, lambda rng: {}).model()
 
