@@ -69,7 +69,10 @@ ac = AutoCompression(
     params_filename="inference.pdiparams",
     save_dir="MobileNetV1_quant",
     config={'Quantization': {}, 'HyperParameterOptimization': {'ptq_algo': ['avg'], 'max_quant_count': 3},
-            'Pipeline': {'analyze': {'time_limit_seconds': 2}, 'benchmark': {'rounds': 5, 'seconds': 1}}},
+            'Pipeline': {'analyze': {'time_limit_seconds': 0},
+                         'benchmark': {'rounds': 3, 'runs_per_round': 2, 'seconds': 0, 'streams': 1},
+                         'target': {'engines': ['openvino', 'onnxruntime'], 'precisions': ['fp32', 'int8']},
+                         'refine': {'steps': 2, 'methods': ['layer_wise'], 'candidates': 1}}},
     train_dataloader=train_loader,
     eval_dataloader=train_loader)
 ac.compress()
@@ -190,7 +193,7 @@ QUICK = {
         "target": {"engines": ["openvino"], "precisions": ["fp32", "int8"]},
         "benchmark": {"rounds": 3, "runs_per_round": 2, "seconds": 0, "streams": 1},
         "analyze": {"time_limit_seconds": 0},
-        "refine": {"steps": 2},
+        "refine": {"steps": 2, "methods": ["layer_wise"], "candidates": 1},
     },
 }
 
@@ -230,7 +233,7 @@ def stages_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ProcessGroups, "run", run)
 
 
-@pytest.mark.usefixtures("stages_in_process")
+@pytest.mark.usefixtures("stages_in_process", "brief_baseline")
 def test_the_callback_chooses_what_is_deployed(small: Path, tmp_path: Path) -> None:
     callback, before = Callback(), checksums(small)
     ac = AutoCompression(
