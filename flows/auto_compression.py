@@ -261,7 +261,7 @@ class AutoCompression:
         name = _importable(self._callback)
         if name is None or self._given_metric is None:
             return None
-        metric = {"name": "eval_callback", "function": name, "project": str(Path.cwd())}
+        metric: dict[str, Any] = {"name": "eval_callback", "function": name, "project": str(Path.cwd())}
         metric |= {"inputs": list(model.feed_names), "outputs": list(model.fetch_names)}
         _, evaluation = read(Arrays(reader="arrays", path=str(work / "data")), model.feed_specs(), -1, work)
         evaluation.save(work / "asked")
@@ -322,7 +322,7 @@ def _importable(callback: Any) -> str | None:
     """Return a function's `module:name`, where its module is a file of this folder that can be imported once more."""
     module, name = getattr(callback, "__module__", None), getattr(callback, "__qualname__", "")
     file = getattr(sys.modules.get(str(module)), "__file__", None)
-    if module in (None, "__main__") or not name.isidentifier() or file is None:
+    if not isinstance(module, str) or module == "__main__" or not name.isidentifier() or file is None:
         return None
     inside = Path(file).resolve().is_relative_to(Path.cwd().resolve())
     return f"{module}:{name}" if inside and getattr(sys.modules[module], name, None) is callback else None

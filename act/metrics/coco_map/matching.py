@@ -46,6 +46,9 @@ def matched(found: Array, wanted: Array) -> list[list[list[float]]]:
         boxes = found[found[:, 0] == kind]
         boxes = boxes[np.argsort(-boxes[:, 1], kind="stable")][:MOST_OF_A_CLASS]
         truths = wanted[wanted[:, 0] == kind]
+        if not len(truths):
+            rows += [[int(kind), float(score), 0, 0] for score in boxes[:, 1]]
+            continue
         right, ignored = _greedy(overlap(boxes[:, 2:], truths[:, 1:5], truths[:, 5] > 0), truths[:, 5] > 0)
         bits = ((right @ _BITS).tolist(), (ignored @ _BITS).tolist())
         rows += [[int(kind), float(score), *pair] for score, *pair in zip(boxes[:, 1], *bits)]
@@ -116,22 +119,23 @@ class _Class:
         # What comes behind the last box that is right at any threshold changes no precision that counts.
         last = int(np.flatnonzero(right.any(axis=1)).max(initial=-1)) + 1
         self._pictures = found[:last, 0].astype(np.int64)
-        self._right, self._wrong = right[:last], ~right[:last] & ~ignored[:last]
+        self._right, self._counted = right[:last], right[:last] | ~ignored[:last]
 
     def precisions(self, weights: Array, count: Array) -> Array:
         """Return the average precision at each threshold, 0 where nothing is there."""
         times, result = weights[:, self._pictures], np.zeros((len(weights), len(THRESHOLDS)))
         if not len(self._pictures):
             return result
+        everything = np.cumsum(times, axis=1)
         for place in range(len(THRESHOLDS)):
-            # Of boxes that are right the others count only in sums.
+            # Precision matters where a box is right; the others count only in sums.
             kept = np.flatnonzero(self._right[:, place])
             if not len(kept):
                 continue
-            right = np.cumsum(times[:, kept], axis=1)
-            wrong = np.cumsum(times * self._wrong[:, place], axis=1)[:, kept]
+            right, counted = np.cumsum(times[:, kept], axis=1), self._counted[:, place]
+            found = (everything if counted.all() else np.cumsum(times * counted, axis=1))[:, kept]
             recall = right / np.maximum(count, 1)[:, None]
-            precision = np.divide(right, right + wrong, out=np.zeros_like(right), where=right + wrong > 0)
+            precision = np.divide(right, found, out=np.zeros_like(right), where=found > 0)
             highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             padded = np.concatenate([highest, np.zeros((len(weights), 1))], axis=1)
             for row in range(len(weights)):
