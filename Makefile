@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow pytorch clean
+.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow pytorch paddle3 clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -19,6 +19,7 @@ help:
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
 	@echo "make tensorflow make the environment that reads TensorFlow, Keras and TFLite (TENSORFLOW_PYTHON names a CPython)"
 	@echo "make pytorch    make the environment that reads PyTorch's .pt2 and TorchScript (PYTORCH_PYTHON names a CPython)"
+	@echo "make paddle3    make the environment in which models of Paddle 3 run as they are"
 	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"
 
 setup:
@@ -56,6 +57,8 @@ lock: setup
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-pytorch.lock
 	@$(PY) -m uv pip compile --group exports --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-exports.lock
+	@$(PY) -m uv pip compile --group paddle3 --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-paddle3.lock
 
 peers: setup
 	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
@@ -80,5 +83,9 @@ tensorflow: setup
 pytorch: setup
 	@$(PY) -m act.environments pytorch $(if $(PYTORCH_PYTHON),--python "$(PYTORCH_PYTHON)")
 
+# Apart from .venv, which holds Paddle 2.6.
+paddle3: setup
+	@$(PY) -m act.environments paddle3 $(if $(PADDLE3_PYTHON),--python "$(PADDLE3_PYTHON)")
+
 clean:
-	rm -rf .venv .venv-lite .venv-tensorflow .venv-pytorch .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv .venv-lite .venv-tensorflow .venv-pytorch .venv-paddle3 .venv-exports .prefect artifacts deploy benchmarks/cache .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .hypothesis .ruff_cache

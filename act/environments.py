@@ -167,7 +167,8 @@ TENSORFLOW = Environment(
 PYTORCH = Environment(
     "pytorch", "PyTorch", ("3.11", "3.12", "3.10"), ("onnxscript", "torch", "torchvision"), "five minutes, SIZE"
 )
-ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW, PYTORCH)}
+PADDLE3 = Environment("paddle3", "Paddle 3", ("3.11", "3.12", "3.10"), ("numpy", "paddle"), "about two minutes, 900 MB")
+ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW, PYTORCH, PADDLE3)}
 
 
 def _last_words(log: Path) -> str:

@@ -1,9 +1,9 @@
 """`python -m benchmarks.formats --models FOLDER`: whether models come in as they are, and compute the same.
 
 - ONNX's own tests of single operators on what the importer makes of them (`benchmarks.onnx_nodes`);
-- every `.onnx` file below the folder, read and run beside ONNX Runtime on inputs drawn at random and, where the folder
-  has pictures with classes for it, on those: the deviation of each output, the quality of both, the seconds that
-  reading takes beside starting Python;
+- every `.onnx` file and every `inference.json` of Paddle 3 below the folder, read and run beside ONNX Runtime, or
+  Paddle 3 (`make paddle3`), on inputs drawn at random and, where the folder has pictures with classes for it, on those:
+  the deviation of each output, the quality of both, the seconds that reading takes beside starting Python;
 - the detector of the folder with boxes chosen behind it, put together again (`benchmarks.tails`);
 - with `--chain` each of them through all stages, as a job with little to search.
 
@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -30,11 +31,16 @@ import yaml
 from benchmarks import onnx_nodes, tails
 from benchmarks.bench import ROOT, conclude
 
+if TYPE_CHECKING:
+    from act.formats import SourceModel
+
 RESULT = ROOT / "benchmarks" / "results" / "formats.json"
 LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
 LARGEST_DEVIATION, LARGEST_QUALITY_GAP = 1e-3, 0.005
 SECONDS: Mapping[str, float] = {"yolov5n.onnx": 3.0, "minilm_l6.onnx": 10.0}
 LONGEST_CHAIN_SECONDS = 3600
+_PADDLE_3 = "inference.json"
+Run = Callable[[Mapping[str, Any]], Sequence[Any]]
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _LISTS = {"calibration_list": "calibration_list.txt", "evaluation_list": "evaluation_list.txt"}
 # By file name: the settings of `data` below the folder, and what the published model reaches (top-1).
@@ -47,6 +53,13 @@ PICTURES: Mapping[str, dict[str, Any]] = {
         "mean": [1.0],
         "std": [1.0],
         "evaluation": 1000,
+    },
+    "pplcnet_textline_ori_paddle3": {
+        "path": "data/textlines",
+        **_LISTS,
+        "resize": None,
+        **_IMAGENET,
+        "evaluation": 600,
     },
     "yolov5n.onnx": {"path": "data/coco/evaluation", "resize": None, "mean": [0.0], "std": [1.0]},
     "nanodet_m.onnx": {
@@ -73,7 +86,11 @@ PICTURES: Mapping[str, dict[str, Any]] = {
         "std": [1.0],
     },
 }
-PUBLISHED: Mapping[str, float] = {"resnet20.onnx": 0.915, "mobilenet_v1_0.25_224.onnx": 0.59}
+PUBLISHED: Mapping[str, float] = {
+    "resnet20.onnx": 0.915,
+    "mobilenet_v1_0.25_224.onnx": 0.59,
+    "pplcnet_textline_ori_paddle3": 0.963,
+}
 # Free axes of inputs drawn at random, by how the file's name begins; others are of length 2.
 _LENGTHS: Mapping[str, Mapping[int, int]] = {
     "unet_drive.onnx": {2: 64, 3: 64},
@@ -111,10 +128,7 @@ def node_tests() -> dict[str, Any]:
 
 
 def read_one(path: Path, data: Path | None) -> dict[str, Any]:
-    """Read one model and run it beside ONNX Runtime, in this process."""
-    import onnx
-    import onnxruntime
-
+    """Read one model and run it beside its own runtime."""
     from act.errors import InputError
     from act.formats import SourceModel
     from act.program.outputs import deviation
@@ -122,32 +136,75 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
 
     started = time.perf_counter()
     try:
-        model = SourceModel.find(path).load()
+        source = SourceModel.find(path)
+        model = source.load()
     except InputError as error:
         return {"refused": str(error)}
     result: dict[str, Any] = {"seconds": time.perf_counter() - started, "operators": len(model.ops)}
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if (lacking := source.runtime_lacks()) is not None:
+        return {"refused": lacking}
+    run, names = _runtime(source)
     batches = [_drawn(model, path.name, seed) for seed in range(2)]
     deviations = [
         deviation([have], [want])
         for batch in batches
-        for have, want in zip(map(np.asarray, model.run(batch)), session.run(None, batch))
+        for have, want in zip(map(np.asarray, model.run(batch)), run(batch))
     ]
     result["deviation"] = max(deviations)
-    ends = onnx.load(path, load_external_data=False).graph
-    given = {each.name for each in ends.initializer}
-    result["same_names"] = model.feed_names == [each.name for each in ends.input if each.name not in given]
-    result["same_names"] &= model.fetch_names == [each.name for each in ends.output]
+    result["same_names"] = (model.feed_names, model.fetch_names) == names
     result["batch"] = "free"
     if fixed_batch(model) is not None:
         free = free_batch(model)
         result["batch"] = "freed" if free is not None and runs_together(free, model, *batches) else "one"
     result["again"] = _written_again(model, batches[0])
-    if data is not None and path.name in PUBLISHED:
-        result |= _qualities(path, model, session, data)
+    if data is not None and label_of(path) in PUBLISHED:
+        result |= _qualities(path, model, run, data)
     return result
+
+
+def label_of(path: Path) -> str:
+    """Return what a model is called here: its file, or its folder where all files have the same name."""
+    return path.parent.name if path.name == _PADDLE_3 else path.name
+
+
+def _runtime(source: SourceModel) -> tuple[Run, tuple[list[str], list[str]]]:
+    """Return what runs the file as it is, and the names of its inputs and outputs in order."""
+    path = source.files[0]
+    if path.name == _PADDLE_3:
+        return partial(_run_apart, source), _names_of_pir(path)
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    ends = onnx.load(path, load_external_data=False).graph
+    given = {each.name for each in ends.initializer}
+    inputs = [each.name for each in ends.input if each.name not in given]
+    return partial(session.run, None), (inputs, [each.name for each in ends.output])
+
+
+def _names_of_pir(path: Path) -> tuple[list[str], list[str]]:
+    operations = json.loads(path.read_text())["program"]["regions"][0]["blocks"][0]["ops"]
+    found: dict[str, list[str]] = {"1.data": [], "1.fetch": []}
+    for each in operations:
+        if each["#"] in found:
+            found[each["#"]].append(next(entry["AT"]["D"] for entry in each["A"] if entry["N"] == "name"))
+    return found["1.data"], found["1.fetch"]
+
+
+def _run_apart(source: SourceModel, batch: Mapping[str, Any]) -> list[Any]:
+    from act.engines.process import EngineProcess
+    from act.samples.dataset import Ragged, Samples
+
+    assert source.runtime is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        samples = Samples({name: Ragged.of(list(values)) for name, values in batch.items()})
+        samples.save(Path(scratch) / "samples")
+        with EngineProcess(source.runtime, source.files[0], "fp32") as process:
+            process.load()
+            outputs = process.outputs(Path(scratch) / "samples", len(samples))
+    return [np.stack(list(each)) for each in outputs]
 
 
 def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
@@ -191,12 +248,12 @@ def _drawn_tokens(name: str, shape: list[int], rng: np.random.Generator) -> Any:
     return rng.integers(0, 2 if "type" in name else 1000, shape)
 
 
-def _qualities(path: Path, model: Any, session: Any, data: Path) -> dict[str, Any]:
+def _qualities(path: Path, model: Any, run: Run, data: Path) -> dict[str, Any]:
     """Measure top-1 of both on the folder's pictures."""
     from act.samples.readers import read
     from act.settings.data import settings_of_reader
 
-    raw = {"reader": "image_folder", **PICTURES[path.name]}
+    raw = {"reader": "image_folder", **PICTURES[label_of(path)]}
     settings = settings_of_reader(raw).model_validate({**raw, "path": str(data / raw["path"])})
     with tempfile.TemporaryDirectory() as scratch:
         _, samples = read(settings, model.feed_specs(), model.fetch_specs()[0].shape[-1], Path(scratch))
@@ -204,18 +261,18 @@ def _qualities(path: Path, model: Any, session: Any, data: Path) -> dict[str, An
         assert samples.labels is not None
         for group in samples.groups(32):
             batch, truth = samples.stack(group), [int(samples.labels[index]) for index in group]
-            for key, outputs in (("quality", model.run(batch)), ("runtime_quality", session.run(None, batch))):
+            for key, outputs in (("quality", model.run(batch)), ("runtime_quality", run(batch))):
                 right[key] += int((np.argmax(outputs[0], -1) == truth).sum())
     return {key: count / len(samples) for key, count in right.items()}
 
 
 def chain(path: Path, folder: Path) -> dict[str, Any]:
     """Send a model through all stages, in a folder of its own."""
-    name = path.stem.split("_")[0]
+    name = label_of(path).partition(".")[0].split("_")[0]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        data = PICTURES.get(path.name)
-        labelled = path.name in PUBLISHED
+        data = PICTURES.get(label_of(path))
+        labelled = label_of(path) in PUBLISHED
         if data is not None:
             entry = {"reader": "image_folder", **data, "path": str(folder / data["path"]), "calibration": 32}
             entry["evaluation"] = 200 if labelled else 16
@@ -283,7 +340,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.formats", description=__doc__.splitlines()[0])
     parser.add_argument("--models", type=Path, help="folder of models and `data/`; without it single operators only")
     parser.add_argument("--chain", action="store_true", help="send each model through all stages, too; takes an hour")
-    parser.add_argument("--only", nargs="+", help="names of files")
+    parser.add_argument("--only", nargs="+", help="names of files, or of the folders of Paddle 3's")
     parser.add_argument("--without-nodes", action="store_true", help="leave out the tests of single operators")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -302,11 +359,12 @@ def main() -> int:
     if arguments.models is None:
         misses.append("no models: name their folder with --models")
     else:
-        files = sorted(arguments.models.resolve().rglob("*.onnx"))
-        files = [path for path in files if not arguments.only or path.name in arguments.only]
-        results["models"] = {path.name: _read(path, arguments.models.resolve(), misses) for path in files}
+        folder = arguments.models.resolve()
+        files = sorted([*folder.rglob("*.onnx"), *folder.rglob(_PADDLE_3)])
+        files = [path for path in files if not arguments.only or label_of(path) in arguments.only]
+        results["models"] = {label_of(path): _read(path, arguments.models.resolve(), misses) for path in files}
         if arguments.chain:
-            results["chain"] = {path.name: _chained(path, arguments.models.resolve(), misses) for path in files}
+            results["chain"] = {label_of(path): _chained(path, arguments.models.resolve(), misses) for path in files}
         for detector in (path for path in files if path.name == tails.DETECTOR):
             results["tails"] = _with_tail(detector, arguments.models.resolve(), arguments.chain, misses)
     return conclude(RESULT, results, misses)
@@ -320,38 +378,37 @@ def _print_nodes(nodes: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
+    name = label_of(path)
     command = [sys.executable, "-m", "benchmarks.formats", "--one", str(path), "--models", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        misses.append(f"{path.name}: reading ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
+        misses.append(f"{name}: reading ended with code {done.returncode}: {done.stderr.strip()[-300:]}")
         return {"crashed": done.returncode}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{path.name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
+    print(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
     if "refused" in found:
-        misses.append(f"{path.name} is refused: {found['refused']}")
+        misses.append(f"{name} is refused: {found['refused']}")
         return found
     if not found["deviation"] <= LARGEST_DEVIATION:
-        misses.append(
-            f"{path.name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed"
-        )
+        misses.append(f"{name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed")
     if isinstance(found["again"], str) or not found["again"] <= LARGEST_DEVIATION:
-        misses.append(f"{path.name}: cannot be written as ONNX again: {found['again']}")
+        misses.append(f"{name}: cannot be written as ONNX again: {found['again']}")
     if not found["same_names"]:
-        misses.append(f"{path.name}: inputs or outputs have other names, or another order")
-    if found["seconds"] > SECONDS.get(path.name, float("inf")):
-        misses.append(f"{path.name}: read in {found['seconds']:.1f} s, where {SECONDS[path.name]:g} s are allowed")
-    if path.name in PUBLISHED:
-        for wanted in (PUBLISHED[path.name], found["runtime_quality"]):
+        misses.append(f"{name}: inputs or outputs have other names, or another order")
+    if found["seconds"] > SECONDS.get(name, float("inf")):
+        misses.append(f"{name}: read in {found['seconds']:.1f} s, where {SECONDS[name]:g} s are allowed")
+    if name in PUBLISHED:
+        for wanted in (PUBLISHED[name], found["runtime_quality"]):
             if abs(found["quality"] - wanted) > LARGEST_QUALITY_GAP:
-                misses.append(f"{path.name}: quality {found['quality']:.4f}, where {wanted:.4f} was measured")
+                misses.append(f"{name}: quality {found['quality']:.4f}, where {wanted:.4f} was measured")
     return found
 
 
 def _chained(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
-    found = chain(path, folder)
-    print(f"{path.name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
+    name, found = label_of(path), chain(path, folder)
+    print(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
     if "failed" in found:
-        misses.append(f"{path.name}: the stage {found['failed']} failed: {found['why']}")
+        misses.append(f"{name}: the stage {found['failed']} failed: {found['why']}")
     return found
 
 

@@ -17,6 +17,8 @@ load the folder with the files and not the first of them, and more functions:
 
 - `copy_to(files, folder)`: write the model into a new folder as engines load it, where that is not a copy of each file,
   and return what they load;
+- `runtime_lacks()`: return what is missing for `RUNTIME` to run here, with the cure; None where nothing is. Imports are
+  not run beside it then;
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
 - `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's;
@@ -153,6 +155,11 @@ class SourceModel:
         """Return the module that the environment's Python runs."""
         name: str = self._module.WORKER
         return name
+
+    def runtime_lacks(self) -> str | None:
+        """Return what is missing here to run the files as they are, with the cure; None where nothing is."""
+        asked: Callable[[], str | None] = getattr(self._module, "runtime_lacks", lambda: None)
+        return asked()
 
     def check(self, model: InferenceModel, samples: Samples, folder: Path, file: Path | None = None) -> float | None:
         """Run an import beside the files' own runtime, as `check_import` has it."""

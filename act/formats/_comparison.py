@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from act.program.model import InferenceModel, reason
 from act.program.outputs import checked_outputs, deviation
 from act.samples.dataset import Array, Ragged, Samples
 from act.tail.split import Tail
+
+log = logging.getLogger(__name__)
 
 LARGEST_DEVIATION = 1e-3
 """Of an output, as a share of its largest value, that an import may differ from its file."""
@@ -107,7 +110,9 @@ def _deviation_of_rows(found: Array, wanted: Array) -> float:
 def check_import(
     source: SourceModel, model: InferenceModel, samples: Samples, folder: Path, given: Path
 ) -> float | None:
-    """Return how far the import's outputs are from the file's; None for a format that Paddle itself reads.
+    """Return how far the import's outputs are from the file's; None where nothing can be run beside it.
+
+    That is a format that Paddle itself reads, or one whose runtime is not there, which the log says.
 
     Args:
         samples: some of the job's own.
@@ -118,6 +123,12 @@ def check_import(
         InputError: the file's runtime cannot run it, or the outputs differ; names the first tensor that does.
     """
     if source.runtime is None and source.environment is None:
+        return None
+    if (lacking := source.runtime_lacks()) is not None:
+        log.warning(
+            f"{source.files[0]}: was not run beside {title_of(source.runtime)}, so that shapes and dtypes alone show "
+            f"that it was read right: {lacking}"
+        )
         return None
     samples = samples.head(SAMPLES)
     title = title_of(source.runtime) if source.runtime is not None else source.environment_title

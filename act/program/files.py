@@ -5,6 +5,7 @@ holds the program's persistable variables sorted by name, each a version, levels
 Old exporters wrote each of them into a file that is named after it; one behind the other, these are the weights file.
 """
 
+import math
 import shutil
 import struct
 from collections.abc import Callable, Sequence
@@ -188,6 +189,32 @@ def _skip_weight(file: BinaryIO, size: int, variable: Any, where: str, program: 
     if file.tell() + values > size:
         raise InputError(f"{where} is cut off; copy or export the model again")
     file.seek(values, 1)
+
+
+def read_weights(program_file: Path, weights_file: Path, expected: Sequence[FeedSpec]) -> dict[str, Array]:
+    """Read a file that holds the weights of a program in the order of their names; bfloat16 as its bits, uint16.
+
+    Raises:
+        InputError: it is cut off, too long, or does not hold these weights.
+    """
+    found: dict[str, Array] = {}
+    size = weights_file.stat().st_size
+    with weights_file.open("rb") as file:
+        for spec in sorted(expected, key=lambda each: each.name.encode()):
+            where = f"{weights_file}: weight `{spec.name}`"
+            try:
+                description = _read_tensor_header(file, size)
+            except (struct.error, ValueError, DecodeError):
+                raise InputError(f"{where} is cut off or damaged; copy or export the model again") from None
+            if DTYPES.get(description.data_type) != spec.dtype or tuple(description.dims) != spec.shape:
+                raise InputError(f"{where} does not fit {program_file.name}; the two files belong to different models")
+            length = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+            if file.tell() + length > size:
+                raise InputError(f"{where} is cut off; copy or export the model again")
+            found[spec.name] = np.frombuffer(file.read(length), spec.dtype).reshape(spec.shape)
+        if file.tell() != size:
+            raise InputError(f"{weights_file}: longer than {program_file.name} asks for; they do not belong together")
+    return found
 
 
 def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array]) -> None:
