@@ -17,7 +17,7 @@ help:
 	@echo "make peers      install what benchmarks/ compares with"
 	@echo "make exports    write models of PyTorch, in an environment of its own of 7 GB, for benchmarks.formats"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
-	@echo "make tensorflow make the environment that reads TensorFlow, Keras and TFLite (TENSORFLOW_PYTHON names a CPython)"
+	@echo "make tensorflow  make the environment for TensorFlow's, Keras's and TFLite's models (TENSORFLOW_PYTHON names a CPython)"
 	@echo "make pytorch    make the environment that reads PyTorch's .pt2 and TorchScript (PYTORCH_PYTHON names a CPython)"
 	@echo "make paddle3    make the environment in which models of Paddle 3 run as they are"
 	@echo "make clean      remove the environments, the artefacts, DVC's cache and what benchmarks/ trained"

@@ -1,9 +1,10 @@
 """`python -m benchmarks.formats --models FOLDER`: whether models come in as they are, and compute the same.
 
 - ONNX's own tests of single operators on what the importer makes of them (`benchmarks.onnx_nodes`);
-- every `.onnx` file and every `inference.json` of Paddle 3 below the folder, read and run beside ONNX Runtime, or
-  Paddle 3 (`make paddle3`), on inputs drawn at random and, where the folder has pictures with classes for it, on those:
-  the deviation of each output, the quality of both, the seconds that reading takes beside starting Python;
+- every model below the folder (ONNX, `inference.json` of Paddle 3, SavedModel, frozen graph, Keras, TFLite), read and run
+  beside its own runtime on inputs drawn at random and, where the folder has pictures with classes for it, on those: the
+  deviation of each output, the quality of both, the seconds that reading takes beside starting Python; one whose
+  environment (`make paddle3`, `make tensorflow`) is not there is named as not run;
 - the detector of the folder with boxes chosen behind it, put together again (`benchmarks.tails`);
 - with `--chain` each of them through all stages, as a job with little to search.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,12 +41,15 @@ LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
 LARGEST_DEVIATION, LARGEST_QUALITY_GAP = 1e-3, 0.005
 SECONDS: Mapping[str, float] = {"yolov5n.onnx": 3.0, "minilm_l6.onnx": 10.0}
 LONGEST_CHAIN_SECONDS = 3600
+_SAVED_MODEL = "saved_model.pb"
+_MODELS = ("*.onnx", _PADDLE_3, "*.pb", "*.h5", "*.keras", "*.tflite")
+_AT_ONCE = 250  # pictures, for each of which a runtime of its own environment starts anew
 _PADDLE_3 = "inference.json"
 Run = Callable[[Mapping[str, Any]], Sequence[Any]]
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _LISTS = {"calibration_list": "calibration_list.txt", "evaluation_list": "evaluation_list.txt"}
 # By file name: the settings of `data` below the folder, and what the published model reaches (top-1).
-PICTURES: Mapping[str, dict[str, Any]] = {
+PICTURES: dict[str, dict[str, Any]] = {
     "resnet20.onnx": {"path": "data/cifar10", **_LISTS, "resize": None, **_IMAGENET, "evaluation": 1000},
     "mobilenet_v1_0.25_224.onnx": {
         "path": "data/imagenet1k_sample",
@@ -86,11 +91,24 @@ PICTURES: Mapping[str, dict[str, Any]] = {
         "std": [1.0],
     },
 }
+_PORTRAIT = PICTURES["ppseg_lite_portrait_398x224_with_softmax_fixed.onnx"]
+# The same models in TensorFlow's forms, whose inputs have the channels last.
+PICTURES |= {
+    "mobilenet_v1_0.25_224.h5": PICTURES["mobilenet_v1_0.25_224.onnx"],
+    "pretrainedResnet.tflite": {**PICTURES["resnet20.onnx"], "scale": 1.0, "mean": [0.0], "std": [1.0]},
+    "vww_96_float.tflite": {"path": "data/coco/evaluation", "resize": None, "mean": [0.0], "std": [1.0]},
+    "saved_model": _PORTRAIT,
+    "ppseg_lite_portrait_398x224_with_softmax_fixed_float32.tflite": _PORTRAIT,
+}
 PUBLISHED: Mapping[str, float] = {
     "resnet20.onnx": 0.915,
     "mobilenet_v1_0.25_224.onnx": 0.59,
+    "mobilenet_v1_0.25_224.h5": 0.59,
+    "pretrainedResnet.tflite": 0.88,
     "pplcnet_textline_ori_paddle3": 0.963,
 }
+# What holds no whole model, and how it is refused.
+REFUSED: Mapping[str, str] = {"drive_unet_best_weights.h5": "holds weights without the model that they belong to"}
 # Free axes of inputs drawn at random, by how the file's name begins; others are of length 2.
 _LENGTHS: Mapping[str, Mapping[int, int]] = {
     "unet_drive.onnx": {2: 64, 3: 64},
@@ -137,6 +155,8 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     started = time.perf_counter()
     try:
         source = SourceModel.find(path)
+        if source.environment is not None and (lacking := source.environment.lacks()) is not None:
+            return {"not_run": lacking}
         model = source.load()
     except InputError as error:
         return {"refused": str(error)}
@@ -151,7 +171,8 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
         for have, want in zip(map(np.asarray, model.run(batch)), run(batch))
     ]
     result["deviation"] = max(deviations)
-    result["same_names"] = (model.feed_names, model.fetch_names) == names
+    if names is not None:
+        result["same_names"] = (model.feed_names, model.fetch_names) == names
     result["batch"] = "free"
     if fixed_batch(model) is not None:
         free = free_batch(model)
@@ -164,12 +185,14 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
 
 def label_of(path: Path) -> str:
     """Return what a model is called here: its file, or its folder where all files have the same name."""
-    return path.parent.name if path.name == _PADDLE_3 else path.name
+    return path.parent.name if path.name in (_PADDLE_3, _SAVED_MODEL) else path.name
 
 
-def _runtime(source: SourceModel) -> tuple[Run, tuple[list[str], list[str]]]:
-    """Return what runs the file as it is, and the names of its inputs and outputs in order."""
+def _runtime(source: SourceModel) -> tuple[Run, tuple[list[str], list[str]] | None]:
+    """Return what runs the file as it is, and the names of its inputs and outputs in order, where they can be read."""
     path = source.files[0]
+    if source.environment is not None:
+        return partial(_run_apart, source), None
     if path.name == _PADDLE_3:
         return partial(_run_apart, source), _names_of_pir(path)
     import onnx
@@ -195,16 +218,19 @@ def _names_of_pir(path: Path) -> tuple[list[str], list[str]]:
 
 def _run_apart(source: SourceModel, batch: Mapping[str, Any]) -> list[Any]:
     from act.engines.process import EngineProcess
+    from act.formats._apart import outputs
     from act.samples.dataset import Ragged, Samples
 
-    assert source.runtime is not None
     with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "samples"
         samples = Samples({name: Ragged.of(list(values)) for name, values in batch.items()})
-        samples.save(Path(scratch) / "samples")
+        samples.save(folder)
+        if source.environment is not None:
+            return [np.stack(list(each)) for each in outputs(source, folder, len(samples))]
+        assert source.runtime is not None
         with EngineProcess(source.runtime, source.files[0], "fp32") as process:
             process.load()
-            outputs = process.outputs(Path(scratch) / "samples", len(samples))
-    return [np.stack(list(each)) for each in outputs]
+            return [np.stack(list(each)) for each in process.outputs(folder, len(samples))]
 
 
 def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
@@ -259,7 +285,7 @@ def _qualities(path: Path, model: Any, run: Run, data: Path) -> dict[str, Any]:
         _, samples = read(settings, model.feed_specs(), model.fetch_specs()[0].shape[-1], Path(scratch))
         right = {"quality": 0, "runtime_quality": 0}
         assert samples.labels is not None
-        for group in samples.groups(32):
+        for group in samples.groups(_AT_ONCE):
             batch, truth = samples.stack(group), [int(samples.labels[index]) for index in group]
             for key, outputs in (("quality", model.run(batch)), ("runtime_quality", run(batch))):
                 right[key] += int((np.argmax(outputs[0], -1) == truth).sum())
@@ -295,7 +321,7 @@ def chain(path: Path, folder: Path) -> dict[str, Any]:
             done = subprocess.run(
                 [sys.executable, "-m", f"tasks.{stage}", "--job", name],
                 cwd=place,
-                env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+                env=_variables(),
                 capture_output=True,
                 text=True,
                 timeout=LONGEST_CHAIN_SECONDS,
@@ -317,6 +343,12 @@ def chain(path: Path, folder: Path) -> dict[str, Any]:
                 for row in manifest["variants"]
             },
         }
+
+
+def _variables() -> dict[str, str]:
+    """Return a stage's variables: with those that name environments shared by checkouts, and little else."""
+    shared = {name: value for name, value in os.environ.items() if name.startswith("ACT_")}
+    return {**shared, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
 
 
 STAGES = (
@@ -360,11 +392,12 @@ def main() -> int:
         misses.append("no models: name their folder with --models")
     else:
         folder = arguments.models.resolve()
-        files = sorted([*folder.rglob("*.onnx"), *folder.rglob(_PADDLE_3)])
+        files = sorted(path for pattern in _MODELS for path in folder.rglob(pattern))
         files = [path for path in files if not arguments.only or label_of(path) in arguments.only]
         results["models"] = {label_of(path): _read(path, arguments.models.resolve(), misses) for path in files}
         if arguments.chain:
-            results["chain"] = {label_of(path): _chained(path, arguments.models.resolve(), misses) for path in files}
+            taken = [path for path in files if "seconds" in results["models"][label_of(path)]]
+            results["chain"] = {label_of(path): _chained(path, arguments.models.resolve(), misses) for path in taken}
         for detector in (path for path in files if path.name == tails.DETECTOR):
             results["tails"] = _with_tail(detector, arguments.models.resolve(), arguments.chain, misses)
     return conclude(RESULT, results, misses)
@@ -386,6 +419,13 @@ def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
         return {"crashed": done.returncode}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in found.items()), flush=True)
+    if "not_run" in found:
+        misses.append(f"{name} was not run: {found['not_run']}")
+        return found
+    if name in REFUSED:
+        if REFUSED[name] not in found.get("refused", ""):
+            misses.append(f"{name} is not refused because it {REFUSED[name]}")
+        return found
     if "refused" in found:
         misses.append(f"{name} is refused: {found['refused']}")
         return found
@@ -393,7 +433,7 @@ def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:
         misses.append(f"{name}: outputs differ by {found['deviation']:.2g}, where {LARGEST_DEVIATION:g} is allowed")
     if isinstance(found["again"], str) or not found["again"] <= LARGEST_DEVIATION:
         misses.append(f"{name}: cannot be written as ONNX again: {found['again']}")
-    if not found["same_names"]:
+    if not found.get("same_names", True):
         misses.append(f"{name}: inputs or outputs have other names, or another order")
     if found["seconds"] > SECONDS.get(name, float("inf")):
         misses.append(f"{name}: read in {found['seconds']:.1f} s, where {SECONDS[name]:g} s are allowed")

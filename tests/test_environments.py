@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from act.environments import LITE
+from act.environments import LITE, TENSORFLOW, Environment
 from act.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -90,11 +90,14 @@ def test_an_environment_of_another_lock_is_none(tmp_path: Path) -> None:
     assert LITE.lacks() is None
 
 
-def test_the_lock_pins_everything_with_hashes_and_names_no_registry() -> None:
-    text = LITE.lock.read_text()
+@pytest.mark.parametrize("environment, direct", [(LITE, ["paddlelite"]), (TENSORFLOW, ["tensorflow-cpu", "tf2onnx"])])
+def test_the_lock_pins_everything_with_hashes_and_names_no_registry(
+    environment: Environment, direct: list[str]
+) -> None:
+    text = environment.lock.read_text()
     assert "://" not in text and "--index" not in text
-    pinned = re.findall(r"^([a-z]+)==", text, re.MULTILINE)
-    assert pinned == ["numpy", "paddlelite"]
+    pinned = re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE)
+    assert {"numpy", *direct} <= {*pinned} and "tensorflow" not in pinned
     assert all("--hash=sha256:" in part for part in re.split(r"^(?=[a-z])", text, flags=re.MULTILINE) if part)
 
 

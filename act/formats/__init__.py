@@ -19,6 +19,7 @@ load the folder with the files and not the first of them, and more functions:
   and return what they load;
 - `runtime_lacks()`: return what is missing for `RUNTIME` to run here, with the cure; None where nothing is. Imports are
   not run beside it then;
+- `engines_load(files)`: tell whether engines that load this format load this model, too;
 - `computes_in_half(files)`: tell whether the model computes in half precision, where its own runtime rounds more;
 - `axis_names(files)`: return the names of each input's axes, where the import takes axes of one name as equally long;
 - `first_difference(files, model, batch)`: name the first operator whose outputs differ from the runtime's;
@@ -104,7 +105,8 @@ class SourceModel:
         """Return the model that engines load as the user's: the ONNX model made of it where none opens its files."""
         from act.engines.spec import all_specs
 
-        opened = any(self.format in spec.opens for spec in all_specs())
+        asked: Callable[[Sequence[Path]], bool] = getattr(self._module, "engines_load", lambda files: True)
+        opened = any(self.format in spec.opens for spec in all_specs()) and asked(self.files)
         return self if opened else self._converted
 
     def split(self) -> SplitModel:

@@ -82,7 +82,7 @@ def _call(source: SourceModel, command: str, seconds: int, **arguments: Any) -> 
             "arguments": arguments,
         }
         process = subprocess.Popen(
-            [str(python), "-m", source.worker],
+            [str(python), "-W", "ignore", "-m", source.worker],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -79,11 +79,13 @@ def first_difference(files: Sequence[Path], model: InferenceModel, batch: Mappin
 def _begins_like_onnx(path: Path) -> bool:
     """Tell whether a file begins with an IR version, and then with another field of a model."""
     with path.open("rb") as file:
-        head = file.read(3)
-    # Field 1, a small number; then the producer's name, the graph or another field of the model.
+        head = file.read(4)
+    # Field 1, a small number; then the producer's name, the graph or another field of the model. TensorFlow's
+    # SavedModels begin likewise, but their second field is far longer than a name.
     return (
-        len(head) == 3
+        len(head) == 4
         and head[0] == 0x08
         and 1 <= head[1] <= 20
         and head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
+        and not (head[2] == 0x12 and head[3] >= 0x80)
     )
