@@ -1,8 +1,8 @@
 """`python -m benchmarks.formats --models FOLDER`: whether models come in as they are, and compute the same.
 
 - ONNX's own tests of single operators on what the importer makes of them (`benchmarks.onnx_nodes`);
-- every model below the folder (ONNX, `inference.json` of Paddle 3, SavedModel, frozen graph, Keras, TFLite), read and run
-  beside its own runtime on inputs drawn at random and, where the folder has pictures with classes for it, on those: the
+- every model below the folder (ONNX, Paddle 3, SavedModel, frozen graph, Keras, TFLite), read and run beside its own
+  runtime on inputs drawn at random and, where the folder has pictures with classes for it, on those: the
   deviation of each output, the quality of both, the seconds that reading takes beside starting Python; one whose
   environment (`make paddle3`, `make tensorflow`) is not there is named as not run;
 - the detector of the folder with boxes chosen behind it, put together again (`benchmarks.tails`);
@@ -41,10 +41,10 @@ LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
 LARGEST_DEVIATION, LARGEST_QUALITY_GAP = 1e-3, 0.005
 SECONDS: Mapping[str, float] = {"yolov5n.onnx": 3.0, "minilm_l6.onnx": 10.0}
 LONGEST_CHAIN_SECONDS = 3600
+_PADDLE_3 = "inference.json"
 _SAVED_MODEL = "saved_model.pb"
 _MODELS = ("*.onnx", _PADDLE_3, "*.pb", "*.h5", "*.keras", "*.tflite")
 _AT_ONCE = 250  # pictures, for each of which a runtime of its own environment starts anew
-_PADDLE_3 = "inference.json"
 Run = Callable[[Mapping[str, Any]], Sequence[Any]]
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _LISTS = {"calibration_list": "calibration_list.txt", "evaluation_list": "evaluation_list.txt"}

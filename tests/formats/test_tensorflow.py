@@ -56,7 +56,7 @@ def test_what_only_begins_alike_is_none_of_them(tmp_path: Path, content: bytes) 
     (tmp_path / "model").write_bytes(content)
     with pytest.raises(InputError, match="no model of a known format"):
         SourceModel.find(tmp_path / "model")
-    archive(tmp_path / "archive", "data.pkl")
+    archive(tmp_path / "archive", "text.txt")
     with pytest.raises(InputError, match="no model of a known format"):
         SourceModel.find(tmp_path / "archive")
 
