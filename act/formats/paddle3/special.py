@@ -137,11 +137,7 @@ def _cast(graph: Importer, operation: Operation, values: Sequence[Value]) -> lis
     dtype = operation.attributes["dtype"]
     if isinstance(values[0], np.ndarray):
         return [values[0].astype(_numpy(dtype))]
-    variable = graph.tensor(values[0])
-    ((result,),) = graph.results(operation)
-    attributes = {"in_dtype": graph.dtype(variable), "out_dtype": dtype}
-    graph.append("cast", {"X": [variable]}, {"Out": [result]}, attributes)
-    return [result]
+    return [graph.cast(graph.tensor(values[0]), dtype)]
 
 
 # Shapes.
