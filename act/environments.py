@@ -165,7 +165,7 @@ TENSORFLOW = Environment(
     "tensorflow", "TensorFlow", ("3.11", "3.12", "3.10"), ("keras", "tensorflow", "tf2onnx"), "two minutes, 1.4 GB"
 )
 PYTORCH = Environment(
-    "pytorch", "PyTorch", ("3.11", "3.12", "3.10"), ("onnxscript", "torch", "torchvision"), "five minutes, SIZE"
+    "pytorch", "PyTorch", ("3.11", "3.12", "3.10"), ("onnxscript", "torch", "torchvision"), "2.6 GB to download"
 )
 PADDLE3 = Environment("paddle3", "Paddle 3", ("3.11", "3.12", "3.10"), ("numpy", "paddle"), "about two minutes, 900 MB")
 ENVIRONMENTS = {each.name: each for each in (LITE, TENSORFLOW, PYTORCH, PADDLE3)}

@@ -1,6 +1,7 @@
 """Zip archives, looked at without unpacking them: what is in a file, and whether it is as large as it says."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 from act.errors import InputError
@@ -21,20 +22,22 @@ def names_in(path: Path) -> list[str]:
         return []
 
 
-def read_stored(path: Path) -> dict[str, bytes]:
-    """Return all that is in an archive, by name.
+def read_archive(path: Path, suffix: str = "", growth: int = 0) -> dict[str, bytes]:
+    """Return what is in an archive and ends in a suffix, by name.
+
+    Args:
+        growth: how many bytes all of it together may be larger than the archive, which is packed where there are some.
 
     Raises:
-        InputError: it is damaged, or holds something compressed or twice, so that it would be larger in memory; the
-            message does not name the file.
+        InputError: it is damaged, larger, or holds something twice; does not name the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            stored = all(each.compress_type == zipfile.ZIP_STORED for each in entries)
-            whole = sum(each.file_size for each in entries) <= path.stat().st_size
-            if not stored or not whole or len({each.filename for each in entries}) < len(entries):
+            packed = any(each.compress_type != zipfile.ZIP_STORED for each in entries)
+            larger = sum(each.file_size for each in entries) - path.stat().st_size
+            if larger > growth or (packed and not growth) or len(set(archive.namelist())) < len(entries):
                 raise InputError("its archive is packed as PyTorch packs none; save the model again")
-            return {each.filename: archive.read(each) for each in entries}
-    except _BROKEN as error:
+            return {each.filename: archive.read(each) for each in entries if each.filename.endswith(suffix)}
+    except (*_BROKEN, zlib.error) as error:
         raise InputError(f"its archive is damaged ({error}); copy or save the model again") from None

@@ -83,6 +83,10 @@ def _is_torch_checkpoint(path: Path) -> bool:
     return any(name.endswith("/data.pkl") for name in names) and not any("/code/" in name for name in names)
 
 
+def _is_compiled_torch(path: Path) -> bool:
+    return any("/aotinductor/" in name for name in names_in(path))
+
+
 def _is_array_archive(path: Path) -> bool:
     names = names_in(path)
     return bool(names) and all(name.endswith(".npy") for name in names)
@@ -120,6 +124,11 @@ _REFUSALS = (
         "a checkpoint or a pickled module of PyTorch, which could run any code and is not opened",
         _TORCH,
         _is_torch_checkpoint,
+    ),
+    _Refusal(
+        "a package that PyTorch compiled for one machine",
+        "export the program that it was compiled of: `torch.export.save(program, 'model.pt2')`",
+        _is_compiled_torch,
     ),
     _Refusal(
         "a pickle, which could run any code and is not opened",

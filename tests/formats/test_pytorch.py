@@ -14,7 +14,7 @@ import pytest
 from act.environments import PYTORCH
 from act.errors import InputError
 from act.formats import SourceModel
-from act.formats._archive import read_stored
+from act.formats._archive import read_archive
 from act.formats._pytorch.texts import check_code, cleaned_program, cleaned_weights
 from act.program.passes.free_batch import fixed_batch
 from act.samples.dataset import Ragged, Samples
@@ -60,8 +60,11 @@ def test_shapes_are_declared_only_where_the_model_does_not_say_them(tmp_path: Pa
 
 
 def test_an_archive_that_grows_as_it_is_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="packed as PyTorch packs none"):
-        read_stored(archive(tmp_path / "bomb.pt2", "m/data", method=zipfile.ZIP_DEFLATED))
+    bomb = archive(tmp_path / "bomb.pt2", "m/data", "m/code.py", method=zipfile.ZIP_DEFLATED)
+    for growth in (0, 1000):
+        with pytest.raises(InputError, match="packed as PyTorch packs none"):
+            read_archive(bomb, growth=growth)
+    assert read_archive(bomb, ".py", growth=2000) == {"m/code.py": bytes(1000)}
 
 
 @pytest.mark.parametrize(

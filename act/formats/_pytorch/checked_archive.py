@@ -14,7 +14,7 @@ import torch
 from torch.export.pt2_archive._package import PT2ArchiveWriter
 
 from act.errors import InputError
-from act.formats._archive import read_stored
+from act.formats._archive import read_archive
 from act.formats._pytorch.texts import cleaned_program, cleaned_weights
 
 _PROGRAM, _EXAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -33,7 +33,7 @@ def checked_archive(path: Path) -> io.BytesIO:
     Raises:
         InputError: the file holds pickled objects, a compiled model, or texts that are no names; does not name it.
     """
-    files = read_stored(path)
+    files = read_archive(path)
     return _checked_old(files) if _OLD_PROGRAM in files else _checked_new(files)
 
 

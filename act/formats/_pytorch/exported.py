@@ -46,7 +46,7 @@ def _read(path: Path) -> Any:
 
 def _operators(program: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     for module in program.graph_module.modules():
-        for node in module.graph.nodes:
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             if isinstance(node.target, torch._ops.OpOverload):
                 arguments = [argument.name for argument in node.target._schema.arguments]
                 constants = {**dict(zip(arguments, node.args)), **node.kwargs}

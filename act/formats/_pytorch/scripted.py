@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from act.errors import InputError
-from act.formats._archive import read_stored
+from act.formats._archive import read_archive
 from act.formats._pytorch.inference import refuse_training
 from act.formats._pytorch.texts import check_code
 from act.formats._worker import INPUTS_FILE, Run
 from act.samples.dataset import Array
 
 _OPSET = 17
+_CODE_BYTES = 64 * 2**20  # of code and what belongs to it, which is packed in the archive
 _BATCH, _LENGTH, _SIDE = 2, 16, 64  # of free axes, where the exporter runs the module
 
 
@@ -25,14 +26,14 @@ def convert(path: Path, folder: Path) -> None:
     if set(names) != set(declared):
         raise InputError(
             f"TorchScript says no shapes: give that of each input ({', '.join(names)}) in the job's `model.inputs`, "
-            f"which names {', '.join(declared) or 'none'}, such as `{names[0]}: {{shape: [batch, 3, 224, 224]}}`"
+            f"which names {', '.join(declared) or 'none'}, such as `x: {{shape: [batch, 3, 224, 224]}}`"
         )
     inputs = {name: declared[name] for name in names}
     batch, examples, outputs = _run_examples(module, inputs)
     torch.onnx.export(
         module,
         tuple(examples),
-        folder / "model.onnx",
+        str(folder / "model.onnx"),
         dynamo=False,
         opset_version=_OPSET,
         input_names=names,
@@ -55,26 +56,31 @@ def load(path: Path) -> Run:
 
 def _read(path: Path) -> Any:
     """Return the module of a file in inference mode; `InputError` where it would touch files, or is for training."""
-    check_code(read_stored(path))
-    module = torch.jit.load(path, map_location="cpu").eval()
-    # Freezing takes away what only runs in training.
-    refuse_training(_operators(torch.jit.freeze(module, optimize_numerics=False).graph))
+    check_code(read_archive(path, ".py", _CODE_BYTES))
+    module = torch.jit.load(str(path), map_location="cpu")
+    frozen = not hasattr(module, "training")
+    # Freezing takes away what only runs in training; a module that was frozen has no mode any more.
+    whole = module if frozen else torch.jit.freeze(module.eval(), optimize_numerics=False)
+    refuse_training(_operators(whole.inlined_graph))
     return module
 
 
 def _operators(block: Any) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Yield the operators of a graph that PyTorch knows by name, and their constants."""
     for node in block.nodes():
-        if node.kind().startswith("aten::") and node.schema() != "(no schema)":
+        space, _, name = node.kind().partition("::")
+        if space == "aten" and node.schema() != "(no schema)":
             schema = torch._C.parse_schema(node.schema())
-            packet = getattr(torch.ops.aten, node.kind().removeprefix("aten::"))
+            operator = getattr(getattr(torch.ops.aten, name, None), schema.overload_name or "default", None)
             values = zip((argument.name for argument in schema.arguments), node.inputs())
-            yield getattr(packet, schema.overload_name or "default"), {name: each.toIValue() for name, each in values}
+            if isinstance(operator, torch._ops.OpOverload):
+                yield operator, {name: each.toIValue() for name, each in values}
         for inner in node.blocks():
             yield from _operators(inner)
 
 
 def _input_names(module: Any) -> list[str]:
-    return [argument.name for argument in module.forward.schema.arguments[1:]]
+    return [each.name for each in module.forward.schema.arguments[1:] if not each.has_default_value()]
 
 
 def _output_names(module: Any, inputs: Sequence[str], count: int) -> list[str]:

@@ -72,7 +72,10 @@ def check_code(files: Mapping[str, bytes]) -> None:
         call, foreign = _FILE_CALL.search(content), set(_NAMESPACE.findall(content)).difference(_NAMESPACES)
         if call is not None or foreign:
             what = (call.group(1) if call is not None else min(foreign)).decode()
-            raise InputError(f"its code calls `{what}`, which no network needs; export the model without it")
+            raise InputError(
+                f"its code calls `{what}`, which reads or writes files, or is no operator of PyTorch's own; export the "
+                "model without it"
+            )
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
