@@ -34,15 +34,13 @@ def restore(model: InferenceModel, file: Any) -> int:
         InputError: it is quantized in a form whose floats are not told by each operator alone.
     """
     count = 0
-    for op in model.ops:
-        kind = op.type
-        if kind == _DEQUANTIZES and model.is_weight(op.input("X")[0]):
-            _restore_weight(model, op)
-        elif kind in (*_ROUNDS, _QUANTIZES, _DEQUANTIZES, _OBSERVES):
-            _bypass(model, op)
-        else:
-            continue
-        count += kind not in (_DEQUANTIZES, _OBSERVES)
+    # Before anything is taken out: what a quantizer reads may be a weight, too, and is a float then.
+    integers = [op for op in model.ops if op.type == _DEQUANTIZES and model.is_weight(op.input("X")[0])]
+    for op in integers:
+        _restore_weight(model, op)
+    for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES, _DEQUANTIZES, _OBSERVES)]:
+        count += op.type not in (_DEQUANTIZES, _OBSERVES)
+        _bypass(model, op)
     if count:
         _drop_shifts(model)
     left = sorted({op.type for op in model.ops if op.type.startswith(_SIGNS)})

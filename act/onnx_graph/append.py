@@ -38,8 +38,9 @@ def append(body: onnx.ModelProto, tail: onnx.ModelProto, outputs: Sequence[str])
     _rename(tail.graph, {name: _free(name, taken) for name in clashing})
     result = body.graph
     kept = {each.name for each in result.node if each.name}
-    for node in _nodes(tail.graph):
+    for node in filter(lambda each: each.name, _nodes(tail.graph)):
         node.name = _free(node.name, kept)
+        kept.add(node.name)
     result.node.extend(tail.graph.node)
     result.initializer.extend(tail.graph.initializer)
     del result.output[:]

@@ -71,12 +71,21 @@ def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
             outputs={"Out": out, "OutScale": scale},
             attrs={"bit_length": 8, "is_test": True, "moving_rate": 0.9},
         )
-        return paddle.static.nn.conv2d(out, 4, 3)
+        weight = paddle.static.create_parameter([4, 8, 3, 3], "float32", name="weight")
+        zero = paddle.full([1], 0, "int32")
+        names = {"X": weight}
+        for kind in ("quantize_linear", "dequantize_linear"):
+            made = block.create_var(name=kind, dtype="float32", shape=[4, 8, 3, 3])
+            inputs = {**names, "Scale": scale, "ZeroPoint": zero}
+            block.append_op(type=kind, inputs=inputs, outputs={"Y": made}, attrs={"bit_length": 8, "quant_axis": -1})
+            names = {"X": made}
+        return paddle.nn.functional.conv2d(out, made)
 
     model = Odd({"x": ((-1, 3, 8, 8), "float32")}, network, lambda rng: {}).model()
     model.save(tmp_path)
     parts = SourceModel.find(tmp_path).split()
-    assert parts.rounded == 1
+    assert parts.rounded == 2
+    assert parts.body.is_weight("weight") and parts.body.consumers("weight")
     assert [op.type for op in parts.body.ops if "quantize" in op.type] == []
 
 
