@@ -15,7 +15,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make lock       renew the locks from pyproject.toml"
 	@echo "make peers      install what benchmarks/ compares with"
-	@echo "make exports    write models of PyTorch, in an environment of its own of 7 GB, for benchmarks.formats"
+	@echo "make exports    write models of PyTorch, in an environment of its own of 6 GB, for benchmarks.formats"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
 	@echo "make tensorflow  make the environment for TensorFlow's, Keras's and TFLite's models (TENSORFLOW_PYTHON names a CPython)"
 	@echo "make pytorch    make the environment that reads PyTorch's .pt2 and TorchScript (PYTORCH_PYTHON names a CPython)"

@@ -139,9 +139,7 @@ def test_negative_numbers_wrap_around_where_cast_to_unsigned_ones(kind: int) -> 
     assert_nodes_same(nodes, {"x": np.array([[-1, 5, -70000, 2**33]])}, {}, 13, {"x": ["N", 4]})
 
 
-def test_unsigned_constants_wrap_around_where_they_are_computed() -> None:
-    nodes = [node("Sub", "a,b", "u"), node("Cast", "u", "c", to=TensorProto.FLOAT), node("Add", "x,c")]
-    constants = {"a": np.array([1, 7], np.uint8), "b": np.array([2, 3], np.uint8)}
-    assert_nodes_same(nodes, {"x": values(3, 2)}, constants, 14, {"x": ["N", 2]})
-    folded = [node("Cast", "a", "u", to=TensorProto.UINT32), node("Cast", "u", "c", to=TensorProto.FLOAT), nodes[-1]]
-    assert_nodes_same(folded, {"x": values(3, 2)}, {"a": np.array([-1, 7])}, 14, {"x": ["N", 2]})
+def test_negative_constants_wrap_around_where_cast_to_unsigned_ones() -> None:
+    nodes = [node("Cast", "a", "u", to=TensorProto.UINT32), node("Cast", "u", "c", to=TensorProto.FLOAT)]
+    nodes.append(node("Add", "x,c"))
+    assert_nodes_same(nodes, {"x": values(3, 2)}, {"a": np.array([-1, 7])}, 14, {"x": ["N", 2]})

@@ -10,7 +10,7 @@ from act.onnx_graph.conversion import to_onnx
 from act.samples.dataset import Array
 from tests.formats.onnx.support import assert_same, model_of, node, on_onnxruntime, values
 
-BOXES = np.array([[0, 0, 5, 5], [1, 2, 7, 6], [3, 3, 4, 8]], np.float32)
+BOXES = np.array([[0, 0, 5, 5], [1, 2, 7, 6], [3, 3, 5, 8]], np.float32)
 
 
 def gelu() -> tuple[onnx.ModelProto, dict[str, Array]]:
