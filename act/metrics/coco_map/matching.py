@@ -138,6 +138,14 @@ class _Class:
             precision = np.divide(right, found, out=np.zeros_like(right), where=found > 0)
             highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             padded = np.concatenate([highest, np.zeros((len(weights), 1))], axis=1)
-            for row in range(len(weights)):
-                result[row, place] = padded[row, np.searchsorted(recall[row], _RECALLS)].mean()
+            result[:, place] = np.take_along_axis(padded, _first_at_least(recall, _RECALLS), axis=1).mean(axis=1)
         return result
+
+
+def _first_at_least(rising: Array, values: Array) -> Array:
+    """Return where in each row, which rises from 0 to 1, each value is reached, int64 [rows, values]; its length where
+    it is not."""
+    # Rows behind one another, each moved above all before it, are one that rises.
+    rows = np.arange(len(rising))[:, None]
+    found = np.searchsorted((rising + 2.0 * rows).reshape(-1), (values + 2.0 * rows).reshape(-1))
+    return found.reshape(len(rising), -1) - rows * rising.shape[1]
