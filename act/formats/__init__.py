@@ -163,11 +163,17 @@ class SourceModel:
         asked: Callable[[], str | None] = getattr(self._module, "runtime_lacks", lambda: None)
         return asked()
 
-    def check(self, model: InferenceModel, samples: Samples, folder: Path, file: Path | None = None) -> float | None:
-        """Run an import beside the files' own runtime, as `check_import` has it."""
+    def check(
+        self, model: InferenceModel, samples: Samples, folder: Path, file: Path | None = None, by_sample: bool = True
+    ) -> float | None:
+        """Run an import beside the files' own runtime, as `check_import` has it.
+
+        Args:
+            file: what is run instead of the user's, where the import is of that: without its tail, or without rounding.
+        """
         from act.formats._comparison import check_import
 
-        return check_import(self, model, samples, folder, file or self.files[0])
+        return check_import(self, model, samples, folder, file or self.files[0], by_sample)
 
     def save_tail(self, tail: Tail, body: InferenceModel, samples: Samples, folder: Path) -> Path:
         """Write a tail, and the model without it, as `act.tail.files` has it; its forms are compared on samples."""

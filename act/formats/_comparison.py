@@ -66,7 +66,7 @@ def difference_of_tails(file: Path, folder: Path, feeds: Sequence[Mapping[str, A
     program = InferenceModel.load(folder)
     read = [{name: each[name] for name in program.feed_names} for each in feeds]
     try:
-        there = _run_tail(file, read)
+        there = _run_one_by_one(_TAILS_RUNTIME, file, read)
     except EngineFailure as failure:
         return f"{title_of(_TAILS_RUNTIME)}: {failure.cause}"
     try:
@@ -83,19 +83,19 @@ def difference_of_tails(file: Path, folder: Path, feeds: Sequence[Mapping[str, A
     return ""
 
 
-def _run_tail(file: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
-    """Return the outputs of a tail's ONNX file for each of some feeds."""
+def _run_one_by_one(runtime: str, file: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+    """Return a model's outputs for each of some feeds of one sample."""
     with (
         tempfile.TemporaryDirectory() as scratch,
-        EngineProcess(_TAILS_RUNTIME, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process,
+        EngineProcess(runtime, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process,
     ):
         process.load()
-        outputs = []
+        found = []
         for number, each in enumerate(feeds):
             place = Path(scratch) / str(number)
             Samples({name: Ragged.of(list(values)) for name, values in each.items()}).save(place)
-            outputs.append(process.tensors(place))
-    return outputs
+            found.append(process.tensors(place))
+    return found
 
 
 def _deviation_of_rows(found: Array, wanted: Array) -> float:
@@ -108,7 +108,7 @@ def _deviation_of_rows(found: Array, wanted: Array) -> float:
 
 
 def check_import(
-    source: SourceModel, model: InferenceModel, samples: Samples, folder: Path, given: Path
+    source: SourceModel, model: InferenceModel, samples: Samples, folder: Path, given: Path, by_sample: bool = True
 ) -> float | None:
     """Return how far the import's outputs are from the file's; None where nothing can be run beside it.
 
@@ -118,6 +118,7 @@ def check_import(
         samples: some of the job's own.
         folder: where they are saved.
         given: what the runtime loads: the model's file, or that without its tail.
+        by_sample: the first axis of every output is the batch.
 
     Raises:
         InputError: the file's runtime cannot run it, or the outputs differ; names the first tensor that does.
@@ -133,7 +134,7 @@ def check_import(
     samples = samples.head(SAMPLES)
     title = title_of(source.runtime) if source.runtime is not None else source.environment_title
     try:
-        wanted = _outputs_of_runtime(source, given, len(samples), folder)
+        wanted = _outputs_of_runtime(source, given, samples, folder if by_sample else None)
     except EngineFailure as failure:
         file = source.files[0]
         if failure.kind == "wrong_output":
@@ -151,14 +152,14 @@ def check_import(
             "export the model so that it runs there"
         ) from None
     try:
-        found = [[output[0] for output in model.run(batch)] for batch in samples.batches(1)]
+        found = [model.run(batch) for batch in samples.batches(1)]
     except Exception as error:  # Paddle raises a dozen kinds
         raise InputError(
             f"{source.files[0]}: was read, but Paddle cannot run it: {reason(error)}; "
             "mend the samples, or report this model"
         ) from None
     allowed = LARGEST_HALF_DEVIATION if source.computes_in_half() else LARGEST_DEVIATION
-    worst = max(deviation(each, [output[index] for output in wanted]) for index, each in enumerate(found))
+    worst = max(deviation(*pair) for pair in zip(found, wanted, strict=True))
     if worst > allowed:
         blamed = source.first_difference(model, next(samples.batches(1)))
         raise InputError(
@@ -169,21 +170,31 @@ def check_import(
     return worst
 
 
-def _outputs_of_runtime(source: SourceModel, given: Path, count: int, folder: Path) -> list[list[Array]]:
-    """Return each output of the files as their own runtime computes it, on the first of the samples in a folder.
+def _outputs_of_runtime(source: SourceModel, given: Path, samples: Samples, folder: Path | None) -> list[list[Array]]:
+    """Return the outputs of each sample, run alone, as the files' own runtime computes them.
 
     Without its tail a model that was converted is run as what it was converted to.
+
+    Args:
+        folder: where the samples are saved; None: the outputs are taken as they are, whatever their first axes count.
     """
-    if source.environment is not None and given == source.files[0]:
-        return [list(output) for output in outputs(source, folder, count)]
+    if source.environment is not None and given == source.files[0] and folder is not None:
+        return _by_sample(outputs(source, folder, len(samples)))
     runtime = source.runtime or source.given().runtime
     if runtime is None:
         raise ValueError(f"{source.format}: nothing else runs it")
+    if folder is None:
+        return _run_one_by_one(runtime, given, list(samples.batches(1)))
     with EngineProcess(runtime, given, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
         process.load()
         try:
-            return [list(output) for output in process.outputs(folder, count)]
+            return _by_sample(process.outputs(folder, len(samples)))
         except EngineFailure as failure:
             if failure.kind == "error":
                 raise RunFailure(failure.kind, failure.cause) from None
             raise
+
+
+def _by_sample(found: Sequence[Ragged]) -> list[list[Array]]:
+    """Return what each output is on all samples as the outputs of each sample, with a batch axis."""
+    return [[output[index][np.newaxis] for output in found] for index in range(len(found[0]))]

@@ -79,6 +79,7 @@ def split(model: InferenceModel) -> SplitModel:
             to_program=lambda: program,
             save_body=lambda folder: _save(body, folder),
         ),
+        whole=model,
     )
 
 

@@ -53,9 +53,11 @@ class SplitModel:
         rounded: how many tensors were rounded in the user's model; 0 where that is not quantized.
         save_float: writes the user's model without rounding into a folder, and returns what its runtime loads; None
             where it is not quantized, or nothing else runs such a model.
+        whole: both in one program, where the tail was cut off that: it is what is run beside the user's files.
     """
 
     body: InferenceModel
     tail: Tail | None
     rounded: int = 0
     save_float: Callable[[Path], Path] | None = None
+    whole: InferenceModel | None = None

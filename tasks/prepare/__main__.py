@@ -83,7 +83,9 @@ def _prepare(job: Job, final: Path) -> None:
         if beside is None and parts.save_float is not None:
             (folder / "float").mkdir()
             beside = parts.save_float(folder / "float")
-        imported = source.check(original, replace(calibration, largest_batch=1), folder / "calibration", beside)
+        whole, one_by_one = parts.whole, replace(calibration, largest_batch=1)
+        beside = None if whole is not None else beside
+        imported = source.check(whole or original, one_by_one, folder / "calibration", beside, whole is None)
         freed = False
         if fixed is not None and (free := free_batch(original)) is not None:
             freed = runs_together(free, original, *different_samples(calibration))
@@ -91,8 +93,8 @@ def _prepare(job: Job, final: Path) -> None:
         if fixed is not None and not freed:
             calibration = replace(calibration, largest_batch=1)
         # A tail computes what it did in the user's file, for as many samples at a time.
-        one_by_one = fixed is not None and (tail is not None or not freed)
-        if one_by_one:
+        is_one = fixed is not None and (tail is not None or not freed)
+        if is_one:
             evaluation = replace(evaluation, largest_batch=1)
         model, changes = normalise(original)
         first = next(calibration.head(4).batches(4))
@@ -125,7 +127,7 @@ def _prepare(job: Job, final: Path) -> None:
             import_deviation=imported,
             inputs=[Tensor(**asdict(spec)) for spec in feeds],
             outputs=[Tensor(**asdict(spec)) for spec in (fetches if tail is None else tail.outputs)],
-            batch="free" if fixed is None else "one" if one_by_one else "freed",
+            batch="free" if fixed is None else "one" if is_one else "freed",
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
             normalised=Normalisation(**counts, largest_relative_deviation=changed),
@@ -145,7 +147,7 @@ def _prepare(job: Job, final: Path) -> None:
             f"prepare: no engine loads {program.name} itself: the {as_given.format} model made of it stands for it"
         )
     if fixed is not None:
-        log.info(f"prepare: the batch was fixed at 1; {_BATCH[not one_by_one]}")
+        log.info(f"prepare: the batch was fixed at 1; {_BATCH[not is_one]}")
     if parts.rounded:
         log.info(
             f"prepare: {program.name} is quantized already: {parts.rounded} tensors are rounded in it. Its weights are "

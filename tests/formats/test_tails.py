@@ -12,11 +12,12 @@ import pytest
 
 from act.errors import InputError
 from act.formats import SourceModel
+from act.formats import paddle as paddle_format
 from act.onnx_graph.append import append
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
 from act.program.parts import join
-from act.samples.dataset import Array
+from act.samples.dataset import Array, Ragged, Samples
 from tests.support import tails
 
 CHOSEN = "int64[k, 3] selected, float[k] best"
@@ -118,3 +119,18 @@ def test_a_model_without_a_tail_is_its_own_body(tmp_path: Path) -> None:
     onnx.save(tails.onnx_detector("", "float[N, 64, 4] boxes, float[N, 3, 64] scores"), tmp_path / "model.onnx")
     parts = SourceModel.find(tmp_path).split()
     assert parts.tail is None and parts.body.fetch_names == ["boxes", "scores"]
+
+
+def test_a_program_with_its_tail_is_run_beside_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formats that become programs are cut as such, so that the whole program is what their runtime must agree with."""
+    tails.paddle_detector().save(tmp_path)
+    monkeypatch.setattr(paddle_format, "RUNTIME", "openvino", raising=False)
+    source = SourceModel.find(tmp_path)
+    whole = source.split().whole
+    assert whole is not None
+    pictures = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+    samples = Samples(
+        {"image": Ragged.of(list(pictures)), "scale_factor": Ragged.of(list(np.ones((2, 2), np.float32)))}
+    )
+    deviation = source.check(whole, samples, tmp_path, by_sample=False)
+    assert deviation is not None and deviation < 1e-3
