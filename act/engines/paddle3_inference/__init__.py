@@ -28,7 +28,7 @@ SPEC = Spec(
     reads="paddle",
     opens=("paddle", "paddle3"),
     zero_points=False,
-    not_first="Paddle 3 runs no int8 program of Paddle 2.6",
+    not_first="Paddle 3 is given no int8 programs",
     interpreter=PADDLE3.python,
     snippet=_snippet,
 )
