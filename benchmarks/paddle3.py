@@ -97,7 +97,8 @@ def main() -> int:
         theirs, ours = place / "paddle3", place / "paddle2"
         for python, target in ((PADDLE3.python(), [theirs]), (sys.executable, [ours, "--weights", theirs])):
             subprocess.run([str(python), str(script), *map(str, target)], check=True, capture_output=True)
-        pairs = {path.name: (path, ours / path.name, LARGEST_DEVIATION) for path in sorted(theirs.iterdir())}
+        pairs: dict[str, tuple[Path, Path | None, float]] = {}
+        pairs |= {path.name: (path, ours / path.name, LARGEST_DEVIATION) for path in sorted(theirs.iterdir())}
         for path in sorted(arguments.models.rglob("inference.json")) if arguments.models else ():
             pairs[path.parent.name] = (path, None, LARGEST_MODEL_DEVIATION)
         for name, (program, older, allowed) in pairs.items():

@@ -72,8 +72,12 @@ class Encoder(torch.nn.Module):
         return self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-class TypedEncoder(Encoder):
+class TypedEncoder(torch.nn.Module):
     """The same of one that is told to which sentence a token belongs."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor

@@ -125,14 +125,14 @@ def check_import(
     """
     if source.runtime is None and source.environment is None:
         return None
+    title = title_of(source.runtime) if source.runtime is not None else source.environment_title
     if (lacking := source.runtime_lacks()) is not None:
         log.warning(
-            f"{source.files[0]}: was not run beside {title_of(source.runtime)}, so that shapes and dtypes alone show "
+            f"{source.files[0]}: was not run beside {title}, so that shapes and dtypes alone show "
             f"that it was read right: {lacking}"
         )
         return None
     samples = samples.head(SAMPLES)
-    title = title_of(source.runtime) if source.runtime is not None else source.environment_title
     try:
         wanted = _outputs_of_runtime(source, given, samples, folder if by_sample else None)
     except EngineFailure as failure:

@@ -89,7 +89,7 @@ def test_a_program_with_texts_that_could_run_is_refused(program: dict[str, Any])
 
 
 def test_what_serves_tools_is_left_out_of_a_program() -> None:
-    program = {
+    program: dict[str, Any] = {
         "nodes": [{"target": "torch.ops.aten.add.Tensor", "metadata": {"stack_trace": "exec()"}}],
         "guards_code": ["exec()"],
         "tensor_values": {"target": {"expr_str": "Mul(Integer(2), Symbol('s39', positive=True, integer=True))"}},

@@ -80,5 +80,5 @@ def _check_value(kind: str, name: str, value: Any) -> None:
     elif name in _LEAST:
         numbers, least, most = value if isinstance(value, list) else [value], _LEAST[name], _MOST.get(name)
         if any(each < least or (most is not None and each > most) for each in numbers):
-            allowed = f"neither {least} nor {most}" if most is not None else f"less than {least}"
-            raise Refused(f"its attribute {name} is {value}, {allowed}; {_CURE}")
+            cause = f"neither {least} nor {most}" if most is not None else f"less than {least}"
+            raise Refused(f"its attribute {name} is {value}, {cause}; {_CURE}")
