@@ -61,13 +61,13 @@ def write_openvino(path: Path) -> None:
     [
         ("model.xml", write_openvino, "an OpenVINO IR.*give the file that it was made of"),
         ("model.pdparams", write_pickle, r"a checkpoint of Paddle.*paddle\.jit\.save"),
-        ("model.pth", write_torch_archive, r"a pickled module of PyTorch.*torch\.export\.save"),
+        ("model.pth", write_torch_archive, r"a checkpoint or a pickled module of PyTorch.*torch\.export\.save"),
         ("model.pt", write_old_torch, r"a checkpoint of PyTorch.*torch\.export\.save"),
         ("model.ckpt", write_pickle, r"a checkpoint of PyTorch.*torch\.export\.save"),
         ("model.pkl", write_pickle, "a pickle, which could run any code and is not opened"),
         ("model.safetensors", write_safetensors, "weights without the network"),
         ("model.ckpt.index", write_table, r"a checkpoint of TensorFlow.*model\.export"),
-        ("model.npz", write_arrays, "NumPy arrays, weights without the network"),
+        ("model.npz", write_arrays, "an archive of NumPy arrays, weights without the network"),
     ],
 )
 @pytest.mark.parametrize("in_folder", [False, True])
