@@ -45,7 +45,6 @@ class Paddle3Inference(Engine):
         config = self._inference.Config(*map(str, _files(path)))
         config.disable_glog_info()
         config.switch_ir_optim(True)
-        config.enable_memory_optim()
         config.set_cpu_math_library_num_threads(threads)
         config.disable_gpu()
         config.enable_mkldnn()
