@@ -3,7 +3,8 @@
 The Paddle files must agree with the model in memory to the bit. The ONNX file runs on ONNX Runtime with its graph
 optimisations off, so that it follows the file literally. Two correct implementations still round a few values to
 neighbouring integers, and a deep model carries that on, so the integers behind every quantize operator are compared:
-on average they must lie much nearer to the simulated model's than the fp32 model's own values do.
+on average they must lie much nearer to the simulated model's than the fp32 model's own values do. The file of an engine
+rounds elsewhere, and must keep about as much of every part of every output as the simulated model does.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from act.metrics import cosine
+from act.metrics.parts import Comparison, Floats, mean_errors, over_outputs, scores, similarity
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme
@@ -29,7 +30,8 @@ LARGEST_DEVIATION_SHARE = 0.5  # of the fp32 model's own deviation
 # Where the outputs are this similar all of it is allowed: fp32 itself is a fraction of a step away then, and no nearer
 # than engines that round in another order are to each other.
 SAME_OUTPUTS = 1 - 1e-3
-LARGEST_LOSS_RATIO, LARGEST_FURTHER_LOSS = 4, 0.05  # of similarity, beside the simulated model's loss
+# Of similarity, beside the simulated model's loss: over all, and of a single part, which few samples tell little of.
+LARGEST_LOSS_RATIO, LARGEST_FURTHER_LOSS, LARGEST_FURTHER_LOSS_OF_PART = 4, 0.05, 0.25
 
 
 class Checker:
@@ -38,19 +40,19 @@ class Checker:
     def __init__(self, samples: Samples) -> None:
         self._batches = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
         self._batch = self._batches[0]
-        self._outputs: tuple[InferenceModel, list[list[Array]]] | None = None
+        self._outputs: tuple[InferenceModel, list[list[Array]], Comparison] | None = None
 
     def fp32(self, model: InferenceModel, onnx_file: Path) -> float:
-        """Return the mean cosine similarity of the fp32 ONNX file's outputs to the model's; `RuntimeError` if low."""
-        similarity = _similarity(_run_literally(onnx.load(onnx_file), self._batch), model.run(self._batch))
-        require(similarity >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, onnx=similarity)
-        return similarity
+        """Return the similarity of the fp32 ONNX file's outputs to the model's; `RuntimeError` if low."""
+        found = similarity(_run_literally(onnx.load(onnx_file), self._batch), model.run(self._batch))
+        require(found >= LEAST_FP32_ONNX_SIMILARITY, onnx_file, onnx=found)
+        return found
 
     def paddle(self, program: InferenceModel, folder: Path) -> float:
-        """Return the mean cosine similarity of a saved program to the one in memory; `RuntimeError` if low."""
-        similarity = _similarity(InferenceModel.load(folder).run(self._batch), program.run(self._batch))
-        require(similarity >= LEAST_PADDLE_SIMILARITY, folder, paddle=similarity)
-        return similarity
+        """Return the similarity of a saved program to the one in memory; `RuntimeError` if low."""
+        found = similarity(InferenceModel.load(folder).run(self._batch), program.run(self._batch))
+        require(found >= LEAST_PADDLE_SIMILARITY, folder, paddle=found)
+        return found
 
     def int8(
         self, model: InferenceModel, simulated: InferenceModel, scheme: Scheme, onnx_file: Path
@@ -58,7 +60,7 @@ class Checker:
         """Measure how near an int8 ONNX file comes to the simulated quantized model.
 
         Returns:
-            `onnx`: mean cosine similarity of the outputs. `onnx_steps`, `fp32_steps`: how many quantization steps the
+            `onnx`: similarity of the outputs. `onnx_steps`, `fp32_steps`: how many quantization steps the
             file's integers, and the fp32 model's values, lie from the simulated ones on average. `RuntimeError` where
             the file computes something else.
         """
@@ -70,35 +72,51 @@ class Checker:
         found = _run_literally(twin, self._batch)
         plain = model.run(self._batch, list(spans))
         rounded = [span.quantize(values) for values, span in zip(plain, spans.values())]
-        similarity = _similarity(found[:count], simulation[:count])
         result = {
-            "onnx": similarity,
+            "onnx": similarity(found[:count], simulation[:count]),
             "onnx_steps": _steps(found[count:], simulation[count:]),
             "fp32_steps": _steps(rounded, simulation[count:]),
         }
-        share = 1.0 if similarity >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
+        share = 1.0 if result["onnx"] >= SAME_OUTPUTS else LARGEST_DEVIATION_SHARE
         allowed = max(LARGEST_DEVIATION, share * result["fp32_steps"])
         require(result["onnx_steps"] <= allowed, onnx_file, **result)
         return result
 
-    def target(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> tuple[float, bool]:
-        """Return the mean cosine similarity of an engine's int8 file to the fp32 model, and whether it will do.
+    def target(self, model: InferenceModel, simulated: InferenceModel, onnx_file: Path) -> tuple[float, str | None]:
+        """Return the similarity of an engine's int8 file to the fp32 model, and why it will not do, where it will not.
 
         Such a file rounds at more places than the simulated model, or at fewer, so that it is held to the same order of
-        loss, not to the same integers.
+        loss, over all and in each part, not to the same integers.
         """
         wanted = model.run(self._batch)
-        found = _similarity(_run_literally(onnx.load(onnx_file), self._batch), wanted)
-        expected = _similarity(simulated.run(self._batch), wanted)
-        return found, 1 - found <= LARGEST_LOSS_RATIO * (1 - expected) + LARGEST_FURTHER_LOSS
+        comparison = Comparison(wanted, model.fetch_names)
+        found, expected = (
+            comparison.mean_errors(outputs, wanted)
+            for outputs in (_run_literally(onnx.load(onnx_file), self._batch), simulated.run(self._batch))
+        )
+        kept, simulation = over_outputs(scores(found)), over_outputs(scores(expected))
+        if 1 - kept > LARGEST_LOSS_RATIO * (1 - simulation) + LARGEST_FURTHER_LOSS:
+            return kept, f"loses too much: similarity {kept:.4f} where its scheme has {simulation:.4f}"
+        excess = [_further_loss(*pair) for pair in zip(found, expected)]
+        least, part = comparison.worst(excess)
+        if 1 - least > LARGEST_FURTHER_LOSS_OF_PART:
+            return kept, f"loses {part}, which its scheme keeps"
+        return kept, None
 
     def on_onnxruntime(self, model: InferenceModel, written: onnx.ModelProto) -> float:
-        """Return the mean cosine similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""
+        """Return the similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""
         if self._outputs is None or self._outputs[0] is not model:
-            self._outputs = model, [model.run(batch) for batch in self._batches]
+            outputs = [model.run(batch) for batch in self._batches]
+            by_sample = [[sample for values in output for sample in values] for output in zip(*outputs)]
+            self._outputs = model, outputs, Comparison(by_sample)
+        _, outputs, comparison = self._outputs
         session = open_session(written, literally=False)
-        found = [session.run(None, dict(batch)) for batch in self._batches]
-        return float(np.mean([_similarity(each, truth) for each, truth in zip(found, self._outputs[1])]))
+        errors = [
+            comparison.errors(*pair)
+            for batch, wanted in zip(self._batches, outputs)
+            for pair in zip(zip(*session.run(None, dict(batch))), zip(*wanted), strict=True)
+        ]
+        return over_outputs(scores(mean_errors(errors)))
 
 
 def open_session(model: onnx.ModelProto, literally: bool) -> Any:
@@ -115,9 +133,11 @@ def _run_literally(model: onnx.ModelProto, batch: Mapping[str, Array]) -> list[A
     return open_session(model, literally=True).run(None, dict(batch))
 
 
-def _similarity(found: list[Array], wanted: list[Array]) -> float:
-    each = [cosine(sample, truth) for output, want in zip(found, wanted) for sample, truth in zip(output, want)]
-    return float(np.mean(each))
+def _further_loss(found: Floats, expected: Floats) -> Floats:
+    """Return how much more of each part is lost than a multiple of what was expected."""
+    lost, allowed = (np.clip(errors, 0, 1) for errors in (found, expected))
+    further: Floats = np.maximum(lost - LARGEST_LOSS_RATIO * allowed, 0)
+    return further
 
 
 def _steps(found: list[Array], wanted: list[Array]) -> float:

@@ -129,14 +129,13 @@ class Worker:
         self, samples: str, metric: Choice, reference: str | None, count: int | None, batch: int, whole: list[int]
     ) -> dict[str, Any]:
         data = _load_samples(samples, count)
-        wanted = list(_load_samples(reference).feeds.values()) if reference is not None else None
-        scores = scorer(metric, data, wanted)
+        scores = scorer(metric, data, _load_samples(reference) if reference is not None else None)
         quality = scores.of_model(self._loaded.run)
         if quality is None:
             for outputs in self._outputs(data, 1 if whole else batch, whole):
                 scores.add(outputs)
             quality = scores.quality()
-        return {"value": quality.value, "statistics": quality.statistics, "beside": quality.beside}
+        return {name: getattr(quality, name) for name in ("value", "statistics", "beside", "notes")}
 
     def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:
         found = self._outputs(_load_samples(samples, count), batch)

@@ -225,11 +225,10 @@ class OnnxWriter(Writer):
             return Exported(export.plain_onnx)
         file = export.folder / f"{self.spec.name}.onnx"
         onnx.save(self._chosen(export, self.able(export.model, export.scheme)), file)
-        similarity, holds = export.checker.target(export.model, export.simulated, file)
-        if not holds:
+        similarity, lost = export.checker.target(export.model, export.simulated, file)
+        if lost is not None:
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
-            lost = f"loses too much (similarity {similarity:.4f}); its plain form is taken"
-            log.info("%s: %s %s", export.name, file.name, lost)
+            log.info("%s: %s %s; its plain form is taken", export.name, file.name, lost)
             file.unlink()
             file = export.plain_onnx
         return Exported(file, similarity)

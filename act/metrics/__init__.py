@@ -70,6 +70,7 @@ class Quality:
     statistics: list[Any]  # of each sample, all that the figure needs of it: its score, where that is a mean of scores
     beside: dict[str, float] = field(default_factory=dict)  # other figures worth showing
     kind: type[Figures] = Figures  # which makes the figure of them
+    notes: dict[str, str] = field(default_factory=dict)  # what figures beside it are of, by their names
 
     def __len__(self) -> int:
         return len(self.statistics)
@@ -120,7 +121,7 @@ class Scorer(Figures, ABC):
 
     Args:
         samples: those that the outputs are of, with their labels.
-        reference: each output of the fp32 model; None where the metric compares with labels.
+        reference: the outputs of the fp32 model as feeds; None where the metric compares with labels.
     """
 
     title: ClassVar[str]  # what people call the figure
@@ -131,10 +132,10 @@ class Scorer(Figures, ABC):
     first_class: ClassVar[int] = 0  # the least that a label may name
     Settings: ClassVar[type] = NoSettings  # a dataclass of what may stand beside the name
 
-    def __init__(self, samples: Samples, reference: Sequence[Ragged] | None = None, settings: Any = None) -> None:
+    def __init__(self, samples: Samples, reference: Samples | None = None, settings: Any = None) -> None:
         self.samples, self.settings = samples, settings if settings is not None else self.Settings()
         labels = [samples.labels] if samples.labels is not None else []
-        self._truth = reference if reference is not None else labels
+        self._truth = list(reference.feeds.values()) if reference is not None else labels
         self._statistics: list[Any] = []
 
     def add(self, outputs: Sequence[Array]) -> None:
@@ -185,7 +186,7 @@ def needs_reference(metric: Choice) -> bool:
     return find(metric).labels is None
 
 
-def scorer(metric: Choice, samples: Samples, reference: Sequence[Ragged] | None = None) -> Scorer:
+def scorer(metric: Choice, samples: Samples, reference: Samples | None = None) -> Scorer:
     """Return a scorer for some samples; raises InputError where what the metric compares with is missing."""
     kind, name = find(metric), name_of(metric)
     if kind.labels is None and reference is None:
@@ -248,15 +249,6 @@ def cosine(first: Array, second: Array) -> float:
         return float(np.array_equal(a, b))
     similarity = float(a @ b) / norms
     return similarity if np.isfinite(similarity) else 0.0
-
-
-def squared_error(values: Sequence[Array], wanted: Sequence[Array]) -> float:
-    """Return the sum over the outputs of their mean squared error, each as a share of the mean square wanted."""
-    total = 0.0
-    for value, want in zip(values, wanted):
-        scale = float(np.mean(want.astype(np.float64) ** 2)) + float(np.finfo(np.float64).tiny)
-        total += float(np.mean((value.astype(np.float64) - want) ** 2) / scale)
-    return total
 
 
 def mean(values: Sequence[float]) -> float:

@@ -57,7 +57,7 @@ class Metric(Scorer):
     of_selections = False
     Settings = Settings
 
-    def __init__(self, samples: Samples, reference: Sequence[Ragged] | None, settings: Any) -> None:
+    def __init__(self, samples: Samples, reference: Samples | None, settings: Any) -> None:
         super().__init__(samples, None, settings)
         self._outputs: list[Gathering] = []
 

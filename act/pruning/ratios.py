@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from act import machine
-from act.metrics import squared_error
+from act.metrics.parts import Comparison, mean_errors, over_outputs
 from act.program.costs import layer_macs
 from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, main_output
 from act.program.outputs import real_outputs
@@ -104,7 +104,7 @@ def in_blocks(group: Group, ratio: float) -> int:
 
 
 class Curve(NamedTuple):
-    """The outputs' relative squared error, never falling, by how many units of a group go alone, zero first."""
+    """The outputs' relative error, never falling, by how many units of a group go alone, zero first."""
 
     gone: list[int]
     errors: list[float]
@@ -115,17 +115,19 @@ class Curve(NamedTuple):
 
 
 def measure_curves(cutter: Cutter, groups: Sequence[Group], samples: Samples) -> dict[str, Curve]:
-    """Return the curve of every group, by its key; the error is a share of the whole model's mean square."""
+    """Return the curve of every group, by its key; the error is the mean over parts of the outputs, as a
+    share of the whole model's variance."""
     model = cutter.plan.trace.model
     names = real_outputs(model)
     batches = list(samples.head(SAMPLES).batches(SAMPLES))
-    outputs = [model.run(batch, names) for batch in batches]
+    outputs = [sample for batch in batches for sample in zip(*model.run(batch, names))]
+    comparison = Comparison(list(zip(*outputs)))
 
     def error_without(gone: Gone) -> float:
         smaller = cutter.cut(gone)
-        errors = [squared_error(smaller.run(batch, names), wanted) for batch, wanted in zip(batches, outputs)]
+        found = [sample for batch in batches for sample in zip(*smaller.run(batch, names))]
         smaller.discard()
-        return sum(errors) / len(errors)
+        return over_outputs(mean_errors(list(map(comparison.errors, found, outputs))))
 
     curves = {group.key: Curve([0], [0.0]) for group in groups}
     for group in tqdm(groups, desc="sensitivity", unit="group"):

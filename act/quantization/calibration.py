@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from act.metrics import cosine
+from act.metrics.parts import similarity
 from act.onnx_graph.conversion import to_onnx, with_weights
 from act.program.layers import Layer
 from act.program.model import InferenceModel
@@ -42,9 +42,9 @@ def equalise_channels(
         return model, fp32, []
     result = equalise(model, layers, largest)
     batch = next(samples.head(1).batches(1))
-    similarity = min(cosine(a, b) for a, b in zip(result.run(batch), model.run(batch)))
-    if not similarity >= LEAST_SIMILARITY:  # NaN as well
-        log.info("calibrate: equalised channels would change the outputs (similarity %.6f), so they stay", similarity)
+    kept = similarity(result.run(batch), model.run(batch))
+    if kept < LEAST_SIMILARITY:
+        log.info("calibrate: equalised channels would change the outputs (similarity %.6f), so they stay", kept)
         return model, fp32, []
     return result, with_weights(fp32, result) or to_onnx(result), list(largest)
 

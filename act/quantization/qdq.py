@@ -1,7 +1,8 @@
 """Quantize/dequantize (QDQ) operators where an engine's rules want them, so that it runs int8 kernels between them.
 
 An operator runs in int8 when all that it reads and makes stands between QDQ. Layers with weights are those of the
-scheme; operators without weights follow where they read what an int8 operator made. Tensors that must share one scale
+scheme; operators without weights follow where they read what an int8 operator made and a layer reads what they make.
+What stands behind the last layers is not rounded. Tensors that must share one scale
 (what a pool reads and makes, what a concatenation joins) get the range that holds all of theirs. A tensor that cannot
 be negative is written without the negative half, which is twice as fine over the same range. A `QuantizeLinear` and the
 `DequantizeLinear` behind it may differ: then both scale, shift and clip what goes through them, at no cost where an
@@ -55,6 +56,8 @@ class Rules:
 
 # Operators without weights that calculate with all their inputs.
 JOINING = ("Add", "Mul", "Concat")
+# Operators that make one value of all positions.
+_AVERAGING = frozenset({"GlobalAveragePool"})
 # What these make is never negative; what those hand on is negative only where they read something negative.
 _NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs"})
 
@@ -97,6 +100,7 @@ class Plan:
                 self._take(node)
         while self._add_followers():
             pass
+        self._leave_ends_in_float()
         tensors = self._tensors()
         self._join()
         # QDQ ahead of what an engine calls transparent does for what it makes as well.
@@ -181,6 +185,23 @@ class Plan:
                 if known and fits and wanted and self._is_calculable(node):
                     self._take(node)
         return len(self._int8) > before
+
+    def _leave_ends_in_float(self) -> None:
+        """Leave in float what no layer reads, and the layers that must round what they make where no other reads that.
+
+        Behind the last layers boxes and scores are decoded, joined and reshaped, and the scheme rounds nothing. One
+        scale over values of unlike ranges would round the small ones away there. A mean over all positions hides the
+        rounding of what it reads.
+        """
+        read: set[str] = set()
+        for node in reversed(self._graph.nodes):
+            taken, layer = node.output[0] in self._int8, self._layer(node) is not None
+            useful = not read.isdisjoint(self._ends(node))
+            if taken and not useful and (not layer or self._rules.layers[node.op_type]):
+                self._int8.discard(node.output[0])
+                self.made.difference_update(self._ends(node))
+            if layer or node.op_type in _AVERAGING or (taken and useful):
+                read.update(node.input)
 
     def _within_reach(self) -> set[str]:
         """Return the tensors that int8 operators make, and what transparent operators make of them."""

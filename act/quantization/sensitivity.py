@@ -3,10 +3,11 @@
 One layer at a time is changed, the rest stays in floating point, and the outputs on a few calibration samples are
 compared with the fp32 model's (the analysis that NNCF and PaddleSlim call sensitivity).
 
-The search ranks layers by the cosine similarity of the outputs, each quantized as its first setting says. The analysis
-gives the root of the mean squared error of the logits as a share of their mean square, with one threshold a channel of
-the weight and the range that the samples showed; pruned means that the output channels of smallest L1 norm give nothing
-(Li et al., "Pruning filters for efficient ConvNets", 2017), their bias included. Nothing is trained or corrected.
+The search ranks layers by the similarity of the outputs (`act.metrics.parts`), each quantized as its first setting
+says. The analysis gives the root of the mean squared error of the logits' parts as a share of their variance, with one
+threshold a channel of the weight and the range that the samples showed; pruned means that the output channels of
+smallest L1 norm give nothing (Li et al., "Pruning filters for efficient ConvNets", 2017), their bias included. Nothing
+is trained or corrected.
 """
 
 import os
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from act.metrics import cosine, squared_error
+from act.metrics.parts import Comparison, Floats, mean_errors, over_outputs
 from act.program.graph import Graph
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
@@ -31,7 +32,6 @@ from act.results.analyze import LayerErrors, Operator, Sensitivity
 from act.results.ptq_search import LayerSensitivity
 from act.samples.dataset import Array, Samples
 
-Floats = npt.NDArray[np.float32]
 # Gives other constants, or another input, of a layer, from the tensors ahead of it.
 Change = Callable[[Values], Values]
 
@@ -56,12 +56,13 @@ def rank_layers(
     session = SplitSession(fp32, layers, [output.name for output in fp32.graph.output], [batch], fast=False)
     (edges,) = session.edges
     baseline = [edges[-1][name] for name in session.compared]
+    comparison = Comparison(baseline)
 
     def similarity(layer: Layer, scheme: Scheme) -> float:
         around = session.around(layer)
         before = around.values_before(edges)
         outputs = around.outputs(edges, before, _quantized(around, layer, scheme)(before))
-        return float(np.mean([cosine(a, b) for output, exact in zip(outputs, baseline) for a, b in zip(output, exact)]))
+        return comparison.similarity(outputs, baseline)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(similarity, layers, map(scheme_for, layers))
@@ -106,6 +107,7 @@ def measure_layers(
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
     if not all(bool(np.isfinite(edges[-1][name]).all()) for edges in session.edges for name in compared):
         return Sensitivity(why="on ONNX Runtime the fp32 model's outputs hold NaN or infinity")
+    comparison = Comparison([[values for edges in session.edges for values in edges[-1][name]] for name in compared])
     last = _layers_nothing_follows(graph)
     costs = {operator.name: operator.macs for operator in operators}
     layers.sort(key=lambda layer: -costs[layer.name])
@@ -118,7 +120,8 @@ def measure_layers(
             else:
                 why = "not pruned: its channels are the model's outputs" if layer.name in last else ""
                 try:
-                    errors = _errors(pool, session, graph.model, layer, [] if layer.name in last else ratios)
+                    shares = [] if layer.name in last else ratios
+                    errors = _errors(pool, session, comparison, graph.model, layer, shares)
                     why = "what it reads, or the output, is not finite" if errors.get(_INT8) is None else why
                 except Exception as error:  # as above, of one layer alone
                     why = f"ONNX Runtime cannot run it apart: {' '.join(str(error).split())[:200]}"
@@ -141,10 +144,15 @@ def measure_layers(
 
 
 def _errors(
-    pool: ThreadPoolExecutor, session: SplitSession, model: InferenceModel, layer: Layer, ratios: Sequence[float]
+    pool: ThreadPoolExecutor,
+    session: SplitSession,
+    comparison: Comparison,
+    model: InferenceModel,
+    layer: Layer,
+    ratios: Sequence[float],
 ) -> dict[str, float | None]:
     """Return for int8, where the layer reads what is finite, and for each share that is pruned the root of the mean
-    squared error of the compared tensors as a share of their mean square; None where it is not finite."""
+    squared error of the compared tensors' parts as a share of their variance; None where it is not finite."""
     around = session.around(layer)
     before = list(pool.map(around.values_before, session.edges))
     read = [values[around.input] for values in before]
@@ -153,12 +161,12 @@ def _errors(
         span = Range(min(0.0, *(float(v.min()) for v in read)), max(0.0, *(float(v.max()) for v in read)))
         changes[_INT8] = _quantized(around, layer, make_scheme(model, [layer], {layer.activation: span}))
 
-    def squared(edges: Sequence[Values], values: Values) -> list[float]:
+    def errors(edges: Sequence[Values], values: Values) -> list[list[Floats]]:
         exact = [edges[-1][name] for name in session.compared]
         outputs = (around.outputs(edges, values, change(values)) for change in changes.values())
-        return [squared_error(each, exact) / len(exact) for each in outputs]
+        return [comparison.mean_errors(each, exact) for each in outputs]
 
-    means = np.mean(list(pool.map(squared, session.edges, before)), axis=0)
+    means = [over_outputs(mean_errors(each)) for each in zip(*pool.map(errors, session.edges, before))]
     return {name: float(np.sqrt(mean)) if np.isfinite(mean) else None for name, mean in zip(changes, means)}
 
 
@@ -193,7 +201,7 @@ def _pruned(around: ChangeableLayer, layer: Layer, ratio: float) -> Change:
     return lambda before: changes
 
 
-def _without(values: Floats, axis: int, removed: npt.NDArray[np.int64]) -> Floats:
+def _without(values: Array, axis: int, removed: npt.NDArray[np.int64]) -> Array:
     result = np.moveaxis(values.copy(), axis, 0)
     result[removed] = 0
     return np.ascontiguousarray(np.moveaxis(result, 0, axis))

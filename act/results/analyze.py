@@ -117,7 +117,7 @@ class LayerErrors(Part):
 class Sensitivity(Part):
     """What was measured of the layers, most MACs first; `why` tells why there is nothing, or not all."""
 
-    measure: str = "root of the outputs' mean squared error as a share of their mean square"
+    measure: str = "root of the outputs' mean squared error as a share of their variance, part by part"
     samples: int = 0
     seconds: float = 0.0
     why: str = ""

@@ -72,6 +72,7 @@ class MeasuredQuality(Part):
 
     value: float
     interval: Interval | None = None  # what it would be on other samples; None where that is not known
+    notes: dict[str, str] = Field(default_factory=dict)  # what figures beside it are of, by their names
 
     @property
     def beside(self) -> dict[str, float]:

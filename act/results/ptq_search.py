@@ -34,7 +34,7 @@ class Trial(Part):
 
 
 class LayerSensitivity(Part):
-    """How far the outputs move when one layer alone is quantized: 1 - mean cosine similarity to the fp32 outputs."""
+    """How far the outputs move when one layer alone is quantized: 1 - similarity to the fp32 outputs."""
 
     layer: str
     op_type: str

@@ -305,5 +305,5 @@ def _result(row: Row, reference: Row | None, streams: int, seed: int) -> RanVari
     if reference is not None and reference.quality is not None:
         drop = quality_difference(reference.quality, row.quality, seed)
     interval = quality_interval(row.quality, seed) if row.quality.kind.of_selections else None
-    quality = MeasuredQuality(value=row.quality.value, interval=interval, **row.quality.beside)
+    quality = MeasuredQuality(value=row.quality.value, interval=interval, notes=row.quality.notes, **row.quality.beside)
     return RanVariant(**dict(row.variant), **dict(figures), quality=quality, drop=drop)

@@ -15,7 +15,7 @@ from typing import Any
 
 from act.errors import InputError
 from act.formats import SourceModel
-from act.metrics import cosine
+from act.metrics.parts import similarity
 from act.program.model import InferenceModel
 from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
@@ -49,8 +49,7 @@ def load_teachers(
     Another model that cannot be read, or has other inputs, is an `InputError`.
     """
     if not settings.teachers:
-        pairs = zip(prepared.run(batch), start.run(batch))
-        return [start if all(cosine(theirs, ours) > _SAME for theirs, ours in pairs) else prepared]
+        return [start if similarity(start.run(batch), prepared.run(batch)) > _SAME else prepared]
     models = [_find(source).split().body for source in settings.teachers]
     expected, *others = (
         sorted(f"`{spec.name}` ({spec.dtype})" for spec in model.feed_specs()) for model in (prepared, *models)

@@ -156,7 +156,7 @@ def _prepare(job: Job, final: Path) -> None:
     if tail is not None:
         log.info(f"prepare: kept as it is, behind the layers: {', '.join(tail.operators)}")
     for name in constant:
-        log.info(f"prepare: output `{name}` is the same for every evaluation sample: similarity to it says little")
+        log.info(f"prepare: output `{name}` is the same for every evaluation sample: it counts by agreement alone")
 
 
 if __name__ == "__main__":

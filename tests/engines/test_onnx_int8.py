@@ -223,8 +223,35 @@ def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> 
 
 
 def test_pairs_stand_where_each_engine_wants_them() -> None:
-    assert planned("onnxruntime")[0].rounded == set(RANGES)
+    assert planned("onnxruntime")[0].rounded == set(RANGES) - {"y"}
     assert planned("openvino")[0].rounded == {"x", "r1", "r2"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_boxes_and_scores_behind_the_last_layers_are_not_rounded(engine: EngineName) -> None:
+    model = two_branches()
+    large = numpy_helper.from_array(np.array(640, np.float32), "large")
+    model.graph.initializer.append(large)
+    model.graph.node.extend(
+        [
+            helper.make_node("Sigmoid", ["y"], ["scores"]),
+            helper.make_node("Mul", ["scores", "large"], ["boxes"]),
+            helper.make_node("Concat", ["boxes", "scores"], ["found"], axis=1),
+        ]
+    )
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, ["N", 4, 4, 4]))
+    graph = Graph(model)
+    ranges = {**RANGES, "scores": Range(0.0, 1.0), "boxes": Range(0.0, 640.0), "found": Range(0.0, 640.0)}
+    plan = Plan(graph, rules(engine), LAYERS, ranges, {})
+    assert plan.rounded.isdisjoint({"y", "scores", "boxes", "found"}) and "x" in plan.rounded
+
+
+def test_what_is_only_averaged_is_rounded_as_before() -> None:
+    model = two_branches()
+    model.graph.node.append(helper.make_node("GlobalAveragePool", ["y"], ["mean"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, ["N", 2, 1, 1]))
+    plan = Plan(Graph(model), rules("onnxruntime"), LAYERS, RANGES, {})
+    assert "y" in plan.rounded
 
 
 def test_a_weak_channel_makes_room_for_its_bias() -> None:

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from act.metrics import cosine, squared_error
+from act.metrics.parts import Comparison
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
 from act.program.layers import Layer, bias_of, quantizable_layers
@@ -57,19 +57,25 @@ def model_and_samples(name: str, folder: Path) -> tuple[InferenceModel, Samples]
     return static(two_joins, (3, 8, 8)), samples_of(3, (3, 8, 8))
 
 
+def relative_error(found: list[list[Array]], exact: list[list[Array]]) -> float:
+    """Return the mean error over samples, each run by itself."""
+    outputs, wanted = ([np.concatenate(each) for each in zip(*runs)] for runs in (found, exact))
+    return Comparison(wanted).relative_error(outputs, wanted)
+
+
 @pytest.mark.parametrize("name", ["two_joins", "encoder"])
 def test_a_layer_in_int8_moves_the_outputs_as_the_whole_int8_model_does(name: str, tmp_path: Path) -> None:
     model, samples = model_and_samples(name, tmp_path)
     fp32, together = to_onnx(model), next(samples.batches(3))
     found = {layer.name: layer for layer in measured(model, samples).layers}
-    layers = quantizable_layers(model)
+    layers, exact = quantizable_layers(model), [run(fp32, batch) for batch in samples.batches(1)]
     assert set(found) == {layer.name for layer in layers}
     ranges = seen(model, layers, together, symmetric=False)
     for layer in layers:
         scheme = make_scheme(model, [layer], ranges)
         quantized = quantize_onnx(fp32, model, scheme)
-        errors = [squared_error(run(quantized, batch), run(fp32, batch)) for batch in samples.batches(1)]
-        assert found[layer.name].quantized == pytest.approx(np.sqrt(np.mean(errors)), rel=0.02, abs=1e-5)
+        error = relative_error([run(quantized, batch) for batch in samples.batches(1)], exact)
+        assert found[layer.name].quantized == pytest.approx(np.sqrt(error), rel=0.02, abs=1e-5)
     assert max(layer.quantized or 0 for layer in found.values()) > 1e-3
 
 
@@ -80,6 +86,7 @@ def test_a_pruned_layer_moves_the_outputs_as_zeros_in_its_weight_and_bias_do(nam
         if model.weight(vector).ndim == 1:
             model.set_weight(vector, model.weight(vector) + np.float32(0.5))
     found = {layer.name: layer for layer in measured(model, samples).layers}
+    exact = [model.run(batch) for batch in samples.batches(1)]
     for layer in quantizable_layers(model)[:-1]:
         weight = np.moveaxis(model.weight(layer.weight), layer.axis, 0)
         gone = np.argsort(np.abs(weight).sum(axis=tuple(range(1, weight.ndim))))[: len(weight) // 4]
@@ -88,8 +95,8 @@ def test_a_pruned_layer_moves_the_outputs_as_zeros_in_its_weight_and_bias_do(nam
             values = np.moveaxis(pruned.weight(place), layer.axis if place == layer.weight else 0, 0)
             values[gone] = 0
             pruned.set_weight(place, np.moveaxis(values, 0, layer.axis if place == layer.weight else 0))
-        errors = [squared_error(pruned.run(batch), model.run(batch)) for batch in samples.batches(1)]
-        assert found[layer.name].pruned["0.25"] == pytest.approx(np.sqrt(np.mean(errors)), rel=0.01, abs=1e-5)
+        error = relative_error([pruned.run(batch) for batch in samples.batches(1)], exact)
+        assert found[layer.name].pruned["0.25"] == pytest.approx(np.sqrt(error), rel=0.01, abs=1e-5)
         pruned.discard()
 
 
@@ -134,11 +141,10 @@ def test_layers_are_ranked_by_what_the_int8_model_of_each_alone_loses(name: str,
     errors = [entry.error for entry in ranking]
     assert errors == sorted(errors, reverse=True) and errors[0] > 1e-5
     by_name = {layer.name: layer for layer in layers}
-    (exact,) = run(fp32, batch)
+    exact = run(fp32, batch)
     for entry in ranking:
-        (output,) = run(quantize_onnx(fp32, model, scheme_for(by_name[entry.layer])), batch)
-        similarity = np.mean([cosine(one, other) for one, other in zip(output, exact)])
-        assert entry.error == pytest.approx(1 - similarity, rel=0.01, abs=1e-9)
+        output = run(quantize_onnx(fp32, model, scheme_for(by_name[entry.layer])), batch)
+        assert entry.error == pytest.approx(1 - Comparison(exact).similarity(output, exact), rel=0.01, abs=1e-9)
 
 
 def test_the_most_expensive_layers_are_measured_before_the_time_is_up(tmp_path: Path) -> None:

@@ -187,16 +187,11 @@ def test_exact_lines_and_character_similarity() -> None:
     assert quality.beside["character_similarity"] == pytest.approx((1 + 0.75) / 2)
 
 
-def test_top1_and_similarity() -> None:
+def test_top1() -> None:
     top1 = scorer("top1", unseen(Ragged.of([np.array([1]), np.array([0])])))
     top1.add([np.array([0.1, 0.9])])
     top1.add([np.array([0.1, 0.9])])
     assert top1.quality().value == 0.5
-    reference = [Ragged.of([np.array([1.0, 0.0]), np.array([1.0, 1.0])])]
-    similarity = scorer("similarity", unseen(None), reference)
-    similarity.add([np.array([0.0, 2.0])])
-    similarity.add([np.array([3.0, 3.0])])
-    assert similarity.quality().scores == pytest.approx([0.0, 1.0])
 
 
 def test_a_metric_without_labels_is_refused() -> None:

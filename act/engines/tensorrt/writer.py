@@ -44,8 +44,8 @@ class TensorRtWriter(OnnxWriter):
         folder = export.folder / self.spec.name
         folder.mkdir()
         onnx.save(explicit(export.fp32_onnx, export.model, scheme), folder / EXPLICIT)
-        similarity, holds = export.checker.target(export.model, export.simulated, folder / EXPLICIT)
-        require(holds, folder / EXPLICIT, similarity=similarity)
+        similarity, lost = export.checker.target(export.model, export.simulated, folder / EXPLICIT)
+        require(lost is None, folder / EXPLICIT, similarity=similarity)
         plain, cache = implicit(export.fp32_onnx, export.model, scheme)
         onnx.save(plain, folder / IMPLICIT)
         (folder / CACHE).write_text(cache, encoding="utf-8")
