@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from act.metrics.parts import Comparison, Floats, mean_errors, over_outputs, scores, similarity
+from act.comparison import Comparison, Floats, mean_errors, over_outputs, scores, similarity
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme

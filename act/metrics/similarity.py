@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from act.comparison import Comparison, Floats, MeanErrors
 from act.metrics import Figure, Quality, Scorer
-from act.metrics.parts import Comparison, Floats, MeanErrors
 from act.samples.dataset import Array, Samples
 
 Statistics = Sequence[Sequence[Sequence[float | None]]]
@@ -22,7 +22,7 @@ _MOST_ERRORS, _LARGEST = 2**20, 1e9
 class Metric(Scorer):
     """Scores each part 1 - mean squared error / variance, at least 0, and takes the mean over parts and outputs.
 
-    `act.metrics.parts` tells what a part is. Of very many parts those in a row go together. `worst_part` is the least
+    `act.comparison` tells what a part is. Of very many parts those in a row go together. `worst_part` is the least
     score of one.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from act import machine
-from act.metrics.parts import Comparison, mean_errors, over_outputs
+from act.comparison import Comparison, mean_errors, over_outputs
 from act.program.costs import layer_macs
 from act.program.graph import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS, main_output
 from act.program.outputs import real_outputs

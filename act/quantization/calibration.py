@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from act.metrics.parts import similarity
+from act.comparison import similarity
 from act.onnx_graph.conversion import to_onnx, with_weights
 from act.program.layers import Layer
 from act.program.model import InferenceModel

@@ -3,7 +3,7 @@
 One layer at a time is changed, the rest stays in floating point, and the outputs on a few calibration samples are
 compared with the fp32 model's (the analysis that NNCF and PaddleSlim call sensitivity).
 
-The search ranks layers by the similarity of the outputs (`act.metrics.parts`), each quantized as its first setting
+The search ranks layers by the similarity of the outputs (`act.comparison`), each quantized as its first setting
 says. The analysis gives the root of the mean squared error of the logits' parts as a share of their variance, with one
 threshold a channel of the weight and the range that the samples showed; pruned means that the output channels of
 smallest L1 norm give nothing (Li et al., "Pruning filters for efficient ConvNets", 2017), their bias included. Nothing
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 from tqdm import tqdm
 
-from act.metrics.parts import Comparison, Floats, mean_errors, over_outputs
+from act.comparison import Comparison, Floats, mean_errors, over_outputs
 from act.program.graph import Graph
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel

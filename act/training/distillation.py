@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from act.comparison import similarity
 from act.errors import InputError
 from act.formats import SourceModel
-from act.metrics.parts import similarity
 from act.program.model import InferenceModel
 from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle

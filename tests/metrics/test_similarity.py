@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act.comparison import Comparison, RealParts, channel_axis
 from act.metrics import Quality, scorer
-from act.metrics.parts import Comparison, RealParts, channel_axis
 from act.samples.dataset import Array, Ragged, Samples
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from act.metrics.parts import Comparison
+from act.comparison import Comparison
 from act.onnx_graph.conversion import to_onnx
 from act.program.graph import Graph
 from act.program.layers import Layer, bias_of, quantizable_layers
