@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from act.engines.process import EngineFailure, EngineProcess
