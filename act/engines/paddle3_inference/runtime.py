@@ -42,20 +42,38 @@ class Paddle3Inference(Engine):
         return ("fp32", "bf16") if cpu_flags().intersection(BF16_FLAGS) else ("fp32",)
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
+        self._configure = partial(self._configured, path, precision, threads)
+        self._create(with_onednn=True)
+
+    def _create(self, with_onednn: bool) -> None:
+        config = self._configure(with_onednn)
+        self._predictor = self._inference.create_predictor(config)
+        self._described = {"onednn": with_onednn, "threads": int(config.cpu_math_library_num_threads())}
+
+    def _configured(self, path: Path, precision: RuntimePrecision, threads: int, with_onednn: bool) -> Any:
         config = self._inference.Config(*map(str, _files(path)))
         config.disable_glog_info()
         config.switch_ir_optim(True)
         config.set_cpu_math_library_num_threads(threads)
         config.disable_gpu()
+        if not with_onednn:
+            config.disable_mkldnn()
+            return config
         config.enable_mkldnn()
         config.set_mkldnn_cache_capacity(_CACHED_SHAPES)
         if precision == "bf16":
             config.enable_mkldnn_bfloat16()
-        self._predictor = self._inference.create_predictor(config)
-        self._described = {"onednn": bool(config.mkldnn_enabled()), "kernels": precision, "threads": threads}
+        return config
 
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        return _predict(self._predictor, feeds)
+        try:
+            return _predict(self._predictor, feeds)
+        except NotImplementedError:
+            # Paddle 3.3 gives oneDNN's resizing an attribute that it cannot convert; its own kernels run it.
+            if not self._described["onednn"]:
+                raise
+            self._create(with_onednn=False)
+            return _predict(self._predictor, feeds)
 
     def streams(self, count: int) -> list[Runner]:
         return [partial(_predict, self._predictor.clone()) for _ in range(count)]
