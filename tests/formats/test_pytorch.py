@@ -23,7 +23,6 @@ from tests.support.models import CLASSIFIER
 
 REAL = pytest.mark.skipif(PYTORCH.python() is None, reason=f"needs PyTorch's environment: {PYTORCH.lacks()}")
 ROOT = Path(__file__).parents[2]
-TOKENS = {name: {"shape": ["batch", "length"], "dtype": "int64"} for name in ("ids", "mask")}
 PICTURE = {"picture": {"shape": ["batch", 3, 16, 16], "dtype": "float32"}}
 
 
@@ -129,7 +128,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("picture.pt", PICTURE),
         ("scripted.pt", PICTURE),
         ("tokens.pt2", None),
-        ("tokens.pt", TOKENS),
     ],
 )
 def test_a_model_is_taken_with_its_names_and_free_axes(folder: Path, tmp_path: Path, name: str, inputs: Any) -> None:
