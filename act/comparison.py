@@ -4,7 +4,9 @@ An output may hold values of several kinds, such as boxes that reach 640 beside 
 over all would see the largest alone. So the places along the channel axis are parts, each with a score of its own: the
 coefficient of determination, 1 - mean squared error / variance, where the variance is that of the fp32 values over
 samples and positions. It is 1 for equal values and 0 for what is no better than the part's mean, less than which
-counts as 0. Class numbers, which have no distance, count by agreement, and each class is a part.
+counts as 0. Probabilities of classes that exclude each other are of one kind, and one part: most classes of many hardly
+occur, and what little they vary by says nothing. Class numbers, which have no distance, count by agreement, and each
+class is a part.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ _RESOLUTION = 1e-4  # of variances that are compared, as a share of the whole on
 # A part that varies by less than this share of its size counts as constant: it may be wrong by so much.
 _CONSTANT = 1e-3
 _MOST_CLASSES = 256
+_OFF_ONE = 1e-3  # by which a sum of probabilities may be off
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,8 @@ def parts_of(samples: Arrays) -> Parts:
         classes = np.unique(np.concatenate([np.unique(each) for each in chosen])).astype(np.int64)
         return ClassParts(classes if 0 < len(classes) <= _MOST_CLASSES else None)
     axis = channel_axis(chosen)
+    if axis is not None and _are_distributions(chosen, axis):
+        axis = None
     filled = [each for each in chosen if each.size]
     if not filled:
         return RealParts(None, np.ones(1))
@@ -231,6 +236,14 @@ def channel_axis(samples: Sequence[Array]) -> int | None:
     }
     best = max(contrasts, key=contrasts.__getitem__, default=None)
     return best if best is not None and contrasts[best] >= _LEAST_CONTRAST else None
+
+
+def _are_distributions(samples: Sequence[Array], axis: int) -> bool:
+    """Tell whether values along an axis are never negative, and their sum is 1."""
+    return all(
+        bool((each >= 0).all()) and bool((np.abs(each.sum(axis=axis, dtype=np.float64) - 1) < _OFF_ONE).all())
+        for each in samples
+    )
 
 
 def _contrast(mean: Floats, variance: Floats, whole: float) -> float:

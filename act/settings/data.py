@@ -32,14 +32,14 @@ class ModelSource(Settings):
     `.yaml` file that names a folder inside an installed package"""
     model_filename: str | None = Field(default=None, description="name of the program file, when it is not a usual one")
     params_filename: str | None = Field(default=None, description="name of the weights file, if not a usual one")
-    inputs: dict[Text, ModelInput] = Field(
-        default={}, max_length=64, description="shapes and dtypes by input, for TorchScript, which says none"
+    inputs: dict[Text, ModelInput] | None = Field(
+        default=None, max_length=64, description="shapes and dtypes by input, for TorchScript, which says none"
     )
 
     @property
     def declared_inputs(self) -> dict[str, Any]:
         """Return `inputs` as plain dictionaries."""
-        return {name: each.model_dump() for name, each in self.inputs.items()}
+        return {name: each.model_dump() for name, each in (self.inputs or {}).items()}
 
 
 class Data(Settings):

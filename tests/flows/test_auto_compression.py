@@ -191,6 +191,7 @@ QUICK = {
     "Pipeline": {
         "data": {"calibration": 16, "evaluation": 24},
         "target": {"engines": ["openvino"], "precisions": ["fp32", "int8"]},
+        "budget": {"max_quality_drop": 0.5},
         "benchmark": {"rounds": 3, "runs_per_round": 2, "seconds": 0, "streams": 1},
         "analyze": {"time_limit_seconds": 0},
         "refine": {"steps": 2, "methods": ["layer_wise"], "candidates": 1},

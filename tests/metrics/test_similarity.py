@@ -37,6 +37,13 @@ def test_lost_scores_are_seen_beside_large_boxes() -> None:
     assert found.beside["worst_part"] == 0 and found.notes["worst_part"].startswith("output `found`, axis 2, index ")
 
 
+def test_probabilities_of_classes_that_hardly_occur_say_nothing_alone() -> None:
+    likely = [np.eye(500)[number % 3] * 12 + RNG.normal(size=500) for number in range(12)]
+    given = [(np.exp(each) / np.exp(each).sum()).astype(np.float32) for each in likely]
+    assert quality(lambda x: np.where(x < 1e-3, 3 * x, x), given).value > 0.99
+    assert quality(lambda x: x[[1, 0, *range(2, 500)]], given).value < 0.5
+
+
 def test_the_worst_part_is_told_by_name() -> None:
     found = quality(lambda x: x * [1, 1, 1, 1, 1, 0.9], DETECTIONS)
     assert found.notes == {"worst_part": "output `found`, axis 2, index 5"}

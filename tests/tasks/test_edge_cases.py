@@ -194,7 +194,7 @@ def test_one_class_and_one_evaluation_sample_reach_the_report(stages: Stages) ->
 
 @on("two_outputs", "integer_output")
 def test_outputs_of_whole_numbers_are_searched_and_trained_by_what_they_are_made_of(stages: Stages) -> None:
-    stages.job["budget"] = {"max_quality_drop": 0.0}
+    stages.job["strategy"] = ["QuantAware"]
     stages.run(last="qat")
     assert found()["front"]
     trained = read_json(ARTIFACTS / "qat" / "qat.json")
