@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from act.errors import InputError
-from act.metrics import Figure
+from act.metrics import Figure, Scorer
 from act.samples.dataset import PADDING, Array
 
 Counts = Callable[[Array], tuple[Array, Array, Array]]
@@ -23,6 +24,16 @@ class OutputSettings:
     """
 
     output: int = 0
+
+
+class ClassScorer(Scorer):
+    """Counts pairs of found and true classes of the parts (samples, tokens), each of which counts the same."""
+
+    labels = ("class", "classes")
+    Settings: ClassVar[type] = OutputSettings
+
+    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[int]]:
+        return agreement(predicted(outputs, self.settings.output), truth[0])
 
 
 def predicted(outputs: Sequence[Array], place: int) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from act.errors import InputError
-from act.metrics import Figure
+from act.metrics import Figure, Scorer
 from act.metrics._classes import mean_of_those_there, output_at
 from act.samples.dataset import PADDING, Array
 
@@ -26,6 +26,16 @@ class Settings:
     output: int = 0
     only: int | None = None
     threshold: float = 0.5
+
+
+class MaskScorer(Scorer):
+    """Sums each class's pixels over all samples first, so that a class counts the same however often it is seen."""
+
+    labels = "classes"
+    Settings = Settings
+
+    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[int]]:
+        return overlaps(outputs, truth[0], self.settings)
 
 
 def overlaps(outputs: Sequence[Array], truth: Array, settings: Settings) -> list[list[int]]:

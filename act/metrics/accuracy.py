@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from act.metrics import Figure, Scorer
-from act.metrics._classes import OutputSettings, agreement, figure_of, over, predicted
-from act.samples.dataset import Array
+from act.metrics import Figure
+from act.metrics._classes import ClassScorer, figure_of, over
 
 
-class Metric(Scorer):
+class Metric(ClassScorer):
     """Counts the parts whose likeliest class is the label's; each part of each sample counts the same."""
 
     title = "accuracy"
-    labels = ("class", "classes")
-    Settings = OutputSettings
-
-    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[int]]:
-        return agreement(predicted(outputs, self.settings.output), truth[0])
 
     @staticmethod
     def figure(statistics: Sequence[list[list[int]]]) -> Figure:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from act.metrics import Figure, Scorer
-from act.metrics._classes import OutputSettings, agreement, figure_of, mean_of_those_there, over, predicted
+from act.metrics import Figure
+from act.metrics._classes import ClassScorer, OutputSettings, figure_of, mean_of_those_there, over
 from act.samples.dataset import Array
 
 # Stands for every class that is not asked for.
@@ -26,18 +26,17 @@ class Settings(OutputSettings):
     positive: int | None = None
 
 
-class Metric(Scorer):
+class Metric(ClassScorer):
     """Counts of each class how many parts (samples, tokens) are found rightly, found, and there.
 
     A class that is neither found nor there does not count.
     """
 
     title = "F1"
-    labels = ("class", "classes")
     Settings = Settings
 
     def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[int]]:
-        pairs = agreement(predicted(outputs, self.settings.output), truth[0])
+        pairs = super().score(outputs, truth)
         positive = self.settings.positive
         if positive is None:
             return pairs

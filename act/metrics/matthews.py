@@ -6,20 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from act.metrics import Figure, Scorer
-from act.metrics._classes import OutputSettings, agreement, figure_of, over, predicted
+from act.metrics import Figure
+from act.metrics._classes import ClassScorer, figure_of, over
 from act.samples.dataset import Array
 
 
-class Metric(Scorer):
+class Metric(ClassScorer):
     """Counts pairs of found and true classes; 1 is right always, 0 is chance."""
 
     title = "Matthews correlation"
-    labels = ("class", "classes")
-    Settings = OutputSettings
-
-    def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[int]]:
-        return agreement(predicted(outputs, self.settings.output), truth[0])
 
     @staticmethod
     def figure(statistics: Sequence[list[list[int]]]) -> Figure:

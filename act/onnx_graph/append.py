@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import onnx
 from onnx import version_converter
 
 from act.errors import InputError
+from act.onnx_graph.nested import graphs_of, nodes_of
 
 _PREFIX = "tail."
 _OWN_DOMAINS = ("", "ai.onnx")
@@ -38,7 +39,7 @@ def append(body: onnx.ModelProto, tail: onnx.ModelProto, outputs: Sequence[str])
     _rename(tail.graph, {name: _free(name, taken) for name in clashing})
     result = body.graph
     kept = {each.name for each in result.node if each.name}
-    for node in filter(lambda each: each.name, _nodes(tail.graph)):
+    for node in filter(lambda each: each.name, nodes_of(tail.graph)):
         node.name = _free(node.name, kept)
         kept.add(node.name)
     result.node.extend(tail.graph.node)
@@ -74,7 +75,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _means_the_same(graph: onnx.GraphProto, first: int, second: int) -> bool:
     """Tell whether all operators of a graph are of one definition in two opsets."""
-    kinds = {node.op_type for node in _nodes(graph) if node.domain in _OWN_DOMAINS}
+    kinds = {node.op_type for node in nodes_of(graph) if node.domain in _OWN_DOMAINS}
     return all(_since(kind, first) == _since(kind, second) for kind in kinds)
 
 
@@ -89,7 +90,7 @@ def _converted(model: onnx.ModelProto, opset: int, wanted: int) -> onnx.ModelPro
     """Return the model in a later opset; graphs inside nodes must mean the same in both, for they are not converted."""
     if opset == wanted:
         return model
-    inner = [graph for node in model.graph.node for graph in _graphs(node)]
+    inner = [graph for node in model.graph.node for graph in graphs_of(node)]
     try:
         if all(_means_the_same(graph, opset, wanted) for graph in inner):
             return version_converter.convert_version(model, wanted)
@@ -104,7 +105,7 @@ def _names(graph: onnx.GraphProto) -> set[str]:
     found = {value.name for value in (*graph.input, *graph.output)} | {each.name for each in graph.initializer}
     for node in graph.node:
         found.update(filter(None, (*node.input, *node.output)))
-        for inner in _graphs(node):
+        for inner in graphs_of(node):
             found |= _names(inner)
     return found
 
@@ -118,7 +119,7 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for inner in _graphs(node):
+        for inner in graphs_of(node):
             _rename(inner, names)
 
 
@@ -126,17 +127,3 @@ def _free(name: str, taken: set[str]) -> str:
     while name in taken:
         name = f"{_PREFIX}{name}"
     return name
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in _graphs(node):
-            yield from _nodes(inner)
-
-
-def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

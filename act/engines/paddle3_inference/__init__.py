@@ -1,23 +1,12 @@
 """Paddle Inference of Paddle 3, with oneDNN on the CPU; its own interpreter imports what runs it."""
 
-from pathlib import Path
-
+from act.engines.paddle_inference import snippet
 from act.engines.spec import Spec
 from act.environments import PADDLE3
 
-_KERNELS = {"bf16": "config.enable_mkldnn_bfloat16()\n"}
-
 
 def _snippet(file: str, precision: str, threads: int) -> str:
-    folder = Path(file)
-    return (
-        "from paddle import inference  # of the environment that `make paddle3` makes\n\n"
-        f'config = inference.Config("{folder / "model.pdmodel"}", "{folder / "model.pdiparams"}")\n'
-        f"config.set_cpu_math_library_num_threads({threads})\n"
-        "config.enable_mkldnn()\n"
-        f"{_KERNELS.get(precision, '')}"
-        "predictor = inference.create_predictor(config)"
-    )
+    return f"# In the environment that `make paddle3` makes:\n{snippet(file, precision, threads)}"
 
 
 SPEC = Spec(

@@ -7,7 +7,8 @@ from act.engines.spec import Spec
 _KERNELS = {"bf16": "config.enable_mkldnn_bfloat16()\n", "int8": "config.enable_mkldnn_int8()\n"}
 
 
-def _snippet(file: str, precision: str, threads: int) -> str:
+def snippet(file: str, precision: str, threads: int) -> str:
+    """Return Python lines that load a program into Paddle's predictor."""
     folder = Path(file)
     return (
         "from paddle import inference\n\n"
@@ -31,6 +32,6 @@ SPEC = Spec(
     zero_points=False,
     default=2,
     packages=("paddlepaddle",),
-    snippet=_snippet,
+    snippet=snippet,
     infer={"use_gpu": False, "enable_mkldnn": True},
 )

@@ -8,6 +8,7 @@ import onnx
 import tf2onnx
 
 from act.errors import InputError, quoted
+from act.onnx_graph.nested import nodes_of
 
 OPSET = 17
 # Operators that run code of the file's author, or reach outside of the model: files, processes, other machines.
@@ -85,15 +86,6 @@ def write_named(model: onnx.ModelProto, inputs: Mapping[str, str], outputs: Mapp
         del ends[:]
         ends.extend(ordered)
     onnx.save(model, target)
-
-
-def nodes_of(graph: Any) -> Iterator[Any]:
-    """Yield the nodes of an ONNX graph and of the graphs inside it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from nodes_of(inner)
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from onnx import inliner
 
 from act.errors import InputError
+from act.onnx_graph.nested import graphs_of, nodes_of
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class OnnxModel:
     @property
     def nodes(self) -> Iterator[onnx.NodeProto]:
         """Yield all nodes, those of subgraphs too."""
-        return _nodes(self.graph)
+        return nodes_of(self.graph)
 
     def version(self, domain: str) -> int:
         """Return the opset version of a domain."""
@@ -370,8 +371,8 @@ def _check_functions(proto: onnx.ModelProto, path: Path) -> None:
         count = size = depth = 0
         for node in nodes:
             key = (_domain(node.domain), node.op_type)
-            inner = [extent_of(graph.node, above, level + 1) for graph in graphs(node)]
-            size += sum(tensor.ByteSize() for graph in graphs(node) for tensor in graph.initializer)
+            inner = [extent_of(graph.node, above, level + 1) for graph in graphs_of(node)]
+            size += sum(tensor.ByteSize() for graph in graphs_of(node) for tensor in graph.initializer)
             if key in bodies:
                 inner.append(called(key, above, level + 1))
                 # Each node of a function may hold the attributes that it is called with.
@@ -425,7 +426,7 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
             if name in writers:
                 raise InputError(f"{path}: tensor `{name}` is computed twice; export the model again")
             writers[name] = index
-        for inner in graphs(node):
+        for inner in graphs_of(node):
             _sort(inner, path, (*above, node.name))
     needs = [{writers[name] for name in reads(node) if name in writers} for node in graph.node]
     if all(max(each, default=-1) < index for index, each in enumerate(needs)):
@@ -456,25 +457,10 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
 def reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, those that its graphs read too."""
     yield from filter(None, node.input)
-    for graph in graphs(node):
+    for graph in graphs_of(node):
         for inner in graph.node:
             yield from reads(inner)
         yield from (value.name for value in graph.output)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for inner in graphs(node):
-            yield from _nodes(inner)
-
-
-def graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs inside a node."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -484,7 +470,7 @@ def _all_tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 if attribute.HasField("t"):
                     yield attribute.t
                 yield from attribute.tensors
-            for graph in graphs(node):
+            for graph in graphs_of(node):
                 yield from graph.initializer
                 yield from of(graph.node)
 
@@ -522,7 +508,7 @@ def _copy_small(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
         large = next((each.t for each in node.attribute if each.name == "value" and _is_large(each.t)), None)
         if node.op_type == "Constant" and large is not None and node.output:
             _add_filled(node.output[0], large, target)
-        elif not any(True for _ in graphs(node)):
+        elif not any(True for _ in graphs_of(node)):
             target.node.add().CopyFrom(node)
         else:
             copied = target.node.add(op_type=node.op_type, domain=node.domain, input=node.input, output=node.output)

@@ -17,7 +17,8 @@ from act.formats.onnx import folding
 from act.formats.onnx.importer import RefusedNode, import_model
 from act.formats.onnx.operators.registry import find
 from act.formats.onnx.quantized import restore
-from act.formats.onnx.reading import DOMAINS, KnownTensor, OnnxModel, graphs, known_tensors, reads
+from act.formats.onnx.reading import DOMAINS, KnownTensor, OnnxModel, known_tensors, reads
+from act.onnx_graph.nested import graphs_of
 from act.samples.dataset import FeedSpec
 from act.tail.frontier import SMALLEST_LAYER, Cut, Operator, find_cut
 from act.tail.split import SplitModel, Tail
@@ -71,7 +72,7 @@ def _holder(source: OnnxModel, outputs: Collection[str]) -> str:
     """Return the first output of the node of the main graph that a node with some outputs is, or is inside."""
 
     def holds(node: onnx.NodeProto) -> bool:
-        return bool(set(outputs) & set(node.output)) or any(holds(n) for graph in graphs(node) for n in graph.node)
+        return bool(set(outputs) & set(node.output)) or any(holds(n) for graph in graphs_of(node) for n in graph.node)
 
     return next((name for node in source.graph.node if holds(node) for name in node.output if name), "")
 
@@ -243,7 +244,7 @@ def _is_layer(node: onnx.NodeProto, sizes: Mapping[str, int]) -> bool:
     """Tell whether a node, or one inside it, multiplies by a constant of some size."""
     if node.op_type in _LAYERS and any(sizes.get(name, 0) >= SMALLEST_LAYER for name in node.input):
         return True
-    for graph in graphs(node):
+    for graph in graphs_of(node):
         inner = {**sizes, **{tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}}
         if any(_is_layer(each, inner) for each in graph.node):
             return True
