@@ -44,9 +44,9 @@ lint: setup
 
 # --no-emit-index-url: the lock names no registry.
 lock: setup
-	@$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --no-python-downloads \
+	@$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-python-downloads \
 		--upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
-	@$(PY) -m uv pip compile --group peers --universal --python-version 3.10 --no-python-downloads --upgrade \
+	@$(PY) -m uv pip compile --group peers --universal --python-version 3.11 --no-python-downloads --upgrade \
 		--constraints requirements.lock --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
 		-o requirements-peers.lock
 	@$(PY) -m uv pip compile --group lite --universal --python-version 3.10 --no-python-downloads --upgrade \

@@ -17,9 +17,9 @@ if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$checksum" ] &&
 fi
 
 # The names of shims exist even where the interpreter does not: only one that runs counts.
-fits='import sys; sys.exit(not ((3, 10) <= sys.version_info[:2] <= (3, 12) and sys.implementation.name == "cpython"))'
+fits='import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12) and sys.implementation.name == "cpython"))'
 python=
-for candidate in ${PYTHON:-python3.12 python3.11 python3.10 python3 python}; do
+for candidate in ${PYTHON:-python3.12 python3.11 python3 python}; do
     if command -v "$candidate" >/dev/null 2>&1 && "$candidate" -c "$fits" >/dev/null 2>&1; then
         python=$candidate
         break
@@ -27,7 +27,7 @@ for candidate in ${PYTHON:-python3.12 python3.11 python3.10 python3 python}; do
 done
 if [ -z "$python" ]; then
     found=$("${PYTHON:-python3}" --version 2>/dev/null) || found="no ${PYTHON:-python3} that runs"
-    fail "needs CPython 3.10, 3.11 or 3.12, found $found; install one, or name it: make PYTHON=/path/to/python"
+    fail "needs CPython 3.11 or 3.12, found $found; install one, or name it: make PYTHON=/path/to/python"
 fi
 "$python" -c 'import venv, ensurepip' 2>/dev/null || fail "$python lacks the modules venv and ensurepip (on Debian: the package python3-venv)"
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 
@@ -35,6 +35,16 @@ from benchmarks.zoo import CALIBRATION, Prepared
 
 Writer = Callable[["Source", Path], Path]
 BATCH = 8
+
+
+class Quantizable(Protocol):
+    """What other quantizers start from: an fp32 model, and calibration samples of one each."""
+
+    @property
+    def onnx(self) -> onnx.ModelProto: ...
+
+    @property
+    def samples(self) -> list[dict[str, Array]]: ...
 
 
 class Source:
@@ -92,7 +102,7 @@ def for_arm(folder: Path, precision: str) -> dict[str, Any]:
         return {"bytes": file.stat().st_size, "operators": read_kernels(file), "failure": None}
 
 
-def quantize_static(source: Source, folder: Path) -> Path:
+def quantize_static(source: Quantizable, folder: Path) -> Path:
     """Write what ONNX Runtime's own quantizer makes: U8S8, per channel, preprocessed."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType
     from onnxruntime.quantization import quantize_static as quantize
@@ -129,7 +139,7 @@ def quantize_static(source: Source, folder: Path) -> Path:
     return target
 
 
-def nncf(source: Source, folder: Path) -> Path:
+def nncf(source: Quantizable, folder: Path) -> Path:
     """Write what NNCF's default preset makes."""
     import nncf
     import openvino

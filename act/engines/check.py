@@ -4,10 +4,13 @@ The Paddle files must agree with the model in memory to the bit. The ONNX file r
 optimisations off, so that it follows the file literally. Two correct implementations still round a few values to
 neighbouring integers, and a deep model carries that on, so the integers behind every quantize operator are compared:
 on average they must lie much nearer to the simulated model's than the fp32 model's own values do. The file of an engine
-rounds elsewhere, and must keep about as much of every part of every output as the simulated model does.
+rounds elsewhere, and must keep about as much of every part of every output as the simulated model does: literally, and
+then as the engine itself runs it, whose kernels are not trusted.
 """
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from act.comparison import Comparison, Floats, mean_errors, over_outputs, scores
 from act.program.model import InferenceModel
 from act.quantization.ranges import LEVELS
 from act.quantization.scheme import Scheme
-from act.samples.dataset import Array, Samples
+from act.samples.dataset import Array, Ragged, Samples
 
 SAMPLES = 8
 COMPARED_SAMPLES = 64  # where one form is chosen among several
@@ -35,14 +38,49 @@ LARGEST_LOSS_RATIO, LARGEST_FURTHER_LOSS, LARGEST_FURTHER_LOSS_OF_PART = 4, 0.05
 # Of the parts of an output, which may lose more: of thousands some do by chance, in so few samples.
 SHARE_OF_CHANCE = 0.01
 
+# Gives the outputs of an engine's int8 file on the samples in a folder, one array a sample; None where it does not run.
+RunsInt8 = Callable[[str, Path, Path], list[Ragged] | None]
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """What a simulated model loses, which a file of it may lose about as much as.
+
+    Attributes:
+        wanted: the fp32 model's outputs.
+        expected: the simulated model's mean errors of each part of each output.
+    """
+
+    comparison: Comparison
+    wanted: Sequence[Array]
+    expected: Sequence[Floats]
+
+    def of(self, found: Sequence[Floats]) -> tuple[float, str | None]:
+        """Return the similarity that mean errors stand for, and why they will not do, where they will not."""
+        kept, simulation = over_outputs(scores(found)), over_outputs(scores(self.expected))
+        if 1 - kept > LARGEST_LOSS_RATIO * (1 - simulation) + LARGEST_FURTHER_LOSS:
+            return kept, f"loses too much: similarity {kept:.4f} where its scheme has {simulation:.4f}"
+        excess = [_further_loss(*pair) for pair in zip(found, self.expected)]
+        least, part = self.comparison.worst(excess)
+        if 1 - least > LARGEST_FURTHER_LOSS_OF_PART:
+            return kept, f"loses {part}, which its scheme keeps"
+        return kept, None
+
 
 class Checker:
-    """Compares exported files with the model that they were made from, on the first calibration samples."""
+    """Compares exported files with the model that they were made from, on the first calibration samples.
 
-    def __init__(self, samples: Samples) -> None:
+    Args:
+        samples: for calibration.
+        run: runs int8 files on their engines; without it these are not asked.
+    """
+
+    def __init__(self, samples: Samples, run: RunsInt8 | None = None) -> None:
+        self._run = run
         self._batches = list(samples.head(COMPARED_SAMPLES).batches(SAMPLES))
         self._batch = self._batches[0]
         self._outputs: tuple[InferenceModel, list[list[Array]], Comparison] | None = None
+        self._losses: tuple[InferenceModel, InferenceModel, _Loss] | None = None
 
     def fp32(self, model: InferenceModel, onnx_file: Path) -> float:
         """Return the similarity of the fp32 ONNX file's outputs to the model's; `RuntimeError` if low."""
@@ -90,20 +128,33 @@ class Checker:
         Such a file rounds at more places than the simulated model, or at fewer, so that it is held to the same order of
         loss, over all and in each part, not to the same integers.
         """
-        wanted = model.run(self._batch)
-        comparison = Comparison(wanted, model.fetch_names)
-        found, expected = (
-            comparison.mean_errors(outputs, wanted)
-            for outputs in (_run_literally(onnx.load(onnx_file), self._batch), simulated.run(self._batch))
-        )
-        kept, simulation = over_outputs(scores(found)), over_outputs(scores(expected))
-        if 1 - kept > LARGEST_LOSS_RATIO * (1 - simulation) + LARGEST_FURTHER_LOSS:
-            return kept, f"loses too much: similarity {kept:.4f} where its scheme has {simulation:.4f}"
-        excess = [_further_loss(*pair) for pair in zip(found, expected)]
-        least, part = comparison.worst(excess)
-        if 1 - least > LARGEST_FURTHER_LOSS_OF_PART:
-            return kept, f"loses {part}, which its scheme keeps"
-        return kept, None
+        loss = self._loss(model, simulated)
+        return loss.of(loss.comparison.mean_errors(_run_literally(onnx.load(onnx_file), self._batch), loss.wanted))
+
+    def on_engine(self, engine: str, model: InferenceModel, simulated: InferenceModel, path: Path) -> str | None:
+        """Return why an engine's int8 file will not do as that engine runs it, or None where it will.
+
+        None, too, where the engine does not run here, or not this file: the measurement tells of that.
+        """
+        if self._run is None:
+            return None
+        with tempfile.TemporaryDirectory() as name:
+            samples = Path(name) / "samples"
+            Samples({feed: Ragged.of(list(values)) for feed, values in self._batch.items()}).save(samples)
+            found = self._run(engine, path, samples)
+        if found is None:
+            return None
+        loss = self._loss(model, simulated)
+        errors = [loss.comparison.errors(*pair) for pair in zip(zip(*found), zip(*loss.wanted), strict=True)]
+        return loss.of(mean_errors(errors))[1]
+
+    def _loss(self, model: InferenceModel, simulated: InferenceModel) -> _Loss:
+        if self._losses is None or self._losses[:2] != (model, simulated):
+            wanted = model.run(self._batch)
+            comparison = Comparison(wanted, model.fetch_names)
+            expected = comparison.mean_errors(simulated.run(self._batch), wanted)
+            self._losses = model, simulated, _Loss(comparison, wanted, expected)
+        return self._losses[2]
 
     def on_onnxruntime(self, model: InferenceModel, written: onnx.ModelProto) -> float:
         """Return the similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # the worker imports this too, maybe where there is no pydant
 FailureKind = Literal["missing", "unsupported", "error", "wrong_output", "crash", "timeout"]
 
 _POLL_SECONDS = 0.5
+_CHECK_SECONDS = 600  # to load a file and run a few samples
 _LONGEST_CAUSE = 300
 _STDERR_TAIL_BYTES = 8192
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -263,6 +264,16 @@ class EngineProcess:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def int8_outputs(engine: str, path: Path, samples: Path) -> list[Ragged] | None:
+    """Return each output of an int8 file on all samples; None where the engine is not here or does not run it."""
+    try:
+        with EngineProcess(engine, path, "int8", 1, _CHECK_SECONDS) as process:
+            process.load()
+            return process.outputs(samples)
+    except EngineFailure:
+        return None
 
 
 def one_line(text: str) -> str:

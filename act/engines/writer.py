@@ -98,7 +98,7 @@ class Export:
             check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx)
             (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
         specs = [spec for spec in all_specs() if spec.default is not None or spec.name in self.engines]
-        exported = {spec.name: writer_of(spec.name).export(self) for spec in specs}
+        exported = {spec.name: self._as_run(spec, writer_of(spec.name).export(self)) for spec in specs}
         check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
         paths = {name: each.path for name, each in exported.items() if each.path is not None}
         return ExportedCandidate(
@@ -112,6 +112,18 @@ class Export:
             elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
             left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
         )
+
+    def _as_run(self, spec: Spec, written: Exported) -> Exported:
+        """Return what an engine of the target runs as its scheme says: its file, the plain form, or neither."""
+        if self.scheme is None or written.path is None or spec.name not in self.engines:
+            return written
+        lost = None
+        for path in dict.fromkeys([written.path, self.plain_onnx] if spec.reads_onnx else [written.path]):
+            lost = self.checker.on_engine(spec.name, self.model, self.simulated, path)
+            if lost is None:
+                return replace(written, path=path)
+            log.info("%s: %s on %s %s", self.name, path.name, spec.title, lost)
+        return replace(written, path=None, refused=f"as {spec.title} runs it, it {lost}")
 
     @property
     def plain_onnx(self) -> Path:

@@ -48,6 +48,8 @@ class Refine(Settings):
     methods: list[RefineMethod] = Field(default=["adaround", "layer_wise", "region_wise"])
     """in this order, each from the best so far"""
     candidates: int = Field(default=2, ge=0, le=100, description="of those that lose quality, how many are refined")
+    least_drop: float = Field(default=0.0025, ge=0, le=1)
+    """those that lose no more are left: no more can be won than is lost, and refining takes minutes"""
     samples: int = Field(default=64, ge=1, le=100_000, description="calibration samples, at most")
     batch_size: BatchSize = 8
     steps: int = Field(default=48, ge=1, le=100_000, description="of training, for each reconstruction")

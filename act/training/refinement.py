@@ -36,11 +36,17 @@ log = logging.getLogger(__name__)
 Method = Callable[[Scheme], Scheme | None]
 
 
-def worth_refining(candidates: Sequence[Candidate], most: int) -> list[str]:
-    """Return the candidates to refine: the best, the best without zero points, the next ones, if they lose quality."""
+def worth_refining(candidates: Sequence[Candidate], most: int, least_drop: float) -> list[str]:
+    """Return the candidates to refine: the best, the best without zero points, the next ones, if they lose quality.
+
+    Args:
+        candidates: of the search.
+        most: how many at most.
+        least_drop: those that lose no more quality are left out.
+    """
     ranked = sorted(candidates, key=lambda candidate: candidate.drop)
     symmetric = [candidate for candidate in ranked if candidate.symmetric]
-    order = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate.drop > 0]
+    order = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate.drop > least_drop]
     return list(dict.fromkeys(candidate.id for candidate in order))[:most]
 
 

@@ -40,6 +40,7 @@ def main() -> None:
 
 def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.engines.check import Checker
+    from act.engines.process import int8_outputs
     from act.engines.with_tail import put_back
     from act.engines.writer import Export
     from act.program.model import InferenceModel
@@ -50,7 +51,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     prepared, calibrated, searched, trained = (
         stage_folder(job, stage) for stage in ("prepare", "calibrate", "refine", "qat")
     )
-    checker = Checker(Samples.load(prepared / "calibration"))
+    checker = Checker(Samples.load(prepared / "calibration"), int8_outputs)
     tail = SavedTail.read(prepared / "tail") if (prepared / "tail").exists() else None
     bodies = folder if tail is None else folder / BODIES
     bodies.mkdir(exist_ok=True)

@@ -1,8 +1,8 @@
 """`python -m tasks.refine --job NAME`: refine the best candidates of the search, and keep what is better.
 
-Reads the model and samples of `prepare` and the candidates of `ptq_search`. Only candidates that lose quality are
-refined, the best first, the best without zero points among them. Each method starts from the best so far, and what it
-gives is measured on all evaluation samples by the engine that measured the search. Writes
+Reads the model and samples of `prepare` and the candidates of `ptq_search`. Only candidates that lose more quality than
+`refine.least_drop` are refined, the best first, the best without zero points among them. Each method starts from the
+best so far, and what it gives is measured on all evaluation samples by the engine that measured the search. Writes
 
 - `candidates.json`: as in `ptq_search`, a refined candidate in the place of its start;
 - `refine.json`: every attempt, with the quality before and after;
@@ -31,10 +31,11 @@ def main() -> None:
             shutil.copytree(searched / "schemes", folder / "schemes")
             attempts: list[Attempt] = []
             allowed = job.refine.methods and job.refine.candidates
-            if allowed and any(candidate.drop > 0 for candidate in found.candidates):
+            most = max((candidate.drop for candidate in found.candidates), default=0.0)
+            if allowed and most > job.refine.least_drop:
                 found, attempts = _refine(name, job, found, folder)
             else:
-                log.info("refine: nothing to do: no candidate loses quality")
+                log.info("refine: nothing to do: no candidate loses more quality than %g", job.refine.least_drop)
             found.write(folder / "candidates.json")
             Refinements(attempts=attempts).write(folder / "refine.json")
 
@@ -56,7 +57,7 @@ def _refine(name: str, job: Job, found: Candidates, folder: Path) -> tuple[Candi
     fp32 = to_onnx(model)
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
     methods = methods_for(model, fp32, Samples.load(prepared / "calibration"), job.refine, deadline)
-    chosen = worth_refining(found.candidates, job.refine.candidates)
+    chosen = worth_refining(found.candidates, job.refine.candidates, job.refine.least_drop)
     candidates, attempts = [], []
     for candidate in found.candidates:
         if candidate.id in chosen and time.monotonic() < deadline:

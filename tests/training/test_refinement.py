@@ -24,16 +24,17 @@ def named(name: str) -> Scheme:
     return Scheme((name,), {}, {})
 
 
-def test_what_loses_nothing_is_left_alone() -> None:
-    assert worth_refining([candidate("a", 0.0), candidate("b", -0.1, True)], 2) == []
+def test_what_loses_little_is_left_alone() -> None:
+    assert worth_refining([candidate("a", 0.002), candidate("b", 0.003, True)], 2, 0.0025) == ["b"]
+    assert worth_refining([candidate("a", 0.0), candidate("b", -0.1, True)], 2, 0.0) == []
 
 
 def test_the_best_and_the_best_symmetric_come_first() -> None:
     found = [candidate("a", 0.01), candidate("b", 0.02), candidate("c", 0.03, True), candidate("d", 0.04, True)]
-    assert worth_refining(found, 2) == ["a", "c"]
-    assert worth_refining(found, 3) == ["a", "c", "b"]
-    assert worth_refining(found, 0) == []
-    assert worth_refining([candidate("a", -0.01), *found[1:]], 2) == ["c", "b"]
+    assert worth_refining(found, 2, 0.0) == ["a", "c"]
+    assert worth_refining(found, 3, 0.0) == ["a", "c", "b"]
+    assert worth_refining(found, 0, 0.0) == []
+    assert worth_refining([candidate("a", -0.01), *found[1:]], 2, 0.0) == ["c", "b"]
 
 
 def test_each_method_starts_from_the_best_so_far_and_only_better_ones_are_kept() -> None:

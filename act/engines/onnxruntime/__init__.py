@@ -21,7 +21,7 @@ SPEC = Spec(
     writer="act.engines.onnxruntime.writer:OnnxRuntimeWriter",
     reads="onnx",
     opens=("onnx",),
-    # ONNX Runtime 1.23 documentation, "Quantize ONNX models": QLinearConv, MatMulInteger / QGemm.
+    # ONNX Runtime 1.32 documentation, "Quantize ONNX models": QLinearConv, MatMulInteger / QGemm.
     int8_operators=("conv2d", "depthwise_conv2d", "matmul_v2", "mul"),
     default=1,
     tells_times=True,

@@ -1,6 +1,6 @@
 """How ONNX Runtime on a CPU wants an int8 model.
 
-Sources: ONNX Runtime 1.23 documentation, "Quantize ONNX models", and its source: `qdq_selector_action_transformer.cc`
+Sources: ONNX Runtime 1.32 documentation, "Quantize ONNX models", and its source: `qdq_selector_action_transformer.cc`
 (which operators it makes integer kernels of, given QDQ on all that they read and make), `qdq_selectors.cc` (biases as
 int32 behind `DequantizeLinear`), `relu_clip_fusion` and `qdq_propagation` (an activation function whose range QDQ
 clips is dropped), `nhwc_transformer.cc` (integer convolutions and pools run with channels last).
