@@ -21,7 +21,8 @@ def put_back(tail: SavedTail, candidate: ExportedCandidate, folder: Path) -> Exp
     """
     (folder / candidate.name).mkdir()
     causes: dict[str, str] = {}
-    for name in dict.fromkeys([*candidate.files.values(), f"{candidate.name}/{INT8_ONNX}"]):
+    # The Paddle model and its twin are there whatever engines take.
+    for name in dict.fromkeys([candidate.name, *candidate.files.values(), f"{candidate.name}/{INT8_ONNX}"]):
         body, target = folder / BODIES / name, folder / name
         if not body.exists():
             continue
