@@ -46,17 +46,17 @@ class OnnxRuntimeWriter(OnnxWriter):
         It rounds at more places than the engine that the scheme was found on, and bears other ranges best. Where it is
         that engine, the search has found what it bears.
         """
-        model, checker = export.model, export.checker
-        written = self.quantized(export.fp32_onnx, model, scheme)
+        model, checker, fp32 = export.model, export.checker, export.fp32_onnx
+        written = self.quantized(fp32, model, scheme)
         alternatives = export.read_alternatives() if self.spec.name in export.engines[1:] else {}
         if not alternatives:
             return written
-        own = best = checker.on_onnxruntime(model, written)
+        own = best = checker.on_onnxruntime(fp32, written)
         chosen = "the scheme's own"
         for label, spans in alternatives.items():
             activations = {tensor: spans[tensor] for tensor in scheme.activations}
-            other = self.quantized(export.fp32_onnx, model, replace(scheme, activations=activations, further=spans))
-            similarity = checker.on_onnxruntime(model, other)
+            other = self.quantized(fp32, model, replace(scheme, activations=activations, further=spans))
+            similarity = checker.on_onnxruntime(fp32, other)
             if similarity > best:
                 best, chosen, written = similarity, label, other
         told = f"similarity {own:.4f} with the scheme's own ranges, {best:.4f} with {chosen}, which are taken"
