@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from act.errors import InputError, exit_on_input_error
 from act.paddleslim.translate import merged, read
-from act.settings import DEFAULT_PATH, Job, Params, read_mapping, settings_in, validate
+from act.settings import DEFAULT_PATH, Job, Params, parse, read_mapping, settings_in, validate
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def settings_of(texts: Sequence[str]) -> dict[str, Any]:
         if not sign or not all(parts):
             raise InputError(f"--set {text!r}: must be KEY=VALUE, such as data.path=data/mine")
         try:
-            inner: Any = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
+            inner: Any = parse(value)
+        except ValueError:
             raise InputError(f"--set {text!r}: {value!r} is not valid YAML; put it in quotes") from None
         for part in reversed(parts):
             inner = {part: inner}

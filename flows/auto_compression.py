@@ -240,8 +240,7 @@ class AutoCompression:
     def _metric(self, model: InferenceModel) -> float:
         """Return what the callback gives for a model, in static mode, as in ACT."""
         assert self._callback is not None
-        with _paddle_as_it_was() as paddle:
-            paddle.enable_static()
+        with _static_mode() as paddle:
             outputs = [model.program.global_block().var(name) for name in model.fetch_names]
             with paddle.static.scope_guard(model.scope):
                 executor = paddle.static.Executor(paddle.CPUPlace())
@@ -267,7 +266,7 @@ class AutoCompression:
         evaluation.save(work / "asked")
         engine = Params.model_validate({"jobs": {JOB: self._entry}}).jobs[JOB].target.engines[0]
         try:
-            with _paddle_as_it_was():
+            with _static_mode():
                 judged = Evaluation(engine, metric, work / "asked", None, time_limit_seconds=LONGEST_CALLBACK_SECONDS)
                 found = judged.quality(model, None).value
         except EngineFailure as failure:
@@ -375,7 +374,7 @@ def _save(named: Mapping[str, Ragged], folder: Path) -> None:
 
 
 def _load_given(given: ModelSource, with_tail: bool = False) -> InferenceModel:
-    with _paddle_as_it_was():
+    with _static_mode():
         from act.formats import SourceModel
 
         names = given.model_filename, given.params_filename
@@ -384,20 +383,20 @@ def _load_given(given: ModelSource, with_tail: bool = False) -> InferenceModel:
 
 
 def _load(folder: Path) -> InferenceModel:
-    with _paddle_as_it_was():
+    with _static_mode():
         from act.program.model import InferenceModel
 
         return InferenceModel.load(folder)
 
 
 @contextmanager
-def _paddle_as_it_was() -> Iterator[Any]:
-    """Give Paddle, and put the caller's mode back afterwards: what reads models here switches to the static one."""
+def _static_mode() -> Iterator[Any]:
+    """Give Paddle in its static mode, and put the caller's back afterwards, whatever a callback has switched to."""
     import paddle
 
     dynamic = paddle.in_dynamic_mode()
+    paddle.enable_static()
     try:
         yield paddle
     finally:
-        if dynamic:
-            paddle.disable_static()
+        (paddle.disable_static if dynamic else paddle.enable_static)()

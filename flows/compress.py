@@ -33,8 +33,6 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from act.errors import USER_ERROR_EXIT_CODE, InputError
 from act.results.flow import Outcome
-from act.search.runners import ALLOWED, TRIALS_ON, Cluster
-from act.search.server import refuse_unreachable, temporary_server
 from act.settings import DEFAULT_PATH, load_job
 from act.strategy import attempts
 from flows import act_config, result
@@ -42,6 +40,8 @@ from flows.check_jobs import check_jobs
 from flows.graph import Stage, needed_by, read_stages
 from flows.record import Record, path_of
 from flows.stages import ProcessGroups, StageFailed, Turnstile, reproduce
+from tasks.ptq_search.cluster import ALLOWED, TRIALS_ON, Cluster
+from tasks.ptq_search.server import refuse_unreachable, temporary_server
 from tasks.select.learn import has_learned
 
 # These start inference engines or train, and so depend on what else the machine does; the others only read and write.

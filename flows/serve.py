@@ -26,9 +26,9 @@ from prefect.schedules import Cron
 from pydantic import ValidationError
 
 from act.errors import InputError, exit_on_input_error
-from act.search.server import refuse_unreachable
 from flows.check_jobs import check_jobs
 from flows.compress import add_run_options, choose_cluster, compress
+from tasks.ptq_search.server import refuse_unreachable
 
 DEPLOYMENT = "scheduled"
 

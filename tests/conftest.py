@@ -93,7 +93,7 @@ def nothing_is_left_running() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a Prefect database for this process's tests: a copy, for to make one takes ten seconds of a core."""
-    from act.search.server import temporary_server
+    from tasks.ptq_search.server import temporary_server
 
     own = tmp_path_factory.getbasetemp()
     made = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "prefect"

@@ -50,6 +50,23 @@ def tree_of(file: Path) -> ast.Module:
 
 
 @cache
+def modules_named(file: Path) -> set[str]:
+    """Return the modules that a file imports from, wherever in it that stands."""
+    named = set()
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named.add(node.module)
+    return named
+
+
+def packages(file: Path) -> set[str]:
+    """Return the packages that a file imports from."""
+    return {module.partition(".")[0] for module in modules_named(file)}
+
+
+@cache
 def imported(file: Path) -> set[Path]:
     """Return the files of `act` and `tasks` that a file imports, wherever in it that stands, with their packages.
 
@@ -192,18 +209,18 @@ def test_nobody_outside_its_room_asks_for_an_entry_by_name(kind: registry.Regist
         assert not (found := spelt_out(file) & foreign), (file, found)
 
 
+def test_the_library_knows_neither_prefect_nor_dvc() -> None:
+    for file in (CHECKOUT / "act").rglob("*.py"):
+        assert not {name.partition("_")[0] for name in packages(file)} & {"prefect", "dvc"}, file
+
+
 def test_paddle_is_imported_where_it_is_dealt_with() -> None:
     rooms = ("act/program/", "act/training/", "act/formats/", "act/engines/paddle_")
     # What a user of the class gives are Paddle's own objects.
     others = {"flows/auto_compression.py"}
     for file in (path for folder in ("act", "tasks", "flows") for path in (CHECKOUT / folder).rglob("*.py")):
         name = str(file.relative_to(CHECKOUT))
-        found = {
-            module.split(".")[0] if not module.startswith("act.") else module
-            for node in ast.walk(tree_of(file))
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for module in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
-        }
+        found = packages(file) | ({"act.program.paddle_setup"} & modules_named(file))
         if not name.startswith(rooms) and name not in others:
             assert not found & {"paddle", "paddleslim", "act.program.paddle_setup"}, name
 

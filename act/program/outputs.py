@@ -46,6 +46,21 @@ def checked_outputs(model: InferenceModel, batch: Mapping[str, Array], where: st
     return outputs
 
 
+def check_sizes(model: InferenceModel, samples: Samples, where: str) -> None:
+    """Run the first sample of each size, so that one which the model cannot take is found before any work is done.
+
+    Raises:
+        InputError: as `checked_outputs`; names the sample.
+    """
+    known: set[tuple[tuple[int, ...], ...]] = set()
+    for index in range(len(samples)):
+        sizes = tuple(tuple(feed.shapes[index].tolist()) for feed in samples.feeds.values())
+        if sizes not in known:
+            known.add(sizes)
+            checked_outputs(model, samples.stack([index]), f"{where} sample {index}:")
+            samples.release()
+
+
 def deviation(found: Sequence[Array], wanted: Sequence[Array]) -> float:
     """Return max|a - b| / max|b| of the output where that is largest.
 

@@ -1,4 +1,4 @@
-"""`machine.json`, `plugins.json` and `prune_machine.json`, and the machine that a result was measured on."""
+"""What the stage `machine` notes, `prune_machine.json`, and the machine that a result was measured on."""
 
 from act.results.artifact import Artifact, Part
 
@@ -25,6 +25,12 @@ class PlugIns(Artifact):
     """The versions of the other distributions that a job may use engines, readers, metrics and the like of."""
 
     versions: dict[str, str]
+
+
+class ModelFiles(Artifact):
+    """What the user's model holds, whatever DVC has noted of its files' sizes and times."""
+
+    sha256: dict[str, str]  # by file, below the folder that the job names or that of the file that it names
 
 
 class Machine(_Hardware):

@@ -6,7 +6,7 @@ same keys as dependencies.
 
 from act.settings.base import Precision, QuantizableOperator, Settings, ThresholdAlgorithm
 from act.settings.data import Data, ModelSource
-from act.settings.files import DEFAULT_PATH, load, load_job, read_mapping, settings_in, validate
+from act.settings.files import DEFAULT_PATH, REFERENCES, load, load_job, parse, read_mapping, settings_in, validate
 from act.settings.job import PRUNING, QUANTIZING, Job, Params, StrategyName
 from act.settings.measuring import Analyze, Benchmark, Timing
 from act.settings.metric import Metric
@@ -19,9 +19,9 @@ from act.settings.training import Distillation, DistillationLoss, OptimizerName,
 __all__ = [
     "Analyze", "ASPPrune", "Benchmark", "Budget", "Calibration", "ChannelPrune", "CLEARLY", "Data", "DEFAULT_PATH",
     "Distillation", "DistillationLoss", "EngineName", "GmpConfig", "Job", "load", "load_job", "Metric", "ModelSource",
-    "OptimizerName", "Params", "Precision", "Prune", "PRUNING", "QUANTIZING", "PtqSearch", "Qat",
-    "QuantizableOperator", "read_mapping", "Refine", "RefineMethod", "ROUNDING", "Schedule", "Settings", "settings_in",
-    "StrategyName", "Target", "ThresholdAlgorithm", "Timing", "TrainConfig", "TransformerPrune", "UnstructurePrune",
-    "validate", "WeightQuantization",
+    "OptimizerName", "Params", "parse", "Precision", "Prune", "PRUNING", "QUANTIZING", "PtqSearch", "Qat",
+    "QuantizableOperator", "read_mapping", "REFERENCES", "Refine", "RefineMethod", "ROUNDING", "Schedule", "Settings",
+    "settings_in", "StrategyName", "Target", "ThresholdAlgorithm", "Timing", "TrainConfig", "TransformerPrune",
+    "UnstructurePrune", "validate", "WeightQuantization",
 ]
 # fmt: on

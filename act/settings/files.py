@@ -6,8 +6,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from act.errors import InputError
 from act.settings.base import Settings, Text
@@ -15,6 +16,8 @@ from act.settings.data import Data, settings_of_reader
 from act.settings.job import Job, Params
 
 DEFAULT_PATH = Path("params.yaml")
+REFERENCES = (".yaml", ".yml")
+"""Suffixes of files that name what is inside an installed package."""
 
 Checked = TypeVar("Checked", bound=Settings)
 
@@ -41,12 +44,23 @@ def read_text(path: Path, cure: str) -> str:
 def read_mapping(path: Path, cure: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping; `InputError` as `read_text`, or where it holds something else."""
     try:
-        raw = yaml.safe_load(read_text(path, cure))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raw = parse(read_text(path, cure))
+    except ValueError as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must hold a mapping (`key: value`), found {type(raw).__name__}")
     return raw
+
+
+def parse(text: str) -> Any:
+    """Return what a text in YAML 1.2 stands for; `ValueError`, of one line, where it is none.
+
+    DVC reads params.yaml by the same rules, and writes by them: `1e-05` is a number, `on` a text.
+    """
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def validate(kind: type[Checked], raw: Mapping[str, Any], origin: str) -> Checked:
@@ -116,7 +130,7 @@ def resolve(path: Path, what: Literal["folder", "alphabet"]) -> Path:
     Raises:
         InputError: a reference file is wrong, its package is not installed in that version, or lacks the file.
     """
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in REFERENCES:
         return path
     raw = read_mapping(path, "name a model, its folder or a reference file")
     reference = validate(_Reference, raw, str(path))

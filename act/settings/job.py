@@ -90,6 +90,15 @@ class Params(Settings):
 
     jobs: dict[str, Job] = Field(min_length=1)
 
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _names_are_texts(cls, jobs: Any) -> Any:
+        for name in jobs if isinstance(jobs, dict) else ():
+            if not isinstance(name, str):
+                written = "null" if name is None else f"{name!r:.80}"
+                raise ValueError(f"the name `{written}` is no text in YAML: put it in quotes")
+        return jobs
+
     @field_validator("jobs")
     @classmethod
     def _names_are_plain(cls, jobs: dict[str, Job]) -> dict[str, Job]:

@@ -40,6 +40,7 @@ def _prepare(job: Job, final: Path) -> None:
     from act.formats import SourceModel
     from act.metrics import check_labels, needs_reference, reading
     from act.program.outputs import (
+        check_sizes,
         checked_outputs,
         constant_outputs,
         deviation,
@@ -102,6 +103,8 @@ def _prepare(job: Job, final: Path) -> None:
         changed = deviation(before, model.run(first))
         if changed > LARGEST_DEVIATION:
             raise RuntimeError(f"normalising changed the model's outputs by {changed:.2g} of their size")
+        for samples, role in ((calibration, "calibration"), (evaluation, "evaluation")):
+            check_sizes(model, samples, f"{program}: on {role}")
         shutil.rmtree(folder / "float", ignore_errors=True)
         (folder / "model").mkdir()
         model.save(folder / "model")

@@ -22,6 +22,8 @@ def main() -> None:
     """Parse the command line and run the stage."""
     with job_from_command_line("tasks.prune", "Prune one job's model.") as (name, job):
         strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
+        if job.distillation.node is not None:
+            _check_nodes(name, job)
         chosen = strategy.settings.prune
         checkpoint = None
         with replace_folder(stage_folder(name, "prune")) as folder:
@@ -32,6 +34,17 @@ def main() -> None:
                 _keep(name, folder, "the strategy does not prune")
         if checkpoint is not None:
             shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _check_nodes(name: str, job: Job) -> None:
+    """Refuse variables to compare that the model or its teacher lacks, in time: training may come hours later."""
+    from act.program.model import InferenceModel
+    from act.samples.dataset import Samples
+    from act.training.distillation import load_teachers, plan_distillation
+
+    prepared = stage_folder(name, "prepare")
+    model, batch = InferenceModel.load(prepared / "model"), Samples.load(prepared / "calibration").first(1)
+    plan_distillation(job.distillation, model, load_teachers(job.distillation, model, model, batch), batch)
 
 
 def _with_settings(job: Job, chosen: PruneSettings | None) -> Job:

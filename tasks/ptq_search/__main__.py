@@ -66,11 +66,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
     from act.search.measure import trial_job
-    from act.search.runners import Cluster, with_runner
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
     from act.search.search import Journal, Search, SearchProgress
     from act.search.space import Space
+    from tasks.ptq_search.cluster import Cluster, with_runner
 
     cluster = Cluster.from_environment()
     analyzed, prepared, calibrated = (stage_folder(name, stage) for stage in ("analyze", "prepare", "calibrate"))

@@ -24,6 +24,7 @@ from act.errors import InputError
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
 from act.results.export import ExportedCandidates
+from act.results.flow import CallbackMetrics
 from act.samples.dataset import FeedSpec, Samples
 from act.samples.readers import arrays
 from flows.auto_compression import AutoCompression
@@ -216,6 +217,7 @@ class Callback:
         self.asked.append((type(executor).__name__, feeds, [type(fetch).__name__ for fetch in fetches]))
         found = executor.run(program, feed={feeds[0]: self.batch}, fetch_list=fetches)[0]
         self.first = found if self.first is None else self.first
+        paddle.disable_static()  # as one does that computes a metric on Paddle's tensors
         return float(np.abs(found - self.first).mean())
 
 
@@ -280,6 +282,23 @@ def test_the_callback_is_asked_anew_for_the_candidates_of_another_strategy(
         ac._choose(tmp_path)
         told = json.loads((exported / "eval_callback.json").read_text())
         assert told["metrics"] == {"fp32": 0.9, "int8-ptq-1": metric}
+
+
+def test_a_caller_in_dynamic_mode_goes_on_in_it(small: Path, tmp_path: Path) -> None:
+    ac = AutoCompression(str(small), endless, save_dir=str(tmp_path / "made"), eval_callback=Callback())
+    exported = tmp_path / "artifacts/model/export"
+    for name in ("int8-ptq-1", "int8-ptq-2"):
+        shutil.copytree(small, exported / name)
+    candidates = [results.exported(name, "int8") for name in ("int8-ptq-1", "int8-ptq-2")]
+    ExportedCandidates(candidates=candidates, deploy=None).write(exported / "candidates.json")
+    ac._given_metric = 0.9
+    paddle.disable_static()
+    try:
+        ac._choose(tmp_path)
+        assert paddle.in_dynamic_mode()
+    finally:
+        paddle.enable_static()
+    assert set(CallbackMetrics.read(exported / "eval_callback.json").metrics) == {"fp32", "int8-ptq-1", "int8-ptq-2"}
 
 
 def read_arrays(folder: Path) -> tuple[Samples, Samples]:

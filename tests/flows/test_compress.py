@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from act.errors import InputError
-from act.search.server import temporary_server
 from flows.graph import read_stages
+from tasks.ptq_search.server import temporary_server
 from tests.support.commands import run_module
 from tests.support.toy import GRAPH, Toy
 

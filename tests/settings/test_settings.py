@@ -164,6 +164,28 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
         load(write(tmp_path, job))
 
 
+@pytest.mark.parametrize("text", ["1e-05", "1E-5", "+1e-5", "0.00001"])
+def test_numbers_are_read_as_dvc_writes_them(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, {**GOOD, "qat": {"learning_rate": "RATE"}})
+    path.write_text(path.read_text().replace("RATE", text))
+    assert load_job("mine", path).qat.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("name", ["on", "No", "'123'", '"null"', "1a", "0x"])
+def test_a_name_is_the_text_that_dvc_takes_it_for(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, GOOD, "NAME")
+    path.write_text(path.read_text().replace("NAME", name))
+    assert load_job(name.strip("'\""), path)
+
+
+@pytest.mark.parametrize("name", ["123", "null", "true", "1e5", "2026-11-30"])
+def test_a_name_that_is_no_text_in_yaml_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, GOOD, "NAME")
+    path.write_text(path.read_text().replace("NAME", name))
+    with pytest.raises(InputError, match="`jobs` .*is no text in YAML: put it in quotes"):
+        load(path)
+
+
 @pytest.mark.parametrize("name", ["a@b", "", "-x", "a/b", "x" * 65])
 def test_names_that_would_not_make_a_path_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="is not allowed"):

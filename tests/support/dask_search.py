@@ -1,4 +1,4 @@
-"""A program for `test_runners.py`: searches with made-up qualities, on a small Dask cluster and here.
+"""A program for `test_cluster.py`: searches with made-up qualities, on a small Dask cluster and here.
 
 A process of its own, because Prefect reads its settings when it is imported. Prints one JSON object.
 """
@@ -20,10 +20,11 @@ from act.metrics import Quality
 from act.results.ptq_search import Trial, TrialSettings
 from act.search import sampler
 from act.search.measure import Result, TrialJob
-from act.search.runners import Cluster, Runner, run_here, run_on_cluster, server_for
+from act.search.runners import Runner, run_here
 from act.search.sampler import ForestSampler
 from act.search.search import Journal, Search
 from act.settings import PtqSearch
+from tasks.ptq_search.cluster import Cluster, run_on_cluster, server_for
 from tests.support.small_space import SPACE
 
 SETTINGS = PtqSearch(max_quant_count=12, side_by_side=3)

@@ -231,6 +231,11 @@ def _integer_output(x: Any) -> Any:
     return paddle.argmax(_relu(_conv(x, 8)), axis=1)
 
 
+def _reshaped(x: Any) -> Any:
+    """Build a network that takes one size, though it says any."""
+    return _matmul(paddle.reshape(_conv(x, 4), [-1, 4 * 8 * 8]), CLASSES)
+
+
 def _no_batch_axis(x: Any) -> Any:
     return _conv(x, 8).mean()
 
@@ -271,6 +276,7 @@ ODD: dict[str, Odd] = {
     "one_class": Odd(PICTURE, _one_class, _picture(), metric="top1"),
     "two_outputs": Odd(PICTURE, _two_outputs, _picture()),
     "integer_output": Odd(PICTURE, _integer_output, _picture()),
+    "reshaped": Odd(ANY_PICTURE, _reshaped, _picture(), metric="top1"),
     "no_batch_axis": Odd(PICTURE, _no_batch_axis, _picture()),
     "fixed_batch": Odd({"x": ((1, 3, 8, 8), "float32")}, _plain, _picture()),
     "batch_of_one": Odd({"x": ((1, 3, 8, 8), "float32")}, _over_the_batch, _picture()),

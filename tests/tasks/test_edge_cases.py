@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,24 @@ def black_picture(stages: Stages) -> None:
     np.savez("data/evaluation.npz", x=pictures)
 
 
+def another_size(role: str) -> Callable[[Stages], None]:
+    """Return what adds a larger sample, behind those that are run to see that the model runs at all."""
+
+    def spoil(stages: Stages) -> None:
+        arrays = dict(np.load(f"data/{role}.npz"))
+        samples = [*arrays["x"], np.zeros((3, 9, 8), np.float32)]
+        arrays |= {"x": np.concatenate([each.reshape(-1) for each in samples]), "x.shapes": [s.shape for s in samples]}
+        if "label" in arrays:
+            arrays["label"] = np.resize(arrays["label"], len(samples))
+        np.savez(f"data/{role}.npz", **arrays)
+
+    return spoil
+
+
+def misspelt_node(stages: Stages) -> None:
+    stages.job |= {"strategy": ["QuantPost"], "distillation": {"loss": "l2", "node": ["relu_0.tmp_O"]}}
+
+
 def batch_of_two(stages: Stages) -> None:
     stages.job["target"] = {"engines": ["onnxruntime"], "batch": 2}
 
@@ -248,6 +267,9 @@ def bad_shapes(stages: Stages) -> None:
         ("batch_of_four", None, "prepare", "its inputs take 4 samples at a time"),
         ("batch_of_one", batch_of_two, "analyze", "`target.batch` is 2, but the model takes one sample at a time"),
         ("channels_last", None, "analyze", "what it writes is no valid model"),
+        ("reshaped", another_size("calibration"), "prepare", "on calibration sample 6: Paddle cannot run the model"),
+        ("reshaped", another_size("evaluation"), "prepare", "on evaluation sample 7: Paddle cannot run the model"),
+        ("constant", misspelt_node, "prune", "the model has no variable `relu_0.tmp_O`"),
         ("infinite_inside", None, "calibrate", "of the fp32 model holds NaN or infinity"),
     ],
     indirect=["stages"],

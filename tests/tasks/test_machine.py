@@ -39,6 +39,22 @@ def test_the_version_of_a_plug_in_is_noted_for_the_jobs_that_use_it(
     assert read(place, "plugins.json")["versions"] == {"toys": "1.0"}
 
 
+@pytest.mark.parametrize("path", ["model", "model/inference.pdmodel"])
+def test_other_weights_of_the_same_size_and_time_are_noted(tmp_path: Path, path: str) -> None:
+    place = Place(tmp_path)
+    place.job |= {"model": {"path": path}}
+    assert place.run("machine").returncode == 0 and are_noted(tmp_path, "mine")
+    before, weights = read(place, "model.json"), tmp_path / "model" / "inference.pdiparams"
+    assert set(before["sha256"]) == {"inference.pdmodel", "inference.pdiparams"}
+    times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+    weights.write_bytes(weights.read_bytes()[::-1])
+    os.utime(weights, ns=times)
+    assert not are_noted(tmp_path, "mine")
+    assert place.run("machine").returncode == 0 and read(place, "model.json") != before
+    place.job |= {"model": {"path": "nothing"}}
+    assert place.run("machine").returncode == 0 and read(place, "model.json")["sha256"] == {}
+
+
 @pytest.mark.parametrize(
     ("strategy", "channel", "depends"),
     [

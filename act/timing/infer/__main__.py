@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
-
 from act.errors import InputError, exit_on_input_error
+from act.settings import parse
 from act.timing.infer.settings import Infer, read
 
 
@@ -64,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 def _yaml(text: str) -> Any:
     """Return what the text would be in the YAML file, so that both are checked by the same rules."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse(text)
+    except ValueError:
         return text
 
 
