@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from act.engines.check import Checker
 from act.engines.onnxruntime.writer import OnnxRuntimeWriter
 from act.engines.writer import calibration_table
+from act.onnx_graph.conversion import to_onnx
 from act.program.layers import bias_of, quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
