@@ -1,9 +1,11 @@
 """An fp32 Paddle program as ONNX, by Paddle2ONNX in a process of its own."""
 
+import hashlib
 import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,11 +15,13 @@ from onnx import numpy_helper
 
 from act.errors import InputError
 from act.onnx_graph.graph import inferred
+from act.onnx_graph.nested import nodes_of
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.model import InferenceModel
 
 OPSET = 14  # the lowest with HardSwish, which all our engines fuse
 TIME_LIMIT_SECONDS = 600
+_LONGEST_NAME = 160  # of a tensor: beyond it a digest stands for what comes before the last operator
 # In a process of its own, because Paddle2ONNX ends the process when it meets an operator that it cannot convert. Its
 # compiled part is called with the defaults of `paddle2onnx.export`, whose package would import all of Paddle first.
 _CONVERT = """
@@ -52,7 +56,11 @@ class NotConvertible(InputError):
 
 
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:
-    """Convert the fp32 model to ONNX, with weights under their Paddle names; `InputError` says why it cannot."""
+    """Convert the fp32 model to ONNX, with weights under their Paddle names; `InputError` says why it cannot.
+
+    Tensors that the program lacks are named by what they are made of, so that a name means the same in models that
+    differ elsewhere.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model.save(folder)
@@ -67,12 +75,41 @@ def to_onnx(model: InferenceModel) -> onnx.ModelProto:
             raise NotConvertible(_reason(done.stdout.decode(errors="replace")))
         converted = onnx.load(target)
     _constants_to_initialisers(converted.graph)
+    _name_by_origin(converted.graph, model)
     _name_squeezed_axes(converted)
     try:
         inferred(converted, strict=True)
     except onnx.shape_inference.InferenceError as error:
         raise NotConvertible(f"what it writes is no valid model: {error}") from None
     return converted
+
+
+def _name_by_origin(graph: onnx.GraphProto, model: InferenceModel) -> None:
+    """Name the tensors that the program lacks by what they are made of: the tensor read, the operator, its weight.
+
+    Paddle2ONNX numbers them through the model, so that one more operator anywhere would give all behind it other names.
+    """
+    constants = {initialiser.name for initialiser in graph.initializer}
+    names: dict[str, str] = {}
+    made: Counter[str] = Counter()
+    for node in graph.node:
+        given = [names.get(name, name) for name in node.input if name]
+        activation = next((name for name in given if name not in constants), "")
+        weights = [name for name in given if name in constants and model.is_weight(name)]
+        for output in node.output:
+            if output and not model.has(output):
+                name = _shortened("/".join([activation, ".".join([node.op_type, *weights])]))
+                made[name] += 1
+                names[output] = name if made[name] == 1 else f"{name}.{made[name]}"
+    for node in nodes_of(graph):
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{hashlib.sha256(name.encode()).hexdigest()[:16]}/{name.rpartition('/')[2]}"
 
 
 def _name_squeezed_axes(model: onnx.ModelProto) -> None:

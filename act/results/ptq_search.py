@@ -19,6 +19,7 @@ class TrialSettings(Part):
     bias_correct: bool
     quantizable_op_type: tuple[str, ...]
     float_layers: int
+    smooth_strength: float | None = None  # SmoothQuant's alpha; None where no activation is smoothed
 
 
 class Trial(Part):

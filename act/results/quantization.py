@@ -11,6 +11,9 @@ class Calibration(Artifact):
     batch_num: list[int] = Field(default_factory=list)  # numbers of batches that the search may choose from
     activations: list[str] = Field(default_factory=list)  # that layers read
     equalised: list[str] = Field(default_factory=list)  # those whose channels were equalised
+    smooth_strength: list[float] = Field(default_factory=list)  # strengths that the search may choose from
+    # Of each channel of the activations that can be smoothed, the largest absolute value.
+    largest: dict[str, list[float]] = Field(default_factory=dict)
 
 
 class Ranges(Artifact):

@@ -1,16 +1,21 @@
 """The quantization scheme of a trial's settings, and what it is expected to cost on the target.
 
-Ranges and weight thresholds are computed once, so that a further trial costs milliseconds.
+Ranges and weight thresholds are computed once, so that a further trial costs milliseconds; with another strength of
+smoothing it costs the conversion of another model.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
-from act.program.layers import Layer
+from act.onnx_graph.conversion import to_onnx
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
+from act.program.passes.smoothing import smooth
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme
 from act.quantization.statistics import TensorStatistics
@@ -23,6 +28,21 @@ from act.results.ptq_search import TrialSettings
 # time; the benchmark measures whatever this lets through.
 INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, "matmul_v2": 0.25, "mul": 0.25}
 ZERO_POINT_COST = 0.02
+MOST_HELD_PARAMETERS = 100_000_000
+"""Of smoothed models together that are held; twice four bytes each, as a program and as ONNX."""
+
+
+@dataclass(eq=False)
+class Smoothed:
+    """The model as schemes with one strength of smoothing quantize it, and its weights' thresholds by kind."""
+
+    model: InferenceModel
+    thresholds: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    @cached_property
+    def fp32_onnx(self) -> onnx.ModelProto:
+        """Return the model as ONNX."""
+        return to_onnx(self.model)
 
 
 @dataclass(eq=False)
@@ -34,8 +54,10 @@ class SchemeMaker:
     statistics: Mapping[int, Mapping[str, TensorStatistics]]  # by number of batches, of every activation that is read
     macs: Mapping[str, int]  # by layer
     order: Sequence[str] = ()  # in which layers are left in floating point, most sensitive first
+    # Of each channel of what can be smoothed, the largest absolute value: float32 [channels], by activation.
+    largest: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     _ranges: dict[tuple[object, ...], dict[str, Range]] = field(default_factory=dict)
-    _weights: dict[tuple[str, str], npt.NDArray[np.float32]] = field(default_factory=dict)
+    _smoothed: dict[float | None, Smoothed] = field(default_factory=dict)
 
     def ranges(self, setting: TrialSettings) -> dict[str, Range]:
         """Return the range of every activation under the rule of a setting."""
@@ -52,15 +74,31 @@ class SchemeMaker:
         left = [name for name in self.order if name in able][: setting.float_layers]
         return [layer for name, layer in able.items() if name not in left]
 
+    def smoothed(self, strength: float | None) -> Smoothed:
+        """Return the model for schemes with a strength of smoothing, which is of use until another strength is asked
+        for: of large models not every one is held."""
+        if strength not in self._smoothed:
+            model, held = self.model, [each for each in self._smoothed if each is not None]
+            if (len(held) + 1) * model.count_parameters() > MOST_HELD_PARAMETERS:
+                for other in held:
+                    self._smoothed.pop(other).model.discard()
+            if strength is not None:
+                model = smooth(model, quantizable_layers(model), self.largest, strength)
+            self._smoothed[strength] = Smoothed(model)
+        return self._smoothed[strength]
+
     def make(self, setting: TrialSettings, layers: Sequence[Layer] | None = None) -> Scheme:
-        """Return the scheme that quantizes the layers of a setting, or others, as the setting says."""
-        layers = self.chosen(setting) if layers is None else layers
+        """Return the scheme that quantizes the layers of a setting, or others, as the setting says; it is one of
+        `smoothed`'s model."""
+        names = {layer.name for layer in (self.chosen(setting) if layers is None else layers)}
+        smoothed = self.smoothed(setting.smooth_strength)
+        layers = [layer for layer in quantizable_layers(smoothed.model) if layer.name in names]
         ranges, statistics = self.ranges(setting), self.statistics[setting.batch_num]
-        weights = {layer.weight: self._thresholds(layer, setting.weight_quantize_type) for layer in layers}
+        weights = {layer.weight: _thresholds(smoothed, layer, setting.weight_quantize_type) for layer in layers}
         biases = {}
         if setting.bias_correct:
             means = {layer.activation: statistics[layer.activation].channel_means for layer in layers}
-            biases = corrected_biases(self.model, layers, weights, means)
+            biases = corrected_biases(smoothed.model, layers, weights, means)
         return Scheme(
             tuple(layer.name for layer in layers),
             {layer.activation: ranges[layer.activation] for layer in layers},
@@ -83,8 +121,9 @@ class SchemeMaker:
         )
         return 1 - saved / total
 
-    def _thresholds(self, layer: Layer, kind: str) -> npt.NDArray[np.float32]:
-        key = (layer.weight, kind)
-        if key not in self._weights:
-            self._weights[key] = weight_thresholds(self.model.weight(layer.weight), layer.axis, kind)
-        return self._weights[key]
+
+def _thresholds(smoothed: Smoothed, layer: Layer, kind: str) -> npt.NDArray[np.float32]:
+    key = (layer.weight, kind)
+    if key not in smoothed.thresholds:
+        smoothed.thresholds[key] = weight_thresholds(smoothed.model.weight(layer.weight), layer.axis, kind)
+    return smoothed.thresholds[key]

@@ -23,6 +23,7 @@ from act.settings import PtqSearch
 PARAMETERS = tuple(TrialSettings.model_fields)
 WEIGHTS_BY_MERIT = ("channel_wise_abs_max", "channel_wise_mse", "abs_max")
 GOOD_SHARE = 0.9999
+GOOD_STRENGTH = 0.5
 MOST_FIRST = 6
 
 Choice = TypeVar("Choice")
@@ -41,16 +42,30 @@ class Space:
     bias_correct: tuple[bool, ...]
     quantizable_op_type: tuple[tuple[str, ...], ...]
     float_layers: tuple[int, ...]
+    smooth_strength: tuple[float | None, ...] = (None,)
 
     @classmethod
-    def of(cls, settings: PtqSearch, batch_nums: Sequence[int], op_types: Sequence[str]) -> Space:
-        """Return the space of a job; `batch_nums`, ascending, have statistics, `op_types` are the layers', one each."""
+    def of(
+        cls,
+        settings: PtqSearch,
+        batch_nums: Sequence[int],
+        op_types: Sequence[str],
+        strengths: Sequence[float] = (),
+    ) -> Space:
+        """Return the space of a job.
+
+        Args:
+            batch_nums: ascending, that have statistics.
+            op_types: the layers', one each.
+            strengths: of smoothing, that have statistics; none where there is nothing to be smoothed.
+        """
         present = tuple(kind for kind in settings.quantizable_op_type if kind in op_types)
         # Depthwise convolutions hold few of the MACs and lose most in int8; matrix products are the next to go.
         subsets = [present, tuple(kind for kind in present if kind != "depthwise_conv2d")]
         subsets.append(tuple(kind for kind in present if kind in ("conv2d", "depthwise_conv2d", "conv2d_transpose")))
         most = min(settings.max_float_layers, len(op_types) - 1)
         allowed = settings.batch_num or batch_nums
+        smoothing = settings.smooth_strength or (None, *strengths)
         return cls(
             tuple(settings.ptq_algo),
             tuple(settings.hist_percent),
@@ -60,6 +75,7 @@ class Space:
             tuple(settings.bias_correct),
             tuple(dict.fromkeys(subset for subset in subsets if subset)),
             (0, *(2**power for power in range(most.bit_length()))),
+            tuple(each for each in (None, *strengths) if each in smoothing) or (None,),
         )
 
     @property
@@ -77,7 +93,8 @@ class Space:
 
         Asymmetric activations with each family of rules, then symmetric ones, which lose quality and run faster. In
         turn with the fewest and the most layers in float, so that both ends of cost are seen: on some models no rule
-        makes up for a sensitive layer. The other parameters have the choice that loses the least quality.
+        makes up for a sensitive layer. One pair of these in turn without smoothing and with SmoothQuant's own strength.
+        The other parameters have the choice that loses the least quality.
         """
         settings: list[TrialSettings] = []
         for symmetric in sorted(self.activation_symmetric):
@@ -90,8 +107,10 @@ class Space:
                 weights = min(self.weight_quantize_type, key=WEIGHTS_BY_MERIT.index)
                 op_types = max(self.quantizable_op_type, key=len)
                 layers = (max if len(settings) % 2 else min)(self.float_layers)
+                wanted = GOOD_STRENGTH if len(settings) // 2 % 2 else 0.0
+                smoothing = min(self.smooth_strength, key=lambda strength: abs((strength or 0.0) - wanted))
                 best = (rule, share, max(self.batch_num), symmetric, weights, max(self.bias_correct), op_types, layers)
-                settings.append(_setting(*best))
+                settings.append(_setting(*best, smoothing))
         return settings[:MOST_FIRST]
 
     def sample(self, rng: np.random.Generator) -> TrialSettings:
@@ -130,7 +149,7 @@ class Space:
         """Return settings as numbers for a regression: float64 [settings, features], columns as in `feature_owner`.
 
         Categories are one-hot, operator types 0 or 1 each, a share is its negative decimal logarithm of what it
-        leaves out (0 where there is none), counts are logarithms to base 2.
+        leaves out (0 where there is none), counts are logarithms to base 2, no smoothing is a strength of -1.
         """
         features = map(self._features, settings)
         return np.array([[value for name in PARAMETERS for value in each[name]] for each in features], dtype=np.float64)
@@ -148,6 +167,7 @@ class Space:
             "bias_correct": [setting.bias_correct],
             "quantizable_op_type": [name in setting.quantizable_op_type for name in op_types],
             "float_layers": [math.log2(1 + setting.float_layers)],
+            "smooth_strength": [-1.0 if setting.smooth_strength is None else setting.smooth_strength],
         }
 
     def _shares(self, rule: str) -> tuple[float | None, ...]:

@@ -78,6 +78,10 @@ class Job(Settings):
         if missing := [n for n in self.ptq_search.batch_num or [] if n not in self.calibration.batch_num]:
             why = "for which `calibration.batch_num` keeps no statistics"
             raise ValueError(f"`ptq_search.batch_num` has {missing}, {why}: add them there")
+        strengths = [each for each in self.ptq_search.smooth_strength or [] if each is not None]
+        if unknown := [each for each in strengths if each not in self.calibration.smooth_strength]:
+            why = "for which `calibration.smooth_strength` keeps no statistics"
+            raise ValueError(f"`ptq_search.smooth_strength` has {unknown}, {why}: add them there")
         if not fits(self.metric, self.data.labels):
             others = [name for name in METRICS.load_all() if fits(name, self.data.labels)]
             name = self.metric if isinstance(self.metric, str) else self.metric["name"]

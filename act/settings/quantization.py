@@ -4,9 +4,19 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from act.settings.base import BatchSize, Distinct, Minutes, QuantizableOperator, Seed, Settings, ThresholdAlgorithm
+from act.settings.base import (
+    Ascending,
+    BatchSize,
+    Distinct,
+    Minutes,
+    QuantizableOperator,
+    Seed,
+    Settings,
+    ThresholdAlgorithm,
+)
 
 RefineMethod = Literal["adaround", "layer_wise", "region_wise"]
+SmoothStrength = Annotated[float, Field(ge=0, le=1)]
 WeightQuantization = Literal["abs_max", "channel_wise_abs_max", "channel_wise_mse"]
 
 
@@ -16,6 +26,9 @@ class Calibration(Settings):
     batch_size: BatchSize = 8
     batch_num: list[Annotated[int, Field(ge=1, le=1_000_000)]] = Field(default=[4, 16], min_length=1, max_length=8)
     """numbers of batches after which the statistics are kept, for the search to choose from"""
+    smooth_strength: Ascending[SmoothStrength] = Field(default=[0.3, 0.5, 0.7], max_length=8)
+    """SmoothQuant's alpha: how much of what stands out in single channels moves from what matrix products read into
+    their weights; the search chooses one of them, or none; empty: always none"""
 
 
 class PtqSearch(Settings):
@@ -26,6 +39,8 @@ class PtqSearch(Settings):
     """for `hist`: the share of values that is covered"""
     batch_num: Distinct[int] | None = None
     """some of `calibration.batch_num`; all of them when left out"""
+    smooth_strength: Distinct[SmoothStrength | None] | None = None
+    """some of `calibration.smooth_strength`, null for none; all of them and none when left out"""
     weight_quantize_type: Distinct[WeightQuantization] = Field(default=["channel_wise_abs_max", "channel_wise_mse"])
     bias_correct: Distinct[bool] = Field(default=[True, False])
     activation_symmetric: Distinct[bool] = Field(default=[True, False])

@@ -6,7 +6,7 @@ Reads the model of `prune` and the samples of `prepare`. Writes
 - `statistics.npz`: what every threshold rule needs to know of every activation that a layer reads, or that an engine
   wants quantized besides, after each of the numbers of batches that the search may choose from;
 - `ranges.json`: what each rule makes of the statistics of all batches, for engines that are not searched on;
-- `calibrate.json`: those numbers, the activations, and the equalised ones.
+- `calibrate.json`: those numbers, the activations, the equalised ones, and the channels of those that can be smoothed.
 """
 
 import logging
@@ -43,7 +43,13 @@ def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibr
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
     from act.quantization.activations import reader
-    from act.quantization.calibration import equalise_channels, first_batches, ranges_by_rule
+    from act.quantization.calibration import (
+        channels_to_smooth,
+        equalise_channels,
+        first_batches,
+        ranges_by_rule,
+        with_smoothed,
+    )
     from act.quantization.statistics import STATISTICS_FILE, collect, save
     from act.samples.dataset import Samples
 
@@ -59,7 +65,10 @@ def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibr
     batches = min(max(settings.batch_num), math.ceil(len(samples) / size))
     try:
         model, fp32, equalised = equalise_channels(model, to_onnx(model), layers, samples, size)
+        strengths = settings.smooth_strength
+        largest = channels_to_smooth(model, fp32, layers, samples, size) if strengths else {}
         read = reader(fp32, layers, further_tensors(fp32))
+        read = with_smoothed(read, model, layers, largest, strengths)
         statistics = collect(read, first_batches(samples, size, batches), batches, settings.batch_num)
     except FloatingPointError as error:
         raise InputError(f"{source}: {error}; mend the model or the samples") from None
@@ -67,9 +76,16 @@ def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibr
     save(folder / STATISTICS_FILE, statistics)
     results.Ranges(rules=ranges_by_rule(statistics[batches])).write(folder / "ranges.json")
     activations = list(dict.fromkeys(layer.activation for layer in layers))
-    figures = (len(activations), len(equalised), batches, size)
-    log.info("calibrate: %d activations, %d of them with equalised channels, %d batches of %d", *figures)
-    return results.Calibration(batch_num=sorted(statistics), activations=activations, equalised=equalised)
+    figures = (len(activations), len(equalised), len(largest), batches, size)
+    told = "calibrate: %d activations, %d of them with equalised channels, %d can be smoothed, %d batches of %d"
+    log.info(told, *figures)
+    return results.Calibration(
+        batch_num=sorted(statistics),
+        activations=activations,
+        equalised=equalised,
+        smooth_strength=strengths if largest else [],
+        largest={name: values.tolist() for name, values in largest.items()},
+    )
 
 
 if __name__ == "__main__":

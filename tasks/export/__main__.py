@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     from act.engines.with_tail import put_back
     from act.engines.writer import Export
     from act.program.model import InferenceModel
+    from act.quantization.calibration import calibrated_model
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
     from act.tail.files import SavedTail
@@ -70,9 +72,9 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     keep = Plan.read(stage_folder(job, "plan") / "plan.json").keep
     found = [each for each in Candidates.read(searched / "candidates.json").candidates if each.id in keep]
     if found:
-        equalised = InferenceModel.load(calibrated / "model")
+        load = cache(partial(calibrated_model, calibrated))
         for candidate in found:
-            add(candidate.id, equalised, Scheme.read(searched / candidate.scheme))
+            add(candidate.id, load(candidate.settings.smooth_strength), Scheme.read(searched / candidate.scheme))
     rank = {each.id: (each.symmetric, each.quality) for each in found}
     training = Training.read(trained / "qat.json")
     if training.candidate is not None:

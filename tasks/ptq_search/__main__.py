@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
 from act.results.analyze import Analysis
-from act.results.ptq_search import Candidate, Candidates, Reference, Trials
+from act.results.ptq_search import Candidate, Candidates, Reference, Trials, TrialSettings
+from act.results.quantization import Calibration
 from act.results.select import Strategy
 from act.results.training import Pruning
 from act.settings import Job, PtqSearch
@@ -59,13 +60,13 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
     from act.engines.spec import spec_of
-    from act.onnx_graph.conversion import to_onnx
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
+    from act.quantization.calibration import largest_of
     from act.quantization.sensitivity import rank_layers
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
-    from act.search.measure import trial_job
+    from act.search.measure import TrialJob, trial_job
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
     from act.search.search import Journal, Search, SearchProgress
@@ -83,11 +84,14 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
     macs = pruning.macs or {each.name: each.macs for each in Analysis.read(analyzed / "analysis.json").operators}
     statistics = load(calibrated / STATISTICS_FILE)
-    maker = SchemeMaker(model, layers, statistics, macs)
-    space = Space.of(settings, sorted(statistics), [layer.op_type for layer in layers])
-    fp32_onnx = to_onnx(model)
+    calibration = Calibration.read(calibrated / "calibrate.json")
+    maker = SchemeMaker(model, layers, statistics, macs, largest=largest_of(calibration))
+    strengths = calibration.smooth_strength
+    space = Space.of(settings, sorted(statistics), [layer.op_type for layer in layers], strengths)
+    fp32_onnx = maker.smoothed(None).fp32_onnx
     batch = next(Samples.load(prepared / "calibration").head(SENSITIVITY_SAMPLES).batches(SENSITIVITY_SAMPLES))
-    sensitivities = rank_layers(fp32_onnx, layers, lambda layer: maker.make(space.first()[0], [layer]), batch)
+    plain = space.first()[0].model_copy(update={"smooth_strength": None})
+    sensitivities = rank_layers(fp32_onnx, layers, lambda layer: maker.make(plain, [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation.of(job, prepared)
@@ -99,11 +103,16 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
     parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
+
+    def job_of(setting: TrialSettings) -> TrialJob:
+        smoothed = maker.smoothed(setting.smooth_strength)
+        return trial_job(evaluation, smoothed.model, maker.make(setting), smoothed.fp32_onnx, fp32)
+
     checkpoint = checkpoint_folder(name, "ptq_search", parts, [prepared, calibrated, analyzed])
     search = Search(
         ForestSampler(space, settings.seed),
         maker.cost,
-        lambda setting: trial_job(evaluation, model, maker.make(setting), fp32_onnx, fp32),
+        job_of,
         fp32,
         Journal(checkpoint / "trials.jsonl"),
     )

@@ -46,19 +46,20 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     there is one: it is of no more use once the stage has ended."""
     from act.engines.evaluation import Evaluation
     from act.program.model import InferenceModel
+    from act.quantization.calibration import calibrated_model
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
     from act.training.distillation import load_teachers, teacher_files
     from act.training.train import train_quantized, why_untrainable
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
-    model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
+    candidates = Candidates.read(searched / "candidates.json").candidates
+    chosen = next(candidate for candidate in candidates if candidate.id == start)
+    model = calibrated_model(stage_folder(name, "calibrate"), chosen.settings.smooth_strength)
     if (why := why_untrainable(model)) is not None:
         if folder is not None:
             _finish(folder, Training(needed=False, why=why))
         return None
-    candidates = Candidates.read(searched / "candidates.json").candidates
-    chosen = next(candidate for candidate in candidates if candidate.id == start)
     evaluation = Evaluation.of(job, prepared)
     samples = Samples.load(prepared / "calibration")
     dumped = [part.model_dump() for part in (job.qat, job.distillation)]

@@ -9,14 +9,18 @@ best so far, and what it gives is measured on all evaluation samples by the engi
 - `schemes/ID.json`: the quantization scheme of each candidate.
 """
 
+from __future__ import annotations
+
 import logging
 import shutil
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
 from act.results.ptq_search import Attempt, Candidates, Refinements
-from act.settings import Job
+from act.settings import Job, RefineMethod
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -45,26 +49,31 @@ def _refine(name: str, job: Job, found: Candidates, folder: Path) -> tuple[Candi
     # Paddle takes seconds to import, and a skipped stage needs none of it.
     from act.engines.evaluation import Evaluation
     from act.onnx_graph.conversion import to_onnx
-    from act.program.model import InferenceModel
+    from act.quantization.calibration import calibrated_model
     from act.quantization.scheme import Scheme
     from act.samples.dataset import Samples
-    from act.training.refinement import as_refined, improve, methods_for, worth_refining
+    from act.training.refinement import Method, as_refined, improve, methods_for, worth_refining
 
     assert found.reference is not None
     prepared = stage_folder(name, "prepare")
     evaluation = Evaluation.of(job, prepared)
-    model = InferenceModel.load(stage_folder(name, "calibrate") / "model")
-    fp32 = to_onnx(model)
+    samples = Samples.load(prepared / "calibration")
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
-    methods = methods_for(model, fp32, Samples.load(prepared / "calibration"), job.refine, deadline)
     chosen = worth_refining(found.candidates, job.refine.candidates, job.refine.least_drop)
+
+    @cache
+    def for_strength(strength: float | None) -> tuple[dict[RefineMethod, Method], Callable[[Scheme], float]]:
+        model = calibrated_model(stage_folder(name, "calibrate"), strength)
+        fp32 = to_onnx(model)
+        methods = methods_for(model, fp32, samples, job.refine, deadline)
+        return methods, lambda scheme: evaluation.quality(model, scheme, fp32).value
+
     candidates, attempts = [], []
     for candidate in found.candidates:
         if candidate.id in chosen and time.monotonic() < deadline:
             scheme = Scheme.read(folder / candidate.scheme)
-            scheme, tried = improve(
-                candidate, scheme, methods, lambda refined: evaluation.quality(model, refined, fp32).value, deadline
-            )
+            methods, quality = for_strength(candidate.settings.smooth_strength)
+            scheme, tried = improve(candidate, scheme, methods, quality, deadline)
             attempts += tried
             candidate = as_refined(candidate, tried, found.reference.quality)
             scheme.write(folder / candidate.scheme)

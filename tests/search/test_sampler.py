@@ -154,7 +154,8 @@ class Rugged:
         features = SPACE.encode(settings)
         features /= np.maximum(features.max(0), 1)
         # Few parameters matter much, as is usual; which ones, and to which side, is random.
-        strengths = dict(zip(PARAMETERS, rng.permutation([3, 2, 1.5, 1, 0.5, 0.3, 0.2, 0.1])))
+        # The last parameter has one choice.
+        strengths = dict(zip(PARAMETERS, [*rng.permutation([3, 2, 1.5, 1, 0.5, 0.3, 0.2, 0.1]), 0], strict=True))
         scale = np.array([strengths[key] for key in SPACE.feature_owner])
         pairs = rng.normal(size=(scale.size, scale.size)) * 0.7 * np.sqrt(np.outer(scale, scale))
         quality = features @ (rng.normal(size=scale.size) * scale) + np.sum(features @ pairs * features, axis=1)

@@ -23,6 +23,7 @@ SPACE = Space(
     bias_correct=(False, True),
     quantizable_op_type=(("conv2d",), ALL_TYPES),
     float_layers=(0, 1, 4),
+    smooth_strength=(None, 0.5),
 )
 WITHOUT_HIST = replace(SPACE, ptq_algo=("avg", "KL"))
 ONLY_HIST = replace(SPACE, ptq_algo=("hist",))
@@ -40,6 +41,7 @@ def by_brute_force(space: Space) -> set[TrialSettings]:
         space.bias_correct,
         space.quantizable_op_type,
         space.float_layers,
+        space.smooth_strength,
     ]
     found = set()
     for algorithm, share, *others in itertools.product(*choices):
@@ -62,7 +64,7 @@ def test_size_and_iteration(space: Space) -> None:
 
 
 def test_size_by_hand() -> None:
-    assert SPACE.size == (3 + 3) * 2 * 2 * 3 * 2 * 2 * 3
+    assert SPACE.size == (3 + 3) * 2 * 2 * 3 * 2 * 2 * 3 * 2
     assert ONE.size == 1
 
 
@@ -87,13 +89,14 @@ def test_first_settings_are_in_the_space(space: Space) -> None:
 
 def test_first_settings_in_order_of_merit() -> None:
     first = SPACE.first()
-    assert [(s.ptq_algo, s.hist_percent, s.activation_symmetric, s.float_layers) for s in first] == [
-        ("hist", 0.9999, False, 0),
-        ("avg", None, False, 4),
-        ("mse", None, False, 0),
-        ("abs_max", None, False, 4),
-        ("hist", 0.9999, True, 0),
-        ("avg", None, True, 4),
+    found = [(s.ptq_algo, s.hist_percent, s.activation_symmetric, s.float_layers, s.smooth_strength) for s in first]
+    assert found == [
+        ("hist", 0.9999, False, 0, None),
+        ("avg", None, False, 4, None),
+        ("mse", None, False, 0, 0.5),
+        ("abs_max", None, False, 4, 0.5),
+        ("hist", 0.9999, True, 0, None),
+        ("avg", None, True, 4, None),
     ]
     assert all(s.bias_correct and s.quantizable_op_type == ALL_TYPES for s in first)
 
@@ -141,12 +144,12 @@ def test_encoding_tells_all_settings_apart(space: Space) -> None:
 def test_encoding_by_hand() -> None:
     rows = SPACE.encode(
         [
-            setting("hist", 0.999, 16, True, "channel_wise_mse", False, ("conv2d",), 1),
-            setting("avg", None, 4, False, "abs_max", True, ALL_TYPES, 0),
+            setting("hist", 0.999, 16, True, "channel_wise_mse", False, ("conv2d",), 1, 0.5),
+            setting("avg", None, 4, False, "abs_max", True, ALL_TYPES, 0, None),
         ]
     )
-    np.testing.assert_allclose(rows[0], [0, 1, 0, 0, 3, 4, 1, 0, 0, 1, 0, 1, 0, 0, 0, 1], atol=1e-9)
-    np.testing.assert_allclose(rows[1], [0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 1, 1, 1, 1, 0], atol=1e-9)
+    np.testing.assert_allclose(rows[0], [0, 1, 0, 0, 3, 4, 1, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0.5], atol=1e-9)
+    np.testing.assert_allclose(rows[1], [0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 1, 1, 1, 1, 0, -1], atol=1e-9)
 
 
 def test_only_a_parameters_own_columns_change_with_it() -> None:
@@ -163,7 +166,7 @@ def test_different_settings_are_different_json() -> None:
 
 
 def test_json_by_hand() -> None:
-    assert setting("hist", 0.999, 16, True, "abs_max", False, ("conv2d", "mul"), 4).model_dump(mode="json") == {
+    assert setting("hist", 0.999, 16, True, "abs_max", False, ("conv2d", "mul"), 4, 0.3).model_dump(mode="json") == {
         "ptq_algo": "hist",
         "hist_percent": 0.999,
         "batch_num": 16,
@@ -172,6 +175,7 @@ def test_json_by_hand() -> None:
         "bias_correct": False,
         "quantizable_op_type": ["conv2d", "mul"],
         "float_layers": 4,
+        "smooth_strength": 0.3,
     }
 
 

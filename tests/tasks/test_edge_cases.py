@@ -16,6 +16,7 @@ import yaml
 
 import act.engines.writer
 import act.onnx_graph.conversion
+import act.search.schemes
 from act.artifacts import read_json
 from act.engines.check import Checker
 from act.program.layers import quantizable_layers
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("brief_baseline")
 STAGES = ["prepare", "analyze", "select", "prune", "calibrate", "ptq_search"]
 STAGES += ["refine", "plan", "qat", "export", "benchmark", "report"]
 ARTIFACTS = Path("artifacts/mine")
-CONVERTERS = (act.onnx_graph.conversion, act.engines.writer)
+CONVERTERS = (act.onnx_graph.conversion, act.engines.writer, act.search.schemes)
 
 
 @pytest.fixture(autouse=True)
@@ -128,9 +129,14 @@ def test_two_inputs_of_which_one_is_integers_of_any_length_reach_the_report(stag
 
 
 @on("tokens")
-def test_outputs_of_different_lengths_are_compared_to_the_report(stages: Stages) -> None:
+def test_outputs_of_different_lengths_are_compared_to_the_report_and_smoothed_on_the_way(stages: Stages) -> None:
     stages.job["target"] = {"engines": ["onnxruntime"], "batch": 3}
+    stages.job["ptq_search"]["smooth_strength"] = [0.5]
     stages.run(last="report")
+    smoothed = [
+        name for file in (ARTIFACTS / "refine" / "schemes").iterdir() for name in read_json(file)["activations"]
+    ]
+    assert smoothed and all(name.endswith(".smoothed_0.5") for name in smoothed)
     assert len(lengths(ARTIFACTS / "prepare" / "reference")) > 1
     assert all(trial["quality"] > 0.99 for trial in found()["trials"])
     manifest = read_json(Path("deploy/mine/manifest.json"))

@@ -1,0 +1,91 @@
+"""Smoothed activations: channels that stand out in what a matrix product reads move into its weight.
+
+One scale for all channels of a token leaves few steps to most of them where some are a hundred times as large, as they
+are in transformers; a weight has no such channels, and a threshold for each of its columns. So each channel of an
+activation is divided by a factor, and the row of the weight that it meets is multiplied by it (SmoothQuant; Xiao et
+al., 2022, equation 4).
+
+Whatever else reads the activation still gets it as it was. So the division is an operator of its own, ahead of all
+products that read the tensor: a residual connection, which hangs on nearly every one of them, cannot take up a factor.
+Engines do it in one go with the rounding that follows.
+"""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from act.program.layers import Layer, scale_weight
+from act.program.model import InferenceModel
+
+LEAST_FACTOR = 2.0**-8
+"""A channel below this share of the largest is lost in eight bits anyway; it may be noise, and is raised no further."""
+LEAST_TOKEN_RANK = 3
+"""Axes of an activation with tokens; what has two is one vector a sample, as ahead of a classifier."""
+
+_PRODUCTS = ("matmul_v2", "mul")
+
+
+def smoothable(model: InferenceModel, layers: Collection[Layer]) -> dict[str, list[Layer]]:
+    """Return the activations of tokens whose channels matrix products among these layers meet with the rows of their
+    weights, and those products."""
+    found: dict[str, list[Layer]] = {}
+    for layer in layers:
+        shape = model.shape(layer.activation)
+        matches = shape[-1:] == model.shape(layer.weight)[:1]
+        if layer.op_type in _PRODUCTS and len(shape) >= LEAST_TOKEN_RANK and matches:
+            found.setdefault(layer.activation, []).append(layer)
+    return found
+
+
+def smoothed_name(activation: str, strength: float) -> str:
+    """Return the name of the tensor that the products read in the place of an activation."""
+    return f"{activation}.smoothed_{strength:g}"
+
+
+def smoothing_factors(
+    model: InferenceModel,
+    layers: Collection[Layer],
+    largest: Mapping[str, npt.NDArray[np.float32]],
+    strength: float,
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what each channel of the activations is divided by, the largest factor 1: float32 [channels], by name.
+
+    Args:
+        layers: that may be quantized.
+        largest: absolute value of each channel, float32 [channels], by activation out of `smoothable`.
+        strength: SmoothQuant's alpha, from 0 to 1: how much of what stands out in a channel moves into the weights.
+    """
+    factors = {}
+    for name, readers in smoothable(model, layers).items():
+        if name not in largest:
+            continue
+        rows = np.max([np.abs(model.weight(layer.weight)).max(axis=1) for layer in readers], axis=0)
+        used = (rows > 0) & (largest[name] > 0)
+        if not used.any():
+            continue
+        values = np.ones(len(rows))
+        values[used] = largest[name][used].astype(np.float64) ** strength / rows[used] ** (1 - strength)
+        values[used] = np.maximum(values[used] / values[used].max(), LEAST_FACTOR)
+        factors[name] = values.astype(np.float32)
+    return factors
+
+
+def smooth(
+    model: InferenceModel,
+    layers: Collection[Layer],
+    largest: Mapping[str, npt.NDArray[np.float32]],
+    strength: float,
+) -> InferenceModel:
+    """Return a copy of the model with smoothed activations, in arguments as `smoothing_factors` has them."""
+    result, readers = model.copy(), smoothable(model, layers)
+    for name, factors in smoothing_factors(model, layers, largest, strength).items():
+        smoothed = result.add_tensor(smoothed_name(name, strength), name)
+        inverse = result.add_weight(f"{smoothed}.factors", (1 / factors.astype(np.float64)).astype(np.float32))
+        ops = [result.producer(layer.name) for layer in readers[name]]
+        slots = {"X": [name], "Y": [inverse]}
+        result.insert("elementwise_mul", slots, {"Out": [smoothed]}, {"axis": -1}, before=ops[0])
+        for op, layer in zip(ops, readers[name]):
+            result.rename_input(op, name, smoothed)
+            scale_weight(result, layer.weight, factors, 0)
+    return result
