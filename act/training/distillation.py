@@ -20,7 +20,7 @@ from act.program.model import InferenceModel
 from act.program.outputs import real_outputs
 from act.program.paddle_setup import paddle
 from act.results.training import ComparedPart
-from act.samples.dataset import Array
+from act.samples.dataset import Array, Samples
 from act.settings import Distillation, DistillationLoss, ModelSource
 from act.settings.files import resolve
 from act.training.losses import AddLoss, Loss, cross_entropy, decoupled, gram, on_sphere, squared_error
@@ -37,7 +37,7 @@ def teacher_files(settings: Distillation) -> list[Path]:
 
 
 def load_teachers(
-    settings: Distillation, prepared: InferenceModel, start: InferenceModel, batch: Mapping[str, Array]
+    settings: Distillation, prepared: InferenceModel, start: InferenceModel, samples: Samples, batch_size: int
 ) -> list[InferenceModel]:
     """Return the models that the student learns from: those that the settings name, or else the fp32 model itself.
 
@@ -45,21 +45,26 @@ def load_teachers(
         prepared: the user's model in fp32.
         start: what the student is made of. Where it computes what the user's model does, it is the teacher itself: its
             channels may be equalised, so that only its own inner variables can be compared with the student's.
+        samples: what training feeds; a batch of them shows whether the two compute the same.
 
-    Another model that cannot be read, or has other inputs, is an `InputError`.
+    Another model that cannot be read, has other inputs, or one name for axes that differ in a sample, is an
+    `InputError`.
     """
     if not settings.teachers:
+        batch = next(samples.batches(batch_size))
         return [start if similarity(start.run(batch), prepared.run(batch)) > _SAME else prepared]
-    models = [_find(source).split().body for source in settings.teachers]
+    sources = [_find(source) for source in settings.teachers]
+    models = [source.split().body for source in sources]
     expected, *others = (
         sorted(f"`{spec.name}` ({spec.dtype})" for spec in model.feed_specs()) for model in (prepared, *models)
     )
-    for source, actual in zip(settings.teachers, others):
+    for named, source, actual in zip(settings.teachers, sources, others):
         if actual != expected:
             raise InputError(
-                f"`distillation.teachers`: {source.path} reads {', '.join(actual)}, but the model reads "
+                f"`distillation.teachers`: {named.path} reads {', '.join(actual)}, but the model reads "
                 f"{', '.join(expected)}"
             )
+        source.check_axes(samples, f"`distillation.teachers`: {named.path} on the calibration samples")
     return models
 
 

@@ -93,7 +93,7 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
         _keep(name, folder, why)
         return None
     samples = Samples.load(prepared / "calibration")
-    teachers = load_teachers(job.distillation, whole, whole, next(samples.batches(job.prune.batch_size)))
+    teachers = load_teachers(job.distillation, whole, whole, samples, job.prune.batch_size)
     dumped = [part.model_dump() for part in (job.prune, job.distillation, job.target)]
     settings = (dumped, job.metric, strategies, search and search.model_dump())
     checkpoint = checkpoint_folder(name, "prune", settings, [prepared, *teacher_files(job.distillation)])

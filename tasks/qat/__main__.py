@@ -66,8 +66,8 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     settings = (dumped, job.metric, job.target.engines[0], job.target.threads, start)
     inputs = [prepared, stage_folder(name, "calibrate"), searched, *teacher_files(job.distillation)]
     checkpoint = checkpoint_folder(name, "qat", settings, inputs, tidy=folder is not None)
-    batch = next(samples.batches(job.qat.batch_size))
-    teachers = load_teachers(job.distillation, InferenceModel.load(prepared / "model"), model, batch)
+    whole = InferenceModel.load(prepared / "model")
+    teachers = load_teachers(job.distillation, whole, model, samples, job.qat.batch_size)
 
     def evaluate(model: InferenceModel, scheme: Scheme | None) -> float:
         return evaluation.quality(model, scheme).value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import scipy.special as sp  # type: ignore[import-untyped]
 
 from act.errors import InputError
 from act.program.model import InferenceModel
+from act.samples.dataset import Ragged, Samples
 from act.settings import Distillation, ModelSource, TrainConfig
-from act.training.distillation import distillation_loss, plan_distillation
+from act.training.distillation import distillation_loss, load_teachers, plan_distillation
 from act.training.program import build, trainable_weights
+from tests.formats.onnx.support import imported, model_of, node
 from tests.support.small_training import convolutions, default_loss, feeds
 
 BATCH = {"x": np.random.default_rng(1).normal(size=(6, 1, 8, 8)).astype(np.float32)}
@@ -123,6 +126,22 @@ def test_several_teachers_each_have_their_part(student: InferenceModel, teacher:
     both = Distillation(loss="l2", alpha=[1.0, 0.25], teachers=sources)
     single = [losses(student, [model], Distillation(loss="l2"))[0] for model in (teacher, other)]
     assert losses(student, [teacher, other], both)[0] == pytest.approx(single[0] + 0.25 * single[1], rel=1e-5)
+
+
+def test_a_teacher_that_calls_axes_alike_which_differ_in_a_sample_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "y"), node("Relu", "z", "w")]
+    proto = model_of(nodes, {"x": ["N", "L"], "z": ["N", "L"]}, ["y", "w"])
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(proto.SerializeToString())
+    settings, given = Distillation(teachers=[ModelSource(path=str(path))]), imported(proto)
+
+    def samples(*lengths: int) -> Samples:
+        x, z = ([np.zeros(each, np.float32) for each in part] for part in ((3, 4), lengths))
+        return Samples({"x": Ragged.of(x), "z": Ragged.of(z)})
+
+    load_teachers(settings, given, given, samples(3, 4), 2)
+    with pytest.raises(InputError, match=r"teacher.onnx on the calibration samples: sample 1: axis 1 of `z`.* `L`"):
+        load_teachers(settings, given, given, samples(3, 5), 2)
 
 
 def test_the_default_is_what_training_has_always_compared(student: InferenceModel, teacher: InferenceModel) -> None:
