@@ -164,7 +164,8 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     if (lacking := source.runtime_lacks()) is not None:
         return {"refused": lacking}
     run, names = _runtime(source)
-    batches = [_drawn(model, path.name, seed) for seed in range(2)]
+    # Of several sizes, so that one which is written into a model shows.
+    batches = [_drawn(model, path.name, seed, count) for seed, count in enumerate((2, 3))]
     deviations = [
         deviation([have], [want])
         for batch in batches
@@ -254,11 +255,13 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
     return deviation(found, wanted)
 
 
-def _drawn(model: Any, name: str, seed: int) -> dict[str, Any]:
+def _drawn(model: Any, name: str, seed: int, count: int = 2) -> dict[str, Any]:
+    """Draw a batch of `count` samples; of one where that is fixed."""
     rng, feeds = np.random.default_rng(seed), {}
     for spec in model.feed_specs():
         lengths = next((each for beginning, each in _LENGTHS.items() if name.startswith(beginning)), {})
-        shape = [each if each >= 0 else lengths.get(axis, 2) for axis, each in enumerate(spec.shape)]
+        free = {0: count, **lengths}
+        shape = [each if each >= 0 else free.get(axis, 2) for axis, each in enumerate(spec.shape)]
         if np.issubdtype(np.dtype(spec.dtype), np.integer):
             feeds[spec.name] = _drawn_tokens(spec.name, shape, rng).astype(spec.dtype)
         else:
