@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.engines.base import RuntimePrecision
-from act.engines.process import EngineProcess
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import spec_of
 from act.metrics import Quality, needs_reference
 from act.settings import EngineName, Job, Metric
 from act.tail.files import SavedTail
@@ -54,6 +55,26 @@ class Evaluation:
             path = self.write(model, scheme, Path(name), fp32_onnx)
             with self.loaded(path, "fp32" if scheme is None else "int8") as quality_on:
                 return quality_on(None)
+
+    def quality_as_given(self, prepared: Path, given: str, form: str) -> Quality | None:
+        """Measure the quality of the user's own model; None where the engine does not open it, or it fails there.
+
+        Args:
+            prepared: what `prepare` left.
+            given: the model's place below that.
+            form: its format.
+        """
+        spec = spec_of(self.engine)
+        if form not in spec.opens:
+            return None
+        path = prepared / given
+        if self.tail is None and (prepared / "tail").exists():
+            path = prepared / "tail" / SavedTail.read(prepared / "tail").description.given
+        try:
+            with self.loaded(path if spec.reads_onnx else path.parent, "int8") as quality_on:
+                return quality_on(None)
+        except EngineFailure:
+            return None
 
     def write(
         self, model: InferenceModel, scheme: Scheme | None, folder: Path, fp32_onnx: onnx.ModelProto | None = None

@@ -1,4 +1,7 @@
-"""Paddle programs that are quantized already: the float program that they simulate, its weights as int8 has them."""
+"""Paddle programs that are quantized already: the float program that they simulate, and what they round.
+
+Weights become floats that lie on the grid of their integers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from act.errors import InputError, quoted
 from act.program.model import InferenceModel
+from act.results.quantization import GivenQuantization
 from act.samples.dataset import Array
 
 # What rounds an activation, or a weight that is float still, and gives it back as a float.
@@ -19,42 +23,54 @@ _QUANTIZES, _DEQUANTIZES = "quantize_linear", "dequantize_linear"
 # What notes the range of a tensor, and gives it as it is.
 _OBSERVES = "moving_average_abs_max_scale"
 _SIGNS = ("fake_quantize", "fake_dequantize", "fake_channel_wise", "quantize", "dequantize", "requantize")
+_BITS = 8
+
+Range = tuple[float, float]
 
 
-def restore(model: InferenceModel, file: Any) -> int:
+def restore(model: InferenceModel, file: Any) -> GivenQuantization | None:
     """Take all rounding out of a program, and let its weights be the floats that their integers stand for.
 
     Args:
         file: for messages.
 
     Returns:
-        How many tensors were rounded; 0 where the model is not quantized.
+        What was rounded; None where the model is not quantized.
 
     Raises:
         InputError: it is quantized in a form whose floats are not told by each operator alone.
     """
-    count = 0
     # Before anything is taken out: what a quantizer reads may be a weight, too, and is a float then.
-    integers = [op for op in model.ops if op.type == _DEQUANTIZES and model.is_weight(op.input("X")[0])]
-    for op in integers:
+    for op in [op for op in model.ops if op.type == _DEQUANTIZES and model.is_weight(op.input("X")[0])]:
         _restore_weight(model, op)
+    for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES) and model.is_weight(op.input("X")[0])]:
+        _round_weight(model, op)
+    rounded: dict[str, Range | None] = {}
     for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES, _DEQUANTIZES, _OBSERVES)]:
-        count += op.type not in (_DEQUANTIZES, _OBSERVES)
+        if op.type in (*_ROUNDS, _QUANTIZES) and op.attr("bit_length") == _BITS:
+            rounded[op.input("X")[0]] = _range(model, op)
         _bypass(model, op)
-    if count:
-        _drop_shifts(model)
+    rounded = _without_shifts(model, rounded)
     left = sorted({op.type for op in model.ops if op.type.startswith(_SIGNS)})
     if left:
         raise InputError(
             f"{file}: is quantized already, in a form that is not read ({quoted(left)}); give the fp32 model that it "
             "was made of, or export it with `onnx_format=True`"
         )
-    return count
+    return GivenQuantization(activations=rounded) if rounded else None
+
+
+def _range(model: InferenceModel, op: Any) -> Range | None:
+    """Return the range that an operator rounds an activation over; None where it is found at each run."""
+    slot = next((slot for slot in ("InScale", "Scale") if slot in op.input_names and op.input(slot)), None)
+    if slot is None or not model.is_weight(op.input(slot)[0]):
+        return None
+    threshold = model.weight(op.input(slot)[0]).reshape(-1)
+    return (-float(threshold[0]), float(threshold[0])) if threshold.size == 1 and threshold[0] > 0 else None
 
 
 def _bypass(model: InferenceModel, op: Any) -> None:
-    source = op.input("X")[0]
-    target = op.output("Y" if "Y" in op.output_names else "Out")[0]
+    source, target = op.input("X")[0], _target(op)
     if target in model.fetch_names:
         model.insert("assign", {"X": [source]}, {"Out": [target]}, before=op)
     else:
@@ -62,25 +78,71 @@ def _bypass(model: InferenceModel, op: Any) -> None:
     model.remove(op)
 
 
-def _drop_shifts(model: InferenceModel) -> None:
-    """Drop what moved values by a zero point ahead of rounding, and back behind it."""
+def _target(op: Any) -> str:
+    return str(op.output("Y" if "Y" in op.output_names else "Out")[0])
+
+
+def _without_shifts(model: InferenceModel, rounded: dict[str, Range | None]) -> dict[str, Range | None]:
+    """Drop what moved values by a zero point ahead of rounding, and back behind it; return the ranges of what moved."""
+    result = dict(rounded)
     for op in [op for op in model.ops if op.type == "scale" and op.attr("scale") == 1]:
-        source, target = op.input("X")[0], op.output("Out")[0]
-        before = model.sole_producer(source)
+        shifted, target = op.input("X")[0], op.output("Out")[0]
+        before = model.sole_producer(shifted)
         if before is None or before.type != "scale" or before.attr("scale") != 1 or target in model.fetch_names:
             continue
-        if before.attr("bias") == -op.attr("bias") != 0:
-            model.redirect(target, before.input("X")[0])
+        if (shift := before.attr("bias")) == -op.attr("bias") != 0:
+            source = before.input("X")[0]
+            model.redirect(target, source)
             model.remove(op)
             model.remove(before)
+            if shifted in result:
+                result[source] = _shifted(result.pop(shifted), shift)
+    return result
+
+
+def _shifted(span: Range | None, shift: float) -> Range | None:
+    """Return the range of a tensor that is moved ahead of rounding, once it is moved back."""
+    if span is None:
+        return None
+    levels = 2 ** (_BITS - 1)
+    step = span[1] / (levels - 1)
+    zero = round(shift / step)
+    return (-(levels + zero) * step, (levels - 1 - zero) * step)
 
 
 def _restore_weight(model: InferenceModel, op: Any) -> None:
-    source, target = op.input("X")[0], op.output("Y")[0]
-    thresholds, axis = model.weight(op.input("Scale")[0]).astype(np.float32), op.attr("quant_axis")
+    source, target, levels = op.input("X")[0], _target(op), _levels(op)
     values: Array = model.weight(source).astype(np.float32)
-    if thresholds.size > 1:
-        thresholds = thresholds.reshape([-1 if place == axis else 1 for place in range(values.ndim)])
-    levels = 2 ** (op.attr("bit_length") - 1) - 1
+    scale = _along(model.weight(op.input("Scale")[0]), op.attr("quant_axis"), values.ndim)
     model.remove(op)
-    model.add_weight(target, values * thresholds / levels)
+    model.add_weight(target, values * scale / levels)
+
+
+def _round_weight(model: InferenceModel, op: Any) -> None:
+    """Replace what rounds a weight, or makes integers of it, by the weight as it is rounded."""
+    name, target, levels = op.input("X")[0], _target(op), _levels(op)
+    values = model.weight(name).astype(np.float64)
+    axis = op.attr("quant_axis") if op.has_attr("quant_axis") else -1
+    if op.type == _QUANTIZES:
+        scale = _along(model.weight(op.input("Scale")[0]), axis, values.ndim)
+    else:
+        kept = axis if "channel_wise" in op.type else None
+        others = tuple(each for each in range(values.ndim) if each != kept)
+        scale = np.abs(values).max(axis=others, keepdims=True)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    rounded = np.clip(np.round(values / scale * levels), -levels - 1, levels) * scale / levels
+    if model.owns_weight(name):
+        model.redirect(target, name)
+        target = name
+    model.remove(op)
+    model.add_weight(target, rounded.astype(np.float32))
+
+
+def _levels(op: Any) -> int:
+    return int(2 ** (op.attr("bit_length") - 1) - 1)
+
+
+def _along(scale: Array, axis: int, rank: int) -> Array:
+    """Return the scales of a tensor in a shape that goes with it, the tensor's own where there is one."""
+    values = scale.astype(np.float32).reshape(-1)
+    return values if values.size == 1 else values.reshape([-1 if place == axis else 1 for place in range(rank)])

@@ -3,13 +3,17 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from act.formats._paddle_tail import split as split_program
 from act.formats._quantized import restore
 from act.program.files import FILE_NAMES, PROGRAM_FILE, WEIGHTS_FILE, ModelFiles, find_files, is_program, join_files
 from act.program.model import InferenceModel
+from act.program.outputs import reference_outputs
 from act.program.passes.normalise import set_inference_mode
+from act.results.quantization import GivenQuantization
+from act.samples.dataset import Samples
 from act.tail.split import SplitModel
 
 _SUFFIX = ".pdmodel"
@@ -36,8 +40,11 @@ def load(files: Sequence[Path]) -> InferenceModel:
 
 def split(files: Sequence[Path]) -> SplitModel:
     """Read the files in inference mode, without rounding, and cut off the tail."""
-    model, rounded = _read(files)
-    return replace(split_program(model), rounded=rounded)
+    model, rounding = _read(files)
+    parts = split_program(model)
+    if rounding is None:
+        return parts
+    return replace(parts, rounding=rounding, outputs_as_given=partial(_outputs, files, parts.body.fetch_names))
 
 
 def copy_to(files: Sequence[Path], folder: Path) -> Path:
@@ -47,10 +54,22 @@ def copy_to(files: Sequence[Path], folder: Path) -> Path:
     return folder / PROGRAM_FILE
 
 
-def _read(files: Sequence[Path]) -> tuple[InferenceModel, int]:
+def _read(files: Sequence[Path]) -> tuple[InferenceModel, GivenQuantization | None]:
+    model = _as_given(files)
+    return model, restore(model, files[0])
+
+
+def _as_given(files: Sequence[Path]) -> InferenceModel:
     model = InferenceModel.read(ModelFiles(files[0], tuple(files[1:])))
     set_inference_mode(model)
-    return model, restore(model, files[0])
+    return model
+
+
+def _outputs(files: Sequence[Path], names: Sequence[str], samples: Samples, scratch: Path) -> Samples:
+    """Return tensors of the program, rounding included, on samples."""
+    model = _as_given(files)
+    model.fetch_names = list(names)
+    return reference_outputs(model, samples, files[0], scratch)
 
 
 def _is_program(path: Path) -> bool:

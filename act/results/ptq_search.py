@@ -43,7 +43,7 @@ class LayerSensitivity(Part):
 
 
 class Reference(Part):
-    """The fp32 model, as the engine of the search measured it."""
+    """The fp32 model, as the engine of the search measured it; the user's own where that is quantized already."""
 
     engine: str
     quality: float
@@ -64,14 +64,24 @@ class Candidate(Part):
 
     id: str  # unique within the job
     scheme: str  # file of its scheme, below the folder of the stage
-    trial: int  # number of the trial that it comes from
-    settings: TrialSettings
+    trial: int | None  # number of the trial that it comes from; None where the user's own model is quantized like this
+    settings: TrialSettings | None  # None likewise
     quality: float
     drop: float  # quality lost against fp32
     cost: float  # as expected, 1 being fp32
     symmetric: bool  # whether no activation has a zero point
     layers: int  # number of quantized layers
     refined: list[str] = Field(default_factory=list)  # methods that made it better
+
+    @property
+    def is_given(self) -> bool:
+        """Tell whether it is the quantization that the user's own model came with."""
+        return self.settings is None
+
+    @property
+    def smooth_strength(self) -> float | None:
+        """Return the strength of smoothing of the model that it quantizes; None where that is not smoothed."""
+        return self.settings.smooth_strength if self.settings is not None else None
 
 
 class Candidates(Artifact):

@@ -1,8 +1,12 @@
-"""`calibrate.json`, `ranges.json` and `schemes/ID.json`: what activations hold, and which layers are quantized."""
+"""`calibrate.json`, `ranges.json`, `schemes/ID.json` and `given_quantization.json`: what activations hold, and which
+layers are quantized."""
 
 from pydantic import Field, JsonValue
 
 from act.results.artifact import Artifact, Part
+
+GIVEN_QUANTIZATION = "given_quantization.json"
+"""In the folder of `prepare`, where the user's model was quantized already."""
 
 
 class Calibration(Artifact):
@@ -39,3 +43,13 @@ class SchemeFile(Artifact):
     integers: dict[str, PackedIntegers]  # weights whose integers were chosen
     further: dict[str, tuple[float, float]]
     extremes: dict[str, tuple[float, float]]
+
+
+class GivenQuantization(Artifact):
+    """What the user's own model rounds, which was quantized already.
+
+    Its weights need no word: they are floats that lie on the grid of their integers.
+    """
+
+    activations: dict[str, tuple[float, float] | None]
+    """by tensor its least and its largest value; None where they are no two numbers that are known before it runs"""

@@ -110,14 +110,20 @@ class SchemeMaker:
 
     def cost(self, setting: TrialSettings) -> float:
         """Return what the model's MACs cost under a setting, as a share of their cost in fp32."""
+        return self._cost(self.chosen(setting), self.ranges(setting))
+
+    def cost_of(self, scheme: Scheme) -> float:
+        """Return the same of a scheme, of whatever origin."""
+        return self._cost([layer for layer in self.layers if layer.name in scheme.layers], scheme.activations)
+
+    def _cost(self, layers: Sequence[Layer], ranges: Mapping[str, Range]) -> float:
         total = sum(self.macs.values())
         if total == 0:
             return 1.0
-        ranges = self.ranges(setting)
         saved = sum(
             self.macs.get(layer.name, 0)
             * (1 - INT8_COST[layer.op_type] - (ZERO_POINT_COST if ranges[layer.activation].zero_point else 0))
-            for layer in self.chosen(setting)
+            for layer in layers
         )
         return 1 - saved / total
 

@@ -9,13 +9,14 @@ _MOST_CHEAP = 2
 
 
 def worth_exporting(candidates: Sequence[Candidate], max_quality_drop: float) -> list[str]:
-    """Return the candidates that could win: the cheapest inside the budget; the best, which has most to spare; and the
-    best symmetric one, for engines that know no zero point."""
+    """Return the candidates that could win: the cheapest inside the budget; the best, which has most to spare; the best
+    symmetric one, for engines that know no zero point; and the one that is quantized as the user's own model was."""
     ranked = sorted(candidates, key=lambda candidate: candidate.drop)
     inside = [candidate for candidate in ranked if candidate.drop <= max_quality_drop + ROUNDING]
     cheapest = sorted(inside, key=lambda candidate: candidate.cost)[:_MOST_CHEAP]
     symmetric = [candidate for candidate in ranked if candidate.symmetric]
-    return list(dict.fromkeys(candidate.id for candidate in [*cheapest, *ranked[:1], *symmetric[:1]]))
+    given = [candidate for candidate in ranked if candidate.is_given]
+    return list(dict.fromkeys(candidate.id for candidate in [*given, *cheapest, *ranked[:1], *symmetric[:1]]))
 
 
 def training_start(

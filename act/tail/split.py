@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.program.model import InferenceModel
-from act.samples.dataset import FeedSpec
+from act.results.quantization import GivenQuantization
+from act.samples.dataset import FeedSpec, Samples
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +51,9 @@ class SplitModel:
     """A model as it was read: its body as a program, and its tail, if there is one.
 
     Attributes:
-        rounded: how many tensors were rounded in the user's model; 0 where that is not quantized.
+        rounding: what the user's model rounds, by names of the body; None where that is not quantized.
+        outputs_as_given: returns the body's outputs of samples, as the user's model computes them with its rounding,
+            given a folder for what does not fit in memory; None where that is not quantized.
         save_float: writes the user's model without rounding into a folder, and returns what its runtime loads; None
             where it is not quantized, or nothing else runs such a model.
         whole: both in one program, where the tail was cut off that: it is what is run beside the user's files.
@@ -58,6 +61,7 @@ class SplitModel:
 
     body: InferenceModel
     tail: Tail | None
-    rounded: int = 0
+    rounding: GivenQuantization | None = None
+    outputs_as_given: Callable[[Samples, Path], Samples] | None = None
     save_float: Callable[[Path], Path] | None = None
     whole: InferenceModel | None = None

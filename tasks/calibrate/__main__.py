@@ -16,6 +16,7 @@ from pathlib import Path
 from act.artifacts import replace_folder, stage_folder
 from act.errors import InputError
 from act.results import quantization as results
+from act.results.quantization import GIVEN_QUANTIZATION
 from act.results.select import Strategy
 from act.settings import Calibration
 from tasks.stage import job_from_command_line
@@ -63,8 +64,13 @@ def _calibrate(name: str, settings: Calibration, folder: Path) -> results.Calibr
         return results.Calibration()
     samples, size = Samples.load(stage_folder(name, "prepare") / "calibration"), settings.batch_size
     batches = min(max(settings.batch_num), math.ceil(len(samples) / size))
+    # Factors of channels would change the ranges that the user's own model rounds over.
+    is_quantized = (stage_folder(name, "prepare") / GIVEN_QUANTIZATION).exists()
     try:
-        model, fp32, equalised = equalise_channels(model, to_onnx(model), layers, samples, size)
+        fp32 = to_onnx(model)
+        equalised: list[str] = []
+        if not is_quantized:
+            model, fp32, equalised = equalise_channels(model, fp32, layers, samples, size)
         strengths = settings.smooth_strength
         largest = channels_to_smooth(model, fp32, layers, samples, size) if strengths else {}
         read = reader(fp32, layers, further_tensors(fp32))

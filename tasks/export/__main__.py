@@ -59,8 +59,9 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     bodies.mkdir(exist_ok=True)
     candidates: list[ExportedCandidate] = []
 
-    def add(name: str, model: InferenceModel, scheme: Scheme | None) -> None:
-        export = Export(name, model, scheme, bodies / name, checker, engines, lambda: _read_ranges(calibrated))
+    def add(name: str, model: InferenceModel, scheme: Scheme | None, has_fixed_ranges: bool = False) -> None:
+        alternatives = dict if has_fixed_ranges else partial(_read_ranges, calibrated)
+        export = Export(name, model, scheme, bodies / name, checker, engines, alternatives)
         written = export.write()
         candidates.append(written if tail is None else put_back(tail, written, folder))
         _tell(candidates[-1])
@@ -74,7 +75,8 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
     if found:
         load = cache(partial(calibrated_model, calibrated))
         for candidate in found:
-            add(candidate.id, load(candidate.settings.smooth_strength), Scheme.read(searched / candidate.scheme))
+            model, scheme = load(candidate.smooth_strength), Scheme.read(searched / candidate.scheme)
+            add(candidate.id, model, scheme, candidate.is_given)
     rank = {each.id: (each.symmetric, each.quality) for each in found}
     training = Training.read(trained / "qat.json")
     if training.candidate is not None:

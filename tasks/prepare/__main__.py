@@ -4,7 +4,8 @@ Writes `given/` (the user's files, which speed-ups are measured against), `expec
 evaluation samples, which every engine's fp32 must give), `model/`, `batch_norms.npz` (gamma of each
 folded batch norm, by weight), `tail/` (what was cut off behind the layers, if anything, and the user's model without
 it; all else is then of the body), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32
-outputs of the evaluation samples), and `prepare.json`.
+outputs of the evaluation samples; those of the user's own model, where that is quantized), `given_quantization.json`
+for such a model (what it rounds, over which ranges), and `prepare.json`.
 """
 
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 from act.artifacts import replace_folder, sha256, stage_folder
 from act.paddleslim.translate import refuse_lagging
 from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
+from act.results.quantization import GIVEN_QUANTIZATION, GivenQuantization
 from act.settings import Job
 from tasks.stage import job_from_command_line
 
@@ -58,7 +60,7 @@ def _prepare(job: Job, final: Path) -> None:
         folder_or_file, job.model.model_filename, job.model.params_filename, job.model.declared_inputs
     )
     parts, program = source.split(), source.files[0]
-    original, tail = parts.body, parts.tail
+    original, tail, rounding = parts.body, parts.tail, parts.rounding
     feeds, fetches = original.feed_specs(), original.fetch_specs()
     # How many classes the first output tells apart; -1 when it does not say.
     class_count = fetches[0].shape[-1] if fetches and fetches[0].shape else -1
@@ -81,7 +83,7 @@ def _prepare(job: Job, final: Path) -> None:
         read_as = reading(job.metric, judged, feeds)
         calibration.save(folder / "calibration")
         beside = source.save_tail(tail, original, calibration, folder / "tail") if tail is not None else None
-        if beside is None and parts.save_float is not None:
+        if parts.save_float is not None:
             (folder / "float").mkdir()
             beside = parts.save_float(folder / "float")
         whole, one_by_one = parts.whole, replace(calibration, largest_batch=1)
@@ -97,7 +99,7 @@ def _prepare(job: Job, final: Path) -> None:
         is_one = fixed is not None and (tail is not None or not freed)
         if is_one:
             evaluation = replace(evaluation, largest_batch=1)
-        model, changes = normalise(original)
+        model, changes = normalise(original, rounding.activations if rounding is not None else ())
         first = next(calibration.head(4).batches(4))
         before = checked_outputs(original, first, f"{program}: on the first calibration samples")
         changed = deviation(before, model.run(first))
@@ -118,10 +120,16 @@ def _prepare(job: Job, final: Path) -> None:
             expected.save(folder / "expected")
         constant: list[str] = []
         if needs_reference(job.metric):
-            reference = reference_outputs(model, evaluation, program, folder)
+            if parts.outputs_as_given is not None:
+                reference = parts.outputs_as_given(evaluation, folder)
+            else:
+                reference = reference_outputs(model, evaluation, program, folder)
             reference.save(folder / "reference")
             constant = constant_outputs(reference)
-        counts = {name: count for name, count in vars(changes).items() if name != "batch_norms"}
+        if rounding is not None:
+            ranges = {changes.renamed.get(name, name): span for name, span in rounding.activations.items()}
+            GivenQuantization(activations=ranges).write(folder / GIVEN_QUANTIZATION)
+        counts = {name: count for name, count in vars(changes).items() if name in Normalisation.model_fields}
         Preparation(
             format=source.format,
             given=given.relative_to(folder).as_posix(),
@@ -134,7 +142,7 @@ def _prepare(job: Job, final: Path) -> None:
             samples=SampleCounts(calibration=len(calibration), evaluation=len(evaluation)),
             constant_outputs=constant,
             normalised=Normalisation(**counts, largest_relative_deviation=changed),
-            rounded=parts.rounded,
+            rounded=len(rounding.activations) if rounding is not None else 0,
             tail=None if tail is None else tail.operators,
         ).write(folder / "prepare.json")
     log.info(
@@ -151,10 +159,10 @@ def _prepare(job: Job, final: Path) -> None:
         )
     if fixed is not None:
         log.info(f"prepare: the batch was fixed at 1; {_BATCH[not is_one]}")
-    if parts.rounded:
+    if rounding is not None:
         log.info(
-            f"prepare: {program.name} is quantized already: {parts.rounded} tensors are rounded in it. Its weights are "
-            "taken as its integers have them, and ranges are found anew"
+            f"prepare: {program.name} is quantized already: {len(rounding.activations)} tensors are rounded in it. Its "
+            "weights and ranges are taken over, and others are tried beside them"
         )
     if tail is not None:
         log.info(f"prepare: kept as it is, behind the layers: {', '.join(tail.operators)}")

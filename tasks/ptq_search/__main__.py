@@ -4,7 +4,8 @@ Reads the samples of `prepare`, the operators of `analyze`, the strategy of `sel
 of `calibrate`. Writes
 
 - `trials.json`: every trial; the Pareto front; how sensitive each layer is, and how important each parameter;
-- `candidates.json`: what later stages may take on, without anything measured by a clock;
+- `candidates.json`: what later stages may take on, without anything measured by a clock; where the user's own model was
+  quantized already, one of them is quantized like it;
 - `schemes/ID.json`: the quantization scheme of each candidate.
 
 Trials are also kept in a journal beside the artefacts until the search has ended, so that a killed one goes on.
@@ -14,26 +15,32 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
 from act.results.analyze import Analysis
+from act.results.prepare import Preparation
 from act.results.ptq_search import Candidate, Candidates, Reference, Trials, TrialSettings
-from act.results.quantization import Calibration
+from act.results.quantization import GIVEN_QUANTIZATION, Calibration, GivenQuantization
 from act.results.select import Strategy
 from act.results.training import Pruning
 from act.settings import Job, PtqSearch
 from tasks.stage import checkpoint_folder, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
+    from act.quantization.scheme import Scheme
+    from act.search.measure import TrialJob
     from act.search.schemes import SchemeMaker
     from act.search.search import Search
 
 log = logging.getLogger(__name__)
 
 SENSITIVITY_SAMPLES = 8
+GIVEN_ID = "int8-given"
+"""Candidate that is quantized as the user's own model was."""
 
 
 def main() -> None:
@@ -63,10 +70,11 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     from act.program.layers import quantizable_layers
     from act.program.model import InferenceModel
     from act.quantization.calibration import largest_of
+    from act.quantization.given import given_scheme
     from act.quantization.sensitivity import rank_layers
     from act.quantization.statistics import STATISTICS_FILE, load
     from act.samples.dataset import Samples
-    from act.search.measure import TrialJob, trial_job
+    from act.search.measure import trial_job
     from act.search.sampler import ForestSampler, importance
     from act.search.schemes import SchemeMaker
     from act.search.search import Journal, Search, SearchProgress
@@ -95,13 +103,23 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     maker.order = [entry.layer for entry in sensitivities]
 
     evaluation = Evaluation.of(job, prepared)
+    preparation = Preparation.read(prepared / "prepare.json")
+    is_quantized, as_given = preparation.rounded > 0, (preparation.given, preparation.given_format)
+    fp32 = evaluation.quality_as_given(prepared, *as_given) if is_quantized else None
     try:
-        # A pruned model may have lost quality already, which is part of what a candidate loses.
-        baseline = InferenceModel.load(prepared / "model") if pruning.pruned else model
-        fp32 = evaluation.quality(baseline, None, None if pruning.pruned else fp32_onnx)
+        if fp32 is None:
+            # A pruned model may have lost quality already, which is part of what a candidate loses.
+            baseline = InferenceModel.load(prepared / "model") if pruning.pruned else model
+            fp32 = evaluation.quality(baseline, None, None if pruning.pruned else fp32_onnx)
     except EngineFailure as failure:
         _skip(folder, f"{evaluation.engine} cannot run the fp32 model, the measure of every trial: {failure}")
         return
+    taken_over = None
+    if is_quantized and not pruning.pruned:
+        given = GivenQuantization.read(prepared / GIVEN_QUANTIZATION)
+        scheme = given_scheme(model, layers, given, maker.make(plain, layers))
+        measured = partial(trial_job, evaluation, model, fp32_onnx=fp32_onnx, fp32=fp32)
+        taken_over = _take_over(scheme, len(layers), maker, measured, fp32.value)
     parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
 
     def job_of(setting: TrialSettings) -> TrialJob:
@@ -127,12 +145,56 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         sensitivity=sensitivities,
         importance=importance(space, search.history()),
     ).write(folder / "trials.json")
-    _write_candidates(folder, search, maker, reference)
+    _write_candidates(folder, search, maker, reference, taken_over)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _write_candidates(folder: Path, search: Search, maker: SchemeMaker, reference: Reference) -> None:
+def _take_over(
+    scheme: Scheme | None, layers: int, maker: SchemeMaker, job_of: Callable[[Scheme], TrialJob], quality: float
+) -> tuple[Candidate, Scheme] | None:
+    """Measure the scheme that the user's own model came with; None where there is none, or the engine cannot run it.
+
+    Args:
+        layers: how many could be quantized.
+        quality: of the user's own model.
+    """
+    from act.search.measure import measure
+
+    if scheme is None:
+        log.info("ptq_search: the given model's scales are not taken over: no layer reads what is rounded in it")
+        return None
+    result = measure(job_of(scheme))
+    if result.failure is not None:
+        log.info("ptq_search: the given model's scales are not taken over: %s", result.failure)
+        return None
+    figures = (len(scheme.layers), layers, result.quality, quality)
+    log.info("ptq_search: scales taken over for %d of %d layers: quality %.4f (as given %.4f)", *figures)
+    candidate = Candidate(
+        id=GIVEN_ID,
+        scheme=f"schemes/{GIVEN_ID}.json",
+        trial=None,
+        settings=None,
+        quality=result.quality,
+        drop=quality - result.quality,
+        cost=maker.cost_of(scheme),
+        symmetric=scheme.symmetric,
+        layers=len(scheme.layers),
+    )
+    return candidate, scheme
+
+
+def _write_candidates(
+    folder: Path,
+    search: Search,
+    maker: SchemeMaker,
+    reference: Reference,
+    taken_over: tuple[Candidate, Scheme] | None,
+) -> None:
     candidates: list[Candidate] = []
+    if taken_over is not None:
+        candidate, scheme = taken_over
+        scheme.write(folder / candidate.scheme)
+        candidates.append(candidate)
     for trial in search.candidates():
         assert trial.quality is not None and trial.drop is not None
         identity, scheme = f"int8-ptq-{trial.id}", maker.make(trial.settings)
@@ -151,6 +213,7 @@ def _write_candidates(folder: Path, search: Search, maker: SchemeMaker, referenc
         candidates.append(candidate)
         figures = (identity, trial.quality, reference.quality, trial.cost)
         log.info("ptq_search: %s: quality %.4f (fp32 %.4f), expected cost %.2f of fp32", *figures)
+    candidates.sort(key=lambda candidate: -candidate.quality)
     Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
     if not candidates:
         causes = "; ".join(dict.fromkeys(trial.failure or "too much quality is lost" for trial in search.trials))

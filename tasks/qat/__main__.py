@@ -55,7 +55,7 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
     candidates = Candidates.read(searched / "candidates.json").candidates
     chosen = next(candidate for candidate in candidates if candidate.id == start)
-    model = calibrated_model(stage_folder(name, "calibrate"), chosen.settings.smooth_strength)
+    model = calibrated_model(stage_folder(name, "calibrate"), chosen.smooth_strength)
     if (why := why_untrainable(model)) is not None:
         if folder is not None:
             _finish(folder, Training(needed=False, why=why))

@@ -72,7 +72,7 @@ def _refine(name: str, job: Job, found: Candidates, folder: Path) -> tuple[Candi
     for candidate in found.candidates:
         if candidate.id in chosen and time.monotonic() < deadline:
             scheme = Scheme.read(folder / candidate.scheme)
-            methods, quality = for_strength(candidate.settings.smooth_strength)
+            methods, quality = for_strength(candidate.smooth_strength)
             scheme, tried = improve(candidate, scheme, methods, quality, deadline)
             attempts += tried
             candidate = as_refined(candidate, tried, found.reference.quality)

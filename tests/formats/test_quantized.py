@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,20 @@ import onnx
 import pytest
 from onnx import parser
 
+from act.comparison import similarity
 from act.errors import InputError
 from act.formats import SourceModel
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.program.paddle_setup import paddle
+from act.quantization.given import given_scheme
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
+from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme, with_values
 from act.quantization.weights import dequantize_weight, quantize_weight
-from act.samples.dataset import Array
+from act.samples.dataset import Array, Ragged, Samples
 from tests.support.analyze_networks import of, two_joins
 from tests.support.models import seen
 from tests.support.odd_models import Odd
@@ -51,12 +56,26 @@ def test_our_own_int8_model_is_its_float_model_again(symmetric: bool, as_onnx: b
     else:
         quantize(model, scheme).save(tmp_path)
     parts = SourceModel.find(tmp_path).split()
-    assert parts.rounded == len(scheme.activations) and parts.tail is None
+    assert parts.rounding is not None and parts.tail is None
+    assert len(parts.rounding.activations) == len(scheme.activations)
     assert not [op.type for op in parts.body.ops if "quantize" in op.type]
     assert len(quantizable_layers(parts.body)) == len(scheme.layers)
     assert {op.type for op in parts.body.ops} == {op.type for op in model.ops} or as_onnx
-    np.testing.assert_allclose(parts.body.run(BATCH)[0], with_rounded_weights(model, scheme).run(BATCH)[0], rtol=1e-5)
+    np.testing.assert_allclose(parts.body.run(BATCH)[0], with_rounded_weights(model, scheme).run(BATCH)[0], rtol=1e-4)
     assert (parts.save_float is not None) == as_onnx
+    layers = quantizable_layers(parts.body)
+    spans = {name: Range(*span) for name, span in parts.rounding.activations.items() if span is not None}
+    found = replace(make_scheme(parts.body, layers, spans), further=spans)
+    again = given_scheme(parts.body, layers, parts.rounding, found)
+    assert again is not None and len(again.layers) == len(layers)
+    for old, new in zip(scheme.activations.values(), again.activations.values()):
+        assert (new.scale, new.zero_point) == (pytest.approx(old.scale, rel=1e-6), old.zero_point)
+    rounded = with_rounded_weights(parts.body, again)
+    for layer in layers:
+        np.testing.assert_allclose(rounded.weight(layer.weight), parts.body.weight(layer.weight), rtol=1e-6)
+    assert parts.outputs_as_given is not None
+    (outputs,) = parts.outputs_as_given(Samples({"x": Ragged.of(list(BATCH["x"]))}), tmp_path).feeds.values()
+    assert similarity([np.stack(list(outputs))], quantize(model, scheme).run(BATCH)) > 0.9999
 
 
 def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
@@ -84,7 +103,7 @@ def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
     model = Odd({"x": ((-1, 3, 8, 8), "float32")}, network, lambda rng: {}).model()
     model.save(tmp_path)
     parts = SourceModel.find(tmp_path).split()
-    assert parts.rounded == 2
+    assert parts.rounding is not None and list(parts.rounding.activations) == ["conv2d_0.tmp_1"]
     assert parts.body.is_weight("weight") and parts.body.consumers("weight")
     assert [op.type for op in parts.body.ops if "quantize" in op.type] == []
 
@@ -96,15 +115,47 @@ MOVED = """
 """
 
 
-def rounding(nodes: str, output: str) -> onnx.ModelProto:
+def rounding(nodes: str, output: str, opset: int = 13) -> onnx.ModelProto:
     return parser.parse_model(
-        f"""<ir_version: 8, opset_import: ["" : 13]> m (float[N, 3, 8, 8] x) => ({output} y)
-        <float scale = {{0.1}}, uint8 zero = {{128}}> {{ {nodes} }}"""
+        f"""<ir_version: 8, opset_import: ["" : {opset}]> m (float[N, 3, 8, 8] x) => ({output} y)
+        <float scale = {{0.1}}, float twice = {{0.2}}, float sixth = {{{6 / 255}}}, float whole = {{{1 / 255}}},
+        uint8 zero = {{128}}, uint8 middle = {{125}}, uint8 least = {{0}}> {{ {nodes} }}"""
     )
 
 
 def run(model: InferenceModel, batch: dict[str, Array]) -> Array:
     return np.asarray(model.run(batch)[0])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        # Quantizers take a `Relu` or `Clip` away where the range begins at zero.
+        (
+            "c = Neg (x) q = QuantizeLinear (c, scale, least) y = DequantizeLinear (q, scale, least)",
+            lambda x: np.clip(-x, 0, 25.5),
+        ),
+        # A gate: what is rounded as -3 to 3 is read as 0 to 1.
+        (
+            "q = QuantizeLinear (x, sixth, middle) y = DequantizeLinear (q, whole, least)",
+            lambda x: np.clip(x / 6 + 125 / 255, 0, 1),
+        ),
+        ("q = QuantizeLinear (x, scale, zero) y = DequantizeLinear (q, scale, middle)", lambda x: x + 0.3),
+        (
+            "q = QuantizeLinear (x, scale, zero) y = DequantizeLinear (q, twice, zero)",
+            lambda x: np.clip(2 * x, -25.6, 25.4),
+        ),
+    ],
+)
+@pytest.mark.parametrize("opset", [10, 13])
+def test_what_rounding_does_besides_stays(
+    nodes: str, expected: Callable[[Array], Array], opset: int, tmp_path: Path
+) -> None:
+    model = rounding(nodes, "float[N, 3, 8, 8]", opset)
+    onnx.save(model, tmp_path / "model.onnx")
+    parts = SourceModel.find(tmp_path).split()
+    x = BATCH["x"] * 5
+    np.testing.assert_allclose(run(parts.body, {"x": x}), expected(x), atol=1e-4)
 
 
 def test_integers_may_be_moved_and_nothing_else(tmp_path: Path) -> None:

@@ -6,24 +6,33 @@ So what has no form in Paddle, such as `NonMaxSuppression` or `Loop`, is no obst
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from act.engines.process import EngineFailure, EngineProcess
+from act.engines.spec import title_of
+from act.errors import InputError
 from act.formats.onnx import folding
 from act.formats.onnx.importer import RefusedNode, import_model
 from act.formats.onnx.operators.registry import find
 from act.formats.onnx.quantized import restore
 from act.formats.onnx.reading import DOMAINS, KnownTensor, OnnxModel, known_tensors, reads
 from act.onnx_graph.nested import graphs_of
-from act.samples.dataset import FeedSpec
+from act.samples.dataset import FeedSpec, Gathering, Ragged, Samples
 from act.tail.frontier import SMALLEST_LAYER, Cut, Operator, find_cut
 from act.tail.split import SplitModel, Tail
 
 BODY_FILE = "model.onnx"
+_RUNTIME = "onnxruntime"
+_TIME_LIMIT_SECONDS = 1200
+_SAMPLES_AT_A_TIME = 16
 _MOST_REFUSALS = 16  # of nodes, one after the other, each of which begins a tail
 _LAYERS = frozenset(
     (
@@ -54,13 +63,16 @@ def import_split(source: OnnxModel) -> SplitModel:
     Raises:
         InputError: a node cannot be taken, and a layer is behind it or none before it.
     """
-    source, rounded = restore(source)
+    given = source
+    source, rounding = restore(given)
     refused: set[str] = set()
     while True:
         parts = _Parts(source, refused)
         try:
-            save_float = parts.save_body if rounded else None
-            return SplitModel(import_model(parts.body), parts.tail(), rounded, save_float)
+            body, tail = import_model(parts.body), parts.tail(given)
+            if rounding is None:
+                return SplitModel(body, tail)
+            return SplitModel(body, tail, rounding, partial(_outputs, parts, given), parts.save_body)
         except RefusedNode as refusal:
             place = _holder(source, refusal.outputs)
             if place in refused or len(refused) == _MOST_REFUSALS or not _Parts(source, {*refused, place}).holds(place):
@@ -75,6 +87,38 @@ def _holder(source: OnnxModel, outputs: Collection[str]) -> str:
         return bool(set(outputs) & set(node.output)) or any(holds(n) for graph in graphs_of(node) for n in graph.node)
 
     return next((name for node in source.graph.node if holds(node) for name in node.output if name), "")
+
+
+def _outputs(parts: _Parts, given: OnnxModel, samples: Samples, scratch: Path) -> Samples:
+    """Return a body's outputs of samples, as the file computes them with its rounding."""
+    gathered = [Gathering(scratch) for _ in parts.outputs]
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        file = _save(parts.body_of(given), Path(name))
+        try:
+            with EngineProcess(_RUNTIME, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
+                process.load()
+                for number, batch in enumerate(samples.batches(_SAMPLES_AT_A_TIME)):
+                    place = Path(name) / str(number)
+                    part = Samples({feed: Ragged.of(list(values)) for feed, values in batch.items()})
+                    part.save(place)
+                    for gathering, output in zip(gathered, process.outputs(place, len(part)), strict=True):
+                        for values in output:
+                            gathering.add(values)
+                    shutil.rmtree(place)
+        except EngineFailure as failure:
+            raise InputError(
+                f"{given.path}: {title_of(_RUNTIME)} cannot run it on the evaluation samples ({failure.cause}); mend "
+                "the samples or the model"
+            ) from None
+    return Samples({name: gathering.ragged() for name, gathering in zip(parts.outputs, gathered)})
+
+
+def _save(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write a model, its weights in a file of their own where one is too small, and return what engines load."""
+    file = folder / BODY_FILE
+    large = model.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
+    onnx.save(model, file, save_as_external_data=large, location=f"{BODY_FILE}.data")
+    return file
 
 
 class _Parts:
@@ -130,23 +174,32 @@ class _Parts:
     @property
     def body(self) -> OnnxModel:
         """Return the body as a model; the source itself where nothing is cut off."""
-        if self._cut is None:
-            return self._source
-        return OnnxModel(self._source.path, self._body())
+        return OnnxModel(self._source.path, self.body_of(self._source))
 
-    def _body(self) -> onnx.ModelProto:
-        assert self._cut is not None
+    @property
+    def outputs(self) -> list[str]:
+        """Return the names of what the body gives."""
+        return [value.name for value in self._graph.output] if self._cut is None else list(self._cut.outputs)
+
+    def body_of(self, model: OnnxModel) -> onnx.ModelProto:
+        """Return the body of a model that has the tensors at the cut; itself where nothing is cut off."""
+        if self._cut is None:
+            return model.proto
         wanted, nodes = set(self._cut.outputs), []
-        for node in reversed(self._graph.node):
+        for node in reversed(model.graph.node):
             if not wanted.isdisjoint(node.output):
                 wanted.update(reads(node))
                 nodes.append(node)
         own = {value.name: value for value in self._graph.output}
         ends = [own.get(name) or self._end(name) for name in self._cut.outputs]
-        return self._model(nodes[::-1], self._graph.input, ends)
+        return _model(model, nodes[::-1], self._graph.input, ends)
 
-    def tail(self) -> Tail | None:
-        """Return the tail; None where nothing is cut off."""
+    def tail(self, given: OnnxModel) -> Tail | None:
+        """Return the tail; None where nothing is cut off.
+
+        Args:
+            given: the user's model, whose body is kept: the source, or what that was made of.
+        """
         if self._cut is None:
             return None
         nodes = [self._constants.get(number, self._graph.node[number]) for number in self._cut.tail]
@@ -155,7 +208,7 @@ class _Parts:
         inputs = [value for value in self._source.inputs if value.name in read]
         inputs += [self._end(name) for name in self._cut.outputs if name in read]
         outputs = [value for value in self._graph.output if value.name not in self._cut.outputs]
-        proto = self._model(nodes, inputs, outputs)
+        proto = _model(self._source, nodes, inputs, outputs)
         source = OnnxModel(self._source.path, proto)
         return Tail(
             operators=_kinds(nodes),
@@ -164,7 +217,7 @@ class _Parts:
             own_form=0,
             to_onnx=lambda: proto,
             to_program=lambda: import_model(source),
-            save_body=self.save_body,
+            save_body=lambda folder: _save(self.body_of(given), folder),
         )
 
     def _end(self, name: str) -> onnx.ValueInfoProto:
@@ -196,31 +249,28 @@ class _Parts:
         return value.name not in chosen
 
     def save_body(self, folder: Path) -> Path:
-        """Write the file without its tail, which runs beside the import and in the user's place."""
-        file = folder / BODY_FILE
-        body = self.body.proto
-        large = body.ByteSize() >= onnx.checker.MAXIMUM_PROTOBUF
-        onnx.save(body, file, save_as_external_data=large, location=f"{BODY_FILE}.data")
-        return file
+        """Write the source without its tail, which runs beside the import."""
+        return _save(self.body.proto, folder)
 
-    def _model(
-        self,
-        nodes: Sequence[onnx.NodeProto],
-        inputs: Iterable[onnx.ValueInfoProto],
-        outputs: Iterable[onnx.ValueInfoProto],
-    ) -> onnx.ModelProto:
-        """Return a model of some nodes, with the constants that they read."""
-        outputs = list(outputs)
-        read = {name for node in nodes for name in reads(node)} | {value.name for value in outputs}
-        result = onnx.ModelProto(ir_version=self._source.proto.ir_version)
-        result.opset_import.extend(self._source.proto.opset_import)
-        graph = result.graph
-        graph.name = self._graph.name or "model"
-        graph.node.extend(nodes)
-        graph.input.extend(inputs)
-        graph.output.extend(outputs)
-        graph.initializer.extend(tensor for tensor in self._graph.initializer if tensor.name in read)
-        return result
+
+def _model(
+    source: OnnxModel,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    """Return a model of some nodes of a source, with the constants that they read."""
+    outputs = list(outputs)
+    read = {name for node in nodes for name in reads(node)} | {value.name for value in outputs}
+    result = onnx.ModelProto(ir_version=source.proto.ir_version)
+    result.opset_import.extend(source.proto.opset_import)
+    graph = result.graph
+    graph.name = source.graph.name or "model"
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    graph.output.extend(outputs)
+    graph.initializer.extend(tensor for tensor in source.graph.initializer if tensor.name in read)
+    return result
 
 
 def _operators(source: OnnxModel, refused: Collection[str]) -> list[Operator]:

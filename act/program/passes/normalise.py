@@ -4,6 +4,7 @@ What is not certain to compute the same stays as it is: programs with control fl
 layers with channels last, weights that something else reads too.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class Changes:
 
     Attributes:
         batch_norms: gamma of each folded batch norm, float32 [channels], by the weight that it was folded into.
+        renamed: the tensor that holds now what another held, by the other's name.
     """
 
     folded_batch_norms: int = 0
@@ -35,6 +37,7 @@ class Changes:
     transposed_weights: int = 0
     folded_scalars: int = 0
     batch_norms: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
 
 
 def set_inference_mode(model: InferenceModel) -> None:
@@ -45,16 +48,24 @@ def set_inference_mode(model: InferenceModel) -> None:
                 op._set_attr("is_test", True)
 
 
-def normalise(model: InferenceModel) -> tuple[InferenceModel, Changes]:
-    """Return a normalised copy of a model in inference mode, with the same inputs and outputs, and what was changed."""
+def normalise(model: InferenceModel, fixed: Collection[str] = ()) -> tuple[InferenceModel, Changes]:
+    """Return a normalised copy of a model in inference mode, with the same inputs and outputs, and what was changed.
+
+    Args:
+        fixed: tensors whose values stay as they are, whatever the tensors are called in the end.
+    """
     result, changes = model.copy(), Changes()
     if result.program.num_blocks == 1:
-        changes.removed_identities = sum(_bypass(result, op) for op in result.ops if is_identity(op))
+        for op in [op for op in result.ops if is_identity(op)]:
+            source, target = op.input("X")[0], op.output("Out")[0]
+            if _bypass(result, op):
+                changes.renamed[target] = source
+        changes.removed_identities = len(changes.renamed)
         changes.folded_reshapes = sum(_store_reshaped(result, op) for op in result.ops if op.type == "reshape2")
         changes.transposed_weights = sum(_store_transposed(result, op) for op in result.ops if op.type == "matmul_v2")
         changes.batch_norms = fold_batch_norms(result)
         changes.folded_batch_norms = len(changes.batch_norms)
-        changes.folded_scalars = fold_scalars(result)
+        changes.folded_scalars = fold_scalars(result, {changes.renamed.get(name, name) for name in fixed})
     return result, changes
 
 

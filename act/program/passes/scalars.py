@@ -6,6 +6,7 @@ one for each channel of it, where that helps.
 """
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,14 @@ _LAYERS = ("conv2d", "depthwise_conv2d", "matmul_v2", "mul")
 _SMALLEST_FACTOR = 1e-6
 
 
-def fold_scalars(model: InferenceModel) -> int:
-    """Fold the scalars that can be folded exactly, and return how many operators that took away."""
-    candidates = [op for op in model.ops if _scalar(model, op) is not None]
+def fold_scalars(model: InferenceModel, fixed: Collection[str] = ()) -> int:
+    """Fold the scalars that can be folded exactly, and return how many operators that took away.
+
+    Args:
+        fixed: tensors whose values stay as they are.
+    """
+    scalars = ((op, _scalar(model, op)) for op in model.ops)
+    candidates = [op for op, scalar in scalars if scalar and not {scalar[0], op.output("Out")[0]} & set(fixed)]
     count, before = len(candidates), -1
     while len(candidates) != before:  # what is folded may let another be folded that stands ahead of it
         before = len(candidates)
