@@ -177,7 +177,7 @@ class Plan:
         before, within_reach = len(self._int8), self._within_reach()
         for node in self._graph.nodes:
             if node.op_type in self._rules.followers and node.output[0] not in self._int8:
-                given = self._graph.activations(node)
+                given = self._data(node)
                 known = all(name in self._ranges or name in self.made for name in given)
                 fits = node.op_type in self._rules.shared_scale or self._end(node) in self._ranges
                 useful = not self._rules.transparent or not read.isdisjoint(self._ends(node))
@@ -228,11 +228,19 @@ class Plan:
             return slope > 0 and 0 <= middle <= 1 and opens
         if node.op_type == "Resize":
             return attribute(node, "mode", b"nearest") == b"nearest"
+        if node.op_type == "Pad":
+            return self._pads_zeros(node)
         constants = (self._graph.constant(name) for name in node.input if name and self._graph.is_constant(name))
         # Shapes, axes and the like may be constant; of what is calculated with, a single number.
         return node.op_type not in JOINING or all(
             node.op_type != "Concat" and each.size == 1 and each.ndim <= 1 for each in constants
         )
+
+    def _pads_zeros(self, node: onnx.NodeProto) -> bool:
+        """Tell whether a `Pad` adds nothing that the range of what it reads lacks: zeros, or values of its own."""
+        if attribute(node, "mode", b"constant") != b"constant" or len(node.input) < 3 or not node.input[2]:
+            return True
+        return self._graph.is_constant(node.input[2]) and not self._graph.constant(node.input[2]).any()
 
     def _tensors(self) -> set[str]:
         """Return the tensors that get a scale."""

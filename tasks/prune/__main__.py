@@ -43,8 +43,9 @@ def _check_nodes(name: str, job: Job) -> None:
     from act.training.distillation import load_teachers, plan_distillation
 
     prepared = stage_folder(name, "prepare")
-    model, batch = InferenceModel.load(prepared / "model"), Samples.load(prepared / "calibration").first(1)
-    plan_distillation(job.distillation, model, load_teachers(job.distillation, model, model, batch), batch)
+    model, samples = InferenceModel.load(prepared / "model"), Samples.load(prepared / "calibration")
+    teachers = load_teachers(job.distillation, model, model, samples, 1)
+    plan_distillation(job.distillation, model, teachers, samples.first(1))
 
 
 def _with_settings(job: Job, chosen: PruneSettings | None) -> Job:

@@ -222,6 +222,32 @@ def test_what_an_activation_function_clipped_keeps_its_scale_behind_a_pool() -> 
     assert plan.steps["p1"] == plan.steps["r1"] and plan.steps["joined"].zero_point > 0
 
 
+@pytest.mark.parametrize("padding, fits", [(0.0, True), (-1.0, False)])
+def test_a_leaky_function_zeros_around_and_a_computed_shape_stay_in_int8(padding: float, fits: bool) -> None:
+    model = two_branches()
+    conv, relu, other, _, joined, pool, last = model.graph.node
+    relu.op_type = "LeakyRelu"
+    for name, value in (("around", np.zeros(8, np.int64)), ("padding", np.array(padding, np.float32))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    pad = helper.make_node("Pad", ["r1", "around", "padding"], ["p1"])
+    joined.input[:] = ["p1", "c2"]
+    shape = helper.make_node("Shape", ["joined"], ["shape"])
+    reshape = helper.make_node("Reshape", ["joined", "shape"], ["reshaped"])
+    pool.input[0] = "reshaped"
+    nodes = [conv, relu, other, pad, joined, shape, reshape, pool, last]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    ranges = {
+        **RANGES,
+        "c1": Range(-8.0, 8.0),
+        "r1": Range(-1.0, 8.0),
+        "c2": Range(-9.0, 6.0),
+        "joined": Range(-9.0, 8.0),
+    }
+    plan = Plan(Graph(model), rules("onnxruntime"), LAYERS, ranges, {})
+    assert (plan.made >= {"r1", "p1", "joined", "reshaped", "pooled"}) == fits
+
+
 def test_pairs_stand_where_each_engine_wants_them() -> None:
     assert planned("onnxruntime")[0].rounded == set(RANGES) - {"y"}
     assert planned("openvino")[0].rounded == {"x", "r1", "r2"}

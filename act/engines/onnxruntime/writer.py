@@ -27,9 +27,9 @@ class OnnxRuntimeWriter(OnnxWriter):
 
     rules = Rules(
         layers={"Conv": True, "Gemm": False, "MatMul": False},
-        own_scales=frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "Sigmoid"}),
+        own_scales=frozenset({"Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid"}),
         shared_scale=frozenset(
-            {"MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Resize"}
+            {"MaxPool", "Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Resize"}
         ),
         # A concatenation of one scale is a copy, otherwise a table is looked up for each value.
         joins=frozenset({"Concat"}),
