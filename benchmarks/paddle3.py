@@ -96,7 +96,10 @@ def main() -> int:
         place = Path(scratch)
         theirs, ours = place / "paddle3", place / "paddle2"
         for python, target in ((PADDLE3.python(), [theirs]), (sys.executable, [ours, "--weights", theirs])):
-            subprocess.run([str(python), str(script), *map(str, target)], check=True, capture_output=True)
+            done = subprocess.run([str(python), str(script), *map(str, target)], capture_output=True, text=True)
+            if done.returncode:
+                print(f"{script.name} under {python}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                return 1
         pairs: dict[str, tuple[Path, Path | None, float]] = {}
         pairs |= {path.name: (path, ours / path.name, LARGEST_DEVIATION) for path in sorted(theirs.iterdir())}
         for path in sorted(arguments.models.rglob("inference.json")) if arguments.models else ():

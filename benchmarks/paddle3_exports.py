@@ -105,10 +105,14 @@ class Shapes(nn.Layer):
 
 
 class Activations(nn.Layer):
-    """The sum of all activations that networks have."""
+    """The sum of all activations that networks have, behind one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
 
     def forward(self, x: Any) -> Any:
-        result = x
+        x = result = self.layer(x)
         for function in (
             *(F.gelu, F.softplus, F.silu, F.elu, F.mish, F.log_sigmoid, F.hardtanh, F.softshrink, F.swish, F.relu6),
             *(F.hardshrink, F.tanhshrink, F.softsign, F.selu, F.celu, F.hardsigmoid, F.hardswish, F.leaky_relu, F.tanh),
@@ -154,7 +158,7 @@ def main() -> None:
         if arguments.weights is not None:
             stored = np.load(arguments.weights / name / "weights.npz")
             network.set_state_dict({key: paddle.to_tensor(stored[key]) for key in stored.files})
-        specs = [paddle.static.InputSpec(shape, dtype, feed) for feed, dtype, shape in inputs]
+        specs = [paddle.static.InputSpec(list(shape), dtype, feed) for feed, dtype, shape in inputs]
         paddle.jit.save(network, str(folder / "inference"), input_spec=specs)
         np.savez(folder / "weights.npz", **{key: value.numpy() for key, value in network.state_dict().items()})
 

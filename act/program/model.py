@@ -210,10 +210,10 @@ class InferenceModel:
 
     # Tensors and weights.
 
-    def add_tensor(self, name: str, like: str) -> str:
-        """Declare an activation with the shape and dtype of another tensor, and return its name."""
+    def add_tensor(self, name: str, like: str, shape: Sequence[int] | None = None) -> str:
+        """Declare an activation with the dtype of another tensor, and its shape if none is given; return its name."""
         source = self._block.var(like)
-        self._block.create_var(name=name, shape=source.shape, dtype=source.dtype)
+        self._block.create_var(name=name, shape=source.shape if shape is None else shape, dtype=source.dtype)
         return name
 
     def add_weight(self, name: str, value: Array, stop_gradient: bool = True) -> str:

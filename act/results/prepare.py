@@ -26,6 +26,7 @@ class Normalisation(Part):
     folded_reshapes: int
     transposed_weights: int
     folded_scalars: int
+    pooled_means: int = 0
     largest_relative_deviation: float
 
 

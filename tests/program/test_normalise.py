@@ -129,6 +129,17 @@ def test_only_identities_are_removed(network: Callable[[Any], Any], removed: int
     np.testing.assert_array_equal(result.run(batch(PICTURE))[0], model.run(batch(PICTURE))[0])
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("axes", "pooled"), [([2, 3], 1), ([-1, -2], 1), ([1, 2], 0), ([3], 0), (None, 0)])
+def test_a_mean_over_all_positions_is_a_pool(axes: list[int] | None, keep: bool, pooled: int) -> None:
+    model = build(lambda x: paddle.mean(conv(x), axes, keep) * 2, PICTURE)
+    result, changes = normalise(model)
+    assert changes.pooled_means == pooled == sum(op.type == "pool2d" for op in result.ops)
+    (found,), (wanted,) = result.run(batch(PICTURE)), model.run(batch(PICTURE))
+    assert found.shape == wanted.shape and result.fetch_specs() == model.fetch_specs()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
 def test_a_model_saved_in_training_mode_is_run_as_at_inference() -> None:
     model = build(lambda x: norm(conv(x)), PICTURE)
     for op in model.ops:

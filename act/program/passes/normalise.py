@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from act.program.model import InferenceModel
 from act.program.passes.batch_norms import fold_batch_norms
+from act.program.passes.means import pool_means
 from act.program.passes.scalars import fold_scalars
 
 IDENTITIES = {
@@ -36,6 +37,7 @@ class Changes:
     folded_reshapes: int = 0
     transposed_weights: int = 0
     folded_scalars: int = 0
+    pooled_means: int = 0
     batch_norms: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -66,6 +68,7 @@ def normalise(model: InferenceModel, fixed: Collection[str] = ()) -> tuple[Infer
         changes.batch_norms = fold_batch_norms(result)
         changes.folded_batch_norms = len(changes.batch_norms)
         changes.folded_scalars = fold_scalars(result, {changes.renamed.get(name, name) for name in fixed})
+        changes.pooled_means = pool_means(result)
     return result, changes
 
 

@@ -82,7 +82,8 @@ class Net:
 
     def data(self, name: str, shape: Sequence[int], dtype: str = "float32") -> int:
         lengths = {"#": "1.a_intarray", "D": list(shape)}
-        number: int = self.op("data", [], [tensor(shape, dtype)], name=name, shape=lengths, dtype=dtype_of(dtype))
+        attributes = {"shape": lengths, "dtype": dtype_of(dtype), "place": {"#": "1.a_place", "D": [0, 0, ""]}}
+        number: int = self.op("data", [], [tensor(shape, dtype)], name=name, **attributes)
         return number
 
     def full(self, value: float, shape: Sequence[int] = (1,), dtype: str = "float32") -> int:

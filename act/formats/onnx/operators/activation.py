@@ -147,9 +147,14 @@ def _hardmax(node: Node, x: Variable, axis: int) -> Variable:
     return cast(node, chosen, dtype_of(x))
 
 
+def _told(x: Variable, axis: int) -> int:
+    """Return an axis as Paddle's own layers say it: the last one is -1."""
+    return -1 if axis == len(x.shape) - 1 else axis
+
+
 _ALONG_AXIS: dict[str, Callable[[Node, Variable, int], Variable]] = {
-    "Softmax": lambda node, x, axis: F.softmax(x, axis),
-    "LogSoftmax": lambda node, x, axis: F.log_softmax(x, axis),
+    "Softmax": lambda node, x, axis: F.softmax(x, _told(x, axis)),
+    "LogSoftmax": lambda node, x, axis: F.log_softmax(x, _told(x, axis)),
     "Hardmax": _hardmax,
 }
 
