@@ -221,6 +221,28 @@ def test_an_fp32_model_that_fails_on_an_evaluation_sample_is_not_searched(
     assert "NaN or infinity in the output for sample 3" in capsys.readouterr().out
 
 
+@on("transposed_same")
+def test_an_engine_that_computes_something_else_is_not_searched_on_and_meets_no_budget(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.job["target"] = {"engines": ["openvino", "onnxruntime"], "precisions": ["fp32", "int8"]}
+    stages.job |= {"analyze": {"time_limit_seconds": 0}, "strategy": ["QuantPost"]}
+    stages.run(last="report")
+    assert "candidates are searched on onnxruntime: openvino: wrong_output: " in capsys.readouterr().out
+    reference, [trial] = found()["reference"], found()["trials"]
+    assert reference["engine"] == "onnxruntime" and trial["quality"] > 0.9
+    variants = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    ran = {entry["engine"]: entry["failure"] is None for entry in variants}
+    assert ran == {"openvino": False, "onnxruntime": True}
+    assert read_json(Path("deploy/mine/manifest.json"))["winner"]["engine"] == "onnxruntime"
+    stages.job |= {"target": {"engines": ["openvino"]}, "strategy": ["ASPPrune", "QuantPost"]}
+    stages.run(first="analyze", last="benchmark")
+    assert read_json(ARTIFACTS / "prune" / "prune.json")["pruned"] is False and found()["trials"] == []
+    with pytest.raises(SystemExit) as ended:
+        stages.run(first="report", last="report")
+    assert ended.value.code == 2 and "no engine of the target could run the model" in capsys.readouterr().err
+
+
 def no_samples(stages: Stages) -> None:
     arrays = dict(np.load("data/calibration.npz"))
     np.savez("data/calibration.npz", **{name: values[:0] for name, values in arrays.items()})
