@@ -50,7 +50,14 @@ def _peaks(bench: Bench, count: int, folder: Path) -> dict[str, float]:
     select = artifacts / "select"
     select.mkdir()
     strategy = Strategy(
-        strategy=[], prune=[], quantize=True, search=True, train=False, train_always=False, why="to be measured"
+        strategy=[],
+        prune=[],
+        quantize=True,
+        search=True,
+        train=False,
+        train_always=False,
+        engine="openvino",
+        why="to be measured",
     )
     strategy.write(select / "strategy.json")
     return {"calibrate": _peak("calibrate", folder), "prepare": drawing, "prepare_seconds": seconds}

@@ -37,10 +37,10 @@ class Evaluation:
     time_limit_seconds: float = 600  # after which the engine counts as hung
 
     @classmethod
-    def of(cls, job: Job, prepared: Path) -> Evaluation:
-        """Return how a job is measured: on the first engine of its target, which decides, on what `prepare` left."""
+    def of(cls, job: Job, prepared: Path, engine: EngineName) -> Evaluation:
+        """Return how a job is measured on the engine that decides, on what `prepare` left."""
         reference = prepared / "reference" if needs_reference(job.metric) else None
-        found = cls(job.target.engines[0], job.metric, prepared / "evaluation", reference, threads=job.target.threads)
+        found = cls(engine, job.metric, prepared / "evaluation", reference, threads=job.target.threads)
         # A comparison with fp32 is made ahead of the tail, where what is lost does not hang on what is chosen.
         if reference is None and (prepared / "tail").exists():
             tail = SavedTail.read(prepared / "tail")

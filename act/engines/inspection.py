@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from act.engines import fusion
+from act.engines.agreement import check_outputs
 from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
@@ -37,15 +38,19 @@ class Inspection:
     multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, samples: Path) -> dict[EngineName, Inspection]:
-    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them."""
+def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, prepared: Path) -> dict[EngineName, Inspection]:
+    """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
+
+    One that does not give what the given model gives has failed. Samples, and the outputs that are expected of some,
+    are in the folder that `prepare` left.
+    """
     named = fusion.named_by_outputs(fp32)
     found: dict[EngineName, Inspection] = {}
     for name in job.target.engines:
         timed = any(each.timed for each in found.values())
         with tempfile.TemporaryDirectory() as scratch:
             path = writer_of(name).write(model, None, Path(scratch), named)
-            found[name] = _ask(name, path, job, None if timed else samples)
+            found[name] = _ask(name, path, job, prepared, not timed)
     return found
 
 
@@ -86,27 +91,29 @@ def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
     return sorted(rows, key=lambda row: -row.seconds)
 
 
-def _ask(name: EngineName, path: Path, job: Job, samples: Path | None) -> Inspection:
-    """Ask an engine; without samples no times. DVC keeps the answer, so what may fail in passing is asked twice."""
+def _ask(name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool) -> Inspection:
+    """Ask an engine. DVC keeps the answer, so what may fail in passing is asked twice."""
     for is_last in (False, True):
         result = Inspection()
         try:
-            _answer(result, name, path, job, samples)
+            _answer(result, name, path, job, prepared, is_timed)
             break
         except EngineFailure as failure:
             result.failure = str(failure)
-            if is_last or failure.kind in ("missing", "unsupported"):
+            if is_last or failure.kind in ("missing", "unsupported", "wrong_output"):
                 log.info("analyze: %s cannot be used here: %s", name, failure)
                 break
     return result
 
 
-def _answer(result: Inspection, name: EngineName, path: Path, job: Job, samples: Path | None) -> None:
+def _answer(result: Inspection, name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool) -> None:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
+        if (expected := prepared / "expected").exists():
+            check_outputs(process, prepared / "evaluation", expected)
         # Known even where what follows fails: the baseline is measured all the same.
         result.version, result.precisions = info.version, info.precisions
-        timed = process.profile(samples, batch=1) if samples is not None else []
+        timed = process.profile(prepared / "calibration", batch=1) if is_timed else []
         multiplying = {"fp32": _multiplying(process)}
         result.kernels, result.timed, result.multiplying = process.kernels(), timed, multiplying
         wanted: RuntimePrecision = "bf16"

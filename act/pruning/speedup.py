@@ -79,13 +79,11 @@ class Stopwatch:
 
 
 def find_stopwatch(
-    whole: InferenceModel, samples: Samples, target: Target, search: SpeedupSearch | None
+    whole: InferenceModel, samples: Samples, target: Target, search: SpeedupSearch | None, engine: EngineName
 ) -> Stopwatch | None:
-    """Return what measures speed-ups where the strategy says, else in fp32 on the target's first engine; None where
-    that cannot run."""
-    engine = search.engine if search else target.engines[0]
+    """Return what measures speed-ups where the strategy says, else in fp32 on an engine; None where that cannot run."""
     precisions = cast("list[RuntimePrecision]", search.precisions if search else ["fp32"])
-    stopwatch = Stopwatch(whole, samples.first(target.batch), target, engine, precisions)
+    stopwatch = Stopwatch(whole, samples.first(target.batch), target, search.engine if search else engine, precisions)
     try:
         stopwatch(whole)
     except EngineFailure as failure:

@@ -160,11 +160,18 @@ def collect(
             except FloatingPointError as error:
                 raise FloatingPointError(f"the activation `{name}` of the fp32 model {error}") from None
         if seen in snapshots:
-            collected[seen] = copy.deepcopy(statistics)
+            collected[seen] = copy.deepcopy(_with_values(statistics))
     if seen == 0:
         raise ValueError("there are no batches to collect statistics from")
-    collected[seen] = statistics
+    collected[seen] = _with_values(statistics)
     return collected
+
+
+def _with_values(statistics: Mapping[str, TensorStatistics]) -> dict[str, TensorStatistics]:
+    """Return the statistics, those of a zero for what was empty in all batches, which no range rounds wrongly."""
+    zero = TensorStatistics()
+    zero.add(np.zeros(1, np.float32))
+    return {name: each if each.batches else zero for name, each in statistics.items()}
 
 
 def save(path: Path, snapshots: Mapping[int, Mapping[str, TensorStatistics]]) -> None:

@@ -49,6 +49,7 @@ class Strategy(Artifact):
     train_always: bool  # and where it is not
     settings: StageSettings = StageSettings()
     precisions: dict[str, list[StrategyPart]] = Field(default_factory=dict)  # worth measuring, by engine
+    engine: str | None = None  # that candidates are searched on; None where none of the target can be used here
     why: str
 
 

@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from act import machine
-from act.results.analyze import Analysis
+from act.results.analyze import Analysis, Baseline
 from act.results.select import Attempt, Options, StageSettings, Strategy, StrategyPart
-from act.settings import PRUNING, QUANTIZING, Job
+from act.settings import PRUNING, QUANTIZING, EngineName, Job
 from act.strategy import options
 from act.strategy.decision import decide
 from act.strategy.latency.model import Latency, LatencyModel
@@ -132,6 +132,18 @@ def precisions(job: Job, analysis: Analysis, quantize: bool) -> dict[str, list[S
         engine: [part for part in parts if part.name in ("fp32", *analysis.engines[engine].precisions)]
         for engine in job.target.engines
     }
+
+
+def search_engine(job: Job, analysis: Analysis) -> EngineName | None:
+    """Return the engine that candidates are searched on; None where there is none.
+
+    It is the first of the target on which fp32 runs here, and gives what the given model gives.
+    """
+    return next((name for name in job.target.engines if _runs(analysis.own.get(name, {}).get("fp32"))), None)
+
+
+def _runs(fp32: Baseline | None) -> bool:
+    return fp32 is not None and fp32.failure is None
 
 
 class _Predictor:

@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 
+from act.engines.agreement import check_outputs
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
@@ -30,8 +31,6 @@ from act.timing.statistics import quality_difference, quality_interval, typical
 
 FP32 = "fp32"
 """The candidate that is the given model in our own form."""
-# Values of an engine's fp32 outputs that may differ from the given model's by more than so much of the largest.
-_FAR, _MOST_FAR = 0.01, 0.01
 # Samples of each further input shape: as many as are timed in turn.
 _SHAPED_BATCHES = 16
 
@@ -166,7 +165,7 @@ def measure(
                 """Raise an `EngineFailure` where what should give the given model's outputs does not."""
                 same = variant.candidate in (GIVEN, FP32) and variant.precision == "fp32"
                 if same and given is not None and given.expected.exists():
-                    _check_outputs(process, samples, given.expected, target.batch)
+                    check_outputs(process, samples, given.expected, target.batch)
 
             def start(variant: Variant, cause: str | None = None) -> Row:
                 path, precision = Path(variant.path or ""), cast(RuntimePrecision, variant.precision)
@@ -230,24 +229,6 @@ def _body(
         return given.body_for(variant.engine) if given is not None else None
     body = candidates[variant.candidate].bodies.get(variant.engine)
     return folder / body if body is not None else None
-
-
-def _check_outputs(process: EngineProcess, samples: Path, expected: Path, batch: int) -> None:
-    """Raise an `EngineFailure` where an engine does not give what the given model gives."""
-    wanted = Samples.load(expected)
-    found = process.outputs(samples, len(wanted), batch)
-    for (name, truth), values in zip(wanted.feeds.items(), found):
-        for number, (want, have) in enumerate(zip(truth, values)):
-            if want.shape != have.shape:
-                shapes = f"shape {list(have.shape)} where the given model gives {list(want.shape)}"
-                raise EngineFailure("wrong_output", f"output `{name}` of sample {number} has {shapes}")
-            largest = max(float(np.abs(want.astype(np.float64)).max(initial=0)), 1e-12)
-            far = np.abs(want.astype(np.float64) - have.astype(np.float64)) > _FAR * largest
-            if want.size and far.mean() > _MOST_FAR:
-                share = f"{100 * far.mean():.3g} % of output `{name}`"
-                raise EngineFailure(
-                    "wrong_output", f"its fp32 is not the given model: {share} differs on sample {number}"
-                )
 
 
 def _inputs(

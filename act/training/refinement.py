@@ -26,10 +26,10 @@ from act.quantization.rounding import Moments, adaround, gather
 from act.quantization.scheme import Scheme, quantized_layers
 from act.quantization.weights import quantize_weight
 from act.results.ptq_search import Attempt, Candidate
-from act.samples.dataset import Samples
+from act.samples.dataset import Array, Samples
 from act.settings import Refine, RefineMethod, TrainConfig
 from act.training.losses import AddLoss, Loss, squared_error
-from act.training.program import build, sparse_masks
+from act.training.program import TrainingProgram, build, sparse_masks
 
 log = logging.getLogger(__name__)
 
@@ -193,13 +193,14 @@ def reconstruct(
     """Train weights and biases of the fp32 model, which is the teacher as well, and return the scheme with them; None
     where there is no end of a region to compare, no time for a single step, or a loss that is not finite.
 
-    A step is made on one of the samples' batches, and so on a single sample where the model takes no more at a time.
+    A step is made on one of the samples' batches, in parts where the model does not take a whole one at a time.
     """
     if not ends or time.monotonic() > deadline:  # building the program takes seconds
         return None
     layers = quantized_layers(model, scheme)
     biases = [bias for layer in layers if (bias := bias_of(model, layer)) is not None]
     weights = [layer.weight for layer in layers]
+    batches = samples.uncapped_groups(settings.batch_size)
     training = build(
         model,
         scheme,
@@ -208,8 +209,8 @@ def reconstruct(
         TrainConfig(learning_rate=settings.learning_rate, seed=settings.seed),
         settings.steps,
         masks=sparse_masks(model, weights),
+        in_parts=any(len(samples.parts(batch)) > 1 for batch in batches),
     )
-    batches = list(samples.batches(settings.batch_size))
     rng = np.random.default_rng(settings.seed)
     order = [index for _ in range(-(-settings.steps // len(batches))) for index in rng.permutation(len(batches))]
     with tqdm(order[: settings.steps], desc="reconstruction", unit="step", leave=False) as bar:
@@ -218,7 +219,7 @@ def reconstruct(
                 if done == 0:
                     return None
                 break
-            loss = training.step({**batches[index], **training.loss.targets([model], batches[index])})
+            loss = _step(training, model, samples, batches[index])
             if not math.isfinite(loss):
                 return None
             bar.set_postfix_str(f"loss {loss:.4f}")
@@ -228,3 +229,15 @@ def reconstruct(
         for layer in layers
     }
     return replace(scheme, integers=integers, biases={**scheme.biases, **{name: trained[name] for name in biases}})
+
+
+def _step(training: TrainingProgram, model: InferenceModel, samples: Samples, batch: Sequence[int]) -> float:
+    """Make one step on some of the samples, and return the loss before it."""
+
+    def feeds(indices: Sequence[int]) -> dict[str, Array]:
+        part = samples.stack(indices)
+        return {**part, **training.loss.targets([model], part)}
+
+    if training.backward is None:
+        return training.step(feeds(batch))
+    return training.step_in_parts((feeds(part), len(part) / len(batch)) for part in samples.parts(batch))

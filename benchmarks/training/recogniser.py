@@ -70,8 +70,8 @@ class Lines:
         self.model = InferenceModel.load(prepared / "model")
         self.samples = Samples.load(prepared / "calibration")
         self.layers: list[Layer] = quantizable_layers(self.model)
-        self._seen = Evaluation.of(self.job, prepared)
-        self._held_out = Evaluation.of(self.job, folder / "artifacts" / "held_out" / "prepare")
+        self._seen = Evaluation.of(self.job, prepared, "openvino")
+        self._held_out = Evaluation.of(self.job, folder / "artifacts" / "held_out" / "prepare", "openvino")
 
     def quality(self, model: InferenceModel, scheme: Scheme | None) -> float:
         """Return the quality on the lines that training is judged by."""

@@ -6,13 +6,12 @@ done is kept beside the artefacts until the stage has ended, so that a killed on
 
 import logging
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
-from act.results.select import PruneSettings, SpeedupSearch, Strategy
+from act.results.select import PruneSettings, Strategy
 from act.results.training import Counts, Pruning, Qualities
-from act.settings import Job
+from act.settings import EngineName, Job
 from tasks.stage import checkpoint_folder, job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -27,9 +26,10 @@ def main() -> None:
         chosen = strategy.settings.prune
         checkpoint = None
         with replace_folder(stage_folder(name, "prune")) as folder:
-            if strategy.prune:
-                search = chosen.timed if chosen else None
-                checkpoint = _prune(name, _with_settings(job, chosen), strategy.prune, search, folder)
+            if strategy.prune and strategy.engine is not None:
+                checkpoint = _prune(name, _with_settings(job, chosen), strategy, strategy.engine, folder)
+            elif strategy.prune:
+                _keep(name, folder, "no engine of the target runs fp32 as it is given, the measure of all that follows")
             else:
                 _keep(name, folder, "the strategy does not prune")
         if checkpoint is not None:
@@ -64,9 +64,9 @@ def _keep(name: str, folder: Path, why: str) -> None:
     Pruning(pruned=False, why=why).write(folder / "prune.json")
 
 
-def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch | None, folder: Path) -> Path | None:
-    """Prune, and return the folder of what is of no more use once the stage has ended, if there is one; `search` says
-    where and with what the search for a speed-up begins, if the strategy says it."""
+def _prune(name: str, job: Job, strategy: Strategy, engine: EngineName, folder: Path) -> Path | None:
+    """Prune, judged on an engine; return the folder of what is of no more use once the stage has ended, if there is
+    one."""
     # Paddle takes seconds to import, and a job without pruning needs none of it.
     import numpy as np
 
@@ -80,9 +80,11 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
     from act.samples.dataset import Samples
     from act.training.distillation import load_teachers, teacher_files
 
+    # Where and with what the search for a speed-up begins, if the strategy says it.
+    search = strategy.settings.prune.timed if strategy.settings.prune else None
     prepared = stage_folder(name, "prepare")
     whole = InferenceModel.load(prepared / "model")
-    evaluation = Evaluation.of(job, prepared)
+    evaluation = Evaluation.of(job, prepared, engine)
 
     def evaluate(model: InferenceModel) -> float:
         return evaluation.quality(model, None).value
@@ -96,15 +98,15 @@ def _prune(name: str, job: Job, strategies: Sequence[str], search: SpeedupSearch
     samples = Samples.load(prepared / "calibration")
     teachers = load_teachers(job.distillation, whole, whole, samples, job.prune.batch_size)
     dumped = [part.model_dump() for part in (job.prune, job.distillation, job.target)]
-    settings = (dumped, job.metric, strategies, search and search.model_dump())
+    settings = (dumped, job.metric, strategy.prune, search and search.model_dump(), engine)
     checkpoint = checkpoint_folder(name, "prune", settings, [prepared, *teacher_files(job.distillation)])
-    is_timed = "ChannelPrune" in strategies and job.prune.channel.target_speedup is not None
+    is_timed = "ChannelPrune" in strategy.prune and job.prune.channel.target_speedup is not None
     with np.load(prepared / "batch_norms.npz") as file:
         batch_norms = dict(file)
-    stopwatch = find_stopwatch(whole, samples, job.target, search) if is_timed else None
+    stopwatch = find_stopwatch(whole, samples, job.target, search, engine) if is_timed else None
     first_share = search.kept_multiply_adds if search else None
     context = Context(samples, batch_norms, stopwatch, first_share, job.prune.seed)
-    steps = Pruner(job, context, teachers, evaluate, checkpoint).run(strategies, whole, before)
+    steps = Pruner(job, context, teachers, evaluate, checkpoint).run(strategy.prune, whole, before)
     last, why = steps[-1], "; ".join(step.result.why for step in steps)
     model, after = last.model, last.result.quality_after
     sizes = Counts(before=whole.count_parameters(), after=model.count_parameters())

@@ -27,7 +27,7 @@ from act.results.ptq_search import Candidate, Candidates, Reference, Trials, Tri
 from act.results.quantization import GIVEN_QUANTIZATION, Calibration, GivenQuantization
 from act.results.select import Strategy
 from act.results.training import Pruning
-from act.settings import Job, PtqSearch
+from act.settings import EngineName, Job, PtqSearch
 from tasks.stage import checkpoint_folder, job_from_command_line
 
 if TYPE_CHECKING:  # Paddle takes seconds to import, and a skipped stage needs none of it
@@ -49,12 +49,14 @@ def main() -> None:
         strategy = Strategy.read(stage_folder(name, "select") / "strategy.json")
         with replace_folder(stage_folder(name, "ptq_search")) as folder:
             (folder / "schemes").mkdir()
-            if strategy.quantize:
+            if not strategy.quantize:
+                _skip(folder, "the strategy does not quantize")
+            elif strategy.engine is None:
+                _skip(folder, "no engine of the target runs fp32 as it is given, the measure of every trial")
+            else:
                 # `QuantPost` alone, without a search, tries the most promising setting of the space.
                 alone = {} if strategy.search else {"max_quant_count": 1}
-                _search(name, job, job.ptq_search.model_copy(update=alone), folder)
-            else:
-                _skip(folder, "the strategy does not quantize")
+                _search(name, job, strategy.engine, job.ptq_search.model_copy(update=alone), folder)
 
 
 def _skip(folder: Path, why: str) -> None:
@@ -63,7 +65,7 @@ def _skip(folder: Path, why: str) -> None:
     Candidates(why=why).write(folder / "candidates.json")
 
 
-def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
+def _search(name: str, job: Job, engine: EngineName, settings: PtqSearch, folder: Path) -> None:
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
     from act.engines.spec import spec_of
@@ -84,7 +86,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     cluster = Cluster.from_environment()
     analyzed, prepared, calibrated = (stage_folder(name, stage) for stage in ("analyze", "prepare", "calibrate"))
     model = InferenceModel.load(calibrated / "model")
-    able = [kind for kind in settings.quantizable_op_type if kind in spec_of(job.target.engines[0]).int8_operators]
+    able = [kind for kind in settings.quantizable_op_type if kind in spec_of(engine).int8_operators]
     layers = quantizable_layers(model, able)
     if not layers:
         _skip(folder, f"the model has no layer of the types {', '.join(able)}")
@@ -102,7 +104,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
     sensitivities = rank_layers(fp32_onnx, layers, lambda layer: maker.make(plain, [layer]), batch)
     maker.order = [entry.layer for entry in sensitivities]
 
-    evaluation = Evaluation.of(job, prepared)
+    evaluation = Evaluation.of(job, prepared, engine)
     preparation = Preparation.read(prepared / "prepare.json")
     is_quantized, as_given = preparation.rounded > 0, (preparation.given, preparation.given_format)
     fp32 = evaluation.quality_as_given(prepared, *as_given) if is_quantized else None
@@ -120,7 +122,7 @@ def _search(name: str, job: Job, settings: PtqSearch, folder: Path) -> None:
         scheme = given_scheme(model, layers, given, maker.make(plain, layers))
         measured = partial(trial_job, evaluation, model, fp32_onnx=fp32_onnx, fp32=fp32)
         taken_over = _take_over(scheme, len(layers), maker, measured, fp32.value)
-    parts = (settings.model_dump(), job.metric, job.target.engines[0], job.target.threads)
+    parts = (settings.model_dump(), job.metric, engine, job.target.threads)
 
     def job_of(setting: TrialSettings) -> TrialJob:
         smoothed = maker.smoothed(setting.smooth_strength)

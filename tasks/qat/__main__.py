@@ -53,17 +53,18 @@ def _train(name: str, job: Job, start: str, folder: Path | None) -> Path | None:
     from act.training.train import train_quantized, why_untrainable
 
     prepared, searched = stage_folder(name, "prepare"), stage_folder(name, "refine")
-    candidates = Candidates.read(searched / "candidates.json").candidates
-    chosen = next(candidate for candidate in candidates if candidate.id == start)
+    found = Candidates.read(searched / "candidates.json")
+    assert found.reference is not None
+    chosen = next(candidate for candidate in found.candidates if candidate.id == start)
     model = calibrated_model(stage_folder(name, "calibrate"), chosen.smooth_strength)
     if (why := why_untrainable(model)) is not None:
         if folder is not None:
             _finish(folder, Training(needed=False, why=why))
         return None
-    evaluation = Evaluation.of(job, prepared)
+    evaluation = Evaluation.of(job, prepared, found.reference.engine)
     samples = Samples.load(prepared / "calibration")
     dumped = [part.model_dump() for part in (job.qat, job.distillation)]
-    settings = (dumped, job.metric, job.target.engines[0], job.target.threads, start)
+    settings = (dumped, job.metric, evaluation.engine, job.target.threads, start)
     inputs = [prepared, stage_folder(name, "calibrate"), searched, *teacher_files(job.distillation)]
     checkpoint = checkpoint_folder(name, "qat", settings, inputs, tidy=folder is not None)
     whole = InferenceModel.load(prepared / "model")

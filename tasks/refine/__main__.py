@@ -56,7 +56,7 @@ def _refine(name: str, job: Job, found: Candidates, folder: Path) -> tuple[Candi
 
     assert found.reference is not None
     prepared = stage_folder(name, "prepare")
-    evaluation = Evaluation.of(job, prepared)
+    evaluation = Evaluation.of(job, prepared, found.reference.engine)
     samples = Samples.load(prepared / "calibration")
     deadline = time.monotonic() + 60 * job.refine.time_limit_minutes
     chosen = worth_refining(found.candidates, job.refine.candidates, job.refine.least_drop)

@@ -8,6 +8,7 @@ the CPU computes at a time, and for a speed-up they are timed.
 """
 
 import logging
+from itertools import takewhile
 
 from act.artifacts import fingerprint, replace_folder, stage_folder
 from act.errors import InputError
@@ -15,7 +16,7 @@ from act.results.analyze import Analysis
 from act.results.machine import PruneMachine, TimedOn
 from act.results.select import Options
 from act.strategy import attempts
-from act.strategy.choice import next_strategy, obey, precisions
+from act.strategy.choice import next_strategy, obey, precisions, search_engine
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ def main() -> None:
             counting = job.model_dump(mode="json", exclude={"benchmark", "act_config"})
             of = fingerprint(counting, [stage_folder(name, "prepare") / "model"], ())
             strategy, options = next_strategy(job, analysis, analyzed / "own", attempts.read(name, of), of)
-        found = precisions(job, analysis, strategy.quantize)
+        found, engine = precisions(job, analysis, strategy.quantize), search_engine(job, analysis)
         with replace_folder(stage_folder(name, "select")) as folder:
-            strategy.model_copy(update={"precisions": found}).write(folder / "strategy.json")
+            strategy.model_copy(update={"precisions": found, "engine": engine}).write(folder / "strategy.json")
             hangs_on_it = {"ChannelPrune", "TransformerPrune"}.intersection(strategy.prune)
             timed_on = TimedOn.read(stage_folder(name, "machine.json")) if hangs_on_it else None
             PruneMachine(machine=timed_on).write(stage_folder(name, "prune_machine.json"))
@@ -49,8 +50,16 @@ def main() -> None:
             options.write(folder / "options.json")
         names = " + ".join(part.name for part in strategy.strategy) or "no compression"
         log.info(f"select: {names}: {strategy.why}")
+        if engine != job.target.engines[0]:
+            log.info("select: candidates are searched on %s: %s", engine or "no engine", _why_not(engine, analysis))
         if options.chosen is not None:
             log.info(f"select: {options.verdict}")
+
+
+def _why_not(engine: str | None, analysis: Analysis) -> str:
+    """Tell why the engines ahead of one, or all, are not searched on."""
+    ahead = takewhile(lambda entry: entry[0] != engine, analysis.engines.items())
+    return "; ".join(f"{name}: {each.failure or 'no candidates can be searched on it'}" for name, each in ahead)
 
 
 if __name__ == "__main__":

@@ -69,13 +69,14 @@ def test_an_engine_from_outside_does_what_one_of_the_package_does(tmp_path: Path
     layers = quantizable_layers(model)
     scheme = make_scheme(model, layers, seen(model, layers, batch, symmetric=True))
     samples = Samples({"x": Ragged.of(list(noise(2)))}, Ragged.of([np.array(0)] * 2))
-    samples.save(tmp_path / "evaluation")
+    for role in ("calibration", "evaluation"):
+        samples.save(tmp_path / role)
     evaluation = Evaluation("toy", "top1", tmp_path / "evaluation", None)
     assert evaluation.quality(model, None).value == evaluation.quality(model, scheme).value
     entry = export("int8", model, scheme, tmp_path, Checker(samples), ["toy"])
     assert entry["files"]["toy"] == "int8/toy.onnx" and entry["check"]["toy"] > 0.9
     job = Job.model_validate({**JOB, "target": {"engines": ["toy"]}})
-    told = ask_engines(job, model, to_onnx(model), tmp_path / "evaluation")["toy"]
+    told = ask_engines(job, model, to_onnx(model), tmp_path)["toy"]
     assert (told.version, told.failure, told.kernels) == ("0.1", None, [])
 
 
@@ -91,7 +92,7 @@ def test_what_an_engine_told_before_it_failed_is_known(tmp_path: Path) -> None:
     (tmp_path / "toys" / "toy_runtime.py").write_text(RUNTIME + BROKEN)
     job, model = Job.model_validate({**JOB, "target": {"engines": ["toy"]}}), normalised_classifier()
     Samples({"x": Ragged.of(list(noise(2)))}, Ragged.of([np.array(0)] * 2)).save(tmp_path / "calibration")
-    told = ask_engines(job, model, to_onnx(model), tmp_path / "calibration")["toy"]
+    told = ask_engines(job, model, to_onnx(model), tmp_path)["toy"]
     assert told.failure is not None and "no operators today" in told.failure
     assert (told.version, told.precisions) == ("0.1", ["fp32", "int8"])
 

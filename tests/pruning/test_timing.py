@@ -79,12 +79,12 @@ def test_the_strategy_says_where_it_is_timed_unless_it_cannot_be(
     monkeypatch.setattr(speedup, "Stopwatch", partial(Stopwatch, least_seconds=0.0))  # no one asks how steady it is
     job = validate(Job, {**JOB, "target": {"engines": ["onnxruntime"], "batch": 4}}, "here")
     model, samples = network(8), Samples({"x": Ragged.of(list(pictures(2, SHAPE)))})
-    found = find_stopwatch(model, samples, job.target, None)
+    found = find_stopwatch(model, samples, job.target, None, job.target.engines[0])
     assert isinstance(found, Stopwatch) and (found.engine, list(found.precisions)) == ("onnxruntime", ["fp32"])
     assert np.shape(found.batch["x"]) == (4, *SHAPE)
-    found = find_stopwatch(model, samples, job.target, timed("openvino", "int8"))
+    found = find_stopwatch(model, samples, job.target, timed("openvino", "int8"), "onnxruntime")
     assert isinstance(found, Stopwatch) and str(found) == "openvino in int8"
-    assert find_stopwatch(model, samples, job.target, timed("tensorrt", "fp32")) is None
+    assert find_stopwatch(model, samples, job.target, timed("tensorrt", "fp32"), "onnxruntime") is None
     assert "cannot be timed" in caplog.text
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from act.errors import InputError
+from act.quantization.calibration import ranges_by_rule
 from act.quantization.statistics import BINS, Snapshots, TensorStatistics, collect, load, save
 
 RNG = np.random.default_rng(11)
@@ -130,6 +131,13 @@ def test_snapshots_are_those_of_the_first_batches() -> None:
     assert list(found) == [2, len(batches)]
     assert_same(found[2]["x"], gather(*batches[:2]))
     assert_same(found[len(batches)]["x"], gather(*batches))
+
+
+def test_what_is_empty_in_all_batches_has_the_range_of_zero_by_every_rule() -> None:
+    nothing, batches = np.zeros((2, 0, 3), np.float32), [np.zeros((2, 0), np.float32), np.ones((2, 4), np.float32)]
+    found = collect(lambda batch: {**batch, "y": nothing}, [[{"x": values}] for values in batches], 2, [1])
+    assert [found[seen]["x"].high for seen in (1, 2)] == [0, 1] and found[2]["x"].batches == 1
+    assert {tuple(spans["y"]) for spans in ranges_by_rule(found[2]).values()} == {(0.0, 0.0)}
 
 
 def test_a_batch_may_come_in_parts_of_several_shapes() -> None:

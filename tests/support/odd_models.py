@@ -236,6 +236,13 @@ def _reshaped(x: Any) -> Any:
     return _matmul(paddle.reshape(_conv(x, 4), [-1, 4 * 8 * 8]), CLASSES)
 
 
+def _transposed_same(x: Any) -> Any:
+    """Build a network of which OpenVINO makes one row and one column more than Paddle."""
+    weight = paddle.static.create_parameter([8, 8, 3, 3], "float32")
+    wide = paddle.nn.functional.conv2d_transpose(_relu(_conv(x, 8)), weight, stride=2, padding="SAME")
+    return _conv(_relu(wide), CLASSES)
+
+
 def _no_batch_axis(x: Any) -> Any:
     return _conv(x, 8).mean()
 
@@ -277,6 +284,7 @@ ODD: dict[str, Odd] = {
     "two_outputs": Odd(PICTURE, _two_outputs, _picture()),
     "integer_output": Odd(PICTURE, _integer_output, _picture()),
     "reshaped": Odd(ANY_PICTURE, _reshaped, _picture(), metric="top1"),
+    "transposed_same": Odd(PICTURE, _transposed_same, _picture()),
     "no_batch_axis": Odd(PICTURE, _no_batch_axis, _picture()),
     "fixed_batch": Odd({"x": ((1, 3, 8, 8), "float32")}, _plain, _picture()),
     "batch_of_one": Odd({"x": ((1, 3, 8, 8), "float32")}, _over_the_batch, _picture()),

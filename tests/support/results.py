@@ -29,6 +29,7 @@ def candidate(name: str, **changes: Any) -> Candidate:
 def strategy(*names: str, **changes: Any) -> Strategy:
     common: dict[str, Any] = {"strategy": [{"name": name, "why": "a reason"} for name in names], "prune": []}
     common |= {"quantize": False, "search": False, "train": False, "train_always": False, "why": "one sentence"}
+    common |= {"engine": "openvino"}
     return Strategy(**{**common, **changes})
 
 

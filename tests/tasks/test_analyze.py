@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from act.engines import inspection
 from act.engines.inspection import Inspection, ask_engines
 from act.onnx_graph.conversion import to_onnx
 from act.program.model import InferenceModel
@@ -157,7 +158,7 @@ def asked(place: Place, *engines: str) -> dict[Any, Inspection]:
     prepared = place.folder / "artifacts/mine/prepare"
     job = Job.model_validate({**JOB, "target": {"engines": list(engines)}})
     model = InferenceModel.load(prepared / "model")
-    return ask_engines(job, model, to_onnx(model), prepared / "calibration")
+    return ask_engines(job, model, to_onnx(model), prepared)
 
 
 def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +175,7 @@ def test_an_engine_that_fails_in_passing_is_asked_again(
     analysed: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FAKE_ENGINE_TRIED", str(tmp_path / "tried"))
+    monkeypatch.setattr(inspection, "check_outputs", lambda *_: None)  # these engines compute something else
     for engine, precisions in (("AbortsOnce", ["fp32"]), ("Exits", [])):
         run_by(monkeypatch, "openvino", f"tests.support.fake_engines:{engine}")
         assert asked(analysed, "openvino")["openvino"].precisions == precisions

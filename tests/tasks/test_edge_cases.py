@@ -118,6 +118,7 @@ def lengths(folder: Path) -> set[tuple[int, ...]]:
 def test_two_inputs_of_which_one_is_integers_of_any_length_reach_the_report(stages: Stages) -> None:
     stages.job["target"] = {"engines": ["onnxruntime", "openvino", "paddle_inference"], "batch": 3}
     stages.job["budget"] = {"max_quality_drop": 0.2}
+    stages.job["ptq_search"] = {"max_quant_count": 2, "activation_symmetric": [True]}  # all that Paddle Inference knows
     stages.run(last="report")
     assert found()["reference"]["quality"] == 1.0
     assert len(found()["sensitivity"]) == 3, "the convolution and both matrix products"
@@ -221,6 +222,28 @@ def test_an_fp32_model_that_fails_on_an_evaluation_sample_is_not_searched(
     assert "NaN or infinity in the output for sample 3" in capsys.readouterr().out
 
 
+@on("transposed_same")
+def test_an_engine_that_computes_something_else_is_not_searched_on_and_meets_no_budget(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.job["target"] = {"engines": ["openvino", "onnxruntime"], "precisions": ["fp32", "int8"]}
+    stages.job |= {"analyze": {"time_limit_seconds": 0}, "strategy": ["QuantPost"]}
+    stages.run(last="report")
+    assert "candidates are searched on onnxruntime: openvino: wrong_output: " in capsys.readouterr().out
+    reference, [trial] = found()["reference"], found()["trials"]
+    assert reference["engine"] == "onnxruntime" and trial["quality"] > 0.9
+    variants = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    ran = {entry["engine"]: entry["failure"] is None for entry in variants}
+    assert ran == {"openvino": False, "onnxruntime": True}
+    assert read_json(Path("deploy/mine/manifest.json"))["winner"]["engine"] == "onnxruntime"
+    stages.job |= {"target": {"engines": ["openvino"]}, "strategy": ["ASPPrune", "QuantPost"]}
+    stages.run(first="analyze", last="benchmark")
+    assert read_json(ARTIFACTS / "prune" / "prune.json")["pruned"] is False and found()["trials"] == []
+    with pytest.raises(SystemExit) as ended:
+        stages.run(first="report", last="report")
+    assert ended.value.code == 2 and "no engine of the target could run the model" in capsys.readouterr().err
+
+
 def no_samples(stages: Stages) -> None:
     arrays = dict(np.load("data/calibration.npz"))
     np.savez("data/calibration.npz", **{name: values[:0] for name, values in arrays.items()})
@@ -251,6 +274,11 @@ def misspelt_node(stages: Stages) -> None:
     stages.job |= {"strategy": ["QuantPost"], "distillation": {"loss": "l2", "node": ["relu_0.tmp_O"]}}
 
 
+def int8_asked_for(stages: Stages) -> None:
+    """Have a model quantized of which ONNX Runtime makes NaN, and Paddle none."""
+    stages.job["strategy"] = ["QuantPost"]
+
+
 def batch_of_two(stages: Stages) -> None:
     stages.job["target"] = {"engines": ["onnxruntime"], "batch": 2}
 
@@ -276,7 +304,7 @@ def bad_shapes(stages: Stages) -> None:
         ("reshaped", another_size("calibration"), "prepare", "on calibration sample 6: Paddle cannot run the model"),
         ("reshaped", another_size("evaluation"), "prepare", "on evaluation sample 7: Paddle cannot run the model"),
         ("constant", misspelt_node, "prune", "the model has no variable `relu_0.tmp_O`"),
-        ("infinite_inside", None, "calibrate", "of the fp32 model holds NaN or infinity"),
+        ("infinite_inside", int8_asked_for, "calibrate", "of the fp32 model holds NaN or infinity"),
     ],
     indirect=["stages"],
 )

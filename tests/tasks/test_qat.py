@@ -19,7 +19,7 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import make_scheme
-from act.results.ptq_search import Candidates, Plan
+from act.results.ptq_search import Candidates, Plan, Reference
 from tests.support.models import noise, seen
 from tests.support.place import CHECKOUT, Place
 from tests.support.results import candidate
@@ -44,7 +44,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         (here / folder).mkdir(parents=True)
     shutil.copytree(here / "prepare" / "model", here / "calibrate" / "model")
     make_scheme(model, layers, halved).write(here / "refine" / "schemes" / "one.json")
-    Candidates(candidates=[candidate("one")]).write(here / "refine" / "candidates.json")
+    reference = Reference(engine="openvino", quality=1.0)
+    Candidates(reference=reference, candidates=[candidate("one")]).write(here / "refine" / "candidates.json")
     Plan(keep=["one"], train=True, start="one").write(here / "plan" / "plan.json")
     return place
 

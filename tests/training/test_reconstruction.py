@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,6 +129,18 @@ def test_operators_that_an_export_left_without_their_shapes_have_a_gradient(
     one = SETTINGS.model_copy(update={"steps": 1})
     ends = region_ends(bare, scheme, fewest_layers=1000)
     assert reconstruct(bare, scheme, ends, SAMPLES, one, time.monotonic() + 300) is not None
+
+
+def test_where_one_sample_goes_at_a_time_a_step_is_made_on_as_many(short: InferenceModel, scheme: Scheme) -> None:
+    one = SETTINGS.model_copy(update={"steps": 1, "batch_size": len(SAMPLES)})
+    ends, moved = region_ends(short, scheme, fewest_layers=3), []
+    for samples in (SAMPLES, replace(SAMPLES, largest_batch=1), SAMPLES.head(1)):
+        refined = reconstruct(short, scheme, ends, samples, one, time.monotonic() + 300)
+        assert refined is not None
+        moved.append(np.concatenate([np.sign(refined.biases[name] - short.weight(name)) for name in refined.biases]))
+    # Adam's first step has the gradients' signs alone.
+    in_parts, on_one = (np.mean(moved[0] == other) for other in moved[1:])
+    assert in_parts > max(on_one, 0.97)
 
 
 def test_without_time_there_is_no_result(short: InferenceModel, scheme: Scheme) -> None:
