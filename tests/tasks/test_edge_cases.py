@@ -118,6 +118,7 @@ def lengths(folder: Path) -> set[tuple[int, ...]]:
 def test_two_inputs_of_which_one_is_integers_of_any_length_reach_the_report(stages: Stages) -> None:
     stages.job["target"] = {"engines": ["onnxruntime", "openvino", "paddle_inference"], "batch": 3}
     stages.job["budget"] = {"max_quality_drop": 0.2}
+    stages.job["ptq_search"]["activation_symmetric"] = [True]  # which all three engines run
     stages.run(last="report")
     assert found()["reference"]["quality"] == 1.0
     assert len(found()["sensitivity"]) == 3, "the convolution and both matrix products"

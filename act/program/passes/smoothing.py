@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from act.program.layers import Layer, scale_weight
+from act.program.layers import Layer, quantizable_layers, scale_weight
 from act.program.model import InferenceModel
 
 LEAST_FACTOR = 2.0**-8
@@ -36,6 +36,11 @@ def smoothable(model: InferenceModel, layers: Collection[Layer]) -> dict[str, li
         if layer.op_type in _PRODUCTS and len(shape) >= LEAST_TOKEN_RANK and matches:
             found.setdefault(layer.activation, []).append(layer)
     return found
+
+
+def products_of_tokens(model: InferenceModel) -> list[Layer]:
+    """Return the layers that are products of tokens with a weight, in program order."""
+    return [layer for readers in smoothable(model, quantizable_layers(model)).values() for layer in readers]
 
 
 def smoothed_name(activation: str, strength: float) -> str:
