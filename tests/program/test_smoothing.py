@@ -47,6 +47,18 @@ def test_the_outputs_stay_and_int8_loses_less() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_a_layer_norm_that_only_products_read_divides_by_itself() -> None:
+    def network(x: Any) -> Any:
+        y = nn.LayerNorm(8)(x)
+        return x + nn.Linear(8, 8)(y) * nn.Linear(8, 8)(y)
+
+    model, feeds = build(network, TOKENS), batch(TOKENS)
+    result = smooth(model, quantizable_layers(model), largest(model, feeds), STRENGTH)
+    assert [op.type for op in result.ops] == [op.type for op in model.ops]
+    np.testing.assert_allclose(result.run(feeds)[0], model.run(feeds)[0], rtol=1e-4, atol=1e-4)
+    assert {layer.activation for layer in quantizable_layers(result)}.isdisjoint(largest(model, feeds))
+
+
 def test_one_run_gives_what_the_smoothed_model_reads_under_names_that_hold_for_both() -> None:
     model, feeds = transformer(outlier=40), batch(TOKENS)
     layers, channels = quantizable_layers(model), largest(model, feeds)

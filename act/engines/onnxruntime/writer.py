@@ -8,6 +8,8 @@ clips is dropped), `nhwc_transformer.cc` (integer convolutions and pools run wit
 On x86 its integer kernels multiply unsigned activations by signed weights. With VNNI or AMX instructions they add up
 in 32 bits. Without them `vpmaddubsw` adds two products in 16 bits, and saturates: there weights must keep to 7 bits
 (quantizers call it `reduce_range`). On ARM activations may be signed or unsigned alike.
+
+Products of two activations stay in float: rounding both in each run takes longer than its integer kernels save.
 """
 
 import logging
