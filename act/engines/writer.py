@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import pkgutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -22,9 +23,11 @@ from act.engines.spec import Spec, all_specs, spec_of
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
-from act.program.layers import quantizable_layers
+from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
+from act.program.passes.smoothing import products_of_tokens
 from act.quantization.activations import reader
+from act.quantization.dynamic import store_weights
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
@@ -147,6 +150,75 @@ class Export:
         return quantize(self.model, self.scheme)
 
 
+def export_dynamic(
+    name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
+) -> ExportedCandidate | None:
+    """Write the model for each engine that runs products in int8 with scales of each run.
+
+    None where no engine of the target does, or products of tokens are not what most of the model's weights are for.
+
+    Args:
+        model: the fp32 model, for whose layers no range is needed.
+        folder: must not be there yet.
+    """
+    layers, products = quantizable_layers(model), products_of_tokens(model)
+    able = [engine for engine in engines if writer_of(engine).runs_dynamic]
+    if not able or 2 * _count_weights(model, products) < _count_weights(model, layers) or not products:
+        return None
+    fp32 = to_onnx(model)
+    written = {engine: writer_of(engine).dynamic(fp32, model, products) for engine in able}
+    return _without_ranges(name, "int8", model, written, folder, checker)
+
+
+def export_weights(
+    name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
+) -> ExportedCandidate | None:
+    """Write the model with its weights alone in int8, for its size, for each engine that reads ONNX; None without any.
+
+    It runs like an fp32 model, and may so in half precision.
+
+    Args:
+        folder: must not be there yet.
+    """
+    able = [engine for engine in engines if writer_of(engine).reads_stored_weights]
+    layers = quantizable_layers(model)
+    if not able or not layers:
+        return None
+    stored = store_weights(to_onnx(model), model, layers)
+    return _without_ranges(name, "fp32", model, dict.fromkeys(able, stored), folder, checker)
+
+
+def _without_ranges(
+    name: str,
+    precision: str,
+    model: InferenceModel,
+    written: Mapping[str, onnx.ModelProto],
+    folder: Path,
+    checker: Checker,
+) -> ExportedCandidate:
+    """Save what was written for engines."""
+    folder.mkdir()
+    paths = {engine: folder / f"{engine}.onnx" for engine in written}
+    for engine, path in paths.items():
+        onnx.save(written[engine], path)
+    return ExportedCandidate(
+        name=name,
+        precision=precision,
+        files={engine: path.relative_to(folder.parent).as_posix() for engine, path in paths.items()},
+        bytes={engine: size_of(path) for engine, path in paths.items()},
+        weight_bytes=0,
+        check={engine: round(checker.similarity(model, path), 6) for engine, path in paths.items()},
+        refused={},
+        elsewhere={},
+        left_in_float=[],
+        only=[*written],
+    )
+
+
+def _count_weights(model: InferenceModel, layers: Sequence[Layer]) -> int:
+    return sum(math.prod(model.shape(layer.weight)) for layer in layers)
+
+
 def calibration_table(scheme: Scheme) -> str:
     """Return the text of `calibration_table.txt` as ACT wrote it: a line `tensor_name scale` an activation.
 
@@ -165,6 +237,8 @@ class Writer(ABC):
     """Writes models for one engine; its ONNX models are quantized by `rules`, where it has some of its own."""
 
     rules: ClassVar[Rules | None] = None
+    runs_dynamic: ClassVar[bool] = False  # products run in int8 with a scale of each run; then it has `dynamic`
+    reads_stored_weights: ClassVar[bool] = False  # it reads weights in int8 ahead of what it runs in float
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -188,6 +262,10 @@ class Writer(ABC):
     @abstractmethod
     def write_files(self, export: Export) -> Exported:
         """Write what `export` does not refuse."""
+
+    def dynamic(self, fp32_onnx: onnx.ModelProto, model: InferenceModel, layers: Sequence[Layer]) -> onnx.ModelProto:
+        """Return the model with these products of tokens in int8, their activations rounded by a scale of each run."""
+        raise NotImplementedError
 
     def able(self, model: InferenceModel, scheme: Scheme) -> Scheme:
         """Return the scheme without the layers that the engine cannot run in int8."""

@@ -73,6 +73,7 @@ class ExportedCandidate(Part):
     elsewhere: dict[str, list[DeviceFile]]  # by engine its files for other devices
     bodies: dict[str, str] = Field(default_factory=dict)  # by engine the same as `files` without the tail, if any
     left_in_float: list[FloatLayer]
+    only: list[str] | None = None  # engines that it is for; None where it is for all
 
 
 class ExportedCandidates(Artifact):

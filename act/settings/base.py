@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 ThresholdAlgorithm = Annotated[str, AfterValidator(THRESHOLDS.check)]
 ChannelCriterion = Annotated[str, AfterValidator(CRITERIA.check)]
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8", "int8_weights"]
 QuantizableOperator = Literal["conv2d", "depthwise_conv2d", "conv2d_transpose", "matmul_v2", "mul"]
 
 

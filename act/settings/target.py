@@ -1,6 +1,6 @@
 """`target` and `budget`: what the model must run fast on, and what the user will give for that."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
@@ -33,7 +33,8 @@ class Target(Settings):
         default_factory=lambda: [spec.name for spec in _engine_specs() if spec.default is not None],
         description="the first is what candidates are searched on; some also give files for other devices",
     )
-    precisions: Distinct[Precision] = Field(default=list(get_args(Precision)))
+    precisions: Distinct[Precision] = Field(default=["fp32", "bf16", "int8"])
+    """`int8_weights` adds a file with weights alone in int8, for its size: some engines run it no faster than fp32"""
     threads: int = Field(default=1, ge=1, le=256)
     batch: int = Field(default=1, ge=1, le=1024)
 

@@ -98,7 +98,8 @@ def variants(
     half = ["fp16" if "fp16" in offered else "bf16"] if "bf16" in target.precisions else []
     mixture = ["int8+bf16"] if half and "int8+bf16" in offered else []
     ways = {"fp32": ["fp32", *half], "int8": ["int8", *mixture] if "int8" in target.precisions else []}
-    ordered = sorted(candidates, key=lambda each: (each.name != FP32, each.precision != "fp32"))
+    meant = [each for each in candidates if each.only is None or engine in each.only]
+    ordered = sorted(meant, key=lambda each: (each.name != FP32, each.precision != "fp32"))
     return [_variant(engine, each, precision, folder) for each in ordered for precision in ways[each.precision]]
 
 

@@ -1,15 +1,14 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
 Reads the models of `prepare` and `prune`, the candidates of `refine` that `plan` keeps, and the trained model of
-`qat` where there is one. Writes a folder for fp32, for a pruned model in fp32 and for each int8 candidate, and
-`candidates.json`, which names their files for each engine, sizes and checks. A tail that `prepare` cut off is put
-back in them; the same files without it are in `bodies/`.
+`qat` where there is one. Writes a folder for fp32, for a pruned model in fp32, for each int8 candidate and, of
+transformers, for int8 with scales of each run, and `candidates.json`, which names their files for each engine, sizes
+and checks. A tail that `prepare` cut off is put back in them; the same files without it are in `bodies/`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from act.results.export import BODIES, ExportedCandidate, ExportedCandidates
 from act.results.ptq_search import Candidates, Plan
 from act.results.quantization import Ranges
 from act.results.training import Pruning, Training
-from act.settings import EngineName
+from act.settings import Target
 from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from act.quantization.ranges import Range
     from act.quantization.scheme import Scheme
 
-REFERENCE, PRUNED = "fp32", "pruned"
+REFERENCE, PRUNED, DYNAMIC, WEIGHTS = "fp32", "pruned", "int8-dynamic", "int8-weights"
 log = logging.getLogger(__name__)
 
 
@@ -36,14 +35,14 @@ def main() -> None:
         job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, job),
         replace_folder(stage_folder(name, "export")) as folder,
     ):
-        _export(name, job.target.engines, folder)
+        _export(name, job.target, folder)
 
 
-def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
+def _export(job: str, target: Target, folder: Path) -> None:
     from act.engines.check import Checker
     from act.engines.process import int8_outputs
     from act.engines.with_tail import put_back
-    from act.engines.writer import Export
+    from act.engines.writer import Export, export_dynamic, export_weights
     from act.program.model import InferenceModel
     from act.quantization.calibration import calibrated_model
     from act.quantization.scheme import Scheme
@@ -61,17 +60,28 @@ def _export(job: str, engines: Sequence[EngineName], folder: Path) -> None:
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None, has_fixed_ranges: bool = False) -> None:
         alternatives = dict if has_fixed_ranges else partial(_read_ranges, calibrated)
-        export = Export(name, model, scheme, bodies / name, checker, engines, alternatives)
-        written = export.write()
+        take(Export(name, model, scheme, bodies / name, checker, target.engines, alternatives).write())
+
+    def take(written: ExportedCandidate) -> None:
         candidates.append(written if tail is None else put_back(tail, written, folder))
         _tell(candidates[-1])
 
-    add(REFERENCE, InferenceModel.load(prepared / "model"), None)
+    model = InferenceModel.load(prepared / "model")
+    add(REFERENCE, model, None)
     is_pruned = Pruning.read(stage_folder(job, "prune") / "prune.json").pruned
     if is_pruned:
-        add(PRUNED, InferenceModel.load(stage_folder(job, "prune") / "model"), None)
+        model = InferenceModel.load(stage_folder(job, "prune") / "model")
+        add(PRUNED, model, None)
+    search = Candidates.read(searched / "candidates.json")
+    further = {
+        DYNAMIC: (export_dynamic, search.reference is not None and "int8" in target.precisions),
+        WEIGHTS: (export_weights, "int8_weights" in target.precisions),
+    }
+    for name, (export, asked) in further.items():
+        if asked and (written := export(name, model, bodies / name, checker, target.engines)) is not None:
+            take(written)
     keep = Plan.read(stage_folder(job, "plan") / "plan.json").keep
-    found = [each for each in Candidates.read(searched / "candidates.json").candidates if each.id in keep]
+    found = [each for each in search.candidates if each.id in keep]
     if found:
         load = cache(partial(calibrated_model, calibrated))
         for candidate in found:

@@ -20,31 +20,10 @@ from act.quantization.quantized_program import quantize
 from act.quantization.scheme import make_scheme
 from tests.support.models import seen
 from tests.support.prepare_networks import batch, build
+from tests.support.transformers import TOKENS, transformer
 
 nn = paddle.nn
-TOKENS = (2, 5, 8)
-OUTLIER, STRENGTH = 3, 0.5
-
-
-def encoder(x: Any) -> Any:
-    """A layer of a transformer that normalizes behind its residual connections, as BERT does."""
-    x = nn.LayerNorm(8)(x)
-    query, key, value = (nn.Linear(8, 8)(x) for _ in range(3))
-    attention = nn.functional.softmax(query @ key.transpose([0, 2, 1]))
-    x = nn.LayerNorm(8)(x + nn.Linear(8, 8)(attention @ value))
-    return nn.LayerNorm(8)(x + nn.Linear(16, 8)(nn.functional.gelu(nn.Linear(8, 16)(x))))
-
-
-def with_outliers() -> InferenceModel:
-    """Return the encoder with a channel that stands out, and weights of both signs."""
-    model = build(encoder, TOKENS)
-    rng = np.random.default_rng(2)
-    for name in model.weight_names():
-        values = rng.normal(size=model.shape(name)).astype(np.float32)
-        if model.consumers(name)[0].type == "layer_norm":
-            values[OUTLIER] *= 40
-        model.set_weight(name, values)
-    return model
+STRENGTH = 0.5
 
 
 def largest(model: InferenceModel, feeds: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +32,7 @@ def largest(model: InferenceModel, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_outputs_stay_and_int8_loses_less() -> None:
-    model, feeds = with_outliers(), batch(TOKENS)
+    model, feeds = transformer(outlier=40), batch(TOKENS)
     layers, channels = quantizable_layers(model), largest(model, feeds)
     readers = smoothable(model, layers)
     assert [len(each) for each in readers.values()] == [3, 1, 1, 1], "query, key and value share what they read"
@@ -68,8 +47,20 @@ def test_the_outputs_stay_and_int8_loses_less() -> None:
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_a_layer_norm_that_only_products_read_divides_by_itself() -> None:
+    def network(x: Any) -> Any:
+        y = nn.LayerNorm(8)(x)
+        return x + nn.Linear(8, 8)(y) * nn.Linear(8, 8)(y)
+
+    model, feeds = build(network, TOKENS), batch(TOKENS)
+    result = smooth(model, quantizable_layers(model), largest(model, feeds), STRENGTH)
+    assert [op.type for op in result.ops] == [op.type for op in model.ops]
+    np.testing.assert_allclose(result.run(feeds)[0], model.run(feeds)[0], rtol=1e-4, atol=1e-4)
+    assert {layer.activation for layer in quantizable_layers(result)}.isdisjoint(largest(model, feeds))
+
+
 def test_one_run_gives_what_the_smoothed_model_reads_under_names_that_hold_for_both() -> None:
-    model, feeds = with_outliers(), batch(TOKENS)
+    model, feeds = transformer(outlier=40), batch(TOKENS)
     layers, channels = quantizable_layers(model), largest(model, feeds)
     result, plain = smooth(model, layers, channels, STRENGTH), to_onnx(model)
     further = further_tensors(plain)

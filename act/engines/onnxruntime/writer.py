@@ -8,14 +8,21 @@ clips is dropped), `nhwc_transformer.cc` (integer convolutions and pools run wit
 On x86 its integer kernels multiply unsigned activations by signed weights. With VNNI or AMX instructions they add up
 in 32 bits. Without them `vpmaddubsw` adds two products in 16 bits, and saturates: there weights must keep to 7 bits
 (quantizers call it `reduce_range`). On ARM activations may be signed or unsigned alike.
+
+Products of two activations stay in float: rounding both in each run takes longer than its integer kernels save.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import onnx
 
+from act import machine
 from act.engines.writer import Export, OnnxWriter
+from act.program.layers import Layer
+from act.program.model import InferenceModel
+from act.quantization.dynamic import quantize_dynamically
 from act.quantization.qdq import Rules
 from act.quantization.scheme import Scheme
 
@@ -39,6 +46,11 @@ class OnnxRuntimeWriter(OnnxWriter):
         # Its integer convolutions copy each pixel of a kernel's window by itself.
         deep_input=True,
     )
+
+    runs_dynamic = reads_stored_weights = True
+
+    def dynamic(self, fp32_onnx: onnx.ModelProto, model: InferenceModel, layers: Sequence[Layer]) -> onnx.ModelProto:
+        return quantize_dynamically(fp32_onnx, model, layers, narrow=machine.int8_sums_saturate())
 
     def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:
         """Return the model over the ranges of the threshold rule that comes nearest to fp32 on this engine.
