@@ -140,7 +140,8 @@ def measure_baseline(
         if version is None:
             told[engine] = {"fp32": Baseline(failure=inspected[engine].failure)}
             continue
-        precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
+        asked: Sequence[str] = target.precisions
+        precisions = [each for each in PRECISIONS if each in offered and each in asked]
         with tempfile.TemporaryDirectory() as scratch:
             written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes)
             everything = [(written, (precision, target.threads)) for precision in precisions]
