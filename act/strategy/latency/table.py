@@ -15,17 +15,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from act import machine
 from act.errors import InputError
-from act.settings import Precision
 from act.strategy.latency.kernel import Kernel
 from act.strategy.latency.model import Measured
 
 FOLDER = Path("latency")
 # Of those that an engine has, in this order; int8 with bf16 besides is predicted from both.
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+PRECISIONS: tuple[Literal["fp32", "bf16", "int8"], ...] = ("fp32", "bf16", "int8")
 # 2: kernels tell the precision of what they make, and ONNX Runtime's whether they compute on blocks of channels.
 SCHEMA_VERSION = 2
 _MICRO = 1e6

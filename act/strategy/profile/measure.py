@@ -140,8 +140,7 @@ def measure_baseline(
         if version is None:
             told[engine] = {"fp32": Baseline(failure=inspected[engine].failure)}
             continue
-        asked: Sequence[str] = target.precisions
-        precisions = [each for each in PRECISIONS if each in offered and each in asked]
+        precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
         with tempfile.TemporaryDirectory() as scratch:
             written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes)
             everything = [(written, (precision, target.threads)) for precision in precisions]
