@@ -46,6 +46,8 @@ class Rules:
     # QDQ before an operator of `shared_scale` does for what it makes as well, so that there is none behind it.
     # Then such operators are worth it only where something reads that in int8.
     transparent: bool = False
+    # Layers that must round what they make do so where no other layer reads it, too.
+    round_ends: bool = False
     deep_input: bool = False  # a first convolution had better read blocks of pixels (`simplify.input_to_depth`)
 
     @property
@@ -187,7 +189,8 @@ class Plan:
         return len(self._int8) > before
 
     def _leave_ends_in_float(self) -> None:
-        """Leave in float what no layer reads, and the layers that must round what they make where no other reads that.
+        """Leave in float what no layer reads, and the layers that must round what they make where no other reads that,
+        unless the rules want those rounded.
 
         Behind the last layers boxes and scores are decoded, joined and reshaped, and the scheme rounds nothing. One
         scale over values of unlike ranges would round the small ones away there. A mean over all positions hides the
@@ -197,7 +200,8 @@ class Plan:
         for node in reversed(self._graph.nodes):
             taken, layer = node.output[0] in self._int8, self._layer(node) is not None
             useful = not read.isdisjoint(self._ends(node))
-            if taken and not useful and (not layer or self._rules.layers[node.op_type]):
+            rounds = layer and self._rules.layers[node.op_type]
+            if taken and not useful and (not layer or (rounds and not self._rules.round_ends)):
                 self._int8.discard(node.output[0])
                 self.made.difference_update(self._ends(node))
             if layer or node.op_type in _AVERAGING or (taken and useful):

@@ -270,6 +270,8 @@ def test_boxes_and_scores_behind_the_last_layers_are_not_rounded(engine: EngineN
     ranges = {**RANGES, "scores": Range(0.0, 1.0), "boxes": Range(0.0, 640.0), "found": Range(0.0, 640.0)}
     plan = Plan(graph, rules(engine), LAYERS, ranges, {})
     assert plan.rounded.isdisjoint({"y", "scores", "boxes", "found"}) and "x" in plan.rounded
+    plan = Plan(Graph(model), replace(rules(engine), round_ends=True), LAYERS, ranges, {})
+    assert plan.rounded.isdisjoint({"scores", "boxes", "found"}) and ("y" in plan.rounded) == (engine == "onnxruntime")
 
 
 def test_what_is_only_averaged_is_rounded_as_before() -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 import onnx
 
 from act import machine
+from act.engines.onnx_int8 import quantize_by_rules
 from act.engines.writer import Export, OnnxWriter
 from act.program.layers import Layer
 from act.program.model import InferenceModel
@@ -27,6 +28,9 @@ from act.quantization.qdq import Rules
 from act.quantization.scheme import Scheme
 
 log = logging.getLogger(__name__)
+
+# Of the loss of similarity, where the last layers round what they make.
+LARGEST_GROWTH = 1.05
 
 
 class OnnxRuntimeWriter(OnnxWriter):
@@ -60,17 +64,30 @@ class OnnxRuntimeWriter(OnnxWriter):
         """
         model, checker, fp32 = export.model, export.checker, export.fp32_onnx
         written = self.quantized(fp32, model, scheme)
-        alternatives = export.read_alternatives() if self.spec.name in export.engines[1:] else {}
-        if not alternatives:
-            return written
         own = best = checker.on_onnxruntime(fp32, written)
         chosen = "the scheme's own"
+        alternatives = export.read_alternatives() if self.spec.name in export.engines[1:] else {}
         for label, spans in alternatives.items():
             activations = {tensor: spans[tensor] for tensor in scheme.activations}
-            other = self.quantized(fp32, model, replace(scheme, activations=activations, further=spans))
+            another = replace(scheme, activations=activations, further=spans)
+            other = self.quantized(fp32, model, another)
             similarity = checker.on_onnxruntime(fp32, other)
             if similarity > best:
-                best, chosen, written = similarity, label, other
-        told = f"similarity {own:.4f} with the scheme's own ranges, {best:.4f} with {chosen}, which are taken"
-        log.info("%s: for %s: %s", export.name, self.spec.title, told)
-        return written
+                best, chosen, written, scheme = similarity, label, other, another
+        if alternatives:
+            told = f"similarity {own:.4f} with the scheme's own ranges, {best:.4f} with {chosen}, which are taken"
+            log.info("%s: for %s: %s", export.name, self.spec.title, told)
+        return self._with_rounded_ends(export, scheme, best) or written
+
+    def _with_rounded_ends(self, export: Export, scheme: Scheme, similarity: float) -> onnx.ModelProto | None:
+        """Return the model whose last layers round what they make, if it is about as similar to fp32 as without.
+
+        In float such layers are slow, and what surrounds them is laid out anew; but boxes and scores that one layer
+        makes bear no common scale.
+        """
+        if not scheme.further:
+            return None
+        rules = replace(self.rules, round_ends=True)
+        written = quantize_by_rules(rules, export.fp32_onnx, export.model, scheme)
+        rounded = export.checker.on_onnxruntime(export.fp32_onnx, written)
+        return written if 1 - rounded <= LARGEST_GROWTH * (1 - similarity) else None
