@@ -57,7 +57,7 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
         deep = {name: each for name, each in simplify.input_to_depth(graph).items() if name in scheme.integers}
         blocks = {name: simplify.blocks(scheme.integers[name], ahead) for name, ahead in deep.items()}
         scheme = replace(scheme, integers={**scheme.integers, **blocks})
-        ranges |= {f"{name}.deep": ranges[name] for name in [*ranges] if graph.producer(f"{name}.deep") is not None}
+        ranges |= {f"{name}.deep": ranges[name] for name in graph.inputs if name in ranges}
     for name, source in changed.items():
         ranges.pop(name, None)
         if name in shifts and source in ranges:

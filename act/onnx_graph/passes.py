@@ -185,14 +185,13 @@ def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
     """Let a first convolution with stride 2 read blocks of 2 x 2 pixels as channels, with stride 1: the same sums.
 
     An engine takes longer to gather pixels of three bytes than to multiply them. Done where sides are known and even.
-    Of pictures with the channels last it is the convolution behind their transpose.
 
     Returns:
         By weight, the zero rows and columns that `blocks` puts ahead of it; its tensor here is changed already.
     """
     changed: dict[str, tuple[int, int]] = {}
-    for node in graph.of_type("Conv"):
-        size, weight = _sides(graph, node.input[0]), node.input[1]
+    for node in [node for node in graph.of_type("Conv") if node.input[0] in graph.inputs]:
+        size, weight = np.array([side or 1 for side in graph.shape_of_input(node.input[0])[2:]]), node.input[1]
         plain = attribute(node, "auto_pad", b"NOTSET") == b"NOTSET" and attribute(node, "group", 1) == 1
         even = len(size) == 2 and not (size % 2).any()
         strided = list(attribute(node, "strides", [])) == [2, 2] and set(attribute(node, "dilations", [1])) == {1}
@@ -212,18 +211,6 @@ def input_to_depth(graph: Graph) -> dict[str, tuple[int, int]]:
             blocked = helper.make_node("SpaceToDepth", [node.input[0]], [deep], blocksize=2)
             graph.replace([node], [*([blocked] if graph.producer(deep) is None else []), convolution])
     return changed
-
-
-def _sides(graph: Graph, name: str) -> Array:
-    """Return the sizes behind the channels, int64, of an input or of one transposed, 1 where one is not fixed; else
-    nothing."""
-    maker = graph.producer(name)
-    order = attribute(maker, "perm", None) if maker is not None and maker.op_type == "Transpose" else None
-    source = name if maker is None or order is None else maker.input[0]
-    if source not in graph.inputs:
-        return np.zeros(0, np.int64)
-    sizes = graph.shape_of_input(source)
-    return np.array([sizes[axis] or 1 for axis in (order or range(len(sizes)))[2:]], np.int64)
 
 
 def blocks(weight: Array, ahead: tuple[int, int]) -> Array:

@@ -26,6 +26,7 @@ _TAKEN_AWAY = {
         "multiplication by or addition of one number folded",
         "multiplications by and additions of one number folded",
     ),
+    "folded_pads": ("padding of zeros folded", "paddings of zeros folded"),
     "pooled_means": ("mean over all positions made a pool", "means over all positions made pools"),
 }
 

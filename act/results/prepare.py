@@ -27,6 +27,7 @@ class Normalisation(Part):
     transposed_weights: int
     folded_scalars: int
     pooled_means: int = 0
+    folded_pads: int = 0
     largest_relative_deviation: float
 
 

@@ -140,6 +140,24 @@ def test_a_mean_over_all_positions_is_a_pool(axes: list[int] | None, keep: bool,
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("margins", "value", "folded"),
+    [((1, 1, 1, 1), 0.0, 1), ((0, 1, 0, 1), 0.0, 1), ((0, 1, 0, 1), 1.0, 0)],
+)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_zeros_around_what_a_convolution_reads_are_its_padding(
+    margins: tuple[int, ...], value: float, folded: int, groups: int
+) -> None:
+    def network(x: Any) -> Any:
+        padded = paddle.nn.functional.pad(x * 2, [0, 0, 0, 0, *margins], value=value)
+        return paddle.nn.Conv2D(3, 6, 3, 2, padding=1, groups=groups)(padded)
+
+    model = build(network, PICTURE)
+    result, changes = normalise(model)
+    assert changes.folded_pads == folded == 1 - sum(op.type == "pad" for op in result.ops)
+    np.testing.assert_allclose(result.run(batch(PICTURE))[0], model.run(batch(PICTURE))[0], rtol=1e-5, atol=1e-5)
+
+
 def test_a_model_saved_in_training_mode_is_run_as_at_inference() -> None:
     model = build(lambda x: norm(conv(x)), PICTURE)
     for op in model.ops:

@@ -23,7 +23,7 @@ class Network(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, name="x")])
     def computes(self, x: Any) -> dict[str, Any]:
         w = self.w
-        x = tf.nn.conv2d(x, w["first"], 2, "VALID")
+        x = tf.nn.conv2d(x, w["first"], 1, "VALID")
         norm = (w["gamma"], w["shift"], w["mean"], w["variance"])
         x = tf.nn.relu(tf.compat.v1.nn.fused_batch_norm(x, *norm, epsilon=1e-3, is_training=False)[0])
         y = tf.nn.depthwise_conv2d(x, w["depth"], (1, 1, 1, 1), "SAME")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from act.program.model import InferenceModel
 from act.program.passes.batch_norms import fold_batch_norms
 from act.program.passes.means import pool_means
+from act.program.passes.pads import fold_pads
 from act.program.passes.scalars import fold_scalars
 
 IDENTITIES = {
@@ -38,6 +39,7 @@ class Changes:
     transposed_weights: int = 0
     folded_scalars: int = 0
     pooled_means: int = 0
+    folded_pads: int = 0
     batch_norms: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 
@@ -67,6 +69,7 @@ def normalise(model: InferenceModel, fixed: Collection[str] = ()) -> tuple[Infer
         changes.transposed_weights = sum(_store_transposed(result, op) for op in result.ops if op.type == "matmul_v2")
         changes.batch_norms = fold_batch_norms(result)
         changes.folded_batch_norms = len(changes.batch_norms)
+        changes.folded_pads = fold_pads(result)
         changes.folded_scalars = fold_scalars(result, {changes.renamed.get(name, name) for name in fixed})
         changes.pooled_means = pool_means(result)
     return result, changes
