@@ -149,10 +149,11 @@ def with_weights(fp32: onnx.ModelProto, model: InferenceModel) -> onnx.ModelProt
 
 
 def _reason(log: str) -> str:
-    """Return the line of Paddle2ONNX's log that tells most: operators that it lacks, its last error, its last line."""
+    """Return the line of Paddle2ONNX's log that tells most: operators that it lacks, or would write in a version of
+    ONNX that it does not know, its last error, its last line."""
     lines = [line.strip() for line in _COLOURS.sub("", log).splitlines() if line.strip()]
-    telling = [line for sign in ("not supported", "rror") for line in lines if sign in line]
-    return (telling or lines[-1:] or ["it gives no reason"])[0].removeprefix("[Paddle2ONNX] ").rstrip(",")
+    telling = [line for sign in ("not supported", "requires opset", "rror") for line in lines if sign in line]
+    return (telling or lines[-1:] or ["it gives no reason"])[0].removeprefix("[Paddle2ONNX] ").rstrip(",.")
 
 
 def _constants_to_initialisers(graph: onnx.GraphProto) -> None:

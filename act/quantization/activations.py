@@ -6,6 +6,7 @@ from typing import Any
 import onnx
 import onnxruntime
 
+from act.errors import InputError
 from act.program.layers import Layer
 from act.quantization.onnx_model import activation_tensors
 from act.quantization.statistics import Reader
@@ -15,7 +16,8 @@ from act.samples.dataset import Array
 def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[str] = ()) -> Reader:
     """Return a function that runs the fp32 model on a batch and gives what the layers read, by Paddle name.
 
-    It gives the tensors of `further`, too, by their names in the ONNX model, which is not changed.
+    It gives the tensors of `further`, too, by their names in the ONNX model, which is not changed. A batch that it
+    cannot run is an `InputError`.
     """
     tensors = activation_tensors(fp32, layers)
     tensors |= {name: name for name in further if name not in tensors}
@@ -31,7 +33,11 @@ def reader(fp32: onnx.ModelProto, layers: Sequence[Layer], further: Collection[s
 
     def read(batch: Mapping[str, Array]) -> dict[str, Array]:
         # A model whose layers all read its inputs has nothing to run for, and ONNX Runtime refuses to.
-        values = {**batch, **dict(zip(inner, session.run(inner, dict(batch)) if inner else []))}
+        try:
+            values = {**batch, **dict(zip(inner, session.run(inner, dict(batch)) if inner else []))}
+        except Exception as error:  # whatever ONNX Runtime raises
+            cause = " ".join(str(error).split())
+            raise InputError(f"the fp32 model cannot run all samples: {cause}; mend the samples or the model") from None
         return {activation: values[tensor] for activation, tensor in tensors.items()}
 
     return read

@@ -248,6 +248,14 @@ def test_a_foreign_scheme_is_refused(model: InferenceModel) -> None:
 def test_a_model_that_onnx_has_no_operators_for_is_the_users_matter() -> None:
     with pytest.raises(InputError, match="Paddle2ONNX cannot convert the model: .*lgamma"):
         to_onnx(build(paddle.lgamma, (1, 4)))
+    with pytest.raises(InputError, match="Paddle2ONNX cannot convert the model: .*deformable_conv, requires opset"):
+        to_onnx(build(deformed, (1, 4, 6, 6)))
+
+
+def deformed(x: Any) -> Any:
+    offsets, mask = (paddle.nn.Conv2D(4, channels, 3, padding=1)(x) for channels in (18, 9))
+    weight = paddle.create_parameter([4, 4, 3, 3], "float32")
+    return paddle.vision.ops.deform_conv2d(x, offsets, weight, padding=1, mask=mask)
 
 
 def upsampled(x: Any) -> Any:

@@ -274,6 +274,14 @@ def misspelt_node(stages: Stages) -> None:
     stages.job |= {"strategy": ["QuantPost"], "distillation": {"loss": "l2", "node": ["relu_0.tmp_O"]}}
 
 
+def one_id_out_of_range(stages: Stages) -> None:
+    """Make ids fit, but for one behind the samples that are run first."""
+    for role in ("calibration", "evaluation"):
+        ids = np.load(f"data/{role}.npz")["ids"] % 11
+        ids[-1] = 40 if role == "calibration" else 0
+        np.savez(f"data/{role}.npz", ids=ids)
+
+
 def int8_asked_for(stages: Stages) -> None:
     """Have a model quantized of which ONNX Runtime makes NaN, and Paddle none."""
     stages.job["strategy"] = ["QuantPost"]
@@ -304,6 +312,7 @@ def bad_shapes(stages: Stages) -> None:
         ("reshaped", another_size("calibration"), "prepare", "on calibration sample 6: Paddle cannot run the model"),
         ("reshaped", another_size("evaluation"), "prepare", "on evaluation sample 7: Paddle cannot run the model"),
         ("constant", misspelt_node, "prune", "the model has no variable `relu_0.tmp_O`"),
+        ("ids_out_of_range", one_id_out_of_range, "calibrate", "the fp32 model cannot run all samples: "),
         ("infinite_inside", int8_asked_for, "calibrate", "of the fp32 model holds NaN or infinity"),
     ],
     indirect=["stages"],
