@@ -108,6 +108,48 @@ def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
     assert [op.type for op in parts.body.ops if "quantize" in op.type] == []
 
 
+class Calibration:
+    """Hands the batch to ONNX Runtime's quantizer, once."""
+
+    def __init__(self) -> None:
+        self._batches = [BATCH]
+
+    def get_next(self) -> dict[str, Array] | None:
+        return self._batches.pop() if self._batches else None
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("float") / "model.onnx"
+    onnx.save(to_onnx(of(two_joins, 3, 8, 8)), file)
+    return file
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+def test_what_onnxruntimes_quantizer_writes_is_taken_over(form: str, converted: Path, tmp_path: Path) -> None:
+    from onnxruntime import quantization as theirs
+
+    file = tmp_path / "model.onnx"
+    if form == "dynamic":
+        theirs.quantize_dynamic(converted, file, per_channel=True)
+    else:
+        kinds = {"activation_type": theirs.QuantType.QUInt8, "weight_type": theirs.QuantType.QInt8}
+        form_of = theirs.QuantFormat[form]
+        theirs.quantize_static(converted, file, Calibration(), quant_format=form_of, per_channel=True, **kinds)
+    parts = SourceModel.find(file).split()
+    layers = quantizable_layers(parts.body)
+    assert parts.rounding is not None and parts.outputs_as_given is not None
+    ranges = seen(parts.body, layers, BATCH, symmetric=False)
+    known = {name: Range(*span) for name, span in parts.rounding.activations.items() if span is not None}
+    assert (form == "dynamic") != bool(known)
+    found = replace(make_scheme(parts.body, layers, ranges), further=ranges)
+    scheme = given_scheme(parts.body, layers, parts.rounding, found)
+    assert scheme is not None and len(scheme.layers) == len(layers)
+    (outputs,) = parts.outputs_as_given(Samples({"x": Ragged.of(list(BATCH["x"]))}), tmp_path).feeds.values()
+    ours = quantize(parts.body, scheme).run(BATCH)
+    assert similarity([np.stack(list(outputs))], ours) > 0.999
+
+
 MOVED = """
     q = QuantizeLinear (x, scale, zero)
     t = Transpose <perm = [0, 2, 3, 1]> (q)

@@ -28,6 +28,7 @@ _MOVES = frozenset(
 )
 _JOINS = "Concat"
 _QUANTIZES, _DEQUANTIZES = "QuantizeLinear", "DequantizeLinear"
+_QUANTIZES_ANEW = "DynamicQuantizeLinear"
 _SIGNS = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 _INTEGER = ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 _NEVER_NEGATIVE = frozenset(("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Softplus"))
@@ -76,7 +77,8 @@ def restore(source: OnnxModel) -> tuple[OnnxModel, GivenQuantization | None]:
     Raises:
         InputError: it computes with integers, or gives or takes them elsewhere than between the two operators.
     """
-    whole = {node.op_type for node in source.nodes if node.op_type.startswith(_SIGNS) or node.op_type in _INTEGER}
+    kinds = {node.op_type for node in source.nodes} - {_QUANTIZES_ANEW}
+    whole = {kind for kind in kinds if kind.startswith(_SIGNS) or kind in _INTEGER}
     if whole:
         raise _refused(source, whole)
     restoring = _Restoring(source)
@@ -115,6 +117,10 @@ class _Restoring:
             self._note_folded(node)
         elif node.op_type == _QUANTIZES:
             self._quantize(node)
+        elif node.op_type == _QUANTIZES_ANEW:
+            self._keep(node)
+            self._steps[node.output[0]] = _Step(tuple(node.output[1:]), None, 0, 0, 0), self._followed(node.input[0])
+            self._instead[node.output[0]] = self._followed(node.input[0])
         elif node.op_type == _DEQUANTIZES and node.input[0] in self._steps:
             self._dequantize(node)
         elif node.op_type in _MOVES and self._steps.keys() >= set(moved):
