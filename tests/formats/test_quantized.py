@@ -24,7 +24,7 @@ from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme, with_values
-from act.quantization.weights import dequantize_weight, quantize_weight
+from act.quantization.weights import along, dequantize_weight, quantize_weight
 from act.samples.dataset import Array, Ragged, Samples
 from tests.support.analyze_networks import of, two_joins
 from tests.support.models import seen
@@ -106,6 +106,54 @@ def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
     assert parts.rounding is not None and list(parts.rounding.activations) == ["conv2d_0.tmp_1"]
     assert parts.body.is_weight("weight") and parts.body.consumers("weight")
     assert [op.type for op in parts.body.ops if "quantize" in op.type] == []
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_what_multiplies_integers_multiplies_floats(per_channel: bool, tmp_path: Path) -> None:
+    """Integers that floats hold, as PaddleSlim writes them without `onnx_format`."""
+    rng = np.random.default_rng(0)
+    scales = rng.uniform(0.1, 2, 4 if per_channel else 1).astype(np.float32)
+    values = {"range": np.array([4.0], np.float32), "scales": scales}
+    values["weight"] = rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.float32)
+
+    def network(x: Any) -> Any:
+        block = paddle.static.default_main_program().current_block()
+        span, factors, weight = (
+            paddle.static.create_parameter(list(each.shape), "float32", name=name) for name, each in values.items()
+        )
+        integers, out = (block.create_var(name=name, dtype="float32", shape=x.shape) for name in ("integers", "out"))
+        block.append_op(
+            type="fake_quantize_moving_average_abs_max",
+            inputs={"X": x, "InScale": span},
+            outputs={"Out": integers, "OutScale": span},
+            attrs={"bit_length": 8, "is_test": True},
+        )
+        sums = paddle.nn.functional.conv2d(integers, weight)
+        if per_channel:
+            inputs, attributes = {"X": sums, "Scales": [factors, span]}, {"quant_bits": [8, 8], "quant_axis": 0}
+            block.append_op(
+                type="fake_channel_wise_dequantize_max_abs", inputs=inputs, outputs={"Out": out}, attrs=attributes
+            )
+        else:
+            attributes = {"max_range": float(127 * 127 / scales[0])}
+            block.append_op(
+                type="fake_dequantize_max_abs",
+                inputs={"X": sums, "Scale": span},
+                outputs={"Out": out},
+                attrs=attributes,
+            )
+        return out
+
+    model = Odd({"x": ((-1, 3, 8, 8), "float32")}, network, lambda rng: {}).model()
+    for name, value in values.items():
+        model.set_weight(name, value)
+    model.save(tmp_path)
+    parts = SourceModel.find(tmp_path).split()
+    assert parts.rounding is not None and parts.rounding.activations == {"x": (-4.0, 4.0)}
+    (layer,) = quantizable_layers(parts.body)
+    expected = values["weight"] * along(scales, 0, 4) / 127
+    np.testing.assert_allclose(parts.body.weight(layer.weight), expected, rtol=1e-6)
+    assert similarity(parts.body.run(BATCH), model.run(BATCH)) > 0.999
 
 
 class Calibration:

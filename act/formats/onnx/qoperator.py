@@ -168,8 +168,8 @@ class _Rewriting:
         return target
 
     def _weight(self, node: onnx.NodeProto, place: int, axis: int) -> str | None:
-        names = [*node.input[place : place + 3], "", ""]
-        return self._float_weight(f"{node.output[0]}.weight", *names[:3], axis)
+        integers, scale, zero = [*node.input, "", ""][place : place + 3]
+        return self._float_weight(f"{node.output[0]}.weight", integers, scale, zero, axis)
 
     def _float_weight(self, target: str, integers: str, scale: str, zero: str, axis: int) -> str | None:
         """Return a constant of the floats that integers stand for; None where one of the three is not known."""
