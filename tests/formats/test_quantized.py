@@ -209,6 +209,7 @@ def rounding(nodes: str, output: str, opset: int = 13) -> onnx.ModelProto:
     return parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : {opset}]> m (float[N, 3, 8, 8] x) => ({output} y)
         <float scale = {{0.1}}, float twice = {{0.2}}, float sixth = {{{6 / 255}}}, float whole = {{{1 / 255}}},
+        float[4] factors = {{1, 1, 2, 2}},
         uint8 zero = {{128}}, uint8 middle = {{125}}, uint8 least = {{0}}> {{ {nodes} }}"""
     )
 
@@ -252,6 +253,9 @@ def test_integers_may_be_moved_and_nothing_else(tmp_path: Path) -> None:
     onnx.save(rounding(MOVED, "float[N, 8, 8, 3]"), tmp_path / "model.onnx")
     parts = SourceModel.find(tmp_path).split()
     np.testing.assert_array_equal(run(parts.body, BATCH), BATCH["x"].transpose(0, 2, 3, 1))
+    larger = "q = QuantizeLinear (x, scale, zero) r = Resize (q, , factors) y = DequantizeLinear (r, scale, zero)"
+    onnx.save(rounding(larger, "float[N, 3, 16, 16]"), tmp_path / "model.onnx")
+    assert run(SourceModel.find(tmp_path).split().body, BATCH).shape == (4, 3, 16, 16)
     for nodes, output in (
         ("y = QuantizeLinear (x, scale, zero)", "uint8[N, 3, 8, 8]"),
         ("q = QuantizeLinear (x, scale, zero) y = Cast <to = 1> (q)", "float[N, 3, 8, 8]"),

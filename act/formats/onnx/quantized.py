@@ -26,6 +26,7 @@ _MOVES = frozenset(
         *("Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
     )
 )
+_RESIZES = ("Resize", "Upsample")
 _JOINS = "Concat"
 _QUANTIZES, _DEQUANTIZES = "QuantizeLinear", "DequantizeLinear"
 _QUANTIZES_ANEW = "DynamicQuantizeLinear"
@@ -123,7 +124,7 @@ class _Restoring:
             self._instead[node.output[0]] = self._followed(node.input[0])
         elif node.op_type == _DEQUANTIZES and node.input[0] in self._steps:
             self._dequantize(node)
-        elif node.op_type in _MOVES and self._steps.keys() >= set(moved):
+        elif _moves(node) and self._steps.keys() >= set(moved):
             step, origin = self._steps[moved[0]]
             if not all(step.rounds_like(self._steps[name][0]) for name in moved):
                 raise _refused(self._source, {node.op_type})
@@ -219,7 +220,7 @@ class _Restoring:
         self._nodes.append(node)
         self._made.update(node.output)
         moved = node.input if node.op_type == _JOINS else node.input[:1]
-        passes = node.op_type in _MOVES | _AVERAGES and self._never_negative.issuperset(moved)
+        passes = (_moves(node) or node.op_type in _AVERAGES) and self._never_negative.issuperset(moved)
         if node.op_type in _NEVER_NEGATIVE or passes or (node.op_type == "Clip" and self._least(node) >= 0):
             self._never_negative.update(node.output)
 
@@ -265,6 +266,13 @@ class _Restoring:
         while name in self._instead:
             name = self._instead[name]
         return name
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    """Tell whether an operator gives values that it reads, and no others."""
+    if node.op_type in _RESIZES:
+        return next((each.s for each in node.attribute if each.name == "mode"), b"nearest") == b"nearest"
+    return node.op_type in _MOVES
 
 
 def _refused(source: OnnxModel, kinds: set[str]) -> InputError:
