@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from act.comparison import Comparison, mean_errors, over_outputs, scores
 from act.engines.process import EngineFailure, EngineProcess
 from act.samples.dataset import Samples
 
 # Values of an engine's fp32 outputs that may differ from the given model's by more than so much of the largest.
 _FAR, _MOST_FAR = 0.01, 0.01
+LEAST_SIMILARITY = 0.8
+"""Of a quantized model's outputs to those of its own runtime, which rounds in another way."""
 
 
 def check_outputs(process: EngineProcess, samples: Path, expected: Path, batch: int = 1) -> None:
@@ -33,3 +36,22 @@ def check_outputs(process: EngineProcess, samples: Path, expected: Path, batch: 
                 raise EngineFailure(
                     "wrong_output", f"its fp32 is not the given model: {share} differs on sample {number}"
                 )
+
+
+def check_as_given(process: EngineProcess, samples: Path, expected: Path) -> None:
+    """Raise an `EngineFailure` where an engine makes something else of a quantized model than the model's own runtime.
+
+    Engines round each in their way, which moves the outputs by far less.
+
+    Args:
+        samples: folder of the evaluation samples.
+        expected: folder of the outputs on the first of them.
+    """
+    wanted = Samples.load(expected)
+    outputs = list(wanted.feeds.values())
+    comparison, found = Comparison(outputs), process.outputs(samples, len(wanted))
+    errors = [comparison.errors(*pair) for pair in zip(zip(*found), zip(*outputs), strict=True)]
+    similarity = over_outputs(scores(mean_errors(errors)))
+    if similarity < LEAST_SIMILARITY:
+        cause = f"similarity {similarity:.2f} to what its own runtime gives"
+        raise EngineFailure("wrong_output", f"it computes something else of the given model: {cause}")

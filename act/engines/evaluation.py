@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from act.engines.agreement import check_as_given
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
 from act.metrics import Quality, needs_reference
 from act.settings import EngineName, Job, Metric
 from act.tail.files import SavedTail
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # workers that measure trials import this, and need no Paddle
     import onnx
@@ -56,24 +60,32 @@ class Evaluation:
             with self.loaded(path, "fp32" if scheme is None else "int8") as quality_on:
                 return quality_on(None)
 
-    def quality_as_given(self, prepared: Path, given: str, form: str) -> Quality | None:
-        """Measure the quality of the user's own model; None where the engine does not open it, or it fails there.
+    def quality_as_given(self, prepared: Path, given: str, form: str, expected: Path) -> Quality | None:
+        """Measure the quality of the user's own quantized model.
+
+        None where the engine does not open it, fails, or computes something else than the model's own runtime.
 
         Args:
             prepared: what `prepare` left.
             given: the model's place below that.
             form: its format.
+            expected: folder of its own runtime's outputs on the first samples.
         """
         spec = spec_of(self.engine)
         if form not in spec.opens:
             return None
-        path = prepared / given
-        if self.tail is None and (prepared / "tail").exists():
-            path = prepared / "tail" / SavedTail.read(prepared / "tail").description.given
+        whole = body = prepared / given
+        if (prepared / "tail").exists():
+            body = prepared / "tail" / SavedTail.read(prepared / "tail").description.given
+        loaded = [path if spec.reads_onnx else path.parent for path in (body, body if self.tail is None else whole)]
         try:
-            with self.loaded(path if spec.reads_onnx else path.parent, "int8") as quality_on:
-                return quality_on(None)
-        except EngineFailure:
+            with EngineProcess(self.engine, loaded[0], "int8", self.threads, self.time_limit_seconds) as process:
+                process.load()
+                check_as_given(process, self.samples, expected)
+                process.load(loaded[1])
+                return process.quality(self.samples, self.metric, self.reference, whole=self.whole)
+        except EngineFailure as failure:
+            log.info(f"{spec.title} does not stand for the given model: {failure.cause}")
             return None
 
     def write(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from act.errors import InputError, quoted
+from act.program.layers import SLOTS, weight_of
 from act.program.model import InferenceModel
 from act.results.quantization import GivenQuantization
 from act.samples.dataset import Array
@@ -20,6 +21,10 @@ _ROUNDS = (
     "fake_channel_wise_quantize_dequantize_abs_max",
 )
 _QUANTIZES, _DEQUANTIZES = "quantize_linear", "dequantize_linear"
+# The form without `onnx_format`: what makes integers of an activation, which a layer multiplies by integers that its
+# weight holds as floats, and what makes floats of their sums.
+_MAKES_INTEGERS = ("fake_quantize_moving_average_abs_max", "fake_quantize_range_abs_max", "fake_quantize_abs_max")
+_SCALES_SUMS = ("fake_channel_wise_dequantize_max_abs", "fake_dequantize_max_abs")
 # What notes the range of a tensor, and gives it as it is.
 _OBSERVES = "moving_average_abs_max_scale"
 _SIGNS = ("fake_quantize", "fake_dequantize", "fake_channel_wise", "quantize", "dequantize", "requantize")
@@ -40,14 +45,15 @@ def restore(model: InferenceModel, file: Any) -> GivenQuantization | None:
     Raises:
         InputError: it is quantized in a form whose floats are not told by each operator alone.
     """
+    made = _restore_sums(model)
     # Before anything is taken out: what a quantizer reads may be a weight, too, and is a float then.
     for op in [op for op in model.ops if op.type == _DEQUANTIZES and model.is_weight(op.input("X")[0])]:
         _restore_weight(model, op)
     for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES) and model.is_weight(op.input("X")[0])]:
         _round_weight(model, op)
     rounded: dict[str, Range | None] = {}
-    for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES, _DEQUANTIZES, _OBSERVES)]:
-        if op.type in (*_ROUNDS, _QUANTIZES) and op.attr("bit_length") == _BITS:
+    for op in [op for op in model.ops if op.type in (*_ROUNDS, _QUANTIZES, _DEQUANTIZES, _OBSERVES) or op in made]:
+        if op.type not in (_DEQUANTIZES, _OBSERVES) and op.attr("bit_length") == _BITS:
             rounded[op.input("X")[0]] = _range(model, op)
         _bypass(model, op)
     rounded = _without_shifts(model, rounded)
@@ -140,6 +146,41 @@ def _round_weight(model: InferenceModel, op: Any) -> None:
 
 def _levels(op: Any) -> int:
     return int(2 ** (op.attr("bit_length") - 1) - 1)
+
+
+def _restore_sums(model: InferenceModel) -> list[Any]:
+    """Let layers that multiply integers multiply floats; return what still makes integers of their activations."""
+    made: dict[str, Any] = {}
+    restored: set[str] = set()  # outputs of layers
+    for op in [op for op in model.ops if op.type in _SCALES_SUMS]:
+        layer = model.sole_producer(op.input("X")[0])
+        if layer is None or layer.type not in SLOTS or not model.owns_weight(weight_of(layer)):
+            continue
+        activation = layer.input(SLOTS[layer.type][0])[0]
+        quantizer, factors = model.producer(activation), _factors(model, op, len(model.shape(weight_of(layer))))
+        if quantizer is None or quantizer.type not in _MAKES_INTEGERS or factors is None:
+            continue
+        name = weight_of(layer)
+        model.set_weight(name, (model.weight(name).astype(np.float64) * factors).astype(np.float32))
+        restored.add(layer.output_arg_names[0])
+        made[activation] = quantizer
+        _bypass(model, op)
+    readers = {name: {each.output_arg_names[0] for each in model.consumers(name)} for name in made}
+    return [op for name, op in made.items() if readers[name] <= restored]
+
+
+def _factors(model: InferenceModel, op: Any, rank: int) -> Array | None:
+    """Return what the integers of a weight stand for, in a shape that goes with it, by what scales sums of products.
+
+    None where activations have another number of bits.
+    """
+    levels = 2 ** (_BITS - 1) - 1
+    if op.type == "fake_dequantize_max_abs":
+        return np.array(levels / op.attr("max_range"))
+    bits = op.attr("quant_bits")
+    if len(bits) != 2 or bits[1] != _BITS:
+        return None
+    return _along(model.weight(op.input("Scales")[0]), op.attr("quant_axis"), rank) / (2 ** (bits[0] - 1) - 1)
 
 
 def _along(scale: Array, axis: int, rank: int) -> Array:

@@ -4,6 +4,9 @@ from typing import Literal
 
 from act.results.artifact import Artifact, Part
 
+EXPECTED_AS_GIVEN = "expected_as_given"
+"""Beside it, of a model that was quantized already: folder of its first outputs, as its own runtime rounds."""
+
 
 class Tensor(Part):
     """An input or an output of the model; -1 is an axis of any length."""

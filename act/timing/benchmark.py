@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from act.engines.agreement import check_outputs
+from act.engines.agreement import check_as_given, check_outputs
 from act.engines.base import RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.spec import spec_of
@@ -47,6 +47,7 @@ class Given:
         rounded: it is quantized already, and runs as such.
         body: the same without its tail, as engines load it; None where it has none.
         whole: numbers of its outputs without a batch axis.
+        expected_as_given: as `expected`, with its own rounding; not there where it is not quantized.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Given:
     rounded: bool = False
     body: Path | None = None
     whole: Sequence[int] = ()
+    expected_as_given: Path | None = None
 
     def body_for(self, engine: str) -> Path | None:
         """Return what an engine loads of it without its tail."""
@@ -165,6 +167,9 @@ def measure(
             def check(variant: Variant, process: EngineProcess) -> None:
                 """Raise an `EngineFailure` where what should give the given model's outputs does not."""
                 same = variant.candidate in (GIVEN, FP32) and variant.precision == "fp32"
+                as_given = given.expected_as_given if given is not None and variant.candidate == GIVEN else None
+                if as_given is not None and as_given.exists():
+                    check_as_given(process, samples, as_given)
                 if same and given is not None and given.expected.exists():
                     check_outputs(process, samples, given.expected, target.batch)
 

@@ -19,7 +19,7 @@ from act.metrics import needs_reference
 from act.results.benchmark import FailedVariant, Measurements, RanVariant
 from act.results.export import ExportedCandidates
 from act.results.machine import Machine
-from act.results.prepare import Preparation
+from act.results.prepare import EXPECTED_AS_GIVEN, Preparation
 from act.results.tail import TAIL_FILE, TailDescription
 from act.settings import Job
 from act.timing.benchmark import Given, Row, measure, to_results
@@ -49,6 +49,7 @@ def _benchmark(name: str, job: Job, folder: Path) -> None:
         prepared / "expected",
         preparation.rounded > 0,
         *_ahead(prepared),
+        prepared / EXPECTED_AS_GIVEN,
     )
     steps = len(job.target.engines) * (2 + len(candidates)) + job.benchmark.rounds
     with progress_bar("benchmark", steps) as progress:

@@ -1,11 +1,11 @@
 """`python -m tasks.prepare --job NAME`: read the user's model and samples, check them, write them in one form.
 
 Writes `given/` (the user's files, which speed-ups are measured against), `expected/` (its outputs on the first
-evaluation samples, which every engine's fp32 must give), `model/`, `batch_norms.npz` (gamma of each
-folded batch norm, by weight), `tail/` (what was cut off behind the layers, if anything, and the user's model without
-it; all else is then of the body), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32
-outputs of the evaluation samples; those of the user's own model, where that is quantized), `given_quantization.json`
-for such a model (what it rounds, over which ranges), and `prepare.json`.
+evaluation samples, which every engine's fp32 must give), `model/`, `batch_norms.npz` (gamma of each folded batch norm,
+by weight), `tail/` (what was cut off behind the layers, if anything, and the user's model without it; all else is then
+of the body), `calibration/`, `evaluation/`, for a metric that needs it `reference/` (the fp32 outputs of the evaluation
+samples), and `prepare.json`. Of a model that is quantized already, `given_quantization.json` has what it rounds, over
+which ranges, and `expected_as_given/` its first outputs with that rounding; `reference/` has its own outputs.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from act.artifacts import replace_folder, sha256, stage_folder
 from act.paddleslim.translate import refuse_lagging
-from act.results.prepare import Normalisation, Preparation, SampleCounts, Tensor
+from act.results.prepare import EXPECTED_AS_GIVEN, Normalisation, Preparation, SampleCounts, Tensor
 from act.results.quantization import GIVEN_QUANTIZATION, GivenQuantization
 from act.settings import Job
 from tasks.stage import job_from_command_line
@@ -118,6 +118,8 @@ def _prepare(job: Job, final: Path) -> None:
         given = as_given.copy_to(folder / "given")
         if (expected := expected_outputs(original, evaluation.head(EXPECTED_SAMPLES))) is not None:
             expected.save(folder / "expected")
+        if parts.outputs_as_given is not None:
+            parts.outputs_as_given(evaluation.head(EXPECTED_SAMPLES), folder).save(folder / EXPECTED_AS_GIVEN)
         constant: list[str] = []
         if needs_reference(job.metric):
             if parts.outputs_as_given is not None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from act.artifacts import replace_folder, stage_folder
 from act.results.analyze import Analysis
-from act.results.prepare import Preparation
+from act.results.prepare import EXPECTED_AS_GIVEN, Preparation
 from act.results.ptq_search import Candidate, Candidates, Reference, Trials, TrialSettings
 from act.results.quantization import GIVEN_QUANTIZATION, Calibration, GivenQuantization
 from act.results.select import Strategy
@@ -106,8 +106,10 @@ def _search(name: str, job: Job, engine: EngineName, settings: PtqSearch, folder
 
     evaluation = Evaluation.of(job, prepared, engine)
     preparation = Preparation.read(prepared / "prepare.json")
-    is_quantized, as_given = preparation.rounded > 0, (preparation.given, preparation.given_format)
-    fp32 = evaluation.quality_as_given(prepared, *as_given) if is_quantized else None
+    is_quantized, fp32 = preparation.rounded > 0, None
+    if is_quantized:
+        given_as = (preparation.given, preparation.given_format, prepared / EXPECTED_AS_GIVEN)
+        fp32 = evaluation.quality_as_given(prepared, *given_as)
     try:
         if fp32 is None:
             # A pruned model may have lost quality already, which is part of what a candidate loses.

@@ -24,7 +24,7 @@ from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme, with_values
-from act.quantization.weights import dequantize_weight, quantize_weight
+from act.quantization.weights import along, dequantize_weight, quantize_weight
 from act.samples.dataset import Array, Ragged, Samples
 from tests.support.analyze_networks import of, two_joins
 from tests.support.models import seen
@@ -108,6 +108,96 @@ def test_what_simulates_rounding_goes(tmp_path: Path) -> None:
     assert [op.type for op in parts.body.ops if "quantize" in op.type] == []
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_what_multiplies_integers_multiplies_floats(per_channel: bool, tmp_path: Path) -> None:
+    """Integers that floats hold, as PaddleSlim writes them without `onnx_format`."""
+    rng = np.random.default_rng(0)
+    scales = rng.uniform(0.1, 2, 4 if per_channel else 1).astype(np.float32)
+    values = {"range": np.array([4.0], np.float32), "scales": scales}
+    values["weight"] = rng.integers(-127, 128, (4, 3, 3, 3)).astype(np.float32)
+
+    def network(x: Any) -> Any:
+        block = paddle.static.default_main_program().current_block()
+        span, factors, weight = (
+            paddle.static.create_parameter(list(each.shape), "float32", name=name) for name, each in values.items()
+        )
+        integers, out = (block.create_var(name=name, dtype="float32", shape=x.shape) for name in ("integers", "out"))
+        block.append_op(
+            type="fake_quantize_moving_average_abs_max",
+            inputs={"X": x, "InScale": span},
+            outputs={"Out": integers, "OutScale": span},
+            attrs={"bit_length": 8, "is_test": True},
+        )
+        sums = paddle.nn.functional.conv2d(integers, weight)
+        if per_channel:
+            inputs, attributes = {"X": sums, "Scales": [factors, span]}, {"quant_bits": [8, 8], "quant_axis": 0}
+            block.append_op(
+                type="fake_channel_wise_dequantize_max_abs", inputs=inputs, outputs={"Out": out}, attrs=attributes
+            )
+        else:
+            attributes = {"max_range": float(127 * 127 / scales[0])}
+            block.append_op(
+                type="fake_dequantize_max_abs",
+                inputs={"X": sums, "Scale": span},
+                outputs={"Out": out},
+                attrs=attributes,
+            )
+        return out
+
+    model = Odd({"x": ((-1, 3, 8, 8), "float32")}, network, lambda rng: {}).model()
+    for name, value in values.items():
+        model.set_weight(name, value)
+    model.save(tmp_path)
+    parts = SourceModel.find(tmp_path).split()
+    assert parts.rounding is not None and parts.rounding.activations == {"x": (-4.0, 4.0)}
+    (layer,) = quantizable_layers(parts.body)
+    expected = values["weight"] * along(scales, 0, 4) / 127
+    np.testing.assert_allclose(parts.body.weight(layer.weight), expected, rtol=1e-6)
+    assert similarity(parts.body.run(BATCH), model.run(BATCH)) > 0.999
+
+
+class Calibration:
+    """Hands the batch to ONNX Runtime's quantizer, once."""
+
+    def __init__(self) -> None:
+        self._batches = [BATCH]
+
+    def get_next(self) -> dict[str, Array] | None:
+        return self._batches.pop() if self._batches else None
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("float") / "model.onnx"
+    onnx.save(to_onnx(of(two_joins, 3, 8, 8)), file)
+    return file
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+def test_what_onnxruntimes_quantizer_writes_is_taken_over(form: str, converted: Path, tmp_path: Path) -> None:
+    from onnxruntime import quantization as theirs
+
+    file = tmp_path / "model.onnx"
+    if form == "dynamic":
+        theirs.quantize_dynamic(converted, file, per_channel=True)
+    else:
+        kinds = {"activation_type": theirs.QuantType.QUInt8, "weight_type": theirs.QuantType.QInt8}
+        form_of = theirs.QuantFormat[form]
+        theirs.quantize_static(converted, file, Calibration(), quant_format=form_of, per_channel=True, **kinds)
+    parts = SourceModel.find(file).split()
+    layers = quantizable_layers(parts.body)
+    assert parts.rounding is not None and parts.outputs_as_given is not None
+    ranges = seen(parts.body, layers, BATCH, symmetric=False)
+    known = {name: Range(*span) for name, span in parts.rounding.activations.items() if span is not None}
+    assert (form == "dynamic") != bool(known)
+    found = replace(make_scheme(parts.body, layers, ranges), further=ranges)
+    scheme = given_scheme(parts.body, layers, parts.rounding, found)
+    assert scheme is not None and len(scheme.layers) == len(layers)
+    (outputs,) = parts.outputs_as_given(Samples({"x": Ragged.of(list(BATCH["x"]))}), tmp_path).feeds.values()
+    ours = quantize(parts.body, scheme).run(BATCH)
+    assert similarity([np.stack(list(outputs))], ours) > 0.999
+
+
 MOVED = """
     q = QuantizeLinear (x, scale, zero)
     t = Transpose <perm = [0, 2, 3, 1]> (q)
@@ -119,6 +209,7 @@ def rounding(nodes: str, output: str, opset: int = 13) -> onnx.ModelProto:
     return parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : {opset}]> m (float[N, 3, 8, 8] x) => ({output} y)
         <float scale = {{0.1}}, float twice = {{0.2}}, float sixth = {{{6 / 255}}}, float whole = {{{1 / 255}}},
+        float[4] factors = {{1, 1, 2, 2}},
         uint8 zero = {{128}}, uint8 middle = {{125}}, uint8 least = {{0}}> {{ {nodes} }}"""
     )
 
@@ -162,6 +253,9 @@ def test_integers_may_be_moved_and_nothing_else(tmp_path: Path) -> None:
     onnx.save(rounding(MOVED, "float[N, 8, 8, 3]"), tmp_path / "model.onnx")
     parts = SourceModel.find(tmp_path).split()
     np.testing.assert_array_equal(run(parts.body, BATCH), BATCH["x"].transpose(0, 2, 3, 1))
+    larger = "q = QuantizeLinear (x, scale, zero) r = Resize (q, , factors) y = DequantizeLinear (r, scale, zero)"
+    onnx.save(rounding(larger, "float[N, 3, 16, 16]"), tmp_path / "model.onnx")
+    assert run(SourceModel.find(tmp_path).split().body, BATCH).shape == (4, 3, 16, 16)
     for nodes, output in (
         ("y = QuantizeLinear (x, scale, zero)", "uint8[N, 3, 8, 8]"),
         ("q = QuantizeLinear (x, scale, zero) y = Cast <to = 1> (q)", "float[N, 3, 8, 8]"),

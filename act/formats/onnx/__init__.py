@@ -41,10 +41,11 @@ def find(path: Path, model_filename: str | None = None, params_filename: str | N
 def load(files: Sequence[Path]) -> InferenceModel:
     """Import the model into a Paddle program."""
     from act.formats.onnx.importer import import_model
+    from act.formats.onnx.qoperator import with_qdq
     from act.formats.onnx.quantized import restore
     from act.formats.onnx.reading import read
 
-    return import_model(restore(read(files[0]))[0])
+    return import_model(restore(with_qdq(read(files[0])))[0])
 
 
 def split(files: Sequence[Path]) -> SplitModel:

@@ -26,8 +26,10 @@ _MOVES = frozenset(
         *("Gather", "DepthToSpace", "SpaceToDepth", "Expand", "Tile"),
     )
 )
+_RESIZES = ("Resize", "Upsample")
 _JOINS = "Concat"
 _QUANTIZES, _DEQUANTIZES = "QuantizeLinear", "DequantizeLinear"
+_QUANTIZES_ANEW = "DynamicQuantizeLinear"
 _SIGNS = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 _INTEGER = ("ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 _NEVER_NEGATIVE = frozenset(("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Softplus"))
@@ -76,7 +78,8 @@ def restore(source: OnnxModel) -> tuple[OnnxModel, GivenQuantization | None]:
     Raises:
         InputError: it computes with integers, or gives or takes them elsewhere than between the two operators.
     """
-    whole = {node.op_type for node in source.nodes if node.op_type.startswith(_SIGNS) or node.op_type in _INTEGER}
+    kinds = {node.op_type for node in source.nodes} - {_QUANTIZES_ANEW}
+    whole = {kind for kind in kinds if kind.startswith(_SIGNS) or kind in _INTEGER}
     if whole:
         raise _refused(source, whole)
     restoring = _Restoring(source)
@@ -115,9 +118,13 @@ class _Restoring:
             self._note_folded(node)
         elif node.op_type == _QUANTIZES:
             self._quantize(node)
+        elif node.op_type == _QUANTIZES_ANEW:
+            self._keep(node)
+            self._steps[node.output[0]] = _Step(tuple(node.output[1:]), None, 0, 0, 0), self._followed(node.input[0])
+            self._instead[node.output[0]] = self._followed(node.input[0])
         elif node.op_type == _DEQUANTIZES and node.input[0] in self._steps:
             self._dequantize(node)
-        elif node.op_type in _MOVES and self._steps.keys() >= set(moved):
+        elif _moves(node) and self._steps.keys() >= set(moved):
             step, origin = self._steps[moved[0]]
             if not all(step.rounds_like(self._steps[name][0]) for name in moved):
                 raise _refused(self._source, {node.op_type})
@@ -213,7 +220,7 @@ class _Restoring:
         self._nodes.append(node)
         self._made.update(node.output)
         moved = node.input if node.op_type == _JOINS else node.input[:1]
-        passes = node.op_type in _MOVES | _AVERAGES and self._never_negative.issuperset(moved)
+        passes = (_moves(node) or node.op_type in _AVERAGES) and self._never_negative.issuperset(moved)
         if node.op_type in _NEVER_NEGATIVE or passes or (node.op_type == "Clip" and self._least(node) >= 0):
             self._never_negative.update(node.output)
 
@@ -259,6 +266,13 @@ class _Restoring:
         while name in self._instead:
             name = self._instead[name]
         return name
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    """Tell whether an operator gives values that it reads, and no others."""
+    if node.op_type in _RESIZES:
+        return next((each.s for each in node.attribute if each.name == "mode"), b"nearest") == b"nearest"
+    return node.op_type in _MOVES
 
 
 def _refused(source: OnnxModel, kinds: set[str]) -> InputError:

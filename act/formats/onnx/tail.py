@@ -22,6 +22,7 @@ from act.errors import InputError
 from act.formats.onnx import folding
 from act.formats.onnx.importer import RefusedNode, import_model
 from act.formats.onnx.operators.registry import find
+from act.formats.onnx.qoperator import with_qdq
 from act.formats.onnx.quantized import restore
 from act.formats.onnx.reading import DOMAINS, KnownTensor, OnnxModel, known_tensors, reads
 from act.onnx_graph.nested import graphs_of
@@ -63,16 +64,18 @@ def import_split(source: OnnxModel) -> SplitModel:
     Raises:
         InputError: a node cannot be taken, and a layer is behind it or none before it.
     """
-    given = source
-    source, rounding = restore(given)
+    given, rounded = source, with_qdq(source)
+    source, rounding = restore(rounded)
     refused: set[str] = set()
     while True:
         parts = _Parts(source, refused)
         try:
-            body, tail = import_model(parts.body), parts.tail(given)
+            body, tail = import_model(parts.body), parts.tail(rounded)
             if rounding is None:
                 return SplitModel(body, tail)
-            return SplitModel(body, tail, rounding, partial(_outputs, parts, given), parts.save_body)
+            return SplitModel(
+                body, tail, rounding, partial(_outputs, parts, rounded if tail is not None else given), parts.save_body
+            )
         except RefusedNode as refusal:
             place = _holder(source, refusal.outputs)
             if place in refused or len(refused) == _MOST_REFUSALS or not _Parts(source, {*refused, place}).holds(place):
