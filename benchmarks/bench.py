@@ -32,6 +32,7 @@ from act.metrics import Quality
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
+from act.quantization.calibration import calibrated_model
 from act.quantization.scheme import Scheme
 from act.samples.dataset import Samples
 from act.settings import Benchmark
@@ -144,18 +145,15 @@ class Bench:
         """Write the fp32 model (`scheme` is None), or its int8 form, as OpenVINO loads it."""
         return writer_of("openvino").write(self.model, scheme, Path(tempfile.mkdtemp(dir=self.folder)), self.onnx)
 
-    def write_found(self, scheme: Scheme) -> Path:
-        """Write the model of a scheme that the search found for the model of `calibrate`, as OpenVINO loads it."""
-        return self.write_for(self._calibrated, scheme)
+    def write_found(self, scheme: Scheme, strength: float | None) -> Path:
+        """Write the model of a scheme that the search found with a strength of smoothing, as OpenVINO loads it."""
+        folder = self.folder / "artifacts" / "search" / "calibrate"
+        return self.write_for(calibrated_model(folder, strength), scheme)
 
     def write_for(self, model: InferenceModel, scheme: Scheme, converted: onnx.ModelProto | None = None) -> Path:
         """Write the int8 form of another model of the same program, as OpenVINO loads it."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         return writer_of("openvino").write(model, scheme, folder, converted)
-
-    @cached_property
-    def _calibrated(self) -> InferenceModel:
-        return InferenceModel.load(self.folder / "artifacts" / "search" / "calibrate" / "model")
 
     def quality(self, path: Path, precision: Any = "int8") -> Quality:
         """Return the quality on the held-out samples."""

@@ -105,13 +105,14 @@ def _candidates(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _scheme(folder: Path, candidate: dict[str, Any]) -> Scheme:
-    return Scheme.read(folder / candidate["scheme"])
+def _scheme(folder: Path, candidate: dict[str, Any]) -> tuple[Scheme, float | None]:
+    """Return a candidate's scheme and the strength of smoothing of the model that it is of."""
+    return Scheme.read(folder / candidate["scheme"]), (candidate["settings"] or {}).get("smooth_strength")
 
 
-def _beside_nncf(bench: Bench, schemes: dict[str, Scheme]) -> tuple[dict[str, Any], list[str]]:
+def _beside_nncf(bench: Bench, schemes: dict[str, tuple[Scheme, float | None]]) -> tuple[dict[str, Any], list[str]]:
     rows: dict[str, tuple[Any, Any]] = {"fp32": (bench.write(None), "fp32")}
-    rows |= {name: (bench.write_found(scheme), "int8") for name, scheme in schemes.items()}
+    rows |= {name: (bench.write_found(*found), "int8") for name, found in schemes.items()}
     rows |= {f"NNCF {name}": (path, "int8") for name, path in bench.nncf.items()}
     quality = {name: bench.quality(path, precision) for name, (path, precision) in rows.items()}
     rounds = bench.latencies(rows)
