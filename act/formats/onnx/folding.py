@@ -430,6 +430,7 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Reshape": _reshape,
+    "Transpose": lambda node: np.transpose(node.value(0), node.attribute("perm")),
     "Equal": _equal,
     "Greater": _ordering(or_same=False, swapped=False),
     "GreaterOrEqual": _ordering(or_same=True, swapped=False),
