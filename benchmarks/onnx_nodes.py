@@ -78,7 +78,8 @@ def known_operators() -> set[str]:
     from act.formats.onnx.folding import ALWAYS, CONTROL
     from act.formats.onnx.operators.registry import operators as registered
 
-    return {kind for domain, kind in registered() if not domain} | ALWAYS | set(CONTROL)
+    # A loop is taken where its trips can be counted; those of ONNX's tests are fed.
+    return {kind for domain, kind in registered() if not domain} | ALWAYS | (set(CONTROL) - {"Loop"})
 
 
 def operators() -> dict[str, list[str]]:

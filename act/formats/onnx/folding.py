@@ -24,6 +24,7 @@ from act.formats.onnx.dimension import (
 from act.formats.onnx.lengths import told
 from act.formats.onnx.node import Node, Refused, Value
 from act.formats.onnx.reading import DOMAINS, OnnxModel
+from act.program.paddle_setup import paddle
 from act.samples.dataset import Array
 
 LARGEST = 2**28
@@ -57,6 +58,7 @@ _LENGTH_INPUTS = {
 _MOST_FOR_SLOW = 2**16
 _FEW = 64
 _MOST_BYTES = 2**31
+_MOST_TRIPS = 1024  # of all loops, each of which writes its body into the program
 
 
 def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value] | None:
@@ -71,6 +73,8 @@ def fold(node: Node, proto: onnx.NodeProto, source: OnnxModel) -> Sequence[Value
     arrays = [each for each in inputs if each is not None]
     if not arrays or not all(isinstance(each, np.ndarray) for each in arrays):
         return None
+    if node.type == "Split" and is_symbolic(node.value(0)):
+        return _split(node)
     known = _ON_LENGTHS.get(node.type)
     if not any(is_symbolic(each) for each in arrays):
         if node.type == "Div" and all(each.size <= _FEW for each in arrays) and not _is_real(node):
@@ -337,6 +341,20 @@ def _concat(node: Node) -> Array | None:
     return np.concatenate(parts, axis=node.attribute("axis", 1))
 
 
+def _split(node: Node) -> Sequence[Value] | None:
+    """Cut lengths into parts; None where the sizes of these are not known."""
+    values, count = node.value(0), len(node.outputs)
+    axis = node.axis(0, values.ndim)
+    sizes = node.numbers(1) if node.version >= 13 and node.has(1) else node.attribute("split")
+    if sizes is None:
+        each = -(-values.shape[axis] // count)
+        sizes = [each] * (count - 1)
+    if any(isinstance(each, Dimension) for each in sizes):
+        return None
+    node.graph.reals.update(node.outputs if _is_real(node) else ())
+    return [settled(part) for part in np.split(values, np.cumsum(sizes[: count - 1]), axis)]
+
+
 def _unsqueeze(node: Node) -> Array | None:
     axes = node.axes(1)
     return None if axes is None else np.expand_dims(node.value(0), tuple(axes))
@@ -430,6 +448,7 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,
     "Reshape": _reshape,
+    "Transpose": lambda node: np.transpose(node.value(0), node.attribute("perm")),
     "Equal": _equal,
     "Greater": _ordering(or_same=False, swapped=False),
     "GreaterOrEqual": _ordering(or_same=True, swapped=False),
@@ -437,6 +456,7 @@ _ON_LENGTHS: dict[str, Callable[[Node], Array | None]] = {
     "LessOrEqual": _ordering(or_same=True, swapped=True),
     "Where": _where,
     "ReduceProd": _product,
+    "Neg": _unary(lambda a: -a),
     "Add": _elementwise(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
     "Mul": _elementwise(lambda a, b: a * b),
@@ -490,4 +510,40 @@ def _chosen(node: Node, first: Value, second: Value) -> Value:
     return node.graph.where(condition, *pair)
 
 
-CONTROL: dict[str, Callable[[Node, dict[str, Value]], Sequence[Value]]] = {"If": _if}
+def _loop(node: Node, values: dict[str, Value]) -> Sequence[Value]:
+    """Import the body of a loop as often as it runs, which must be known now, one after the other."""
+    body = node.attribute("body")
+    most = int(node.constant(0, "number of trips").reshape(-1)[0]) if node.has(0) else None
+    holds = bool(node.constant(1, "condition").reshape(-1)[0]) if node.has(1) else True
+    states: list[Value] = [node.value(index) for index in range(2, len(node))]
+    stacked: list[list[Value]] = [[] for _ in body.output[1 + len(states) :]]
+    trips = 0
+    while holds and (most is None or trips < most):
+        node.graph.trips += 1
+        if node.graph.trips > _MOST_TRIPS:
+            raise Refused(f"the model's loops run more than {_MOST_TRIPS} times in all; export the model without them")
+        inner = dict(values)
+        inner |= {tensor.name: node.graph.array(tensor) for tensor in body.initializer}
+        given = [np.array(trips, np.int64), np.array(True), *states]
+        inner |= {end.name: value for end, value in zip(body.input, given)}
+        node.graph.subgraph(body, inner)
+        condition, *results = [inner[end.name] for end in body.output]
+        if not isinstance(condition, np.ndarray) or is_symbolic(condition):
+            raise Refused("how often it runs is known at run time only; export the model with a fixed number")
+        holds, states = bool(condition.reshape(-1)[0]), results[: len(states)]
+        for each, value in zip(stacked, results[len(states) :]):
+            each.append(value)
+        trips += 1
+    if stacked and not trips:
+        raise Refused("it never runs; export the model without it")
+    return [*states, *(_stacked(node, each) for each in stacked)]
+
+
+def _stacked(node: Node, parts: Sequence[Value]) -> Value:
+    """Join what each trip of a loop gives along a new first axis."""
+    if all(isinstance(each, np.ndarray) and not is_symbolic(each) for each in parts):
+        return np.stack(parts)
+    return paddle.stack([node.graph.tensor(each) if isinstance(each, np.ndarray) else each for each in parts], axis=0)
+
+
+CONTROL: dict[str, Callable[[Node, dict[str, Value]], Sequence[Value]]] = {"If": _if, "Loop": _loop}

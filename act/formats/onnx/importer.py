@@ -103,6 +103,7 @@ class Importer:
         self.reals: set[str] = set()  # ONNX tensors that hold lengths as real numbers
         self.folded_bytes = 0  # of constants that were computed
         self.constant_bytes = 0  # of the file's own
+        self.trips = 0  # of loops that were written out
         self._now = ""  # the output of the node at work, for what it needs beside
 
     def run(self) -> InferenceModel:

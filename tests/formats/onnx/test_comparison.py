@@ -48,6 +48,29 @@ def test_the_first_tensor_that_differs_is_named(source: SourceModel, tmp_path: P
         source.check(model, saved(tmp_path / "samples"), tmp_path / "samples")
 
 
+def test_rows_that_are_chosen_by_score_may_come_in_another_order(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["scores"], axes=[2], keepdims=0),
+        helper.make_node("TopK", ["scores", "k"], ["best", "index"]),
+        helper.make_node("Unsqueeze", ["index", "last"], ["column"]),
+        helper.make_node("Expand", ["column", "width"], ["places"]),
+        helper.make_node("GatherElements", ["x", "places"], ["rows"], axis=1),
+        helper.make_node("MatMul", ["rows", "w"], ["boxes"]),
+    ]
+    constants = {"k": np.array([3]), "last": np.array([2]), "width": np.array([1, 1, 5]), "w": X[0, 0, :, None]}
+    proto = model_of(nodes, {"x": ["N", 3, 5]}, ["rows", "boxes"], constants)
+    path.write_bytes(proto.SerializeToString())
+    source = SourceModel.find(path)
+    model, samples = source.load(), saved(tmp_path / "samples")
+    next(op for op in model.ops if op.type == "top_k_v2")._set_attr("largest", False)
+    off = source.check(model, samples, tmp_path / "samples")
+    assert off is not None and off < 1e-6
+    model.set_weight("w", 1.1 * model.weight("w"))
+    with pytest.raises(InputError, match="computes something else"):
+        source.check(model, samples, tmp_path / "samples")
+
+
 def test_a_file_that_its_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["y"], ["z"], domain="")]

@@ -14,6 +14,10 @@ from act.formats import SourceModel
 from act.samples.dataset import Array
 from tests.formats.onnx.support import INT64, assert_same, imported, model_of, node, op_types
 
+TRIP = [
+    helper.make_tensor_value_info("trip", INT64, []),
+    helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+]
 X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
 
 
@@ -100,6 +104,55 @@ def test_constants_are_computed_once() -> None:
     constants = {"k": np.arange(10, dtype=np.float32).reshape(2, 5), "two": np.float32(2)}
     model = assert_same(model_of(nodes, {"x": ["N", 3, 4, 5]}, ["y"], constants), {"x": X})
     assert op_types(model) == ["matmul_v2"] and model.is_weight(model.ops[0].input("Y")[0])
+
+
+def running_sum(trips: int | None, limit: str) -> onnx.ModelProto:
+    """Add up rows in a loop that ends after some trips, or where a row's number reaches what is computed of `limit`."""
+    body = helper.make_graph(
+        [
+            node("Gather", "x,trip", "row", axis=1),
+            node("Add", "sum,row", "sum_out"),
+            node("Add", "trip,one", "next"),
+            node("Less", "next,count", "go_out"),
+            node("Identity", "sum_out", "scanned"),
+        ],
+        "body",
+        [*TRIP, helper.make_empty_tensor_value_info("sum")],
+        [helper.make_empty_tensor_value_info(name) for name in ("go_out", "sum_out", "scanned")],
+    )
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", f"s,{limit}", "count"),
+        node("ReduceSum", "x,axis", "zeros", keepdims=0),
+        node("Sub", "zeros,zeros", "start"),
+        helper.make_node("Loop", ["" if trips is None else "trips", "go", "start"], ["y", "z"], body=body),
+    ]
+    constants = {"one": np.array(1), "axis": np.array([1]), "go": np.array(True), "zero": np.array(0)}
+    constants |= {} if trips is None else {"trips": np.array(trips)}
+    return model_of(nodes, {"x": ["N", 3, 4, 5]}, ["y", "z"], constants)
+
+
+@pytest.mark.parametrize("trips", [None, 2, 9])
+def test_a_loop_whose_trips_can_be_counted_is_written_out(trips: int | None) -> None:
+    """As TensorFlow's recurrent layers come: each step takes a row, and the sums of all steps are stacked."""
+    assert op_types(assert_same(running_sum(trips, "one"), {"x": X})).count("stack") == 1
+
+
+def test_a_loop_whose_trips_hang_on_the_input_is_refused() -> None:
+    with pytest.raises(InputError, match="how often it runs is known at run time only"):
+        imported(running_sum(None, "zero"))
+
+
+def test_a_loop_without_end_is_refused() -> None:
+    body = helper.make_graph(
+        [node("Identity", "go", "on"), node("Relu", "v", "w")],
+        "body",
+        [*TRIP, helper.make_empty_tensor_value_info("v")],
+        [helper.make_empty_tensor_value_info(name) for name in ("on", "w")],
+    )
+    loop = helper.make_node("Loop", ["", "", "x"], ["y"], body=body)
+    with pytest.raises(InputError, match="loops run more than 1024 times in all"):
+        imported(model_of([loop], {"x": ["N", 3]}, ["y"]))
 
 
 @pytest.mark.parametrize("chosen", [True, False])

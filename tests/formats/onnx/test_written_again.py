@@ -37,10 +37,51 @@ def padded_to_even(mode: str) -> tuple[onnx.ModelProto, dict[str, Array]]:
     return model_of(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(2, 3, 7, 8)}
 
 
+def padded_as_pytorch_writes_it() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Pad rows by amounts that PyTorch lists from the last axis on, in pairs, which its exporter turns round."""
+    nodes = [
+        node("Shape", "x", "h", start=2, end=3),
+        node("Sub", "nine,h", "rows"),
+        node("Concat", "none,none,rows,none,none,none,none,none", "listed", axis=0),
+        node("Reshape", "listed,pairs", "a"),
+        node("Slice", "a,last,before,none,last", "b"),
+        node("Transpose", "b", "c", perm=[1, 0]),
+        node("Reshape", "c,last", "p"),
+        node("Pad", "x,p"),
+    ]
+    constants = {"nine": np.array([9]), "none": np.array([0]), "pairs": np.array([-1, 2])}
+    constants |= {"last": np.array([-1]), "before": np.array([-(2**63) + 1])}
+    return model_of(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(2, 3, 7, 8)}
+
+
+def padded_as_tf2onnx_writes_it() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Pad rows by amounts in the order of the channels last, which tf2onnx takes apart and joins anew."""
+    amounts = [f"p{number}" for number in range(8)]
+    nodes = [
+        node("Shape", "x", "h", start=2, end=3),
+        node("Sub", "h,nine", "less"),
+        node("Neg", "less", "rows"),
+        node("Max", "rows,none", "more"),
+        node("Concat", "none,none,none,none,none,more,none,none", "listed", axis=0),
+        node("Split", "listed,ones", ",".join(amounts), axis=0),
+        node("Concat", ",".join(amounts[at] for at in (0, 3, 1, 2, 4, 7, 5, 6)), "p", axis=0),
+        node("Pad", "x,p"),
+    ]
+    constants = {"nine": np.array([9]), "none": np.array([0]), "ones": np.ones(8, np.int64)}
+    return model_of(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], constants), {"x": values(2, 3, 7, 8)}
+
+
 @pytest.mark.parametrize(
     ("proto", "feeds"),
-    [gelu(), boxes_by_half_pixels(), padded_to_even("constant"), padded_to_even("reflect")],
-    ids=["gelu", "boxes", "pads", "reflections"],
+    [
+        gelu(),
+        boxes_by_half_pixels(),
+        padded_to_even("constant"),
+        padded_to_even("reflect"),
+        padded_as_pytorch_writes_it(),
+        padded_as_tf2onnx_writes_it(),
+    ],
+    ids=["gelu", "boxes", "pads", "reflections", "PyTorch's pads", "tf2onnx's pads"],
 )
 def test_the_written_model_computes_the_same(proto: onnx.ModelProto, feeds: dict[str, Array]) -> None:
     model = assert_same(proto, feeds)
