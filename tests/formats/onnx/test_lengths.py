@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.formats.onnx.dimension import TooDeep, dimension, factors, truncated_quotient
@@ -173,3 +173,20 @@ def test_inputs_and_outputs_may_not(x: str, y: str, role: str) -> None:
 def test_products_beyond_32_bits_are_computed_in_64(divisor: int) -> None:
     nodes = [node("Mul", "h,w", "a"), node("Mul", "a,large", "b"), node("Div", "b,small", "y")]
     _assert_same(nodes, more={"large": np.array(10**9 + 7), "small": np.array(divisor)})
+
+
+def test_scales_of_a_computed_length_normalize_as_tensorflow_writes_layer_norms() -> None:
+    one, zero = (numpy_helper.from_array(np.array([value], np.float32)) for value in (1, 0))
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        node("Shape", "t", "s"),
+        node("Gather", "s,second", "c", axis=0),
+        node("ConstantOfShape", "c", "ones", value=one),
+        node("ConstantOfShape", "c", "zeros", value=zero),
+        node("ReduceMean", "t", "m", axes=[0, 2], keepdims=0),
+        node("Mul", "t,t", "q"),
+        node("ReduceMean", "q", "v", axes=[0, 2], keepdims=0),
+        node("BatchNormalization", "t,ones,zeros,m,v", "y"),
+    ]
+    proto = model_of(nodes, {"x": ["N", "L", 6]}, ["y"], {"second": np.array([1])})
+    assert_same(proto, {"x": np.random.default_rng(0).normal(size=(3, 5, 6)).astype(np.float32)})

@@ -100,9 +100,9 @@ def padded(node: Node, variable: Variable, pads: Pads, value: float = 0.0) -> Va
     return node.graph.op("pad", {"X": [variable]}, {"paddings": flat, "pad_value": value}, variable.dtype)
 
 
-def settle_length(variable: Variable, axis: int, length: int) -> None:
+def settle_length(variable: Variable, axis: int, length: Number | None) -> None:
     """Note the length of an axis that an input does not say, but a weight does."""
-    if variable.shape[axis] < 0 <= length:
+    if isinstance(length, int) and variable.shape[axis] < 0 <= length:
         shape = list(variable.shape)
         shape[axis] = length
         variable.desc.set_shape(shape)
