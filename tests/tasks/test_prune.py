@@ -115,7 +115,7 @@ def test_what_is_quantized_is_the_pruned_model_with_its_zeros(chain: Path) -> No
     int8 = [entry for entry in entries if entry["precision"] == "int8"]
     assert int8
     for entry in int8:
-        folder = chain / "export" / entry["files"]["paddle_inference"]
+        folder = chain / "export" / entry["name"]
         model = InferenceModel.load(folder)
         for name in layers:
             assert model.weight(name).dtype == np.int8 and model.weight(name).shape == pruned.weight(name).shape
