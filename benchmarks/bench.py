@@ -40,6 +40,8 @@ from act.timing.rounds import TimedModel, time_in_rounds
 from benchmarks import mobilenet
 
 ROOT = Path(__file__).parents[1]
+# In their order, `machine` first.
+STAGES: Sequence[str] = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 CALIBRATION, BATCH = 64, 8
 TRIALS = 30
 REFINE_MINUTES = 3.0

@@ -31,7 +31,7 @@ import numpy as np
 import yaml
 
 from benchmarks import onnx_nodes, tails
-from benchmarks.bench import ROOT, conclude
+from benchmarks.bench import ROOT, STAGES, conclude
 
 if TYPE_CHECKING:
     from act.formats import SourceModel
@@ -352,12 +352,6 @@ def _variables() -> dict[str, str]:
     """Return a stage's variables: with those that name environments shared by checkouts, and little else."""
     shared = {name: value for name, value in os.environ.items() if name.startswith("ACT_")}
     return {**shared, "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-
-
-STAGES = (
-    *("machine", "prepare", "analyze", "select", "prune", "calibrate"),
-    *("ptq_search", "refine", "plan", "qat", "export", "benchmark", "report"),
-)
 
 
 def _write_arrays(path: Path, folder: Path) -> None:

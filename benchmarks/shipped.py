@@ -27,21 +27,8 @@ from act.settings import EngineName
 from act.timing.rounds import TimedModel, time_in_rounds
 from act.timing.statistics import quality_difference, speedup, summary
 from benchmarks import exporters
-from benchmarks.bench import LEAST_SECONDS, run_stage
+from benchmarks.bench import LEAST_SECONDS, STAGES, run_stage
 
-STAGES = (
-    "analyze",
-    "select",
-    "prune",
-    "calibrate",
-    "ptq_search",
-    "refine",
-    "plan",
-    "qat",
-    "export",
-    "benchmark",
-    "report",
-)
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
 # A short search, and short refinements and trainings where they are needed.
 EFFORT: Mapping[str, Any] = {
@@ -114,7 +101,7 @@ PEERS: Mapping[EngineName, tuple[str, Callable[[Origin, Path], Path]]] = {
 
 def run_stages(job: str, folder: Path) -> dict[str, Any]:
     """Run what comes behind `prepare`; return the manifest of what is shipped."""
-    for stage in STAGES:
+    for stage in STAGES[STAGES.index("prepare") + 1 :]:
         run_stage(stage, job, folder)
     manifest: dict[str, Any] = json.loads((folder / "deploy" / job / "manifest.json").read_text(encoding="utf-8"))
     return manifest

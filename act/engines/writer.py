@@ -124,9 +124,10 @@ class Export:
         for path in dict.fromkeys([written.path, self.plain_onnx] if spec.reads_onnx else [written.path]):
             lost = self.checker.on_engine(spec.name, self.model, self.simulated, path)
             if lost is None:
-                return replace(written, path=path)
+                # The plain form has a check of its own.
+                return written if path == written.path else replace(written, path=path, similarity=None)
             log.info("%s: %s on %s %s", self.name, path.name, spec.title, lost)
-        return replace(written, path=None, refused=f"as {spec.title} runs it, it {lost}")
+        return replace(written, path=None, similarity=None, refused=f"as {spec.title} runs it, it {lost}")
 
     @property
     def plain_onnx(self) -> Path:
@@ -320,7 +321,7 @@ class OnnxWriter(Writer):
             # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
             log.info("%s: %s %s; its plain form is taken", export.name, file.name, lost)
             file.unlink()
-            file = export.plain_onnx
+            return Exported(export.plain_onnx)
         return Exported(file, similarity)
 
     def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:

@@ -137,6 +137,23 @@ def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(
     assert "onnxruntime.onnx loses too much" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "trusted, file", [("openvino", "openvino.onnx"), ("quant_model", "quant_model.onnx"), ("", None)]
+)
+def test_an_engine_that_computes_something_else_gets_the_plain_form_or_none(
+    model: InferenceModel, scheme: Scheme, tmp_path: Path, trusted: str, file: str | None
+) -> None:
+    def run(engine: str, path: Path, samples: Path) -> list[Ragged]:
+        (values,) = model.run(next(Samples.load(samples).batches(8)))
+        return [Ragged.of(list(values if path.stem == trusted else np.roll(values, 1, axis=-1)))]
+
+    entry = export("int8-ptq", model, scheme, tmp_path, Checker(SAMPLES, run), ["openvino"])
+    assert entry["files"].get("openvino") == (file and f"int8-ptq/{file}")
+    assert ("loses" in entry["refused"].get("openvino", "")) == (file is None)
+    assert ("openvino" in entry["check"]) == (trusted == "openvino")
+    assert "onnxruntime" in entry["files"], "what is no engine of the target is not run"
+
+
 def test_onnx_runtime_gets_the_ranges_that_keep_its_outputs_nearest(
     model: InferenceModel, scheme: Scheme, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
