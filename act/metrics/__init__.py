@@ -30,6 +30,8 @@ Figure = Callable[[Array], Array]
 Runner = Callable[[dict[str, Array]], Sequence[Array]]
 """Runs a model on one batch: arrays by input, and the outputs in the model's order"""
 ANY = "any"
+WORST_PART = "worst_part"
+"""The figure beside a metric that judges outputs part by part: the least score of one."""
 # Weights held at once: bounds the memory for many samples.
 _WEIGHTS = 4_000_000
 
@@ -130,6 +132,8 @@ class Scorer(Figures, ABC):
     `PADDING`; `classes`: the class of each part (pixel, token), `PADDING` where none counts; `boxes`: as
     `act.metrics.coco_map` has them; `score`: a number; `any`: whatever there is, if only nothing"""
     first_class: ClassVar[int] = 0  # the least that a label may name
+    may_lose: ClassVar[float] = 0.01  # how much of the figure, where a budget does not say
+    by_parts: ClassVar[bool] = False  # whether `WORST_PART` stands beside the figure
     Settings: ClassVar[type] = NoSettings  # a dataclass of what may stand beside the name
 
     def __init__(self, samples: Samples, reference: Samples | None = None, settings: Any = None) -> None:

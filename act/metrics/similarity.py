@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from act.comparison import Comparison, Floats, MeanErrors
-from act.metrics import Figure, Quality, Scorer
+from act.metrics import WORST_PART, Figure, Quality, Scorer
 from act.samples.dataset import Array, Samples
 
 Statistics = Sequence[Sequence[Sequence[float | None]]]
@@ -28,6 +28,8 @@ class Metric(Scorer):
 
     title = "similarity to the fp32 outputs"
     labels = None
+    may_lose = 0.05
+    by_parts = True
 
     def __init__(self, samples: Samples, reference: Samples | None = None, settings: Any = None) -> None:
         super().__init__(samples, reference, settings)
@@ -42,7 +44,7 @@ class Metric(Scorer):
 
     def quality(self) -> Quality:
         """Return the quality; `notes` has the name of the worst part."""
-        return replace(super().quality(), notes={"worst_part": self._comparison.worst(self._mean.errors)[1]})
+        return replace(super().quality(), notes={WORST_PART: self._comparison.worst(self._mean.errors)[1]})
 
     @staticmethod
     def figure(statistics: Statistics) -> Figure:
@@ -53,7 +55,7 @@ class Metric(Scorer):
     def beside(cls, statistics: Statistics) -> dict[str, float]:
         weights = np.ones((1, len(statistics)))
         least = [np.nanmin(_scores(*_by_output(each), weights), initial=1) for each in zip(*statistics)]
-        return {"worst_part": float(min(least))}
+        return {WORST_PART: float(min(least))}
 
 
 def _pooled(errors: Floats, most: int) -> list[float | None]:

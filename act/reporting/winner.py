@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from act.engines.spec import title_of
 from act.errors import InputError
+from act.metrics import WORST_PART
 from act.reporting.wording import factor, milliseconds
 from act.results.benchmark import GIVEN, FailedVariant, RanVariant, Variant
 from act.results.report import JudgedVariant, RefusedVariant
@@ -86,6 +87,10 @@ def _misses(row: RanVariant | FailedVariant, budget: Budget, against: str) -> li
     misses = []
     if drop.value > budget.max_quality_drop + ROUNDING:
         misses.append(f"loses {drop.value:.4f} of quality where {budget.max_quality_drop:.4g} is allowed")
+    worst = row.quality.beside.get(WORST_PART)
+    if budget.min_worst_part is not None and worst is not None and worst < budget.min_worst_part - ROUNDING:
+        part = row.quality.notes.get(WORST_PART) or "the worst part"
+        misses.append(f"keeps {worst:.4f} of {part} where {budget.min_worst_part:.4g} is asked for")
     if speedup.value < budget.min_speedup - ROUNDING:
         fast, asked = factor(speedup.value), factor(budget.min_speedup)
         slow = speedup.value < 1

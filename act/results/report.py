@@ -45,6 +45,7 @@ class JudgedBudget(Part):
     """The budget, and whether the winner meets it; the reference wins with less where nothing does."""
 
     max_quality_drop: float
+    min_worst_part: float | None = None
     min_speedup: float
     max_latency_ms: float | None
     time_limit_minutes: float | None

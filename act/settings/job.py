@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from act.errors import quoted
+from act.errors import InputError, quoted
 from act.registry import METRICS
 from act.settings.base import Settings, distinct
 from act.settings.data import AnyData, ModelSource
 from act.settings.measuring import Analyze, Benchmark
-from act.settings.metric import Metric, fits
+from act.settings.metric import Metric, checked, class_of, fits
 from act.settings.prune import Prune
 from act.settings.quantization import Calibration, PtqSearch, Refine
 from act.settings.target import Budget, Target
@@ -51,6 +51,18 @@ class Job(Settings):
     qat: Qat
     benchmark: Benchmark
 
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_says_what_may_be_lost(cls, raw: Any) -> Any:
+        budget = raw.get("budget") if isinstance(raw, dict) else None
+        if not isinstance(budget, dict) or budget.get("max_quality_drop") is not None:
+            return raw
+        try:
+            kind = class_of(checked(raw.get("metric")))
+        except (ValueError, InputError):  # the metric's own check tells
+            return raw
+        return {**raw, "budget": {**budget, "max_quality_drop": kind.may_lose}}
+
     @field_validator("strategy")
     @classmethod
     def _strategy_makes_sense(cls, strategy: Any) -> Any:
@@ -82,10 +94,14 @@ class Job(Settings):
         if unknown := [each for each in strengths if each not in self.calibration.smooth_strength]:
             why = "for which `calibration.smooth_strength` keeps no statistics"
             raise ValueError(f"`ptq_search.smooth_strength` has {unknown}, {why}: add them there")
+        name = self.metric if isinstance(self.metric, str) else self.metric["name"]
         if not fits(self.metric, self.data.labels):
-            others = [name for name in METRICS.load_all() if fits(name, self.data.labels)]
-            name = self.metric if isinstance(self.metric, str) else self.metric["name"]
+            others = [other for other in METRICS.load_all() if fits(other, self.data.labels)]
             raise ValueError(f"metric `{name}` does not fit these data: use one of {quoted(others)}")
+        if self.budget.min_worst_part is not None and not class_of(self.metric).by_parts:
+            others = [other for other in METRICS.load_all() if class_of(other).by_parts]
+            why = f"metric `{name}` does not judge outputs part by part"
+            raise ValueError(f"`budget.min_worst_part`: {why}: leave it out, or use {quoted(others)}")
         return self
 
 

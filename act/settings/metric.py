@@ -44,7 +44,12 @@ def checked(raw: Any) -> Any:
 Metric = Annotated[str | dict[str, JsonValue], BeforeValidator(checked)]
 
 
+def class_of(metric: Any) -> Any:
+    """Return the class of a metric that was checked (`act.metrics.Scorer`)."""
+    return METRICS.load(metric if isinstance(metric, str) else metric["name"]).Metric
+
+
 def fits(metric: Any, labels: str | None) -> bool:
     """Tell whether a metric can be had with such labels; None: the reader does not know what they are."""
-    wanted = METRICS.load(metric if isinstance(metric, str) else metric["name"]).Metric.labels
+    wanted = class_of(metric).labels
     return wanted in (None, _ANY) or labels is None or labels in ((wanted,) if isinstance(wanted, str) else wanted)

@@ -64,7 +64,11 @@ CLEARLY = 2.0
 class Budget(Settings):
     """What the user will give for speed."""
 
-    max_quality_drop: float = Field(default=0.01, ge=0, le=1, description="in units of the quality metric")
+    max_quality_drop: float = Field(default=0.01, ge=0, le=1)
+    """in units of the quality metric; left out: 0.05 where outputs are compared with the fp32 model's, for those differ
+    long before a task is lost"""
+    min_worst_part: float | None = Field(default=None, ge=0, le=1)
+    """a winner's worst part scores at least this, for a metric that judges outputs part by part"""
     min_speedup: float = Field(default=1.0, ge=1.0, le=1000)
     """a winner other than fp32 is at least this many times faster than it"""
     max_latency_ms: float | None = Field(default=None, gt=0)

@@ -8,7 +8,7 @@ import pytest
 
 from act.errors import InputError
 from act.reporting.winner import Choice, choose
-from act.results.benchmark import FailedVariant, RanVariant, Variant
+from act.results.benchmark import FailedVariant, MeasuredQuality, RanVariant, Variant
 from act.settings import Budget
 from tests.support.measured import entry, failed
 
@@ -42,6 +42,19 @@ def test_a_wider_budget_gives_another_winner() -> None:
     assert choice.winner.key == "openvino/int8-ptq"
     assert choice.why == "Nothing that was measured is faster."
     assert choice.reference.latency.median_ms == 10
+
+
+def test_a_bound_on_the_worst_part_refuses_what_keeps_less_of_it() -> None:
+    def keeping(share: float, name: str, milliseconds: float) -> RanVariant:
+        notes = {"worst_part": "output `scores`, axis 2, index 4"}
+        quality = MeasuredQuality.model_validate({"value": 0.8, "worst_part": share, "notes": notes})
+        return entry("openvino", name, milliseconds, 0.8).model_copy(update={"quality": quality})
+
+    kept, lost = keeping(0.97, "bf16", 4), keeping(0.4, "int8-ptq", 3)
+    choice = choose([FP32, kept, lost], Budget(min_worst_part=0.9))
+    assert choice.winner.name == "bf16"
+    assert choice.variants[2].misses == ["keeps 0.4000 of output `scores`, axis 2, index 4 where 0.9 is asked for"]
+    assert choose([FP32, kept, lost], Budget()).winner.name == "int8-ptq"
 
 
 def test_the_budget_is_met_to_the_last_sample_despite_rounding() -> None:

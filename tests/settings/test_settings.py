@@ -43,8 +43,10 @@ def test_the_shipped_settings_are_right() -> None:
 
 def test_a_short_job_gets_the_defaults(tmp_path: Path) -> None:
     job = load_job("mine", write(tmp_path, GOOD))
-    assert job.budget.max_quality_drop == 0.01
+    assert job.budget.max_quality_drop == 0.05
     assert job.target.threads == 1
+    judged = load_job("mine", write(tmp_path, {**GOOD, "metric": "top1"}))
+    assert judged.budget.max_quality_drop == 0.01
 
 
 def test_the_parts_of_a_distillation_belong_together() -> None:
@@ -63,6 +65,10 @@ def test_the_parts_of_a_distillation_belong_together() -> None:
         (
             {"budget": {"max_quality_drop": -0.5}},
             ["jobs.mine.budget.max_quality_drop", "-0.5", "greater than"],
+        ),
+        (
+            {"budget": {"min_worst_part": 0.9}, "metric": "top1"},
+            ["`budget.min_worst_part`", "metric `top1`", "use `similarity`"],
         ),
         ({"target": {"engines": ["tensorflow"]}}, ["jobs.mine.target.engines.0", "tensorflow", "openvino"]),
         ({"target": {"precisions": ["int8"]}}, ["jobs.mine.target.precisions", "fp32"]),
