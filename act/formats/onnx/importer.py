@@ -67,6 +67,7 @@ _OF_LENGTHS: dict[str, Callable[..., Variable]] = {
     "min": paddle.minimum,
 }
 """What computes a `Dimension` of each kind."""
+_CURE = "export the model again if the node is wrong, or without it"
 _KEPT_NAMES = frozenset(("feed", "fetch"))
 """Names that stand for the ends of each program in Paddle's files."""
 
@@ -277,7 +278,7 @@ class Importer:
             except InputError:
                 raise
             except Exception as error:  # Paddle and NumPy raise all kinds on what they do not take
-                raise self._error(proto, f"Paddle does not take it: {_cause(error)}") from error
+                raise self._error(proto, f"Paddle does not take it: {_cause(error)}; {_CURE}") from error
             for name, value in zip(proto.output, results):
                 if name and value is not None:
                     values[name] = value

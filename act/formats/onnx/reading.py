@@ -446,7 +446,7 @@ def _sort(graph: onnx.GraphProto, path: Path, above: Sequence[str]) -> None:
         stuck = next(graph.node[index] for index, count in enumerate(waiting) if count > 0)
         label = stuck.name or next(iter(stuck.output), "")
         raise InputError(
-            f"{path}: node `{label}` ({stuck.op_type}) needs what it computes itself: export the model again"
+            f"{path}: node `{label}` ({stuck.op_type}) needs what it computes itself; export the model again"
         )
     nodes = [graph.node[index] for index in order]
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]

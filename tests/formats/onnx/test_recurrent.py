@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from act.errors import InputError
 from act.onnx_graph.conversion import to_onnx
@@ -95,3 +95,14 @@ def test_what_paddle_has_not_is_computed_step_by_step(kind: str, attributes: dic
 def test_steps_without_number_are_refused() -> None:
     with pytest.raises(InputError, match="fixed number of steps"):
         imported(_model("GRU", {}, "b")[0])
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_weights_that_do_not_fit_are_refused(index: int) -> None:
+    """Paddle's kernel would write past the end of its memory."""
+    proto, _ = _model("LSTM", {}, "b")
+    weight = proto.graph.initializer[index]
+    shape = [*weight.dims[:-1], weight.dims[-1] - 1]
+    weight.CopyFrom(numpy_helper.from_array(values(*shape), weight.name))
+    with pytest.raises(InputError, match=rf"LSTM.* its weights have shape \[{shape[0]}.*export the model again"):
+        imported(proto)

@@ -120,7 +120,7 @@ def _layer(node: Node) -> _Layer:
     directions = ("forward", "reverse") if direction == "bidirectional" else (direction,)
     names = node.attribute("activations") or _DEFAULTS[node.type] * len(directions)
     each = len(names) // len(directions)
-    return _Layer(
+    layer = _Layer(
         node,
         paddle.transpose(x, [1, 0, 2]) if node.attribute("layout", 0) else x,
         node.type,
@@ -128,6 +128,22 @@ def _layer(node: Node) -> _Layer:
         node.attribute("hidden_size") or node.static_shape(_RECURRENT, "recurrent weight")[-1],
         tuple(tuple(name.lower() for name in names[at * each : (at + 1) * each]) for at in range(len(directions))),
     )
+    _check_weights(layer)
+    return layer
+
+
+def _check_weights(layer: _Layer) -> None:
+    """Refuse weights that do not fit the layer; with such Paddle's kernel writes past the end of its memory."""
+    rows = layer.gates * layer.hidden
+    shapes = {_WEIGHT: (rows, int(layer.x.shape[2])), _RECURRENT: (rows, layer.hidden), _BIAS: (2 * rows,)}
+    for index, lengths in shapes.items():
+        if not layer.node.has(index):
+            continue
+        found, wanted = layer.node.shape(index), (len(layer.directions), *lengths)
+        if len(found) != len(wanted) or any(
+            isinstance(have, int) and min(have, want) >= 0 and have != want for have, want in zip(found, wanted)
+        ):
+            raise Refused(f"its weights have shape {found}, where {list(wanted)} fits; export the model again")
 
 
 def _paddles_mode(layer: _Layer) -> str | None:
