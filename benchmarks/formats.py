@@ -5,8 +5,9 @@
   runtime on inputs drawn at random and, where the folder has pictures with classes for it, on those: the
   deviation of each output, the quality of both, the seconds that reading takes beside starting Python; one whose
   environment (`make paddle3`, `make tensorflow`) is not there is named as not run;
+- the same of what PyTorch's exporters write (`make exports`), and which of that they do not write;
 - the detector of the folder with boxes chosen behind it, put together again (`benchmarks.tails`);
-- with `--chain` each of them through all stages, as a job with little to search.
+- with `--chain` each of the folder, or those named, through all stages, as a job with little to search.
 
 The folder is not part of the project: its models have licences of their own. Prints tables, writes
 `benchmarks/results/formats.json`, and ends with code 1, naming each figure that was not reached.
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from act.formats import SourceModel
 
 RESULT = ROOT / "benchmarks" / "results" / "formats.json"
+EXPORTS = ROOT / "benchmarks" / "cache" / "exports"  # of `make exports`
+_NOT_WRITTEN = "not_written.json"  # there: the cause for which the exporter did not write a file
 LEAST_PASSED, LEAST_OPERATORS = 0.97, 110
 LARGEST_DEVIATION, LARGEST_QUALITY_GAP = 1e-3, 0.005
 SECONDS: Mapping[str, float] = {"yolov5n.onnx": 3.0, "minilm_l6.onnx": 10.0}
@@ -149,7 +152,6 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     """Read one model and run it beside its own runtime."""
     from act.errors import InputError
     from act.formats import SourceModel
-    from act.program.outputs import deviation
     from act.program.passes.free_batch import fixed_batch, free_batch, runs_together
 
     started = time.perf_counter()
@@ -166,12 +168,7 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     run, names = _runtime(source)
     # Of several sizes, so that one which is written into a model shows.
     batches = [_drawn(model, path.name, seed, count) for seed, count in enumerate((2, 3))]
-    deviations = [
-        deviation([have], [want])
-        for batch in batches
-        for have, want in zip(map(np.asarray, model.run(batch)), run(batch))
-    ]
-    result["deviation"] = max(deviations)
+    result["deviation"] = max(_deviation(model, model.run(batch), run(batch)) for batch in batches)
     if names is not None:
         result["same_names"] = (model.feed_names, model.fetch_names) == names
     result["batch"] = "free"
@@ -240,7 +237,6 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
 
     from act.errors import InputError
     from act.onnx_graph.conversion import to_onnx
-    from act.program.outputs import deviation
     from act.program.passes.normalise import normalise
 
     normalised, _ = normalise(model)
@@ -251,8 +247,26 @@ def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found, wanted = session.run(None, dict(batch)), [np.asarray(each) for each in model.run(batch)]
-    return deviation(found, wanted)
+    return _deviation(model, session.run(None, dict(batch)), model.run(batch))
+
+
+def _deviation(model: Any, found: Sequence[Any], wanted: Sequence[Any]) -> float:
+    """Return how far outputs of a model are from those wanted, by sample as an import is judged."""
+    from act.formats._comparison import LARGEST_DEVIATION as ALLOWED
+    from act.formats._comparison import largest_deviation
+    from act.program.outputs import deviation
+
+    found, wanted = (list(map(np.asarray, outputs)) for outputs in (found, wanted))
+    straight = deviation(found, wanted)
+    counts = {len(each) if each.ndim else 0 for each in (*found, *wanted)}
+    if straight <= ALLOWED or len(counts) > 1:
+        return straight
+    (count,) = counts
+
+    def by_sample(outputs: Sequence[Any]) -> list[list[Any]]:
+        return [[each[index : index + 1] for each in outputs] for index in range(count)]
+
+    return largest_deviation(model, by_sample(found), by_sample(wanted), ALLOWED)
 
 
 def _drawn(model: Any, name: str, seed: int, count: int = 2) -> dict[str, Any]:
@@ -389,14 +403,17 @@ def main() -> int:
         misses.append("no models: name their folder with --models")
     else:
         folder = arguments.models.resolve()
-        files = sorted(path for pattern in _MODELS for path in folder.rglob(pattern))
+        files = sorted(path for place in (folder, EXPORTS) for pattern in _MODELS for path in place.rglob(pattern))
         files = [path for path in files if not arguments.only or label_of(path) in arguments.only]
-        results["models"] = {label_of(path): _read(path, arguments.models.resolve(), misses) for path in files}
+        results["models"] = {label_of(path): _read(path, folder, misses) for path in files}
+        if not arguments.only:
+            results["not_written"] = _not_written(misses)
         if arguments.chain:
-            taken = [path for path in files if "seconds" in results["models"][label_of(path)]]
-            results["chain"] = {label_of(path): _chained(path, arguments.models.resolve(), misses) for path in taken}
+            own = files if arguments.only else [path for path in files if path.is_relative_to(folder)]
+            taken = [path for path in own if "seconds" in results["models"][label_of(path)]]
+            results["chain"] = {label_of(path): _chained(path, folder, misses) for path in taken}
         for detector in (path for path in files if path.name == tails.DETECTOR):
-            results["tails"] = _with_tail(detector, arguments.models.resolve(), arguments.chain, misses)
+            results["tails"] = _with_tail(detector, folder, arguments.chain, misses)
     return conclude(RESULT, results, misses)
 
 
@@ -405,6 +422,17 @@ def _print_nodes(nodes: Mapping[str, Any]) -> None:
     for each in nodes["failures"]:
         print(f"{each['outcome']:8} {each['test']}: {each['message']}")
     print(f"{len(nodes['operators'])} operators; {nodes['share']:.1%} of the tests pass\n")
+
+
+def _not_written(misses: list[str]) -> dict[str, str]:
+    """Return why PyTorch's exporters do not write a network in a form, which is no matter of the import."""
+    if not (EXPORTS / _NOT_WRITTEN).exists():
+        misses.append("what PyTorch's exporters write is not there: `make exports` writes it")
+        return {}
+    found: dict[str, str] = json.loads((EXPORTS / _NOT_WRITTEN).read_text(encoding="utf-8"))
+    for name, cause in found.items():
+        print(f"{name}: PyTorch does not write it: {cause}")
+    return found
 
 
 def _read(path: Path, folder: Path, misses: list[str]) -> dict[str, Any]:

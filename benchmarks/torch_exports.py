@@ -5,12 +5,14 @@ Paddle. `python -m benchmarks.formats --models FOLDER` then holds the import aga
 
 The networks are those of torchvision, timm, transformers and ultralytics, small where that leaves the operators as they
 are, and a U-Net and a CRNN that are built here. A detector of torchvision is written up to its heads; what is behind
-them chooses boxes. Says which network a form of the exporter does not take.
+them chooses boxes. Says which network a form of the exporter does not take, and why; `not_written.json` beside the
+models keeps that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import tempfile
@@ -26,6 +28,7 @@ import torch
 import torchvision
 
 OPSET = 17
+NOT_WRITTEN = "not_written.json"
 _LENGTH = 24  # of token sequences
 
 
@@ -334,7 +337,7 @@ def _cause(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Write `NAME_traced.onnx` and `NAME_exported.onnx` for each network."""
+    """Write `NAME_traced.onnx` and `NAME_exported.onnx` for each network, and the causes for which one was not."""
     parser = argparse.ArgumentParser(description="Write models with PyTorch's exporter.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", help="names of networks")
@@ -347,26 +350,34 @@ def main() -> None:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
         os.environ |= dict.fromkeys(("HF_HOME", "MPLCONFIGDIR", "TORCH_HOME", "YOLO_CONFIG_DIR"), scratch)
+        not_written: dict[str, str] = {}
         for name, make in networks().items():
             if not arguments.only or name in arguments.only:
-                _write(name, make, arguments.folder)
+                not_written |= _write(name, make, arguments.folder)
+    (arguments.folder / NOT_WRITTEN).write_text(json.dumps(not_written, indent=2) + "\n", encoding="utf-8")
 
 
-def _write(name: str, make: Callable[[], Network], folder: Path) -> None:
+def _write(name: str, make: Callable[[], Network], folder: Path) -> dict[str, str]:
+    """Write a network in both forms; return the cause by file for each that the exporter does not take."""
     torch.manual_seed(0)
     network = make()
     for parameter in network.module.parameters():
         if not parameter.detach().any():
             torch.nn.init.normal_(parameter, std=0.02)  # a head that starts with zeros would say nothing
     network.module.eval()
+    not_written = {}
     for form, write in FORMS.items():
+        file = folder / f"{name}_{form}.onnx"
         try:
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-                write(network, folder / f"{name}_{form}.onnx")
+                write(network, file)
         except Exception as error:  # the exporter raises all kinds on what it does not take
+            not_written[file.name] = _cause(error)
+            file.unlink(missing_ok=True)
             print(f"{name}: not {form}: {_cause(error)}", flush=True)
         else:
             print(f"{name} {form}", flush=True)
+    return not_written
 
 
 if __name__ == "__main__":

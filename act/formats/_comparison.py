@@ -163,9 +163,7 @@ def check_import(
             "mend the samples, or report this model"
         ) from None
     allowed = LARGEST_HALF_DEVIATION if source.computes_in_half() else LARGEST_DEVIATION
-    orders = any(op.type in _ORDERING for op in model.ops)
-    compare = partial(_deviation_in_any_order, allowed=allowed) if orders else deviation
-    worst = max(compare(*pair) for pair in zip(found, wanted, strict=True))
+    worst = largest_deviation(model, found, wanted, allowed)
     if worst > allowed:
         blamed = source.first_difference(model, next(samples.batches(1)))
         raise InputError(
@@ -174,6 +172,22 @@ def check_import(
             f"{f'; first at {blamed}' if blamed else ''}; please report this model"
         )
     return worst
+
+
+def largest_deviation(
+    model: InferenceModel, found: Sequence[Sequence[Array]], wanted: Sequence[Sequence[Array]], allowed: float
+) -> float:
+    """Return the deviation of the sample whose outputs are furthest from those wanted, as `deviation` has it.
+
+    Where the model puts something into an order, the rows of a sample whose outputs are further off than `allowed` are
+    compared in any order.
+
+    Args:
+        found: the outputs of each sample, with a batch axis.
+    """
+    orders = any(op.type in _ORDERING for op in model.ops)
+    compare = partial(_deviation_in_any_order, allowed=allowed) if orders else deviation
+    return max(compare(*pair) for pair in zip(found, wanted, strict=True))
 
 
 def _deviation_in_any_order(found: Sequence[Array], wanted: Sequence[Array], allowed: float) -> float:
