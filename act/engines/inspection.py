@@ -13,11 +13,12 @@ from act.engines import fusion
 from act.engines.agreement import check_outputs
 from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
+from act.engines.self_test import wrong_kernels
 from act.engines.spec import spec_of
 from act.engines.writer import writer_of
 from act.program.graph import Graph
-from act.program.model import InferenceModel
-from act.results.analyze import EngineAnalysis, KernelTime, Operator
+from act.program.layers import quantizable_layers
+from act.results.analyze import EngineAnalysis, KernelTime, Operator, WrongKernel
 from act.settings import EngineName, Job
 
 log = logging.getLogger(__name__)
@@ -36,22 +37,40 @@ class Inspection:
     timed: list[dict[str, Any]] = field(default_factory=list)
     # For each precision that it is asked for, how many kernels multiply matrices in which.
     multiplying: dict[str, dict[str, int]] = field(default_factory=dict)
+    wrong: list[WrongKernel] = field(default_factory=list)  # kinds of layers that it computes wrongly in int8
+
+    @property
+    def in_float(self) -> set[str]:
+        """Return the layers that it would compute wrongly in int8."""
+        return {name for each in self.wrong for name in each.layers}
 
 
-def ask_engines(job: Job, model: InferenceModel, fp32: onnx.ModelProto, prepared: Path) -> dict[EngineName, Inspection]:
+def ask_engines(job: Job, graph: Graph, fp32: onnx.ModelProto, prepared: Path) -> dict[EngineName, Inspection]:
     """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
 
-    One that does not give what the given model gives has failed. Samples, and the outputs that are expected of some,
-    are in the folder that `prepare` left.
+    One that does not give what the given model gives has failed. Where int8 is wanted the kernels for it are tested; an
+    engine that computes no kind of the model's layers rightly has no int8. Samples, and the outputs that are expected
+    of some, are in the folder that `prepare` left.
     """
     named = fusion.named_by_outputs(fp32)
     found: dict[EngineName, Inspection] = {}
     for name in job.target.engines:
         timed = any(each.timed for each in found.values())
         with tempfile.TemporaryDirectory() as scratch:
-            path = writer_of(name).write(model, None, Path(scratch), named)
+            path = writer_of(name).write(graph.model, None, Path(scratch), named)
             found[name] = _ask(name, path, job, prepared, not timed)
+        # The others run elsewhere, or take minutes to load.
+        if spec_of(name).not_first is None and {"int8"} <= {*found[name].precisions} & {*job.target.precisions}:
+            _test_int8(name, found[name], graph, job.target.threads)
     return found
+
+
+def _test_int8(name: EngineName, result: Inspection, graph: Graph, threads: int) -> None:
+    """Note what an engine computes wrongly in int8, and that it has no int8 where nothing else is left."""
+    result.wrong = wrong_kernels(name, graph, threads)
+    layers = {layer.name for layer in quantizable_layers(graph.model, spec_of(name).int8_operators)}
+    if result.wrong and layers <= result.in_float:
+        result.precisions = [each for each in result.precisions if not each.startswith("int8")]
 
 
 def describe_engines(
@@ -67,7 +86,11 @@ def describe_engines(
     result = {}
     for name, each in inspections.items():
         spec = spec_of(name)
-        able = [operator for operator in operators if operator.quantizable and operator.type in spec.int8_operators]
+        able = [
+            operator
+            for operator in operators
+            if operator.quantizable and operator.type in spec.int8_operators and operator.name not in each.in_float
+        ]
         known = twins if spec.reads_onnx else graph.producers
         result[name] = EngineAnalysis(
             version=each.version if each.failure is None else None,
@@ -77,6 +100,7 @@ def describe_engines(
             int8_layers=len(able),
             int8_parameters=sum(operator.parameters for operator in able),
             int8_macs=sum(operator.macs for operator in able),
+            wrong_int8=each.wrong,
             failure=each.failure,
         )
     return result

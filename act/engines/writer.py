@@ -7,7 +7,7 @@ import math
 import pkgutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,7 @@ from act.quantization.onnx_model import quantize_onnx
 from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
-from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
+from act.quantization.scheme import Scheme, left_in_float, make_scheme, only, without_others
 from act.results.export import DeviceFile, ExecutedOperators, ExportedCandidate, FloatLayer
 from act.samples.dataset import Array, Ragged, Samples
 
@@ -43,12 +43,14 @@ INT8_ONNX = "quant_model.onnx"
 CALIBRATION_TABLE = "calibration_table.txt"
 
 
-def writer_of(engine: str) -> Writer:
-    """Import and make the writer of an engine's models."""
+def writer_of(engine: str, in_float: Collection[str] = ()) -> Writer:
+    """Import and make the writer of an engine's models, which leaves layers of some names in float."""
     spec = spec_of(engine)
     if spec.writer is None:
         raise ValueError(f"no job can have the engine {engine}")
-    return pkgutil.resolve_name(spec.writer)(spec)
+    writer: Writer = pkgutil.resolve_name(spec.writer)(spec)
+    writer.in_float = frozenset(in_float)
+    return writer
 
 
 def further_tensors(fp32: onnx.ModelProto) -> list[str]:
@@ -83,6 +85,7 @@ class Export:
     folder: Path  # must not be there yet
     checker: Checker
     engines: Sequence[str] = ()  # of the target; the scheme was found on the first
+    in_float: Mapping[str, Collection[str]] = field(default_factory=dict)  # by engine, as `writer_of` takes it
     # Gives, by threshold rule, the ranges of all tensors.
     read_alternatives: Callable[[], Mapping[str, Mapping[str, Range]]] = dict
 
@@ -101,7 +104,7 @@ class Export:
             check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx)
             (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
         specs = [spec for spec in all_specs() if spec.default is not None or spec.name in self.engines]
-        exported = {spec.name: self._as_run(spec, writer_of(spec.name).export(self)) for spec in specs}
+        exported = {spec.name: self._written(spec) for spec in specs}
         check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
         paths = {name: each.path for name, each in exported.items() if each.path is not None}
         return ExportedCandidate(
@@ -115,6 +118,10 @@ class Export:
             elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
             left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
         )
+
+    def _written(self, spec: Spec) -> Exported:
+        """Write a candidate for an engine."""
+        return self._as_run(spec, writer_of(spec.name, self.in_float.get(spec.name, ())).export(self))
 
     def _as_run(self, spec: Spec, written: Exported) -> Exported:
         """Return what an engine of the target runs as its scheme says: its file, the plain form, or neither."""
@@ -237,7 +244,8 @@ def size_of(path: Path) -> int:
 class Writer(ABC):
     """Writes models for one engine; its ONNX models are quantized by `rules`, where it has some of its own."""
 
-    rules: ClassVar[Rules | None] = None
+    rules: Rules | None = None
+    in_float: Collection[str] = ()  # layers that the engine was found to compute wrongly in int8
     runs_dynamic: ClassVar[bool] = False  # products run in int8 with a scale of each run; then it has `dynamic`
     reads_stored_weights: ClassVar[bool] = False  # it reads weights in int8 ahead of what it runs in float
 
@@ -255,6 +263,8 @@ class Writer(ABC):
 
     def export(self, export: Export) -> Exported:
         """Write a candidate's files for this engine; `RuntimeError` if one does not compute what the model does."""
+        if self.in_float and export.scheme is not None and not self.able(export.model, export.scheme).layers:
+            return Exported(None, refused=f"{self.spec.title} computes none of its layers in int8 as NumPy does")
         if export.scheme is None or self.spec.zero_points or export.scheme.symmetric:
             return self.write_files(export)
         why = f"{self.spec.title} knows no zero point in int8: search with `activation_symmetric: [true]`"
@@ -269,8 +279,9 @@ class Writer(ABC):
         raise NotImplementedError
 
     def able(self, model: InferenceModel, scheme: Scheme) -> Scheme:
-        """Return the scheme without the layers that the engine cannot run in int8."""
-        return without_others(model, scheme, self.spec.int8_operators)
+        """Return the scheme without the layers that the engine cannot run in int8, or computes wrongly."""
+        able = without_others(model, scheme, self.spec.int8_operators)
+        return only(model, able, set(able.layers) - set(self.in_float)) if self.in_float else able
 
 
 class PaddleWriter(Writer):
@@ -351,11 +362,12 @@ def export_variants(
     folder: Path,
     converted: onnx.ModelProto | None = None,
     extremes: Callable[[], Mapping[str, Extremes]] | None = None,
+    in_float: Collection[str] = (),
 ) -> ExportedVariants:
     """Write a model for an engine into an empty folder, int8 over the ranges that it has on one batch.
 
     Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it,
-    and `extremes` gives what `batch_extremes` reads of the batch.
+    `extremes` gives what `batch_extremes` reads of the batch, and the layers of `in_float` are not quantized.
     """
     converted = converted or to_onnx(model)
     samples = folder / "samples"
@@ -367,7 +379,7 @@ def export_variants(
             if quantized:
                 read = extremes() if extremes is not None else batch_extremes(model, batch, converted)
                 scheme = _scheme(model, converted, read, not spec_of(engine).zero_points)
-            path = writer_of(engine).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)
+            path = writer_of(engine, in_float).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)
             files |= dict.fromkeys(wanted, path)
     return ExportedVariants(name, samples, files)
 

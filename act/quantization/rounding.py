@@ -80,7 +80,7 @@ def patches(values: Weight, op: Any, shape: tuple[int, ...], rng: np.random.Gene
         return rows[_some(len(rows), rng)][None]
     strides, dilations, groups = op.attr("strides"), op.attr("dilations"), op.attr("groups")
     extent = [(size - 1) * dilation + 1 for size, dilation in zip(shape[2:], dilations)]
-    padded = np.pad(values, ((0, 0), (0, 0), *_paddings(op, values.shape[2:], extent, strides)))
+    padded = np.pad(values, ((0, 0), (0, 0), *paddings_of(op, values.shape[2:], extent, strides)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extent), (2, 3))  # type: ignore[call-overload]
     windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     samples, _, height, width = windows.shape[:4]
@@ -93,7 +93,7 @@ def _some(count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     return np.arange(count) if count <= POSITIONS else np.sort(rng.choice(count, POSITIONS, replace=False))
 
 
-def _paddings(op: Any, size: Sequence[int], extent: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+def paddings_of(op: Any, size: Sequence[int], extent: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
     """Return the padding before and after the height and the width, as Paddle pads."""
     if op.attr("padding_algorithm") == "VALID":
         return [(0, 0), (0, 0)]

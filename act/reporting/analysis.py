@@ -41,6 +41,7 @@ def model_parts(analysis: Analysis) -> dict[str, Any]:
         "operators": sorted(analysis.operators, key=lambda operator: -(operator.latency_share or 0.0)),
         "shares": {operator.name: operator.latency_share for operator in analysis.operators},
         "engines": {name: engine for name, engine in analysis.engines.items() if engine.fusion is not None},
+        "wrong": [(name, each) for name, engine in analysis.engines.items() for each in engine.wrong_int8],
         "layers": layers,
         "largest": max((layer.quantized or 0.0 for layer in layers), default=0.0),
         "ratios": list(dict.fromkeys(ratio for layer in layers for ratio in layer.pruned)),

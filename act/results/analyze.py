@@ -151,6 +151,14 @@ class Fusion(Part):
     types: list[TypeFusion]
 
 
+class WrongKernel(Part):
+    """A kind of layer that an engine computes wrongly in int8."""
+
+    kind: str  # the layer that showed it
+    cause: str
+    layers: list[str]  # of the model, by name, that are of this kind
+
+
 class EngineAnalysis(Part):
     version: str | None  # None where it failed
     precisions: list[str]  # that it has here
@@ -159,6 +167,7 @@ class EngineAnalysis(Part):
     int8_layers: int  # of the layers that it has int8 kernels for, as the next two
     int8_parameters: int
     int8_macs: int
+    wrong_int8: list[WrongKernel] = Field(default_factory=list)  # layers that stay in float on it
     failure: str | None = None
 
 

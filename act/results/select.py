@@ -50,6 +50,8 @@ class Strategy(Artifact):
     settings: StageSettings = StageSettings()
     precisions: dict[str, list[StrategyPart]] = Field(default_factory=dict)  # worth measuring, by engine
     engine: str | None = None  # that candidates are searched on; None where none of the target can be used here
+    # By engine the layers that it computes wrongly in int8; engines that are right have no entry.
+    in_float: dict[str, list[str]] = Field(default_factory=dict)
     why: str
 
 

@@ -134,12 +134,21 @@ def precisions(job: Job, analysis: Analysis, quantize: bool) -> dict[str, list[S
     }
 
 
-def search_engine(job: Job, analysis: Analysis) -> EngineName | None:
+def search_engine(job: Job, analysis: Analysis, quantize: bool) -> EngineName | None:
     """Return the engine that candidates are searched on; None where there is none.
 
-    It is the first of the target on which fp32 runs here, and gives what the given model gives.
+    It is the first of the target on which fp32 runs here, and gives what the given model gives; where the model is to
+    be quantized the first of those that have int8, if any has.
     """
-    return next((name for name in job.target.engines if _runs(analysis.own.get(name, {}).get("fp32"))), None)
+    running = [name for name in job.target.engines if _runs(analysis.own.get(name, {}).get("fp32"))]
+    able = [name for name in running if quantize and "int8" in analysis.engines[name].precisions]
+    return next(iter([*able, *running]), None)
+
+
+def in_float(analysis: Analysis) -> dict[str, list[str]]:
+    """Return by engine the layers that it was found to compute wrongly in int8, where there are any."""
+    wrong = {name: told.wrong_int8 for name, told in analysis.engines.items() if told.wrong_int8}
+    return {name: [layer for each in kinds for layer in each.layers] for name, kinds in wrong.items()}
 
 
 def _runs(fp32: Baseline | None) -> bool:

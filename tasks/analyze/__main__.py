@@ -45,7 +45,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     model = InferenceModel.load(prepared / "model")
     samples = Samples.load(prepared / "calibration")
     graph, fp32 = Graph(model, next(samples.batches(1))), to_onnx(model)
-    inspected = ask_engines(job, model, fp32, prepared)
+    inspected = ask_engines(job, graph, fp32, prepared)
     kernels = next((each.timed for each in inspected.values() if each.timed), [])
     operators, source = assign_latency(list_operators(graph), kernels)
     found, parameters = structure.describe(graph, operators), model.count_parameters()

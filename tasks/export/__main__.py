@@ -1,9 +1,10 @@
 """`python -m tasks.export --job NAME`: write every candidate in the forms that the engines load, and check each.
 
-Reads the models of `prepare` and `prune`, the candidates of `refine` that `plan` keeps, and the trained model of
-`qat` where there is one. Writes a folder for fp32, for a pruned model in fp32, for each int8 candidate and, of
-transformers, for int8 with scales of each run, and `candidates.json`, which names their files for each engine, sizes
-and checks. A tail that `prepare` cut off is put back in them; the same files without it are in `bodies/`.
+Reads the models of `prepare` and `prune`, what `select` says each engine computes wrongly in int8, the candidates of
+`refine` that `plan` keeps, and the trained model of `qat` where there is one. Writes a folder for fp32, for a pruned
+model in fp32, for each int8 candidate and, of transformers, for int8 with scales of each run, and `candidates.json`,
+which names their files for each engine, sizes and checks. A tail that `prepare` cut off is put back in them; the same
+files without it are in `bodies/`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from act.artifacts import replace_folder, stage_folder
 from act.results.export import BODIES, ExportedCandidate, ExportedCandidates
 from act.results.ptq_search import Candidates, Plan
 from act.results.quantization import Ranges
+from act.results.select import Strategy
 from act.results.training import Pruning, Training
 from act.settings import Target
 from tasks.stage import job_from_command_line
@@ -57,10 +59,11 @@ def _export(job: str, target: Target, folder: Path) -> None:
     bodies = folder if tail is None else folder / BODIES
     bodies.mkdir(exist_ok=True)
     candidates: list[ExportedCandidate] = []
+    in_float = Strategy.read(stage_folder(job, "select") / "strategy.json").in_float
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None, has_fixed_ranges: bool = False) -> None:
         alternatives = dict if has_fixed_ranges else partial(_read_ranges, calibrated)
-        take(Export(name, model, scheme, bodies / name, checker, target.engines, alternatives).write())
+        take(Export(name, model, scheme, bodies / name, checker, target.engines, in_float, alternatives).write())
 
     def take(written: ExportedCandidate) -> None:
         candidates.append(written if tail is None else put_back(tail, written, folder))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +56,8 @@ def main() -> None:
             else:
                 # `QuantPost` alone, without a search, tries the most promising setting of the space.
                 alone = {} if strategy.search else {"max_quant_count": 1}
-                _search(name, job, strategy.engine, job.ptq_search.model_copy(update=alone), folder)
+                in_float = strategy.in_float.get(strategy.engine, [])
+                _search(name, job, strategy.engine, job.ptq_search.model_copy(update=alone), in_float, folder)
 
 
 def _skip(folder: Path, why: str) -> None:
@@ -65,7 +66,9 @@ def _skip(folder: Path, why: str) -> None:
     Candidates(why=why).write(folder / "candidates.json")
 
 
-def _search(name: str, job: Job, engine: EngineName, settings: PtqSearch, folder: Path) -> None:
+def _search(
+    name: str, job: Job, engine: EngineName, settings: PtqSearch, in_float: Collection[str], folder: Path
+) -> None:
     from act.engines.evaluation import Evaluation
     from act.engines.process import EngineFailure
     from act.engines.spec import spec_of
@@ -87,9 +90,10 @@ def _search(name: str, job: Job, engine: EngineName, settings: PtqSearch, folder
     analyzed, prepared, calibrated = (stage_folder(name, stage) for stage in ("analyze", "prepare", "calibrate"))
     model = InferenceModel.load(calibrated / "model")
     able = [kind for kind in settings.quantizable_op_type if kind in spec_of(engine).int8_operators]
-    layers = quantizable_layers(model, able)
+    layers = [layer for layer in quantizable_layers(model, able) if layer.name not in in_float]
     if not layers:
-        _skip(folder, f"the model has no layer of the types {', '.join(able)}")
+        right = f", which {engine} computes rightly in int8" if in_float else ""
+        _skip(folder, f"the model has no layer of the types {', '.join(able)}{right}")
         return
     pruning = Pruning.read(stage_folder(name, "prune") / "prune.json")
     macs = pruning.macs or {each.name: each.macs for each in Analysis.read(analyzed / "analysis.json").operators}

@@ -16,10 +16,12 @@ from act.results.analyze import Analysis
 from act.results.machine import PruneMachine, TimedOn
 from act.results.select import Options
 from act.strategy import attempts
-from act.strategy.choice import next_strategy, obey, precisions, search_engine
+from act.strategy.choice import in_float, next_strategy, obey, precisions, search_engine
 from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
+
+_LACKS = {True: "it computes int8 wrongly", False: "no candidates can be searched on it"}
 
 
 def main() -> None:
@@ -40,9 +42,10 @@ def main() -> None:
             counting = job.model_dump(mode="json", exclude={"benchmark", "act_config"})
             of = fingerprint(counting, [stage_folder(name, "prepare") / "model"], ())
             strategy, options = next_strategy(job, analysis, analyzed / "own", attempts.read(name, of), of)
-        found, engine = precisions(job, analysis, strategy.quantize), search_engine(job, analysis)
+        found, engine = precisions(job, analysis, strategy.quantize), search_engine(job, analysis, strategy.quantize)
         with replace_folder(stage_folder(name, "select")) as folder:
-            strategy.model_copy(update={"precisions": found, "engine": engine}).write(folder / "strategy.json")
+            update = {"precisions": found, "engine": engine, "in_float": in_float(analysis)}
+            strategy.model_copy(update=update).write(folder / "strategy.json")
             hangs_on_it = {"ChannelPrune", "TransformerPrune"}.intersection(strategy.prune)
             timed_on = TimedOn.read(stage_folder(name, "machine.json")) if hangs_on_it else None
             PruneMachine(machine=timed_on).write(stage_folder(name, "prune_machine.json"))
@@ -59,7 +62,7 @@ def main() -> None:
 def _why_not(engine: str | None, analysis: Analysis) -> str:
     """Tell why the engines ahead of one, or all, are not searched on."""
     ahead = takewhile(lambda entry: entry[0] != engine, analysis.engines.items())
-    return "; ".join(f"{name}: {each.failure or 'no candidates can be searched on it'}" for name, each in ahead)
+    return "; ".join(f"{name}: {each.failure or _LACKS[bool(each.wrong_int8)]}" for name, each in ahead)
 
 
 if __name__ == "__main__":

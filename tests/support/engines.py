@@ -34,7 +34,7 @@ def export(
     alternatives: Mapping[str, Mapping[str, Range]] | None = None,
 ) -> dict[str, Any]:
     """Write one candidate below a folder, and return its entry."""
-    export = Export(name, model, scheme, folder / name, checker, engines, lambda: alternatives or {})
+    export = Export(name, model, scheme, folder / name, checker, engines, {}, lambda: alternatives or {})
     return export.write().model_dump()
 
 

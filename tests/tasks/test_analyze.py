@@ -15,9 +15,11 @@ import pytest
 from act.engines import inspection
 from act.engines.inspection import Inspection, ask_engines
 from act.onnx_graph.conversion import to_onnx
+from act.program.graph import Graph
 from act.program.model import InferenceModel
 from act.settings import Job
 from tests.support.engines import run_by
+from tests.support.models import noise
 from tests.support.place import JOB, Place
 
 pytestmark = pytest.mark.usefixtures("brief_baseline")
@@ -158,7 +160,7 @@ def asked(place: Place, *engines: str) -> dict[Any, Inspection]:
     prepared = place.folder / "artifacts/mine/prepare"
     job = Job.model_validate({**JOB, "target": {"engines": list(engines)}})
     model = InferenceModel.load(prepared / "model")
-    return ask_engines(job, model, to_onnx(model), prepared)
+    return ask_engines(job, Graph(model, {"x": noise(1)}), to_onnx(model), prepared)
 
 
 def test_an_engine_that_is_not_installed_is_told(analysed: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,8 @@ def measure_baseline(
             continue
         precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
         with tempfile.TemporaryDirectory() as scratch:
-            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes)
+            in_float = inspected[engine].in_float
+            written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes, in_float)
             everything = [(written, (precision, target.threads)) for precision in precisions]
             start = partial(EngineProcess, engine, time_limit_seconds=_BASELINE_LIMIT_SECONDS)
             rows = measure(everything, start, target.batch, least_seconds=BASELINE_SECONDS)
