@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +55,9 @@ class Evaluation:
         """Measure the quality of the fp32 model (`scheme` is None) or of its int8 form; may raise `EngineFailure`."""
         with tempfile.TemporaryDirectory() as name:
             path = self.write(model, scheme, Path(name), fp32_onnx)
-            with self.loaded(path, "fp32" if scheme is None else "int8") as quality_on:
-                return quality_on(None)
+            with self.process(path, "fp32" if scheme is None else "int8") as process:
+                process.load()
+                return self.quality_on(process)
 
     def quality_as_given(self, prepared: Path, given: str, form: str, expected: Path) -> Quality | None:
         """Measure the quality of the user's own quantized model.
@@ -79,11 +78,11 @@ class Evaluation:
             body = prepared / "tail" / SavedTail.read(prepared / "tail").description.given
         loaded = [path if spec.reads_onnx else path.parent for path in (body, body if self.tail is None else whole)]
         try:
-            with EngineProcess(self.engine, loaded[0], "int8", self.threads, self.time_limit_seconds) as process:
+            with self.process(loaded[0], "int8") as process:
                 process.load()
                 check_as_given(process, self.samples, expected)
                 process.load(loaded[1])
-                return process.quality(self.samples, self.metric, self.reference, whole=self.whole)
+                return self.quality_on(process)
         except EngineFailure as failure:
             log.info(f"{spec.title} does not stand for the given model: {failure.cause}")
             return None
@@ -99,9 +98,10 @@ class Evaluation:
             SavedTail.read(self.tail).put_back(path, path)
         return path
 
-    @contextmanager
-    def loaded(self, path: Path, precision: RuntimePrecision) -> Iterator[Callable[[int | None], Quality]]:
-        """Load a model that was written before; yield what measures it on the first so many samples, None: on all."""
-        with EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds) as process:
-            process.load()
-            yield lambda count: process.quality(self.samples, self.metric, self.reference, count, whole=self.whole)
+    def process(self, path: Path, precision: RuntimePrecision) -> EngineProcess:
+        """Return the engine for a model that was written before."""
+        return EngineProcess(self.engine, path, precision, self.threads, self.time_limit_seconds)
+
+    def quality_on(self, process: EngineProcess, count: int | None = None) -> Quality:
+        """Measure the quality of what an engine has loaded, on the first so many samples or on all."""
+        return process.quality(self.samples, self.metric, self.reference, count, whole=self.whole)

@@ -139,6 +139,10 @@ class EngineProcess:
         self.path, self.precision = path or self.path, precision or self.precision
         return LoadInfo(**self._call("load", path=self.path, precision=self.precision, threads=self.threads))
 
+    def renew(self) -> None:
+        """Let the calls to come take as long together as a new process's; one that has failed stays so."""
+        self._left_seconds = self.time_limit_seconds
+
     def offer(self) -> tuple[str, list[RuntimePrecision]]:
         """Return the version of the engine's library and the precisions that it has here; needs no model."""
         version, precisions = self._call("offer")
@@ -172,6 +176,8 @@ class EngineProcess:
         whole: Sequence[int] = (),
     ) -> Quality:
         """Measure the quality on all samples or the first `count`; the outputs never leave the worker.
+
+        Asked again on more samples, the model runs on those alone that it has not been run on yet.
 
         Args:
             reference: a folder of samples whose feeds are the fp32 model's outputs in order, for `similarity`.

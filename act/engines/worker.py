@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,7 +28,7 @@ import numpy as np
 from act.engines.base import Engine, ExecutedKernel, Runner, RuntimePrecision
 from act.engines.process import EngineFailure, LoadInfo, WarmUp
 from act.errors import InputError
-from act.metrics import Choice, scorer
+from act.metrics import Choice, Quality, Scorer, scorer
 from act.samples.dataset import Array, Ragged, Samples
 
 # Latency is steady when the medians of two windows of runs in a row differ by less than this share. A window is a
@@ -51,6 +52,7 @@ class Worker:
         self._engine: Engine | None = None
         self._timed: dict[tuple[str, int], list[dict[str, Array]]] = {}
         self._streams: list[Runner] = []
+        self._scoring: _Scoring | None = None
 
     def offer(self) -> tuple[str, list[str]]:
         engine = self._create()
@@ -58,7 +60,7 @@ class Worker:
 
     def load(self, path: str, precision: RuntimePrecision, threads: int) -> dict[str, Any]:
         # Of the model before, if there was one.
-        self._engine, self._streams, self._timed = None, [], {}
+        self._engine, self._streams, self._timed, self._scoring = None, [], {}, None
         engine = self._create()
         offered = engine.precisions()
         if precision not in offered:
@@ -128,13 +130,15 @@ class Worker:
     def quality(
         self, samples: str, metric: Choice, reference: str | None, count: int | None, batch: int, whole: list[int]
     ) -> dict[str, Any]:
-        data = _load_samples(samples, count)
-        scores = scorer(metric, data, _load_samples(reference) if reference is not None else None)
-        quality = scores.of_model(self._loaded.run)
-        if quality is None:
-            for outputs in self._outputs(data, 1 if whole else batch, whole):
-                scores.add(outputs)
-            quality = scores.quality()
+        asked = (samples, metric, reference, batch, whole)
+        # Not kept where it fails: the outputs would end there.
+        scoring, self._scoring = self._scoring, None
+        if scoring is None or not scoring.goes_on(asked, count):
+            data = _load_samples(samples)
+            scores = scorer(metric, data, _load_samples(reference) if reference is not None else None)
+            scoring = _Scoring(asked, scores, self._outputs(data, 1 if whole else batch, whole))
+        quality = scoring.scores.of_model(self._loaded.run) or scoring.quality(count)
+        self._scoring = scoring
         return {name: getattr(quality, name) for name in ("value", "statistics", "beside", "notes")}
 
     def outputs(self, samples: str, count: int | None, batch: int, folder: str) -> None:
@@ -200,6 +204,24 @@ class Worker:
             if not self._timed[key]:
                 raise EngineFailure("error", f"{samples}: no samples")
         return self._timed[key]
+
+
+@dataclass
+class _Scoring:
+    """The quality of a loaded model so far: what is asked for on more samples goes on behind those that were run."""
+
+    asked: tuple[Any, ...]  # all but the number of samples
+    scores: Scorer
+    _outputs: Iterator[list[Array]]
+
+    def goes_on(self, asked: tuple[Any, ...], count: int | None) -> bool:
+        """Tell whether a question is of the same, on as many samples as were run or more."""
+        return self.asked == asked and (count is None or count >= self.scores.index)
+
+    def quality(self, count: int | None) -> Quality:
+        for outputs in islice(self._outputs, None if count is None else count - self.scores.index):
+            self.scores.add(outputs)
+        return self.scores.quality()
 
 
 def _is_steady(taken: list[float]) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -94,6 +94,21 @@ class Search:
             chosen += [max(complete, key=_quality)] if complete else []
         return sorted(chosen, key=_quality, reverse=True)
 
+    def _least_useful(self, setting: TrialSettings) -> float:
+        """Return the quality below which a setting's trial is no candidate: that of one no dearer, measured on all
+        samples, and as symmetric.
+
+        No more than fp32's: what is above that is luck with these samples.
+        """
+        rivals = [
+            _quality(trial)
+            for trial in self.trials
+            if is_complete(trial, self.fp32)
+            and trial.cost <= self.cost(setting)
+            and trial.settings.activation_symmetric >= setting.activation_symmetric
+        ]
+        return min(max(rivals, default=-math.inf), self.fp32.value)
+
     def _round(
         self, settings: Sequence[TrialSettings], progress: Callable[[Trial], object], runner: Runner
     ) -> list[Trial]:
@@ -106,7 +121,7 @@ class Search:
         jobs, seconds = [], []
         for index in unknown:
             started = time.perf_counter()
-            jobs.append(self.job(settings[index]))
+            jobs.append(replace(self.job(settings[index]), least=self._least_useful(settings[index])))
             seconds.append(time.perf_counter() - started)
 
         def ended(job: int, result: Result) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from act.errors import InputError
-from act.search.measure import Result, TrialJob, measure
+from act.search.measure import KeptEngines, Result, TrialJob, measure
 from act.search.runners import Ended, Measure, Runner, run_here
 from tasks.ptq_search.server import temporary_server
 
@@ -94,7 +94,8 @@ def with_runner(cluster: Cluster | None, side_by_side: int, threads: int, use: C
     """
     workers = min(side_by_side, max(1, len(os.sched_getaffinity(0)) // threads))
     if cluster is None:
-        use(partial(run_here, workers, measure))
+        with KeptEngines() as engines:
+            use(partial(run_here, workers, engines.measure))
     else:
         run_on_cluster(cluster, workers, threads, use)
 
