@@ -42,6 +42,19 @@ def make_trainable(student: InferenceModel, names: Collection[str]) -> list[Any]
     return [make_parameter(block, name) for name in names]
 
 
+def stop_gradients(student: InferenceModel, trained: Collection[str]) -> None:
+    """Let no gradient flow but to the weights that train, and through what depends on them, up to where it is cut
+    already: Paddle would compute it for all that a layer reads, and drop it afterwards."""
+    block = student.program.global_block()
+    reached = set(trained)
+    for op in student.ops:
+        if not reached.isdisjoint(op.input_arg_names):
+            reached.update(n for n in op.output_arg_names if block.has_var(n) and not block.var(n).stop_gradient)
+    for name, variable in block.vars.items():
+        if name not in reached:
+            variable.stop_gradient = True
+
+
 def make_parameter(block: Any, name: str, **more: Any) -> Any:
     """Replace a plain variable, as loaded programs have, by a parameter, which the optimiser needs; return it."""
     variable = block.var(name)

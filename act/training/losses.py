@@ -45,7 +45,8 @@ AddLoss = Callable[[InferenceModel], Loss]
 
 def squared_error(student: Any, teacher: Any) -> Any:
     """Return the mean squared error as a share of the teacher's mean square."""
-    return ((student - teacher) ** 2).mean() / ((teacher**2).mean() + _SMALLEST_MEAN_SQUARE)
+    # Not `**`: Paddle's power takes ten times as long.
+    return paddle.square(student - teacher).mean() / (paddle.square(teacher).mean() + _SMALLEST_MEAN_SQUARE)
 
 
 def cross_entropy(student: Any, teacher: Any) -> Any:

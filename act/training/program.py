@@ -12,7 +12,7 @@ from act.program.paddle_setup import CPU, paddle
 from act.quantization.scheme import Scheme, quantized_layers, with_values
 from act.samples.dataset import Array
 from act.settings import TrainConfig
-from act.training.graph import insert_qdq, leave_in_float, make_trainable, use_onednn
+from act.training.graph import insert_qdq, leave_in_float, make_trainable, stop_gradients, use_onednn
 from act.training.learned_ranges import LearnedRanges, insert_learned, learned_scheme
 from act.training.losses import AddLoss, Loss
 from act.training.parts import SUM, WEIGHT, gather, reset, weigh
@@ -172,6 +172,7 @@ def build(
             leave_in_float([op for op in forward if op.output_arg_names[0] not in scheme.layers])
         loss = add_loss(student)  # which may rename the output of a layer
         leave_in_float([op for op in student.ops if op not in forward])
+        stop_gradients(student, [parameter.name for parameter in parameters])
         rate = make_rate(settings, steps)
         minimiser = make_optimizer(settings, rate)
         if in_parts:

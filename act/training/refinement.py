@@ -24,6 +24,7 @@ from act.program.paddle_setup import paddle
 from act.quantization.activations import reader
 from act.quantization.rounding import Moments, adaround, gather
 from act.quantization.scheme import Scheme, quantized_layers
+from act.quantization.statistics import Reader
 from act.quantization.weights import quantize_weight
 from act.results.ptq_search import Attempt, Candidate
 from act.samples.dataset import Array, Samples
@@ -61,6 +62,12 @@ def methods_for(
     """
     samples = samples.head(settings.samples)
     moments: dict[str, Moments] = {}
+    in_onnx = {name for node in fp32.graph.node for name in node.output}
+
+    def exact(ends: Sequence[str]) -> Reader:
+        if in_onnx.issuperset(ends):
+            return reader(fp32, (), ends)
+        return lambda batch: dict(zip(ends, model.run(batch, ends)))
 
     def by_rounding(scheme: Scheme) -> Scheme:
         # The inputs are the fp32 model's, so that one pass serves every candidate.
@@ -69,8 +76,12 @@ def methods_for(
             moments.update(gather(model, layers, reader(fp32, layers), samples.batches(settings.batch_size)))
         return adaround(model, scheme, quantized_layers(model, scheme), moments)
 
-    def training(ends: Callable[[Scheme], Sequence[str]]) -> Method:
-        return lambda scheme: reconstruct(model, scheme, ends(scheme), samples, settings, deadline)
+    def training(find_ends: Callable[[Scheme], Sequence[str]]) -> Method:
+        def run(scheme: Scheme) -> Scheme | None:
+            ends = find_ends(scheme)
+            return reconstruct(model, scheme, ends, exact(ends), samples, settings, deadline)
+
+        return run
 
     every: dict[RefineMethod, Method] = {
         "adaround": by_rounding,
@@ -188,12 +199,19 @@ def _cut_gradient(student: InferenceModel, name: str) -> Any:
 
 
 def reconstruct(
-    model: InferenceModel, scheme: Scheme, ends: Sequence[str], samples: Samples, settings: Refine, deadline: float
+    model: InferenceModel,
+    scheme: Scheme,
+    ends: Sequence[str],
+    exact: Reader,
+    samples: Samples,
+    settings: Refine,
+    deadline: float,
 ) -> Scheme | None:
     """Train weights and biases of the fp32 model, which is the teacher as well, and return the scheme with them; None
     where there is no end of a region to compare, no time for a single step, or a loss that is not finite.
 
     A step is made on one of the samples' batches, in parts where the model does not take a whole one at a time.
+    `exact` gives what the fp32 model has at the ends of the regions, for a batch.
     """
     if not ends or time.monotonic() > deadline:  # building the program takes seconds
         return None
@@ -219,7 +237,7 @@ def reconstruct(
                 if done == 0:
                     return None
                 break
-            loss = _step(training, model, samples, batches[index])
+            loss = _step(training, exact, samples, batches[index])
             if not math.isfinite(loss):
                 return None
             bar.set_postfix_str(f"loss {loss:.4f}")
@@ -231,12 +249,13 @@ def reconstruct(
     return replace(scheme, integers=integers, biases={**scheme.biases, **{name: trained[name] for name in biases}})
 
 
-def _step(training: TrainingProgram, model: InferenceModel, samples: Samples, batch: Sequence[int]) -> float:
+def _step(training: TrainingProgram, exact: Reader, samples: Samples, batch: Sequence[int]) -> float:
     """Make one step on some of the samples, and return the loss before it."""
 
     def feeds(indices: Sequence[int]) -> dict[str, Array]:
         part = samples.stack(indices)
-        return {**part, **training.loss.targets([model], part)}
+        values = exact(part)
+        return {**part, **{target: values[end] for target, (_, end) in training.loss.compared.items()}}
 
     if training.backward is None:
         return training.step(feeds(batch))

@@ -14,6 +14,7 @@ from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
 from act.quantization.quantized_program import quantize
 from act.quantization.scheme import Scheme, make_scheme
+from act.quantization.statistics import Reader
 from act.samples.dataset import Ragged, Samples
 from act.settings import Refine, TrainConfig
 from act.training.program import build
@@ -43,6 +44,11 @@ def scheme(model: InferenceModel) -> Scheme:
     layers = quantizable_layers(model)[1:11]
     found = make_scheme(model, layers, seen(model, layers, BATCH, symmetric=False))
     return Scheme(found.layers, found.activations, {name: values * 4 for name, values in found.weights.items()})
+
+
+def exact(model: InferenceModel, ends: Sequence[str]) -> Reader:
+    """The values of the fp32 model, as Paddle computes them."""
+    return lambda batch: dict(zip(ends, model.run(batch, ends)))
 
 
 def error(model: InferenceModel, scheme: Scheme, ends: Sequence[str]) -> float:
@@ -109,7 +115,10 @@ def test_reconstruction_brings_the_ends_closer_and_repeats_itself(
 ) -> None:
     ends = layer_ends(short, scheme) if kind == "layers" else region_ends(short, scheme, fewest_layers=3)
     before = {name: short.weight(name) for name in short.weight_names()}
-    refined, again = (reconstruct(short, scheme, ends, SAMPLES, SETTINGS, time.monotonic() + 300) for _ in range(2))
+    refined, again = (
+        reconstruct(short, scheme, ends, exact(short, ends), SAMPLES, SETTINGS, time.monotonic() + 300)
+        for _ in range(2)
+    )
     assert refined is not None and again is not None
     assert refined.to_file() == again.to_file()
     assert error(short, refined, ends) < 0.9 * error(short, scheme, ends)
@@ -128,14 +137,14 @@ def test_operators_that_an_export_left_without_their_shapes_have_a_gradient(
     assert stripped
     one = SETTINGS.model_copy(update={"steps": 1})
     ends = region_ends(bare, scheme, fewest_layers=1000)
-    assert reconstruct(bare, scheme, ends, SAMPLES, one, time.monotonic() + 300) is not None
+    assert reconstruct(bare, scheme, ends, exact(bare, ends), SAMPLES, one, time.monotonic() + 300) is not None
 
 
 def test_where_one_sample_goes_at_a_time_a_step_is_made_on_as_many(short: InferenceModel, scheme: Scheme) -> None:
     one = SETTINGS.model_copy(update={"steps": 1, "batch_size": len(SAMPLES)})
     ends, moved = region_ends(short, scheme, fewest_layers=3), []
     for samples in (SAMPLES, replace(SAMPLES, largest_batch=1), SAMPLES.head(1)):
-        refined = reconstruct(short, scheme, ends, samples, one, time.monotonic() + 300)
+        refined = reconstruct(short, scheme, ends, exact(short, ends), samples, one, time.monotonic() + 300)
         assert refined is not None
         moved.append(np.concatenate([np.sign(refined.biases[name] - short.weight(name)) for name in refined.biases]))
     # Adam's first step has the gradients' signs alone.
@@ -145,11 +154,11 @@ def test_where_one_sample_goes_at_a_time_a_step_is_made_on_as_many(short: Infere
 
 def test_without_time_there_is_no_result(short: InferenceModel, scheme: Scheme) -> None:
     ends = region_ends(short, scheme, fewest_layers=3)
-    assert reconstruct(short, scheme, ends, SAMPLES, SETTINGS, time.monotonic() - 1) is None
+    assert reconstruct(short, scheme, ends, exact(short, ends), SAMPLES, SETTINGS, time.monotonic() - 1) is None
 
 
 def test_a_loss_that_is_not_finite_gives_no_result(short: InferenceModel, scheme: Scheme) -> None:
     wild = SETTINGS.model_copy(update={"learning_rate": 1.0})
     huge = Samples({"x": Ragged.of([np.full((3, 48, 64), 3e38, dtype=np.float32)] * 4)})
     ends = region_ends(short, scheme, fewest_layers=3)
-    assert reconstruct(short, scheme, ends, huge, wild, time.monotonic() + 300) is None
+    assert reconstruct(short, scheme, ends, exact(short, ends), huge, wild, time.monotonic() + 300) is None
