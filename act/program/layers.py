@@ -1,7 +1,7 @@
 """The layers of a program: operators with one activation and one weight, which can be quantized."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,19 @@ def quantizable_layers(model: InferenceModel, op_types: Collection[str] = OPERAT
     """Return the layers of these types, in program order."""
     layers = (layer_of(model, op) for op in model.ops if op.type in op_types)
     return [layer for layer in layers if layer is not None]
+
+
+def last_layers(model: InferenceModel, layers: Sequence[Layer]) -> list[Layer]:
+    """Return those of the layers behind which there is none on some way to an output, in program order."""
+    names, reached, found = {layer.name for layer in layers}, set(model.fetch_names), set[str]()
+    for op in reversed(model.ops):  # what an operator reads was made before it
+        if reached.isdisjoint(op.output_arg_names):
+            continue
+        if names.isdisjoint(op.output_arg_names):
+            reached.update(op.input_arg_names)
+        else:
+            found.update(op.output_arg_names)
+    return [layer for layer in layers if layer.name in found]
 
 
 def layer_of(model: InferenceModel, op: Any) -> Layer | None:
