@@ -113,7 +113,7 @@ def test_folding_keeps_the_outputs(network: Callable[[Any], Any], shape: tuple[i
     ("network", "removed", "left"),
     [
         (dropout("upscale_in_train"), 1, 0),
-        (dropout("downscale_in_infer"), 0, 1),
+        (dropout("downscale_in_infer"), 0, 0),
         (lambda x: paddle.scale(x * 2, 1.0, 0.0) + 1, 1, 0),
         (lambda x: paddle.scale(x * 2, 1.0, 0.5) + 1, 0, 0),
         (lambda x: paddle.assign(x * 2) + 1, 1, 0),
