@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 
 from act.errors import InputError
-from act.onnx_graph.conversion import NotConvertible, to_onnx
+from act.onnx_graph.conversion import NotConvertible
+from act.onnx_graph.multiclass_nms import convert
 from act.program.files import PROGRAM_FILE
 from act.program.graph import CONVOLUTIONS, MATRIX_PRODUCTS, TRANSPOSED_CONVOLUTIONS
 from act.program.model import InferenceModel
@@ -38,7 +39,6 @@ _NUMBERS = frozenset(
 # Of operators that choose: outputs that tell of each sample how much was chosen.
 _COUNTS = ("NmsRoisNum", "RoisNum", "RpnRoisNum")
 _WRITTEN = "@written "  # between the name of a tensor and how often it was written before
-_MOST_CHOSEN, _AS_MANY = "nms_top_k", 2**20
 _REAL = ("float16", "float32", "float64", "uint16")
 
 
@@ -84,13 +84,8 @@ def split(model: InferenceModel) -> SplitModel:
 
 
 def _converted(program: InferenceModel) -> onnx.ModelProto:
-    """Return the ONNX form; Paddle2ONNX takes "as many as there are", which Paddle writes as -1, for none."""
-    program = program.copy()
-    for op in program.ops:
-        if op.has_attr(_MOST_CHOSEN) and op.attr(_MOST_CHOSEN) < 0:
-            op._set_attr(_MOST_CHOSEN, _AS_MANY)
     try:
-        return to_onnx(program)
+        return convert(program)
     except NotConvertible as error:
         raise InputError(f"Paddle2ONNX cannot convert it: {error.cause}") from None
 
