@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all their own set-up; `make help` lists the rest.
 .POSIX:
-.PHONY: help setup demo test test-fast lint lock peers exports lite tensorflow pytorch paddle3 clean
+.PHONY: help setup demo test test-fast lint lock peers exports zoo lite tensorflow pytorch paddle3 clean
 
 PY = .venv/bin/python
 # The flow and DVC call nobody, and `python` in dvc.yaml is the environment's.
@@ -16,6 +16,7 @@ help:
 	@echo "make lock       renew the locks from pyproject.toml"
 	@echo "make peers      install what benchmarks/ compares with"
 	@echo "make exports    write models of PyTorch, in an environment of its own of 6 GB, for benchmarks.formats"
+	@echo "make zoo        write models of PaddleClas, PaddleSeg, PaddleDetection and PaddleNLP, for benchmarks.paddle_zoo"
 	@echo "make lite       make Paddle Lite's environment; needs a CPython 3.10 (LITE_PYTHON names it)"
 	@echo "make tensorflow  make the environment for TensorFlow's, Keras's and TFLite's models (TENSORFLOW_PYTHON names a CPython)"
 	@echo "make pytorch    make the environment that reads PyTorch's .pt2 and TorchScript (PYTORCH_PYTHON names a CPython)"
@@ -59,6 +60,8 @@ lock: setup
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-exports.lock
 	@$(PY) -m uv pip compile --group paddle3 --universal --python-version 3.10 --no-python-downloads --upgrade \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-paddle3.lock
+	@$(PY) -m uv pip compile --group zoo --no-deps --universal --python-version 3.10 --no-python-downloads --upgrade \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements-zoo.lock
 
 peers: setup
 	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
@@ -70,6 +73,16 @@ exports: setup
 	@.venv-exports/bin/python -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet \
 		-r requirements-exports.lock
 	@.venv-exports/bin/python benchmarks/torch_exports.py benchmarks/cache/exports
+
+# In a folder apart, which both Paddles read, because what the packages ask for fits neither. Each is written by both,
+# with the same weights.
+ZOO = benchmarks/cache/paddle_zoo
+zoo: setup paddle3
+	@$(PY) -m pip install --no-deps --require-hashes --no-input --disable-pip-version-check --quiet --upgrade \
+		--target $(ZOO)/packages -r requirements-zoo.lock
+	@PYTHONPATH=$(ZOO)/packages $(PY) benchmarks/paddle_zoo_exports.py $(ZOO)/paddle2
+	@PYTHONPATH=$(ZOO)/packages $${ACT_PADDLE3_ENVIRONMENT:-.venv-paddle3}/bin/python benchmarks/paddle_zoo_exports.py \
+		$(ZOO)/paddle3 --weights $(ZOO)/paddle2
 
 # Apart from .venv, because Paddle Lite's wheels stop at CPython 3.10.
 lite: setup

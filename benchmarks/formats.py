@@ -175,7 +175,7 @@ def read_one(path: Path, data: Path | None) -> dict[str, Any]:
     if fixed_batch(model) is not None:
         free = free_batch(model)
         result["batch"] = "freed" if free is not None and runs_together(free, model, *batches) else "one"
-    result["again"] = _written_again(model, batches[0])
+    result["again"] = written_again(model, batches[0])
     if data is not None and label_of(path) in PUBLISHED:
         result |= _qualities(path, model, run, data)
     return result
@@ -231,7 +231,7 @@ def _run_apart(source: SourceModel, batch: Mapping[str, Any]) -> list[Any]:
             return [np.stack(list(each)) for each in process.outputs(folder, len(samples))]
 
 
-def _written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
+def written_again(model: Any, batch: Mapping[str, Any]) -> float | str:
     """Write the normalised program as ONNX, as every job does, and return how far that is from the program."""
     import onnxruntime
 
@@ -311,7 +311,6 @@ def _qualities(path: Path, model: Any, run: Run, data: Path) -> dict[str, Any]:
 
 def chain(path: Path, folder: Path) -> dict[str, Any]:
     """Send a model through all stages, in a folder of its own."""
-    name = label_of(path).partition(".")[0].split("_")[0]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         data = PICTURES.get(label_of(path))
@@ -322,44 +321,58 @@ def chain(path: Path, folder: Path) -> dict[str, Any]:
         else:
             _write_arrays(path, place / "data")
             entry = {"reader": "arrays", "path": "data"}
-        job = {
-            "model": {"path": str(path)},
-            "data": entry,
-            "metric": "top1" if labelled else "similarity",
-            "target": {"engines": ["openvino", "onnxruntime"]},
-            "budget": {"max_quality_drop": 0.01, "min_speedup": 1.0},
-            "strategy": "auto",
-            **{key: {} for key in ("calibration", "distillation", "prune", "qat")},
-            **QUICK,
-        }
-        (place / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: job}}))
-        started = time.monotonic()
-        for stage in STAGES:
-            done = subprocess.run(
-                [sys.executable, "-m", f"tasks.{stage}", "--job", name],
-                cwd=place,
-                env=_variables(),
-                capture_output=True,
-                text=True,
-                timeout=LONGEST_CHAIN_SECONDS,
-            )
-            if done.returncode:
-                last = [line for line in done.stderr.splitlines() if line.strip()]
-                return {"failed": stage, "why": last[-1] if last else "", "seconds": time.monotonic() - started}
-        manifest = json.loads((place / "deploy" / name / "manifest.json").read_text())
-        winner = manifest["winner"]
-        return {
-            "seconds": time.monotonic() - started,
-            "winner": f"{winner['engine']}/{winner['name']}",
-            "speedup": winner["speedup"] and winner["speedup"]["value"],
-            "quality": winner["quality"],
-            "variants": {
-                f"{row['engine']}/{row['name']}": row["latency"]["median_ms"]
-                if row["latency"]
-                else row["failure"]["cause"]
-                for row in manifest["variants"]
-            },
-        }
+        name = label_of(path).partition(".")[0].split("_")[0]
+        return send_through(name, path, entry, "top1" if labelled else "similarity", place)
+
+
+def send_through(
+    name: str, path: Path, data: Mapping[str, Any], metric: str, place: Path, **further: Any
+) -> dict[str, Any]:
+    """Send a model through all stages, as a job with little to search; return the winner, or the stage that failed.
+
+    Args:
+        name: of the job.
+        data: its settings of samples; a relative path is below `place`.
+        place: where the stages run.
+        further: settings of the job that are not those of all jobs here.
+    """
+    job = {
+        "model": {"path": str(path)},
+        "data": dict(data),
+        "metric": metric,
+        "target": {"engines": ["openvino", "onnxruntime"]},
+        "budget": {"max_quality_drop": 0.01, "min_speedup": 1.0},
+        "strategy": "auto",
+        **{key: {} for key in ("calibration", "distillation", "prune", "qat")},
+        **QUICK,
+        **further,
+    }
+    (place / "params.yaml").write_text(yaml.safe_dump({"jobs": {name: job}}))
+    started = time.monotonic()
+    for stage in STAGES:
+        done = subprocess.run(
+            [sys.executable, "-m", f"tasks.{stage}", "--job", name],
+            cwd=place,
+            env=_variables(),
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_CHAIN_SECONDS,
+        )
+        if done.returncode:
+            last = [line for line in done.stderr.splitlines() if line.strip()]
+            return {"failed": stage, "why": last[-1] if last else "", "seconds": time.monotonic() - started}
+    manifest = json.loads((place / "deploy" / name / "manifest.json").read_text())
+    winner = manifest["winner"]
+    return {
+        "seconds": time.monotonic() - started,
+        "winner": f"{winner['engine']}/{winner['name']}",
+        "speedup": winner["speedup"] and winner["speedup"]["value"],
+        "quality": winner["quality"],
+        "variants": {
+            f"{row['engine']}/{row['name']}": row["latency"]["median_ms"] if row["latency"] else row["failure"]["cause"]
+            for row in manifest["variants"]
+        },
+    }
 
 
 def _variables() -> dict[str, str]:

@@ -73,11 +73,11 @@ def compare(program: Path, folder: Path, older: Path | None = None) -> dict[str,
         known = SourceModel.find(older).load()
         values = [np.asarray(each) for each in known.run(dict(zip(known.feed_names, batch.values())))]
         result["deviation_of_paddle_2"] = deviation(found, values)
-        result["same_layers"] = _layers(model) == _layers(known)
+        result["same_layers"] = layers_of(model) == layers_of(known)
     return result
 
 
-def _layers(model: InferenceModel) -> list[tuple[str, tuple[int, ...]]]:
+def layers_of(model: InferenceModel) -> list[tuple[str, tuple[int, ...]]]:
     normalised, _ = normalise(model)
     return [(layer.op_type, normalised.shape(layer.weight)) for layer in quantizable_layers(normalised)]
 
