@@ -163,6 +163,18 @@ class Checker:
 
         None, too, where the engine does not run here, or not this file: the measurement tells of that.
         """
+        return self._lost(engine, path, lambda: self._loss(model, simulated))
+
+    def without_ranges(self, engine: str, model: InferenceModel, meant: onnx.ModelProto, path: Path) -> str | None:
+        """Return why an int8 file for which no range was found will not do as its engine runs it, like `on_engine`.
+
+        Args:
+            meant: what it stands for, every operator as ONNX defines it.
+        """
+        return self._lost(engine, path, lambda: self._loss_of(model, _run_literally(meant, self._batch)))
+
+    def _lost(self, engine: str, path: Path, loss_of: Callable[[], _Loss]) -> str | None:
+        """Return why a file that an engine runs loses more than it should; None where it does not, or does not run."""
         if self._run is None:
             return None
         with tempfile.TemporaryDirectory() as name:
@@ -171,17 +183,19 @@ class Checker:
             found = self._run(engine, path, samples)
         if found is None:
             return None
-        loss = self._loss(model, simulated)
+        loss = loss_of()
         errors = [loss.comparison.errors(*pair) for pair in zip(zip(*found), zip(*loss.wanted), strict=True)]
         return loss.of(mean_errors(errors))[1]
 
     def _loss(self, model: InferenceModel, simulated: InferenceModel) -> _Loss:
         if self._losses is None or self._losses[0] is not model or self._losses[1] is not simulated:
-            wanted = self._known.of(model)
-            comparison = Comparison(wanted, model.fetch_names)
-            expected = comparison.mean_errors(self._known.of(simulated), wanted)
-            self._losses = model, simulated, _Loss(comparison, wanted, expected)
+            self._losses = model, simulated, self._loss_of(model, self._known.of(simulated))
         return self._losses[2]
+
+    def _loss_of(self, model: InferenceModel, outputs: Sequence[Array]) -> _Loss:
+        wanted = self._known.of(model)
+        comparison = Comparison(wanted, model.fetch_names)
+        return _Loss(comparison, wanted, comparison.mean_errors(outputs, wanted))
 
     def on_onnxruntime(self, fp32: onnx.ModelProto, written: onnx.ModelProto) -> float:
         """Return the similarity of a file to the fp32 model, as ONNX Runtime fuses and runs it."""

@@ -19,7 +19,7 @@ import onnx
 from act.engines.base import RuntimePrecision
 from act.engines.check import Checker
 from act.engines.onnx_int8 import quantize_by_rules
-from act.engines.spec import Spec, all_specs, spec_of
+from act.engines.spec import Spec, all_specs, spec_of, title_of
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
@@ -27,7 +27,7 @@ from act.program.layers import Layer, quantizable_layers
 from act.program.model import InferenceModel
 from act.program.passes.smoothing import products_of_tokens
 from act.quantization.activations import reader
-from act.quantization.dynamic import store_weights
+from act.quantization.dynamic import quantize_dynamically, store_weights
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
@@ -163,7 +163,8 @@ def export_dynamic(
 ) -> ExportedCandidate | None:
     """Write the model for each engine that runs products in int8 with scales of each run.
 
-    None where no engine of the target does, or products of tokens are not what most of the model's weights are for.
+    None where no engine of the target does so rightly, or products of tokens are not what most of the model's weights
+    are for.
 
     Args:
         model: the fp32 model, for whose layers no range is needed.
@@ -175,13 +176,15 @@ def export_dynamic(
         return None
     fp32 = to_onnx(model)
     written = {engine: writer_of(engine).dynamic(fp32, model, products) for engine in able}
-    return _without_ranges(name, "int8", model, written, folder, checker)
+    meant = quantize_dynamically(fp32, model, products, narrow=False)
+    return _without_ranges(name, "int8", model, written, meant, folder, checker)
 
 
 def export_weights(
     name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
 ) -> ExportedCandidate | None:
-    """Write the model with its weights alone in int8, for its size, for each engine that reads ONNX; None without any.
+    """Write the model with its weights alone in int8, for its size, for each engine that reads ONNX and runs it
+    rightly; None without any.
 
     It runs like an fp32 model, and may so in half precision.
 
@@ -193,7 +196,7 @@ def export_weights(
     if not able or not layers:
         return None
     stored = store_weights(to_onnx(model), model, layers)
-    return _without_ranges(name, "fp32", model, dict.fromkeys(able, stored), folder, checker)
+    return _without_ranges(name, "fp32", model, dict.fromkeys(able, stored), stored, folder, checker)
 
 
 def _without_ranges(
@@ -201,14 +204,27 @@ def _without_ranges(
     precision: str,
     model: InferenceModel,
     written: Mapping[str, onnx.ModelProto],
+    meant: onnx.ModelProto,
     folder: Path,
     checker: Checker,
-) -> ExportedCandidate:
-    """Save what was written for engines."""
+) -> ExportedCandidate | None:
+    """Save what was written for engines, as far as they compute what is meant; None where none does."""
     folder.mkdir()
-    paths = {engine: folder / f"{engine}.onnx" for engine in written}
-    for engine, path in paths.items():
-        onnx.save(written[engine], path)
+    paths: dict[str, Path] = {}
+    refused: dict[str, str] = {}
+    for engine, file in written.items():
+        path = folder / f"{engine}.onnx"
+        onnx.save(file, path)
+        lost = checker.without_ranges(engine, model, meant, path)
+        if lost is None:
+            paths[engine] = path
+        else:
+            refused[engine] = f"as {title_of(engine)} runs it, it {lost}"
+            log.info("%s: %s", name, refused[engine])
+            path.unlink()
+    if not paths:
+        folder.rmdir()
+        return None
     return ExportedCandidate(
         name=name,
         precision=precision,
@@ -216,7 +232,7 @@ def _without_ranges(
         bytes={engine: size_of(path) for engine, path in paths.items()},
         weight_bytes=0,
         check={engine: round(checker.similarity(model, path), 6) for engine, path in paths.items()},
-        refused={},
+        refused=refused,
         elsewhere={},
         left_in_float=[],
         only=[*written],

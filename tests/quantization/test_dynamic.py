@@ -12,6 +12,7 @@ import pytest
 from act.engines.check import Checker
 from act.engines.onnxruntime.runtime import OnnxRuntime
 from act.engines.openvino.runtime import OpenVino
+from act.engines.process import int8_outputs
 from act.engines.writer import export_dynamic, export_weights
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
@@ -28,7 +29,7 @@ ENGINES = ("onnxruntime", "openvino")
 
 def test_each_engine_gets_a_file_that_it_runs_near_fp32(tmp_path: Path) -> None:
     model, feeds = transformer(), batch(TOKENS)
-    checker = Checker(Samples({"x": Ragged.of(list(feeds["x"]))}))
+    checker = Checker(Samples({"x": Ragged.of(list(feeds["x"]))}), int8_outputs)
     found = export_dynamic("dynamic", model, tmp_path / "dynamic", checker, [*ENGINES, "paddle_inference"])
     assert found is not None and found.only == [*ENGINES] == [*found.files]
     assert min(found.check.values()) > 0.95
@@ -48,6 +49,24 @@ def test_what_is_no_transformer_or_has_no_engine_for_it_gets_none(tmp_path: Path
     assert export_dynamic("dynamic", normalised_classifier(), tmp_path / "dynamic", checker, ENGINES) is None
     assert export_dynamic("dynamic", transformer(), tmp_path / "dynamic", checker, ["paddle_inference"]) is None
     assert not (tmp_path / "dynamic").exists()
+
+
+@pytest.mark.parametrize("wrong", [["openvino"], [*ENGINES]])
+def test_an_engine_that_computes_something_else_gets_no_file(tmp_path: Path, wrong: list[str]) -> None:
+    model, feeds = transformer(), batch(TOKENS)
+
+    def run(engine: str, path: Path, samples: Path) -> list[Ragged]:
+        (outputs,) = model.run(next(Samples.load(samples).batches(8)))
+        return [Ragged.of(list(-outputs if engine in wrong else outputs))]
+
+    checker = Checker(Samples({"x": Ragged.of(list(feeds["x"]))}), run)
+    found = export_dynamic("dynamic", model, tmp_path / "dynamic", checker, ENGINES)
+    if len(wrong) == 2:
+        assert found is None and not (tmp_path / "dynamic").exists()
+        return
+    assert found is not None and [*found.files] == ["onnxruntime"] and found.only == [*ENGINES]
+    assert found.refused["openvino"].startswith("as OpenVINO runs it, it loses too much")
+    assert not (tmp_path / "dynamic" / "openvino.onnx").exists()
 
 
 @pytest.mark.parametrize("narrow", [False, True])
