@@ -14,10 +14,13 @@ from act.engines.agreement import check_outputs
 from act.engines.base import ExecutedKernel, RuntimePrecision
 from act.engines.process import EngineFailure, EngineProcess
 from act.engines.self_test import wrong_kernels
-from act.engines.spec import spec_of
+from act.engines.spec import all_specs, spec_of
 from act.engines.writer import writer_of
+from act.errors import InputError
+from act.onnx_graph.conversion import NotConvertible, to_onnx
 from act.program.graph import Graph
 from act.program.layers import quantizable_layers
+from act.program.model import InferenceModel
 from act.results.analyze import EngineAnalysis, KernelTime, Operator, WrongKernel
 from act.settings import EngineName, Job
 
@@ -45,28 +48,48 @@ class Inspection:
         return {name for each in self.wrong for name in each.layers}
 
 
-def ask_engines(job: Job, graph: Graph, fp32: onnx.ModelProto, prepared: Path) -> dict[EngineName, Inspection]:
+def convert(model: InferenceModel, engines: Sequence[EngineName]) -> tuple[onnx.ModelProto | None, str]:
+    """Return the model as ONNX, or None and why it cannot be had.
+
+    `InputError` where none of the engines runs it then.
+    """
+    try:
+        return to_onnx(model), ""
+    except NotConvertible as error:
+        if any(not spec_of(name).reads_onnx for name in engines):
+            return None, error.cause
+        others = [spec.name for spec in all_specs() if not spec.reads_onnx and spec.writer and spec.not_first is None]
+        raise InputError(f"{error}, or name an engine that needs no ONNX: `target.engines: [{others[0]}]`") from None
+
+
+def ask_engines(job: Job, graph: Graph, fp32: onnx.ModelProto | None, prepared: Path) -> dict[EngineName, Inspection]:
     """Ask each engine of the target; the first that tells the times of kernels is the only one that measures them.
 
     One that does not give what the given model gives has failed. Where int8 is wanted the kernels for it are tested; an
     engine that computes no kind of the model's layers rightly has no int8. Samples, and the outputs that are expected
     of some, are in the folder that `prepare` left.
     """
-    named = fusion.named_by_outputs(fp32)
+    named = fusion.named_by_outputs(fp32) if fp32 is not None else None
     found: dict[EngineName, Inspection] = {}
     for name in job.target.engines:
+        if named is None and spec_of(name).reads_onnx:
+            found[name] = Inspection(failure="the model has no ONNX form")
+            continue
         timed = any(each.timed for each in found.values())
         with tempfile.TemporaryDirectory() as scratch:
             path = writer_of(name).write(graph.model, None, Path(scratch), named)
             found[name] = _ask(name, path, job, prepared, not timed)
-        # The others run elsewhere, or take minutes to load.
-        if spec_of(name).not_first is None and {"int8"} <= {*found[name].precisions} & {*job.target.precisions}:
+        # Without an ONNX form nothing is quantized.
+        if named is not None and "int8" in job.target.precisions:
             _test_int8(name, found[name], graph, job.target.threads)
     return found
 
 
 def _test_int8(name: EngineName, result: Inspection, graph: Graph, threads: int) -> None:
     """Note what an engine computes wrongly in int8, and that it has no int8 where nothing else is left."""
+    # The others run elsewhere, or take minutes to load.
+    if "int8" not in result.precisions or spec_of(name).not_first is not None:
+        return
     result.wrong = wrong_kernels(name, graph, threads)
     layers = {layer.name for layer in quantizable_layers(graph.model, spec_of(name).int8_operators)}
     if result.wrong and layers <= result.in_float:
@@ -74,11 +97,14 @@ def _test_int8(name: EngineName, result: Inspection, graph: Graph, threads: int)
 
 
 def describe_engines(
-    inspections: Mapping[EngineName, Inspection], operators: Sequence[Operator], fp32: onnx.ModelProto, graph: Graph
+    inspections: Mapping[EngineName, Inspection],
+    operators: Sequence[Operator],
+    fp32: onnx.ModelProto | None,
+    graph: Graph,
 ) -> dict[str, EngineAnalysis]:
     """Return for each engine what it said itself, what it fuses, and which layers it has int8 kernels for."""
     twins: dict[str, int] | None = None
-    if any(each.kernels for name, each in inspections.items() if spec_of(name).reads_onnx):
+    if fp32 is not None and any(each.kernels for name, each in inspections.items() if spec_of(name).reads_onnx):
         try:
             twins = fusion.onnx_twins(fp32, graph)
         except Exception as error:  # whatever ONNX Runtime does not like about a model that another engine runs

@@ -20,7 +20,7 @@ from act.engines.base import RuntimePrecision
 from act.engines.check import Checker
 from act.engines.onnx_int8 import quantize_by_rules
 from act.engines.spec import Spec, all_specs, spec_of, title_of
-from act.onnx_graph.conversion import to_onnx
+from act.onnx_graph.conversion import NotConvertible, to_onnx
 from act.onnx_graph.graph import inferred
 from act.program.files import PROGRAM_FILE, WEIGHTS_FILE
 from act.program.layers import Layer, quantizable_layers
@@ -96,15 +96,15 @@ class Export:
         """
         model, scheme, folder = self.model, self.scheme, self.folder
         folder.mkdir()
+        lacking: dict[str, Exported] = {}
         if scheme is None:
-            onnx.save(self.fp32_onnx, self.plain_onnx)
-            check = {"onnx": self.checker.fp32(model, self.plain_onnx)}
+            check, lacking = self._write_fp32_onnx()
         else:
             onnx.save(quantize_onnx(self.fp32_onnx, model, scheme), self.plain_onnx)
             check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx)
             (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
         specs = [spec for spec in all_specs() if spec.default is not None or spec.name in self.engines]
-        exported = {spec.name: self._written(spec) for spec in specs}
+        exported = {spec.name: lacking.get(spec.name) or self._written(spec) for spec in specs}
         check |= {name: each.similarity for name, each in exported.items() if each.similarity is not None}
         paths = {name: each.path for name, each in exported.items() if each.path is not None}
         return ExportedCandidate(
@@ -118,6 +118,17 @@ class Export:
             elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
             left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
         )
+
+    def _write_fp32_onnx(self) -> tuple[dict[str, float], dict[str, Exported]]:
+        """Write the fp32 model as ONNX; return its similarity, or what engines have that cannot do without it."""
+        try:
+            onnx.save(self.fp32_onnx, self.plain_onnx)
+        except NotConvertible as error:
+            if all(spec_of(engine).reads_onnx for engine in self.engines):
+                raise
+            none = Exported(None, refused=f"the model has no ONNX form: {error.cause}")
+            return {}, {spec.name: none for spec in all_specs() if spec.reads_onnx}
+        return {"onnx": self.checker.fp32(self.model, self.plain_onnx)}, {}
 
     def _written(self, spec: Spec) -> Exported:
         """Write a candidate for an engine."""
@@ -385,14 +396,15 @@ def export_variants(
     Its latency hangs on no range, so that nothing need be searched before. `converted` is what `to_onnx` made of it,
     `extremes` gives what `batch_extremes` reads of the batch, and the layers of `in_float` are not quantized.
     """
-    converted = converted or to_onnx(model)
+    if converted is None and (spec_of(engine).reads_onnx or any(each.startswith("int8") for each in precisions)):
+        converted = to_onnx(model)
     samples = folder / "samples"
     Samples({feed: Ragged.of(list(values)) for feed, values in batch.items()}).save(samples)
     files: dict[RuntimePrecision, Path] = {}
     for quantized in (False, True):
         if wanted := [precision for precision in precisions if precision.startswith("int8") == quantized]:
             scheme = None
-            if quantized:
+            if quantized and converted is not None:
                 read = extremes() if extremes is not None else batch_extremes(model, batch, converted)
                 scheme = _scheme(model, converted, read, not spec_of(engine).zero_points)
             path = writer_of(engine, in_float).write(model, scheme, Path(tempfile.mkdtemp(dir=folder)), converted)

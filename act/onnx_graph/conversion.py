@@ -49,10 +49,7 @@ class NotConvertible(InputError):
 
     def __init__(self, cause: str) -> None:
         self.cause = " ".join(cause.split())
-        super().__init__(
-            f"Paddle2ONNX cannot convert the model: {self.cause}; every job exports an ONNX file, so the model must be "
-            "built of operators that ONNX has"
-        )
+        super().__init__(f"Paddle2ONNX cannot convert the model: {self.cause}; build it of operators that ONNX has")
 
 
 def to_onnx(model: InferenceModel) -> onnx.ModelProto:

@@ -203,4 +203,5 @@ class Analysis(Artifact):
     sensitivity: Sensitivity
     kernels: list[KernelTime]  # of the fp32 model, slowest kind first
     engines: dict[str, EngineAnalysis]
+    no_onnx: str = ""  # why the model has no ONNX form, without which nothing is quantized or pruned
     machine: Machine

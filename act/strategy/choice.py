@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from act import machine
+from act.errors import InputError
 from act.results.analyze import Analysis, Baseline
 from act.results.select import Attempt, Options, StageSettings, Strategy, StrategyPart
 from act.settings import PRUNING, QUANTIZING, EngineName, Job
@@ -29,9 +30,14 @@ _TRAINING_COST = 8.0  # times the latency of the fp32 model, for each sample and
 _SECONDS_OF_AN_ENGINE = 20.0
 
 
-def obey(job: Job) -> Strategy:
-    """Return the strategy that the user fixed."""
+def obey(job: Job, analysis: Analysis) -> Strategy:
+    """Return the strategy that the user fixed; `InputError` where the model lacks what it takes."""
     names = job.strategy if job.strategy != "auto" else []
+    if names and analysis.no_onnx:
+        raise InputError(
+            f"`strategy` asks for {', '.join(names)}, but the model has no ONNX form, by which activations are read: "
+            f"{analysis.no_onnx}; set it to [] or `auto`, and the model is measured as it is"
+        )
     why = "the strategy is fixed in params.yaml" if names else "params.yaml asks for no compression"
     return _compose([StrategyPart(name=name, why="asked for in params.yaml") for name in names], why, obeyed=True)
 
@@ -92,6 +98,8 @@ def next_strategy(
 
 def quantization(job: Job, analysis: Analysis) -> Strategy:
     """Return the strategy that quantizes the model on this CPU, or does nothing where that gains nothing."""
+    if analysis.no_onnx:
+        return _compose([], "the model has no ONNX form, by which activations are read, so nothing is quantized")
     if "int8" not in job.target.precisions:
         return _compose([], "int8 is not among the target's precisions, so nothing is quantized")
     able = {name: analysis.engines[name] for name in job.target.engines if "int8" in analysis.engines[name].precisions}
@@ -206,7 +214,7 @@ def _model(job: Job, analysis: Analysis, tables: Path) -> tuple[options.Model, M
     able = max((analysis.engines[name].int8_parameters for name in job.target.engines), default=0)
     convolutions = any(operator.type in ("conv2d", "depthwise_conv2d") for operator in analysis.operators)
     named = job.prune.channel.pruned_ratio is not None or job.prune.channel.target_speedup is not None
-    int8_share, can_prune = _share(able, analysis.parameters), convolutions and not named
+    int8_share, can_prune = _share(able, analysis.parameters), convolutions and not named and not analysis.no_onnx
     return options.Model(whole, pruned, 4 * analysis.parameters, int8_share, can_prune), predictors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from act.artifacts import replace_folder, stage_folder
 from act.errors import InputError
-from act.results.analyze import Analysis
+from act.results.analyze import Analysis, Sensitivity
 from act.results.machine import Machine
 from act.results.prepare import Preparation
 from act.settings import Job
@@ -26,8 +26,7 @@ def main() -> None:
 def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
     # Paddle takes seconds to import, and wrong settings are told before.
     from act import machine
-    from act.engines.inspection import ask_engines, describe_engines, kernel_times
-    from act.onnx_graph.conversion import to_onnx
+    from act.engines.inspection import ask_engines, convert, describe_engines, kernel_times
     from act.program import foldable, structure
     from act.program.graph import Graph
     from act.program.model import InferenceModel
@@ -44,13 +43,18 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
         )
     model = InferenceModel.load(prepared / "model")
     samples = Samples.load(prepared / "calibration")
-    graph, fp32 = Graph(model, next(samples.batches(1))), to_onnx(model)
+    graph = Graph(model, next(samples.batches(1)))
+    fp32, no_onnx = convert(model, job.target.engines)
+    if no_onnx:
+        log.info("analyze: the model has no ONNX form, so it is run as it is, not quantized or pruned: %s", no_onnx)
     inspected = ask_engines(job, graph, fp32, prepared)
     kernels = next((each.timed for each in inspected.values() if each.timed), [])
     operators, source = assign_latency(list_operators(graph), kernels)
     found, parameters = structure.describe(graph, operators), model.count_parameters()
     settings, few = job.analyze, samples.head(job.analyze.samples)
-    sensitivity = measure_layers(fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
+    sensitivity = Sensitivity(why="the model has no ONNX form, by which layers are measured")
+    if fp32 is not None:
+        sensitivity = measure_layers(fp32, graph, operators, few, settings.prune_ratios, settings.time_limit_seconds)
     macs = sum(operator.macs for operator in operators)
     with replace_folder(final) as folder:
         batch = samples.first(job.target.batch)
@@ -75,6 +79,7 @@ def _analyze(name: str, job: Job, prepared: Path, final: Path) -> None:
             sensitivity=sensitivity,
             kernels=kernel_times(kernels),
             engines=describe_engines(inspected, operators, fp32, graph),
+            no_onnx=no_onnx,
             machine=Machine.model_validate(machine.describe()),
         ).write(folder / "analysis.json")
     log.info(f"analyze: {found.kind}, {parameters / 1e6:.2f} M parameters, {macs / 1e6:.0f} M MACs; latency {source}")

@@ -36,7 +36,7 @@ def main() -> None:
                 f"run `python -m tasks.analyze --job {name}`, or `dvc repro`"
             )
         if job.strategy != "auto":
-            strategy, options = obey(job), Options()
+            strategy, options = obey(job, analysis), Options()
         else:
             # The settings that attempts hold for.
             counting = job.model_dump(mode="json", exclude={"benchmark", "act_config"})

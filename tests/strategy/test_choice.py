@@ -114,15 +114,15 @@ def test_bf16_is_left_out_where_the_target_does_not_want_it(job: Job) -> None:
 
 
 def test_a_fixed_strategy_is_obeyed(job: Job) -> None:
-    asked = obey(job.model_copy(update={"strategy": ["QuantPost"]}))
+    asked = obey(job.model_copy(update={"strategy": ["QuantPost"]}), analysis())
     assert reasons(asked) == {"QuantPost": "asked for in params.yaml"}
     assert asked.quantize and not asked.search and not asked.train
-    trained = obey(job.model_copy(update={"strategy": ["QuantAware", "Distillation"]}))
+    trained = obey(job.model_copy(update={"strategy": ["QuantAware", "Distillation"]}), analysis())
     assert list(reasons(trained)) == ["QuantAware", "Distillation"]
     assert trained.quantize and trained.train and trained.train_always and not trained.search
-    searched = obey(job.model_copy(update={"strategy": ["HyperParameterOptimization"]}))
+    searched = obey(job.model_copy(update={"strategy": ["HyperParameterOptimization"]}), analysis())
     assert searched.quantize and searched.search and not searched.train
-    nothing = obey(job.model_copy(update={"strategy": []}))
+    nothing = obey(job.model_copy(update={"strategy": []}), analysis())
     assert not nothing.quantize and "no compression" in nothing.why
 
 

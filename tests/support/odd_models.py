@@ -214,6 +214,14 @@ def _zero_over_zero(x: Any) -> Any:
     return _matmul(means / means.max(axis=1, keepdim=True), CLASSES)
 
 
+def _deformable(x: Any) -> Any:
+    """Build a convolution whose places are moved about, which ONNX has from opset 19 on."""
+    offset = paddle.static.nn.conv2d(x, 18, 3, padding=1)
+    weight = paddle.static.create_parameter([4, 3, 3, 3], "float32")
+    out = paddle.vision.ops.deform_conv2d(x, offset, weight, padding=1)
+    return paddle.static.nn.fc(paddle.nn.functional.relu(out), CLASSES)
+
+
 def _grouped(x: Any) -> Any:
     return _head(_relu(_conv(_conv(_conv(x, 8), 8, groups=2), 8, groups=8)))
 
@@ -294,6 +302,7 @@ ODD: dict[str, Odd] = {
         _channels_last,
         lambda rng: {"x": rng.normal(size=(8, 8, 3)).astype(np.float32)},
     ),
+    "deformable": Odd(PICTURE, _deformable, _picture()),
     "shared_weight": Odd(PICTURE, _shared_weight, _picture()),
     "norm_left_over": Odd(PICTURE, _norm_left_over, _picture()),
     "turned": Odd(PICTURE, _turned, _picture()),

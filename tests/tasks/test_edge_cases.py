@@ -189,6 +189,29 @@ def test_without_a_layer_to_quantize_fp32_is_what_is_left(
         assert read_json(Path("deploy/mine/manifest.json"))["winner"]["precision"] in ("fp32", "bf16")
 
 
+@on("deformable")
+def test_without_an_onnx_form_an_engine_that_needs_none_measures_the_model(
+    stages: Stages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.job["target"] = {"engines": ["paddle_inference", "openvino"]}
+    stages.run(last="report")
+    assert "has no ONNX form, so it is run as it is, not quantized or pruned" in capsys.readouterr().out
+    variants = read_json(ARTIFACTS / "benchmark" / "measurements.json")["variants"]
+    ran = {(each["engine"], each["precision"]) for each in variants if each["failure"] is None}
+    assert ("paddle_inference", "fp32") in ran and {engine for engine, _ in ran} == {"paddle_inference"}
+    written = [each for each in variants if each["engine"] == "openvino" and each["candidate"] == "fp32"]
+    assert written and all("the model has no ONNX form: " in each["failure"]["cause"] for each in written)
+    assert Path("deploy/mine/report.html").is_file() and not list(Path("deploy/mine").rglob("*.onnx"))
+    stages.job["strategy"] = ["QuantPost"]
+    with pytest.raises(SystemExit):
+        stages.run("select", "select")
+    assert "`strategy` asks for QuantPost, but the model has no ONNX form" in capsys.readouterr().err
+    stages.job["target"] = {"engines": ["onnxruntime"]}
+    with pytest.raises(SystemExit):
+        stages.run("analyze", "analyze")
+    assert "`target.engines: [paddle_inference]`" in capsys.readouterr().err
+
+
 @on("one_class")
 def test_one_class_and_one_evaluation_sample_reach_the_report(stages: Stages) -> None:
     model = InferenceModel.load(Path("model"))

@@ -118,7 +118,7 @@ def measure_baseline(
     batch: Mapping[str, Array],
     target: Target,
     folder: Path,
-    fp32: onnx.ModelProto,
+    fp32: onnx.ModelProto | None,
     inspected: Mapping[EngineName, Inspection],
 ) -> dict[str, dict[str, Baseline]]:
     """Measure a job's model on each engine in every precision that is there, int8 with unsearched ranges.
@@ -129,18 +129,20 @@ def measure_baseline(
 
     Args:
         batch: samples of the target's batch size, batch axis first.
-        fp32: what `to_onnx` made of the model.
+        fp32: what `to_onnx` made of the model; None where it cannot, and int8 is not measured.
         inspected: what each engine said of the model.
     """
     told: dict[str, dict[str, Baseline]] = {}
-    extremes = cache(partial(batch_extremes, model, batch, fp32))  # where an engine has int8 at all
+    # Where an engine has int8 at all.
+    extremes = cache(partial(batch_extremes, model, batch, fp32)) if fp32 is not None else None
     # The others run elsewhere, or take minutes to load.
     for engine in [engine for engine in target.engines if spec_of(engine).not_first is None]:
         version, offered = inspected[engine].version, inspected[engine].precisions
         if version is None:
             told[engine] = {"fp32": Baseline(failure=inspected[engine].failure)}
             continue
-        precisions = [each for each in PRECISIONS if each in offered and each in target.precisions]
+        wanted = [each for each in PRECISIONS if each in offered and each in target.precisions]
+        precisions = [each for each in wanted if fp32 is not None or not each.startswith("int8")]
         with tempfile.TemporaryDirectory() as scratch:
             in_float = inspected[engine].in_float
             written = export_variants(name, model, batch, engine, precisions, Path(scratch), fp32, extremes, in_float)
