@@ -28,9 +28,17 @@ class PlugIns(Artifact):
 
 
 class ModelFiles(Artifact):
-    """What the user's model holds, whatever DVC has noted of its files' sizes and times."""
+    """What the user's model or teachers hold, whatever DVC has noted of their files' sizes and times."""
 
     sha256: dict[str, str]  # by file, below the folder that the job names or that of the file that it names
+
+
+class DataFiles(Artifact):
+    """What the job's data hold, by a digest of files that may be sampled."""
+
+    files: int
+    bytes: int
+    sha256: str
 
 
 class Machine(_Hardware):

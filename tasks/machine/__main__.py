@@ -1,8 +1,9 @@
 """`python -m tasks.machine --job NAME`: note what a job's results depend on that the checkout does not hold.
 
 Writes `machine.json`, this machine, on which stages with timings depend; `plugins.json`, the versions of the other
-distributions that the job may use entries of; and `model.json`, the digests of the user's model, because DVC reads no
-file again whose size and time it knows, and follows no weights beside a program file. DVC always runs the stage, which
+distributions that the job may use entries of; and `model.json`, `teachers.json` and `data.json`, the digests of the
+user's model, of the models that teach and of the data, because DVC reads no file again whose size and time it knows,
+and follows no weights beside a program file. DVC always runs the stage, which
 takes a moment; as long as nothing has changed it writes the same bytes, so that nothing after it is done again. Each
 job has its own notes, because DVC lets nobody write what a stage of another job reads at that moment. A job without a
 file of attempts gets one, too, because `select` depends on it.
@@ -15,7 +16,8 @@ from act import machine, registry
 from act.artifacts import sha256, stage_folder
 from act.errors import InputError
 from act.results.artifact import Artifact
-from act.results.machine import ModelFiles, PlugIns, TimedOn
+from act.results.machine import DataFiles, ModelFiles, PlugIns, TimedOn
+from act.samples.digest import files_of, sampled_digest
 from act.settings import DEFAULT_PATH, REFERENCES, Job, ModelSource, load_job
 from act.strategy import attempts
 from tasks.stage import job_from_command_line
@@ -46,7 +48,27 @@ def _notes(job: Job, root: Path) -> dict[str, Artifact]:
         "machine.json": TimedOn(**machine.identity()),
         "plugins.json": PlugIns(versions=versions),
         "model.json": ModelFiles(sha256=_digests(job.model, root)),
+        "teachers.json": ModelFiles(
+            sha256={
+                f"{number}: {name}": digest
+                for number, teacher in enumerate(job.distillation.teachers)
+                for name, digest in _digests(teacher, root).items()
+            }
+        ),
+        "data.json": _data(job, root),
     }
+
+
+def _data(job: Job, root: Path) -> DataFiles:
+    """Return what every file holds that the settings of the data name, as `path` does, or that is below."""
+    texts = [value for value in job.data.model_dump().values() if isinstance(value, str) and value]
+    try:
+        files = files_of(path for path in (root / text for text in texts) if path.exists())
+        return DataFiles(
+            files=len(files), bytes=sum(file.stat().st_size for file in files), sha256=sampled_digest(files)
+        )
+    except OSError as error:
+        raise InputError(f"{job.data.path}: cannot be read: {error}") from None
 
 
 def _digests(model: ModelSource, root: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,24 @@ def test_other_weights_of_the_same_size_and_time_are_noted(tmp_path: Path, path:
     assert place.run("machine").returncode == 0 and read(place, "model.json") != before
     place.job |= {"model": {"path": "nothing"}}
     assert place.run("machine").returncode == 0 and read(place, "model.json")["sha256"] == {}
+
+
+def test_other_data_and_teachers_of_the_same_size_and_time_are_noted(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    shutil.copytree(tmp_path / "model", tmp_path / "teacher")
+    place.job |= {"distillation": {"teachers": [{"path": "teacher"}]}}
+    assert place.run("machine").returncode == 0 and are_noted(tmp_path, "mine")
+    for name, file in (("data", "data/evaluation.npz"), ("teachers", "teacher/inference.pdiparams")):
+        before, status = read(place, f"{name}.json"), (tmp_path / file).stat()
+        values = bytearray((tmp_path / file).read_bytes())
+        values[-1] ^= 1
+        (tmp_path / file).write_bytes(values)
+        assert before["sha256"] and status.st_size == len(values)
+        os.utime(tmp_path / file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert not are_noted(tmp_path, "mine")
+        assert place.run("machine").returncode == 0 and read(place, f"{name}.json") != before
+        os.utime(tmp_path / file)
+        assert are_noted(tmp_path, "mine"), "another time alone is no other data"
 
 
 @pytest.mark.parametrize(
