@@ -20,6 +20,7 @@ import yaml
 from tqdm import tqdm
 
 from act import machine
+from act.engines.base import RuntimePrecision
 from act.engines.evaluation import Evaluation
 from act.engines.process import EngineFailure
 from act.engines.writer import writer_of
@@ -150,14 +151,21 @@ def _key(setting: TrialSettings | None) -> str:
     return "fp32" if setting is None else setting.model_dump_json()
 
 
+def _quality(evaluation: Evaluation, path: Path, precision: RuntimePrecision, samples: int) -> float:
+    """Return the quality of a written model on the first so many samples."""
+    with evaluation.process(path, precision) as process:
+        process.load()
+        return evaluation.quality_on(process, samples).value
+
+
 def _measured(
     model: str, job: dict[str, Any], space: Space, known: Mapping[str, Any], folder: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield rows that are not known yet as they are measured, once for all settings that make the same model."""
     maker, evaluation, write = _prepare(job, space, folder)
     if _key(None) not in known:
-        with evaluation.loaded(write(None), "fp32") as quality_on:
-            yield {"key": _key(None), "quality": quality_on(SUBSPACES[model].samples).value, "cost": 1.0}
+        quality = _quality(evaluation, write(None), "fp32", SUBSPACES[model].samples)
+        yield {"key": _key(None), "quality": quality, "cost": 1.0}
     same: dict[str, list[TrialSettings]] = {}
     for setting in space:
         if _key(setting) not in known:
@@ -166,8 +174,7 @@ def _measured(
 
     def quality_of(setting: TrialSettings, path: Path) -> float | None:
         try:
-            with evaluation.loaded(path, "int8") as quality_on:
-                return quality_on(SUBSPACES[model].samples).value
+            return _quality(evaluation, path, "int8", SUBSPACES[model].samples)
         except EngineFailure:
             return None
         finally:
