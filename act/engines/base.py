@@ -49,6 +49,10 @@ class Engine(ABC):
         One inference may use so many threads.
         """
 
+    def load_unoptimised(self, path: Path, threads: int) -> None:
+        """Load a model in fp32 without what the library does to make it faster, where that can be left out."""
+        self.load(path, "fp32", threads)
+
     @abstractmethod
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         """Run one inference; NumPy in, NumPy out, so that every engine pays for the same copies.

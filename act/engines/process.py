@@ -134,10 +134,17 @@ class EngineProcess:
         """Return the number of the process that runs the engine."""
         return self._process.pid
 
-    def load(self, path: Path | None = None, precision: RuntimePrecision | None = None) -> LoadInfo:
-        """Import the engine and load the model, or another one in the place of the one before."""
+    def load(
+        self, path: Path | None = None, precision: RuntimePrecision | None = None, optimised: bool = True
+    ) -> LoadInfo:
+        """Import the engine and load the model, or another one in the place of the one before.
+
+        Args:
+            optimised: as the library makes it fast; else as it is written, as far as the engine can, which is in fp32.
+        """
         self.path, self.precision = path or self.path, precision or self.precision
-        return LoadInfo(**self._call("load", path=self.path, precision=self.precision, threads=self.threads))
+        arguments = {"precision": self.precision, "threads": self.threads, "optimised": optimised}
+        return LoadInfo(**self._call("load", path=self.path, **arguments))
 
     def renew(self) -> None:
         """Let the calls to come take as long together as a new process's; one that has failed stays so."""

@@ -58,7 +58,7 @@ class Worker:
         engine = self._create()
         return engine.version(), list(engine.precisions())
 
-    def load(self, path: str, precision: RuntimePrecision, threads: int) -> dict[str, Any]:
+    def load(self, path: str, precision: RuntimePrecision, threads: int, optimised: bool = True) -> dict[str, Any]:
         # Of the model before, if there was one.
         self._engine, self._streams, self._timed, self._scoring = None, [], {}, None
         engine = self._create()
@@ -68,7 +68,10 @@ class Worker:
         if not Path(path).exists():
             raise EngineFailure("error", f"{path}: no such file or folder")
         started = time.perf_counter()
-        engine.load(Path(path), precision, threads)
+        if optimised:
+            engine.load(Path(path), precision, threads)
+        else:
+            engine.load_unoptimised(Path(path), threads)
         seconds, self._engine = time.perf_counter() - started, engine
         return vars(LoadInfo(engine.version(), list(offered), seconds, self.peak_rss_bytes(), engine.describe()))
 

@@ -87,13 +87,15 @@ def difference_of_tails(file: Path, folder: Path, feeds: Sequence[Mapping[str, A
     return ""
 
 
-def _run_one_by_one(runtime: str, file: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Array]]:
+def _run_one_by_one(
+    runtime: str, file: Path, feeds: Sequence[Mapping[str, Array]], optimised: bool = True
+) -> list[list[Array]]:
     """Return a model's outputs for each of some feeds of one sample."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         EngineProcess(runtime, file, "fp32", 1, _TIME_LIMIT_SECONDS) as process,
     ):
-        process.load()
+        process.load(optimised=optimised)
         found = []
         for number, each in enumerate(feeds):
             place = Path(scratch) / str(number)
@@ -138,7 +140,7 @@ def check_import(
         return None
     samples = samples.head(SAMPLES)
     try:
-        wanted = _outputs_of_runtime(source, given, samples, folder if by_sample else None)
+        wanted = _outputs_as_given(source, given, samples, folder if by_sample else None)
     except EngineFailure as failure:
         file = source.files[0]
         if failure.kind == "wrong_output":
@@ -210,13 +212,34 @@ def _rows(outputs: Sequence[Array], largest: Sequence[float]) -> Array:
     return np.concatenate(rows, axis=1)
 
 
-def _outputs_of_runtime(source: SourceModel, given: Path, samples: Samples, folder: Path | None) -> list[list[Array]]:
+def _outputs_as_given(source: SourceModel, given: Path, samples: Samples, folder: Path | None) -> list[list[Array]]:
+    """Return the outputs as `_outputs_of_runtime` does; without the runtime's optimisations where these crash it."""
+    try:
+        return _outputs_of_runtime(source, given, samples, folder)
+    except EngineFailure as failure:
+        if failure.kind != "crash":
+            raise
+        try:
+            found = _outputs_of_runtime(source, given, samples, folder, optimised=False)
+        except EngineFailure:
+            raise failure from None
+        log.warning(
+            f"{source.files[0]}: its own runtime crashes as it optimises it ({failure.cause}); the import was held "
+            "against that without optimisations"
+        )
+        return found
+
+
+def _outputs_of_runtime(
+    source: SourceModel, given: Path, samples: Samples, folder: Path | None, optimised: bool = True
+) -> list[list[Array]]:
     """Return the outputs of each sample, run alone, as the files' own runtime computes them.
 
     Without its tail a model that was converted is run as what it was converted to.
 
     Args:
         folder: where the samples are saved; None: the outputs are taken as they are, whatever their first axes count.
+        optimised: as the runtime makes the model fast.
     """
     if source.environment is not None and given == source.files[0] and folder is not None:
         return _by_sample(outputs(source, folder, len(samples)))
@@ -224,9 +247,9 @@ def _outputs_of_runtime(source: SourceModel, given: Path, samples: Samples, fold
     if runtime is None:
         raise ValueError(f"{source.format}: nothing else runs it")
     if folder is None:
-        return _run_one_by_one(runtime, given, list(samples.batches(1)))
+        return _run_one_by_one(runtime, given, list(samples.batches(1)), optimised)
     with EngineProcess(runtime, given, "fp32", 1, _TIME_LIMIT_SECONDS) as process:
-        process.load()
+        process.load(optimised=optimised)
         try:
             return _by_sample(process.outputs(folder, len(samples)))
         except EngineFailure as failure:

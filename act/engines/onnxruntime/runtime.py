@@ -50,7 +50,13 @@ class OnnxRuntime(Engine):
         return str(onnxruntime.__version__)
 
     def load(self, path: Path, precision: RuntimePrecision, threads: int) -> None:
-        self._path, self._threads = path, threads
+        self._load(path, precision, threads, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+
+    def load_unoptimised(self, path: Path, threads: int) -> None:
+        self._load(path, "fp32", threads, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+
+    def _load(self, path: Path, precision: RuntimePrecision, threads: int, level: Any) -> None:
+        self._path, self._threads, self._level = path, threads, level
         self._providers = self._choose_providers(precision)
         self._session = self._open()
         self._output_names = [output.name for output in self._session.get_outputs()]
@@ -58,6 +64,7 @@ class OnnxRuntime(Engine):
     def _open(self, optimised: str = "") -> Any:
         """Open a session, and write the optimised model to a file where one is named."""
         options = profiler.session_options(self._threads)
+        options.graph_optimization_level = self._level
         options.optimized_model_filepath = optimised
         return onnxruntime.InferenceSession(str(self._path), options, providers=self._providers)
 

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from act.engines.process import EngineFailure, EngineProcess, LoadInfo
 from act.errors import InputError
 from act.formats import SourceModel
 from act.program.outputs import deviation
@@ -80,6 +81,23 @@ def test_a_file_that_its_runtime_cannot_run_is_refused(tmp_path: Path) -> None:
     source = SourceModel.find(path)
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
         source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
+
+
+def test_a_runtime_that_crashes_on_what_it_makes_of_a_file_runs_it_as_it_is_written(
+    source: SourceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ONNX Runtime 1.32 does on transformers in half precision."""
+    load = EngineProcess.load
+
+    def crash(self: EngineProcess, optimised: bool = True) -> LoadInfo:
+        if optimised:
+            raise EngineFailure("crash", "ended by SIGSEGV")
+        return load(self, optimised=False)
+
+    monkeypatch.setattr(EngineProcess, "load", crash)
+    off = source.check(source.load(), saved(tmp_path / "samples"), tmp_path / "samples")
+    assert off is not None and off < 1e-6
+    assert "crashes as it optimises it (ended by SIGSEGV)" in caplog.text
 
 
 def test_axes_of_one_name_are_of_one_length(tmp_path: Path) -> None:
