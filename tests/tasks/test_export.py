@@ -109,6 +109,17 @@ def test_a_file_with_wrong_scales_is_refused(
         Checker(SAMPLES).int8(model, quantize(model, scheme), scheme, spoilt)
 
 
+def test_what_adds_up_through_many_layers_is_looked_at_layer_by_layer(
+    model: InferenceModel, asymmetric: Scheme, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = written.entries["asymmetric"]["check"]["onnx_steps"]
+    limits = {"LARGEST_DEVIATION": together / 2, "LARGEST_DEVIATION_SHARE": 0, "SAME_OUTPUTS": 2}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"act.engines.check.{name}", value)
+    file = written.folder / "asymmetric" / "quant_model.onnx"
+    assert Checker(SAMPLES).int8(model, quantize(model, asymmetric), asymmetric, file)["onnx_steps"] < together / 2
+
+
 def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, written: Written) -> None:
     with pytest.raises(RuntimeError, match="does not compute"):
         Checker(SAMPLES).paddle(quantize(model, scheme), written.folder / "fp32")
