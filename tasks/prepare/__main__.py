@@ -22,7 +22,7 @@ from tasks.stage import job_from_command_line
 
 log = logging.getLogger(__name__)
 
-LARGEST_DEVIATION = 1e-4
+LARGEST_DEVIATION = 1e-3  # as for imports: where layers amplify, rounding in another order alone gives 1e-4
 EXPECTED_SAMPLES = 8
 _BATCH = {True: "it is free now", False: "its operators allow no more, so everything runs one sample at a time"}
 
