@@ -65,7 +65,7 @@ def normalise(model: InferenceModel, fixed: Collection[str] = ()) -> tuple[Infer
             if _bypass(result, op):
                 changes.renamed[target] = source
         changes.removed_identities = len(changes.renamed)
-        _scale_for_dropouts(result)
+        _multiply_for_dropouts(result)
         changes.folded_reshapes = sum(_store_reshaped(result, op) for op in result.ops if op.type == "reshape2")
         changes.transposed_weights = sum(_store_transposed(result, op) for op in result.ops if op.type == "matmul_v2")
         changes.batch_norms = fold_batch_norms(result)
@@ -86,11 +86,12 @@ def is_identity(op: Any) -> bool:
     return bool(op.type == "assign")
 
 
-def _scale_for_dropouts(model: InferenceModel) -> None:
-    """Scale instead of each dropout that scales at inference, which has no gradient there."""
+def _multiply_for_dropouts(model: InferenceModel) -> None:
+    """Multiply by a weight instead of each dropout that scales at inference, which has no gradient there."""
     for op in [op for op in model.ops if op.type == "dropout" and not is_identity(op)]:
-        kept = {"scale": 1 - op.attr("dropout_prob"), "bias": 0.0}
-        model.insert("scale", {"X": op.input("X")}, {"Out": op.output("Out")}, kept, before=op)
+        source, target = op.input("X")[0], op.output("Out")[0]
+        kept = model.add_weight(f"{target}.kept", np.array([1 - op.attr("dropout_prob")], np.float32))
+        model.insert("elementwise_mul", {"X": [source], "Y": [kept]}, {"Out": [target]}, {"axis": -1}, before=op)
         model.remove(op)
 
 
