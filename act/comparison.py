@@ -12,9 +12,9 @@ class is a part.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,10 @@ class RealParts:
         """Return what to call a part, within its output."""
         return "" if self.axis is None else f"axis {self.axis + 1}, index {index}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `parts_from_json` reads."""
+        return {"axis": self.axis, "variance": self.variance.tolist()}
+
 
 @dataclass(frozen=True)
 class ClassParts:
@@ -108,8 +112,20 @@ class ClassParts:
         """Return what to call a part, within its output."""
         return "" if self.classes is None else f"class {self.classes[index]}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `parts_from_json` reads."""
+        return {"classes": None if self.classes is None else self.classes.tolist()}
+
 
 Parts = RealParts | ClassParts
+
+
+def parts_from_json(written: Mapping[str, Any]) -> Parts:
+    """Return the parts of an output as their `to_json` gave them."""
+    if "variance" in written:
+        return RealParts(written["axis"], np.array(written["variance"], dtype=np.float64))
+    classes = written["classes"]
+    return ClassParts(None if classes is None else np.array(classes, dtype=np.int64))
 
 
 class Comparison:
@@ -118,11 +134,14 @@ class Comparison:
     Args:
         reference: of each output the fp32 values, one array a sample, without the batch axis.
         names: of the outputs; by default their numbers.
+        parts: of each output, where they are known; finding them takes seconds where there are many values.
     """
 
-    def __init__(self, reference: Sequence[Arrays], names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, reference: Sequence[Arrays], names: Sequence[str] | None = None, parts: Sequence[Parts] | None = None
+    ) -> None:
         self.names = [str(number) for number in range(len(reference))] if names is None else list(names)
-        self.parts = [parts_of(values) for values in reference]
+        self.parts = [parts_of(values) for values in reference] if parts is None else list(parts)
 
     def errors(self, found: Sequence[Array], wanted: Sequence[Array]) -> list[Floats]:
         """Return the errors of the parts of each output for one sample, as `RealParts` and `ClassParts` have them."""

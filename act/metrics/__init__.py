@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,6 +152,11 @@ class Scorer(Figures, ABC):
         return None
 
     @classmethod
+    def learn(cls, reference: Samples) -> dict[str, Any]:
+        """Return what a scorer needs to know of the fp32 outputs and finds in `reference.known`, as JSON values."""
+        return {}
+
+    @classmethod
     def reading(cls, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSpec], settings: Any) -> str | None:
         """Tell how the outputs of a model are read, where that is found by their shapes; `InputError` where it cannot
         be."""
@@ -208,6 +213,11 @@ def reading(metric: Choice, outputs: Sequence[FeedSpec], inputs: Sequence[FeedSp
 def _settings(metric: Choice) -> Any:
     given = {} if isinstance(metric, str) else {key: value for key, value in metric.items() if key != "name"}
     return find(metric).Settings(**given)
+
+
+def with_known(metric: Choice, reference: Samples) -> Samples:
+    """Return the fp32 outputs with what a metric's scorers need to know of them, found out once for all."""
+    return replace(reference, known=find(metric).learn(reference))
 
 
 def check_labels(metric: Choice, labels: Ragged | None, classes: int, origin: str) -> None:

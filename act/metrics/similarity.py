@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from act.comparison import Comparison, Floats, MeanErrors
+from act.comparison import Comparison, Floats, MeanErrors, parts_from_json
 from act.metrics import WORST_PART, Figure, Quality, Scorer
 from act.samples.dataset import Array, Samples
 
@@ -17,6 +17,7 @@ Statistics = Sequence[Sequence[Sequence[float | None]]]
 
 # Errors that are kept of all samples, for each output, and the largest one.
 _MOST_ERRORS, _LARGEST = 2**20, 1e9
+_PARTS = "parts"
 
 
 class Metric(Scorer):
@@ -33,9 +34,16 @@ class Metric(Scorer):
 
     def __init__(self, samples: Samples, reference: Samples | None = None, settings: Any = None) -> None:
         super().__init__(samples, reference, settings)
-        self._comparison = Comparison(self._truth, list(reference.feeds) if reference is not None else None)
+        known = reference.known.get(_PARTS) if reference is not None else None
+        parts = None if known is None else [parts_from_json(each) for each in known]
+        self._comparison = Comparison(self._truth, list(reference.feeds) if reference is not None else None, parts)
         self._most = max(1, _MOST_ERRORS // max(1, len(samples)))
         self._mean = MeanErrors()
+
+    @classmethod
+    def learn(cls, reference: Samples) -> dict[str, Any]:
+        """Return the parts of the outputs."""
+        return {_PARTS: [parts.to_json() for parts in Comparison(list(reference.feeds.values())).parts]}
 
     def score(self, outputs: Sequence[Array], truth: Sequence[Array]) -> list[list[float | None]]:
         errors = [np.minimum(each, _LARGEST) for each in self._comparison.errors(outputs, truth)]

@@ -10,7 +10,7 @@ import itertools
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,8 @@ class Samples:
     feeds: Mapping[str, Ragged]  # by input of the model, one array a sample, without the batch axis
     labels: Ragged | None = None  # the truth of each sample: a class number, or a sequence of them
     largest_batch: int | None = None  # as many as the model takes at a time; None: any number
+    # What was found out of them once, for those who read them again and again: JSON values.
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
@@ -163,6 +165,8 @@ class Samples:
         meta: dict[str, Any] = {"count": len(self), "feeds": list(self.feeds), "labelled": self.labels is not None}
         if self.largest_batch is not None:
             meta["largest_batch"] = self.largest_batch
+        if self.known:
+            meta["known"] = dict(self.known)
         write_json(folder / "samples.json", meta)
 
     @classmethod
@@ -181,7 +185,7 @@ class Samples:
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: damaged samples: {error}; remove the folder and run `prepare` again") from None
         labels = ragged.pop(LABEL) if meta["labelled"] else None
-        return cls(ragged, labels, meta.get("largest_batch"))
+        return cls(ragged, labels, meta.get("largest_batch"), meta.get("known", {}))
 
 
 def save_flat(path: Path, flat: Array) -> None:

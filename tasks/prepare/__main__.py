@@ -40,7 +40,7 @@ def _prepare(job: Job, final: Path) -> None:
 
     from act.errors import InputError
     from act.formats import SourceModel
-    from act.metrics import check_labels, needs_reference, reading
+    from act.metrics import check_labels, needs_reference, reading, with_known
     from act.program.outputs import (
         check_sizes,
         checked_outputs,
@@ -126,7 +126,7 @@ def _prepare(job: Job, final: Path) -> None:
                 reference = parts.outputs_as_given(evaluation, folder)
             else:
                 reference = reference_outputs(model, evaluation, program, folder)
-            reference.save(folder / "reference")
+            with_known(job.metric, reference).save(folder / "reference")
             constant = constant_outputs(reference)
         if rounding is not None:
             ranges = {changes.renamed.get(name, name): span for name, span in rounding.activations.items()}

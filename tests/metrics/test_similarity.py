@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from act.comparison import Comparison, RealParts, channel_axis
-from act.metrics import Quality, scorer
+from act.metrics import Quality, scorer, with_known
 from act.samples.dataset import Array, Ragged, Samples
 
 RNG = np.random.default_rng(0)
@@ -23,6 +24,19 @@ def quality(change: Callable[[Array], Any], reference: list[Array]) -> Quality:
     for each in reference:
         metric.add([np.asarray(change(each))])
     return metric.quality()
+
+
+def test_what_is_known_of_the_fp32_outputs_is_found_once_and_read_with_them(tmp_path: Path) -> None:
+    classes = [np.array([number % 3, 1], np.int32) for number in range(12)]
+    feeds = {"found": Ragged.of(DETECTIONS), "classes": Ragged.of(classes)}
+    with_known("similarity", Samples(feeds)).save(tmp_path / "reference")
+    read = Samples.load(tmp_path / "reference")
+    assert set(read.known) == {"parts"}
+    scorers = [scorer("similarity", Samples(feeds), each) for each in (Samples(feeds), read)]
+    for metric in scorers:
+        for values, numbers in zip(DETECTIONS, classes):
+            metric.add([values * np.float32(0.9), 0 * numbers])
+    assert scorers[0].quality() == scorers[1].quality()
 
 
 def test_equal_outputs_score_1_and_means_score_0() -> None:
