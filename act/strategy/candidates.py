@@ -1,4 +1,4 @@
-"""The decisions between refinement and training: which candidates go on, and whether one of them is trained."""
+"""The decisions around refinement and training: which candidates are refined, which go on, whether one is trained."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,35 @@ from act.results.ptq_search import Candidate
 from act.settings import CLEARLY, ROUNDING
 
 _MOST_CHEAP = 2
+# Of fp32's: by how much less a candidate must be expected to cost than another, for the difference to be seen.
+_SEEN = 0.02
+
+
+def worth_refining(
+    candidates: Sequence[Candidate], most: int, least_drop: float, is_symmetry_of_use: bool = True
+) -> list[str]:
+    """Return the candidates to refine: the best, the best without zero points, the next ones, if they lose quality.
+
+    What the user's own model was quantized with stays as it is: its weights may have been trained for it. And nothing
+    can be won by one beside which another loses next to nothing, and is not clearly dearer.
+
+    Args:
+        candidates: of the search.
+        most: how many at most.
+        least_drop: those that lose no more quality are left out.
+        is_symmetry_of_use: an engine that knows no zero points may turn out the fastest.
+    """
+    ranked = sorted((each for each in candidates if not each.is_given), key=lambda candidate: candidate.drop)
+    symmetric = [candidate for candidate in ranked if candidate.symmetric]
+    whole = [candidate for candidate in candidates if candidate.drop <= least_drop]
+
+    def is_beaten(candidate: Candidate) -> bool:
+        rivals = [other for other in whole if other.cost <= candidate.cost + _SEEN]
+        return any(other.symmetric or not (candidate.symmetric and is_symmetry_of_use) for other in rivals)
+
+    order = [*ranked[:1], *symmetric[:1], *ranked[1:]]
+    able = [candidate for candidate in order if candidate.drop > least_drop and not is_beaten(candidate)]
+    return list(dict.fromkeys(candidate.id for candidate in able))[:most]
 
 
 def worth_exporting(candidates: Sequence[Candidate], max_quality_drop: float) -> list[str]:

@@ -37,22 +37,6 @@ log = logging.getLogger(__name__)
 Method = Callable[[Scheme], Scheme | None]
 
 
-def worth_refining(candidates: Sequence[Candidate], most: int, least_drop: float) -> list[str]:
-    """Return the candidates to refine: the best, the best without zero points, the next ones, if they lose quality.
-
-    What the user's own model was quantized with stays as it is: its weights may have been trained for it.
-
-    Args:
-        candidates: of the search.
-        most: how many at most.
-        least_drop: those that lose no more quality are left out.
-    """
-    ranked = sorted((each for each in candidates if not each.is_given), key=lambda candidate: candidate.drop)
-    symmetric = [candidate for candidate in ranked if candidate.symmetric]
-    order = [candidate for candidate in [*ranked[:1], *symmetric[:1], *ranked[1:]] if candidate.drop > least_drop]
-    return list(dict.fromkeys(candidate.id for candidate in order))[:most]
-
-
 def methods_for(
     model: InferenceModel, fp32: onnx.ModelProto, samples: Samples, settings: Refine, deadline: float
 ) -> dict[RefineMethod, Method]:

@@ -1,11 +1,11 @@
-"""Which candidates go on, and whether and where training starts."""
+"""Which candidates are refined and go on, and whether and where training starts."""
 
 from __future__ import annotations
 
 import pytest
 
 from act.results.ptq_search import Candidate
-from act.strategy.candidates import training_start, worth_exporting
+from act.strategy.candidates import training_start, worth_exporting, worth_refining
 from tests.support.results import candidate
 
 CANDIDATES = [candidate("a", quality=0.7, drop=0.1), candidate("b", quality=0.78, drop=0.02)]
@@ -56,3 +56,27 @@ def test_what_could_win_goes_on(budget: float, kept: list[str]) -> None:
     ]
     assert worth_exporting(found, budget) == list(dict.fromkeys([*kept, "best", "fair"]))
     assert worth_exporting([], budget) == []
+
+
+def losing(name: str, drop: float, symmetric: bool = False, cost: float = 0.5) -> Candidate:
+    return candidate(name, drop=drop, quality=0.9 - drop, symmetric=symmetric, cost=cost)
+
+
+def test_what_loses_little_is_not_refined() -> None:
+    assert worth_refining([losing("a", 0.002), losing("b", 0.003, True)], 2, 0.0025) == ["b"]
+    assert worth_refining([losing("a", 0.0), losing("b", -0.1, True)], 2, 0.0) == []
+
+
+def test_the_best_and_the_best_symmetric_are_refined_first() -> None:
+    found = [losing("a", 0.01), losing("b", 0.02), losing("c", 0.03, True), losing("d", 0.04, True)]
+    assert worth_refining(found, 2, 0.0) == ["a", "c"]
+    assert worth_refining(found, 3, 0.0) == ["a", "c", "b"]
+    assert worth_refining(found, 0, 0.0) == []
+
+
+def test_nothing_is_refined_that_could_not_win() -> None:
+    whole, cheaper = losing("whole", -0.01), losing("cheaper", 0.1, cost=0.4)
+    beaten, symmetric = losing("beaten", 0.1, cost=0.49), losing("symmetric", 0.1, True)
+    assert worth_refining([whole, beaten, cheaper, symmetric], 9, 0.0) == ["symmetric", "cheaper"]
+    assert worth_refining([whole, beaten, symmetric], 9, 0.0, is_symmetry_of_use=False) == []
+    assert worth_refining([losing("whole", 0.0, True), symmetric], 9, 0.0) == []

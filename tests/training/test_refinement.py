@@ -1,4 +1,4 @@
-"""Which candidates are refined, and that only what measures better is kept."""
+"""Refinement: only what measures better is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from act.engines.process import EngineFailure
 from act.quantization.scheme import Scheme
 from act.results.ptq_search import Candidate
-from act.training.refinement import improve, worth_refining
+from act.training.refinement import improve
 from tests.support import results
 
 START = Scheme((), {}, {})
@@ -22,19 +22,6 @@ def candidate(name: str, drop: float, symmetric: bool = False) -> Candidate:
 
 def named(name: str) -> Scheme:
     return Scheme((name,), {}, {})
-
-
-def test_what_loses_little_is_left_alone() -> None:
-    assert worth_refining([candidate("a", 0.002), candidate("b", 0.003, True)], 2, 0.0025) == ["b"]
-    assert worth_refining([candidate("a", 0.0), candidate("b", -0.1, True)], 2, 0.0) == []
-
-
-def test_the_best_and_the_best_symmetric_come_first() -> None:
-    found = [candidate("a", 0.01), candidate("b", 0.02), candidate("c", 0.03, True), candidate("d", 0.04, True)]
-    assert worth_refining(found, 2, 0.0) == ["a", "c"]
-    assert worth_refining(found, 3, 0.0) == ["a", "c", "b"]
-    assert worth_refining(found, 0, 0.0) == []
-    assert worth_refining([candidate("a", -0.01), *found[1:]], 2, 0.0) == ["c", "b"]
 
 
 def test_each_method_starts_from_the_best_so_far_and_only_better_ones_are_kept() -> None:
