@@ -53,7 +53,7 @@ def rank_layers(
         scheme_for: gives the scheme that quantizes one layer alone.
         batch: the samples to run.
     """
-    session = SplitSession(fp32, layers, [output.name for output in fp32.graph.output], [batch], fast=False)
+    session = SplitSession(fp32, layers, [output.name for output in fp32.graph.output], [batch])
     (edges,) = session.edges
     baseline = [edges[-1][name] for name in session.compared]
     comparison = Comparison(baseline)
@@ -102,7 +102,7 @@ def measure_layers(
         what = "no layer can be quantized" if not layers else "the model has no output of real numbers to compare"
         return Sensitivity(why=what)
     try:
-        session = SplitSession(fp32, layers, compared, list(samples.batches(1)), fast=True)
+        session = SplitSession(fp32, layers, compared, list(samples.batches(1)))
     except Exception as error:  # whatever ONNX Runtime does not like about a model: the other figures stand without
         return Sensitivity(why=f"ONNX Runtime cannot run it in parts: {' '.join(str(error).split())[:200]}")
     if not all(bool(np.isfinite(edges[-1][name]).all()) for edges in session.edges for name in compared):

@@ -49,7 +49,6 @@ class SplitSession:
         layers: all must be in the ONNX model.
         compared: the tensors that changed layers are compared by.
         batches: that the unchanged model is run on.
-        fast: run all other layers by the kernels for constant weights, which round in another order.
 
     Attributes:
         edges: for each batch what the unchanged model gives: all tensors before each piece, and behind the last one.
@@ -61,15 +60,11 @@ class SplitSession:
         layers: Sequence[Layer],
         compared: Sequence[str],
         batches: Sequence[Mapping[str, Array]],
-        fast: bool,
     ) -> None:
         self._fp32, self.compared = fp32, compared
         self._constants = {entry.name: entry for entry in fp32.graph.initializer}
         self._inputs = activation_tensors(fp32, layers)
         self._biases = _biases(Graph(fp32, copy=False), layers)
-        # What is an input, too, is no constant to ONNX Runtime.
-        variable = {layer.weight for layer in layers} | {name for name, *_ in self._biases.values()}
-        self._variable = set() if fast else variable
         self._places: dict[str, tuple[int, int]] = {}
         self._parts = self._cut(layers)
         self._pieces: list[_Piece] = []
@@ -120,7 +115,6 @@ class SplitSession:
         inputs = [name for name in read if name in changeable or name not in self._constants]
         outputs = [name for name in made if name in asked]
         types = {name: helper.np_dtype_to_tensor_dtype(values[name].dtype) for name in inputs}
-        types |= {entry.name: entry.data_type for entry in constants if entry.name in self._variable}
         graph = helper.make_graph(
             nodes,
             "piece",

@@ -107,13 +107,12 @@ def test_the_layers_whose_channels_are_outputs_are_not_pruned(tmp_path: Path) ->
     assert all(set(layer.pruned) == {"0.25", "0.5"} and layer.why == "" for layer in others)
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_cut_model_gives_what_the_whole_gives(fast: bool, tmp_path: Path) -> None:
+def test_a_cut_model_gives_what_the_whole_gives(tmp_path: Path) -> None:
     model = encoder(tmp_path)
     fp32 = to_onnx(model)
     layers = quantizable_layers(model)
     batch = {"x": pictures(1, (6, 8))}
-    session = SplitSession(fp32, layers, logits(fp32), [batch], fast=fast)
+    session = SplitSession(fp32, layers, logits(fp32), [batch])
     (edges,) = session.edges
     assert len(edges) > 3, "several pieces"
     (whole,), (name,) = run(fp32, batch), session.compared
