@@ -32,7 +32,7 @@ from act.quantization.onnx_model import quantize_onnx
 from act.quantization.qdq import Rules
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
-from act.quantization.scheme import Scheme, left_in_float, make_scheme, only, without_others
+from act.quantization.scheme import BY_SEARCH, Scheme, left_in_float, make_scheme, only, without_others
 from act.results.export import DeviceFile, ExecutedOperators, ExportedCandidate, FloatLayer
 from act.samples.dataset import Array, Ragged, Samples
 
@@ -88,6 +88,7 @@ class Export:
     in_float: Mapping[str, Collection[str]] = field(default_factory=dict)  # by engine, as `writer_of` takes it
     # Gives, by threshold rule, the ranges of all tensors.
     read_alternatives: Callable[[], Mapping[str, Mapping[str, Range]]] = dict
+    why_float: str = BY_SEARCH  # why layers that could be quantized are not
 
     def write(self) -> ExportedCandidate:
         """Write the Paddle model, its ONNX twin, one for each engine, and the calibration table.
@@ -116,8 +117,17 @@ class Export:
             check={name: round(value, 6) for name, value in check.items()},
             refused={name: each.refused for name, each in exported.items() if each.refused is not None},
             elsewhere={name: each.elsewhere for name, each in exported.items() if each.elsewhere},
-            left_in_float=[] if scheme is None else [FloatLayer(**row) for row in left_in_float(model, scheme)],
+            left_in_float=self._left_in_float() if scheme is not None else [],
         )
+
+    def _left_in_float(self) -> list[FloatLayer]:
+        assert self.scheme is not None
+        wrong = {
+            name: f"{title_of(engine)} computes it wrongly in int8"
+            for engine, names in self.in_float.items()
+            for name in names
+        }
+        return [FloatLayer(**row) for row in left_in_float(self.model, self.scheme, self.why_float, wrong)]
 
     def _write_fp32_onnx(self) -> tuple[dict[str, float], dict[str, Exported]]:
         """Write the fp32 model as ONNX; return its similarity, or what engines have that cannot do without it."""

@@ -144,8 +144,19 @@ def with_values(model: InferenceModel, scheme: Scheme) -> InferenceModel:
     return result
 
 
-def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]:
-    """Return the operators that multiply in float, in program order: `name`, `type` and `why`."""
+BY_SEARCH = "kept in float by the search, which found that better than int8"
+AS_GIVEN = "in float in the given model, whose quantization was taken over"
+
+
+def left_in_float(
+    model: InferenceModel, scheme: Scheme, why_able: str = BY_SEARCH, wrong: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """Return the operators that multiply in float, in program order: `name`, `type` and `why`.
+
+    Args:
+        why_able: why layers that could be quantized are not.
+        wrong: the same of single layers, by name.
+    """
     able = {layer.name for layer in quantizable_layers(model)}
     found = []
     for op in [op for op in model.ops if op.type in _MULTIPLYING and op.output_arg_names]:
@@ -154,7 +165,7 @@ def left_in_float(model: InferenceModel, scheme: Scheme) -> list[dict[str, str]]
         if name in scheme.layers:
             continue
         if name in able:
-            why = "kept in float by the search, which found that better than int8"
+            why = (wrong or {}).get(name, why_able)
         elif not weights:
             why = "multiplies two activations, which have no weight to be stored in int8"
         elif op.type not in OPERATORS:

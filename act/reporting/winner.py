@@ -62,7 +62,8 @@ def title(row: Variant) -> str:
 
 def called(row: Variant) -> str:
     """Return the name of a variant in a sentence."""
-    return "the given model" if row.is_given else row.name
+    kind = "" if row.precision == "fp32" else f"{row.precision} "
+    return f"the given {kind}model" if row.is_given else row.name
 
 
 def _judged(row: RanVariant | FailedVariant, misses: list[str]) -> JudgedVariant | RefusedVariant:

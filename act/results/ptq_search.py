@@ -48,6 +48,7 @@ class Reference(Part):
     engine: str
     quality: float
     beside: dict[str, float] = Field(default_factory=dict)
+    called: str = "fp32"  # for people
 
 
 class Trials(Artifact):

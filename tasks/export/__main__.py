@@ -47,7 +47,7 @@ def _export(job: str, target: Target, folder: Path) -> None:
     from act.engines.writer import Export, export_dynamic, export_weights
     from act.program.model import InferenceModel
     from act.quantization.calibration import calibrated_model
-    from act.quantization.scheme import Scheme
+    from act.quantization.scheme import AS_GIVEN, BY_SEARCH, Scheme
     from act.samples.dataset import Samples
     from act.tail.files import SavedTail
 
@@ -61,9 +61,11 @@ def _export(job: str, target: Target, folder: Path) -> None:
     candidates: list[ExportedCandidate] = []
     in_float = Strategy.read(stage_folder(job, "select") / "strategy.json").in_float
 
-    def add(name: str, model: InferenceModel, scheme: Scheme | None, has_fixed_ranges: bool = False) -> None:
-        alternatives = dict if has_fixed_ranges else partial(_read_ranges, calibrated)
-        take(Export(name, model, scheme, bodies / name, checker, target.engines, in_float, alternatives).write())
+    def add(name: str, model: InferenceModel, scheme: Scheme | None, is_given: bool = False) -> None:
+        # What the user's own model rounds over is not to be chosen anew.
+        alternatives = dict if is_given else partial(_read_ranges, calibrated)
+        why = AS_GIVEN if is_given else BY_SEARCH
+        take(Export(name, model, scheme, bodies / name, checker, target.engines, in_float, alternatives, why).write())
 
     def take(written: ExportedCandidate) -> None:
         candidates.append(written if tail is None else put_back(tail, written, folder))

@@ -110,13 +110,14 @@ def _search(
 
     evaluation = Evaluation.of(job, prepared, engine)
     preparation = Preparation.read(prepared / "prepare.json")
-    is_quantized, fp32 = preparation.rounded > 0, None
+    is_quantized, fp32, called = preparation.rounded > 0, None, "the given model"
     if is_quantized:
         given_as = (preparation.given, preparation.given_format, prepared / EXPECTED_AS_GIVEN)
         fp32 = evaluation.quality_as_given(prepared, *given_as)
     try:
         if fp32 is None:
             # A pruned model may have lost quality already, which is part of what a candidate loses.
+            called = "its weights without rounding" if is_quantized else "fp32"
             baseline = InferenceModel.load(prepared / "model") if pruning.pruned else model
             fp32 = evaluation.quality(baseline, None, None if pruning.pruned else fp32_onnx)
     except EngineFailure as failure:
@@ -127,7 +128,7 @@ def _search(
         given = GivenQuantization.read(prepared / GIVEN_QUANTIZATION)
         scheme = given_scheme(model, layers, given, maker.make(plain, layers))
         measured = partial(trial_job, evaluation, model, fp32_onnx=fp32_onnx, fp32=fp32)
-        taken_over = _take_over(scheme, len(layers), maker, measured, fp32.value)
+        taken_over = _take_over(scheme, len(layers), maker, measured, fp32.value, called)
     parts = (settings.model_dump(), job.metric, engine, job.target.threads)
 
     def job_of(setting: TrialSettings) -> TrialJob:
@@ -145,7 +146,7 @@ def _search(
     trials, limit = min(settings.max_quant_count, space.size), 60 * settings.time_limit_minutes
     with SearchProgress(trials, fp32, limit, settings.side_by_side) as progress:
         with_runner(cluster, settings.side_by_side, job.target.threads, partial(search.run, settings, progress))
-    reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=fp32.beside)
+    reference = Reference(engine=evaluation.engine, quality=fp32.value, beside=fp32.beside, called=called)
     Trials(
         reference=reference,
         trials=search.trials,
@@ -158,13 +159,18 @@ def _search(
 
 
 def _take_over(
-    scheme: Scheme | None, layers: int, maker: SchemeMaker, job_of: Callable[[Scheme], TrialJob], quality: float
+    scheme: Scheme | None,
+    layers: int,
+    maker: SchemeMaker,
+    job_of: Callable[[Scheme], TrialJob],
+    quality: float,
+    called: str,
 ) -> tuple[Candidate, Scheme] | None:
     """Measure the scheme that the user's own model came with; None where there is none, or the engine cannot run it.
 
     Args:
         layers: how many could be quantized.
-        quality: of the user's own model.
+        quality: of the user's own model, or of what stands for it, as `called` says.
     """
     from act.search.measure import measure
 
@@ -175,8 +181,8 @@ def _take_over(
     if result.failure is not None:
         log.info("ptq_search: the given model's scales are not taken over: %s", result.failure)
         return None
-    figures = (len(scheme.layers), layers, result.quality, quality)
-    log.info("ptq_search: scales taken over for %d of %d layers: quality %.4f (as given %.4f)", *figures)
+    figures = (len(scheme.layers), layers, result.quality, called, quality)
+    log.info("ptq_search: scales taken over for %d of %d layers: quality %.4f (%s %.4f)", *figures)
     candidate = Candidate(
         id=GIVEN_ID,
         scheme=f"schemes/{GIVEN_ID}.json",
@@ -219,8 +225,8 @@ def _write_candidates(
         )
         scheme.write(folder / candidate.scheme)
         candidates.append(candidate)
-        figures = (identity, trial.quality, reference.quality, trial.cost)
-        log.info("ptq_search: %s: quality %.4f (fp32 %.4f), expected cost %.2f of fp32", *figures)
+        figures = (identity, trial.quality, reference.called, reference.quality, trial.cost)
+        log.info("ptq_search: %s: quality %.4f (%s %.4f), expected cost %.2f of fp32", *figures)
     candidates.sort(key=lambda candidate: -candidate.quality)
     Candidates(reference=reference, candidates=candidates).write(folder / "candidates.json")
     if not candidates:

@@ -24,7 +24,7 @@ from act.program.passes.normalise import normalise
 from act.quantization.onnx_model import quantize_onnx
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
-from act.quantization.scheme import Scheme, left_in_float, make_scheme, without_others
+from act.quantization.scheme import AS_GIVEN, Scheme, left_in_float, make_scheme, without_others
 from act.quantization.weights import quantize_weight
 from act.results.quantization import SchemeFile
 from act.samples.dataset import Array
@@ -314,6 +314,9 @@ def test_what_a_scheme_leaves_in_float_has_its_reason() -> None:
         ("matmul_v2", "multiplies"),
     ]
     assert first[0].name not in [entry["name"] for entry in found]
+    nothing = make_scheme(model, [], {})
+    reasons = [entry["why"] for entry in left_in_float(model, nothing, AS_GIVEN, {first[0].name: "is wrong"})]
+    assert reasons[:2] == ["is wrong", AS_GIVEN]
 
 
 @EXACT_SUMS

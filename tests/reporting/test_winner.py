@@ -104,6 +104,8 @@ def test_all_engines_are_compared_with_the_given_model_where_it_is_fastest() -> 
     assert choice.reference.key == "openvino/given" and choice.winner.key == "openvino/fp32"
     # 2.5 times as fast as fp32 on its own engine, and no gain for the user.
     assert choice.variants[4].misses == ["is slower than the given model (0.83\N{MULTIPLICATION SIGN})"]
+    rows[0] = GIVEN.model_copy(update={"precision": "int8"})
+    assert chosen(rows).variants[4].misses == ["is slower than the given int8 model (0.83\N{MULTIPLICATION SIGN})"]
 
 
 def test_an_engine_that_loses_quality_in_fp32_is_charged_with_it() -> None:
