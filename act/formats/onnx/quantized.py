@@ -1,9 +1,10 @@
 """ONNX models that are quantized already, with QDQ: the float model that they round, and over which ranges.
 
-`QuantizeLinear` and `DequantizeLinear` of constants stay: they say what float a weight is. Those of an activation go,
-and so what is between them computes with floats: only operators stand there that move values. Where the two have not
-the same scale and zero point, they scale, shift and clip besides; and where a range begins at zero, quantizers have
-taken away the `Relu` or `Clip` ahead of it. What does the same in floats comes in the place of both.
+Stored integers become the floats that `DequantizeLinear` makes of them, because ONNX Runtime would else round what is
+multiplied by them; other operators on constants stay. Those of an activation go, and so what is between them computes
+with floats: only operators stand there that move values. Where the two have not the same scale and zero point, they
+scale, shift and clip besides; and where a range begins at zero, quantizers have taken away the `Relu` or `Clip` ahead
+of it. What does the same in floats comes in the place of both.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _NEVER_NEGATIVE = frozenset(("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp",
 _AVERAGES = frozenset(("AveragePool", "GlobalAveragePool", "GlobalMaxPool"))
 _LEVELS = 255  # of eight bits
 _CLIP_HAS_INPUTS = 11  # opset from which the ends of a `Clip` are inputs
+_INTEGERS = frozenset((onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32))
+_MOST_FLOATS = 2**28  # that a file can hold
 _SAME = 1e-5  # of scales that differ by rounding only
 
 
@@ -95,6 +98,8 @@ class _Restoring:
         self._source = source
         self._known: dict[str, Array] = {}  # constants of one value
         self._constant: set[str] = set()
+        self._stored = {tensor.name: tensor for tensor in source.graph.initializer}
+        self._floats = 0  # that were stored in the place of integers
         for tensor in source.graph.initializer:
             self._note_constant(tensor.name, tensor)
         self._ranges: dict[str, tuple[float, float] | None] = {}
@@ -114,7 +119,8 @@ class _Restoring:
         """Take a node, or what comes in its place."""
         moved = node.input if node.op_type == _JOINS else node.input[:1]
         if self._constant.issuperset(filter(None, node.input)):
-            self._keep(node)
+            if node.op_type != _DEQUANTIZES or not self._store_floats(node):
+                self._keep(node)
             self._note_folded(node)
         elif node.op_type == _QUANTIZES:
             self._quantize(node)
@@ -255,6 +261,23 @@ class _Restoring:
                 self._known[name] = numpy_helper.to_array(tensor).reshape(())
             except Exception:  # damaged tensors raise all kinds, and the importer names them
                 return
+
+    def _store_floats(self, node: onnx.NodeProto) -> bool:
+        """Store what stored integers stand for as floats, if that is one number or one a channel; tell whether so."""
+        given = [self._stored.get(name) for name in node.input if name]
+        if any(each is None or each.data_type not in _INTEGERS for each in (*given[:1], *given[2:])):
+            return False
+        values, scale, *zero = [numpy_helper.to_array(each) for each in given if each is not None]
+        axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+        one_each = scale.ndim == 1 and axis < values.ndim and scale.size == values.shape[axis]
+        if scale.dtype != np.float32 or not (scale.size == 1 or one_each) or self._floats + values.size > _MOST_FLOATS:
+            return False
+        self._floats += values.size
+        along = [-1 if place == axis and scale.size > 1 else 1 for place in range(values.ndim)]
+        shift = zero[0].astype(np.int64).reshape(along) if zero else 0
+        floats = (values.astype(np.int64) - shift).astype(np.float32) * scale.reshape(along)
+        self._new.append(numpy_helper.from_array(floats.astype(np.float32), node.output[0]))
+        return True
 
     def _note_folded(self, node: onnx.NodeProto) -> None:
         self._constant.update(node.output)
