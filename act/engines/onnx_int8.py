@@ -13,6 +13,7 @@ import onnx
 from act import machine
 from act.onnx_graph import passes as simplify
 from act.onnx_graph.graph import Graph
+from act.program.layers import bias_of
 from act.program.model import InferenceModel
 from act.quantization.onnx_model import activation_tensors, require_same_weights
 from act.quantization.qdq import Plan, Rules
@@ -38,8 +39,6 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
             if name in ranges:
                 ranges[name] = Range(max(ranges[name].low, low), ranges[name].high)
     require_same_weights(graph, model, chosen)
-    for name, values in scheme.biases.items():
-        graph.add_constant(name, values.reshape(graph.constant(name).shape))
     simplify.bias_of_transposed(graph)
     simplify.gate_residuals(graph)
     if "Gemm" in rules.layers:
@@ -66,8 +65,18 @@ def quantize_by_rules(rules: Rules, fp32: onnx.ModelProto, model: InferenceModel
     for name, shift in shifts.items():
         if name not in plan.made:
             simplify.put_back_shift(graph, name, shift)
+    # Corrected biases make up for what rounding does to a layer: one that stays in float keeps its own.
+    rounded = filter(None, (bias_of(model, layer) for layer in chosen if layer.weight in plan.weights))
+    _replace_biases(graph, {name: scheme.biases[name] for name in rounded if name in scheme.biases})
     plan.insert_qdq(scheme)
     return graph.model()
+
+
+def _replace_biases(graph: Graph, biases: Mapping[str, Array]) -> None:
+    """Give biases other values, also where `bias_of_transposed` has made one of another shape."""
+    for name, values in biases.items():
+        for constant in filter(graph.is_constant, (name, simplify.flat(name))):
+            graph.add_constant(constant, values.reshape(graph.constant(constant).shape))
 
 
 def _narrowed(scheme: Scheme) -> Scheme:

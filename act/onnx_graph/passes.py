@@ -84,10 +84,15 @@ def bias_of_transposed(graph: Graph) -> None:
     for layer, addition, name in _with_addition(graph, "ConvTranspose"):
         values = graph.constant(name) if graph.is_constant(name) and len(layer.input) == 2 else np.zeros(0)
         if values.ndim in (3, 4) and values.shape[-3] == values.size:
-            bias = graph.add_constant(f"{name}.flat", values.reshape(-1))
+            bias = graph.add_constant(flat(name), values.reshape(-1))
             merged = helper.make_node("ConvTranspose", [*layer.input, bias], list(addition.output))
             merged.attribute.extend(layer.attribute)
             graph.replace([layer, addition], [merged])
+
+
+def flat(name: str) -> str:
+    """Return the name of a bias in one axis, as a `ConvTranspose` takes it."""
+    return f"{name}.flat"
 
 
 def factors_into_depthwise(graph: Graph) -> tuple[dict[str, Array], dict[str, str]]:

@@ -75,6 +75,7 @@ class Plan:
 
     Attributes:
         made: the tensors that int8 operators make.
+        weights: those of the layers that run in int8.
         steps: of each tensor that has a scale.
         rounded: those of them that get QDQ.
     """
@@ -103,6 +104,7 @@ class Plan:
         while self._add_followers():
             pass
         self._leave_ends_in_float()
+        self.weights = {node.input[1] for node in self._taken() if self._layer(node) is not None}
         tensors = self._tensors()
         self._join()
         # QDQ ahead of what an engine calls transparent does for what it makes as well.

@@ -152,6 +152,22 @@ def test_what_has_no_range_stays_in_float(model: InferenceModel, fp32: onnx.Mode
     assert outputs(bare, noise(2)) == pytest.approx(outputs(fp32, noise(2)), abs=0.05)
 
 
+def test_only_what_runs_in_int8_has_its_bias_corrected(
+    model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme
+) -> None:
+    bias, made = "conv2d_4.b_0", "conv2d_56.tmp_0"
+    corrected = replace(scheme, biases={bias: model.weight(bias) + np.float32(1)})
+    in_float = replace(corrected, further={name: span for name, span in scheme.further.items() if name != made})
+    written = {each.name: each for each in write("onnxruntime", fp32, model, in_float).graph.initializer}
+    assert numpy_helper.to_array(written[bias]) == pytest.approx(model.weight(bias).reshape(-1))
+    stored = []
+    for each in (corrected, scheme):
+        written = {each.name: each for each in write("onnxruntime", fp32, model, each).graph.initializer}
+        integers, scale = (numpy_helper.to_array(written[f"{made}.bias.{part}"]) for part in ("quantized", "scale"))
+        stored.append(integers * scale)
+    assert stored[0] - stored[1] == pytest.approx(np.ones(stored[0].shape), abs=0.01)
+
+
 @pytest.mark.parametrize("slope, middle", [(1 / 6, 0.5), (0.2, 0.5), (0.3, 0.2)])
 def test_a_gate_is_right_to_half_a_step(slope: float, middle: float) -> None:
     x = np.linspace(-8, 8, 4001)
