@@ -64,7 +64,7 @@ class Worker:
         engine = self._create()
         offered = engine.precisions()
         if precision not in offered:
-            raise EngineFailure("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
+            raise EngineFailure.unsupported(precision, offered)
         if not Path(path).exists():
             raise EngineFailure("error", f"{path}: no such file or folder")
         started = time.perf_counter()

@@ -24,7 +24,7 @@ class Timing(Settings):
     runs_per_round: int = Field(default=4, ge=1, le=10_000)
     seconds: float = Field(default=8.0, ge=0, le=24 * 3600)
     """rounds go on for at least so long, because those of small models would all fall into one moment of what else the
-    machine does; below 3 s it ends warming up, too"""
+    machine does; below 1 s it ends warming up, too"""
     time_limit_seconds: float = Field(default=300, gt=0, le=24 * 3600, description="for one candidate on one engine")
     streams: int | None = Field(default=None, ge=1, le=256)
     """inferences at a time when throughput is measured; as many as there are cores for when left out, 1 measures

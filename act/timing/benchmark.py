@@ -173,11 +173,9 @@ def measure(
                 if same and given is not None and given.expected.exists():
                     check_outputs(process, samples, given.expected, target.batch)
 
-            def start(variant: Variant, cause: str | None = None) -> Row:
+            def start(variant: Variant, cause: str | None = None, offered: Sequence[str] = ()) -> Row:
                 path, precision = Path(variant.path or ""), cast(RuntimePrecision, variant.precision)
-                process = stack.enter_context(
-                    EngineProcess(variant.engine, path, precision, target.threads, settings.time_limit_seconds)
-                )
+                process = EngineProcess(variant.engine, path, precision, target.threads, settings.time_limit_seconds)
                 timed = [
                     TimedModel(process, shaped, target.batch, settings.runs_per_round, shapes)
                     for shaped, shapes in inputs
@@ -190,7 +188,9 @@ def measure(
                         raise EngineFailure("unsupported", why)
                     if variant.path is None:
                         raise EngineFailure("error", "the stage `export` wrote no file for this engine")
-                    row.measured.info = process.load()
+                    if offered and precision not in offered:
+                        raise EngineFailure.unsupported(precision, offered)
+                    row.measured.info = stack.enter_context(process).load()
                     whole = given.whole if given is not None else ()
                     if (body := _body(variant, by_name, folder, given)) is None:
                         check(variant, process)
@@ -217,7 +217,7 @@ def measure(
                 rest = variants(engine, candidates, folder, target, offered)[1:]
                 failure = fp32.measured.failure
                 cause = failure.cause if failure is not None and failure.kind == "wrong_output" else None
-                return [*first, fp32], [pool.submit(start, variant, cause) for variant in rest]
+                return [*first, fp32], [pool.submit(start, variant, cause, offered) for variant in rest]
 
             rows: list[Row] = []
             for first, rest in pool.map(start_all, target.engines):

@@ -8,6 +8,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -26,8 +27,8 @@ from act.timing.statistics import speedup, summary
 # Throughput is the median of so many turns, each so long.
 _THROUGHPUT_TURNS, _THROUGHPUT_SECONDS = 3, 0.1
 
-# A model that is not steady by then never is.
-_WARM_UP_SECONDS = 3.0
+# A model that is not steady by then is not waited for: of the rounds, those that are slow do not count.
+_WARM_UP_SECONDS = 1.0
 
 
 @dataclass
@@ -115,13 +116,20 @@ def measure_side_by_side(
             measured.fail(failure)
     running = _running(everything)
     _measure_throughput(running, stream_count(settings, threads), settings.seed)
+    # What is counted and not timed may use all cores.
+    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) // threads)) as pool:
+        for measured, operators in zip(running, pool.map(_operators, running)):
+            measured.operators = operators
     for measured in running:
-        try:
-            measured.operators = ExecutedOperators.model_validate(measured.process.operators())
-        except EngineFailure as failure:
-            measured.operators = ExecutedOperators(failure=_told(failure))
         measured.kernels = _kernels(measured.main)
     return noise
+
+
+def _operators(measured: Measured) -> ExecutedOperators:
+    try:
+        return ExecutedOperators.model_validate(measured.process.operators())
+    except EngineFailure as failure:
+        return ExecutedOperators(failure=_told(failure))
 
 
 def _running(everything: Sequence[Measured]) -> list[Measured]:
