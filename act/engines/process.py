@@ -50,6 +50,11 @@ class EngineFailure(Exception):
         self.kind, self.cause = kind, one_line(cause)
         super().__init__(f"{kind}: {self.cause}")
 
+    @classmethod
+    def unsupported(cls, precision: str, offered: Sequence[str]) -> EngineFailure:
+        """Return the failure of an engine that lacks a precision here."""
+        return cls("unsupported", f"no {precision} here; this engine offers {', '.join(offered)}")
+
 
 @dataclass(frozen=True)
 class LoadInfo:
@@ -279,14 +284,33 @@ class EngineProcess:
         self._process.wait()
 
 
-def int8_outputs(engine: str, path: Path, samples: Path) -> list[Ragged] | None:
-    """Return each output of an int8 file on all samples; None where the engine is not here or does not run it."""
-    try:
-        with EngineProcess(engine, path, "int8", 1, _CHECK_SECONDS) as process:
-            process.load()
+@final
+class Int8Engines:
+    """Runs int8 files on their engines, each engine in a process that is kept for its next file; a context manager."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, EngineProcess] = {}
+
+    def __enter__(self) -> Int8Engines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes.values():
+            process.close()
+
+    def outputs(self, engine: str, path: Path, samples: Path) -> list[Ragged] | None:
+        """Return each output of a file on all samples; None where the engine is not here or does not run it."""
+        process = self._processes.get(engine)
+        if process is None:
+            process = self._processes[engine] = EngineProcess(engine, path, "int8", 1, _CHECK_SECONDS).__enter__()
+        try:
+            process.renew()
+            process.load(path)
             return process.outputs(samples)
-    except EngineFailure:
-        return None
+        except EngineFailure:
+            # It may have died: the next file gets a new one.
+            self._processes.pop(engine).close()
+            return None
 
 
 def one_line(text: str) -> str:

@@ -7,9 +7,9 @@ import math
 import pkgutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 FP32_ONNX = "model.onnx"
 INT8_ONNX = "quant_model.onnx"
 CALIBRATION_TABLE = "calibration_table.txt"
+# Forms of a file that lost too much in which one kind of operators is not rounded.
+_FEWER_TRIED = 3
 
 
 def writer_of(engine: str, in_float: Collection[str] = ()) -> Writer:
@@ -75,6 +77,37 @@ class Exported:
     elsewhere: list[DeviceFile] = field(default_factory=list)  # files for another device than this machine
 
 
+class Alternatives:
+    """Ranges of all tensors, by threshold rule, that a candidate may have in the place of its scheme's own.
+
+    Candidates that are made of one model, all with zero points or all without, bear much the same: those rules that
+    came nearest to fp32 for the first of them are the only ones worth trying for the rest.
+
+    Args:
+        read: gives the ranges, of each rule those of all tensors.
+    """
+
+    _MOST = 2  # rules that are tried again
+
+    def __init__(self, read: Callable[[], Mapping[str, Mapping[str, Range]]] = dict) -> None:
+        self._read = cache(read)
+        self._best: dict[tuple[InferenceModel, bool], list[str]] = {}
+
+    def of(self, model: InferenceModel, scheme: Scheme) -> dict[str, Scheme]:
+        """Return the scheme over the ranges of each rule that is worth trying."""
+        ranges = self._read()
+        return {
+            label: replace(
+                scheme, activations={name: ranges[label][name] for name in scheme.activations}, further=ranges[label]
+            )
+            for label in self._best.get((model, scheme.symmetric), ranges)
+        }
+
+    def tried(self, model: InferenceModel, scheme: Scheme, ranking: Sequence[str]) -> None:
+        """Note which rules came nearest to fp32, best first, where these are the first of their kind."""
+        self._best.setdefault((model, scheme.symmetric), list(ranking[: self._MOST]))
+
+
 @dataclass(frozen=True)
 class Export:
     """One candidate on its way to its files."""
@@ -86,9 +119,9 @@ class Export:
     checker: Checker
     engines: Sequence[str] = ()  # of the target; the scheme was found on the first
     in_float: Mapping[str, Collection[str]] = field(default_factory=dict)  # by engine, as `writer_of` takes it
-    # Gives, by threshold rule, the ranges of all tensors.
-    read_alternatives: Callable[[], Mapping[str, Mapping[str, Range]]] = dict
+    alternatives: Alternatives = field(default_factory=Alternatives)
     why_float: str = BY_SEARCH  # why layers that could be quantized are not
+    convert: Callable[[InferenceModel], onnx.ModelProto] = to_onnx  # which may know what it made of a model before
 
     def write(self) -> ExportedCandidate:
         """Write the Paddle model, its ONNX twin, one for each engine, and the calibration table.
@@ -102,7 +135,7 @@ class Export:
             check, lacking = self._write_fp32_onnx()
         else:
             onnx.save(quantize_onnx(self.fp32_onnx, model, scheme), self.plain_onnx)
-            check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx)
+            check = self.checker.int8(model, self.simulated, scheme, self.plain_onnx, self.fp32_onnx)
             (folder / CALIBRATION_TABLE).write_text(calibration_table(scheme), encoding="utf-8")
         specs = [spec for spec in all_specs() if spec.default is not None or spec.name in self.engines]
         exported = {spec.name: lacking.get(spec.name) or self._written(spec) for spec in specs}
@@ -162,6 +195,10 @@ class Export:
         """Return the ONNX file that is no engine's own: the fp32 model, or the quantized program as it is."""
         return self.folder / (FP32_ONNX if self.scheme is None else INT8_ONNX)
 
+    def target(self, file: Path) -> tuple[float, str | None]:
+        """Return how near an engine's file comes to the fp32 model, and why it will not do, where it will not."""
+        return self.checker.target(self.model, self.simulated, file, self.fp32_onnx, self.plain_onnx)
+
     def device_file(self, kind: str, file: Path, operators: ExecutedOperators | None = None) -> DeviceFile:
         """Describe a file for another device."""
         path = file.relative_to(self.folder.parent).as_posix()
@@ -170,7 +207,7 @@ class Export:
     @cached_property
     def fp32_onnx(self) -> onnx.ModelProto:
         """Return the fp32 model as ONNX."""
-        return to_onnx(self.model)
+        return self.convert(self.model)
 
     @cached_property
     def simulated(self) -> InferenceModel:
@@ -180,7 +217,12 @@ class Export:
 
 
 def export_dynamic(
-    name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
+    name: str,
+    model: InferenceModel,
+    folder: Path,
+    checker: Checker,
+    engines: Sequence[str],
+    convert: Callable[[InferenceModel], onnx.ModelProto] = to_onnx,
 ) -> ExportedCandidate | None:
     """Write the model for each engine that runs products in int8 with scales of each run.
 
@@ -195,14 +237,19 @@ def export_dynamic(
     able = [engine for engine in engines if writer_of(engine).runs_dynamic]
     if not able or 2 * _count_weights(model, products) < _count_weights(model, layers) or not products:
         return None
-    fp32 = to_onnx(model)
+    fp32 = convert(model)
     written = {engine: writer_of(engine).dynamic(fp32, model, products) for engine in able}
     meant = quantize_dynamically(fp32, model, products, narrow=False)
     return _without_ranges(name, "int8", model, written, meant, folder, checker)
 
 
 def export_weights(
-    name: str, model: InferenceModel, folder: Path, checker: Checker, engines: Sequence[str]
+    name: str,
+    model: InferenceModel,
+    folder: Path,
+    checker: Checker,
+    engines: Sequence[str],
+    convert: Callable[[InferenceModel], onnx.ModelProto] = to_onnx,
 ) -> ExportedCandidate | None:
     """Write the model with its weights alone in int8, for its size, for each engine that reads ONNX and runs it
     rightly; None without any.
@@ -216,7 +263,7 @@ def export_weights(
     layers = quantizable_layers(model)
     if not able or not layers:
         return None
-    stored = store_weights(to_onnx(model), model, layers)
+    stored = store_weights(convert(model), model, layers)
     return _without_ranges(name, "fp32", model, dict.fromkeys(able, stored), stored, folder, checker)
 
 
@@ -363,18 +410,36 @@ class OnnxWriter(Writer):
         if export.scheme is None:
             return Exported(export.plain_onnx)
         file = export.folder / f"{self.spec.name}.onnx"
-        onnx.save(self._chosen(export, self.able(export.model, export.scheme)), file)
-        similarity, lost = export.checker.target(export.model, export.simulated, file)
-        if lost is not None:
-            # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
-            log.info("%s: %s %s; its plain form is taken", export.name, file.name, lost)
-            file.unlink()
-            return Exported(export.plain_onnx)
-        return Exported(file, similarity)
+        for form, written in self.forms(export, self.able(export.model, export.scheme)):
+            onnx.save(written, file)
+            similarity, lost = export.target(file)
+            if lost is None:
+                return Exported(file, similarity)
+            log.info("%s: %s %s (%s)", export.name, file.name, lost, form)
+        # More of it is rounded than this model bears: the plain form serves every engine, though more slowly.
+        log.info("%s: the plain form is taken for %s", export.name, self.spec.title)
+        file.unlink()
+        return Exported(export.plain_onnx)
 
-    def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:
-        """Return the int8 model that is exported."""
-        return self.quantized(export.fp32_onnx, export.model, scheme)
+    def forms(self, export: Export, scheme: Scheme) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """Yield the int8 models that may be exported, with what to call each; those behind it serve where one loses too
+        much."""
+        yield "by all rules", self.quantized(export.fp32_onnx, export.model, scheme)
+        yield from self._with_fewer_rules(export, scheme)
+
+    def _with_fewer_rules(self, export: Export, scheme: Scheme) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """Yield the model with one kind of operators less that is rounded, the one nearest to fp32 first."""
+        if self.rules is None or not scheme.further:
+            return
+        fp32, model, checker = export.fp32_onnx, export.model, export.checker
+        kinds = sorted(self.rules.followers & {node.op_type for node in self.quantized(fp32, model, scheme).graph.node})
+        less = {kind: self.rules.without(kind) for kind in kinds}
+        ranking = {
+            kind: checker.on_onnxruntime(fp32, quantize_by_rules(rules, fp32, model, scheme), first=True)
+            for kind, rules in less.items()
+        }
+        for kind in sorted(ranking, key=ranking.__getitem__, reverse=True)[:_FEWER_TRIED]:
+            yield f"with `{kind}` in float", quantize_by_rules(less[kind], fp32, model, scheme)
 
 
 # The least and the largest value of a tensor.

@@ -226,7 +226,7 @@ def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array])
         serialised: a `ProgramDesc`.
         weight: the values of a weight by its name; `ValueError` where they do not fit what the program declares.
     """
-    program = _canonical(framework_pb2.ProgramDesc.FromString(serialised))
+    program = _canonical(serialised)
     (folder / PROGRAM_FILE).write_bytes(program.SerializeToString(deterministic=True))
     with (folder / WEIGHTS_FILE).open("wb") as file:
         for variable in _persistable(program):
@@ -240,6 +240,12 @@ def write_files(folder: Path, serialised: bytes, weight: Callable[[str], Array])
             description = tensor.SerializeToString(deterministic=True)
             file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
             file.write(np.ascontiguousarray(value).data)
+
+
+def what_is_saved(serialised: bytes) -> tuple[bytes, list[str]]:
+    """Return a `ProgramDesc` as `write_files` writes it, and the names of the weights beside it."""
+    program = _canonical(serialised)
+    return bytes(program.SerializeToString(deterministic=True)), [each.name for each in _persistable(program)]
 
 
 def _parse(program_file: Path) -> Any:
@@ -266,8 +272,9 @@ def _read_tensor_header(file: BinaryIO, size: int) -> Any:
     raise ValueError("not a tensor")
 
 
-def _canonical(program: Any) -> Any:
+def _canonical(serialised: bytes) -> Any:
     """Drop unused variables and Python call stacks and sort the rest: Paddle keeps them in no fixed order."""
+    program = framework_pb2.ProgramDesc.FromString(serialised)
     slots = [slot for block in program.blocks for op in block.ops for slot in (*op.inputs, *op.outputs)]
     used = {name for slot in slots for name in slot.arguments}
     for block in program.blocks:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from act.errors import InputError
-from act.program.files import DTYPES, HOLDERS, ModelFiles, check_files, find_files, write_files
+from act.program.files import DTYPES, HOLDERS, ModelFiles, check_files, find_files, what_is_saved, write_files
 from act.program.paddle_setup import CPU, paddle
 from act.samples.dataset import Array, FeedSpec
 
@@ -23,7 +23,7 @@ _CAUSE = re.compile(r"[A-Za-z]+Error: |\([A-Z][A-Za-z]+\) ")
 _PADDLE_DTYPES = {name: paddle.framework.core.VarDesc.VarType(number) for number, name in DTYPES.items()}
 
 
-@dataclass
+@dataclass(eq=False)
 class InferenceModel:
     """A static program, its weights, and the names of what goes in and comes out.
 
@@ -83,6 +83,11 @@ class InferenceModel:
         for name in self.weight_names():
             scope.var(name).get_tensor()._copy_from(self._tensor(name), CPU)
         return duplicate
+
+    def equals(self, other: InferenceModel) -> bool:
+        """Tell whether another model is saved as the same bytes: it has the same program, and the same weights."""
+        saved, same = (what_is_saved(each.program.desc.serialize_to_string()) for each in (self, other))
+        return saved == same and all(_same_bytes(self.weight(name), other.weight(name)) for name in saved[1])
 
     def discard(self) -> None:
         """Free the weights, which Paddle would keep until the process ends; the model is of no use afterwards."""
@@ -299,6 +304,11 @@ def reason(error: Exception) -> str:
     """Return the cause that Paddle gives, in one line: it stands between a stack of calls and hints on its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next(filter(_CAUSE.match, lines), lines[-1] if lines else type(error).__name__)
+
+
+def _same_bytes(first: Array, second: Array) -> bool:
+    alike = first.dtype == second.dtype and first.shape == second.shape
+    return alike and first.tobytes() == second.tobytes()
 
 
 def _is_weight(variable: Any) -> bool:

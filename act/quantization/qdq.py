@@ -9,6 +9,8 @@ be negative is written without the negative half, which is twice as fine over th
 engine fuses both into the operators beside them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -54,6 +56,16 @@ class Rules:
     def followers(self) -> frozenset[str]:
         """Return the operators without weights that can run in int8."""
         return self.own_scales | self.shared_scale | ({"HardSigmoid"} if self.clips else set())
+
+    def without(self, kind: str) -> Rules:
+        """Return the rules of an engine that runs one kind of operators without weights in float."""
+        return replace(
+            self,
+            own_scales=self.own_scales - {kind},
+            shared_scale=self.shared_scale - {kind},
+            joins=self.joins - {kind},
+            clips=self.clips and kind != "HardSigmoid",
+        )
 
 
 # Operators without weights that calculate with all their inputs.

@@ -10,7 +10,7 @@ files without it are in `bodies/`.
 from __future__ import annotations
 
 import logging
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +24,13 @@ from act.settings import Target
 from tasks.stage import job_from_command_line
 
 if TYPE_CHECKING:
+    from act.engines.process import Int8Engines
     from act.program.model import InferenceModel
     from act.quantization.ranges import Range
     from act.quantization.scheme import Scheme
 
 REFERENCE, PRUNED, DYNAMIC, WEIGHTS = "fp32", "pruned", "int8-dynamic", "int8-weights"
+_MODELS = 2  # whose conversion to ONNX is kept: candidates are made of few
 log = logging.getLogger(__name__)
 
 
@@ -37,14 +39,17 @@ def main() -> None:
         job_from_command_line("tasks.export", "Write the artefacts of one job.") as (name, job),
         replace_folder(stage_folder(name, "export")) as folder,
     ):
-        _export(name, job.target, folder)
+        from act.engines.process import Int8Engines
+
+        with Int8Engines() as engines:
+            _export(name, job.target, folder, engines)
 
 
-def _export(job: str, target: Target, folder: Path) -> None:
+def _export(job: str, target: Target, folder: Path, engines: Int8Engines) -> None:
     from act.engines.check import Checker
-    from act.engines.process import int8_outputs
     from act.engines.with_tail import put_back
-    from act.engines.writer import Export, export_dynamic, export_weights
+    from act.engines.writer import Alternatives, Export, export_dynamic, export_weights
+    from act.onnx_graph.conversion import to_onnx
     from act.program.model import InferenceModel
     from act.quantization.calibration import calibrated_model
     from act.quantization.scheme import AS_GIVEN, BY_SEARCH, Scheme
@@ -54,7 +59,9 @@ def _export(job: str, target: Target, folder: Path) -> None:
     prepared, calibrated, searched, trained = (
         stage_folder(job, stage) for stage in ("prepare", "calibrate", "refine", "qat")
     )
-    checker = Checker(Samples.load(prepared / "calibration"), int8_outputs)
+    checker = Checker(Samples.load(prepared / "calibration"), engines.outputs)
+    alternatives, none = Alternatives(partial(_read_ranges, calibrated)), Alternatives()
+    convert = lru_cache(maxsize=_MODELS)(to_onnx)
     tail = SavedTail.read(prepared / "tail") if (prepared / "tail").exists() else None
     bodies = folder if tail is None else folder / BODIES
     bodies.mkdir(exist_ok=True)
@@ -63,9 +70,9 @@ def _export(job: str, target: Target, folder: Path) -> None:
 
     def add(name: str, model: InferenceModel, scheme: Scheme | None, is_given: bool = False) -> None:
         # What the user's own model rounds over is not to be chosen anew.
-        alternatives = dict if is_given else partial(_read_ranges, calibrated)
-        why = AS_GIVEN if is_given else BY_SEARCH
-        take(Export(name, model, scheme, bodies / name, checker, target.engines, in_float, alternatives, why).write())
+        ranges, why = (none, AS_GIVEN) if is_given else (alternatives, BY_SEARCH)
+        place, on = bodies / name, target.engines
+        take(Export(name, model, scheme, place, checker, on, in_float, ranges, why, convert).write())
 
     def take(written: ExportedCandidate) -> None:
         candidates.append(written if tail is None else put_back(tail, written, folder))
@@ -83,7 +90,7 @@ def _export(job: str, target: Target, folder: Path) -> None:
         WEIGHTS: (export_weights, "int8_weights" in target.precisions),
     }
     for name, (export, asked) in further.items():
-        if asked and (written := export(name, model, bodies / name, checker, target.engines)) is not None:
+        if asked and (written := export(name, model, bodies / name, checker, target.engines, convert)) is not None:
             take(written)
     keep = Plan.read(stage_folder(job, "plan") / "plan.json").keep
     found = [each for each in search.candidates if each.id in keep]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from act import machine
+from act.engines.check import Checker
+from act.engines.onnxruntime.writer import OnnxRuntimeWriter
 from act.engines.paddle_inference import writer as paddle_cpu
-from act.engines.writer import OnnxWriter, further_tensors, writer_of
+from act.engines.writer import Alternatives, Export, OnnxWriter, further_tensors, writer_of
 from act.metrics import cosine
 from act.onnx_graph.conversion import to_onnx
 from act.onnx_graph.graph import Graph
@@ -27,8 +30,10 @@ from act.quantization.qdq import Plan, Rules, exact, gate_step, gate_summand
 from act.quantization.quantized_program import quantize
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme, make_scheme
+from act.samples.dataset import Ragged, Samples
 from act.settings import EngineName
 from tests.support.cpu import similar
+from tests.support.engines import export
 from tests.support.models import noise, normalised_classifier
 
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
@@ -166,6 +171,41 @@ def test_only_what_runs_in_int8_has_its_bias_corrected(
         integers, scale = (numpy_helper.to_array(written[f"{made}.bias.{part}"]) for part in ("quantized", "scale"))
         stored.append(integers * scale)
     assert stored[0] - stored[1] == pytest.approx(np.ones(stored[0].shape), abs=0.01)
+
+
+def test_where_all_rules_lose_too_much_one_kind_stays_in_float(
+    model: InferenceModel, fp32: onnx.ModelProto, scheme: Scheme, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Spoiling(OnnxRuntimeWriter):
+        def forms(self, export: Export, scheme: Scheme) -> Iterator[tuple[str, onnx.ModelProto]]:
+            for form, written in super().forms(export, scheme):
+                for each in written.graph.initializer if "in float" not in form else ():
+                    if each.name.endswith(".scale") and each.data_type == onnx.TensorProto.FLOAT:
+                        values = numpy_helper.to_array(each) / np.float32(30)
+                        each.CopyFrom(numpy_helper.from_array(values, each.name))
+                yield form, written
+
+    monkeypatch.setattr("act.engines.onnxruntime.writer.OnnxRuntimeWriter", Spoiling)
+    checker = Checker(Samples({"x": Ragged.of(list(noise(4)))}))
+    entry = export("int8", model, scheme, tmp_path, checker, ["onnxruntime"])
+    assert entry["files"]["onnxruntime"] == "int8/onnxruntime.onnx" and entry["check"]["onnxruntime"] > 0.8
+    rounded = Counter(node.op_type for node in onnx.load(tmp_path / "int8" / "onnxruntime.onnx").graph.node)
+    whole = Counter(node.op_type for node in write("onnxruntime", fp32, model, scheme).graph.node)
+    assert rounded["QuantizeLinear"] <= whole["QuantizeLinear"]
+
+
+def test_ranges_that_were_best_for_one_candidate_are_tried_first_for_its_like(
+    model: InferenceModel, scheme: Scheme
+) -> None:
+    ranges = {label: {**scheme.further, **scheme.activations} for label in ("mse", "KL", "emd", "avg")}
+    alternatives = Alternatives(lambda: ranges)
+    assert list(alternatives.of(model, scheme)) == ["mse", "KL", "emd", "avg"]
+    alternatives.tried(model, scheme, ["emd", "KL", "avg"])
+    alternatives.tried(model, scheme, ["avg"])
+    assert list(alternatives.of(model, scheme)) == ["emd", "KL"]
+    shifted = {name: Range(0.0, 1.0) for name in scheme.activations}
+    assert len(alternatives.of(model, replace(scheme, activations=shifted))) == 4 or not scheme.symmetric
+    assert len(alternatives.of(model.copy(), scheme)) == 4
 
 
 @pytest.mark.parametrize("slope, middle", [(1 / 6, 0.5), (0.2, 0.5), (0.3, 0.2)])

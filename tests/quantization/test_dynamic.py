@@ -12,7 +12,7 @@ import pytest
 from act.engines.check import Checker
 from act.engines.onnxruntime.runtime import OnnxRuntime
 from act.engines.openvino.runtime import OpenVino
-from act.engines.process import int8_outputs
+from act.engines.process import Int8Engines
 from act.engines.writer import export_dynamic, export_weights
 from act.onnx_graph.conversion import to_onnx
 from act.program.layers import quantizable_layers
@@ -29,8 +29,9 @@ ENGINES = ("onnxruntime", "openvino")
 
 def test_each_engine_gets_a_file_that_it_runs_near_fp32(tmp_path: Path) -> None:
     model, feeds = transformer(), batch(TOKENS)
-    checker = Checker(Samples({"x": Ragged.of(list(feeds["x"]))}), int8_outputs)
-    found = export_dynamic("dynamic", model, tmp_path / "dynamic", checker, [*ENGINES, "paddle_inference"])
+    with Int8Engines() as engines:
+        checker = Checker(Samples({"x": Ragged.of(list(feeds["x"]))}), engines.outputs)
+        found = export_dynamic("dynamic", model, tmp_path / "dynamic", checker, [*ENGINES, "paddle_inference"])
     assert found is not None and found.only == [*ENGINES] == [*found.files]
     assert min(found.check.values()) > 0.95
     (wanted,) = model.run(feeds)

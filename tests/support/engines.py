@@ -11,7 +11,7 @@ import pytest
 
 from act import registry
 from act.engines.check import Checker
-from act.engines.writer import Export
+from act.engines.writer import Alternatives, Export
 from act.program.model import InferenceModel
 from act.quantization.ranges import Range
 from act.quantization.scheme import Scheme
@@ -34,7 +34,7 @@ def export(
     alternatives: Mapping[str, Mapping[str, Range]] | None = None,
 ) -> dict[str, Any]:
     """Write one candidate below a folder, and return its entry."""
-    export = Export(name, model, scheme, folder / name, checker, engines, {}, lambda: alternatives or {})
+    export = Export(name, model, scheme, folder / name, checker, engines, {}, Alternatives(lambda: alternatives or {}))
     return export.write().model_dump()
 
 

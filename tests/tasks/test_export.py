@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from act.engines.check import Checker
+from act.engines.check import Checker, require_saved
 from act.engines.onnxruntime.writer import OnnxRuntimeWriter
 from act.engines.writer import calibration_table
 from act.onnx_graph.conversion import to_onnx
@@ -106,7 +106,7 @@ def test_a_file_with_wrong_scales_is_refused(
     spoilt = Path(shutil.copy(written.folder / "scheme" / "quant_model.onnx", tmp_path))
     spoil(spoilt, "_0.scale", 1.2)
     with pytest.raises(RuntimeError, match="does not compute what the simulated model does"):
-        Checker(SAMPLES).int8(model, quantize(model, scheme), scheme, spoilt)
+        Checker(SAMPLES).int8(model, quantize(model, scheme), scheme, spoilt, to_onnx(model))
 
 
 def test_what_adds_up_through_many_layers_is_looked_at_layer_by_layer(
@@ -117,12 +117,19 @@ def test_what_adds_up_through_many_layers_is_looked_at_layer_by_layer(
     for name, value in limits.items():
         monkeypatch.setattr(f"act.engines.check.{name}", value)
     file = written.folder / "asymmetric" / "quant_model.onnx"
-    assert Checker(SAMPLES).int8(model, quantize(model, asymmetric), asymmetric, file)["onnx_steps"] < together / 2
+    found = Checker(SAMPLES).int8(model, quantize(model, asymmetric), asymmetric, file, to_onnx(model))
+    assert found["onnx_steps"] < together / 2
 
 
 def test_a_foreign_paddle_file_is_refused(model: InferenceModel, scheme: Scheme, written: Written) -> None:
-    with pytest.raises(RuntimeError, match="does not compute"):
-        Checker(SAMPLES).paddle(quantize(model, scheme), written.folder / "fp32")
+    require_saved(model, written.folder / "fp32")
+    with pytest.raises(RuntimeError, match="does not hold the program"):
+        require_saved(quantize(model, scheme), written.folder / "fp32")
+    other = model.copy()
+    bias = bias_of(model, quantizable_layers(model)[3])
+    other.set_weight(str(bias), model.weight(str(bias)) * np.float32(1 + 1e-6))
+    with pytest.raises(RuntimeError, match="does not hold the program"):
+        require_saved(other, written.folder / "fp32")
 
 
 def test_an_engines_file_that_loses_too_much_gives_way_to_the_plain_form(

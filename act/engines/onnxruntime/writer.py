@@ -13,7 +13,7 @@ Products of two activations stay in float: rounding both in each run takes longe
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import onnx
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Of the loss of similarity, where the last layers round what they make.
 LARGEST_GROWTH = 1.05
+_OWN = "the scheme's own"
+_FINALISTS = 3  # ranges that are tried on all samples
 
 
 class OnnxRuntimeWriter(OnnxWriter):
@@ -56,28 +58,34 @@ class OnnxRuntimeWriter(OnnxWriter):
     def dynamic(self, fp32_onnx: onnx.ModelProto, model: InferenceModel, layers: Sequence[Layer]) -> onnx.ModelProto:
         return quantize_dynamically(fp32_onnx, model, layers, narrow=machine.int8_sums_saturate())
 
-    def _chosen(self, export: Export, scheme: Scheme) -> onnx.ModelProto:
-        """Return the model over the ranges of the threshold rule that comes nearest to fp32 on this engine.
+    def forms(self, export: Export, scheme: Scheme) -> Iterator[tuple[str, onnx.ModelProto]]:
+        """Yield the models over the ranges that come nearest to fp32 on this engine, then those with fewer rules.
 
         It rounds at more places than the engine that the scheme was found on, and bears other ranges best. Where it is
-        that engine, the search has found what it bears.
+        that engine, the search has found what it bears. All ranges are tried on a few samples, the best of them on all.
         """
-        model, checker, fp32 = export.model, export.checker, export.fp32_onnx
-        written = self.quantized(fp32, model, scheme)
-        own = best = checker.on_onnxruntime(fp32, written)
-        chosen = "the scheme's own"
-        alternatives = export.read_alternatives() if self.spec.name in export.engines[1:] else {}
-        for label, spans in alternatives.items():
-            activations = {tensor: spans[tensor] for tensor in scheme.activations}
-            another = replace(scheme, activations=activations, further=spans)
-            other = self.quantized(fp32, model, another)
-            similarity = checker.on_onnxruntime(fp32, other)
-            if similarity > best:
-                best, chosen, written, scheme = similarity, label, other, another
-        if alternatives:
-            told = f"similarity {own:.4f} with the scheme's own ranges, {best:.4f} with {chosen}, which are taken"
+        others = export.alternatives.of(export.model, scheme) if self.spec.name in export.engines[1:] else {}
+        schemes = {_OWN: scheme, **others}
+        finalists = list(schemes)
+        if len(schemes) > _FINALISTS:
+            first = {label: self._similarity(export, each, first=True) for label, each in schemes.items()}
+            finalists = sorted(first, key=first.__getitem__, reverse=True)[:_FINALISTS]
+        known = {label: self._similarity(export, schemes[label]) for label in dict.fromkeys([*finalists, _OWN])}
+        ranking = sorted(known, key=known.__getitem__, reverse=True)
+        best = ranking[0]
+        if others:
+            told = f"similarity {known[_OWN]:.4f} with {_OWN} ranges, {known[best]:.4f} with {best}, which are taken"
             log.info("%s: for %s: %s", export.name, self.spec.title, told)
-        return self._with_rounded_ends(export, scheme, best) or written
+            export.alternatives.tried(export.model, scheme, [label for label in ranking if label != _OWN])
+        if (rounded := self._with_rounded_ends(export, schemes[best], known[best])) is not None:
+            yield f"{best} ranges, its ends rounded", rounded
+        for label in ranking:
+            yield f"{label} ranges", self.quantized(export.fp32_onnx, export.model, schemes[label])
+        yield from self._with_fewer_rules(export, schemes[best])
+
+    def _similarity(self, export: Export, scheme: Scheme, first: bool = False) -> float:
+        written = self.quantized(export.fp32_onnx, export.model, scheme)
+        return export.checker.on_onnxruntime(export.fp32_onnx, written, first)
 
     def _with_rounded_ends(self, export: Export, scheme: Scheme, similarity: float) -> onnx.ModelProto | None:
         """Return the model whose last layers round what they make, if it is about as similar to fp32 as without.

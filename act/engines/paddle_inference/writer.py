@@ -14,12 +14,12 @@ most columns are clipped. Such layers only have their weights stored in int8; th
 it loads the model.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from act.engines.check import require_saved
 from act.engines.writer import Export, Exported, PaddleWriter
 from act.program.layers import quantizable_layers
 from act.program.model import InferenceModel
@@ -43,8 +43,8 @@ class PaddleInferenceWriter(PaddleWriter):
     def export(self, export: Export) -> Exported:
         program = self.program(export.model, export.scheme)
         program.save(export.folder)
-        similarity = export.checker.paddle(program, export.folder)
-        return replace(super().export(export), similarity=similarity)
+        require_saved(program, export.folder)
+        return super().export(export)
 
     def write_files(self, export: Export) -> Exported:
         return Exported(export.folder)

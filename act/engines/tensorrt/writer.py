@@ -44,7 +44,7 @@ class TensorRtWriter(OnnxWriter):
         folder = export.folder / self.spec.name
         folder.mkdir()
         onnx.save(explicit(export.fp32_onnx, export.model, scheme), folder / EXPLICIT)
-        similarity, lost = export.checker.target(export.model, export.simulated, folder / EXPLICIT)
+        similarity, lost = export.target(folder / EXPLICIT)
         require(lost is None, folder / EXPLICIT, similarity=similarity)
         plain, cache = implicit(export.fp32_onnx, export.model, scheme)
         onnx.save(plain, folder / IMPLICIT)
