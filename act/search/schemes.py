@@ -4,6 +4,7 @@ Ranges and weight thresholds are computed once, so that a further trial costs mi
 smoothing it costs the conversion of another model.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,8 @@ INT8_COST = {"conv2d": 0.25, "depthwise_conv2d": 0.9, "conv2d_transpose": 0.25, 
 ZERO_POINT_COST = 0.02
 MOST_HELD_PARAMETERS = 100_000_000
 """Of smoothed models together that are held; twice four bytes each, as a program and as ONNX."""
+LARGEST_SHARE_OF_LAST = 0.1
+"""Of all layers' weights, up to which the last layers may stay in float for the sake of the outputs alone."""
 
 
 @dataclass(eq=False)
@@ -74,7 +77,8 @@ class SchemeMaker:
 
         What the last layers round goes straight into the outputs, of which a task may need more than their similarity
         shows: boxes a hundredth of their spread off overlap too little. So they go with the first that is left in
-        float. One layer always stays.
+        float, where they are a small part of the model; the last layer of many classes takes its place by sensitivity.
+        One layer always stays.
         """
         able = {layer.name: layer for layer in self.layers if layer.op_type in setting.quantizable_op_type}
         if setting.float_layers == 0:
@@ -86,7 +90,11 @@ class SchemeMaker:
 
     @cached_property
     def _last(self) -> set[str]:
-        return {layer.name for layer in last_layers(self.model, self.layers)}
+        """Return the last layers; none where they hold much of the model's weights."""
+        last = {layer.name for layer in last_layers(self.model, self.layers)}
+        sizes = {layer.name: math.prod(self.model.shape(layer.weight)) for layer in self.layers}
+        share = sum(sizes[name] for name in last) / sum(sizes.values())
+        return last if share <= LARGEST_SHARE_OF_LAST else set()
 
     def smoothed(self, strength: float | None) -> Smoothed:
         """Return the model for schemes with a strength of smoothing, which is of use until another strength is asked

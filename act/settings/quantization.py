@@ -48,7 +48,7 @@ class PtqSearch(Settings):
     quantizable_op_type: Distinct[QuantizableOperator] = Field(default=list(get_args(QuantizableOperator)))
     """those that the target's first engine cannot run in int8 are left out"""
     max_float_layers: int = Field(default=8, ge=0, le=1000)
-    """how many of the most sensitive layers may stay in floating point, and the last ones with them"""
+    """how many of the most sensitive layers may stay in floating point, and small last ones with them"""
     max_quant_count: int = Field(default=30, ge=1, le=10_000, description="trials")
     side_by_side: int = Field(default=2, ge=1, le=32)
     """trials that are suggested at a time, and so may run at the same time; part of what is searched, wherever they

@@ -30,3 +30,15 @@ def test_the_last_layers_stay_in_float_with_the_most_sensitive_ones(float_layers
     maker = SchemeMaker(model, layers, {}, {}, order=[names[place] for place in (1, 3, 2, 0, 4, 5)])
     chosen = maker.chosen(settings(float_layers=float_layers))
     assert [place for place, layer in enumerate(layers) if layer not in chosen] == left
+
+
+def test_a_last_layer_of_many_classes_takes_its_place_by_sensitivity() -> None:
+    """It holds most of the weights, which would be as large as before."""
+
+    def classifier(x: Any) -> Any:
+        return paddle.nn.functional.softmax(conv(conv(conv(x, 4), 4), 100, 1), axis=1)
+
+    model = of(classifier, 3, 8, 8)
+    layers = quantizable_layers(model)
+    maker = SchemeMaker(model, layers, {}, {}, order=[layers[place].name for place in (1, 0, 2)])
+    assert maker.chosen(settings(float_layers=1)) == [layers[0], layers[2]]
