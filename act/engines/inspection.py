@@ -78,19 +78,18 @@ def ask_engines(job: Job, graph: Graph, fp32: onnx.ModelProto | None, prepared: 
         timed = any(each.timed for each in found.values())
         with tempfile.TemporaryDirectory() as scratch:
             path = writer_of(name).write(graph.model, None, Path(scratch), named)
-            found[name] = _ask(name, path, job, prepared, not timed)
-        # Without an ONNX form nothing is quantized.
-        if named is not None and "int8" in job.target.precisions:
-            _test_int8(name, found[name], graph, job.target.threads)
+            # Without an ONNX form nothing is quantized.
+            tested = graph if named is not None and "int8" in job.target.precisions else None
+            found[name] = _ask(name, path, job, prepared, not timed, tested)
     return found
 
 
-def _test_int8(name: EngineName, result: Inspection, graph: Graph, threads: int) -> None:
+def _test_int8(name: EngineName, result: Inspection, graph: Graph, threads: int, process: EngineProcess | None) -> None:
     """Note what an engine computes wrongly in int8, and that it has no int8 where nothing else is left."""
     # The others run elsewhere, or take minutes to load.
     if "int8" not in result.precisions or spec_of(name).not_first is not None:
         return
-    result.wrong = wrong_kernels(name, graph, threads)
+    result.wrong = wrong_kernels(name, graph, threads, process)
     layers = {layer.name for layer in quantizable_layers(graph.model, spec_of(name).int8_operators)}
     if result.wrong and layers <= result.in_float:
         result.precisions = [each for each in result.precisions if not each.startswith("int8")]
@@ -141,12 +140,15 @@ def kernel_times(kernels: Sequence[Mapping[str, Any]]) -> list[KernelTime]:
     return sorted(rows, key=lambda row: -row.seconds)
 
 
-def _ask(name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool) -> Inspection:
-    """Ask an engine. DVC keeps the answer, so what may fail in passing is asked twice."""
+def _ask(name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool, tested: Graph | None) -> Inspection:
+    """Ask an engine, and test its int8 kernels for the layers of a graph, if one is given.
+
+    DVC keeps the answer, so what may fail in passing is asked twice.
+    """
     for is_last in (False, True):
         result = Inspection()
         try:
-            _answer(result, name, path, job, prepared, is_timed)
+            _answer(result, name, path, job, prepared, is_timed, tested)
             break
         except EngineFailure as failure:
             result.failure = str(failure)
@@ -156,7 +158,15 @@ def _ask(name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool)
     return result
 
 
-def _answer(result: Inspection, name: EngineName, path: Path, job: Job, prepared: Path, is_timed: bool) -> None:
+def _answer(
+    result: Inspection,
+    name: EngineName,
+    path: Path,
+    job: Job,
+    prepared: Path,
+    is_timed: bool,
+    tested: Graph | None,
+) -> None:
     with EngineProcess(name, path, "fp32", job.target.threads, LIMIT_SECONDS) as process:
         info = process.load()
         if (expected := prepared / "expected").exists():
@@ -173,6 +183,9 @@ def _answer(result: Inspection, name: EngineName, path: Path, job: Job, prepared
                 multiplying[wanted] = _multiplying(process)
             except EngineFailure as failure:  # the benchmark will meet it again, and make a row of it
                 log.info("analyze: %s cannot run the model in %s: %s", name, wanted, failure)
+        # Last, because kernels that are wrong may end the process.
+        if tested is not None:
+            _test_int8(name, result, tested, job.target.threads, None if process.is_gone else process)
 
 
 def _multiplying(process: EngineProcess) -> dict[str, int]:

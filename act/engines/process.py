@@ -139,6 +139,11 @@ class EngineProcess:
         """Return the number of the process that runs the engine."""
         return self._process.pid
 
+    @property
+    def is_gone(self) -> bool:
+        """Tell whether the process has crashed or taken too long."""
+        return self._failure is not None
+
     def load(
         self, path: Path | None = None, precision: RuntimePrecision | None = None, optimised: bool = True
     ) -> LoadInfo:
@@ -151,9 +156,9 @@ class EngineProcess:
         arguments = {"precision": self.precision, "threads": self.threads, "optimised": optimised}
         return LoadInfo(**self._call("load", path=self.path, **arguments))
 
-    def renew(self) -> None:
-        """Let the calls to come take as long together as a new process's; one that has failed stays so."""
-        self._left_seconds = self.time_limit_seconds
+    def renew(self, seconds: float | None = None) -> None:
+        """Let the calls to come take so long together, None: as long as a new process's; one that is gone stays so."""
+        self._left_seconds = self.time_limit_seconds if seconds is None else seconds
 
     def offer(self) -> tuple[str, list[RuntimePrecision]]:
         """Return the version of the engine's library and the precisions that it has here; needs no model."""

@@ -14,6 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,14 @@ class Kind:
         return ", ".join(words)
 
 
-def wrong_kernels(engine: str, graph: Graph, threads: int) -> list[WrongKernel]:
+def wrong_kernels(engine: str, graph: Graph, threads: int, process: EngineProcess | None = None) -> list[WrongKernel]:
     """Return what an engine computes wrongly in int8 of the kinds of layers that a model has; empty where all is right.
 
     An engine that does not run here, or does not answer in time, has nothing wrong: others tell of that.
 
     Args:
         graph: of the model, whose layers give the shapes.
+        process: of the engine, in which the test begins; with None it starts one.
     """
     spec, started = spec_of(engine), time.monotonic()
     layers = _kinds(graph, spec)
@@ -121,7 +123,7 @@ def wrong_kernels(engine: str, graph: Graph, threads: int) -> list[WrongKernel]:
     rng = np.random.default_rng(0)
     signs = (True, False) if spec.zero_points else (True,)
     cases = [_Case.draw(kind, signed, rng) for kind in kinds for signed in signs]
-    test = _Test(spec, threads, started + LIMIT_SECONDS)
+    test = _Test(spec, threads, started + LIMIT_SECONDS, process)
     found = test.wrong(cases)
     wrong = []
     for group, causes in itertools.groupby(sorted(found, key=lambda each: str(each[0].kind.group)), _group_of):
@@ -283,6 +285,7 @@ class _Test:
     spec: Spec
     threads: int
     deadline: float
+    process: EngineProcess | None  # for the first file
     right: set[Kind] = field(default_factory=set)
 
     def wrong(self, cases: Sequence[_Case]) -> list[tuple[_Case, str]]:
@@ -328,8 +331,14 @@ class _Test:
             Samples(feeds).save(samples)
             folder.mkdir()
             path = writer.write(model, scheme, folder)
-            with EngineProcess(self.spec.name, path, "int8", self.threads, seconds) as process:
-                process.load()
+            started, self.process = self.process, None
+            with (
+                EngineProcess(self.spec.name, path, "int8", self.threads, seconds)
+                if started is None
+                else nullcontext(started)
+            ) as process:
+                process.renew(seconds)
+                process.load(path, "int8")
                 return [np.stack(list(each)) for each in process.outputs(samples, batch=BATCH)]
 
 
